@@ -1,0 +1,153 @@
+"""Everything that can go wrong, worded for the one who reads it. Pure.
+
+Every error says three things: what happened, whether anything was sent or changed, and what to do next. One class for
+each thing that a caller would do differently; `outcome` is its name in results.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+NOTHING_SENT = "Nothing was sent."
+NOTHING_CHANGED = "Nothing was changed."
+
+
+class FastnError(Exception):
+    """The base of all. `facts` are the same truths as data: status, request id, the call that settles it."""
+
+    outcome: ClassVar[str] = "failed"
+    certainty: ClassVar[str] = ""
+    """What is known of the effect, in one sentence."""
+
+    def __init__(
+        self,
+        what: str,
+        next_step: str = "",
+        *,
+        certainty: str | None = None,
+        facts: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        self.what = what
+        self.known = type(self).certainty if certainty is None else certainty
+        self.next_step = next_step
+        self.facts: dict[str, JsonValue] = dict(facts or {})
+        super().__init__(" ".join(part for part in (self.what, self.known, self.next_step) if part))
+
+    def data(self) -> dict[str, JsonValue]:
+        """The error as data: `outcome`, `message`, `next` and the facts."""
+        message = " ".join(part for part in (self.what, self.known) if part)
+        body: dict[str, JsonValue] = {"outcome": self.outcome, "message": message}
+        if self.next_step:
+            body["next"] = self.next_step
+        return body | self.facts
+
+
+class SettingsError(FastnError):
+    """A setting is missing or wrong. Names the setting, never its value."""
+
+    outcome = "misconfigured"
+
+
+class NotSent(FastnError):
+    """The call never left: a bad argument, a connection that could not be made."""
+
+    outcome = "not_sent"
+    certainty = NOTHING_SENT
+
+
+class Refused(FastnError):
+    """The policy or the mode does not allow it."""
+
+    outcome = "refused"
+    certainty = NOTHING_SENT
+
+
+class Declined(FastnError):
+    """A person said no."""
+
+    outcome = "declined"
+    certainty = NOTHING_SENT
+
+
+class ApprovalRequired(FastnError):
+    """A person has to be asked, and this call cannot wait for the answer."""
+
+    outcome = "approval_required"
+    certainty = NOTHING_SENT
+
+
+class TargetChanged(FastnError):
+    """What was approved is no longer what is there."""
+
+    outcome = "target_changed"
+    certainty = NOTHING_SENT
+
+
+class Rejected(FastnError):
+    """Fastn answered, and did not do it."""
+
+    certainty = NOTHING_CHANGED
+
+
+class Unauthorized(Rejected):
+    outcome = "unauthorized"
+
+
+class Forbidden(Rejected):
+    outcome = "forbidden"
+
+
+class NotFound(Rejected):
+    outcome = "not_found"
+
+
+class Conflict(Rejected):
+    outcome = "conflict"
+
+
+class Invalid(Rejected):
+    outcome = "invalid"
+
+
+class RateLimited(Rejected):
+    outcome = "rate_limited"
+
+
+class QuotaExceeded(Rejected):
+    outcome = "quota_exceeded"
+
+
+class Failed(FastnError):
+    """It did not work, and it is known that nothing was changed: a read, or an answer that says so."""
+
+    outcome = "failed"
+    certainty = NOTHING_CHANGED
+
+
+class Timeout(FastnError):
+    """A read that took too long."""
+
+    outcome = "timeout"
+    certainty = NOTHING_CHANGED
+
+
+class UnknownOutcome(FastnError):
+    """It was sent and the answer was lost. It may or may not have happened."""
+
+    outcome = "unknown_outcome"
+    certainty = "It may or may not have happened. Do not repeat it before you have looked."
+
+
+class AppliedUnreadable(FastnError):
+    """Fastn said that it did it, and the rest of the answer could not be read."""
+
+    outcome = "applied_unreadable"
+    certainty = "It was done. Do not repeat it."
+
+
+class TooLarge(FastnError):
+    """The answer to a read is larger than this server takes in."""
+
+    outcome = "too_large"
+    certainty = NOTHING_CHANGED

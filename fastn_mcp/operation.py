@@ -1,0 +1,339 @@
+"""An operation is a type, a call is a value. Pure: pydantic and nothing else, no I/O, no clock.
+
+Subclass `Operation`, say where it goes, what it does to the world and how its shape is known, and list its arguments
+as fields. An instance is one exact call: it can be validated, shown, refused or sent.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from urllib.parse import quote, unquote
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.alias_generators import to_camel
+from pydantic.aliases import AliasGenerator
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+class Effect(Enum):
+    """What a call does to the world, in the order in which we grow careful."""
+
+    READ = "read"
+    WRITE = "write"
+    EXTERNAL = "external"
+    SPEND = "spend"
+    ACCESS = "access"
+    TRASH = "trash"
+    DESTROY = "destroy"
+
+    @property
+    def rank(self) -> int:
+        """How careful: 0 for a read, more for each step."""
+        return list(Effect).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How the shape of an operation is known."""
+
+    kind: str
+    source: str
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+def INFERRED(source: str) -> Evidence:
+    """Judged from other facts; nobody documented it."""
+    return Evidence("inferred", source)
+
+
+def DOCUMENTED(source: str) -> Evidence:
+    """Stated by Fastn's own documentation."""
+    return Evidence("documented", source)
+
+
+def OBSERVED(day: str, host: str) -> Evidence:
+    """Seen in an answer of the live API, on `day` (ISO 8601) at `host`."""
+    return Evidence("observed", f"{day} {host}")
+
+
+class RefusedValue(ValueError):
+    """A value that may not enter a path. Names the argument, never the value."""
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path template, as in `DELETE /api/v1/workflows/{workflow_id}`."""
+
+    method: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(_PARAMETER.findall(self.path))
+
+    def fill(self, values: Mapping[str, object]) -> str:
+        """The path with each value as exactly one encoded segment. Raises `RefusedValue`.
+
+        The only way by which a value enters a path. Quoting alone would not do: `..` survives it, and HTTP libraries
+        then climb out of the path.
+        """
+        path = _PARAMETER.sub(lambda found: _segment(found[1], values[found[1]]), self.path)
+        if self.match(path) is None:
+            raise RefusedValue(self.path, "the filled path does not match its template")
+        return path
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """The decoded parameters of `path`, if it is one of this route's."""
+        pattern = "".join(
+            f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part)
+            for number, part in enumerate(_PARAMETER.split(self.path))
+        )
+        found = re.fullmatch(pattern, path)
+        return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
+
+
+def _segment(argument: str, value: object) -> str:
+    if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
+        raise RefusedValue(
+            argument, "not an id: letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit"
+        )
+    return quote(value, safe="")
+
+
+def GET(path: str) -> Route:
+    return Route("GET", path)
+
+
+def POST(path: str) -> Route:
+    return Route("POST", path)
+
+
+def PUT(path: str) -> Route:
+    return Route("PUT", path)
+
+
+def DELETE(path: str) -> Route:
+    return Route("DELETE", path)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request before any I/O. `path` is encoded; query and body are JSON values; names are Fastn's."""
+
+    method: str
+    path: str
+    query: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    body: dict[str, JsonValue] | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back: the status, lower-cased header names, and the decoded body (None where there was none)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: JsonValue
+
+
+class Record(BaseModel):
+    """Anything Fastn answers with. Unknown fields are kept: the documentation gives no schemas."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+Item = TypeVar("Item", bound=Record)
+Result = TypeVar("Result", bound=Record)
+
+
+class Page(Record, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
+    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
+
+
+class ToolSchema(GenerateJsonSchema):
+    """JSON Schema in the subset that every client reads: no titles, no references, no unions.
+
+    An optional argument is simply not required: a nullable one would become a union, which hides its description.
+    """
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        rendered = super().default_schema(schema)
+        if rendered.get("default", ...) is None:
+            del rendered["default"]
+        return rendered
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        return {"type": "object"}
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+class Operation(BaseModel, Generic[Result]):
+    """One API operation. Subclasses give exactly `route`, `effect` and `evidence`; an oddity overrides a method."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        defer_build=True,
+        alias_generator=AliasGenerator(serialization_alias=to_camel),
+    )
+
+    route: ClassVar[Route]
+    effect: ClassVar[Effect]
+    evidence: ClassVar[Evidence]
+    returns: ClassVar[type[Record]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        generic = cls.__pydantic_generic_metadata__
+        if generic["args"] or generic["parameters"]:
+            return  # a base that several operations share
+        for name in ("route", "effect", "evidence"):
+            if not hasattr(cls, name):
+                raise TypeError(f"{cls.__name__} does not say its {name}")
+        if unknown := set(cls.route.parameters) - cls.model_fields.keys():
+            raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
+        cls.returns = _result_of(cls)
+
+    @classmethod
+    def tool_name(cls) -> str:
+        """`DeleteWorkflow` is offered as `delete_workflow`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def title(cls) -> str:
+        """For people: `CreateApiKey` is "Create API key"."""
+        words = cls.tool_name().replace("_", " ").replace("api", "API")
+        return words.replace("ai ", "AI ", 1) if words.startswith("ai ") else words[0].upper() + words[1:]
+
+    @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        """The arguments as JSON Schema 2020-12, in the portable subset."""
+        schema = cls.model_json_schema(by_alias=False, schema_generator=ToolSchema)
+        schema.pop("title", None)
+        schema.pop("description", None)
+        return schema
+
+    @classmethod
+    def secrets(cls) -> frozenset[str]:
+        """The arguments that hold secrets, which nothing shows or records."""
+        return frozenset(
+            name
+            for name, info in cls.model_fields.items()
+            if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("writeOnly")
+        )
+
+    @property
+    def effective(self) -> Effect:
+        """The effect of this very call. Arguments can raise the type's effect, never lower it."""
+        return self.effect
+
+    @property
+    def target(self) -> str | None:
+        """The id that this call acts on, where its path names one."""
+        parameters = type(self).route.parameters
+        return cast(str, getattr(self, parameters[-1])) if parameters else None
+
+    @classmethod
+    def kind(cls) -> str:
+        """The resource, as in `api_key` for `revoke_api_key`. The name of its id's field, less `_id`."""
+        if cls.route.parameters:
+            return cls.route.parameters[-1].removesuffix("_id")
+        return cls.tool_name().partition("_")[2]
+
+    def arguments(self) -> dict[str, JsonValue]:
+        """The arguments that were given, by field name, secrets included."""
+        return self.model_dump(exclude_none=True, by_alias=False)
+
+    def shown(self) -> dict[str, JsonValue]:
+        """The arguments as they may be shown and recorded: secrets hidden."""
+        hidden = self.secrets()
+        return {name: "[hidden]" if name in hidden else value for name, value in self.arguments().items()}
+
+    def request(self, route: Route | None = None) -> Request:
+        """This call as HTTP. Raises `RefusedValue`.
+
+        Path fields fill the path; the rest is the query of a GET or DELETE, or the JSON body. `extra` joins the body.
+        `route` replaces the type's own where the account's paths differ.
+        """
+        route = route or type(self).route
+        fields: dict[str, JsonValue] = self.model_dump(exclude_none=True, by_alias=True)
+        path = route.fill({name: fields.pop(to_camel(name), None) for name in route.parameters})
+        extra = fields.pop("extra", None)
+        if isinstance(extra, dict):
+            if taken := sorted(extra.keys() & {i.serialization_alias for i in type(self).model_fields.values()}):
+                raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
+            fields |= extra
+        if route.method in ("GET", "DELETE"):
+            return Request(route.method, path, query=fields)
+        return Request(route.method, path, body=fields)
+
+    @classmethod
+    def received(cls, request: Request, route: Route | None = None) -> Self | None:
+        """The call that this request makes, if it is one of these: the inverse of `request()`.
+
+        Raises pydantic's `ValidationError` where the request is of this route but no valid call.
+        """
+        route = route or cls.route
+        parameters = route.match(request.path) if request.method == route.method else None
+        if parameters is None:
+            return None
+        names = {info.serialization_alias or name: name for name, info in cls.model_fields.items()}
+        values: dict[str, Any] = dict(parameters)
+        extra: dict[str, JsonValue] = {}
+        for wire, value in {**request.query, **(request.body or {})}.items():
+            if wire in names and wire != "extra":
+                values[names[wire]] = value
+            else:
+                extra[wire] = value
+        if extra and "extra" in cls.model_fields:
+            values["extra"] = extra
+        else:
+            values |= extra
+        # A query holds text only, so numbers in it arrive as text.
+        return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"))
+
+    def result(self, body: JsonValue) -> Result:
+        """The unwrapped answer as the type that this operation promises."""
+        returns = type(self).returns
+        if isinstance(body, dict):
+            return cast(Result, returns.model_validate(body))
+        return cast(Result, returns.model_validate({} if body is None else {"value": body}))
+
+
+def _result_of(operation: type[Operation[Any]]) -> type[Record]:
+    """The `Result` that a class binds, directly or through a base such as `List[Item]`."""
+    declared = [base.__pydantic_generic_metadata__ for base in operation.__mro__ if issubclass(base, Operation)]
+    bound = next(base for base in declared if base["args"])
+    (argument,) = bound["args"]
+    inner = [base["args"][0] for base in declared if base["origin"] is Operation and base is not bound]
+    for wrapper in inner:
+        if not isinstance(wrapper, TypeVar) and wrapper.__pydantic_generic_metadata__["parameters"]:
+            return cast(type[Record], wrapper[argument])
+    return cast(type[Record], argument)

@@ -1,0 +1,207 @@
+"""Flags, environment and configuration file become `Settings`, once, at the edge. Nothing else reads the environment.
+
+A setting that is missing or wrong ends with one line that names it and says how to set it, and never shows its value.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.operation import Route
+
+DEFAULT_BASE_URL = "https://live.fastn.ai"
+
+TOOLSETS: dict[str, tuple[str, ...]] = {
+    "customers": ("customer",),
+    "connectors": ("connector",),
+    "connections": ("connection",),
+    "workflows": ("workflow",),
+    "triggers": ("trigger",),
+    "executions": ("execution",),
+    "people": ("user", "role"),
+    "keys": ("api_key", "secret"),
+    "billing": ("billing", "usage", "quotas"),
+    "audit": ("audit_log",),
+    "ai": ("chat", "build"),
+}
+"""What `--toolsets` can name, and the kinds of resource behind each."""
+
+Mode = Literal["read-only", "guarded", "manual", "auto"]
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _routes(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    routes: dict[str, Route] = {}
+    for tool, text in cast(dict[str, object], value).items():
+        if isinstance(text, Route):
+            routes[tool] = text
+            continue
+        method, _, path = str(text).partition(" ")
+        if method not in ("GET", "POST", "PUT", "PATCH", "DELETE") or not path.startswith("/"):
+            raise ValueError(f'{tool} is not "METHOD /path", as in "POST /api/v1/workflows/{{workflow_id}}/execute"')
+        routes[tool] = Route(method, path)
+    return routes
+
+
+class Settings(BaseModel):
+    """All that can be set. The description of a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+    api_key: Annotated[
+        str, Field(description="Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
+    ]
+    base_url: Annotated[str, Field(description="Where Fastn is.")] = DEFAULT_BASE_URL
+    auth: Annotated[
+        Literal["header", "bearer"],
+        Field(description="header sends x-fastn-api-key, bearer sends Authorization: Bearer."),
+    ] = "header"
+    space_id: Annotated[str | None, Field(description="Sent as x-fastn-space-id.")] = None
+    tenant_id: Annotated[str | None, Field(description="Sent as x-fastn-space-tenantid.")] = None
+    end_org_id: Annotated[str | None, Field(description="Sent as x-end-org-id.")] = None
+    env: Annotated[str | None, Field(description="Fastn environment, sent as x-fastn-env.")] = None
+    profile: Annotated[str, Field(description="Name of the account, repeated in every result of a change.")] = "default"
+    mode: Annotated[Mode, Field(description="What is asked before it is sent: see the table of effects.")] = "guarded"
+    read_only: Annotated[bool, Field(description="Only tools that read.")] = False
+    toolsets: Annotated[
+        list[str] | None, BeforeValidator(_listed), Field(description=f"Only these: {', '.join(TOOLSETS)}.")
+    ] = None
+    update: Annotated[
+        Literal["merge", "partial"],
+        Field(description="merge reads, changes and sends the whole resource; partial sends only what was given."),
+    ] = "merge"
+    deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
+    ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
+    concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 16
+    routes: Annotated[
+        dict[str, Any],
+        BeforeValidator(_routes),
+        Field(description='Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'),
+    ] = {}
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: str) -> str:
+        if not key:
+            raise ValueError("is empty")
+        if not all("!" <= letter <= "~" for letter in key):
+            raise ValueError("holds a space, a line break or another character that no key has")
+        return key
+
+    @field_validator("base_url")
+    @classmethod
+    def _safe(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an https address")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be scheme, host and at most a port and a path")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
+        return url.rstrip("/")
+
+    @field_validator("space_id", "tenant_id", "end_org_id", "env")
+    @classmethod
+    def _header(cls, value: str | None) -> str | None:
+        if value is not None and not all(" " <= letter <= "~" for letter in value):
+            raise ValueError("holds a character that no header can have")
+        return value or None
+
+    @field_validator("toolsets")
+    @classmethod
+    def _known(cls, names: list[str] | None) -> list[str] | None:
+        for name in names or []:
+            if name not in TOOLSETS:
+                raise ValueError(f"does not know {name!r}{_nearest(name, TOOLSETS)}")
+        return names
+
+    @property
+    def host(self) -> str:
+        """Host and port, as results show the account."""
+        return urlsplit(self.base_url).netloc
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one setting can come from."""
+
+    field: str
+    variable: str
+    flag: str
+
+
+SOURCES = tuple(
+    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-"))
+    for field in Settings.model_fields
+    if field not in ("routes",)
+)
+
+
+def load(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
+) -> Settings:
+    """The settings, from flags, then the environment, then the file. Raises `SettingsError`.
+
+    With `sandbox` no key is needed: the sandbox in this process has its own.
+    """
+    values: dict[str, object] = _read(file) if file is not None else {}
+    values |= {s.field: environment[s.variable] for s in SOURCES if environment.get(s.variable, "") != ""}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if "api_key" not in values and not sandbox:
+        raise SettingsError(
+            "There is no API key.",
+            "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or try without an account: fastn-mcp --sandbox",
+        )
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        raise _wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, file) from None
+
+
+def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:  # noqa: ANN401 - pydantic's own error record
+    source = next((s for s in SOURCES if s.field == name), None)
+    if problem["type"] == "extra_forbidden":
+        return SettingsError(f"{file}: there is no setting {name!r}{_nearest(name, Settings.model_fields)}.")
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    where = f" (flag {source.flag}, environment {source.variable})" if source else ""
+    return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"There is no file {file}.", "Correct --config or FASTN_CONFIG.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}.") from None
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its name alone; nothing is looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,51 @@
+"""API keys of the account. They belong to the workspace, not to a person."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
+from fastn_mcp.tools.listing import List
+
+
+class ApiKey(Record):
+    id: str | int | None = None
+    name: str | None = None
+
+
+class ListApiKeys(List[ApiKey]):
+    """List API keys with mode, permissions, expiry and last use. Look at lastUsed before you revoke."""
+
+    route = GET("/api/v1/api-keys")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, API keys")
+
+
+class CreateApiKey(Operation[ApiKey]):
+    """Create an API key; it is shown once. A Test key is no sandbox: it acts on the same live connections."""
+
+    route = POST("/api/v1/api-keys")
+    effect = Effect.ACCESS
+    evidence = DOCUMENTED("API keys; the path is inferred")
+
+    name: Name
+    mode: Annotated[str | None, Field(description="Test (default) or Live.")] = None
+    permissions: Annotated[
+        str | None, Field(description="Full access, Developer, Operator, Viewer (default) or End user.")
+    ] = None
+    expires: Annotated[str | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
+    customers: Annotated[Texts | None, Field(description="Customer ids; all by default.")] = None
+    allowed_ips: Annotated[Texts | None, Field(description="IP addresses; any by default.")] = None
+    rate_limit_per_minute: Annotated[int | None, Field(description="Requests per minute.", ge=1)] = None
+    extra: Extra = None
+
+
+class RevokeApiKey(Operation[Record]):
+    """Revoke an API key at once and for good: whatever uses it stops working."""
+
+    route = DELETE("/api/v1/api-keys/{api_key_id}")
+    effect = Effect.DESTROY
+    evidence = DOCUMENTED("API keys, revoke")
+
+    api_key_id: ApiKeyId

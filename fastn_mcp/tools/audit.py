@@ -1,0 +1,27 @@
+"""Fastn's own audit log. Read-only."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import GET, INFERRED, Effect, Record
+from fastn_mcp.tools.fields import Since, Until
+from fastn_mcp.tools.listing import List
+
+
+class AuditEntry(Record):
+    id: str | int | None = None
+
+
+class QueryAuditLog(List[AuditEntry]):
+    """List who did what, newest first. Millions of rows: filter. Owners and admins only."""
+
+    route = GET("/api/v1/audit")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, audit")
+
+    actor: Annotated[str | None, Field(description="Person, agent or key, as apikey:8.")] = None
+    action: Annotated[str | None, Field(description="As workflow.publish.")] = None
+    resource_id: Annotated[str | None, Field(description="Id of what was acted on.")] = None
+    since: Since = None
+    until: Until = None

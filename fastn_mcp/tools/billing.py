@@ -1,0 +1,27 @@
+"""Billing: plan, use and limits. Read-only."""
+
+from fastn_mcp.operation import GET, INFERRED, Effect, Operation, Record
+
+
+class GetBilling(Operation[Record]):
+    """Get plan, price and AI credits."""
+
+    route = GET("/api/v1/billing")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, billing")
+
+
+class GetUsage(Operation[Record]):
+    """Get what was used: events, API calls, executions, AI credits, by customer."""
+
+    route = GET("/api/v1/billing/usage")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, billing")
+
+
+class GetQuotas(Operation[Record]):
+    """Get limits with their use. At a Hard Block new work is refused; nothing is charged."""
+
+    route = GET("/api/v1/billing/quotas")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, billing")

@@ -1,0 +1,85 @@
+"""Connectors: the apps that workflows can speak to."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
+from fastn_mcp.tools.fields import ConnectorId, Description, Extra, JsonObjects, Name, Search
+from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.updating import Update
+
+Domain = Annotated[str | None, Field(description="The app's domain.")]
+AuthMethods = Annotated[
+    JsonObjects | None,
+    Field(description="Each {type: NO_AUTH|BASIC|DIGEST|BEARER|API_KEY|OAUTH_2|INPUT, title, isDefault, config}."),
+]
+
+
+class Connector(Record):
+    id: str | int | None = None
+    name: str | None = None
+    slug: str | None = None
+
+
+class ListConnectors(List[Connector]):
+    """List connectors: hundreds, so search."""
+
+    route = GET("/api/v1/connectors")
+    effect = Effect.READ
+    evidence = DOCUMENTED("observed by third parties to answer {data: [...]}")
+
+    search: Search = None
+    category: Annotated[str | None, Field(description="As CRM or E-commerce.")] = None
+    visibility: Annotated[str | None, Field(description="Private or Public.")] = None
+
+
+class GetConnector(Operation[Connector]):
+    """Get one connector with its auth methods, actions and events."""
+
+    route = GET("/api/v1/connectors/{connector_id}")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, connectors")
+
+    connector_id: ConnectorId
+
+
+class CreateConnector(Operation[Connector]):
+    """Create a private connector."""
+
+    route = POST("/api/v1/connectors")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, connectors")
+
+    name: Name
+    slug: Annotated[str, Field(description="Unique short name, as hubspot.", min_length=1)]
+    description: Description = None
+    domain: Domain = None
+    protocol: Annotated[str | None, Field(description="REST (default), MCP, FTP, Database or REDIS.")] = None
+    auth_methods: AuthMethods = None
+    extra: Extra = None
+
+
+class UpdateConnector(Update[Connector]):
+    """Change the named fields of a connector. Managed ones are read-only; edits stay in test until published."""
+
+    route = PUT("/api/v1/connectors/{connector_id}")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, connectors")
+
+    connector_id: ConnectorId
+    name: Name | None = None
+    description: Description = None
+    domain: Domain = None
+    auth_methods: AuthMethods = None
+    extra: Extra = None
+
+
+class DeleteConnector(Operation[Record]):
+    """Delete a connector. Destroys the credentials of all its connections for good; workflows that use it stop."""
+
+    route = DELETE("/api/v1/connectors/{connector_id}")
+    effect = Effect.DESTROY
+    evidence = DOCUMENTED("connectors, delete")
+
+    connector_id: ConnectorId

@@ -1,0 +1,81 @@
+"""Customers: the companies whose accounts Fastn connects."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
+from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search
+from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.updating import Update
+
+Slug = Annotated[str | None, Field(description="Stable short id, as acme-corp.")]
+ExternalRef = Annotated[str | None, Field(description="Your own reference.")]
+AdminEmail = Annotated[str | None, Field(description="Who administers it; is sent an invitation.")]
+Plan = Annotated[str | None, Field(description="Plan, as Free.")]
+
+
+class Customer(Record):
+    id: str | int | None = None
+    name: str | None = None
+
+
+class ListCustomers(List[Customer]):
+    """List customers. One that is Pending Admin Activation runs no integrations."""
+
+    route = GET("/api/v1/customers")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, customers")
+
+    search: Search = None
+    status: Annotated[str | None, Field(description="Active or Pending Admin Activation.")] = None
+
+
+class GetCustomer(Operation[Customer]):
+    """Get one customer."""
+
+    route = GET("/api/v1/customers/{customer_id}")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, customers")
+
+    customer_id: CustomerId
+
+
+class CreateCustomer(Operation[Customer]):
+    """Create a customer. It stays pending until its admin accepts the invitation."""
+
+    route = POST("/api/v1/customers")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, customers")
+
+    name: Name
+    slug: Slug = None
+    external_ref: ExternalRef = None
+    admin_email: AdminEmail = None
+    plan: Plan = None
+    extra: Extra = None
+
+
+class UpdateCustomer(Update[Customer]):
+    """Change the named fields of a customer; the rest stays."""
+
+    route = PUT("/api/v1/customers/{customer_id}")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, customers")
+
+    customer_id: CustomerId
+    name: Name | None = None
+    external_ref: ExternalRef = None
+    admin_email: AdminEmail = None
+    plan: Plan = None
+    extra: Extra = None
+
+
+class DeleteCustomer(Operation[Record]):
+    """Delete a customer for good, with its connections, their credentials and its secrets. Cannot be undone."""
+
+    route = DELETE("/api/v1/customers/{customer_id}")
+    effect = Effect.DESTROY
+    evidence = DOCUMENTED("customers, danger zone")
+
+    customer_id: CustomerId

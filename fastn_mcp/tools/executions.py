@@ -1,0 +1,40 @@
+"""Executions: the runs of workflows. Read-only."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import DOCUMENTED, GET, INFERRED, Effect, Operation, Record
+from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId
+from fastn_mcp.tools.listing import List
+
+
+class Execution(Record):
+    id: str | int | None = None
+    status: str | None = None
+
+
+class ListExecutions(List[Execution]):
+    """List runs, newest first. There can be hundreds of thousands: filter."""
+
+    route = GET("/api/v1/executions")
+    effect = Effect.READ
+    evidence = DOCUMENTED("observed by third parties: limit, offset, workflowId, endOrgId")
+
+    workflow_id: WorkflowId | None = None
+    customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
+    status: Annotated[
+        str | None, Field(description="pending, queued, running, completed, failed, timeout or cancelled.")
+    ] = None
+    since: Since = None
+    until: Until = None
+
+
+class GetExecution(Operation[Execution]):
+    """Get one run: steps, output, and for a failure its cause and fix."""
+
+    route = GET("/api/v1/executions/{execution_id}")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, executions")
+
+    execution_id: ExecutionId

@@ -1,0 +1,54 @@
+"""Arguments that several operations share. Each says its unit, its limits and its known values."""
+
+import json
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+
+def _parsed(kind: type) -> BeforeValidator:
+    """Some clients send an object or an array as JSON text. Nothing else is lenient."""
+
+    def parse(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                parsed: object = json.loads(value)
+            except (ValueError, RecursionError):
+                return value
+            if isinstance(parsed, kind):
+                return cast(object, parsed)
+        return value
+
+    return BeforeValidator(parse)
+
+
+JsonObject = Annotated[dict[str, JsonValue], _parsed(dict)]
+JsonObjects = Annotated[list[JsonObject], _parsed(list)]
+Texts = Annotated[list[str], _parsed(list)]
+
+
+def _id(kind: str, lister: str) -> Any:  # noqa: ANN401 - a field's declaration has no better type
+    return Field(description=f"{kind} id, from {lister}.", min_length=1)
+
+
+CustomerId = Annotated[str, _id("Customer", "list_customers")]
+ConnectorId = Annotated[str, _id("Connector", "list_connectors")]
+ConnectionId = Annotated[str, _id("Connection", "list_connections")]
+WorkflowId = Annotated[str, _id("Workflow", "list_workflows")]
+TriggerId = Annotated[str, _id("Trigger", "list_triggers")]
+ExecutionId = Annotated[str, _id("Execution", "list_executions")]
+ApiKeyId = Annotated[str, _id("API key", "list_api_keys")]
+SecretId = Annotated[str, _id("Secret", "list_secrets")]
+
+Limit = Annotated[int, Field(ge=1, le=100, description="Rows: 1-100, default 20.")]
+Cursor = Annotated[str | None, Field(description="next_cursor of the last page.")]
+Search = Annotated[str | None, Field(description="Text in the name, slug or id.")]
+Since = Annotated[str | None, Field(description="From, ISO 8601.")]
+Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
+
+Name = Annotated[str, Field(description="Name, at most 200 characters.", min_length=1, max_length=200)]
+Description = Annotated[str | None, Field(description="What it is for.")]
+Extra = Annotated[JsonObject | None, Field(description="Undocumented fields, sent as given.")]
+
+# A secret is written, never shown: `Operation.shown` hides what carries this mark.
+SECRET: dict[str, JsonValue] = {"writeOnly": True}

@@ -1,0 +1,36 @@
+"""Roles: what people may do."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.tools.fields import Description, Extra, Name, Texts
+from fastn_mcp.tools.listing import List
+
+
+class Role(Record):
+    id: str | int | None = None
+    name: str | None = None
+
+
+class ListRoles(List[Role]):
+    """List roles: Owner, Admin, Developer, Operator, Viewer, End User and custom ones."""
+
+    route = GET("/api/v1/roles")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, roles")
+
+
+class CreateRole(Operation[Role]):
+    """Create a custom role. It narrows its parent; only the dashboard can change or delete it later."""
+
+    route = POST("/api/v1/roles")
+    effect = Effect.ACCESS
+    evidence = INFERRED("api-reference, roles")
+
+    name: Name
+    parent: Annotated[str | None, Field(description="Role to narrow, as Viewer.")] = None
+    permissions: Annotated[Texts, Field(description="As workflows:read; all of them held by the parent.")]
+    description: Description = None
+    extra: Extra = None

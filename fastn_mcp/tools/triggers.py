@@ -1,0 +1,108 @@
+"""Triggers: what starts workflows."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
+from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId
+from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.updating import Update
+
+ROUTES = "Each {routeId: workflow id, environment: test|live, filter, payload}."
+Schedule = Annotated[str | None, Field(description="scheduler: cron of 5 fields.")]
+Timezone = Annotated[str | None, Field(description="scheduler: IANA time zone.")]
+Events = Annotated[Texts | None, Field(description="app_event: as contact.creation.")]
+Authentication = Annotated[str | None, Field(description="webhook: API_KEY (default) or NONE, open to anybody.")]
+Status = Annotated[str | None, Field(description="Active or Disabled.")]
+
+
+class Trigger(Record):
+    id: str | int | None = None
+    name: str | None = None
+    status: str | None = None
+
+
+class ListTriggers(List[Trigger]):
+    """List triggers. Active is not firing: see subscriptionStatus, and consecutiveFailures of schedules."""
+
+    route = GET("/api/v1/triggers")
+    effect = Effect.READ
+    evidence = DOCUMENTED("triggers")
+
+    type: Annotated[str | None, Field(description="webhook, scheduler or app_event.")] = None
+    status: Status = None
+
+
+class GetTrigger(Operation[Trigger]):
+    """Get one trigger. An active one may never fire: see its subscriptionStatus and statusHistory."""
+
+    route = GET("/api/v1/triggers/{trigger_id}")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, triggers")
+
+    trigger_id: TriggerId
+
+
+class CreateTrigger(Operation[Trigger]):
+    """Create a trigger. It fires at once, for real, unless Disabled. app_event needs an active connection."""
+
+    route = POST("/api/v1/triggers")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, triggers")
+
+    name: Name
+    type: Annotated[str, Field(description="webhook, scheduler or app_event.")]
+    routes: Annotated[JsonObjects, Field(description=ROUTES)]
+    status: Status = None
+    schedule: Schedule = None
+    timezone: Timezone = None
+    connector_id: Annotated[str | None, Field(description="app_event: connector id.")] = None
+    connection_id: Annotated[str | None, Field(description="app_event: connection id.")] = None
+    events: Events = None
+    authentication: Authentication = None
+    description: Description = None
+    extra: Extra = None
+
+    @property
+    def effective(self) -> Effect:
+        return Effect.WRITE if is_disabled(self.status) else Effect.EXTERNAL
+
+
+class UpdateTrigger(Update[Trigger]):
+    """Change the named fields of a trigger. To pause it, set status Disabled rather than delete it."""
+
+    route = PUT("/api/v1/triggers/{trigger_id}")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, triggers")
+
+    trigger_id: TriggerId
+    name: Name | None = None
+    status: Status = None
+    routes: Annotated[JsonObjects | None, Field(description=ROUTES)] = None
+    schedule: Schedule = None
+    timezone: Timezone = None
+    events: Events = None
+    authentication: Authentication = None
+    description: Description = None
+    extra: Extra = None
+
+    @property
+    def effective(self) -> Effect:
+        harmless = {"trigger_id", "name", "description"} | ({"status"} if is_disabled(self.status) else set())
+        return Effect.EXTERNAL if self.arguments().keys() - harmless else Effect.WRITE
+
+
+class DeleteTrigger(Operation[Record]):
+    """Delete a trigger for good. Its webhook address stops answering and app events are unsubscribed."""
+
+    route = DELETE("/api/v1/triggers/{trigger_id}")
+    effect = Effect.DESTROY
+    evidence = DOCUMENTED("triggers")
+
+    trigger_id: TriggerId
+
+
+def is_disabled(status: str | None) -> bool:
+    """Whether this status means that the trigger does not fire. Fastn writes it in either case."""
+    return status is not None and status.casefold() in ("disabled", "inactive")

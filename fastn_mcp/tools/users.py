@@ -1,0 +1,37 @@
+"""Users: the people of this Fastn account."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.operation import GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.tools.fields import Extra, Search
+from fastn_mcp.tools.listing import List
+
+
+class User(Record):
+    id: str | int | None = None
+    name: str | None = None
+
+
+class ListUsers(List[User]):
+    """List the account's people with their roles."""
+
+    route = GET("/api/v1/users")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, people")
+
+    search: Search = None
+    status: Annotated[str | None, Field(description="Active, Invited, Disabled or Suspended.")] = None
+
+
+class InviteUser(Operation[User]):
+    """Invite a person by email. Only the dashboard can change or remove them later."""
+
+    route = POST("/api/v1/users/invite")
+    effect = Effect.ACCESS
+    evidence = INFERRED("api-reference, people")
+
+    email: Annotated[str, Field(description="Email address.", pattern=r"^[^@\s]+@[^@\s]+$")]
+    role: Annotated[str, Field(description="Role name or id, from list_roles.", min_length=1)]
+    extra: Extra = None

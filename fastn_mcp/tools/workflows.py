@@ -1,0 +1,132 @@
+"""Workflows: the automations that Fastn runs."""
+
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from fastn_mcp.operation import (
+    DELETE,
+    DOCUMENTED,
+    GET,
+    INFERRED,
+    POST,
+    PUT,
+    Effect,
+    Operation,
+    Record,
+    Request,
+    Route,
+)
+from fastn_mcp.tools.fields import CustomerId, Description, Extra, JsonObject, Name, Search, WorkflowId
+from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.updating import Update
+
+Code = Annotated[str | None, Field(description="TypeScript: export default async function(ctx).")]
+Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]
+Timeout = Annotated[int | None, Field(description="Milliseconds: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)]
+
+# A header's value, so no line break.
+Header = Field(pattern=r"^[\x21-\x7e]{1,256}$")
+
+
+class Workflow(Record):
+    id: str | int | None = None
+    name: str | None = None
+    status: str | None = None
+
+
+class Run(Record):
+    """A run that has begun, or that has ended where the workflow is INSTANT."""
+
+
+class ListWorkflows(List[Workflow]):
+    """List workflows."""
+
+    route = GET("/api/v1/workflows")
+    effect = Effect.READ
+    evidence = DOCUMENTED("workflows")
+
+    search: Search = None
+    status: Annotated[str | None, Field(description="active, inactive or draft.")] = None
+
+
+class GetWorkflow(Operation[Workflow]):
+    """Get one workflow with its code and connectors. Takes the id, not the slug."""
+
+    route = GET("/api/v1/workflows/{workflow_id}")
+    effect = Effect.READ
+    evidence = DOCUMENTED("workflows")
+
+    workflow_id: WorkflowId
+
+
+class CreateWorkflow(Operation[Workflow]):
+    """Create a draft. It cannot run until somebody publishes it in the dashboard. A taken slug may overwrite."""
+
+    route = POST("/api/v1/workflows")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, workflows")
+
+    name: Name
+    slug: Annotated[str | None, Field(description="Unique, fixed once created.")] = None
+    description: Description = None
+    code: Code = None
+    execution_tier: Tier = None
+    timeout_ms: Timeout = None
+    extra: Extra = None
+
+
+class UpdateWorkflow(Update[Workflow]):
+    """Change the named fields of a workflow. Code changes run only once published in the dashboard."""
+
+    route = PUT("/api/v1/workflows/{workflow_id}")
+    effect = Effect.WRITE
+    evidence = INFERRED("api-reference, workflows")
+
+    workflow_id: WorkflowId
+    name: Name | None = None
+    description: Description = None
+    code: Code = None
+    execution_tier: Tier = None
+    timeout_ms: Timeout = None
+    status: Annotated[str | None, Field(description="active or inactive.")] = None
+    extra: Extra = None
+
+
+class DeleteWorkflow(Operation[Record]):
+    """Move a workflow to Trash, where only the dashboard can restore it. Its triggers stop firing."""
+
+    route = DELETE("/api/v1/workflows/{workflow_id}")
+    effect = Effect.TRASH
+    evidence = DOCUMENTED("workflows, trash")
+
+    workflow_id: WorkflowId
+
+
+class RunWorkflow(Operation[Run]):
+    """Run a published workflow now, with real effects even with a test key. INSTANT answers; others: poll get_execution."""
+
+    route = POST("/api/v1/workflows/{workflow_id}/run")
+    effect = Effect.EXTERNAL
+    evidence = DOCUMENTED("workflows, run; the path is execute there")
+
+    workflow_id: WorkflowId
+    input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
+    customer_id: Annotated[CustomerId | None, Header] = None
+    environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
+    idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None
+
+    def request(self, route: Route | None = None) -> Request:
+        request = super().request(route)
+        body: dict[str, JsonValue] = dict(request.body or {})
+        headers = {header: str(body.pop(wire)) for wire, header in RUN_HEADERS.items() if wire in body}
+        return Request(request.method, request.path, body={"input": body.get("input") or {}}, headers=headers)
+
+    @classmethod
+    def received(cls, request: Request, route: Route | None = None) -> "RunWorkflow | None":
+        named = {wire: request.headers[h.lower()] for wire, h in RUN_HEADERS.items() if h.lower() in request.headers}
+        body: dict[str, JsonValue] = {**(request.body or {}), **named}
+        return super().received(Request(request.method, request.path, request.query, body), route)
+
+
+RUN_HEADERS = {"customerId": "x-end-org-id", "environment": "x-fastn-env", "idempotencyKey": "Idempotency-Key"}
