@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
-from pydantic.aliases import AliasGenerator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
+from typing_extensions import override
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -176,18 +176,22 @@ class ToolSchema(GenerateJsonSchema):
     An optional argument is simply not required: a nullable one would become a union, which hides its description.
     """
 
+    @override
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
 
+    @override
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         rendered = super().default_schema(schema)
         if rendered.get("default", ...) is None:
             del rendered["default"]
         return rendered
 
+    @override
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         return {"type": "object"}
 
+    @override
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
 
@@ -201,7 +205,6 @@ class Operation(BaseModel, Generic[Result]):
         strict=True,
         hide_input_in_errors=True,
         defer_build=True,
-        alias_generator=AliasGenerator(serialization_alias=to_camel),
     )
 
     route: ClassVar[Route]
@@ -246,7 +249,7 @@ class Operation(BaseModel, Generic[Result]):
         return frozenset(
             name
             for name, info in cls.model_fields.items()
-            if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("writeOnly")
+            if cast("dict[str, object]", info.json_schema_extra or {}).get("writeOnly")
         )
 
     @property
@@ -261,15 +264,13 @@ class Operation(BaseModel, Generic[Result]):
         return cast(str, getattr(self, parameters[-1])) if parameters else None
 
     @classmethod
-    def kind(cls) -> str:
-        """The resource, as in `api_key` for `revoke_api_key`. The name of its id's field, less `_id`."""
-        if cls.route.parameters:
-            return cls.route.parameters[-1].removesuffix("_id")
-        return cls.tool_name().partition("_")[2]
+    def toolset(cls) -> str:
+        """The resource it belongs to, by the module that holds it: `customers`."""
+        return cls.__module__.rpartition(".")[2]
 
     def arguments(self) -> dict[str, JsonValue]:
         """The arguments that were given, by field name, secrets included."""
-        return self.model_dump(exclude_none=True, by_alias=False)
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
     def shown(self) -> dict[str, JsonValue]:
         """The arguments as they may be shown and recorded: secrets hidden."""
@@ -283,16 +284,24 @@ class Operation(BaseModel, Generic[Result]):
         `route` replaces the type's own where the account's paths differ.
         """
         route = route or type(self).route
-        fields: dict[str, JsonValue] = self.model_dump(exclude_none=True, by_alias=True)
-        path = route.fill({name: fields.pop(to_camel(name), None) for name in route.parameters})
+        fields = self.arguments()
+        path = route.fill({name: fields.pop(name, None) for name in route.parameters})
         extra = fields.pop("extra", None)
+        fields = {self.wire(name): value for name, value in fields.items()}
         if isinstance(extra, dict):
-            if taken := sorted(extra.keys() & {i.serialization_alias for i in type(self).model_fields.values()}):
+            known = {self.wire(name) for name in type(self).model_fields}
+            # A null clears a field, which an argument that is left out cannot say.
+            if taken := sorted(name for name, value in extra.items() if name in known and value is not None):
                 raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
-            fields |= extra
+            fields = extra | fields
         if route.method in ("GET", "DELETE"):
             return Request(route.method, path, query=fields)
         return Request(route.method, path, body=fields)
+
+    @classmethod
+    def wire(cls, name: str) -> str:
+        """Fastn's name of an argument."""
+        return cls.model_fields[name].serialization_alias or to_camel(name)
 
     @classmethod
     def received(cls, request: Request, route: Route | None = None) -> Self | None:
@@ -304,7 +313,7 @@ class Operation(BaseModel, Generic[Result]):
         parameters = route.match(request.path) if request.method == route.method else None
         if parameters is None:
             return None
-        names = {info.serialization_alias or name: name for name, info in cls.model_fields.items()}
+        names = {cls.wire(name): name for name in cls.model_fields}
         values: dict[str, Any] = dict(parameters)
         extra: dict[str, JsonValue] = {}
         for wire, value in {**request.query, **(request.body or {})}.items():

@@ -5,7 +5,7 @@ A setting that is missing or wrong ends with one line that names it and says how
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,23 +16,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
+from fastn_mcp.tools import CATALOG
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
 
-TOOLSETS: dict[str, tuple[str, ...]] = {
-    "customers": ("customer",),
-    "connectors": ("connector",),
-    "connections": ("connection",),
-    "workflows": ("workflow",),
-    "triggers": ("trigger",),
-    "executions": ("execution",),
-    "people": ("user", "role"),
-    "keys": ("api_key", "secret"),
-    "billing": ("billing", "usage", "quotas"),
-    "audit": ("audit_log",),
-    "ai": ("chat", "build"),
-}
-"""What `--toolsets` can name, and the kinds of resource behind each."""
+TOOLSETS = tuple(dict.fromkeys(operation.toolset() for operation in CATALOG))
+"""What `--toolsets` can name: one for each resource."""
 
 Mode = Literal["read-only", "guarded", "manual", "auto"]
 
@@ -85,7 +74,7 @@ class Settings(BaseModel):
     ] = "merge"
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
     ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
-    concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 16
+    concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
     routes: Annotated[
         dict[str, Any],
         BeforeValidator(_routes),
@@ -146,7 +135,7 @@ class Source:
 SOURCES = tuple(
     Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-"))
     for field in Settings.model_fields
-    if field not in ("routes",)
+    if field != "routes"
 )
 
 
@@ -172,7 +161,7 @@ def load(
         raise _wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, file) from None
 
 
-def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:  # noqa: ANN401 - pydantic's own error record
+def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:
     source = next((s for s in SOURCES if s.field == name), None)
     if problem["type"] == "extra_forbidden":
         return SettingsError(f"{file}: there is no setting {name!r}{_nearest(name, Settings.model_fields)}.")
@@ -192,7 +181,7 @@ def _read(file: Path) -> dict[str, object]:
         raise SettingsError(f"{file} is not TOML: {error}.") from None
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

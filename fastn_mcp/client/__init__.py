@@ -1,0 +1,165 @@
+"""Sends a call to Fastn: deadlines, retries, rate limits, merged updates, exact outcomes."""
+
+from typing import TypeVar, cast
+
+import anyio
+from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json
+
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.attempts import Attempts
+from fastn_mcp.client.envelope import unwrap
+from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
+from fastn_mcp.client.rejection import error_of, facts, throttled
+from fastn_mcp.client.retry import LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
+from fastn_mcp.errors import FastnError, NotFound, NotSent, RateLimited
+from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
+from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.system import System
+from fastn_mcp.tools.updating import Update
+
+R = TypeVar("R", bound=Record)
+
+
+class Client:
+    """One account at Fastn."""
+
+    def __init__(self, account: Account, exchange: Exchange, system: System) -> None:
+        self._account = account
+        self._exchange = exchange
+        self._system = system
+        self._places = anyio.CapacityLimiter(account.concurrency)
+        self._closed_until = 0.0  # monotonic: the rate limit is used up until then
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
+
+    async def send(self, call: Operation[R]) -> R:
+        """Make the call. Raises a `FastnError` that says exactly what became of it."""
+        attempt = Attempts(call)
+        spends = call.effect is Effect.SPEND
+        try:
+            with anyio.fail_after(self._account.ai_deadline if spends else self._account.deadline):
+                return await self._send(call, attempt)
+        except TimeoutError:
+            raise attempt.timed_out() from None
+
+    async def _send(self, call: Operation[R], attempt: "Attempts") -> R:
+        try:
+            request = call.request(self._account.routes.get(call.tool_name()))
+        except RefusedValue as error:
+            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+        if isinstance(call, Update) and self._account.update == "merge":
+            request = await self._merged(cast(Call, call), request)
+        async with self._places:
+            answer = await self._attempt(request, attempt)
+        return self._result(call, answer, attempt)
+
+    async def _merged(self, call: Call, request: Request) -> Request:
+        """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
+
+        async def read(reading: Call) -> Record:
+            return await self._send(reading, Attempts(reading))
+
+        current = await read_target(call, read)
+        if current is None:
+            raise NotFound(
+                f"{call.tool_name()} found nothing to change: there is no such id.",
+                "Look for the id with the list tool of the resource.",
+            )
+        body = Update.merged(current.model_dump(exclude_unset=True), request.body or {})
+        return Request(request.method, request.path, request.query, body, request.headers)
+
+    async def _attempt(self, request: Request, attempt: "Attempts") -> Answer:
+        while True:
+            await self._room()
+            attempt.begin()
+            wait: float | None = None
+            try:
+                answer = await self._exchange(request)
+            except Unsent as error:
+                attempt.end(Fate.UNSENT)
+                failure: FastnError = attempt.unreachable(self._account.host, str(error))
+            except Lost as error:
+                attempt.end(Fate.UNKNOWN)
+                failure = attempt.lost(f"The connection broke before Fastn answered ({error}).", {})
+            else:
+                said = _said(answer)
+                now = self._system.now()
+                if (closed := exhausted_for(answer.headers, now)) is not None:
+                    self._closed_until = self._system.monotonic() + closed
+                became = fate(answer.status, cast("str | None", said.get("code")))
+                if answer.unreadable is Unreadable.BROKEN and answer.status < 300 and request.method == "GET":
+                    became = Fate.UNKNOWN
+                attempt.end(became)
+                if became is Fate.ANSWERED:
+                    return answer
+                wait = retry_after(answer.headers, now)
+                failure = (
+                    throttled(said, wait)
+                    if became is Fate.THROTTLED
+                    else attempt.lost(f"Fastn answered {answer.status}.", said)
+                )
+            seconds = pause(attempt.number, wait, self._system.share())
+            if not attempt.may_repeat(request.method) or seconds > LONGEST_WAIT:
+                raise failure
+            await self._system.sleep(seconds)
+
+    async def _room(self) -> None:
+        """Wait for a used-up rate limit to open, or say how long it would take."""
+        seconds = self._closed_until - self._system.monotonic()
+        if seconds <= 0:
+            return
+        if seconds > LONGEST_WAIT:
+            raise RateLimited(
+                "Fastn's rate limit is used up.",
+                f"Call again in {seconds:.0f} seconds.",
+                certainty="Nothing was sent.",
+                facts={"retry_after_seconds": round(seconds, 1)},
+            )
+        await self._system.sleep(seconds)
+
+    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts") -> R:
+        deletes = call.route.method == "DELETE"
+        if answer.status >= 300:
+            said = _said(answer)
+            if deletes and answer.status == 404 and attempt.was_unknown:
+                return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
+            if attempt.was_unknown and answer.status in (409, 412):
+                raise attempt.lost(f"Fastn answered {answer.status} to a repeated attempt.", said)
+            raise error_of(answer.status, said, key_hint=self._key_hint())
+        if answer.unreadable is not None:
+            raise attempt.unreadable(answer.unreadable)
+        try:
+            body = unwrap(_decoded(answer.body))
+            if deletes and not isinstance(body, dict):
+                return call.result({"id": call.target, "deleted": True})
+            return call.result(body)
+        except ValidationError:
+            raise attempt.unreadable(Unreadable.UNFAMILIAR) from None
+        except ValueError:
+            raise attempt.unreadable(Unreadable.NO_JSON) from None
+
+    def _key_hint(self) -> str:
+        style = self._account.auth
+        other = "bearer" if style == "header" else "header"
+        return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._account.host}), or try FASTN_AUTH={other} for {style}."
+
+
+def _decoded(body: bytes) -> JsonValue:
+    """Strict JSON: no NaN, no lone surrogates, at most 200 levels; integers exact. None for an empty body.
+
+    Raises ValueError.
+    """
+    return cast(JsonValue, from_json(body, allow_inf_nan=False)) if body.strip() else None
+
+
+def _said(answer: Answer) -> dict[str, JsonValue]:
+    """What an answer that is no success says; where it is no JSON, its status alone."""
+    if answer.status < 300:
+        return {}
+    try:
+        body = _decoded(answer.body)
+    except ValueError:
+        body = None
+    return facts(answer.status, answer.headers, body)

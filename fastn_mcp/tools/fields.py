@@ -1,7 +1,7 @@
 """Arguments that several operations share. Each says its unit, its limits and its known values."""
 
 import json
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 
@@ -16,7 +16,7 @@ def _parsed(kind: type) -> BeforeValidator:
             except (ValueError, RecursionError):
                 return value
             if isinstance(parsed, kind):
-                return cast(object, parsed)
+                return parsed
         return value
 
     return BeforeValidator(parse)
@@ -27,7 +27,7 @@ JsonObjects = Annotated[list[JsonObject], _parsed(list)]
 Texts = Annotated[list[str], _parsed(list)]
 
 
-def _id(kind: str, lister: str) -> Any:  # noqa: ANN401 - a field's declaration has no better type
+def _id(kind: str, lister: str) -> Any:
     return Field(description=f"{kind} id, from {lister}.", min_length=1)
 
 
@@ -48,7 +48,7 @@ Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
 
 Name = Annotated[str, Field(description="Name, at most 200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="What it is for.")]
-Extra = Annotated[JsonObject | None, Field(description="Undocumented fields, sent as given.")]
+Extra = Annotated[JsonObject | None, Field(description="Other fields, sent as given; null clears.")]
 
 # A secret is written, never shown: `Operation.shown` hides what carries this mark.
 SECRET: dict[str, JsonValue] = {"writeOnly": True}

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Generic, cast
 
 from pydantic import Field, JsonValue, field_validator
-from pydantic.alias_generators import to_camel
 
 from fastn_mcp.operation import Item, Operation, Page, Request, Route
 from fastn_mcp.tools.fields import Cursor, Limit
@@ -75,11 +74,6 @@ class List(Operation[Listed[Item]], Generic[Item]):
                 unchecked.add(name)
             rows = [row for row, answer in kept if answer is not False]
         return rows, sorted(unchecked)
-
-    @classmethod
-    def wire(cls, name: str) -> str:
-        """Fastn's name of a field."""
-        return cls.model_fields[name].serialization_alias or to_camel(name)
 
 
 class _Position:

@@ -89,7 +89,7 @@ class UpdateTrigger(Update[Trigger]):
 
     @property
     def effective(self) -> Effect:
-        harmless = {"trigger_id", "name", "description"} | ({"status"} if is_disabled(self.status) else set())
+        harmless = {"trigger_id", "name", "description", *(["status"] if is_disabled(self.status) else [])}
         return Effect.EXTERNAL if self.arguments().keys() - harmless else Effect.WRITE
 
 

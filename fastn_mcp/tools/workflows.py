@@ -104,7 +104,7 @@ class DeleteWorkflow(Operation[Record]):
 
 
 class RunWorkflow(Operation[Run]):
-    """Run a published workflow now, with real effects even with a test key. INSTANT answers; others: poll get_execution."""
+    """Run a published workflow now: real effects, even with a test key. Unless INSTANT, follow it by get_execution."""
 
     route = POST("/api/v1/workflows/{workflow_id}/run")
     effect = Effect.EXTERNAL

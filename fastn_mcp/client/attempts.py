@@ -1,0 +1,70 @@
+"""What has been tried for one call, and so what can be said when it fails. No I/O."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from fastn_mcp.client.exchange import Unreadable
+from fastn_mcp.client.retry import ATTEMPTS, Fate, may_repeat
+from fastn_mcp.errors import AppliedUnreadable, Failed, FastnError, NotSent, Timeout, TooLarge, UnknownOutcome
+from fastn_mcp.operation import Effect
+from fastn_mcp.procedures.target import Call, settling_read
+
+
+class Attempts:
+    """What has been tried for one call, and so what can be said when it fails."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._reads = call.effect is Effect.READ
+        self.number = 0
+        self.was_unknown = False
+        self._under_way = False
+        self._last = Fate.UNSENT
+
+    def begin(self) -> None:
+        self.number += 1
+        self._under_way = True
+
+    def end(self, fate: Fate) -> None:
+        self._under_way = False
+        self._last = fate
+        self.was_unknown |= fate is Fate.UNKNOWN
+
+    def may_repeat(self, method: str) -> bool:
+        return self.number < ATTEMPTS and may_repeat(method, self._last)
+
+    def unreachable(self, host: str, reason: str) -> FastnError:
+        if self.was_unknown:
+            return self.lost(f"Fastn at {host} can no longer be reached ({reason}).", {})
+        return NotSent(f"Fastn at {host} cannot be reached ({reason}).", "Check the network and FASTN_BASE_URL.")
+
+    def lost(self, what: str, said: Mapping[str, JsonValue]) -> FastnError:
+        detail: dict[str, JsonValue] = {"fastn": dict(said)} if said else {}
+        if self._reads:
+            return Failed(what, "Call again later.", facts=detail)
+        return UnknownOutcome(what, self._look(detail), facts=detail)
+
+    def timed_out(self) -> FastnError:
+        if self._under_way or self.was_unknown:
+            if self._reads:
+                return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
+            detail: dict[str, JsonValue] = {}
+            return UnknownOutcome("Fastn did not answer in time.", self._look(detail), facts=detail)
+        return NotSent("The call waited too long for its turn.", "Call again later.")
+
+    def unreadable(self, why: Unreadable) -> FastnError:
+        if self._reads:
+            kind = TooLarge if why is Unreadable.TOO_LARGE else Failed
+            return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
+        detail: dict[str, JsonValue] = {}
+        what = f"Fastn did it, but the answer cannot be read: {why.value}."
+        return AppliedUnreadable(what, self._look(detail), facts=detail)
+
+    def _look(self, detail: dict[str, JsonValue]) -> str:
+        reading = settling_read(self._call)
+        if reading is None:
+            return "Look in the Fastn dashboard."
+        arguments = {k: v for k, v in reading.arguments().items() if k != "limit"}
+        detail["settle"] = {"tool": reading.tool_name(), "arguments": arguments}
+        return f"Look with {reading.tool_name()}."

@@ -1,0 +1,136 @@
+"""One request, one answer. The only module that speaks HTTP.
+
+No redirects, no cookies, no retries and no settings of the machine's: the transport is read directly, with a cap.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, cast
+
+import httpx2
+from pydantic_core import to_json
+
+from fastn_mcp.operation import Request
+
+CAP = 10 * 1024 * 1024
+"""Bytes of a body, unpacked. More is not read."""
+
+_CONNECT_SECONDS = 5.0
+_IDLE_SECONDS = 30.0
+
+
+class Unsent(Exception):
+    """No byte of the request can have left."""
+
+
+class Lost(Exception):
+    """The request may have arrived; no complete status came back."""
+
+
+class Unreadable(Enum):
+    """Why a body cannot be used."""
+
+    BROKEN = "it broke off"
+    TOO_LARGE = f"it is larger than {CAP // 1024 // 1024} MiB"
+    PACKED = "it is packed in a way that was not asked for"
+    NO_JSON = "it is not JSON"
+    UNFAMILIAR = "its fields are not what they were thought to be"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status, lower-cased headers, and the body, or why there is none."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    unreadable: Unreadable | None = None
+
+
+class Exchange(Protocol):
+    """Sends one request."""
+
+    async def __call__(self, request: Request) -> Answer: ...
+
+    async def aclose(self) -> None: ...
+
+
+class HttpExchange:
+    """Over HTTP, with pooled connections that stay open for the life of the server."""
+
+    def __init__(
+        self, base_url: str, headers: Mapping[str, str], transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self._base = httpx2.URL(base_url)
+        self._prefix = self._base.raw_path.rstrip(b"/")
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._transport = transport or httpx2.AsyncHTTPTransport(
+            # Loopback needs no certificates, and reading the system's costs tens of milliseconds.
+            verify=False if self._base.scheme == "http" else httpx2.create_ssl_context(),
+            limits=httpx2.Limits(max_connections=256, max_keepalive_connections=256, keepalive_expiry=_IDLE_SECONDS),
+        )
+
+    async def __call__(self, request: Request) -> Answer:
+        """Raises `Unsent` or `Lost`."""
+        try:
+            response = await self._transport.handle_async_request(self._built(request))
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
+            raise Unsent(type(error).__name__) from error
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as error:
+            raise Unsent(type(error).__name__) from error
+        except httpx2.TransportError as error:
+            raise Lost(type(error).__name__) from error
+        try:
+            return await _read(response)
+        finally:
+            await response.aclose()
+
+    def _built(self, request: Request) -> httpx2.Request:
+        path = self._prefix + request.path.encode()
+        if request.query:
+            query = httpx2.QueryParams({name: _text(value) for name, value in request.query.items()})
+            path += b"?" + str(query).encode()
+        extra = [(name.encode(), value.encode()) for name, value in request.headers.items()]
+        content = None
+        if request.body is not None:
+            content = to_json(request.body)
+            extra.append((b"Content-Type", b"application/json"))
+        named = {name.lower() for name, _ in extra}
+        return httpx2.Request(
+            request.method,
+            self._base.copy_with(raw_path=path),
+            # A call's own header, as the environment of a run, replaces the account's.
+            headers=[pair for pair in self._headers if pair[0].lower() not in named] + extra,
+            content=content,
+            extensions={"timeout": {"connect": _CONNECT_SECONDS}},
+        )
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+async def _read(response: httpx2.Response) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "deflate"):
+        return Answer(response.status_code, headers, b"", Unreadable.PACKED)
+    unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
+    body = bytearray()
+    try:
+        async for chunk in cast(httpx2.AsyncByteStream, response.stream):
+            body += unpack.decompress(chunk, CAP + 1 - len(body)) if unpack else chunk
+            if len(body) > CAP:
+                return Answer(response.status_code, headers, b"", Unreadable.TOO_LARGE)
+    except (httpx2.TransportError, zlib.error):
+        return Answer(response.status_code, headers, b"", Unreadable.BROKEN)
+    if unpack is not None and not unpack.eof:
+        return Answer(response.status_code, headers, b"", Unreadable.BROKEN)
+    return Answer(response.status_code, headers, bytes(body))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else to_json(value).decode()

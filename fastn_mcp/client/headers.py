@@ -1,0 +1,30 @@
+"""Who is calling, as headers. Pure.
+
+Fastn's pages disagree: the specification names x-fastn-api-key, its newer documentation a bearer token, and older pages
+want a space and a tenant as well. All of it is therefore a setting.
+"""
+
+from fastn_mcp import __version__
+from fastn_mcp.client.account import Account
+
+TEST_KEY = "fsk_test_"
+
+
+def headers(account: Account) -> dict[str, str]:
+    """The headers of every request."""
+    key = account.api_key
+    sent = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",  # so that the cap on a body is a cap on what it unpacks to
+        "User-Agent": f"fastn-mcp/{__version__}",
+    }
+    sent |= {"Authorization": f"Bearer {key}"} if account.auth == "bearer" else {"x-fastn-api-key": key}
+    if key.startswith(TEST_KEY):
+        sent["X-fastn-Test-Mode"] = "true"
+    optional = {
+        "x-fastn-space-id": account.space_id,
+        "x-fastn-space-tenantid": account.tenant_id,
+        "x-end-org-id": account.end_org_id,
+        "x-fastn-env": account.env,
+    }
+    return sent | {name: value for name, value in optional.items() if value}

@@ -1,0 +1,101 @@
+"""Fastn's error answers as our errors. Pure.
+
+Its text is somebody's data: it stands in the facts, never in our sentences.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import (
+    Conflict,
+    Failed,
+    FastnError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    RateLimited,
+    Rejected,
+    Unauthorized,
+)
+
+# A 401 with one of these is about a connection's credentials, not about our key.
+_ABOUT_A_CONNECTION = ("CONN-", "CONNECTOR_", "EVT-", "WEBHOOK_")
+_LONGEST_TEXT = 500
+
+
+def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
+    """What Fastn says of an error, whatever the shape: status, code, message, details and request id."""
+    found: dict[str, JsonValue] = {"status": status}
+    error: JsonValue = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        for name in ("code", "message", "details"):
+            value = error.get(name)
+            if isinstance(value, (str, int)):
+                found[name] = str(value)[:_LONGEST_TEXT]
+            elif value is not None:
+                found[name] = value
+        if isinstance(debug := error.get("datasourceDebug"), dict):
+            found["details"] = debug
+    elif isinstance(error, str):
+        found["message"] = error[:_LONGEST_TEXT]
+    request_id = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
+    if isinstance(request_id, str):
+        found["request_id"] = request_id[:100]
+    return found
+
+
+_DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
+    400: (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again."),
+    402: (QuotaExceeded, "The plan does not cover this", "See get_billing and get_quotas."),
+    403: (
+        Forbidden,
+        "The API key is not allowed to do this",
+        "Use a key with the permission; list_api_keys shows what each may do.",
+    ),
+    404: (
+        NotFound,
+        "Fastn knows nothing there: no such id, no access to it, or another path",
+        "Look for the id with the list tool of the resource.",
+    ),
+    409: (Conflict, "It conflicts with what is there now", "Read it again, then decide."),
+}
+_DEFINITE |= {412: _DEFINITE[409], 413: _DEFINITE[400], 415: _DEFINITE[400], 422: _DEFINITE[400]}
+
+
+def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str) -> FastnError:
+    """The error of a definite answer. `key_hint` says what to look at when the key is not accepted."""
+    code = str(said.get("code") or "")
+    detail: dict[str, JsonValue] = {"fastn": dict(said)}
+    if status == 401 and code.startswith(_ABOUT_A_CONNECTION):
+        return Failed(
+            "The credentials of a connection were refused (401); the API key is fine.",
+            "See list_connections; the customer has to authorise it again.",
+            facts=detail,
+        )
+    if status == 401:
+        return Unauthorized("Fastn does not accept the API key (401).", key_hint, facts=detail)
+    if status == 429:
+        return QuotaExceeded(
+            "A quota is used up (429); waiting a moment does not help.", "See get_quotas.", facts=detail
+        )
+    if 300 <= status < 400:
+        return Failed(
+            f"Fastn answered with a redirect ({status}), which is never followed.",
+            "Check FASTN_BASE_URL: it may name the wrong host.",
+            facts=detail,
+        )
+    if status in _DEFINITE:
+        kind, what, next_step = _DEFINITE[status]
+        return kind(f"{what} ({status}).", next_step, facts=detail)
+    return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)
+
+
+def throttled(said: Mapping[str, JsonValue], wait: float | None) -> FastnError:
+    """The error of a 429 that waiting may clear; `wait` is in seconds, None where Fastn does not say."""
+    detail: dict[str, JsonValue] = {"fastn": dict(said)}
+    if wait is not None:
+        detail["retry_after_seconds"] = round(wait, 1)
+    when = f"in {wait:.0f} seconds" if wait is not None else "in some minutes"
+    return RateLimited("Fastn's rate limit is reached (429).", f"Call again {when}.", facts=detail)

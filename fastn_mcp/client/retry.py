@@ -1,0 +1,80 @@
+"""When a request is sent again. Pure: no clock, no I/O.
+
+Retries go by what may have happened, not by habit: a POST whose answer was lost is never sent again.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+ATTEMPTS = 3
+LONGEST_WAIT = 15.0
+"""Seconds that a call waits because Fastn asks it to. Asked for more, it returns at once and says how long."""
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 5.0
+
+
+class Fate(Enum):
+    """What became of one attempt."""
+
+    UNSENT = "nothing was sent"
+    THROTTLED = "refused unprocessed: 429"
+    UNKNOWN = "sent, and the answer was lost or says nothing"
+    ANSWERED = "answered"
+
+
+_AMBIGUOUS = frozenset({408, 500, 502, 503, 504})
+
+
+def fate(status: int, code: str | None) -> Fate:
+    """What a status means. `code` is Fastn's: an exhausted quota is no rate limit, waiting does not help."""
+    if status == 429 and code != "QUOTA_EXCEEDED":
+        return Fate.THROTTLED
+    return Fate.UNKNOWN if status in _AMBIGUOUS else Fate.ANSWERED
+
+
+def may_repeat(method: str, fate: Fate) -> bool:
+    """Whether a request may be sent again after this."""
+    if fate is Fate.ANSWERED:
+        return False
+    return method != "POST" or fate is not Fate.UNKNOWN
+
+
+def pause(attempt: int, retry_after: float | None, share: float) -> float:
+    """Seconds before attempt `attempt + 1`: full jitter, and never less than Fastn asks for."""
+    backoff = max(0.2, share) * min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
+    return max(backoff, retry_after or 0.0)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that `Retry-After` asks for, in either of its forms; None where it says nothing sensible."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,10}", value):
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+        seconds = (when - _server_time(headers, now)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return seconds if seconds > 0 else None
+
+
+def exhausted_for(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds until a used-up rate limit opens again; None where there is room, or the reset is implausible."""
+    if headers.get("x-ratelimit-remaining", "").strip() != "0":
+        return None
+    reset = headers.get("x-ratelimit-reset", "").strip()
+    if not re.fullmatch(r"\d{1,12}", reset):
+        return None
+    seconds = int(reset) - _server_time(headers, now).timestamp()
+    return seconds if 0 < seconds <= 86_400 else None
+
+
+def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
+    try:
+        return parsedate_to_datetime(headers["date"])
+    except (KeyError, ValueError, TypeError):
+        return now

@@ -1,0 +1,29 @@
+"""Time, randomness and ids, as they are passed in. Tests pass their own, and so need neither sleeps nor patches."""
+
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import anyio
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What a process has of the outside: clocks in seconds, a pause, a share from 0 to 1, an unguessable id."""
+
+    now: Callable[[], datetime] = _now
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    share: Callable[[], float] = random.random
+    token: Callable[[], str] = _token
