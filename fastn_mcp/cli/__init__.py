@@ -1,0 +1,179 @@
+"""The command line. Each command's own module is loaded when the command is run."""
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastn_mcp import __version__
+
+if TYPE_CHECKING:
+    from fastn_mcp.cli.wiring import Parts
+
+_EPILOG = """\
+Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
+
+Connect a client:           claude mcp add fastn -e FASTN_API_KEY=... -- fastn-mcp
+"""
+
+
+def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
+    """A flag of a setting. The environment is read by `settings`, which knows what overrules what."""
+    variable = "FASTN_" + flag.lstrip("-").upper().replace("-", "_")
+    return click.option(flag, help=f"{help_text} [{variable}]", default=None, **more)
+
+
+@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--http", metavar="HOST:PORT", help="Serve streamable HTTP at /mcp instead of stdio.")
+@click.option("--sandbox", is_flag=True, help="Use a Fastn in this process, with data: no account, no key.")
+@click.option(
+    "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings; by default config.toml in your configuration folder. [FASTN_CONFIG]",
+)
+@_setting("--base-url", "Where Fastn is.", metavar="URL")
+@_setting("--auth", "How the key is sent.", type=click.Choice(["header", "bearer"]))
+@_setting("--profile", "Name of the account, shown in questions and results.", metavar="NAME")
+@_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
+@_setting("--mode", "What is asked first.", type=click.Choice(["read-only", "guarded", "manual", "auto"]))
+@click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
+@_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
+@_setting("--update", "Send the whole resource, or only what was given.", type=click.Choice(["merge", "partial"]))
+@_setting("--deadline", "Seconds for one call, with all its attempts.", type=float, metavar="SECONDS")
+@click.version_option(__version__, "-V", "--version", prog_name="fastn-mcp")
+@click.pass_context
+def cli(
+    ctx: click.Context, http: str | None, sandbox: bool, sandbox_file: Path | None, config: Path | None, **flags: object
+) -> None:
+    """Administer Fastn from an agent, safely.
+
+    Without a command it serves agents over stdio. The API key comes from the environment: FASTN_API_KEY.
+    """
+
+    def parts() -> "Parts":
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, settings_of
+
+        chosen: Sandboxed | None = Sandboxed(sandbox_file) if sandbox or sandbox_file else None
+        return assemble(settings_of(flags, os.environ, config or _config_file(), chosen), chosen)
+
+    ctx.obj = parts
+    if ctx.invoked_subcommand is None:
+        _serve(parts(), http)
+
+
+def _serve(parts: "Parts", http: str | None) -> None:
+    from fastn_mcp.cli import serve
+
+    gc.enable()
+    gc.freeze()
+    if http is None:
+        if sys.stdin.isatty():
+            click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
+        serve.over_stdio(parts)
+    else:
+        serve.over_http(parts, http)
+
+
+def _config_file() -> Path | None:
+    """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
+    if named := os.environ.get("FASTN_CONFIG"):
+        return Path(named)
+    from platformdirs import user_config_path
+
+    own = user_config_path("fastn-mcp") / "config.toml"
+    return own if own.exists() else None
+
+
+class _Lazy(click.Group):
+    """The group of `call`, whose tools are loaded when they are listed or called."""
+
+    def _calls(self) -> click.Group:
+        from fastn_mcp.cli.call import Calls
+
+        return Calls(self.name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._calls().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._calls().get_command(ctx, cmd_name)
+
+
+@cli.group(cls=_Lazy, name="call")
+def call_() -> None:
+    """Make one call, asking on the terminal before anything destructive."""
+
+
+@cli.command(name="tools")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def tools_(as_json: bool) -> None:
+    """List the tools: effect, evidence, route."""
+    from fastn_mcp.cli.tools import show
+    from fastn_mcp.tools import CATALOG
+
+    show(CATALOG, as_json=as_json)
+
+
+@cli.command(name="surface")
+@click.option("--check", is_flag=True, help="Change nothing; fail where a file differs.")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("tools"))
+def surface_(check: bool, folder: Path) -> None:
+    """Write the tools as clients see them to FOLDER, one file each."""
+    from fastn_mcp.cli import surface
+
+    changed = surface.differing(folder) if check else surface.write(folder)
+    for path in changed:
+        click.echo(f"{'differs' if check else 'written'}: {path}")
+    if check and changed:
+        raise click.ClickException("tools/ is not what the code says. Run: fastn-mcp surface")
+
+
+@cli.command(name="sandbox")
+@click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
+def sandbox_(port: int, file: Path | None) -> None:
+    """Serve the sandbox over HTTP, for others to test against."""
+    from fastn_mcp.cli.sandbox import serve
+
+    serve(port, file)
+
+
+@cli.command(name="demo")
+@click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
+def demo_(plain: bool) -> None:
+    """See the whole of it in half a minute, without an account."""
+    from fastn_mcp.cli.demo import run
+
+    raise SystemExit(run(plain=plain))
+
+
+@cli.command(name="completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(fastn-mcp completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.ClickException(f"{shell} is not known")
+    click.echo(kind(cli, {}, "fastn-mcp", "_FASTN_MCP_COMPLETE").source())
+
+
+def main() -> None:
+    """The program. What goes wrong ends with one line that says what to do."""
+    # Nine tenths of a start is importing; collecting garbage meanwhile finds none and costs a seventh of it.
+    gc.disable()
+    from fastn_mcp.errors import FastnError
+
+    try:
+        cli(prog_name="fastn-mcp")
+    except FastnError as error:
+        click.echo(f"fastn-mcp: {error}", err=True)
+        raise SystemExit(2) from None

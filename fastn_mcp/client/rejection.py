@@ -46,8 +46,11 @@ def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str,
     return found
 
 
+_INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
+_CONFLICT = (Conflict, "It conflicts with what is there now", "Read it again, then decide.")
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
-    400: (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again."),
+    **dict.fromkeys((400, 413, 415, 422), _INVALID),
+    **dict.fromkeys((409, 412), _CONFLICT),
     402: (QuotaExceeded, "The plan does not cover this", "See get_billing and get_quotas."),
     403: (
         Forbidden,
@@ -59,9 +62,7 @@ _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
         "Fastn knows nothing there: no such id, no access to it, or another path",
         "Look for the id with the list tool of the resource.",
     ),
-    409: (Conflict, "It conflicts with what is there now", "Read it again, then decide."),
 }
-_DEFINITE |= {412: _DEFINITE[409], 413: _DEFINITE[400], 415: _DEFINITE[400], 422: _DEFINITE[400]}
 
 
 def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str) -> FastnError:

@@ -1,0 +1,102 @@
+"""The client's own form, in both protocol eras. One of the modules that know MCP.
+
+An accept that does not hold the required content is no consent, and neither is anything but the exact text.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from mcp.server import ServerRequestContext
+from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+
+from fastn_mcp.guard import LIFETIME
+from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Yes, show
+
+Context = ServerRequestContext[Any]
+
+_MODERN = "2026-07-28"
+_KEY = "approval"
+
+
+def channel(ctx: Context, params: CallToolRequestParams) -> "Form | RoundTrip | None":
+    """The way to this client's person, if it has declared one."""
+    capabilities = ctx.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    # A bare `elicitation: {}` means forms; one that names only `url` does not.
+    if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+        return None
+    if ctx.protocol_version >= _MODERN:
+        return RoundTrip(params)
+    return Form(ctx) if ctx.session.can_send_request else None
+
+
+class Form:
+    """Up to 2025-11-25: a request from the server to the client, in the middle of the call."""
+
+    name = "client_form"
+    resumed = None
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    async def ask(self, question: Question) -> Answer:
+        with anyio.move_on_after(LIFETIME):
+            given = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
+            return _answer(given.action, given.content)
+        return Nobody("the form stayed open too long")
+
+
+class RoundTrip:
+    """From 2026-07-28: the call ends with the question, and comes again with the answer."""
+
+    name = "client_form"
+
+    def __init__(self, params: CallToolRequestParams) -> None:
+        self._state = params.request_state
+        self._responses = params.input_responses or {}
+
+    @property
+    def resumed(self) -> tuple[str, Answer] | None:
+        given = self._responses.get(_KEY)
+        if self._state is None or not isinstance(given, ElicitResult):
+            return None
+        return self._state, _answer(given.action, given.content)
+
+    async def ask(self, question: Question) -> Asking:
+        return Asking(question)
+
+
+def round_trip(question: Question) -> InputRequiredResult:
+    """The answer to a call about which a person is asked. The SDK seals the state; the ledger makes it single use."""
+    form = ElicitRequestFormParams(message=question.text, requested_schema=_schema(question))
+    return InputRequiredResult(input_requests={_KEY: ElicitRequest(params=form)}, request_state=question.grant)
+
+
+def _schema(question: Question) -> dict[str, Any]:
+    if question.expected is not None:
+        typed = {"type": "string", "title": "Name", "description": f"Type {show(question.expected)} to approve."}
+        return {"type": "object", "properties": {"name": typed}, "required": ["name"]}
+    decision = {
+        "type": "string",
+        "title": "Decision",
+        "description": "Only approve sends the call.",
+        "enum": ["decline", "approve"],
+        "default": "decline",
+    }
+    note = {"type": "string", "title": "Note", "description": "For the agent, if you decline."}
+    return {"type": "object", "properties": {"decision": decision, "note": note}, "required": ["decision"]}
+
+
+def _answer(action: str, content: Mapping[str, Any] | None) -> Answer:
+    given = content or {}
+    note = given.get("note")
+    no = No(note[:500] if isinstance(note, str) else "")
+    if action == "cancel":
+        return Nobody("the form was closed without a choice")
+    if action != "accept":
+        return no
+    typed = given.get("name")
+    if isinstance(typed, str):
+        return Yes(typed)
+    return Yes() if given.get("decision") == "approve" else no

@@ -1,0 +1,87 @@
+"""`fastn-mcp call TOOL`: one call from the command line, by the same path as an agent's, guard included."""
+
+import json
+import sys
+from typing import Any, cast
+
+import anyio
+import click
+from typing_extensions import override
+
+from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.wiring import Parts
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.question import Asking
+from fastn_mcp.server import parse
+from fastn_mcp.shaping import shaped
+from fastn_mcp.tools import BY_NAME, AnyOperation
+
+
+class Calls(click.Group):
+    """One subcommand for each tool, made when it is asked for."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(BY_NAME)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        operation = BY_NAME.get(cmd_name.replace("-", "_"))
+        return None if operation is None else _command(operation)
+
+
+def _command(operation: AnyOperation) -> click.Command:
+    schema = operation.input_schema()
+    required = schema.get("required", [])
+    options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
+
+    def run(**given: Any) -> None:
+        arguments = {name: _listed(value) for name, value in given.items() if value not in (None, ())}
+        context = click.get_current_context()
+        sys.exit(anyio.run(_call, context.obj(), operation.tool_name(), arguments))
+
+    return click.Command(operation.tool_name(), params=list(options), callback=run, help=operation.__doc__)
+
+
+def _listed(value: object) -> object:
+    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
+
+
+def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option:
+    texts = facts["type"] == "array" and facts["items"]["type"] == "string"
+    kind = {"integer": click.INT, "boolean": click.BOOL}.get(facts["type"], click.STRING)
+    hint = " As JSON." if facts["type"] in ("object", "array") and not texts else ""
+    return click.Option(
+        [f"--{name.replace('_', '-')}", name],
+        type=kind,
+        multiple=texts,
+        required=required,
+        help=facts["description"] + hint + (" May be repeated." if texts else ""),
+    )
+
+
+async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
+    try:
+        try:
+            call = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
+            outcome = await parts.dispatch(call, Caller("local", Terminal.here()))
+        finally:
+            await parts.dispatch.aclose()
+    except FastnError as error:
+        _print(error.data())
+        click.echo(f"fastn-mcp: {error}", err=True)
+        return 1
+    if isinstance(outcome, Asking):  # a terminal answers at once
+        raise TypeError("a question was left open")
+    _print(shaped(call, outcome.result, parts.label))
+    return 0
+
+
+def _print(body: object) -> None:
+    if not sys.stdout.isatty():
+        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+        return
+    from rich.console import Console  # only where a person looks
+
+    Console().print_json(json.dumps(body), indent=2)

@@ -1,0 +1,45 @@
+"""`fastn-mcp tools`: what there is, what it does to the world, and how its shape is known."""
+
+import json
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastn_mcp.operation import Effect
+from fastn_mcp.tools import AnyOperation
+
+_STYLES = {
+    Effect.READ: "green",
+    Effect.WRITE: "cyan",
+    Effect.EXTERNAL: "yellow",
+    Effect.SPEND: "yellow",
+    Effect.ACCESS: "magenta",
+    Effect.TRASH: "red",
+    Effect.DESTROY: "bold red",
+}
+
+
+def show(offered: tuple[AnyOperation, ...], *, as_json: bool) -> None:
+    """Print the table, or the same as JSON."""
+    if as_json:
+        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in offered]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, no_wrap=True)
+    for operation in offered:
+        name, effect, evidence, route = _row(operation)
+        table.add_row(name, f"[{_STYLES[operation.effect]}]{effect}[/]", evidence, route)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"{len(offered)} tools. Arguments: fastn-mcp call TOOL --help", highlight=False)
+
+
+_COLUMNS = ("tool", "effect", "evidence", "route")
+
+
+def _row(operation: AnyOperation) -> tuple[str, str, str, str]:
+    return operation.tool_name(), operation.effect.value, str(operation.evidence), str(operation.route)

@@ -1,0 +1,88 @@
+"""Puts the parts together, as the settings say. The only place that knows all of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from pydantic import JsonValue
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.headers import headers
+from fastn_mcp.dispatch import Dispatcher
+from fastn_mcp.guard import Guard
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.settings import Settings, load
+from fastn_mcp.system import System
+from fastn_mcp.tools import CATALOG, AnyOperation
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxed:
+    """Use the sandbox in this process; `file` keeps its state."""
+
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a command works with."""
+
+    settings: Settings
+    dispatch: Dispatcher
+    offered: tuple[AnyOperation, ...]
+
+    @property
+    def label(self) -> dict[str, JsonValue]:
+        """The account, as results name it."""
+        found: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
+        return found | ({"environment": self.settings.env} if self.settings.env else {})
+
+
+def settings_of(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
+) -> Settings:
+    """The settings of this start. Raises `SettingsError`."""
+    if sandbox is None:
+        return load(flags, environment, file)
+    # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
+    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
+    kept = {name: value for name, value in environment.items() if name not in own}
+    there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
+    return load({**flags, **there}, kept, file)
+
+
+SANDBOX_KEY = "fsk_test_sandbox"
+
+
+def assemble(settings: Settings, sandbox: Sandboxed | None, system: System | None = None) -> Parts:
+    """Everything between a tool call and Fastn."""
+    system = system or System()
+    account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
+    exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
+    named = f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
+    policy = Policy("read-only" if settings.read_only else settings.mode)
+    guard = Guard(policy, named, SqliteLedger(":memory:"), system)
+    return Parts(settings, Dispatcher(Client(account, exchange, system), guard), offered(settings))
+
+
+def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
+    if sandbox is None:
+        return None
+    from fastn_mcp.sandbox import Sandbox, create_app  # only where it is asked for: a real account needs none of it
+
+    return httpx2.ASGITransport(app=create_app(Sandbox(system.now, file=sandbox.file), control=False))
+
+
+def offered(settings: Settings) -> tuple[AnyOperation, ...]:
+    """The operations that the settings leave."""
+    reads_only = settings.read_only or settings.mode == "read-only"
+    return tuple(
+        operation
+        for operation in CATALOG
+        if (settings.toolsets is None or operation.toolset() in settings.toolsets)
+        and (operation.route.method == "GET" or not reads_only)
+    )
