@@ -1,0 +1,16 @@
+"""What a user would write instead: FastMCP's bridge from an OpenAPI document. Environment: OPENAPI, BASE_URL, KEY."""
+
+import json
+import os
+from pathlib import Path
+
+import httpx2
+from fastmcp import FastMCP
+
+FastMCP.from_openapi(
+    openapi_spec=json.loads(Path(os.environ["OPENAPI"]).read_text(encoding="utf-8")),
+    client=httpx2.AsyncClient(
+        base_url=os.environ["BASE_URL"], headers={"x-fastn-api-key": os.environ["KEY"]}, timeout=30
+    ),
+    name="fastmcp",
+).run(show_banner=False, log_level="WARNING")
