@@ -34,7 +34,7 @@ test: $(READY) ## All tests, with branch coverage (more options: make test ARGS=
 check: $(READY) ## What CI checks besides the tests: style, types, layers, generated files, tracked files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 	@$(BIN)/fastn-mcp surface --check
 	@echo "Looking for registry hosts and paths of one machine in tracked files ..."
