@@ -131,7 +131,7 @@ def _problem(operation: AnyOperation, problem: Any) -> str:
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(name[:64], known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _result(body: dict[str, JsonValue], *, is_error: bool) -> CallToolResult:

@@ -125,15 +125,17 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one setting can come from."""
+    """Where one setting can come from, besides the file. A key has no flag: flags are seen by every process."""
 
     field: str
     variable: str
-    flag: str
+    flag: str | None
 
+
+FLAGS = ("base_url", "auth", "profile", "env", "mode", "read_only", "toolsets", "update", "deadline")
 
 SOURCES = tuple(
-    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-"))
+    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
     for field in Settings.model_fields
     if field != "routes"
 )
@@ -166,7 +168,8 @@ def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:
     if problem["type"] == "extra_forbidden":
         return SettingsError(f"{file}: there is no setting {name!r}{_nearest(name, Settings.model_fields)}.")
     reason = str(problem["msg"]).removeprefix("Value error, ")
-    where = f" (flag {source.flag}, environment {source.variable})" if source else ""
+    flag = f"flag {source.flag}, " if source and source.flag else ""
+    where = f" ({flag}environment {source.variable})" if source else ""
     return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
 
 
@@ -183,7 +186,7 @@ def _read(file: Path) -> dict[str, object]:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def is_loopback(host: str) -> bool:

@@ -25,6 +25,7 @@ from mcp.types import (
     PARSE_ERROR,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
@@ -39,7 +40,8 @@ DRAIN = 5.0
 """Seconds that calls in flight have to end once the input has ended."""
 
 _CHUNK = 256 * 1024
-_ID = re.compile(rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]){0,200}")')
+_HEAD = 4096
+_ID = re.compile(rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]){0,200}")(?=\s*[,}])')
 
 
 async def serve(server: Server[Any]) -> None:
@@ -105,10 +107,11 @@ async def _parsed(line: bytes, wire: "_Wire") -> JSONRPCMessage | None:
     """The message of a line; None where it is none, which has then been answered."""
     if not line.strip():
         return None
-    try:
-        return jsonrpc_message_adapter.validate_json(line, by_name=False)
-    except (ValidationError, ValueError, RecursionError):
-        pass
+    with suppress(ValidationError, ValueError, RecursionError):
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        # A request whose id is none (null, 1.5, an object) is taken for a notification, which nobody answers.
+        if not isinstance(message, JSONRPCNotification) or b'"id"' not in line or "id" not in from_json(line):
+            return message
     try:
         body: object = from_json(line)
     except ValueError:
@@ -122,7 +125,7 @@ async def _parsed(line: bytes, wire: "_Wire") -> JSONRPCMessage | None:
 
 def _id_in(line: bytes) -> str | int | None:
     """The id of a message that cannot be parsed, where it can still be told."""
-    found = _ID.findall(line[:LONGEST_LINE])
+    found = _ID.findall(line)
     if len(found) != 1:
         return None
     value: str | int = from_json(found[0])
@@ -162,19 +165,20 @@ class _Wire:
     async def lines(self) -> AsyncIterator[bytes]:
         """The lines of the input; one that is too long is answered and left out."""
         held = bytearray()
-        too_long = False
+        too_long = b""  # the beginning of a line that is being left out
         while chunk := await self._read():
             *complete, rest = chunk.split(b"\n")
             for part in complete:
                 line = bytes(held) + part
                 held.clear()
                 if too_long or len(line) > LONGEST_LINE:
-                    too_long = False
-                    await self.write(_error(None, PARSE_ERROR, f"A message is longer than {LONGEST_LINE} bytes."))
+                    problem = f"This message is longer than {LONGEST_LINE} bytes. Nothing was sent."
+                    await self.write(_error(_id_in(too_long or line), PARSE_ERROR, problem))
+                    too_long = b""
                     continue
                 yield line
             if len(held) + len(rest) > LONGEST_LINE:
-                too_long = True
+                too_long = too_long or bytes(held[:_HEAD]) or rest[:_HEAD]
                 held.clear()
             else:
                 held += rest

@@ -125,14 +125,15 @@ def tools_(as_json: bool) -> None:
 @click.option("--check", is_flag=True, help="Change nothing; fail where a file differs.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("tools"))
 def surface_(check: bool, folder: Path) -> None:
-    """Write the tools as clients see them to FOLDER, one file each."""
+    """Write the tools as clients see them to FOLDER, one file each, and the tables of the README beside it."""
     from fastn_mcp.cli import surface
 
-    changed = surface.differing(folder) if check else surface.write(folder)
+    readme = folder.parent / "README.md"
+    changed = surface.differing(folder, readme) if check else surface.write(folder, readme)
     for path in changed:
         click.echo(f"{'differs' if check else 'written'}: {path}")
     if check and changed:
-        raise click.ClickException("tools/ is not what the code says. Run: fastn-mcp surface")
+        raise click.ClickException("The generated files are not what the code says. Run: fastn-mcp surface")
 
 
 @cli.command(name="sandbox")

@@ -1,10 +1,41 @@
-"""`fastn-mcp surface`: writes what clients see of each tool to `tools/`, so that a change of it is reviewed."""
+"""`fastn-mcp surface`: writes each tool as clients see it, and the README's tables, so that a change is reviewed."""
 
 import json
+import re
 from pathlib import Path
 
+from pydantic_core import PydanticUndefined
+
 from fastn_mcp.server import tool
+from fastn_mcp.settings import SOURCES, Settings
 from fastn_mcp.tools import CATALOG, AnyOperation
+
+
+def wanted(folder: Path, readme: Path) -> dict[Path, str]:
+    """What each generated file ought to hold."""
+    files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in CATALOG}
+    if readme.exists():
+        files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings()})
+    return files
+
+
+def differing(folder: Path, readme: Path) -> list[Path]:
+    """The files that are not what the code says now, and those of tools that are no more."""
+    files = wanted(folder, readme)
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    return sorted([*stale, *(set(folder.glob("*.json")) - files.keys())])
+
+
+def write(folder: Path, readme: Path) -> list[Path]:
+    """Bring them up to date. The files that changed."""
+    folder.mkdir(exist_ok=True)
+    files, changed = wanted(folder, readme), differing(folder, readme)
+    for path in changed:
+        if path in files:
+            path.write_text(files[path], encoding="utf-8")
+        else:
+            path.unlink()
+    return changed
 
 
 def snapshot(operation: AnyOperation) -> str:
@@ -18,21 +49,34 @@ def snapshot(operation: AnyOperation) -> str:
     return json.dumps(facts | {"tool": definition}, indent=2, ensure_ascii=False) + "\n"
 
 
-def write(folder: Path) -> list[Path]:
-    """Write each tool's file, and remove those of tools that are no more. The files that changed."""
-    folder.mkdir(exist_ok=True)
-    changed = differing(folder)
-    wanted = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in CATALOG}
-    for path in changed:
-        if path in wanted:
-            path.write_text(wanted[path], encoding="utf-8")
-        else:
-            path.unlink()
-    return changed
+def _tools() -> str:
+    rows = [
+        f"| `{operation.tool_name()}` | {operation.effect.value} | {operation.evidence} | {_cell(operation.__doc__)} |"
+        for operation in CATALOG
+    ]
+    return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
 
 
-def differing(folder: Path) -> list[Path]:
-    """The files that are not what the code says now."""
-    wanted = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in CATALOG}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    return sorted([*stale, *(set(folder.glob("*.json")) - wanted.keys())])
+def _settings() -> str:
+    rows: list[str] = []
+    for source in SOURCES:
+        info = Settings.model_fields[source.field]
+        default = "" if info.default in (PydanticUndefined, None) else f"`{info.default}`"
+        flag = f"`{source.flag}`" if source.flag else ""
+        rows.append(f"| `{source.field}` | `{source.variable}` | {flag} | {default} | {_cell(info.description)} |")
+    return "\n".join(["| setting | environment | flag | default | |", "|---|---|---|---|---|", *rows])
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|").replace("\n", " ")
+
+
+def _filled(text: str, tables: dict[str, str]) -> str:
+    for name, table in tables.items():
+        text = re.sub(
+            rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- /{name} -->)",
+            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
+            text,
+            flags=re.DOTALL,
+        )
+    return text

@@ -1,0 +1,258 @@
+"""`fastn-mcp demo`: a real client drives the real server over stdio against the sandbox, in both protocol eras.
+
+What it prints is what happened. If anything is not as the transcript says, it says so and fails.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import httpx2
+from anyio.abc import Process
+from mcp import Client, StdioServerParameters
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult, InputRequiredResult
+from rich.console import Console
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.text import Text
+
+from fastn_mcp.cli.wiring import SANDBOX_KEY
+
+_ERAS = (("2026-07-28", "2026-07-28"), ("2025-11-25", "legacy"))
+_START = 20.0
+"""Seconds that the sandbox has to start."""
+
+
+class DemoFailed(Exception):
+    """Something is not as the transcript says."""
+
+
+@dataclass
+class Person:
+    """Who sits before the form. `answers` are given in turn."""
+
+    console: Console
+    answers: list[ElicitResult] = field(default_factory=list[ElicitResult])
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        if not isinstance(params, ElicitRequestFormParams) or not self.answers:
+            raise DemoFailed("a form was shown that nobody expected")
+        answer = self.answers.pop(0)
+        self.console.print(Padding(Text(params.message, style="bold yellow"), (0, 0, 0, 4)))
+        given = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
+        self.console.print(Padding(Text(f"person: {answer.action} {given}".rstrip(), style="bold"), (0, 0, 0, 4)))
+        return answer
+
+
+@dataclass
+class Sandbox:
+    """The Fastn that the server speaks to, in a process of its own, which counts what reaches it."""
+
+    url: str
+
+    async def deletions(self) -> int:
+        async with httpx2.AsyncClient() as http:
+            seen = (await http.get(f"{self.url}/__sandbox/requests")).json()
+        requests = cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
+        return sum(request["method"] == "DELETE" for request in requests)
+
+
+def run(*, plain: bool) -> int:
+    """Play it. The exit code: 0 if all was as it says."""
+    console = Console(no_color=plain or None, highlight=False, width=None if sys.stdout.isatty() else 100)
+    failures: list[str] = []
+    try:
+        anyio.run(_play, console)
+    except* DemoFailed as group:
+        failures.extend(str(failure) for failure in _leaves(group))
+    for failure in failures:
+        console.print(f"[bold red]The demo failed:[/] {failure}")
+    return 1 if failures else 0
+
+
+def _leaves(group: BaseExceptionGroup[DemoFailed]) -> list[DemoFailed]:
+    found: list[DemoFailed] = []
+    for inner in group.exceptions:
+        found += _leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
+    return found
+
+
+async def _play(console: Console) -> None:
+    console.print(Rule("fastn-mcp: administer Fastn from an agent, safely"))
+    console.print(
+        "A sandbox in place of Fastn, the real server over stdio, a real MCP client. No account, no network.\n"
+    )
+    for era, mode in _ERAS:
+        async with _sandbox() as sandbox:
+            await _era(console, sandbox, era, mode)
+    console.print(Rule())
+    console.print("[bold green]All as it says.[/] Next: connect your own client; see the README.")
+
+
+async def _era(console: Console, sandbox: Sandbox, era: str, mode: str) -> None:
+    console.print(Rule(f"protocol {era}", style="cyan"))
+    person = Person(console)
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "fastn_mcp", "--profile", "sandbox"],
+        env={"FASTN_BASE_URL": sandbox.url, "FASTN_API_KEY": SANDBOX_KEY, "FASTN_CONFIG": os.devnull},
+    )
+    async with Client(server, mode=mode, elicitation_callback=person) as client:
+        agent = Agent(console, client)
+        await _tools(console, client)
+        await _diagnose(console, agent)
+        customer = await agent.find("list_customers", "Globex Exports")
+        await _declined(console, sandbox, agent, person, customer)
+        await _approved(console, sandbox, agent, person, customer)
+        if mode != "legacy":
+            await _replayed(console, sandbox, client, await agent.find("list_customers", "Widget Inc"))
+
+
+@dataclass
+class Agent:
+    """What a model would do: call tools and read what comes back."""
+
+    console: Console
+    client: Client
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        shown = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+        self.console.print(Text(f"  agent: {tool} {shown}", style="cyan"))
+        result = await self.client.call_tool(tool, arguments)
+        return _body(result)
+
+    async def find(self, tool: str, name: str) -> dict[str, Any]:
+        found = (await self.call(tool, search=name))["data"]
+        _holds(len(found) == 1, f"{tool} finds exactly one {name}")
+        self.say(f"{name} is {found[0]['id']}")
+        return found[0]
+
+    def say(self, text: str) -> None:
+        self.console.print(Padding(Text(text), (0, 0, 0, 4)))
+
+
+async def _tools(console: Console, client: Client) -> None:
+    tools = (await client.list_tools()).tools
+    reading = sum(bool(tool.annotations and tool.annotations.read_only_hint) for tool in tools)
+    _holds(len(tools) == 42, "there are 42 tools")
+    console.print(f"  {len(tools)} tools: {reading} read, {len(tools) - reading} change something.\n")
+
+
+async def _diagnose(console: Console, agent: Agent) -> None:
+    console.print("[bold]Why did last night's sync fail?[/]")
+    failed = (await agent.call("list_executions", status="failed", limit=3))["data"]
+    _holds(bool(failed), "there are failed runs")
+    run = (await agent.call("get_execution", execution_id=failed[0]["id"]))["data"]
+    error = run["error"]
+    agent.say(f"{run['workflowName']}: {error['headline'] if isinstance(error, dict) else error}")
+    if isinstance(error, dict):
+        agent.say(f"at {error['failedAt']}; {error['diagnosis']['howToFix']}")
+    broken = (await agent.call("list_connections", customer_id=run["endOrgId"]))["data"]
+    unwell = [c for c in broken if c["status"] != "ACTIVE"]
+    _holds(bool(unwell), "the customer has a connection that is not active")
+    for connection in unwell:
+        agent.say(f"the connection {connection['name']} ({connection['connector']['slug']}) is {connection['status']}")
+    console.print()
+
+
+async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
+    console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
+    before = await sandbox.deletions()
+    person.answers.append(ElicitResult(action="decline"))
+    answer = await agent.call("delete_customer", customer_id=customer["id"])
+    _holds(answer["outcome"] == "declined", "the call was declined")
+    _holds(await sandbox.deletions() == before, "no deletion reached Fastn")
+    agent.say(f"{answer['message']} (deletions that reached Fastn: {before})")
+    console.print()
+
+
+async def _approved(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
+    console.print("[bold]It tries again, and the person types the name.[/]")
+    before = await sandbox.deletions()
+    person.answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
+    answer = await agent.call("delete_customer", customer_id=customer["id"])
+    _holds(answer.get("done") == "delete_customer", "the deletion was made")
+    _holds(await sandbox.deletions() == before + 1, "exactly one deletion reached Fastn")
+    gone = await agent.call("get_customer", customer_id=customer["id"])
+    _holds(gone["outcome"] == "not_found", "the customer is gone")
+    agent.say(f"done, once; get_customer now says {gone['outcome']}")
+    console.print()
+
+
+async def _replayed(console: Console, sandbox: Sandbox, client: Client, customer: dict[str, Any]) -> None:
+    console.print("[bold]An approval is used a second time.[/]")
+    before = await sandbox.deletions()
+    deletion = {"customer_id": customer["id"]}
+    asked = await client.session.call_tool("delete_customer", deletion, allow_input_required=True)
+    if not isinstance(asked, InputRequiredResult):
+        raise DemoFailed("the deletion was not asked about")
+    typed = ElicitResult(action="accept", content={"name": customer["name"]})
+    outcomes = [
+        _outcome(
+            await client.session.call_tool(
+                "delete_customer",
+                deletion,
+                input_responses={"approval": typed},
+                request_state=asked.request_state,
+                allow_input_required=True,
+            )
+        )
+        for _ in range(3)
+    ]
+    _holds(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
+    _holds(await sandbox.deletions() == before + 1, "exactly one deletion reached Fastn")
+    console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
+
+
+def _outcome(result: object) -> str:
+    body = _body(cast(CallToolResult, result))
+    return "done" if "done" in body else str(body["outcome"])
+
+
+def _body(result: CallToolResult) -> dict[str, Any]:
+    body = cast("dict[str, Any] | None", result.structured_content)
+    if body is None:
+        raise DemoFailed("a result has no structured content")
+    return body
+
+
+def _holds(fact: bool, said: str) -> None:
+    if not fact:
+        raise DemoFailed(f"it is not so that {said}")
+
+
+@asynccontextmanager
+async def _sandbox() -> AsyncGenerator[Sandbox]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--port", str(port)]
+    sandbox = Sandbox(f"http://127.0.0.1:{port}")
+    async with await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None) as process:
+        try:
+            await _started(sandbox, process)
+            yield sandbox
+        finally:
+            process.terminate()
+
+
+async def _started(sandbox: Sandbox, process: Process) -> None:
+    deadline = time.monotonic() + _START
+    while True:
+        try:
+            await sandbox.deletions()
+        except httpx2.ConnectError:
+            if process.returncode is not None or time.monotonic() > deadline:
+                raise DemoFailed("the sandbox did not start") from None
+            await anyio.sleep(0.05)
+        else:
+            return
