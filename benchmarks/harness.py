@@ -89,6 +89,7 @@ class Server:
     def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
         self.last = 0
         self.buffer = b""
+        self.arrived = 0.0
         with log.open("ab") as errors:
             self.started = time.perf_counter()
             self.process = subprocess.Popen(
@@ -115,6 +116,7 @@ class Server:
                 self.buffer += data
                 continue
             self.buffer = rest
+            self.arrived = time.perf_counter()  # before it is read, so that the client's own work is not counted
             message = json.loads(line)
             if "method" not in message:
                 return message
@@ -132,19 +134,16 @@ class Server:
         self.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client})
         os.write(self.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
         tools = self.request("tools/list", {})["tools"]
-        seconds = time.perf_counter() - self.started
         if len(tools) != 42:
             raise RuntimeError(f"{len(tools)} tools")
-        return seconds
+        return self.arrived - self.started
 
     def call(self, kind: str) -> float:
         """One call, whose answer is looked at. Its seconds."""
         tool, arguments, holds = CALLS[kind]
         start = time.perf_counter()
-        result = self.request("tools/call", {"name": tool, "arguments": arguments})
-        seconds = time.perf_counter() - start
-        check(result, holds)
-        return seconds
+        check(self.request("tools/call", {"name": tool, "arguments": arguments}), holds)
+        return self.arrived - start
 
     def burst(self, kind: str, count: int, in_flight: int) -> float:
         """`count` calls with `in_flight` of them at any time. Calls per second."""
