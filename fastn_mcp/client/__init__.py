@@ -10,9 +10,10 @@ from fastn_mcp.client.account import Account
 from fastn_mcp.client.attempts import Attempts
 from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
+from fastn_mcp.client.mask import Mask, carried_by
 from fastn_mcp.client.rejection import error_of, facts, throttled
 from fastn_mcp.client.retry import LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
-from fastn_mcp.errors import FastnError, NotFound, NotSent, RateLimited
+from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLimited
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
 from fastn_mcp.procedures.target import Call, read_target
 from fastn_mcp.system import System
@@ -37,14 +38,18 @@ class Client:
     async def send(self, call: Operation[R]) -> R:
         """Make the call. Raises a `FastnError` that says exactly what became of it."""
         attempt = Attempts(call)
+        mask = Mask((self._account.api_key, *carried_by(call)))
         spends = call.effect is Effect.SPEND
         try:
             with anyio.fail_after(self._account.ai_deadline if spends else self._account.deadline):
-                return await self._send(call, attempt)
+                return await self._send(call, attempt, mask)
         except TimeoutError:
             raise attempt.timed_out() from None
+        except FastnError as error:
+            error.facts = mask.object(error.facts)
+            raise
 
-    async def _send(self, call: Operation[R], attempt: "Attempts") -> R:
+    async def _send(self, call: Operation[R], attempt: "Attempts", mask: Mask) -> R:
         try:
             request = call.request(self._account.routes.get(call.tool_name()))
         except RefusedValue as error:
@@ -53,13 +58,13 @@ class Client:
             request = await self._merged(cast(Call, call), request)
         async with self._places:
             answer = await self._attempt(request, attempt)
-        return self._result(call, answer, attempt)
+        return self._result(call, answer, attempt, mask)
 
     async def _merged(self, call: Call, request: Request) -> Request:
         """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
 
         async def read(reading: Call) -> Record:
-            return await self._send(reading, Attempts(reading))
+            return await self._send(reading, Attempts(reading), Mask(()))  # what is sent back is sent as it was
 
         current = await read_target(call, read)
         if current is None:
@@ -67,12 +72,18 @@ class Client:
                 f"{call.tool_name()} found nothing to change: there is no such id.",
                 "Look for the id with the list tool of the resource.",
             )
-        body = Update.merged(current.model_dump(exclude_unset=True), request.body or {})
+        whole = current.model_dump(exclude_unset=True)
+        if not whole.keys() - {"value"}:
+            raise NotSent(
+                "Fastn does not show what is there now, so a change could lose the rest.",
+                "Read it with its get tool; only a person can allow partial updates (FASTN_UPDATE=partial).",
+            )
+        body = Update.merged(whole, request.body or {})
         return Request(request.method, request.path, request.query, body, request.headers)
 
     async def _attempt(self, request: Request, attempt: "Attempts") -> Answer:
         while True:
-            await self._room()
+            await self._room(attempt)
             attempt.begin()
             wait: float | None = None
             try:
@@ -89,49 +100,53 @@ class Client:
                 if (closed := exhausted_for(answer.headers, now)) is not None:
                     self._closed_until = self._system.monotonic() + closed
                 became = fate(answer.status, cast("str | None", said.get("code")))
+                what = f"Fastn answered {answer.status}."
                 if answer.unreadable is Unreadable.BROKEN and answer.status < 300 and request.method == "GET":
                     became = Fate.UNKNOWN
+                    what = "Fastn's answer broke off."
                 attempt.end(became)
                 if became is Fate.ANSWERED:
                     return answer
                 wait = retry_after(answer.headers, now)
                 failure = (
-                    throttled(said, wait)
-                    if became is Fate.THROTTLED
-                    else attempt.lost(f"Fastn answered {answer.status}.", said)
+                    attempt.rejected(throttled(said, wait)) if became is Fate.THROTTLED else attempt.lost(what, said)
                 )
             seconds = pause(attempt.number, wait, self._system.share())
             if not attempt.may_repeat(request.method) or seconds > LONGEST_WAIT:
                 raise failure
             await self._system.sleep(seconds)
 
-    async def _room(self) -> None:
+    async def _room(self, attempt: "Attempts") -> None:
         """Wait for a used-up rate limit to open, or say how long it would take."""
         seconds = self._closed_until - self._system.monotonic()
         if seconds <= 0:
             return
         if seconds > LONGEST_WAIT:
-            raise RateLimited(
+            error = RateLimited(
                 "Fastn's rate limit is used up.",
                 f"Call again in {seconds:.0f} seconds.",
-                certainty="Nothing was sent.",
+                certainty=None if attempt.number else NOTHING_SENT,
                 facts={"retry_after_seconds": round(seconds, 1)},
             )
+            raise attempt.rejected(error)
         await self._system.sleep(seconds)
 
-    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts") -> R:
+    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", mask: Mask) -> R:
         deletes = call.route.method == "DELETE"
         if answer.status >= 300:
             said = _said(answer)
             if deletes and answer.status == 404 and attempt.was_unknown:
                 return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
-            if attempt.was_unknown and answer.status in (409, 412):
-                raise attempt.lost(f"Fastn answered {answer.status} to a repeated attempt.", said)
-            raise error_of(answer.status, said, key_hint=self._key_hint())
+            if answer.status == 303 and call.effect is not Effect.READ:
+                # "See other" is also how a server says that it has done something.
+                raise attempt.lost("Fastn answered with a redirect (303), which is never followed.", said)
+            raise attempt.rejected(error_of(answer.status, said, key_hint=self._key_hint()))
         if answer.unreadable is not None:
             raise attempt.unreadable(answer.unreadable)
         try:
             body = unwrap(_decoded(answer.body))
+            if mask.may_stand_in(answer.body):
+                body = mask(body)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})
             return call.result(body)

@@ -6,7 +6,16 @@ from pydantic import JsonValue
 
 from fastn_mcp.client.exchange import Unreadable
 from fastn_mcp.client.retry import ATTEMPTS, Fate, may_repeat
-from fastn_mcp.errors import AppliedUnreadable, Failed, FastnError, NotSent, Timeout, TooLarge, UnknownOutcome
+from fastn_mcp.errors import (
+    AppliedUnreadable,
+    Failed,
+    FastnError,
+    NotSent,
+    RateLimited,
+    Timeout,
+    TooLarge,
+    UnknownOutcome,
+)
 from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.target import Call, settling_read
 
@@ -45,12 +54,23 @@ class Attempts:
             return Failed(what, "Call again later.", facts=detail)
         return UnknownOutcome(what, self._look(detail), facts=detail)
 
+    def rejected(self, error: FastnError) -> FastnError:
+        """`error`, unless an attempt before it may have done after all what it says was not done."""
+        if self._reads or not self.was_unknown:
+            return error
+        said = error.facts.get("fastn")
+        return self.lost(f"An earlier attempt was lost; then: {error.what}", said if isinstance(said, dict) else {})
+
     def timed_out(self) -> FastnError:
         if self._under_way or self.was_unknown:
             if self._reads:
                 return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
             detail: dict[str, JsonValue] = {}
             return UnknownOutcome("Fastn did not answer in time.", self._look(detail), facts=detail)
+        if self._last is Fate.THROTTLED:
+            return RateLimited(
+                "Fastn's rate limit is reached (429), and there was no time to wait.", "Call again later."
+            )
         return NotSent("The call waited too long for its turn.", "Call again later.")
 
     def unreadable(self, why: Unreadable) -> FastnError:

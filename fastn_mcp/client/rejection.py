@@ -6,6 +6,7 @@ Its text is somebody's data: it stands in the facts, never in our sentences.
 from collections.abc import Mapping
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from fastn_mcp.errors import (
     Conflict,
@@ -23,6 +24,7 @@ from fastn_mcp.errors import (
 # A 401 with one of these is about a connection's credentials, not about our key.
 _ABOUT_A_CONNECTION = ("CONN-", "CONNECTOR_", "EVT-", "WEBHOOK_")
 _LONGEST_TEXT = 500
+_LONGEST_STRUCTURE = 2_000
 
 
 def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
@@ -35,15 +37,21 @@ def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str,
             if isinstance(value, (str, int)):
                 found[name] = str(value)[:_LONGEST_TEXT]
             elif value is not None:
-                found[name] = value
+                found[name] = _short(value)
         if isinstance(debug := error.get("datasourceDebug"), dict):
-            found["details"] = debug
+            found["details"] = _short(debug)
     elif isinstance(error, str):
         found["message"] = error[:_LONGEST_TEXT]
     request_id = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
     if isinstance(request_id, str):
         found["request_id"] = request_id[:100]
     return found
+
+
+def _short(value: JsonValue) -> JsonValue:
+    """A structure as it is while it is small, else the beginning of its text."""
+    text = to_json(value).decode()
+    return value if len(text) <= _LONGEST_STRUCTURE else text[:_LONGEST_STRUCTURE]
 
 
 _INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")

@@ -26,21 +26,24 @@ class Fate(Enum):
     ANSWERED = "answered"
 
 
-_AMBIGUOUS = frozenset({408, 500, 502, 503, 504})
+_NOT_DONE = frozenset({501, 505})
+_REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
 
 def fate(status: int, code: str | None) -> Fate:
     """What a status means. `code` is Fastn's: an exhausted quota is no rate limit, waiting does not help."""
     if status == 429 and code != "QUOTA_EXCEEDED":
         return Fate.THROTTLED
-    return Fate.UNKNOWN if status in _AMBIGUOUS else Fate.ANSWERED
+    # Gateways have 5xx statuses of their own, as 524 for an answer that came too late.
+    lost = status == 408 or (status >= 500 and status not in _NOT_DONE)
+    return Fate.UNKNOWN if lost else Fate.ANSWERED
 
 
 def may_repeat(method: str, fate: Fate) -> bool:
     """Whether a request may be sent again after this."""
     if fate is Fate.ANSWERED:
         return False
-    return method != "POST" or fate is not Fate.UNKNOWN
+    return method in _REPEATABLE or fate is not Fate.UNKNOWN
 
 
 def pause(attempt: int, retry_after: float | None, share: float) -> float:
@@ -57,7 +60,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     try:
         when = parsedate_to_datetime(value)
         seconds = (when - _server_time(headers, now)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return seconds if seconds > 0 else None
 
@@ -76,5 +79,5 @@ def exhausted_for(headers: Mapping[str, str], now: datetime) -> float | None:
 def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
     try:
         return parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return now
