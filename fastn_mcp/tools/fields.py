@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 
 def _parsed(kind: type) -> BeforeValidator:
@@ -22,7 +22,16 @@ def _parsed(kind: type) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-JsonObject = Annotated[dict[str, JsonValue], _parsed(dict)]
+def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """What Python holds and JSON cannot carry would fail only once it is sent."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        raise ValueError("holds a number or a character that JSON cannot carry") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, JsonValue], _parsed(dict), AfterValidator(_sendable)]
 JsonObjects = Annotated[list[JsonObject], _parsed(list)]
 Texts = Annotated[list[str], _parsed(list)]
 

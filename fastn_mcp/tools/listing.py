@@ -6,7 +6,8 @@ Nothing is known of Fastn's pagination and filters, so they are sent, and then a
 import base64
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Generic, cast
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeGuard, cast
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -51,7 +52,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         position = _Position.decode(self.cursor)
         rows, around = _rows(body)
         fresh = rows[position.skip :]
-        total = next((v for k in _TOTAL if isinstance(v := around.get(k), int) and not isinstance(v, bool)), None)
+        total = next((v for k in _TOTAL if _is_count(v := around.get(k))), None)
         matching, unchecked = self._filtered(fresh)
         page = matching[: self.limit]
         following = _following(position, self.limit, len(rows), len(fresh), fresh, page, around, total)
@@ -93,8 +94,10 @@ class _Position:
             cursor, offset, skip = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             if not (cursor is None or isinstance(cursor, str)) or min(int(offset), int(skip)) < 0:
                 raise ValueError
+            if cursor is not None:
+                cursor.encode()  # a lone surrogate could not be sent
             return cls(cursor, int(offset), int(skip))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError("not a next_cursor of an earlier page") from error
 
 
@@ -112,6 +115,10 @@ def _rows(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonVa
             return _rows(lists[0])[0], around
         return ([body] if body else []), {}
     return ([] if body is None else [{"value": body}]), {}
+
+
+def _is_count(value: JsonValue) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _is_object(value: JsonValue) -> bool:
@@ -147,14 +154,24 @@ def _matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) ->
         return str(wanted).casefold() in " ".join(map(str, _searched(row))).casefold()
     if name in ("since", "until"):
         time = next((v for k in _TIMES if isinstance(v := row.get(k), str)), None)
-        if time is None:
+        there, bound = _moment(time), _moment(wanted)
+        if there is None or bound is None:
             return None
-        return time >= str(wanted) if name == "since" else time < str(wanted)
+        return there >= bound if name == "since" else there < bound
     for key in (wire, name):
         value = row.get(key)
         if isinstance(value, (str, int)):
             return str(value).casefold() == str(wanted).casefold()
     return None
+
+
+def _moment(text: object) -> datetime | None:
+    """A time as ISO 8601 writes it; UTC where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _TIMES = ("createdAt", "startedAt", "timestamp", "created_at", "started_at")

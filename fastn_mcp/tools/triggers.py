@@ -66,7 +66,8 @@ class CreateTrigger(Operation[Trigger]):
 
     @property
     def effective(self) -> Effect:
-        return Effect.WRITE if is_disabled(self.status) else Effect.EXTERNAL
+        # What stands in `extra` may enable it after all.
+        return Effect.WRITE if is_disabled(self.status) and not self.extra else Effect.EXTERNAL
 
 
 class UpdateTrigger(Update[Trigger]):
