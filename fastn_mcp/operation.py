@@ -317,7 +317,8 @@ class Operation(BaseModel, Generic[Result]):
         values: dict[str, Any] = dict(parameters)
         extra: dict[str, JsonValue] = {}
         for wire, value in {**request.query, **(request.body or {})}.items():
-            if wire in names and wire != "extra":
+            # A null clears a field, which only `extra` can say.
+            if wire in names and wire != "extra" and (value is not None or "extra" not in cls.model_fields):
                 values[names[wire]] = value
             else:
                 extra[wire] = value
