@@ -37,7 +37,7 @@ class CreateApiKey(Operation[ApiKey]):
     expires: Annotated[str | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
     customers: Annotated[Texts | None, Field(description="Customer ids; all by default.")] = None
     allowed_ips: Annotated[Texts | None, Field(description="IP addresses; any by default.")] = None
-    rate_limit_per_minute: Annotated[int | None, Field(description="Requests per minute.", ge=1)] = None
+    rate_limit_per_minute: Annotated[int | None, Field(description="Requests per minute, at least 1.", ge=1)] = None
     extra: Extra = None
 
 

@@ -31,7 +31,7 @@ class CreateSecret(Operation[Secret]):
     effect = Effect.ACCESS
     evidence = DOCUMENTED("secrets; the path is inferred")
 
-    name: Annotated[str, Field(description="UPPER_SNAKE_CASE.", min_length=1, max_length=200)]
+    name: Annotated[str, Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200)]
     value: Annotated[str, Field(description="The secret; never shown again.", json_schema_extra=SECRET, repr=False)]
     type: Annotated[str | None, Field(description="Text (default) or JSON.")] = None
     customer_id: Annotated[CustomerId | None, Field(description="Only for this customer; else for all.")] = None

@@ -23,7 +23,9 @@ from fastn_mcp.tools.updating import Update
 
 Code = Annotated[str | None, Field(description="TypeScript: export default async function(ctx).")]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]
-Timeout = Annotated[int | None, Field(description="Milliseconds: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)]
+Timeout = Annotated[
+    int | None, Field(description="Milliseconds, at least 1: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)
+]
 
 # A header's value, so no line break.
 Header = Field(pattern=r"^[\x21-\x7e]{1,256}$")
