@@ -20,10 +20,10 @@ _PAGES = 20
 
 @cache
 def _reader(operation: AnyOperation) -> AnyOperation | None:
-    """The operation that shows what this one acts on: its own GET, or else its list."""
+    """The operation that shows what this one acts on: its own GET, or else the list it belongs to."""
     template, brace, _ = operation.route.path.partition("}")
     own = template + brace
-    wanted = (own, own.rpartition("/")[0]) if brace else (own,)
+    wanted = (own, own.rpartition("/")[0])
     gets = {candidate.route.path: candidate for candidate in CATALOG if candidate.route.method == "GET"}
     return next((gets[path] for path in wanted if path in gets), None)
 
