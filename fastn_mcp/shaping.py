@@ -3,6 +3,7 @@
 Text from Fastn stands inside `data` only, marked as untrusted: names, logs and AI replies can carry instructions.
 """
 
+from itertools import islice
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -13,7 +14,8 @@ from fastn_mcp.operation import Effect, Operation, Page, Record
 BUDGET = 8_000
 """Characters of one result."""
 
-_SHORTEST_CUT = 200
+# What saying that something was left out may take of it.
+_ROOM_TO_SAY = 250
 
 
 def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -26,46 +28,75 @@ def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) 
         answer["account"] = account
         if call.target is not None:
             answer["target"] = call.target
+    answer |= {"data": None, "untrusted": True}
     data = cast(JsonValue, result.model_dump(exclude_unset=True))
-    answer |= {"data": data, "untrusted": True}
-    limit = BUDGET
-    while len(to_json(answer)) > BUDGET and limit > _SHORTEST_CUT:
-        limit //= 2
-        answer["data"] = _cut(data, limit)
-        answer["left_out"] = f"Texts are cut at {limit} characters."
-    return answer
+    answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
+    return answer | ({"left_out": left_out} if left_out else {})
 
 
 def _page(page: Page[Record]) -> dict[str, JsonValue]:
     rows = [cast(JsonValue, row.model_dump(exclude_unset=True)) for row in page.items]
-    around = page.model_dump(exclude={"items"}, exclude_none=True)
-    kept = _fitting(rows, BUDGET)
-    answer: dict[str, JsonValue] = {"data": kept}
+    around = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
+    left_out: list[str] = []
+    if _size(around) > BUDGET // 2:
+        around.pop("next_cursor", None)
+        left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
+    room = BUDGET - _ROOM_TO_SAY - _size(around)
+    kept, cut = _rows(rows, room)
     if len(kept) < len(rows):
         # The cursor would jump over the rows that were left out.
         around.pop("next_cursor", None)
-        answer["left_out"] = (
-            f"{len(rows) - len(kept)} rows did not fit. Call again with limit {len(kept)} and go on from there."
+        left_out.insert(
+            0, f"{len(rows) - len(kept)} rows did not fit. Call again with limit {len(kept)} and go on from there."
         )
+    answer: dict[str, JsonValue] = {"data": kept}
+    if said := " ".join([*left_out, *cut]):
+        answer["left_out"] = said
     return answer | around | {"untrusted": True}
 
 
-def _fitting(rows: list[JsonValue], budget: int) -> list[JsonValue]:
-    """As many rows as fit, and at least one, cut."""
-    room = budget
+def _rows(rows: list[JsonValue], room: int) -> tuple[list[JsonValue], list[str]]:
+    """As many rows as fit, and at least one; what was cut of that one."""
+    left = room
     for number, row in enumerate(rows):
-        room -= len(to_json(row)) + 1
-        if room < 0:
-            return rows[:number] or [_cut(row, budget // 4)]
-    return rows
+        left -= _size(row) + 1
+        if left < 0 and number == 0:
+            first, cut = _fitting(row, room)
+            return [first], [cut]
+        if left < 0:
+            return rows[:number], []
+    return rows, []
+
+
+def _fitting(value: JsonValue, room: int) -> tuple[JsonValue, str]:
+    """The value, cut until it fits, and in words what was cut."""
+    if _size(value) <= room:
+        return value, ""
+    limit = BUDGET
+    while limit > 1:
+        limit //= 2
+        cut = _cut(value, limit)
+        if _size(cut) <= room:
+            return cut, f"Texts are cut at {limit} characters, lists and objects at {limit} entries."
+    # A letter of JSON in JSON takes up to four bytes.
+    return _cut(to_json(value).decode(), room // 4 - 40), "Only the beginning is here, as text."
 
 
 def _cut(value: JsonValue, limit: int) -> JsonValue:
-    if isinstance(value, str) and len(value) > limit:
-        return f"{value[:limit]} [{len(value) - limit} more characters]"
+    if isinstance(value, str):
+        return _text(value, limit)
     if isinstance(value, list):
         kept = [_cut(item, limit) for item in value[:limit]]
         return [*kept, f"[{len(value) - limit} more]"] if len(value) > limit else kept
     if isinstance(value, dict):
-        return {name: _cut(item, limit) for name, item in value.items()}
+        entries = {_text(name, limit): _cut(item, limit) for name, item in islice(value.items(), limit)}
+        return entries | ({f"[{len(value) - limit} more]": None} if len(value) > limit else {})
     return value
+
+
+def _text(text: str, limit: int) -> str:
+    return f"{text[:limit]} [{len(text) - limit} more characters]" if len(text) > limit else text
+
+
+def _size(value: JsonValue) -> int:
+    return len(to_json(value))
