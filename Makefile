@@ -28,8 +28,8 @@ $(READY): constraints.txt pyproject.toml fastn_mcp/__init__.py
 demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 	@$(BIN)/fastn-mcp demo
 
-test: $(READY) ## All tests, with branch coverage (more options: make test ARGS="-k name")
-	@$(BIN)/python -m pytest --numprocesses auto --cov $(ARGS)
+test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
+	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
 
 check: $(READY) ## What CI checks besides the tests: style, types, layers, generated files, tracked files
 	@$(BIN)/ruff check .
