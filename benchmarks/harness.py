@@ -272,9 +272,9 @@ def main() -> None:
         subprocess.run(given, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
         chosen = {n: s for n, s in servers(api, options.work, options.fastmcp).items() if n in (options.only or [n])}
         names = list(chosen)
-        print(
-            f"{options.rounds} rounds, Python {platform.python_version()}, mcp {version('mcp')}, over stdio", flush=True
-        )
+        print(f"{options.rounds} rounds over stdio, Python {platform.python_version()}, mcp {version('mcp')}")
+        print(f"{FLOOR}: the SDK's low-level server, the same 42 tools as plain data, nothing checked")
+        print(f"{BRIDGE}: FastMCP.from_openapi over the same operations", flush=True)
         for number in range(options.rounds):
             measured: dict[str, dict[str, float]] = {}
             for name in names[number % len(names) :] + names[: number % len(names)]:
