@@ -1,0 +1,115 @@
+"""People, roles, API keys and secrets."""
+
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+
+from fastn_mcp.sandbox.keys import KEY, LIVE_KEY, VIEWER_KEY, remember
+from fastn_mcp.sandbox.permissions import ROLES, VIEWER
+from fastn_mcp.sandbox.state import Row, State, stamp
+
+_USERS = (
+    ("Dana Reyes", "dana@fastn.example", "Owner", "Active"),
+    ("Lee Okafor", "lee@fastn.example", "Admin", "Active"),
+    ("Priya Nair", "priya@fastn.example", "Admin", "Active"),
+    ("Tomas Lind", "tomas@fastn.example", "Developer", "Active"),
+    ("Mei Tanaka", "mei@fastn.example", "Operator", "Active"),
+    ("Sam Porter", "sam@fastn.example", "Viewer", "Invited"),
+)
+
+_DESCRIPTIONS = {
+    "Owner": "Everything. There is exactly one.",
+    "Admin": "Everything.",
+    "Developer": "Builds connectors and workflows.",
+    "Operator": "Runs and watches.",
+    "Viewer": "Looks.",
+    "End User": "A customer's person in the widget.",
+}
+
+
+def add(state: State, now: datetime) -> None:
+    _roles(state, now)
+    for number, (name, email, role, status) in enumerate(_USERS):
+        row: Row = {
+            "id": state.uuid(),
+            "name": name if status == "Active" else None,
+            "email": email,
+            "role": role,
+            "status": status,
+            "lastActive": stamp(now - timedelta(hours=1 + 7 * number)) if status == "Active" else None,
+            "createdAt": stamp(now - timedelta(days=420 - 70 * number)),
+        }
+        state.put("users", row)
+    _keys(state, now)
+    _secrets(state, now)
+
+
+def _roles(state: State, now: datetime) -> None:
+    for name, permissions in ROLES.items():
+        state.put("roles", _role(state, now, name, _DESCRIPTIONS[name], None, permissions))
+    support = VIEWER - {"widgets:read", "unified:read"}
+    state.put("roles", _role(state, now, "Support read-only", "Looks, for the support team.", "Viewer", support))
+
+
+def _role(
+    state: State, now: datetime, name: str, description: str, parent: str | None, permissions: frozenset[str]
+) -> Row:
+    granted: list[JsonValue] = [*sorted(permissions)]
+    return {
+        "id": state.uuid(),
+        "name": name,
+        "description": description,
+        "builtIn": parent is None,
+        "parent": parent,
+        "permissions": granted,
+        "permissionCount": len(granted),
+        "createdAt": stamp(now - timedelta(days=420 if parent is None else 33)),
+    }
+
+
+def _keys(state: State, now: datetime) -> None:
+    hidden = f"fsk_live_{state.hex(32)}"
+    expiring = f"fsk_live_{state.hex(32)}"
+    for name, key, mode, permissions, used, expires in (
+        ("Workflow", hidden, "Live", "Full access", timedelta(minutes=4), None),
+        ("MCP", LIVE_KEY, "Live", "Full access", timedelta(hours=3), None),
+        ("TEST", VIEWER_KEY, "Test", "Viewer", None, timedelta(days=80)),
+        ("BI export", expiring, "Live", "Operator", timedelta(days=1), timedelta(days=5)),
+        ("Sandbox", KEY, "Test", "Full access", None, None),
+    ):
+        row: Row = {
+            "id": state.next_number("apiKeys"),
+            "name": name,
+            "mode": mode,
+            "permissions": permissions,
+            "customers": None,
+            "allowedIps": [],
+            "rateLimitPerMinute": None,
+            "verifyCallerIdentity": False,
+            "expiresAt": stamp(now + expires) if expires else None,
+            "lastUsed": stamp(now - used) if used else None,
+            "createdAt": stamp(now - timedelta(days=85)),
+            "createdBy": "dana@fastn.example",
+        }
+        remember(state, row, key)
+
+
+def _secrets(state: State, now: datetime) -> None:
+    partner = state.named("customers", "globex-exports")["id"]
+    for name, kind, customer, environment in (
+        ("SHOPIFY_API_TOKEN", "Text", None, None),
+        ("STRIPE_SECRET_KEY", "Text", None, None),
+        ("PARTNER_TOKEN", "Text", partner, None),
+        ("GOOGLE_SA", "JSON", None, "live"),
+    ):
+        row: Row = {
+            "id": state.short_id("sec"),
+            "name": name,
+            "type": kind,
+            "customerId": customer,
+            "environment": environment,
+            "scope": "customer" if customer else "org",
+            "createdAt": stamp(now - timedelta(days=140)),
+            "updatedAt": stamp(now - timedelta(days=61)),
+        }
+        state.put("secrets", row)

@@ -1,0 +1,63 @@
+"""The workflows. One of them fails, one was never published, one is switched off."""
+
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+
+from fastn_mcp.sandbox.state import Row, State, stamp
+
+_WORKFLOWS = (
+    # id, name, slug, tier, version, status, connectors, days since it was changed
+    ("wf_b5880b29eb25", "Slack Messages to Supabase Hourly Sync", "slack-messages-to-supabase-hourly-sync", "STANDARD",
+     5, "active", ("slack", "supabase"), 12),
+    ("wf_41f0c6a97d3e", "hubspot-discovery-deal-to-gamma-deck", "hubspot-discovery-deal-to-gamma-deck", "STANDARD",
+     2, "active", ("hubspot", "gamma"), 30),
+    ("wf_7be2150c84af", "Sync HubSpot contacts to Cin7 customers", "sync-hubspot-contacts-to-cin7-customers",
+     "STANDARD", 3, "active", ("hubspot", "cin7Core"), 21),
+    ("wf_0d93ee5b1f62", "process-new-orders", "process-new-orders", "INSTANT", 4, "active", ("shopify", "slack"), 8),
+    ("wf_c27aa8f04e19", "update-inventory", "update-inventory", "INSTANT", 2, "active", ("shopify",), 40),
+    ("wf_96d1b3072c5a", "Sync TikTok Orders to Cin7 Core", "sync-tiktok-orders-to-cin7-core", "STANDARD",
+     7, "active", ("tiktokShop", "cin7Core"), 11),
+    ("wf_3a8e47d19b60", "tracking-to-shopify-and-buyer", "tracking-to-shopify-and-buyer", "INSTANT", 1, "active",
+     ("shopify",), 55),
+    ("wf_e5047fb2a8c3", "sync_tiktok_settlements_cin7", "sync_tiktok_settlements_cin7", "STANDARD", None, "draft",
+     ("tiktokShop", "cin7Core"), 3),
+    ("wf_58c9d02e7f14", "orders-backfill", "orders-backfill", "LONG", 1, "inactive", ("shopify", "supabase"), 90),
+)  # fmt: skip
+
+# Apps of the account's own, which no customer connects.
+_OF_THE_ACCOUNT = frozenset({"supabase", "gamma"})
+
+TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
+
+
+def add(state: State, now: datetime) -> None:
+    for key, name, slug, tier, version, status, connectors, days in _WORKFLOWS:
+        changed = now - timedelta(days=days)
+        calls = "\n".join(f"  await fastn.connector.{connector}.run(ctx.input);" for connector in connectors)
+        labels: list[JsonValue] = ["sync"] if "sync" in slug else []
+        row: Row = {
+            "id": key,
+            "name": name,
+            "slug": slug,
+            "description": f"{name}.",
+            "code": f"export default async function (ctx) {{\n{calls}\n  return {{ ok: true }};\n}}\n",
+            "executionTier": tier,
+            "timeoutMs": TIMEOUTS[tier],
+            "status": status,
+            "publishedVersion": f"v{version}" if version else None,
+            "retryPolicy": {"enabled": False, "maxAttempts": 3, "initialIntervalMs": 5000, "backoffCoefficient": 2},
+            "inputSchema": {"type": "object"},
+            "connectors": [
+                {"slug": app, "scope": "SAAS" if app in _OF_THE_ACCOUNT else "MULTI_TENANT"} for app in connectors
+            ],
+            "labels": labels,
+            "version": version or 1,
+            "createdAt": stamp(changed - timedelta(days=60)),
+            "createdBy": "lee@fastn.example",
+            "updatedAt": stamp(changed),
+            "updatedBy": "Edited via agent" if slug == "process-new-orders" else "lee@fastn.example",
+        }
+        state.put("workflows", row)
+    failing = state.named("workflows", "sync-tiktok-orders-to-cin7-core")
+    state.put("_failing", {"id": failing["id"], "connector": "tiktokShop", "action": "getAuthorizedShops"})

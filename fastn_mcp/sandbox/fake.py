@@ -1,0 +1,250 @@
+"""The sandbox itself: a request in, an answer out. No I/O but its file; the clock and the randomness are passed in."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json, to_json
+
+from fastn_mcp.operation import Operation, Request, Route
+from fastn_mcp.sandbox.audit_rows import record
+from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, error_body, wrapped
+from fastn_mcp.sandbox.dataset import dataset
+from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.sandbox.entrance import RateLimiter, caller, key_in, permit
+from fastn_mcp.sandbox.faults import Fault, Faults
+from fastn_mcp.sandbox.file import StateFile
+from fastn_mcp.sandbox.keys import digest, known
+from fastn_mcp.sandbox.paging import page
+from fastn_mcp.sandbox.reply import Many, Nothing, One, Outcome, Refusal, Reply, invalid, not_found
+from fastn_mcp.sandbox.requests import LONGEST_LOG, Heard, without_key
+from fastn_mcp.sandbox.routes import HANDLERS
+from fastn_mcp.sandbox.state import State
+from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.listing import List
+
+LARGEST_BODY = 1024 * 1024
+"""Bytes of a request."""
+
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A request as it came: the log's entry, and what the log does not keep."""
+
+    heard: Heard
+    headers: Mapping[str, str]
+    operation: AnyOperation | None
+    problem: Refusal | None
+
+
+class Sandbox:
+    """A Fastn account in this process.
+
+    `requests` is what it was asked, `faults` what is to go wrong, `behaviour` how it answers; all three can be changed
+    at any time. With a `file` the account outlives the process.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        *,
+        seed: int = 1,
+        file: Path | None = None,
+        envelope: Envelope = Envelope.DATA,
+        routes: Mapping[str, Route] | None = None,
+    ) -> None:
+        self._now = now
+        self._seed = seed
+        self._file = None if file is None else StateFile(file)
+        self._routes = _Routes(routes or {})
+        self.behaviour = Behaviour(envelope=envelope)
+        self.faults = Faults()
+        self.requests: list[Heard] = []
+        self._limiter = RateLimiter()
+        self._answers = 0
+        self.state = (self._file and self._file.read(self._randomness)) or self._fresh()
+
+    def reset(self) -> None:
+        """Begin again: fresh data, an empty log, no faults, and Fastn's usual behaviour."""
+        self.behaviour = Behaviour()
+        self.faults.clear()
+        self.requests.clear()
+        self._limiter = RateLimiter()
+        self.state = self._fresh()
+
+    def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+        """What Fastn answers. `path` is encoded, without the query; header names are lower-case."""
+        now = self._now()
+        arrived = self._arrived(method, path, query, headers, body)
+        self._log(arrived.heard)
+        key = key_in(headers)
+        before = self.state.serial
+        fault = self.faults.take(method, path)
+        room, limits = self._room(key, now)
+        reply = self._struck(fault, key) if room else self._refused(_rate_limited(limits))
+        if reply is None:
+            reply = self._made(arrived, now)
+            reply = reply if fault is None else fault.spoiled(reply, key)
+        if self._file is not None and self.state.serial != before:
+            self._file.write(self.state)
+        self._answers += 1
+        known_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
+        if reply.status != 204:
+            known_headers["content-length"] = str(len(reply.body))
+        return replace(reply, headers=known_headers | reply.headers)
+
+    def _fresh(self) -> State:
+        state = dataset(self._now(), self._randomness(0))
+        if self._file is not None:
+            self._file.write(state)
+        return state
+
+    def _randomness(self, serial: int) -> random.Random:
+        return random.Random(f"{self._seed} {serial}")  # noqa: S311 it is to be repeatable
+
+    def _arrived(
+        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> _Arrived:
+        operation, problem = None, None
+        try:
+            operation = self._routes.find(method, path)
+        except Refusal as refusal:
+            problem = refusal
+        value: JsonValue = None
+        try:
+            value = _decoded(body)
+        except Refusal as refusal:
+            problem = problem or refusal
+        tool = None if operation is None else operation.tool_name()
+        return _Arrived(Heard(method, path, query, without_key(headers), value, tool), headers, operation, problem)
+
+    def _log(self, heard: Heard) -> None:
+        if len(self.requests) >= LONGEST_LOG:
+            del self.requests[: LONGEST_LOG // 2]
+        self.requests.append(heard)
+
+    def _room(self, key: str | None, now: datetime) -> tuple[bool, dict[str, str]]:
+        """Whether the key's rate limit has room, and the headers that say so."""
+        row = None if key is None else known(self.state, key)
+        own = None if row is None else row.get("rateLimitPerMinute")
+        limit = min(own, self.behaviour.rate_limit) if isinstance(own, int) else self.behaviour.rate_limit
+        who = digest(key) if key is not None and row is not None else "unknown"
+        return self._limiter.count(who, limit, now, self.behaviour.retry_after)
+
+    @staticmethod
+    def _struck(fault: Fault | None, key: str | None) -> Reply | None:
+        return None if fault is None else fault.instead(key)
+
+    def _made(self, arrived: _Arrived, now: datetime) -> Reply:
+        """Do what was asked, and answer."""
+        try:
+            who = caller(self.state, arrived.headers, now)
+            if arrived.problem is not None:
+                raise arrived.problem
+            operation = cast(AnyOperation, arrived.operation)
+            try:
+                permit(who, operation)
+            except Refusal:
+                name = operation.tool_name()
+                record(self.state, now, f"apikey:{who['id']}", name, (operation.toolset(), None), "Denied")
+                raise
+            heard = arrived.heard
+            call = self._call(operation, heard)
+            body = heard.body if isinstance(heard.body, dict) else {}
+            outcome = HANDLERS[operation](Desk(self.state, now, who, body, arrived.headers), call)
+            return self._answered(outcome, call, heard)
+        except Refusal as refusal:
+            return self._refused(refusal)
+
+    def _call(self, operation: AnyOperation, heard: Heard) -> Operation[Any]:
+        """The call that the client made. Raises `Refusal`."""
+        query: dict[str, JsonValue] = dict(heard.query)
+        if issubclass(operation, List):  # pyright: ignore
+            # These two are Fastn's own position in a list; the tool's cursor is ours, and wraps them.
+            query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
+            if self.behaviour.filtering is Filtering.IGNORED:
+                query = {name: value for name, value in query.items() if name == "limit"}
+        elif query:
+            raise invalid(next(iter(query)), "unknown parameter")
+        if heard.body is not None and not isinstance(heard.body, dict):
+            raise Refusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
+        request = Request(heard.method, heard.path, query, heard.body, dict(heard.headers))
+        try:
+            call = cast("Operation[Any] | None", operation.received(request, self._routes.of(operation)))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            wire = operation.wire(field) if field in operation.model_fields else field
+            raise invalid(
+                wire or "body", "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
+            ) from None
+        return cast("Operation[Any]", call)
+
+    def _answered(self, outcome: Outcome, call: Operation[Any], heard: Heard) -> Reply:
+        match outcome:
+            case Nothing():
+                return Reply(204)
+            case One(row, status):
+                return Reply(status, _JSON, to_json(wrapped(self.behaviour.envelope, row, {})))
+            case Many(rows):
+                limit = cast("List[Any]", call).limit
+                cut, around = page(rows, limit, dict(heard.query), self.behaviour.paging)
+                envelope = self.behaviour.envelope
+                value: list[JsonValue] = [*cut]
+                return Reply(200, _JSON, to_json(wrapped(envelope, value, around)))
+
+    def _refused(self, refusal: Refusal) -> Reply:
+        body = error_body(self.behaviour.errors, refusal.status, refusal.code, refusal.message, refusal.details)
+        if isinstance(body, bytes):
+            return Reply(refusal.status, {"content-type": "text/html"}, body)
+        return Reply(refusal.status, _JSON, to_json(body))
+
+
+class _Routes:
+    """Finds the operation that a request is, quickly: by its method and how its path begins."""
+
+    def __init__(self, other: Mapping[str, Route]) -> None:
+        self._routes = {operation: other.get(operation.tool_name(), operation.route) for operation in CATALOG}
+        self._candidates: dict[tuple[str, str], list[AnyOperation]] = {}
+        for operation, route in self._routes.items():
+            self._candidates.setdefault((route.method, _beginning(route.path)), []).append(operation)
+        self._known = {beginning for _, beginning in self._candidates}
+
+    def of(self, operation: AnyOperation) -> Route:
+        return self._routes[operation]
+
+    def find(self, method: str, path: str) -> AnyOperation:
+        """Raises `Refusal` where there is no such path, or not by this method."""
+        for operation in self._candidates.get((method, _beginning(path)), ()):
+            if self._routes[operation].match(path) is not None:
+                return operation
+        if _beginning(path) in self._known and any(route.match(path) is not None for route in self._routes.values()):
+            raise Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here")
+        raise not_found()
+
+
+def _beginning(path: str) -> str:
+    """`/api/v1/workflows/wf_1/run` begins as `/api/v1/workflows`."""
+    return "/".join(path.split("/", 4)[:4])
+
+
+def _decoded(body: bytes) -> JsonValue:
+    """Raises `Refusal`."""
+    if len(body) > LARGEST_BODY:
+        raise Refusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {LARGEST_BODY} bytes")
+    if not body.strip():
+        return None
+    try:
+        return cast(JsonValue, from_json(body, allow_inf_nan=False))
+    except ValueError:
+        raise Refusal(400, "VALIDATION_ERROR", "The body is not JSON") from None
+
+
+def _rate_limited(limits: Mapping[str, str]) -> Refusal:
+    return Refusal(429, "RATE_LIMITED", f"More than {limits['x-ratelimit-limit']} requests in a minute")

@@ -1,0 +1,52 @@
+"""Keeps the state in a file. The only module of the sandbox that touches the disk."""
+
+import json
+import os
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.sandbox.state import State
+
+
+class StateFile:
+    """One JSON file, readable by its owner alone, replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, randomness: Callable[[int], random.Random]) -> State | None:
+        """The state; None where there is no file. Raises `SettingsError` where it holds something else."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(type(error).__name__) from error
+        try:
+            dumped = json.loads(text)
+            return State.load(cast("dict[str, JsonValue]", dumped if isinstance(dumped, dict) else {}), randomness)
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable("it is not a sandbox's state") from error
+
+    def write(self, state: State) -> None:
+        """Whole or not at all: a reader, or a crash, finds the old file or the new one."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        with suppress(FileNotFoundError):
+            draft.unlink()
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(state.dump(), file, separators=(",", ":"))
+        draft.replace(self._path)
+
+    def _unreadable(self, reason: str) -> SettingsError:
+        return SettingsError(
+            f"The sandbox's file {self._path} cannot be read ({reason}).",
+            "Remove it to begin with fresh data, or name another file.",
+        )

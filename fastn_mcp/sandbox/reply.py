@@ -1,0 +1,107 @@
+"""What goes back to the client, and how it goes: at once, late, drop by drop, cut off or never. Pure values."""
+
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The whole answer at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The whole answer, after `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """No answer; the connection stays open until the client gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropwise:
+    """A byte at a time, with `seconds` before each."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The head promises the whole body, and the connection ends in order after `kept` bytes of it."""
+
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The connection is reset after `sent` bytes of the body; before the head where `sent` is None."""
+
+    sent: int | None = None
+
+
+Delivery = Prompt | Late | Never | Dropwise | Short | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer. Header names are lower-case."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
+    delivery: Delivery = field(default_factory=Prompt)
+
+
+class Refusal(Exception):
+    """Fastn does not do it. Becomes an error answer in the shape that the sandbox is set to."""
+
+    def __init__(self, status: int, code: str, message: str, details: JsonValue = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+def invalid(field: str, problem: str) -> Refusal:
+    """A value that Fastn does not accept, by the name that it has on the wire."""
+    return Refusal(422, "VALIDATION_ERROR", f"{field}: {problem}", [{"field": field, "problem": problem}])
+
+
+def conflict(message: str, details: JsonValue = None) -> Refusal:
+    return Refusal(409, "CONFLICT", message, details)
+
+
+def not_found() -> Refusal:
+    return Refusal(404, "NOT_FOUND", "The resource does not exist, or you do not have access.")
+
+
+def forbidden(message: str) -> Refusal:
+    return Refusal(403, "FORBIDDEN", message)
+
+
+@dataclass(frozen=True, slots=True)
+class One:
+    """One resource."""
+
+    row: dict[str, JsonValue]
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """All rows that match, newest first; the page is cut from them when the answer is made."""
+
+    rows: list[dict[str, JsonValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Done, and nothing to say: 204."""
+
+
+Outcome = One | Many | Nothing

@@ -1,0 +1,232 @@
+"""Fastn's AI agents, as far as a fake can be one: sessions, questions, approval cards, builds that take their time.
+
+In `manual` mode the agent asks by a card before it changes anything, and a build before it makes what it built; an
+answer that begins with "approve" or "reject" decides. In `auto` mode nobody is asked. Looking ("status?") brings a
+build on, and so does time.
+"""
+
+import re
+from datetime import datetime
+from typing import cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid, not_found
+from fastn_mcp.sandbox.routes.connectors import CONNECTORS, new_connector
+from fastn_mcp.sandbox.routes.resource import slug_of
+from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, new_workflow, trash
+from fastn_mcp.sandbox.state import Row, State, moment
+from fastn_mcp.tools.ai import AiBuild, AiChat
+
+PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
+_STATES = ("PLANNING", "PLANNED", "GENERATING", "GENERATED", "DEPLOYED")
+_SECONDS_A_PHASE = 15
+_WORKFLOW_ID = re.compile(r"wf_[0-9a-f]{12}")
+_CREATES = re.compile(r"\b(create|make|add)\b")
+_DELETES = re.compile(r"\b(delete|remove|trash)\b")
+
+
+def chat(desk: Desk, call: AiChat) -> Outcome:
+    mode = _mode(call.approval_mode)
+    session = _session(desk, call.session_id, call.message)
+    _charge(desk, "Orchestrator")
+    words = call.message.casefold()
+    cards = cast("list[Row]", session["pendingApprovals"])
+    if cards and words.startswith(("approve", "accept", "yes")):
+        return _say(desk, session, "Done.", calls=[_do(desk, card) for card in cards])
+    if cards and words.startswith(("reject", "no")):
+        return _say(desk, session, "Then I leave it as it is. What should I do instead?")
+    if session["buildId"] is not None:
+        return _progress(desk, session)
+    if cards:
+        return _say(desk, session, "I wait for your approval.", cards=cards)
+    wanted = _change(desk, call.message)
+    if wanted is not None and mode == "manual":
+        return _say(desk, session, "I need your approval for this.", cards=[wanted])
+    if wanted is not None:
+        return _say(desk, session, "Done.", calls=[_do(desk, wanted)])
+    if len(words.split()) < 2:
+        questions: list[JsonValue] = [
+            {"id": "which", "text": "What is it about?", "options": ["Customers", "Workflows", "Failures"]}
+        ]
+        return _say(desk, session, "I am not sure what you mean.", questions=questions)
+    return _say(desk, session, _summary(desk.state))
+
+
+def build(desk: Desk, call: AiBuild) -> Outcome:
+    mode = _mode(call.approval_mode)
+    kind = call.type.casefold()
+    if kind not in ("connector", "workflow"):
+        raise invalid("type", "connector or workflow")
+    for slug in call.connectors or []:
+        if desk.state.first("connectors", "slug", slug) is None:
+            raise invalid("connectors", f"there is no connector {slug}")
+    session = _session(desk, call.session_id, call.prompt)
+    _charge(desk, "Workflow Builder" if kind == "workflow" else "Connector Builder")
+    connectors: list[JsonValue] = [*(call.connectors or [])]
+    row: Row = {
+        "id": desk.state.short_id("build"),
+        "sessionId": session["id"],
+        "type": kind,
+        "name": call.name or call.prompt[:60].strip(),
+        "prompt": call.prompt,
+        "connectors": connectors,
+        "approvalMode": mode,
+        "polls": 0,
+        "begun": desk.time,
+        "approved": mode == "auto",
+        "resourceId": None,
+    }
+    desk.state.put("_builds", row)
+    desk.state.put("_sessions", {**session, "buildId": row["id"]})
+    desk.audit("ai.build", "build", row["id"])
+    return One(_build_shown(row, 0, "running"), 202)
+
+
+def _progress(desk: Desk, session: Row) -> Outcome:
+    """Somebody asks how the build is going, which brings it on."""
+    row = desk.state.rows["_builds"][str(session["buildId"])]
+    row["polls"] = cast(int, row["polls"]) + 1
+    desk.state.put("_builds", row)
+    step = _step(row, desk.now)
+    if step >= len(PHASES) - 1 and not row["approved"]:
+        card = _card(desk, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
+        shown = _build_shown(row, len(PHASES) - 1, "waiting_for_user")
+        return _say(desk, session, "The plan is ready. May I make it?", cards=[card], more=shown)
+    if step < len(PHASES):
+        text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
+        return _say(desk, session, text, more=_build_shown(row, step, "running"))
+    if row["resourceId"] is None:
+        row["resourceId"] = _made(desk, str(row["type"]), str(row["name"]), str(row["prompt"]), row["connectors"])
+        desk.state.put("_builds", row)
+    text = f"BUILD PROGRESS {len(PHASES)}/{len(PHASES)}: the {row['type']} {row['resourceId']} is ready."
+    return _say(desk, session, text, more=_build_shown(row, len(PHASES), "completed"))
+
+
+def _step(row: Row, now: datetime) -> int:
+    seconds = (now - moment(str(row["begun"]))).total_seconds()
+    return min(max(cast(int, row["polls"]), int(seconds // _SECONDS_A_PHASE)), len(PHASES))
+
+
+def _build_shown(row: Row, step: int, status: str) -> Row:
+    return {
+        "buildId": row["id"],
+        "sessionId": row["sessionId"],
+        "status": status,
+        "buildStatus": _STATES[step],
+        "phase": PHASES[min(step, len(PHASES) - 1)],
+        "progress": {"step": step, "total": len(PHASES)},
+        "resourceId": row["resourceId"],
+    }
+
+
+def _say(
+    desk: Desk,
+    session: Row,
+    text: str,
+    *,
+    cards: list[Row] | None = None,
+    calls: list[Row] | None = None,
+    questions: list[JsonValue] | None = None,
+    more: Row | None = None,
+) -> One:
+    waiting: list[JsonValue] = [*(cards or [])]
+    desk.state.put("_sessions", {**session, "turns": cast(int, session["turns"]) + 1, "pendingApprovals": waiting})
+    reply: Row = {
+        "sessionId": session["id"],
+        "messageId": desk.state.short_id("msg"),
+        "message": text,
+        "status": "waiting_for_user" if waiting or questions else "completed",
+        "questions": questions or [],
+        "pendingApprovals": waiting,
+        "toolCalls": [*(calls or [])],
+        "creditsUsed": 1,
+    }
+    return One(reply | (more or {}))
+
+
+def _session(desk: Desk, key: str | None, title: str) -> Row:
+    if key is not None:
+        known = desk.state.get("_sessions", key)
+        if known is None:
+            raise not_found()
+        return known
+    fresh: Row = {
+        "id": desk.state.short_id("ses"),
+        "title": title[:80],
+        "turns": 0,
+        "pendingApprovals": [],
+        "buildId": None,
+    }
+    return desk.state.put("_sessions", fresh)
+
+
+def _charge(desk: Desk, agent: str) -> None:
+    account = desk.state.rows["billing"]["billing"]
+    credits_, by_agent = cast(Row, account["credits"]), cast(Row, account["byAgent"])
+    used, included = cast(int, credits_["used"]), cast(int, credits_["included"])
+    if used >= included:
+        raise Refusal(429, "QUOTA_EXCEEDED", "The AI credits of this month are used up")
+    spent = {**by_agent, agent: cast(int, by_agent.get(agent, 0)) + 1}
+    desk.state.put("billing", {**account, "credits": {**credits_, "used": used + 1}, "byAgent": spent})
+
+
+def _mode(text: str) -> str:
+    if text.casefold() not in ("auto", "manual"):
+        raise invalid("approvalMode", "auto or manual")
+    return text.casefold()
+
+
+def _change(desk: Desk, message: str) -> Row | None:
+    """What the message would have the agent change."""
+    found = _WORKFLOW_ID.search(message)
+    if found and _DELETES.search(message.casefold()) and desk.state.get("workflows", found[0]) is not None:
+        return _card(desk, "deleteWorkflow", {"workflowId": found[0]})
+    if _CREATES.search(message.casefold()):
+        return _card(desk, "createWorkflow", {"name": message[:60].strip(), "description": message})
+    return None
+
+
+def _card(desk: Desk, tool: str, arguments: Row) -> Row:
+    return {"id": desk.state.short_id("apr"), "title": f"{tool}?", "tool": tool, "arguments": arguments}
+
+
+def _do(desk: Desk, card: Row) -> Row:
+    """Do what a card says."""
+    arguments = cast(Row, card["arguments"])
+    if (row := desk.state.get("_builds", arguments.get("buildId"))) is not None:
+        desk.state.put("_builds", {**row, "approved": True})
+    elif card["tool"] == "deleteWorkflow":
+        workflow = desk.state.get("workflows", arguments["workflowId"])
+        if workflow is not None:
+            trash(desk, workflow, actor="agent")
+    else:
+        _made(desk, "workflow", str(arguments["name"]), str(arguments["description"]), [])
+    return {"tool": card["tool"], "arguments": arguments, "status": "completed"}
+
+
+def _made(desk: Desk, kind: str, name: str, prompt: str, connectors: JsonValue) -> str:
+    """Make a draft workflow or a private connector; one of this name that is there already stays as it is."""
+    slug = slug_of(name) or desk.state.short_id("built")
+    if kind == "connector":
+        there = desk.state.first("connectors", "slug", slug)
+        return str((there or CONNECTORS.make(desk, new_connector(desk.state, name, slug, prompt), by="agent"))["id"])
+    there = desk.state.first("workflows", "slug", slug)
+    if there is not None:
+        return str(there["id"])
+    row = new_workflow(desk.state, name, slug, prompt)
+    apps: list[JsonValue] = [{"slug": app, "scope": "MULTI_TENANT"} for app in cast("list[JsonValue]", connectors)]
+    row |= {
+        "code": f"// {prompt}\nexport default async function (ctx) {{\n  return {{ ok: true }};\n}}\n",
+        "connectors": apps,
+    }
+    return str(WORKFLOWS.make(desk, row, by="agent")["id"])
+
+
+def _summary(state: State) -> str:
+    failed = [row for row in state.all("executions") if row["status"] == "failed"]
+    return (
+        f"You have {len(state.all('customers'))} customers and {len(state.all('workflows'))} workflows. "
+        f"{len(failed)} of the runs that I know of failed."
+    )

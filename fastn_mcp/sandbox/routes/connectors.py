@@ -1,0 +1,125 @@
+"""Connectors. Fastn's own are read-only; deleting one destroys all its connections."""
+
+from pydantic import JsonValue
+
+from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.sandbox.reply import One, Outcome, forbidden, invalid
+from fastn_mcp.sandbox.routes.resource import Resource
+from fastn_mcp.sandbox.routes.stopping import deactivate, disable, disconnect
+from fastn_mcp.sandbox.state import Row, State
+from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, GetConnector, UpdateConnector
+
+CONNECTORS = Resource(
+    "connectors",
+    "connector",
+    settable=frozenset(
+        {
+            "name",
+            "description",
+            "domain",
+            "iconUrl",
+            "protocol",
+            "category",
+            "visibility",
+            "authMethods",
+            "actions",
+            "events",
+        }
+    ),
+    fixed=frozenset({"slug"}),
+    unique=("name", "slug"),
+    long=frozenset({"actions", "events", "authMethods"}),
+)
+
+_PROTOCOLS = ("REST", "MCP", "FTP", "Database", "REDIS")
+_AUTH_TYPES = ("NO_AUTH", "BASIC", "DIGEST", "BEARER", "API_KEY", "OAUTH_2", "INPUT")
+
+
+def get(desk: Desk, call: GetConnector) -> Outcome:
+    return One(CONNECTORS.find(desk, call.connector_id))
+
+
+def create(desk: Desk, call: CreateConnector) -> Outcome:
+    CONNECTORS.refuse_unknown(desk.body)
+    protocol = call.protocol or "REST"
+    if protocol not in _PROTOCOLS:
+        raise invalid("protocol", f"one of {', '.join(_PROTOCOLS)}")
+    row = new_connector(desk.state, call.name, call.slug, call.description)
+    row |= {
+        "domain": call.domain,
+        "protocol": protocol,
+        "category": desk.body.get("category"),
+        "visibility": _visibility(desk.body.get("visibility", "Private")),
+        "authMethods": _auth_methods(desk.state, desk.body.get("authMethods")) or row["authMethods"],
+    }
+    return One(CONNECTORS.make(desk, row), 201)
+
+
+def update(desk: Desk, call: UpdateConnector) -> Outcome:
+    row = CONNECTORS.find(desk, call.connector_id)
+    if row["origin"] == "managed":
+        raise forbidden("Managed connectors are read-only")
+    changed = CONNECTORS.replaced(desk, row, row)
+    changed |= {
+        "stage": "test",
+        "visibility": _visibility(changed["visibility"]),
+        "authMethods": _auth_methods(desk.state, changed["authMethods"]),
+    }
+    return One(CONNECTORS.keep(desk, changed))
+
+
+def delete(desk: Desk, call: DeleteConnector) -> Outcome:
+    row = CONNECTORS.find(desk, call.connector_id)
+    disconnect(desk, [c for c in desk.state.all("connections") if c["connectorId"] == row["id"]])
+    for trigger in desk.state.all("triggers"):
+        if trigger.get("connectorId") == row["id"]:
+            disable(desk, trigger, f"its connector {row['slug']} was deleted")
+    for workflow in desk.state.all("workflows"):
+        if row["slug"] in _apps_of(workflow) and workflow["status"] == "active":
+            deactivate(desk, workflow)
+    desk.state.put("_trash", {**row, "id": f"connector {row['id']}"})
+    return CONNECTORS.remove(desk, row)
+
+
+def new_connector(state: State, name: str, slug: str, description: str | None) -> Row:
+    """A private connector with nothing in it yet."""
+    return {
+        "id": state.uuid(),
+        "name": name,
+        "slug": slug,
+        "description": description,
+        "domain": None,
+        "iconUrl": None,
+        "protocol": "REST",
+        "visibility": "Private",
+        "origin": "custom",
+        "category": None,
+        "stage": "test",
+        "authMethods": [{"id": state.uuid(), "type": "OAUTH_2", "title": "OAuth 2.0", "isDefault": True}],
+        "actions": [],
+        "events": [],
+    }
+
+
+def _visibility(value: JsonValue) -> JsonValue:
+    if value == "Public":
+        raise forbidden("Only Fastn publishes connectors")
+    return value
+
+
+def _auth_methods(state: State, given: JsonValue) -> JsonValue:
+    """The methods as they are kept: each with an id."""
+    if not isinstance(given, list):
+        return given
+    kept: list[JsonValue] = []
+    for number, method in enumerate(given):
+        if not isinstance(method, dict) or method.get("type") not in _AUTH_TYPES:
+            raise invalid(f"authMethods[{number}].type", f"one of {', '.join(_AUTH_TYPES)}")
+        kept.append({"id": state.uuid(), "isDefault": number == 0, **method})
+    return kept
+
+
+def _apps_of(workflow: Row) -> list[str]:
+    manifest = workflow.get("connectors")
+    rows = manifest if isinstance(manifest, list) else []
+    return [str(row.get("slug")) for row in rows if isinstance(row, dict)]

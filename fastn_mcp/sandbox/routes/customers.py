@@ -1,0 +1,78 @@
+"""Customers. Found by id alone; deleting one takes its connections and secrets with it."""
+
+from typing import Any
+
+from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.sandbox.paging import matching, newest_first
+from fastn_mcp.sandbox.reply import Many, One, Outcome, invalid
+from fastn_mcp.sandbox.routes.resource import Resource, slug_of
+from fastn_mcp.sandbox.routes.stopping import disable, disconnect
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
+
+CUSTOMERS = Resource(
+    "customers",
+    "customer",
+    settable=frozenset({"name", "externalRef", "adminEmail", "plan", "region", "quotaOverrides"}),
+    fixed=frozenset({"slug"}),
+    unique=("name", "slug"),
+)
+
+
+def _shown(desk: Desk, row: Row) -> Row:
+    mine = [c for c in desk.state.all("connections") if c["endOrgId"] == row["id"]]
+    return {**row, "connectionsCount": len(mine)}
+
+
+def list_all(desk: Desk, call: Any) -> Outcome:
+    rows = newest_first(matching(desk.state.all("customers"), call))
+    return Many([_shown(desk, row) for row in rows])
+
+
+def get(desk: Desk, call: GetCustomer) -> Outcome:
+    return One(_shown(desk, CUSTOMERS.find(desk, call.customer_id)))
+
+
+def create(desk: Desk, call: CreateCustomer) -> Outcome:
+    CUSTOMERS.refuse_unknown(desk.body)
+    slug = call.slug or slug_of(call.name)
+    if not slug:
+        raise invalid("slug", "cannot be made from the name; give one")
+    row: Row = {
+        "id": desk.state.uuid(),
+        "name": call.name,
+        "slug": slug,
+        "externalRef": call.external_ref,
+        "status": "Pending Admin Activation",
+        "adminEmail": call.admin_email,
+        "customerAdmin": _invited(call.admin_email),
+        "plan": call.plan or "Free",
+        "region": desk.body.get("region") or "US",
+        "quotaOverrides": desk.body.get("quotaOverrides"),
+    }
+    return One(_shown(desk, CUSTOMERS.make(desk, row)), 201)
+
+
+def update(desk: Desk, call: UpdateCustomer) -> Outcome:
+    row = CUSTOMERS.find(desk, call.customer_id)
+    changed = CUSTOMERS.replaced(desk, row, _shown(desk, row))
+    if changed["adminEmail"] != row["adminEmail"]:
+        changed["customerAdmin"] = _invited(call.admin_email)
+    return One(_shown(desk, CUSTOMERS.keep(desk, changed)))
+
+
+def delete(desk: Desk, call: DeleteCustomer) -> Outcome:
+    row = CUSTOMERS.find(desk, call.customer_id)
+    mine = [c for c in desk.state.all("connections") if c["endOrgId"] == row["id"]]
+    disconnect(desk, mine)
+    for secret in desk.state.all("secrets"):
+        if secret["customerId"] == row["id"]:
+            desk.state.drop("secrets", secret["id"])
+    for trigger in desk.state.all("triggers"):
+        if trigger.get("endOrgId") == row["id"]:
+            disable(desk, trigger, "its customer was deleted")
+    return CUSTOMERS.remove(desk, row)
+
+
+def _invited(email: str | None) -> Row | None:
+    return {"email": email, "inviteStatus": "Invite Pending"} if email else None

@@ -1,0 +1,68 @@
+"""Executions: runs that go on while somebody looks at them."""
+
+from fastn_mcp.sandbox import runs
+from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.sandbox.paging import matching, newest_first
+from fastn_mcp.sandbox.reply import Many, One, Outcome, Refusal, conflict
+from fastn_mcp.sandbox.routes.resource import Resource
+from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, not_published
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.executions import GetExecution, ListExecutions
+from fastn_mcp.tools.workflows import RunWorkflow
+
+EXECUTIONS = Resource(
+    "executions",
+    "execution",
+    settable=frozenset(),
+    unique=(),
+    long=frozenset({"input", "output", "summary"}),
+)
+
+
+def list_all(desk: Desk, call: ListExecutions) -> Outcome:
+    runs.pass_time(desk.state, desk.now)
+    rows = newest_first(matching(desk.state.all("executions"), call))
+    return Many([EXECUTIONS.brief(row) for row in rows])
+
+
+def get(desk: Desk, call: GetExecution) -> Outcome:
+    runs.look(desk.state, call.execution_id, desk.now)
+    return One(EXECUTIONS.find(desk, call.execution_id))
+
+
+def run(desk: Desk, call: RunWorkflow) -> Outcome:
+    workflow = WORKFLOWS.find(desk, call.workflow_id)
+    if workflow["publishedVersion"] is None:
+        raise not_published()
+    _check_customer(desk, call.customer_id)
+    asked: Row = {"input": call.input or {}, "customer": call.customer_id, "environment": call.environment}
+    replay = f"{call.workflow_id} {call.idempotency_key}"
+    if call.idempotency_key is not None and (earlier := desk.state.get("_replays", replay)) is not None:
+        if earlier["asked"] != asked:
+            raise conflict("The Idempotency-Key was used for another run")
+        return _answer(desk, str(earlier["executionId"]))
+    environment = call.environment or ("test" if desk.key["mode"] == "Test" else "live")
+    row = runs.begin(desk.state, desk.now, workflow, call.customer_id, input=call.input or {}, environment=environment)
+    if call.idempotency_key is not None:
+        desk.state.put("_replays", {"id": replay, "asked": asked, "executionId": row["id"]})
+    desk.audit("workflow.execute", "workflow_executions", row["id"], call.customer_id)
+    return _answer(desk, str(row["id"]))
+
+
+def _answer(desk: Desk, key: str) -> One:
+    """A workflow that throws is a failed execution, no failed request: that, too, is 200."""
+    row = desk.state.rows["executions"][key]
+    answer: Row = {"executionId": key, "status": row["status"], "workflowId": row["workflowId"]}
+    if row["tier"] != "INSTANT":
+        return One(answer, 202)
+    return One(answer | {"output": row["output"], "error": row["error"], "durationMs": row["durationMs"]})
+
+
+def _check_customer(desk: Desk, key: str | None) -> None:
+    if key is None:
+        return
+    customer = desk.state.get("customers", key)
+    if customer is None:
+        raise Refusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
+    if customer["status"] != "Active":
+        raise conflict(f"The customer is {customer['status']}; its integrations do not run")
