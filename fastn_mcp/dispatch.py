@@ -1,14 +1,13 @@
-"""The one way through: guard, send. Everything that reaches Fastn passes here; there is no second entry."""
+"""The one way through: guard, send, record. Everything that reaches Fastn passes here; there is no second entry."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from fastn_mcp.client import Client
-from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Caller, Consent, Guard
-from fastn_mcp.guard.question import Asking
-from fastn_mcp.operation import Effect, Operation, Record
-from fastn_mcp.procedures.target import read_target
+from fastn_mcp.guard.preview import Preview
+from fastn_mcp.guard.question import Asking, Waiting
+from fastn_mcp.operation import Operation, Record
 
 Call = Operation[Any]
 
@@ -28,20 +27,17 @@ class Dispatcher:
         self._client = client
         self._guard = guard
 
-    async def __call__(self, call: Call, caller: Caller) -> Done | Asking:
+    async def __call__(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
-        admitted = await self._guard.admit(call, caller, self._target_of)
-        if isinstance(admitted, Asking):
+        admitted = await self._guard.admit(call, caller)
+        if not isinstance(admitted, Consent):
             return admitted
         return Done(await self._client.send(call), admitted)
 
+    async def preview(self, call: Call, caller: Caller) -> Preview:
+        """What `call` would do, by fresh reads. Nothing is sent."""
+        _, shown = await self._guard.judged(call, caller.principal)
+        return shown
+
     async def aclose(self) -> None:
         await self._client.aclose()
-
-    async def _target_of(self, call: Call) -> Record | None:
-        return await read_target(call, self._read)
-
-    async def _read(self, call: Call) -> Record:
-        if call.effective is not Effect.READ:
-            raise Refused(f"{call.tool_name()} is no read.")
-        return await self._client.send(call)

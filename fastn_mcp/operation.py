@@ -20,6 +20,9 @@ from typing_extensions import override
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
 
+DRY_RUN = "dry_run"
+"""The argument that asks for a preview. It is about a call, and no part of it."""
+
 
 class Effect(Enum):
     """What a call does to the world, in the order in which we grow careful."""
@@ -241,7 +244,14 @@ class Operation(BaseModel, Generic[Result]):
         schema = cls.model_json_schema(by_alias=False, schema_generator=ToolSchema)
         schema.pop("title", None)
         schema.pop("description", None)
+        if cls.previews():
+            schema["properties"][DRY_RUN] = {"type": "boolean", "description": "Preview only."}
         return schema
+
+    @classmethod
+    def previews(cls) -> bool:
+        """Whether it takes `dry_run`: everything that changes something does."""
+        return cls.effect is not Effect.READ
 
     @classmethod
     def secrets(cls) -> frozenset[str]:

@@ -3,6 +3,7 @@
 Text from Fastn stands inside `data` only, marked as untrusted: names, logs and AI replies can carry instructions.
 """
 
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, cast
 
@@ -100,3 +101,21 @@ def _text(text: str, limit: int) -> str:
 
 def _size(value: JsonValue) -> int:
     return len(to_json(value))
+
+
+def previewed(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The answer to `dry_run`."""
+    return {"status": "preview", "message": "Nothing was sent.", "preview": preview, "untrusted": True}
+
+
+def waiting(preview: dict[str, JsonValue], where: str, until: float) -> dict[str, JsonValue]:
+    """The answer to a call about which a person is asked elsewhere; `until` is in Unix seconds."""
+    return {
+        "status": "approval_required",
+        "outcome": "approval_required",
+        "message": f"Nothing was sent. A person has to approve this call. {where}",
+        "next": "Tell the person. Once they have decided, make exactly the same call again.",
+        "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
+        "preview": preview,
+        "untrusted": True,
+    }

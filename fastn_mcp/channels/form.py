@@ -11,12 +11,14 @@ from mcp.server import ServerRequestContext
 from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
 from fastn_mcp.guard import LIFETIME
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Yes, show
+from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, Asking, No, Nobody, Question, Yes
+from fastn_mcp.guard.show import show
 
 Context = ServerRequestContext[Any]
 
 _MODERN = "2026-07-28"
 _KEY = "approval"
+_FOR_A_WHILE = f"approve for {SCOPE_MINUTES} minutes"
 
 
 def channel(ctx: Context, params: CallToolRequestParams) -> "Form | RoundTrip | None":
@@ -77,11 +79,13 @@ def _schema(question: Question) -> dict[str, Any]:
     if question.expected is not None:
         typed = {"type": "string", "title": "Name", "description": f"Type {show(question.expected)} to approve."}
         return {"type": "object", "properties": {"name": typed}, "required": ["name"]}
+    choices = ["decline", "approve", *([_FOR_A_WHILE] if question.scope else [])]
+    for_a_while = f" {_FOR_A_WHILE}: also more calls of this tool on this target." if question.scope else ""
     decision = {
         "type": "string",
         "title": "Decision",
-        "description": "Only approve sends the call.",
-        "enum": ["decline", "approve"],
+        "description": f"Only approve sends the call.{for_a_while}",
+        "enum": choices,
         "default": "decline",
     }
     note = {"type": "string", "title": "Note", "description": "For the agent, if you decline."}
@@ -90,13 +94,17 @@ def _schema(question: Question) -> dict[str, Any]:
 
 def _answer(action: str, content: Mapping[str, Any] | None) -> Answer:
     given = content or {}
-    note = given.get("note")
-    no = No(note[:500] if isinstance(note, str) else "")
     if action == "cancel":
         return Nobody("the form was closed without a choice")
+    if action == "accept" and not given.keys() & {"name", "decision"}:
+        return Nobody("the form came back without a choice")
+    note = given.get("note")
+    no = No(note[:500] if isinstance(note, str) else "")
     if action != "accept":
         return no
-    typed = given.get("name")
+    typed, decision = given.get("name"), given.get("decision")
     if isinstance(typed, str):
         return Yes(typed)
-    return Yes() if given.get("decision") == "approve" else no
+    if decision == _FOR_A_WHILE:
+        return Yes(minutes=SCOPE_MINUTES)
+    return Yes() if decision == "approve" else no

@@ -8,13 +8,14 @@ import anyio
 import click
 from typing_extensions import override
 
+from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.wiring import Parts
+from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
-from fastn_mcp.guard.question import Asking
-from fastn_mcp.server import parse
-from fastn_mcp.shaping import shaped
+from fastn_mcp.guard.question import Asking, Waiting
+from fastn_mcp.shaping import previewed, shaped, waiting
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
 
@@ -50,8 +51,12 @@ def _listed(value: object) -> object:
 
 def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option:
     texts = facts["type"] == "array" and facts["items"]["type"] == "string"
-    kind = {"integer": click.INT, "boolean": click.BOOL}.get(facts["type"], click.STRING)
+    kind = click.INT if facts["type"] == "integer" else click.STRING
     hint = " As JSON." if facts["type"] in ("object", "array") and not texts else ""
+    if facts["type"] == "boolean":
+        return click.Option(
+            [f"--{name.replace('_', '-')}", name], is_flag=True, default=None, help=facts["description"]
+        )
     return click.Option(
         [f"--{name.replace('_', '-')}", name],
         type=kind,
@@ -64,18 +69,27 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
 async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
     try:
         try:
-            call = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
-            outcome = await parts.dispatch(call, Caller("local", Terminal.here()))
+            wanted = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
+            caller = Caller("local", Terminal.here())
+            if wanted.dry_run:
+                _print(previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
+                return 0
+            outcome = await parts.dispatch(wanted.call, caller)
         finally:
             await parts.dispatch.aclose()
     except FastnError as error:
         _print(error.data())
         click.echo(f"fastn-mcp: {error}", err=True)
         return 1
-    if isinstance(outcome, Asking):  # a terminal answers at once
-        raise TypeError("a question was left open")
-    _print(shaped(call, outcome.result, parts.label))
-    return 0
+    match outcome:
+        case Done(result):
+            _print(shaped(wanted.call, result, parts.label))
+            return 0
+        case Waiting(preview, where, until):
+            _print(waiting(preview.data(), where, until))
+            return 3
+        case Asking():  # a terminal answers at once
+            raise TypeError("a question was left open")
 
 
 def _print(body: object) -> None:

@@ -28,6 +28,9 @@ from rich.text import Text
 from fastn_mcp.cli.wiring import SANDBOX_KEY
 
 _ERAS = (("2026-07-28", "2026-07-28"), ("2025-11-25", "legacy"))
+_READING = 1.2
+"""Seconds that the person reads: the guard takes an answer within one second for a program's."""
+
 _START = 20.0
 """Seconds that the sandbox has to start."""
 
@@ -47,9 +50,12 @@ class Person:
         if not isinstance(params, ElicitRequestFormParams) or not self.answers:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self.answers.pop(0)
-        self.console.print(Padding(Text(params.message, style="bold yellow"), (0, 0, 0, 4)))
+        await anyio.sleep(_READING)
+        self.console.print(Padding(Text(params.message, style="yellow"), (0, 0, 0, 4), expand=False))
         given = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
-        self.console.print(Padding(Text(f"person: {answer.action} {given}".rstrip(), style="bold"), (0, 0, 0, 4)))
+        self.console.print(
+            Padding(Text(f"person: {answer.action} {given}".rstrip(), style="bold"), (0, 0, 0, 4), expand=False)
+        )
         return answer
 
 
@@ -59,11 +65,11 @@ class Sandbox:
 
     url: str
 
-    async def deletions(self) -> int:
+    async def received(self, method: str) -> int:
         async with httpx2.AsyncClient() as http:
             seen = (await http.get(f"{self.url}/__sandbox/requests")).json()
         requests = cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
-        return sum(request["method"] == "DELETE" for request in requests)
+        return sum(request["method"] == method for request in requests)
 
 
 def run(*, plain: bool) -> int:
@@ -114,7 +120,7 @@ async def _era(console: Console, sandbox: Sandbox, era: str, mode: str) -> None:
         await _declined(console, sandbox, agent, person, customer)
         await _approved(console, sandbox, agent, person, customer)
         if mode != "legacy":
-            await _replayed(console, sandbox, client, await agent.find("list_customers", "Widget Inc"))
+            await _replayed(console, sandbox, client, await agent.find("list_workflows", "process-new-orders"))
 
 
 @dataclass
@@ -137,7 +143,7 @@ class Agent:
         return found[0]
 
     def say(self, text: str) -> None:
-        self.console.print(Padding(Text(text), (0, 0, 0, 4)))
+        self.console.print(Padding(Text(text), (0, 0, 0, 4), expand=False))
 
 
 async def _tools(console: Console, client: Client) -> None:
@@ -166,42 +172,43 @@ async def _diagnose(console: Console, agent: Agent) -> None:
 
 async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
     console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
-    before = await sandbox.deletions()
+    before = await sandbox.received("DELETE")
     person.answers.append(ElicitResult(action="decline"))
     answer = await agent.call("delete_customer", customer_id=customer["id"])
     _holds(answer["outcome"] == "declined", "the call was declined")
-    _holds(await sandbox.deletions() == before, "no deletion reached Fastn")
+    _holds(await sandbox.received("DELETE") == before, "no deletion reached Fastn")
     agent.say(f"{answer['message']} (deletions that reached Fastn: {before})")
     console.print()
 
 
 async def _approved(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
     console.print("[bold]It tries again, and the person types the name.[/]")
-    before = await sandbox.deletions()
+    before = await sandbox.received("DELETE")
     person.answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
     answer = await agent.call("delete_customer", customer_id=customer["id"])
     _holds(answer.get("done") == "delete_customer", "the deletion was made")
-    _holds(await sandbox.deletions() == before + 1, "exactly one deletion reached Fastn")
+    _holds(await sandbox.received("DELETE") == before + 1, "exactly one deletion reached Fastn")
     gone = await agent.call("get_customer", customer_id=customer["id"])
     _holds(gone["outcome"] == "not_found", "the customer is gone")
     agent.say(f"done, once; get_customer now says {gone['outcome']}")
     console.print()
 
 
-async def _replayed(console: Console, sandbox: Sandbox, client: Client, customer: dict[str, Any]) -> None:
-    console.print("[bold]An approval is used a second time.[/]")
-    before = await sandbox.deletions()
-    deletion = {"customer_id": customer["id"]}
-    asked = await client.session.call_tool("delete_customer", deletion, allow_input_required=True)
+async def _replayed(console: Console, sandbox: Sandbox, client: Client, workflow: dict[str, Any]) -> None:
+    console.print("[bold]An approval is sent a second and a third time.[/]")
+    before = await sandbox.received("POST")
+    run = {"workflow_id": workflow["id"]}
+    console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
+    asked = await client.session.call_tool("run_workflow", run, allow_input_required=True)
     if not isinstance(asked, InputRequiredResult):
-        raise DemoFailed("the deletion was not asked about")
-    typed = ElicitResult(action="accept", content={"name": customer["name"]})
+        raise DemoFailed("the run was not asked about")
+    approval = ElicitResult(action="accept", content={"decision": "approve"})
     outcomes = [
         _outcome(
             await client.session.call_tool(
-                "delete_customer",
-                deletion,
-                input_responses={"approval": typed},
+                "run_workflow",
+                run,
+                input_responses={"approval": approval},
                 request_state=asked.request_state,
                 allow_input_required=True,
             )
@@ -209,7 +216,7 @@ async def _replayed(console: Console, sandbox: Sandbox, client: Client, customer
         for _ in range(3)
     ]
     _holds(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
-    _holds(await sandbox.deletions() == before + 1, "exactly one deletion reached Fastn")
+    _holds(await sandbox.received("POST") == before + 1, "exactly one run reached Fastn")
     console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
 
 
@@ -249,7 +256,7 @@ async def _started(sandbox: Sandbox, process: Process) -> None:
     deadline = time.monotonic() + _START
     while True:
         try:
-            await sandbox.deletions()
+            await sandbox.received("DELETE")
         except httpx2.ConnectError:
             if process.returncode is not None or time.monotonic() > deadline:
                 raise DemoFailed("the sandbox did not start") from None

@@ -1,6 +1,6 @@
 """Puts the parts together, as the settings say. The only place that knows all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,12 @@ from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.dispatch import Dispatcher
+from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.operation import Effect, Record
+from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.settings import Settings, load
 from fastn_mcp.system import System
 from fastn_mcp.tools import CATALOG, AnyOperation
@@ -33,6 +36,7 @@ class Parts:
 
     settings: Settings
     dispatch: Dispatcher
+    guard: Guard
     offered: tuple[AnyOperation, ...]
 
     @property
@@ -65,8 +69,36 @@ def assemble(settings: Settings, sandbox: Sandboxed | None, system: System | Non
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
     named = f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
     policy = Policy("read-only" if settings.read_only else settings.mode)
-    guard = Guard(policy, named, SqliteLedger(":memory:"), system)
-    return Parts(settings, Dispatcher(Client(account, exchange, system), guard), offered(settings))
+    client = Client(account, exchange, system)
+    guard = Guard(policy, named, SqliteLedger(":memory:"), system, _reads(client), _owns(settings.api_key), None)
+    return Parts(settings, Dispatcher(client, guard), guard, offered(settings))
+
+
+def _reads(client: Client) -> Send:
+    """The client's reads alone: what a preview needs, and nothing that could change anything."""
+
+    async def read(call: Call) -> Record:
+        if call.effect is not Effect.READ:
+            raise Refused(f"{call.tool_name()} is no read.")
+        return await client.send(call)
+
+    return read
+
+
+def _owns(key: str) -> Callable[[Record], bool]:
+    """Whether a key's record is of the key in use: lists show a prefix and the last four characters."""
+
+    def owns(record: Record) -> bool:
+        fields = record.model_dump()
+        last = next((str(v) for k in _LAST if (v := fields.get(k))), None)
+        prefix = next((str(v) for k in _PREFIX if (v := fields.get(k))), "")
+        return last is not None and key.endswith(last) and key.startswith(prefix.rstrip(".…*"))
+
+    return owns
+
+
+_LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
+_PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
 def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:

@@ -4,28 +4,39 @@ Fail closed: whatever goes wrong on the way to a consent, the call is not sent, 
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from fastn_mcp.errors import Declined, FastnError, NotFound, Refused, TargetChanged
-from fastn_mcp.guard.ledger import Grant, Ledger, State
-from fastn_mcp.guard.policy import Decision, Policy
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Yes, ask
-from fastn_mcp.operation import Operation, Record
+from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged
+from fastn_mcp.guard.effects import in_view_of
+from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
+from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
+from fastn_mcp.guard.preview import Preview, preview, state
+from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, Asking, No, Nobody, Question, Waiting, Yes, question
+from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.procedures.dependents import Dependence, find_dependents
+from fastn_mcp.procedures.target import Send, read_target
 from fastn_mcp.system import System
 
 Call = Operation[Any]
-TargetOf = Callable[[Call], Awaitable[Record | None]]
 
 LIFETIME = 600.0
 """Seconds in which a question can be answered, and the approved call made."""
 
+_TOO_FAST = 1.0
+"""Seconds within which nobody reads a question: such an answer comes from a program."""
 
-class Channel(Protocol):
-    """A way to reach a person."""
+_DISTRUST = 900.0
+"""Seconds that a channel is left alone after it was found not to reach a person."""
+
+_ASKABLE = (State.OPEN, State.APPROVED)
+
+
+class Form(Protocol):
+    """The client's own way to ask its person."""
 
     name: str
 
@@ -39,38 +50,76 @@ class Channel(Protocol):
         ...
 
 
+class Desk(Protocol):
+    """Where questions lie that no form can ask: the approval page."""
+
+    async def show(self, grant: str) -> str:
+        """Bring a question before a person, and say where it is answered. Never a secret."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a call, and how a person can be asked about it. `channel` is None where nobody can be."""
+    """Who makes a call, and the client's form, where it has one."""
 
     principal: str
-    channel: Channel | None
+    form: Form | None
 
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """By what right a call is sent."""
+    """By what right a call is sent, and what was known when it was given."""
 
     by: str
+    verdict: Verdict
+    effect: Effect
     grant: str | None = None
 
 
-class Guard:
-    """Decides about calls of one account, named by `account` in questions."""
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What was read of a call's target, and what follows from it."""
 
-    def __init__(self, policy: Policy, account: str, ledger: Ledger, system: System) -> None:
+    target: Record | None
+    dependence: Dependence
+    effect: Effect
+    verdict: Verdict
+    preview: Preview
+
+
+class Guard:
+    """Decides about the calls on one account, which `account` names for people.
+
+    `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        account: str,
+        ledger: Ledger,
+        system: System,
+        read: Send,
+        owns: Callable[[Record], bool],
+        desk: Desk | None,
+    ) -> None:
         self._policy = policy
         self._account = account
         self._ledger = ledger
         self._system = system
+        self._read = read
+        self._owns = owns
+        self._desk = desk
 
-    async def admit(self, call: Call, caller: Caller, target_of: TargetOf) -> Consent | Asking:
+    async def admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
         """The consent under which `call` may be sent now, or the question that has gone out.
 
-        `target_of` reads what a call acts on. Raises a `FastnError` where the call may not be sent.
+        Raises a `FastnError` where the call may not be sent.
         """
+        if call.effect is Effect.READ:
+            return Consent("policy", Verdict(Decision.ALLOW, "reads"), Effect.READ)
         try:
-            return await self._admit(call, caller, target_of)
+            return await self._admit(call, caller)
         except FastnError:
             raise
         except Exception as error:
@@ -78,98 +127,240 @@ class Guard:
                 f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
             ) from error
 
-    async def _admit(self, call: Call, caller: Caller, target_of: TargetOf) -> Consent | Asking:
-        decision = self._policy.decide(call.effective)
-        match decision:
-            case Decision.ALLOW:
-                return Consent("policy")
-            case Decision.DENY:
-                raise Refused(
-                    f"The mode {self._policy.mode} does not allow {call.tool_name()}.",
-                    "A person can start it otherwise.",
-                )
-            case Decision.CONFIRM | Decision.TYPED:
-                pass
-        channel = caller.channel
-        if channel is None:
+    async def judged(self, call: Call, principal: str = "local") -> tuple[Verdict, Preview]:
+        """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""
+        facts = await self._facts(call, principal)
+        return facts.verdict, facts.preview
+
+    async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
+        if not self._policy.needs_facts(call):
+            verdict = self._policy.judge(await self._situation(call, caller.principal, call.effective))
+            if verdict.decision in (Decision.ALLOW, Decision.DENY):
+                return await self._allowed(verdict, call.effective)
+        facts = await self._facts(call, caller.principal)
+        if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
+            return await self._allowed(facts.verdict, facts.effect)
+        if facts.verdict.decision is Decision.FOUR_EYES:
             raise Refused(
-                f"{call.tool_name()} needs the approval of a person, and this client cannot ask one.",
-                "Use a client that shows forms, or a terminal: fastn-mcp call " + call.tool_name(),
+                f"{call.tool_name()} needs two people ({facts.verdict.rule}), and this server can tell none apart.",
+                "A person can do it in the dashboard.",
+                facts={"preview": facts.preview.data()},
             )
-        target = await self._target(call, target_of)
-        binding = self._binding(call, caller, target)
-        resumed = channel.resumed
-        if resumed is not None:
-            grant, answer = resumed
-            await self._check(grant, binding)
-            return await self._conclude(
-                call, caller, self._question(grant, call, target, decision), answer, channel.name, target_of
+        return await self._asked(call, caller, facts)
+
+    async def _allowed(self, verdict: Verdict, effect: Effect) -> Consent:
+        if verdict.decision is Decision.DENY:
+            raise Refused(
+                f"The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
+                "Only a person can change the policy.",
+                facts={"rule": verdict.rule},
             )
-        question = self._question(self._system.token(), call, target, decision)
-        expires = self._system.now().timestamp() + LIFETIME
-        await self._ledger.open(Grant(question.grant, binding, expires))
-        given = await channel.ask(question)
+        await self._spend(effect)
+        return Consent("policy", verdict, effect)
+
+    async def _asked(self, call: Call, caller: Caller, facts: _Facts) -> Consent | Asking | Waiting:
+        now = self._system.now().timestamp()
+        if caller.form is not None and (resumed := caller.form.resumed) is not None:
+            return await self._resumed(call, caller, facts, *resumed)
+        if (scope := await self._scope(call, caller, facts, now)) is not None:
+            await self._spend(facts.effect)
+            return Consent("scope", facts.verdict, facts.effect, scope.id)
+        if (earlier := await self._ledger.latest(self._digest(call, caller), now)) is not None:
+            return await self._earlier(earlier, call, caller, facts)
+        form = caller.form
+        out_of_band = facts.verdict.decision is Decision.OUT_OF_BAND
+        if form is None or out_of_band or await self._ledger.distrusted(caller.principal, form.name, now):
+            return await self._elsewhere(call, caller, facts, "" if out_of_band else "This client cannot ask. ")
+        grant = self._grant(call, caller, facts, elsewhere=False)
+        await self._ledger.open(grant)
+        given = await form.ask(_question(grant, facts))
         if isinstance(given, Asking):
             return given
-        return await self._conclude(call, caller, question, given, channel.name, target_of)
+        return await self._answered(call, caller, facts, grant, given)
 
-    async def _conclude(
-        self,
-        call: Call,
-        caller: Caller,
-        question: Question,
-        answer: Answer,
-        by: str,
-        target_of: TargetOf,
-    ) -> Consent:
+    async def _resumed(
+        self, call: Call, caller: Caller, facts: _Facts, grant_id: str, answer: Answer
+    ) -> Consent | Waiting:
+        grant = await self._ledger.find(grant_id)
+        if grant is None or grant.call != self._digest(call, caller):
+            raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
+        return await self._answered(call, caller, facts, grant, answer)
+
+    async def _answered(
+        self, call: Call, caller: Caller, facts: _Facts, grant: Grant, answer: Answer
+    ) -> Consent | Waiting:
+        """What follows from the answer that the client's form brought."""
+        by = caller.form.name if caller.form else "client_form"
+        now = self._system.now().timestamp()
+        if isinstance(answer, No) and now - grant.created < _TOO_FAST:
+            answer = Nobody("the form was declined faster than anybody reads")
         match answer:
-            case No(note):
-                await self._close(question.grant, State.DECLINED)
-                said = {"note": note} if note else {}
-                raise Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
             case Nobody(reason):
-                await self._close(question.grant, State.UNANSWERED)
-                raise Refused(f"Nobody answered: {reason}.", "Call again when somebody is there to approve it.")
-            case Yes(typed):
-                if question.expected is not None and (typed or "").strip() != question.expected.strip():
-                    await self._close(question.grant, State.DECLINED)
-                    raise Declined("The name that was typed is not the target's.", "Ask the person, then call again.")
-        # A person takes time: what was approved must still be what is there.
-        binding = self._binding(call, caller, await self._target(call, target_of))
-        await self._check(question.grant, binding)
-        if not await self._close(question.grant, State.BURNT):
-            raise Refused("This approval was used already, or has run out.", "Call again without it to ask anew.")
-        return Consent(by, question.grant)
+                await self._ledger.move(grant.id, _ASKABLE, State.UNANSWERED, now, by=by, note=reason)
+                await self._ledger.distrust(caller.principal, by, now + _DISTRUST)
+                return await self._elsewhere(call, caller, facts, f"Nobody answered: {reason}. ")
+            case No(note):
+                await self._decline(grant, now, by, note)
+                raise _declined(note)
+            case Yes(typed, minutes):
+                if grant.expected is not None and typed != grant.expected:
+                    await self._decline(grant, now, by, "another text was typed")
+                    raise Declined("What was typed is not what was asked for.", "Ask the person, then call again.")
+                if minutes and grant.scope and grant.target is not None:
+                    await self._ledger.grant_scope(_scope(grant, self._system.token(), now, by))
+        return await self._burn(call, caller, grant, by)
 
-    def _question(self, grant: str, call: Call, target: Record | None, decision: Decision) -> Question:
-        return ask(grant, call, call.effective, target, self._account, typed=decision is Decision.TYPED)
+    async def _earlier(self, grant: Grant, call: Call, caller: Caller, facts: _Facts) -> Consent | Waiting:
+        """What became of a question that was put elsewhere."""
+        if grant.state is State.DECLINED:
+            raise _declined(grant.note or "")
+        if grant.state is State.APPROVED:
+            return await self._burn(call, caller, grant, grant.by or "elsewhere", facts)
+        if grant.binding != self._binding(call, caller, facts):
+            await self._ledger.move(grant.id, _ASKABLE, State.STALE, self._system.now().timestamp())
+            return await self._elsewhere(call, caller, facts, "The target has changed since it was asked. ")
+        return Waiting(facts.preview, "It still waits for an answer. " + await self._where(grant.id), grant.expires)
 
-    async def _target(self, call: Call, target_of: TargetOf) -> Record | None:
-        target = await target_of(call)
+    async def _elsewhere(self, call: Call, caller: Caller, facts: _Facts, why: str) -> Waiting:
+        if self._desk is None:
+            raise Refused(
+                f"{why}{call.tool_name()} needs the approval of a person.",
+                f"Use a client that shows forms, or a terminal: fastn-mcp call {call.tool_name()}",
+                facts={"preview": facts.preview.data()},
+            )
+        grant = self._grant(call, caller, facts, elsewhere=True)
+        await self._ledger.open(grant)
+        return Waiting(facts.preview, why + await self._where(grant.id), grant.expires)
+
+    async def _where(self, grant: str) -> str:
+        assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere
+        return await self._desk.show(grant)
+
+    async def _burn(self, call: Call, caller: Caller, grant: Grant, by: str, facts: _Facts | None = None) -> Consent:
+        """Spend an approval. A person takes time: what was approved must still be what is there."""
+        facts = facts or await self._facts(call, caller.principal)
+        now = self._system.now().timestamp()
+        if facts.verdict.decision is Decision.DENY:
+            return await self._allowed(facts.verdict, facts.effect)
+        if grant.binding != self._binding(call, caller, facts):
+            await self._ledger.move(grant.id, _ASKABLE, State.STALE, now)
+            raise TargetChanged(
+                "What was approved is no longer what is there.",
+                "Look at the preview; call again to ask anew.",
+                facts={"preview": facts.preview.data()},
+            )
+        await self._spend(facts.effect)
+        if not await self._ledger.move(grant.id, _ASKABLE, State.BURNT, now, by=by):
+            raise Refused("This approval was used already, or has run out.", "Call again to ask anew.")
+        await self._ledger.note_answer(caller.principal, declined=False, now=now)
+        return Consent(by, facts.verdict, facts.effect, grant.id)
+
+    async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
+        await self._ledger.move(grant.id, _ASKABLE, State.DECLINED, now, by=by, note=note or None)
+        await self._ledger.note_answer(grant.principal, declined=True, now=now)
+
+    async def _scope(self, call: Call, caller: Caller, facts: _Facts, now: float) -> Scope | None:
+        if call.target is None or not _may_scope(facts):
+            return None
+        return await self._ledger.scope_of(caller.principal, self._account, call.tool_name(), call.target, now)
+
+    async def _spend(self, effect: Effect) -> None:
+        limit = self._policy.limit(effect)
+        if limit is None or effect is Effect.SPEND:
+            await self._ledger.spend(effect.value, self._period(), 1 << 31) if limit is not None else None
+            return
+        if not await self._ledger.spend(effect.value, self._period(), limit):
+            raise Refused(
+                f"The budget of {limit} calls that {effect.value} is used up.", "A person can raise it in the policy."
+            )
+
+    def _period(self) -> str:
+        return self._policy.period(self._system.now())
+
+    async def _facts(self, call: Call, principal: str) -> _Facts:
+        try:
+            target = await read_target(call, self._read)
+            dependence = await find_dependents(call, target, self._read)
+        except FastnError as error:
+            raise NotSent(
+                f"What it acts on could not be read first. {error.what}", error.next_step, facts=error.facts
+            ) from None
         if target is None and call.target is not None:
             raise NotFound(
                 "There is nothing with this id.",
                 "Look for the id with the list tool of the resource.",
-                certainty="Nothing was sent.",
+                certainty=NOTHING_SENT,
             )
-        return target
+        known = None if dependence.unchecked else dependence.count
+        effect = in_view_of(call, target, known)
+        situation = replace(
+            await self._situation(call, principal, effect),
+            target=target,
+            dependents=known,
+            own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
+        )
+        verdict = self._policy.judge(situation)
+        return _Facts(target, dependence, effect, verdict, preview(call, effect, self._account, target, dependence))
 
-    async def _check(self, grant: str, binding: str) -> None:
-        found = await self._ledger.find(grant)
-        if found is None:
-            raise Refused("There is no such approval.", "Call again without it to ask anew.")
-        if found.binding != binding:
-            await self._close(grant, State.STALE)
-            raise TargetChanged(
-                "What was approved is no longer what is there, or the call is another one.",
-                "Read the target again, then call again to ask anew.",
-            )
+    async def _situation(self, call: Call, principal: str, effect: Effect) -> Situation:
+        now = self._system.now()
+        declines, last = await self._ledger.declines(principal)
+        _, rest = self._policy.breaker
+        resting = declines if now.timestamp() - last < rest else 0
+        limited = self._policy.limit(effect) is not None
+        spent = {effect: await self._ledger.spent(effect.value, self._period())} if limited else {}
+        return Situation(call, effect, now, spent=spent, declines=resting)
 
-    async def _close(self, grant: str, state: State) -> bool:
-        return await self._ledger.close(grant, state, self._system.now().timestamp())
+    def _grant(self, call: Call, caller: Caller, facts: _Facts, *, elsewhere: bool) -> Grant:
+        now = self._system.now().timestamp()
+        asks = facts.verdict.decision
+        typed = asks is Decision.TYPED or (asks is Decision.OUT_OF_BAND and facts.effect is Effect.DESTROY)
+        shown = facts.preview
+        return Grant(
+            id=self._system.token(),
+            principal=caller.principal,
+            account=self._account,
+            tool=call.tool_name(),
+            target=call.target,
+            call=self._digest(call, caller),
+            binding=self._binding(call, caller, facts),
+            asks=asks.value,
+            expected=(shown.name or shown.target or shown.tool) if typed else None,
+            scope=_may_scope(facts) and call.target is not None,
+            elsewhere=elsewhere,
+            card=shown.data(),
+            lines=tuple(shown.lines()),
+            created=now,
+            expires=now + LIFETIME,
+        )
 
-    def _binding(self, call: Call, caller: Caller, target: Record | None) -> str:
-        """A digest of all that an approval is bound to: who, where, what exactly, on what state, by which policy."""
-        state = None if target is None else target.model_dump()
-        parts = [caller.principal, self._account, call.tool_name(), call.arguments(), state, self._policy.mode]
-        return hashlib.sha256(to_json(parts)).hexdigest()
+    def _digest(self, call: Call, caller: Caller) -> str:
+        """Who calls what, with exactly which arguments, on which account."""
+        return _sha256([caller.principal, self._account, call.tool_name(), call.arguments()])
+
+    def _binding(self, call: Call, caller: Caller, facts: _Facts) -> str:
+        """That, on which state of the target, under which policy."""
+        return _sha256([self._digest(call, caller), state(facts.target), self._policy.digest, facts.effect.value])
+
+
+def _question(grant: Grant, facts: _Facts) -> Question:
+    return question(grant.id, facts.preview, Decision(grant.asks), scope=grant.scope)
+
+
+def _may_scope(facts: _Facts) -> bool:
+    """What destroys or gives access is approved call by call, always."""
+    return facts.effect not in (Effect.DESTROY, Effect.ACCESS) and facts.verdict.decision is Decision.CONFIRM
+
+
+def _scope(grant: Grant, token: str, now: float, by: str) -> Scope:
+    until = now + SCOPE_MINUTES * 60
+    return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, by)
+
+
+def _declined(note: str) -> Declined:
+    said = {"note": note} if note else {}
+    return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
+
+
+def _sha256(parts: object) -> str:
+    return hashlib.sha256(to_json(parts)).hexdigest()

@@ -1,14 +1,30 @@
-"""Where grants live: behind one protocol, so that one process and a fleet keep the same promises."""
+"""Where grants live: behind one protocol, so that one process and a fleet keep the same promises.
 
+Times are Unix seconds. An exception from any method is a refusal of the call that it was asked for.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from pydantic import JsonValue
+
+from fastn_mcp.errors import Refused
+
+MOST_WAITING = 32
+"""Grants of one principal about which a person is asked at the same time."""
+
+
+class TooManyWaiting(Refused):
+    """More questions are open than a person can be expected to answer."""
+
 
 class State(Enum):
-    """What became of a grant. Only a grant that is OPEN can be spent, and only once."""
+    """What became of a grant. Only what is OPEN or APPROVED can be spent, and only once."""
 
     OPEN = "open"
+    APPROVED = "approved"
     BURNT = "burnt"
     DECLINED = "declined"
     UNANSWERED = "unanswered"
@@ -17,27 +33,130 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The right to make one exact call once.
-
-    `binding` is a digest of all that it is bound to; `expires` is in Unix seconds.
-    """
+    """The right to make one exact call once, on one exact state of its target, until it expires."""
 
     id: str
+    principal: str
+    account: str
+    tool: str
+    target: str | None
+    call: str
+    """Digest of who calls what, with which arguments, on which account."""
     binding: str
+    """Digest of that, the target's state and the policy."""
+    asks: str
+    """The decision of the policy: confirm, typed, out_of_band, four_eyes."""
+    expected: str | None
+    """What has to be typed, where typing is asked."""
+    scope: bool
+    """Whether the approval may cover this tool on this target for a while."""
+    elsewhere: bool
+    """Whether it is answered on the page or a terminal; otherwise in the client's own form."""
+    card: Mapping[str, JsonValue]
+    """The preview, as data."""
+    lines: tuple[str, ...]
+    """The preview, in words."""
+    created: float
     expires: float
+    state: State = State.OPEN
+    by: str | None = None
+    note: str | None = None
+    decided: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The right to make calls of one tool on one target, until it expires or is revoked."""
+
+    id: str
+    principal: str
+    account: str
+    tool: str
+    target: str
+    created: float
+    expires: float
+    by: str
 
 
 class Ledger(Protocol):
-    """Keeps grants. An exception from any method is a refusal."""
+    """Keeps grants, scopes, budgets and the breaker."""
 
     async def open(self, grant: Grant) -> None:
-        """Record a grant about which a person is asked."""
+        """Record a grant about which a person is asked. Raises `TooManyWaiting`."""
         ...
 
     async def find(self, grant: str) -> Grant | None:
         """The grant of this id, whatever became of it."""
         ...
 
-    async def close(self, grant: str, state: State, now: float) -> bool:
-        """Move a grant from OPEN to `state`, atomically; False if it was not open, or has expired by `now`."""
+    async def latest(self, call: str, now: float) -> Grant | None:
+        """The newest grant for this exact call that was asked elsewhere, is not spent, and has not expired."""
+        ...
+
+    async def move(
+        self,
+        grant: str,
+        before: Iterable[State],
+        after: State,
+        now: float,
+        *,
+        by: str | None = None,
+        note: str | None = None,
+    ) -> bool:
+        """Move a grant from one of `before` to `after`, atomically.
+
+        False where it is in none of them, or has expired: only one of any number of attempts succeeds.
+        """
+        ...
+
+    async def waiting(self, now: float) -> list[Grant]:
+        """What is asked elsewhere and not decided, the oldest first."""
+        ...
+
+    async def decided(self, limit: int) -> list[Grant]:
+        """What was decided, spent or ran out, the newest first."""
+        ...
+
+    async def grant_scope(self, scope: Scope) -> None:
+        """Record a scope."""
+        ...
+
+    async def scope_of(self, principal: str, account: str, tool: str, target: str, now: float) -> Scope | None:
+        """The scope that covers this, if there is one."""
+        ...
+
+    async def scopes(self, now: float) -> list[Scope]:
+        """The scopes that hold."""
+        ...
+
+    async def revoke_scope(self, scope: str) -> bool:
+        """End a scope at once; False where there is none."""
+        ...
+
+    async def spent(self, budget: str, period: str) -> int:
+        """How much of a budget is used in a period, as a day."""
+        ...
+
+    async def spend(self, budget: str, period: str, limit: int) -> bool:
+        """Use one of a budget, atomically; False where the limit is reached."""
+        ...
+
+    async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
+        """Count declines in a row; an approval begins anew."""
+        ...
+
+    async def declines(self, principal: str) -> tuple[int, float]:
+        """Declines in a row, and when the last one was."""
+        ...
+
+    async def distrust(self, principal: str, channel: str, until: float) -> None:
+        """Note that a channel does not reach a person."""
+        ...
+
+    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
+        """Whether a channel was found not to reach a person."""
+        ...
+
+    async def revision(self) -> int:
+        """A number that differs after any change, by whatever process."""
         ...

@@ -1,15 +1,39 @@
-"""The ledger in SQLite, for one person's processes. Opened when it is first needed."""
+"""The ledger in SQLite, for one person's processes: WAL, owner-only, opened when it is first needed."""
 
+import json
+import os
 import sqlite3
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from fastn_mcp.guard.ledger import Grant, State
+from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS grants (
-    id TEXT PRIMARY KEY, binding TEXT NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL
+    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
+    call TEXT NOT NULL, binding TEXT NOT NULL, asks TEXT NOT NULL, expected TEXT, scope INTEGER NOT NULL,
+    elsewhere INTEGER NOT NULL, card TEXT NOT NULL, lines TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL,
+    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL
+);
+CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
+CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
+CREATE TABLE IF NOT EXISTS scopes (
+    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
+    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS budgets (
+    budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
+);
+CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS distrust (
+    principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
 );
 """
+_COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
+_KEPT = 30 * 86_400.0
+"""Seconds that decided grants are kept, for the history."""
 
 
 class SqliteLedger:
@@ -20,21 +44,138 @@ class SqliteLedger:
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+        if self._path != ":memory:":
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Created by us, so that it is never readable by others, not even for a moment.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        database = sqlite3.connect(self._path, isolation_level=None, timeout=5.0, check_same_thread=False)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(_TABLES)
         return database
 
+    def close(self) -> None:
+        """Close the file, if it was ever opened."""
+        if "_database" in self.__dict__:
+            self._database.close()
+            del self.__dict__["_database"]
+
     async def open(self, grant: Grant) -> None:
-        row = (grant.id, grant.binding, grant.expires, State.OPEN.value)
-        self._database.execute("INSERT INTO grants VALUES (?, ?, ?, ?)", row)
+        values = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
+        values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
+        names = ", ".join(f":{name}" for name in values)
+        # One statement, so that two processes cannot both take the last place.
+        opened = self._database.execute(
+            f"INSERT INTO grants ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM grants"  # noqa: S608
+            " WHERE principal = :principal AND state = 'open' AND expires > :created) < :most",
+            values | {"most": MOST_WAITING},
+        )
+        if opened.rowcount != 1:
+            raise TooManyWaiting(
+                f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
+            )
+        self._database.execute("DELETE FROM grants WHERE expires < ?", (grant.created - _KEPT,))
 
     async def find(self, grant: str) -> Grant | None:
-        row = self._database.execute("SELECT id, binding, expires FROM grants WHERE id = ?", (grant,)).fetchone()
-        return None if row is None else Grant(*row)
+        return next(self._grants("WHERE id = ?", grant), None)
 
-    async def close(self, grant: str, state: State, now: float) -> bool:
-        changed = self._database.execute(
-            "UPDATE grants SET state = ? WHERE id = ? AND state = ? AND expires > ?",
-            (state.value, grant, State.OPEN.value, now),
+    async def latest(self, call: str, now: float) -> Grant | None:
+        where = (
+            "WHERE call = ? AND elsewhere = 1 AND expires > ? AND state IN ('open', 'approved', 'declined')"
+            " ORDER BY created DESC LIMIT 1"
         )
-        return changed.rowcount == 1
+        return next(self._grants(where, call, now), None)
+
+    async def move(
+        self,
+        grant: str,
+        before: Iterable[State],
+        after: State,
+        now: float,
+        *,
+        by: str | None = None,
+        note: str | None = None,
+    ) -> bool:
+        states = [state.value for state in before]
+        marks = ", ".join("?" * len(states))
+        moved = self._database.execute(
+            "UPDATE grants SET state = ?, by = coalesce(?, by), note = coalesce(?, note), decided = ?"  # noqa: S608
+            f" WHERE id = ? AND expires > ? AND state IN ({marks})",
+            (after.value, by, note, now, grant, now, *states),
+        )
+        return moved.rowcount == 1
+
+    async def waiting(self, now: float) -> list[Grant]:
+        return list(self._grants("WHERE elsewhere = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
+
+    async def decided(self, limit: int) -> list[Grant]:
+        return list(self._grants("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
+
+    def _grants(self, where: str, *values: object) -> Iterator[Grant]:
+        for row in self._database.execute(f"SELECT {_COLUMNS} FROM grants {where}", values):  # noqa: S608
+            fields: dict[str, Any] = dict(zip(Grant.__dataclass_fields__, row, strict=True))
+            fields |= {"card": json.loads(fields["card"]), "lines": tuple(json.loads(fields["lines"]))}
+            fields |= {"scope": bool(fields["scope"]), "elsewhere": bool(fields["elsewhere"])}
+            fields["state"] = State(fields["state"])
+            yield Grant(**fields)
+
+    async def grant_scope(self, scope: Scope) -> None:
+        values = [getattr(scope, name) for name in Scope.__dataclass_fields__]
+        self._database.execute("INSERT INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    async def scope_of(self, principal: str, account: str, tool: str, target: str, now: float) -> Scope | None:
+        row = self._database.execute(
+            "SELECT * FROM scopes WHERE principal = ? AND account = ? AND tool = ? AND target = ? AND expires > ?",
+            (principal, account, tool, target, now),
+        ).fetchone()
+        return None if row is None else Scope(*row)
+
+    async def scopes(self, now: float) -> list[Scope]:
+        rows = self._database.execute("SELECT * FROM scopes WHERE expires > ? ORDER BY created", (now,))
+        return [Scope(*row) for row in rows]
+
+    async def revoke_scope(self, scope: str) -> bool:
+        return self._database.execute("DELETE FROM scopes WHERE id = ?", (scope,)).rowcount == 1
+
+    async def spent(self, budget: str, period: str) -> int:
+        found = self._database.execute(
+            "SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period)
+        ).fetchone()
+        return 0 if found is None else int(found[0])
+
+    async def spend(self, budget: str, period: str, limit: int) -> bool:
+        if limit <= 0:
+            return False
+        spent = self._database.execute(
+            "INSERT INTO budgets VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET used = used + 1 WHERE used < ?",
+            (budget, period, limit),
+        )
+        return spent.rowcount == 1
+
+    async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
+        if declined:
+            self._database.execute(
+                "INSERT INTO declines VALUES (?, 1, ?)"
+                " ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last",
+                (principal, now),
+            )
+        else:
+            self._database.execute("DELETE FROM declines WHERE principal = ?", (principal,))
+
+    async def declines(self, principal: str) -> tuple[int, float]:
+        found = self._database.execute("SELECT count, last FROM declines WHERE principal = ?", (principal,)).fetchone()
+        return (0, 0.0) if found is None else (int(found[0]), float(found[1]))
+
+    async def distrust(self, principal: str, channel: str, until: float) -> None:
+        self._database.execute("INSERT OR REPLACE INTO distrust VALUES (?, ?, ?)", (principal, channel, until))
+
+    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
+        found = self._database.execute(
+            "SELECT 1 FROM distrust WHERE principal = ? AND channel = ? AND until > ?", (principal, channel, now)
+        ).fetchone()
+        return found is not None
+
+    async def revision(self) -> int:
+        # data_version sees other connections' changes, total_changes our own.
+        (version,) = self._database.execute("PRAGMA data_version").fetchone()
+        return int(version) + self._database.total_changes

@@ -1,0 +1,65 @@
+"""What a client sends becomes a call, or a refusal that names the field and the reason, never the value. Pure."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastn_mcp.errors import NotSent
+from fastn_mcp.operation import DRY_RUN, Operation
+from fastn_mcp.tools import BY_NAME, AnyOperation
+
+_MOST_PROBLEMS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call, and whether it is only to be previewed."""
+
+    call: Operation[Any]
+    dry_run: bool
+
+
+class UnknownTool(NotSent):
+    """No operation has this name."""
+
+
+def parse(offered: Mapping[str, AnyOperation], name: str, arguments: Mapping[str, Any]) -> Wanted:
+    """The call that a client makes. Raises `NotSent`."""
+    operation = offered.get(name)
+    if operation is None:
+        if name in BY_NAME:
+            raise NotSent(
+                f"{name} is switched off here, by read-only mode or toolsets.", "Only a person can change that."
+            )
+        raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, offered)}.", "See tools/list.")
+    given = dict(arguments)
+    dry_run = operation.previews() and given.pop(DRY_RUN, False)
+    if not isinstance(dry_run, bool):
+        raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
+    try:
+        return Wanted(operation.model_validate(given), dry_run)
+    except ValidationError as error:
+        problems = [_problem(operation, problem) for problem in error.errors(include_input=False, include_url=False)]
+        said = "; ".join(problems[:_MOST_PROBLEMS])
+        raise NotSent(f"{said}.", "Correct the arguments and call again.") from None
+
+
+def _problem(operation: AnyOperation, problem: Any) -> str:
+    field = ".".join(str(part)[:64] for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"unknown argument {field!r}{nearest(field, operation.model_fields)}"
+        case "missing":
+            return f"{field}: is required"
+        case _:
+            reason = str(problem["msg"]).removeprefix("Value error, ")
+            return f"{field}: {reason}" if field else reason
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """(did you mean …?), where a known name is near."""
+    close = difflib.get_close_matches(name[:64], list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

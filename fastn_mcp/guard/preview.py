@@ -1,0 +1,148 @@
+"""What a call would do, shown before it is done. Pure: the same card serves the question, the page and `dry_run`."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.guard.show import name_of, show
+from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.procedures.dependents import Dependence, Dependents
+from fastn_mcp.tools.updating import Update
+
+_CHANGES = 12
+_REACHES = " It acts on connected systems, for real."
+_UNDO = {
+    "delete_customer": "Nothing of it can be restored: neither its connections and their credentials nor its secrets.",
+    "delete_connector": "The credentials of its connections are lost for good; each customer would authorise anew.",
+    "delete_connection": "The credentials are lost for good; the customer would have to authorise again.",
+    "delete_trigger": "It can be created again, with another id and another webhook address.",
+    "delete_workflow": "The dashboard can restore it from Trash, with its slug and history.",
+    "delete_secret": "Its value was never readable; somebody would have to enter it again.",
+    "revoke_api_key": "The key can never be used again; a new one has to be created and handed out.",
+    "create_secret": "A secret of the same name and scope is overwritten, and its old value is lost.",
+    "create_api_key": "It can be revoked with revoke_api_key.",
+    "invite_user": "Only the dashboard can take the access back.",
+    "create_role": "Only the dashboard can change or delete it.",
+    "run_workflow": "What the run does elsewhere is not undone by anything here.",
+    "create_connection": "It can be deleted with delete_connection.",
+    "create_trigger": "It can be disabled or deleted; what it started meanwhile is not undone.",
+    "ai_chat": "Credits are spent; what the agent changes has to be undone by hand.",
+    "ai_build": "Credits are spent; what it builds can be deleted.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field of the target, as it is and as it would be."""
+
+    field: str
+    before: JsonValue
+    after: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """All that a person needs to decide. Values are as Fastn has them: whoever shows them quotes them."""
+
+    tool: str
+    title: str
+    arguments: dict[str, JsonValue]
+    account: str
+    effect: Effect
+    target: str | None
+    name: str | None
+    does: str
+    undo: str
+    changes: tuple[Change, ...]
+    dependence: Dependence
+    left_out: int
+
+    def lines(self) -> list[str]:
+        """In words, one fact a line, each value quoted and cut; ours first."""
+        given = " ".join(f"{name}={show(value)}" for name, value in self.arguments.items())
+        lines = [f"{self.tool} {given}".rstrip(), f"Account: {self.account}."]
+        if self.target is not None:
+            name = f"{show(self.name)}, id " if self.name else "id "
+            lines.append(f"Target: {name}{show(self.target)}.")
+        lines += [f"{c.field}: {show(c.before, 80)} becomes {show(c.after, 80)}." for c in self.changes]
+        if self.left_out:
+            lines.append(f"and {self.left_out} more fields.")
+        if self.dependence.found:
+            counts = "; ".join(_counted(found) for found in self.dependence.found)
+            lines.append(f"Belongs to it or uses it: {counts}.")
+        if self.dependence.unchecked:
+            lines.append(f"Not checked: {', '.join(self.dependence.unchecked)}.")
+        return [*lines, self.does, self.undo]
+
+    def data(self) -> dict[str, JsonValue]:
+        """As data, for `dry_run` and the page."""
+        body: dict[str, JsonValue] = {
+            "call": self.tool,
+            "arguments": self.arguments,
+            "account": self.account,
+            "effect": self.effect.value,
+            "does": self.does,
+            "undo": self.undo,
+        }
+        if self.target is not None:
+            body["target"] = {"id": self.target, "name": self.name}
+        if self.changes:
+            body["changes"] = [{"field": c.field, "from": c.before, "to": c.after} for c in self.changes]
+        if self.left_out:
+            body["more_changes"] = self.left_out
+        if self.dependence.found:
+            body["used_by"] = [
+                {"kind": f.kind, "count": f.count, "at_least": f.more, "as": list(f.examples)}
+                for f in self.dependence.found
+            ]
+        if self.dependence.unchecked:
+            body["not_checked"] = list(self.dependence.unchecked)
+        return body
+
+
+def preview(
+    call: Operation[Any], effect: Effect, account: str, target: Record | None, dependence: Dependence
+) -> Preview:
+    """The preview of `call` on `target`."""
+    changes = _changes(call, target)
+    return Preview(
+        tool=call.tool_name(),
+        title=call.title(),
+        arguments=call.shown(),
+        account=account,
+        effect=effect,
+        target=call.target,
+        name=name_of(target),
+        does=(type(call).__doc__ or "").strip() + (_REACHES if effect is Effect.EXTERNAL else ""),
+        undo=_UNDO.get(call.tool_name(), "It can be changed back; what it was is read before it is sent."),
+        changes=tuple(changes[:_CHANGES]),
+        dependence=dependence,
+        left_out=max(0, len(changes) - _CHANGES),
+    )
+
+
+def _counted(found: Dependents) -> str:
+    names = ", ".join(show(example, 60) for example in found.examples)
+    return f"{'at least ' if found.more else ''}{found.count} {found.kind} ({names})"
+
+
+def _changes(call: Operation[Any], target: Record | None) -> list[Change]:
+    if not isinstance(call, Update) or target is None:
+        return []
+    current = target.model_dump()
+    body = cast("dict[str, JsonValue]", call.request().body or {})
+    return [Change(field, current.get(field), new) for field, new in body.items() if current.get(field) != new]
+
+
+# What Fastn notes by itself, and which says nothing of what was approved.
+_TELEMETRY = re.compile(r"(last|next)[A-Z_]\w*|consecutiveFailures|statusHistory|\w+Count")
+
+
+def state(target: Record | None) -> dict[str, JsonValue] | None:
+    """The target without what changes by itself: what an approval is bound to."""
+    if target is None:
+        return None
+    fields = target.model_dump()
+    return {name: value for name, value in fields.items() if not _TELEMETRY.fullmatch(name)}
