@@ -13,9 +13,13 @@ from fastn_mcp.tools import CATALOG, AnyOperation
 
 
 def fields(operation: AnyOperation) -> tuple[list[str], dict[str, Any], list[str]]:
-    """The names of the path's fields, and of the others their schemas by the names that Fastn uses and the required."""
+    """The names of the path's fields, and of the others their schemas by the names that Fastn uses and the required.
+
+    What is an argument but no field of the call (`dry_run`) stays with our server.
+    """
     schema = operation.input_schema()
-    rest = {name: shape for name, shape in schema["properties"].items() if name not in operation.route.parameters}
+    sent = operation.model_fields.keys() - set(operation.route.parameters)
+    rest = {name: shape for name, shape in schema["properties"].items() if name in sent}
     wire = {name: operation.model_fields[name].serialization_alias or name for name in rest}
     required = [wire[name] for name in schema.get("required", []) if name in rest]
     return list(operation.route.parameters), {wire[name]: shape for name, shape in rest.items()}, required
