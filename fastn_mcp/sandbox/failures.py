@@ -1,5 +1,7 @@
 """How a run fails, in the words of Fastn's documentation. Pure."""
 
+from typing import cast
+
 from pydantic import JsonValue
 
 from fastn_mcp.sandbox.state import Row, State
@@ -7,7 +9,8 @@ from fastn_mcp.sandbox.state import Row, State
 
 def dependency_error(state: State, app: str, action: str, customer: str | None) -> Row:
     """A pinned connection that no longer works."""
-    connection = connection_of(state, app, customer)
+    any_of_it = (row for row in state.all("connections") if cast(Row, row["connector"])["slug"] == app)
+    connection = connection_of(state, app, customer) or next(any_of_it, None)
     pinned = connection["id"] if connection else "(removed)"
     return {
         "tag": "Dependency Error",

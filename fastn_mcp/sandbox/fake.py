@@ -16,7 +16,7 @@ from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, error_bo
 from fastn_mcp.sandbox.dataset import dataset
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.entrance import RateLimiter, caller, key_in, permit
-from fastn_mcp.sandbox.faults import Fault, Faults
+from fastn_mcp.sandbox.faults import Faults
 from fastn_mcp.sandbox.file import StateFile
 from fastn_mcp.sandbox.keys import digest, known
 from fastn_mcp.sandbox.paging import page
@@ -63,7 +63,8 @@ class Sandbox:
         self._seed = seed
         self._file = None if file is None else StateFile(file)
         self._routes = _Routes(routes or {})
-        self.behaviour = Behaviour(envelope=envelope)
+        self._usual = Behaviour(envelope=envelope)
+        self.behaviour = self._usual
         self.faults = Faults()
         self.requests: list[Heard] = []
         self._limiter = RateLimiter()
@@ -71,8 +72,8 @@ class Sandbox:
         self.state = (self._file and self._file.read(self._randomness)) or self._fresh()
 
     def reset(self) -> None:
-        """Begin again: fresh data, an empty log, no faults, and Fastn's usual behaviour."""
-        self.behaviour = Behaviour()
+        """Begin again: fresh data, an empty log, no faults, and the behaviour of the beginning."""
+        self.behaviour = self._usual
         self.faults.clear()
         self.requests.clear()
         self._limiter = RateLimiter()
@@ -85,12 +86,13 @@ class Sandbox:
         self._log(arrived.heard)
         key = key_in(headers)
         before = self.state.serial
-        fault = self.faults.take(method, path)
         room, limits = self._room(key, now)
-        reply = self._struck(fault, key) if room else self._refused(_rate_limited(limits))
-        if reply is None:
+        if not room:
+            reply = self._refused(_rate_limited(limits))
+        elif (fault := self.faults.take(method, path)) is None:
             reply = self._made(arrived, now)
-            reply = reply if fault is None else fault.spoiled(reply, key)
+        else:
+            reply = fault.instead(key) or fault.spoiled(self._made(arrived, now), key)
         if self._file is not None and self.state.serial != before:
             self._file.write(self.state)
         self._answers += 1
@@ -137,10 +139,6 @@ class Sandbox:
         who = digest(key) if key is not None and row is not None else "unknown"
         return self._limiter.count(who, limit, now, self.behaviour.retry_after)
 
-    @staticmethod
-    def _struck(fault: Fault | None, key: str | None) -> Reply | None:
-        return None if fault is None else fault.instead(key)
-
     def _made(self, arrived: _Arrived, now: datetime) -> Reply:
         """Do what was asked, and answer."""
         try:
@@ -151,8 +149,9 @@ class Sandbox:
             try:
                 permit(who, operation)
             except Refusal:
-                name = operation.tool_name()
-                record(self.state, now, f"apikey:{who['id']}", name, (operation.toolset(), None), "Denied")
+                verb, _, noun = operation.tool_name().partition("_")
+                resource = (operation.toolset(), None)
+                record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
                 raise
             heard = arrived.heard
             call = self._call(operation, heard)
@@ -165,7 +164,7 @@ class Sandbox:
     def _call(self, operation: AnyOperation, heard: Heard) -> Operation[Any]:
         """The call that the client made. Raises `Refusal`."""
         query: dict[str, JsonValue] = dict(heard.query)
-        if issubclass(operation, List):  # pyright: ignore
+        if _is_list(operation):
             # These two are Fastn's own position in a list; the tool's cursor is ours, and wraps them.
             query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
             if self.behaviour.filtering is Filtering.IGNORED:
@@ -176,7 +175,7 @@ class Sandbox:
             raise Refusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
         request = Request(heard.method, heard.path, query, heard.body, dict(heard.headers))
         try:
-            call = cast("Operation[Any] | None", operation.received(request, self._routes.of(operation)))
+            call = operation.received(request, self._routes.of(operation))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(map(str, first["loc"]))
@@ -200,7 +199,14 @@ class Sandbox:
                 return Reply(200, _JSON, to_json(wrapped(envelope, value, around)))
 
     def _refused(self, refusal: Refusal) -> Reply:
-        body = error_body(self.behaviour.errors, refusal.status, refusal.code, refusal.message, refusal.details)
+        body = error_body(
+            self.behaviour.errors,
+            refusal.status,
+            refusal.code,
+            refusal.message,
+            refusal.details,
+            refusal.retry_after,
+        )
         if isinstance(body, bytes):
             return Reply(refusal.status, {"content-type": "text/html"}, body)
         return Reply(refusal.status, _JSON, to_json(body))
@@ -229,6 +235,10 @@ class _Routes:
         raise not_found()
 
 
+def _is_list(operation: AnyOperation) -> bool:
+    return issubclass(operation, List)
+
+
 def _beginning(path: str) -> str:
     """`/api/v1/workflows/wf_1/run` begins as `/api/v1/workflows`."""
     return "/".join(path.split("/", 4)[:4])
@@ -247,4 +257,7 @@ def _decoded(body: bytes) -> JsonValue:
 
 
 def _rate_limited(limits: Mapping[str, str]) -> Refusal:
-    return Refusal(429, "RATE_LIMITED", f"More than {limits['x-ratelimit-limit']} requests in a minute")
+    refusal = Refusal(429, "RATE_LIMITED", f"More than {limits['x-ratelimit-limit']} requests in a minute")
+    if (seconds := limits.get("retry-after", "")).isdigit():
+        refusal.retry_after = int(seconds)
+    return refusal

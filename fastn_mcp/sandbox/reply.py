@@ -65,6 +65,7 @@ class Refusal(Exception):
         self.code = code
         self.message = message
         self.details = details
+        self.retry_after: int | None = None
 
 
 def invalid(field: str, problem: str) -> Refusal:

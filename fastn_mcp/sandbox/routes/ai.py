@@ -37,8 +37,9 @@ def chat(desk: Desk, call: AiChat) -> Outcome:
         return _say(desk, session, "Done.", calls=[_do(desk, card) for card in cards])
     if cards and words.startswith(("reject", "no")):
         return _say(desk, session, "Then I leave it as it is. What should I do instead?")
-    if session["buildId"] is not None:
-        return _progress(desk, session)
+    building = desk.state.get("_builds", session["buildId"])
+    if building is not None and (building["resourceId"] is None or "status" in words):
+        return _progress(desk, session, building)
     if cards:
         return _say(desk, session, "I wait for your approval.", cards=cards)
     wanted = _change(desk, call.message)
@@ -84,16 +85,16 @@ def build(desk: Desk, call: AiBuild) -> Outcome:
     return One(_build_shown(row, 0, "running"), 202)
 
 
-def _progress(desk: Desk, session: Row) -> Outcome:
+def _progress(desk: Desk, session: Row, row: Row) -> Outcome:
     """Somebody asks how the build is going, which brings it on."""
-    row = desk.state.rows["_builds"][str(session["buildId"])]
     row["polls"] = cast(int, row["polls"]) + 1
     desk.state.put("_builds", row)
     step = _step(row, desk.now)
     if step >= len(PHASES) - 1 and not row["approved"]:
-        card = _card(desk, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
+        asked = cast("list[Row]", session["pendingApprovals"])
+        fresh = _card(desk, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
         shown = _build_shown(row, len(PHASES) - 1, "waiting_for_user")
-        return _say(desk, session, "The plan is ready. May I make it?", cards=[card], more=shown)
+        return _say(desk, session, "The plan is ready. May I make it?", cards=asked or [fresh], more=shown)
     if step < len(PHASES):
         text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
         return _say(desk, session, text, more=_build_shown(row, step, "running"))

@@ -8,6 +8,7 @@ from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.keys import remember
 from fastn_mcp.sandbox.permissions import ALL, PRESETS
 from fastn_mcp.sandbox.reply import One, Outcome, invalid
+from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, TEXT, TEXTS
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
@@ -15,26 +16,24 @@ from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
 API_KEYS = Resource(
     "apiKeys",
     "api_key",
-    settable=frozenset(
-        {
-            "name",
-            "mode",
-            "permissions",
-            "matrix",
-            "expires",
-            "customers",
-            "allowedIps",
-            "rateLimitPerMinute",
-            "verifyCallerIdentity",
-        }
-    ),
+    settable={
+        "name": TEXT,
+        "mode": TEXT,
+        "permissions": TEXT,
+        "matrix": TEXTS,
+        "expires": TEXT,
+        "customers": TEXTS,
+        "allowedIps": TEXTS,
+        "rateLimitPerMinute": NUMBER,
+        "verifyCallerIdentity": FLAG,
+    },
 )
 
 _PERIODS = {"30d": 30, "90d": 90, "1y": 365}
 
 
 def create(desk: Desk, call: CreateApiKey) -> Outcome:
-    API_KEYS.refuse_unknown(desk.body)
+    API_KEYS.check(desk.body)
     mode = (call.mode or "Test").capitalize()
     if mode not in ("Test", "Live"):
         raise invalid("mode", "Test or Live")

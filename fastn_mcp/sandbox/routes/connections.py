@@ -5,6 +5,7 @@ from typing import cast
 from fastn_mcp.sandbox.dataset.connections import connection_id
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, conflict, invalid
+from fastn_mcp.sandbox.routes.fields import OBJECT, TEXT
 from fastn_mcp.sandbox.routes.resource import Resource, slug_of
 from fastn_mcp.sandbox.routes.stopping import disconnect
 from fastn_mcp.sandbox.state import Row
@@ -13,13 +14,13 @@ from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 CONNECTIONS = Resource(
     "connections",
     "connection",
-    settable=frozenset({"connectorId", "authMethodId", "name", "endOrgId", "credentials"}),
+    settable={"connectorId": TEXT, "authMethodId": TEXT, "name": TEXT, "endOrgId": TEXT, "credentials": OBJECT},
     unique=(),
 )
 
 
 def create(desk: Desk, call: CreateConnection) -> Outcome:
-    CONNECTIONS.refuse_unknown(desk.body)
+    CONNECTIONS.check(desk.body)
     connector = desk.state.get("connectors", call.connector_id)
     if connector is None:
         raise invalid("connectorId", "there is no such connector")

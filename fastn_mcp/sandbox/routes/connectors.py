@@ -4,6 +4,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import One, Outcome, forbidden, invalid
+from fastn_mcp.sandbox.routes.fields import OBJECTS, TEXT
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.routes.stopping import deactivate, disable, disconnect
 from fastn_mcp.sandbox.state import Row, State
@@ -12,21 +13,19 @@ from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, GetConn
 CONNECTORS = Resource(
     "connectors",
     "connector",
-    settable=frozenset(
-        {
-            "name",
-            "description",
-            "domain",
-            "iconUrl",
-            "protocol",
-            "category",
-            "visibility",
-            "authMethods",
-            "actions",
-            "events",
-        }
-    ),
-    fixed=frozenset({"slug"}),
+    settable={
+        "name": TEXT,
+        "description": TEXT,
+        "domain": TEXT,
+        "iconUrl": TEXT,
+        "protocol": TEXT,
+        "category": TEXT,
+        "visibility": TEXT,
+        "authMethods": OBJECTS,
+        "actions": OBJECTS,
+        "events": OBJECTS,
+    },
+    fixed={"slug": TEXT},
     unique=("name", "slug"),
     long=frozenset({"actions", "events", "authMethods"}),
 )
@@ -40,7 +39,7 @@ def get(desk: Desk, call: GetConnector) -> Outcome:
 
 
 def create(desk: Desk, call: CreateConnector) -> Outcome:
-    CONNECTORS.refuse_unknown(desk.body)
+    CONNECTORS.check(desk.body)
     protocol = call.protocol or "REST"
     if protocol not in _PROTOCOLS:
         raise invalid("protocol", f"one of {', '.join(_PROTOCOLS)}")

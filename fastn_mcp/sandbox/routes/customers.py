@@ -5,6 +5,7 @@ from typing import Any
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome, invalid
+from fastn_mcp.sandbox.routes.fields import OBJECT, TEXT
 from fastn_mcp.sandbox.routes.resource import Resource, slug_of
 from fastn_mcp.sandbox.routes.stopping import disable, disconnect
 from fastn_mcp.sandbox.state import Row
@@ -13,8 +14,15 @@ from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustome
 CUSTOMERS = Resource(
     "customers",
     "customer",
-    settable=frozenset({"name", "externalRef", "adminEmail", "plan", "region", "quotaOverrides"}),
-    fixed=frozenset({"slug"}),
+    settable={
+        "name": TEXT,
+        "externalRef": TEXT,
+        "adminEmail": TEXT,
+        "plan": TEXT,
+        "region": TEXT,
+        "quotaOverrides": OBJECT,
+    },
+    fixed={"slug": TEXT},
     unique=("name", "slug"),
 )
 
@@ -34,7 +42,7 @@ def get(desk: Desk, call: GetCustomer) -> Outcome:
 
 
 def create(desk: Desk, call: CreateCustomer) -> Outcome:
-    CUSTOMERS.refuse_unknown(desk.body)
+    CUSTOMERS.check(desk.body)
     slug = call.slug or slug_of(call.name)
     if not slug:
         raise invalid("slug", "cannot be made from the name; give one")

@@ -13,7 +13,7 @@ from fastn_mcp.tools.workflows import RunWorkflow
 EXECUTIONS = Resource(
     "executions",
     "execution",
-    settable=frozenset(),
+    settable={},
     unique=(),
     long=frozenset({"input", "output", "summary"}),
 )

@@ -7,17 +7,18 @@ from pydantic import JsonValue
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.permissions import ALL
 from fastn_mcp.sandbox.reply import One, Outcome, conflict, forbidden, invalid
+from fastn_mcp.sandbox.routes.fields import TEXT, TEXTS
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.roles import CreateRole
 from fastn_mcp.tools.users import InviteUser
 
-USERS = Resource("users", "user", settable=frozenset({"email", "role", "name"}), unique=())
-ROLES = Resource("roles", "role", settable=frozenset({"name", "parent", "permissions", "description"}))
+USERS = Resource("users", "user", settable={"email": TEXT, "role": TEXT, "name": TEXT}, unique=())
+ROLES = Resource("roles", "role", settable={"name": TEXT, "parent": TEXT, "permissions": TEXTS, "description": TEXT})
 
 
 def invite(desk: Desk, call: InviteUser) -> Outcome:
-    USERS.refuse_unknown(desk.body)
+    USERS.check(desk.body)
     role = desk.state.get("roles", call.role) or desk.state.first("roles", "name", call.role)
     if role is None:
         raise invalid("role", "there is no such role")
@@ -39,7 +40,7 @@ def invite(desk: Desk, call: InviteUser) -> Outcome:
 
 
 def create_role(desk: Desk, call: CreateRole) -> Outcome:
-    ROLES.refuse_unknown(desk.body)
+    ROLES.check(desk.body)
     wanted = call.parent or "Viewer"
     parent = desk.state.get("roles", wanted) or desk.state.first("roles", "name", wanted)
     if parent is None:

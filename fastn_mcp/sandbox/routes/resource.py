@@ -1,14 +1,14 @@
 """What the resources have in common: finding, making and replacing rows, and which fields may be written."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastn_mcp.sandbox.desk import Desk, Handler
 from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome, conflict, invalid, not_found
+from fastn_mcp.sandbox.routes.fields import Kind
 from fastn_mcp.sandbox.state import Row
-
-_KEPT_BY_FASTN = ("id", "createdAt", "createdBy", "updatedAt", "updatedBy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Resource:
 
     collection: str
     kind: str
-    settable: frozenset[str]
-    fixed: frozenset[str] = frozenset()
+    settable: Mapping[str, Kind]
+    fixed: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
     unique: tuple[str, ...] = ("name",)
     long: frozenset[str] = frozenset()
 
@@ -29,11 +29,14 @@ class Resource:
             raise not_found()
         return row
 
-    def refuse_unknown(self, body: Row) -> None:
-        """A field that Fastn does not know is an error, not a wish. Raises `Refusal`."""
-        for name in body:
-            if name not in self.settable | self.fixed:
+    def check(self, body: Row) -> None:
+        """A field that Fastn does not know is an error, and so is a value of another kind. Raises `Refusal`."""
+        for name, value in body.items():
+            kind = self.settable.get(name) or self.fixed.get(name)
+            if kind is None:
                 raise invalid(name, "unknown field")
+            if not kind.fits(value):
+                raise invalid(name, f"not {kind.value}")
 
     def refuse_taken(self, desk: Desk, row: Row) -> None:
         """Raises `Refusal` where another row has the same name or slug."""
@@ -67,11 +70,14 @@ class Resource:
         if "version" in body and body["version"] != row["version"]:
             raise conflict("version mismatch", {"currentVersion": row["version"], "yourVersion": body["version"]})
         for name, value in body.items():
-            if name in self.settable or (name in shown and shown[name] == value):
+            if name in self.settable:
+                self.check({name: value})
+            elif name in shown and shown[name] == value:
                 continue
-            if name in shown or name in _KEPT_BY_FASTN or name in self.fixed:
+            elif name in shown or name in self.fixed:
                 raise invalid(name, "cannot be changed")
-            raise invalid(name, "unknown field")
+            else:
+                raise invalid(name, "unknown field")
         kept = {name: value for name, value in row.items() if name not in self.settable}
         return kept | {name: body.get(name) for name in sorted(self.settable)}
 

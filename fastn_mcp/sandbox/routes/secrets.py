@@ -5,6 +5,7 @@ import re
 
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
+from fastn_mcp.sandbox.routes.fields import TEXT
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
@@ -12,7 +13,7 @@ from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
 SECRETS = Resource(
     "secrets",
     "secret",
-    settable=frozenset({"name", "value", "type", "customerId", "environment"}),
+    settable={"name": TEXT, "value": TEXT, "type": TEXT, "customerId": TEXT, "environment": TEXT},
     unique=(),
 )
 
@@ -20,7 +21,7 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 def create(desk: Desk, call: CreateSecret) -> Outcome:
-    SECRETS.refuse_unknown(desk.body)
+    SECRETS.check(desk.body)
     if _NAME.fullmatch(call.name) is None:
         raise invalid("name", "UPPER_SNAKE_CASE")
     kind = next((k for k in ("Text", "JSON") if k.casefold() == (call.type or "Text").casefold()), None)

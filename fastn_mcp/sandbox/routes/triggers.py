@@ -8,6 +8,7 @@ from fastn_mcp.sandbox.cron import next_run
 from fastn_mcp.sandbox.dataset.triggers import webhook_url
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
+from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, OBJECTS, TEXT, TEXTS
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, UpdateTrigger, is_disabled
@@ -15,30 +16,28 @@ from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, U
 TRIGGERS = Resource(
     "triggers",
     "trigger",
-    settable=frozenset(
-        {
-            "name",
-            "description",
-            "status",
-            "routes",
-            "schedule",
-            "timezone",
-            "startsAt",
-            "runImmediately",
-            "delayMinutes",
-            "keepFailedDeliveries",
-            "connectionId",
-            "events",
-            "authentication",
-            "executionMode",
-            "deduplicationKey",
-            "maxAttempts",
-            "backoff",
-            "deadLetterQueue",
-            "endOrgId",
-        }
-    ),
-    fixed=frozenset({"type", "connectorId", "webhookId"}),
+    settable={
+        "name": TEXT,
+        "description": TEXT,
+        "status": TEXT,
+        "routes": OBJECTS,
+        "schedule": TEXT,
+        "timezone": TEXT,
+        "startsAt": TEXT,
+        "runImmediately": FLAG,
+        "delayMinutes": NUMBER,
+        "keepFailedDeliveries": FLAG,
+        "connectionId": TEXT,
+        "events": TEXTS,
+        "authentication": TEXT,
+        "executionMode": TEXT,
+        "deduplicationKey": TEXT,
+        "maxAttempts": NUMBER,
+        "backoff": TEXT,
+        "deadLetterQueue": FLAG,
+        "endOrgId": TEXT,
+    },
+    fixed={"type": TEXT, "connectorId": TEXT, "webhookId": TEXT},
 )
 
 _TYPES = ("webhook", "scheduler", "app_event")
@@ -55,7 +54,7 @@ def get(desk: Desk, call: GetTrigger) -> Outcome:
 
 
 def create(desk: Desk, call: CreateTrigger) -> Outcome:
-    TRIGGERS.refuse_unknown(desk.body)
+    TRIGGERS.check(desk.body)
     if call.type not in _TYPES:
         raise invalid("type", f"one of {', '.join(_TYPES)}")
     row: Row = {"id": desk.state.uuid(), "type": call.type}

@@ -3,6 +3,7 @@
 from fastn_mcp.sandbox.dataset.workflows import TIMEOUTS
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid
+from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, OBJECT, OBJECTS, TEXT, TEXTS
 from fastn_mcp.sandbox.routes.resource import Resource, slug_of
 from fastn_mcp.sandbox.routes.stopping import stop_triggers_of
 from fastn_mcp.sandbox.state import Row, State
@@ -11,24 +12,22 @@ from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, GetWorkflo
 WORKFLOWS = Resource(
     "workflows",
     "workflow",
-    settable=frozenset(
-        {
-            "name",
-            "description",
-            "code",
-            "executionTier",
-            "timeoutMs",
-            "status",
-            "retryPolicy",
-            "escalateOnTimeout",
-            "inputSchema",
-            "outputSchema",
-            "testInput",
-            "connectors",
-            "labels",
-        }
-    ),
-    fixed=frozenset({"slug"}),
+    settable={
+        "name": TEXT,
+        "description": TEXT,
+        "code": TEXT,
+        "executionTier": TEXT,
+        "timeoutMs": NUMBER,
+        "status": TEXT,
+        "retryPolicy": OBJECT,
+        "escalateOnTimeout": FLAG,
+        "inputSchema": OBJECT,
+        "outputSchema": OBJECT,
+        "testInput": OBJECT,
+        "connectors": OBJECTS,
+        "labels": TEXTS,
+    },
+    fixed={"slug": TEXT},
     unique=("name", "slug"),
     long=frozenset({"code", "inputSchema", "outputSchema", "testInput"}),
 )
@@ -39,7 +38,7 @@ def get(desk: Desk, call: GetWorkflow) -> Outcome:
 
 
 def create(desk: Desk, call: CreateWorkflow) -> Outcome:
-    WORKFLOWS.refuse_unknown(desk.body)
+    WORKFLOWS.check(desk.body)
     slug = call.slug or slug_of(call.name)
     if not slug:
         raise invalid("slug", "cannot be made from the name; give one")
