@@ -36,18 +36,23 @@ JsonObjects = Annotated[list[JsonObject], _parsed(list)]
 Texts = Annotated[list[str], _parsed(list)]
 
 
+def _number(value: object) -> object:
+    """Some ids are numbers in Fastn's answers (API keys), and come back as they were read."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _id(kind: str, lister: str) -> Any:
     return Field(description=f"{kind} id, from {lister}.", min_length=1)
 
 
-CustomerId = Annotated[str, _id("Customer", "list_customers")]
-ConnectorId = Annotated[str, _id("Connector", "list_connectors")]
-ConnectionId = Annotated[str, _id("Connection", "list_connections")]
-WorkflowId = Annotated[str, _id("Workflow", "list_workflows")]
-TriggerId = Annotated[str, _id("Trigger", "list_triggers")]
-ExecutionId = Annotated[str, _id("Execution", "list_executions")]
-ApiKeyId = Annotated[str, _id("API key", "list_api_keys")]
-SecretId = Annotated[str, _id("Secret", "list_secrets")]
+CustomerId = Annotated[str, BeforeValidator(_number), _id("Customer", "list_customers")]
+ConnectorId = Annotated[str, BeforeValidator(_number), _id("Connector", "list_connectors")]
+ConnectionId = Annotated[str, BeforeValidator(_number), _id("Connection", "list_connections")]
+WorkflowId = Annotated[str, BeforeValidator(_number), _id("Workflow", "list_workflows")]
+TriggerId = Annotated[str, BeforeValidator(_number), _id("Trigger", "list_triggers")]
+ExecutionId = Annotated[str, BeforeValidator(_number), _id("Execution", "list_executions")]
+ApiKeyId = Annotated[str, BeforeValidator(_number), _id("API key", "list_api_keys")]
+SecretId = Annotated[str, BeforeValidator(_number), _id("Secret", "list_secrets")]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="Rows: 1-100, default 20.")]
 Cursor = Annotated[str | None, Field(description="next_cursor of the last page.")]

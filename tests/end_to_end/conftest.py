@@ -1,0 +1,47 @@
+"""The processes that these tests drive."""
+
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+
+import pytest
+from driving import ERAS, Connect, Person, Upstream, environment, free_port, running
+from mcp import Client, StdioServerParameters
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Generator[Upstream]:
+    port = free_port()
+    with running("sandbox", "--port", str(port), port=port):
+        yield Upstream(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def upstream(sandbox_process: Upstream) -> Upstream:
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture(scope="session")
+def http_server(sandbox_process: Upstream) -> Generator[str]:
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=environment(sandbox_process)):
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.fixture
+def connect(upstream: Upstream, http_server: str) -> Connect:
+    """A client on a transport, in an era, with a person or without, and a server with these flags."""
+
+    @asynccontextmanager
+    async def connected(
+        transport: str, era: str, person: Person | None = None, flags: tuple[str, ...] = ()
+    ) -> AsyncGenerator[Client]:
+        server: StdioServerParameters | str = http_server
+        if transport == "stdio":
+            arguments = ["-m", "fastn_mcp", *flags]
+            server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(upstream))
+        async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
+            yield client
+
+    return connected

@@ -1,0 +1,110 @@
+"""The real server in a process of its own, a real client, and a sandbox over HTTP that counts what reaches it."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import httpx2
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+
+KEY = "fsk_test_sandbox"
+ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+
+
+@dataclass
+class Upstream:
+    """The sandbox, as a test sees it from outside."""
+
+    url: str
+
+    def requests(self) -> list[dict[str, Any]]:
+        seen = httpx2.get(f"{self.url}/__sandbox/requests").json()
+        return cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
+
+    def changes(self) -> list[str]:
+        return [f"{r['method']} {r['path']}" for r in self.requests() if r["method"] != "GET"]
+
+    def reset(self) -> None:
+        httpx2.post(f"{self.url}/__sandbox/reset").raise_for_status()
+
+
+@dataclass
+class Person:
+    """Answers forms as told; what was asked is kept."""
+
+    answer: Callable[[ElicitRequestFormParams], ElicitResult]
+    asked: list[str] = field(default_factory=list[str])
+    reading: float = 0.0
+    """Seconds. The guard takes a no within one second for a program's."""
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        assert isinstance(params, ElicitRequestFormParams)
+        self.asked.append(params.message)
+        await anyio.sleep(self.reading)
+        return self.answer(params)
+
+
+def approving(params: ElicitRequestFormParams) -> ElicitResult:
+    """Somebody who reads the question and does what approving takes."""
+    properties = params.requested_schema["properties"]
+    if "name" not in properties:
+        return ElicitResult(action="accept", content={"decision": "approve"})
+    asked = re.search(r'Type "(.*)" to approve', properties["name"]["description"])
+    assert asked is not None
+    return ElicitResult(action="accept", content={"name": asked[1]})
+
+
+def answering(answer: ElicitResult) -> Callable[[ElicitRequestFormParams], ElicitResult]:
+    return lambda _: answer
+
+
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(*command: str, port: int, env: dict[str, str] | None = None) -> Generator["subprocess.Popen[bytes]"]:
+    """A program of ours, once it listens, and until the test is over."""
+    program = [sys.executable, "-m", "fastn_mcp", *command]
+    with subprocess.Popen(program, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL) as process:
+        try:
+            _listening(port, process)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def _listening(port: int, process: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < until:
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("it does not listen")
+
+
+def environment(upstream: Upstream) -> dict[str, str]:
+    return {"FASTN_BASE_URL": upstream.url, "FASTN_API_KEY": KEY, "FASTN_CONFIG": os.devnull}
+
+
+def body(result: CallToolResult) -> dict[str, Any]:
+    assert result.structured_content is not None
+    return cast("dict[str, Any]", result.structured_content)

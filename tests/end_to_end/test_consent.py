@@ -1,0 +1,170 @@
+"""No destructive call reaches Fastn without an accepted form. THREATS T2, T11; the MCP specification on MRTR."""
+
+from typing import Any
+
+import pytest
+from driving import Connect, Person, Upstream, answering, approving, body
+from mcp import Client, MCPError
+from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
+
+from fastn_mcp.operation import Effect
+from fastn_mcp.tools import CATALOG
+
+pytestmark = pytest.mark.anyio
+
+ASKED = [o for o in CATALOG if o.effect.rank >= Effect.EXTERNAL.rank]
+ERAS = ["2025-11-25", "2026-07-28"]
+
+NO_CONSENT = {
+    "declined": ElicitResult(action="decline"),
+    "closed": ElicitResult(action="cancel"),
+    "accepted without content": ElicitResult(action="accept"),
+    "accepted with an empty form": ElicitResult(action="accept", content={}),
+    "accepted with another name": ElicitResult(action="accept", content={"name": "Acme"}),
+    "accepted with true": ElicitResult(action="accept", content={"name": True, "decision": True}),
+    "accepted with true as text": ElicitResult(action="accept", content={"decision": "true", "approve": "true"}),
+    "approved where a name is asked": ElicitResult(action="accept", content={"decision": "approve"}),
+}
+
+
+async def customer(client: Client, name: str = "Globex Exports") -> dict[str, Any]:
+    return body(await client.call_tool("list_customers", {"search": name}))["data"][0]
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("answer", NO_CONSENT.values(), ids=NO_CONSENT.keys())
+async def test_what_is_no_approval_sends_nothing(
+    answer: ElicitResult, era: str, connect: Connect, upstream: Upstream
+) -> None:
+    """Ours: only the exact name, typed into the form, deletes a customer."""
+    async with connect("stdio", era, Person(answering(answer))) as client:
+        target = await customer(client)
+        answered = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+        assert answered["outcome"] in ("declined", "refused", "approval_required")
+        assert "Nothing was sent." in answered["message"]
+    assert upstream.changes() == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_person_who_declines_is_heard(era: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: a no that a person had time to give is final, and its note reaches the agent."""
+    no = ElicitResult(action="accept", content={"decision": "decline", "note": "not today"})
+    async with connect("stdio", era, Person(answering(no), reading=1.1)) as client:
+        workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
+        answer = body(await client.call_tool("run_workflow", {"workflow_id": workflow["id"]}))
+    assert (answer["outcome"], answer["note"]) == ("declined", "not today")
+    assert upstream.changes() == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_a_client_that_cannot_ask_is_refused(
+    transport: str, era: str, connect: Connect, upstream: Upstream
+) -> None:
+    """Ours: no argument of the agent's stands in for a person."""
+    async with connect(transport, era) as client:
+        target = await customer(client)
+        for more in ({}, {"confirm": True}, {"user_approved": "yes"}):
+            answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"], **more}))
+            assert "Nothing was sent." in answer["message"]
+    assert upstream.changes() == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_approved_deletion_happens_once(era: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: the question shows the call and the target by name; the approval sends exactly one request."""
+    person = Person(approving)
+    async with connect("stdio", era, person) as client:
+        target = await customer(client)
+        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+    assert answer["done"] == "delete_customer"
+    assert answer["account"]["profile"] == "default"
+    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
+    (question,) = person.asked
+    assert question.startswith(f'delete_customer customer_id="{target["id"]}"')
+    assert '"Globex Exports"' in question
+    assert question.splitlines()[-1].startswith("To approve this one call, type")
+
+
+async def ask(client: Client, arguments: dict[str, Any]) -> InputRequiredResult:
+    asked = await client.session.call_tool("delete_customer", arguments, allow_input_required=True)
+    assert isinstance(asked, InputRequiredResult)
+    return asked
+
+
+async def reply(
+    client: Client, asked: InputRequiredResult, name: str, arguments: dict[str, Any], tool: str = "delete_customer"
+) -> CallToolResult | InputRequiredResult:
+    return await client.session.call_tool(
+        tool,
+        arguments,
+        input_responses={"approval": ElicitResult(action="accept", content={"name": name, "decision": "approve"})},
+        request_state=asked.request_state,
+        allow_input_required=True,
+    )
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_a_sealed_answer_is_spent_once(transport: str, connect: Connect, upstream: Upstream) -> None:
+    """MCP 2026-07-28 leaves single use to the server: five repeats make one request."""
+    async with connect(transport, "2026-07-28", Person(approving)) as client:
+        target = await customer(client)
+        deletion = {"customer_id": target["id"]}
+        asked = await ask(client, deletion)
+        answers = [await reply(client, asked, target["name"], deletion) for _ in range(5)]
+    assert ["done" in body(a) for a in answers if isinstance(a, CallToolResult)] == [True, False, False, False, False]
+    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
+
+
+async def test_an_answer_counts_only_for_the_call_it_was_asked_about(connect: Connect, upstream: Upstream) -> None:
+    """Ours: other arguments, another tool, a forged state and a missing one send nothing."""
+    async with connect("stdio", "2026-07-28", Person(approving)) as client:
+        target, other = await customer(client), await customer(client, "Widget Inc")
+        deletion = {"customer_id": target["id"]}
+        asked = await ask(client, deletion)
+        with pytest.raises(MCPError):
+            await reply(client, asked, other["name"], {"customer_id": other["id"]})
+        with pytest.raises(MCPError):
+            await reply(client, asked, target["name"], {"workflow_id": "wf_1"}, tool="delete_workflow")
+        forged = asked.model_copy(update={"request_state": "v1.AAAA"})
+        with pytest.raises(MCPError):
+            await reply(client, forged, target["name"], deletion)
+        stateless = asked.model_copy(update={"request_state": None})
+        assert isinstance(await reply(client, stateless, target["name"], deletion), InputRequiredResult)
+    assert upstream.changes() == []
+
+
+async def test_a_target_that_changed_meanwhile_is_not_deleted(connect: Connect, upstream: Upstream) -> None:
+    """Ours: what was approved must still be what is there."""
+    async with connect("stdio", "2026-07-28", Person(approving)) as client:
+        target = await customer(client)
+        deletion = {"customer_id": target["id"]}
+        asked = await ask(client, deletion)
+        renamed = await client.call_tool("update_customer", {"customer_id": target["id"], "name": "Globex Two"})
+        assert not renamed.is_error
+        answer = await reply(client, asked, target["name"], deletion)
+        assert isinstance(answer, CallToolResult)
+        assert body(answer)["outcome"] == "target_changed"
+    assert [c for c in upstream.changes() if c.startswith("DELETE")] == []
+
+
+@pytest.mark.parametrize("mode", ["manual", "read-only"])
+async def test_a_stricter_mode_asks_or_refuses_more(mode: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: manual asks about every change, read-only offers none."""
+    person = Person(answering(ElicitResult(action="decline")))
+    async with connect("stdio", "2026-07-28", person, ("--mode", mode)) as client:
+        answer = body(await client.call_tool("create_customer", {"name": "Initech"}))
+        assert "Nothing was sent." in answer["message"]
+        assert len(person.asked) == (mode == "manual")
+    assert upstream.changes() == []
+
+
+async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
+    """Ours: what is not offered cannot be called by name either."""
+    async with connect("stdio", "2026-07-28", None, ("--read-only", "--toolsets", "customers,ai")) as client:
+        assert [t.name for t in (await client.list_tools()).tools] == ["list_customers", "get_customer"]
+        for name, arguments in (("create_customer", {"name": "x"}), ("list_workflows", {})):
+            answer = body(await client.call_tool(name, arguments))
+            assert answer["outcome"] == "not_sent"
+            assert "switched off" in answer["message"]
+    assert upstream.requests() == []
