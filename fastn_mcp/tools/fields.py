@@ -45,14 +45,14 @@ def _id(kind: str, lister: str) -> Any:
     return Field(description=f"{kind} id, from {lister}.", min_length=1)
 
 
-CustomerId = Annotated[str, BeforeValidator(_number), _id("Customer", "list_customers")]
-ConnectorId = Annotated[str, BeforeValidator(_number), _id("Connector", "list_connectors")]
-ConnectionId = Annotated[str, BeforeValidator(_number), _id("Connection", "list_connections")]
-WorkflowId = Annotated[str, BeforeValidator(_number), _id("Workflow", "list_workflows")]
-TriggerId = Annotated[str, BeforeValidator(_number), _id("Trigger", "list_triggers")]
-ExecutionId = Annotated[str, BeforeValidator(_number), _id("Execution", "list_executions")]
-ApiKeyId = Annotated[str, BeforeValidator(_number), _id("API key", "list_api_keys")]
-SecretId = Annotated[str, BeforeValidator(_number), _id("Secret", "list_secrets")]
+CustomerId = Annotated[str, _id("Customer", "list_customers"), BeforeValidator(_number)]
+ConnectorId = Annotated[str, _id("Connector", "list_connectors"), BeforeValidator(_number)]
+ConnectionId = Annotated[str, _id("Connection", "list_connections"), BeforeValidator(_number)]
+WorkflowId = Annotated[str, _id("Workflow", "list_workflows"), BeforeValidator(_number)]
+TriggerId = Annotated[str, _id("Trigger", "list_triggers"), BeforeValidator(_number)]
+ExecutionId = Annotated[str, _id("Execution", "list_executions"), BeforeValidator(_number)]
+ApiKeyId = Annotated[str, _id("API key", "list_api_keys"), BeforeValidator(_number)]
+SecretId = Annotated[str, _id("Secret", "list_secrets"), BeforeValidator(_number)]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="Rows: 1-100, default 20.")]
 Cursor = Annotated[str | None, Field(description="next_cursor of the last page.")]

@@ -17,7 +17,7 @@ from fastn_mcp.operation import (
     Request,
     Route,
 )
-from fastn_mcp.tools.fields import CustomerId, Description, Extra, JsonObject, Name, Search, WorkflowId
+from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WorkflowId
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -114,7 +114,7 @@ class RunWorkflow(Operation[Run]):
 
     workflow_id: WorkflowId
     input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
-    customer_id: Annotated[CustomerId | None, Header] = None
+    customer_id: Annotated[str | None, Field(description="Customer id, from list_customers."), Header] = None
     environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
     idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None
 
