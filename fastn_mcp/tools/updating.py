@@ -15,7 +15,8 @@ class Update(Operation[Result], Generic[Result]):
 
     @model_validator(mode="after")
     def _names_a_change(self) -> Self:
-        if not self.arguments().keys() - {*type(self).route.parameters, "version"}:
+        given = {name for name, value in self.arguments().items() if name != "extra" or value}
+        if not given - {*type(self).route.parameters, "version"}:
             raise ValueError("nothing to change was given")
         return self
 
