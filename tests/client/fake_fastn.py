@@ -1,0 +1,72 @@
+"""A Fastn of a few lines, and a clock that only moves when somebody waits."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic_core import to_json
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import Answer, Unreadable
+from fastn_mcp.operation import Request
+from fastn_mcp.system import System
+
+KEY = "fsk_live_canary-3f9a"
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+Step = Answer | Exception | Callable[[Request], Answer]
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; what was slept is kept."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.passed += seconds
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return 1_000.0 + self.passed
+
+    def system(self, share: float = 0.5) -> System:
+        return System(now=self.now, monotonic=self.monotonic, sleep=self.sleep, share=lambda: share)
+
+
+class Fastn:
+    """Answers by a script, whose last step repeats, and keeps what it was asked."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = list(steps)
+        self.requests: list[Request] = []
+        self.closed = False
+
+    async def __call__(self, request: Request) -> Answer:
+        self.requests.append(request)
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step if isinstance(step, Answer) else step(request)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def says(
+    status: int, body: Any = None, headers: Mapping[str, str] | None = None, unreadable: Unreadable | None = None
+) -> Answer:
+    """An answer; `body` is JSON, or bytes as they are."""
+    raw = body if isinstance(body, bytes) else b"" if body is None else to_json(body)
+    return Answer(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, unreadable)
+
+
+def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> Client:
+    """A client of this Fastn. Updates are partial unless told otherwise, so that a call is one request."""
+    settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
+    return Client(Account(**(settings | account)), fastn, (clock or Clock()).system(share))

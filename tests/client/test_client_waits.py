@@ -1,0 +1,294 @@
+"""How long a call waits, and for what. Time is a fake; nothing sleeps."""
+
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import anyio
+import pytest
+from fake_fastn import NOW, Clock, Fastn, Step, client, says
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_mcp.client.exchange import Answer, Lost, Unsent
+from fastn_mcp.client.retry import exhausted_for, pause, retry_after
+from fastn_mcp.errors import FastnError
+from fastn_mcp.operation import Operation, Request
+from fastn_mcp.system import System
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+READ = GetCustomer(customer_id="acme")
+OK = says(200, {"id": "acme"})
+RESET = int(NOW.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("share", "waits"), [(0.0, [0.1, 0.2]), (0.1, [0.1, 0.2]), (0.5, [0.25, 0.5]), (1.0, [0.5, 1.0])]
+)
+async def test_pauses_grow_and_are_jittered(share: float, waits: list[float]) -> None:
+    """Ours (THREATS R2): full jitter, never less than a fifth, doubling from half a second."""
+    clock = Clock()
+    await client(Fastn(says(503), says(503), OK), clock, share=share).send(READ)
+    assert clock.waits == pytest.approx(waits)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_wait_that_is_asked_for_is_kept(status: int) -> None:
+    """Fastn's reference: check Retry-After. Never sooner than that."""
+    clock = Clock()
+    await client(Fastn(says(status, headers={"Retry-After": "7"}), OK), clock).send(READ)
+    assert clock.waits == [7.0]
+
+
+async def test_a_wait_can_be_a_date_by_the_clock_of_the_server() -> None:
+    """RFC 9110: an HTTP date. Clocks differ, so it is read against the answer's own Date."""
+    clock = Clock()
+    theirs = NOW + timedelta(hours=3)
+    headers = {
+        "Retry-After": format_datetime(theirs + timedelta(seconds=9), usegmt=True),
+        "Date": format_datetime(theirs, usegmt=True),
+    }
+    await client(Fastn(says(429, headers=headers), OK), clock).send(READ)
+    assert clock.waits == [9.0]
+
+
+@pytest.mark.parametrize("wait", ["16", "900", format_datetime(NOW + timedelta(minutes=5), usegmt=True)])
+async def test_a_wait_over_the_cap_is_told_at_once(wait: str) -> None:
+    """Ours (DESIGN 4): over 15 seconds the call returns with the wait."""
+    clock = Clock()
+    with pytest.raises(FastnError) as caught:
+        await client(Fastn(says(429, headers={"Retry-After": wait})), clock).send(READ)
+    assert clock.waits == []
+    seconds = 300.0 if "," in wait else float(wait)
+    assert caught.value.facts["retry_after_seconds"] == seconds
+    assert caught.value.next_step == f"Call again in {seconds:.0f} seconds."
+
+
+async def test_without_a_wait_that_is_asked_for_the_advice_is_vague() -> None:
+    """Ours: nothing is made up."""
+    with pytest.raises(FastnError) as caught:
+        await client(Fastn(says(429))).send(READ)
+    assert caught.value.next_step == "Call again in some minutes."
+    assert "retry_after_seconds" not in caught.value.facts
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["-1", "1.5", "1e3", "nan", "inf", "", " ", "[3]", "99999999999", "soon", "Mon, 01 Jan 99999999999 00:00:00 GMT",
+     "Thu, 01 Jan 2026 00:00:00 +99999999999999", "Thu, 01 Jan 2026 99:00:00 GMT", "Wed, 01 Jul 2026 11:59:59 GMT",
+     "Wed, 01 Jul 2026 12:00:05 -0000"],
+)  # fmt: skip
+def test_a_senseless_wait_is_no_wait(value: str) -> None:
+    """Ours (THREATS R7): anything else, and the past, is ignored."""
+    assert retry_after({"retry-after": value}, NOW) is None
+
+
+@given(value=st.text(max_size=60), date=st.text(max_size=60), remaining=st.sampled_from(["0", "1", ""]))
+def test_no_header_can_break_the_reading_of_headers(value: str, date: str, remaining: str) -> None:
+    """Ours: they come from outside."""
+    headers = {"retry-after": value, "date": date, "x-ratelimit-remaining": remaining, "x-ratelimit-reset": value}
+    for seconds in (retry_after(headers, NOW), exhausted_for(headers, NOW)):
+        assert seconds is None or seconds >= 0
+
+
+@given(attempt=st.integers(1, 40), asked=st.none() | st.floats(0, 1e6), share=st.floats(0, 1))
+def test_a_pause_is_bounded_and_never_shorter_than_what_is_asked(
+    attempt: int, asked: float | None, share: float
+) -> None:
+    """Ours (THREATS R2)."""
+    seconds = pause(attempt, asked, share)
+    assert seconds >= (asked or 0.1)
+    assert seconds <= max(asked or 0.0, 5.0)
+
+
+def _used_up(reset: object, **more: str) -> Answer:
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(reset), **more}
+    return says(200, {"id": "acme"}, headers)
+
+
+async def test_a_used_up_limit_holds_the_next_call_until_its_reset() -> None:
+    """Fastn's reference: X-RateLimit-Reset is a Unix timestamp. So the next call waits, rather than be refused."""
+    clock = Clock()
+    fastn = Fastn(_used_up(RESET + 8), OK)
+    sender = client(fastn, clock)
+    await sender.send(READ)
+    assert clock.waits == []
+    await sender.send(ListCustomers())
+    assert clock.waits == [8.0]
+    await sender.send(READ)
+    assert clock.waits == [8.0]
+    assert len(fastn.requests) == 3
+
+
+async def test_a_reset_is_read_by_the_clock_of_the_server() -> None:
+    """Ours (THREATS R8): Reset minus Date."""
+    clock = Clock()
+    sender = client(
+        Fastn(_used_up(RESET + 3_605, Date=format_datetime(NOW + timedelta(hours=1), usegmt=True)), OK), clock
+    )
+    await sender.send(READ)
+    await sender.send(READ)
+    assert clock.waits == [5.0]
+
+
+async def test_a_reset_that_is_far_off_returns_the_next_call_at_once() -> None:
+    """Ours (DESIGN 4): over the cap it says how long, and that nothing was sent."""
+    clock = Clock()
+    fastn = Fastn(_used_up(RESET + 40))
+    sender = client(fastn, clock)
+    await sender.send(READ)
+    with pytest.raises(FastnError) as caught:
+        await sender.send(CreateCustomer(name="Acme"))
+    assert (caught.value.outcome, caught.value.known) == ("rate_limited", "Nothing was sent.")
+    assert caught.value.facts == {"retry_after_seconds": 40.0}
+    assert (len(fastn.requests), clock.waits) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "reset", [RESET - 1, RESET, RESET + 86_401, RESET * 1000, "soon", "", "-5", "1e9", "9" * 13, RESET + 0.5]
+)
+async def test_an_implausible_reset_holds_nobody(reset: object) -> None:
+    """Ours (THREATS R8): milliseconds, the past and nonsense are ignored."""
+    clock = Clock()
+    sender = client(Fastn(_used_up(reset)), clock)
+    await sender.send(READ)
+    await sender.send(READ)
+    assert clock.waits == []
+
+
+async def test_a_limit_that_has_room_holds_nobody() -> None:
+    """Fastn's reference: Remaining."""
+    clock = Clock()
+    answer = says(200, {"id": "acme"}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(RESET + 9)})
+    sender = client(Fastn(answer), clock)
+    await sender.send(READ)
+    await sender.send(READ)
+    assert clock.waits == []
+
+
+class Silent(Fastn):
+    """Never answers; says when it was reached and whether the request was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(OK)
+        self.reached = anyio.Event()
+        self.cancelled = False
+        self.silent = True
+
+    async def __call__(self, request: Request) -> Answer:
+        if not self.silent:
+            return await super().__call__(request)
+        self.requests.append(request)
+        self.reached.set()
+        try:
+            await anyio.Event().wait()
+        except anyio.get_cancelled_exc_class():
+            self.cancelled = True
+            raise
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("call", "outcome", "known"),
+    [
+        (READ, "timeout", "Nothing was changed."),
+        (ListCustomers(), "timeout", "Nothing was changed."),
+        (CreateCustomer(name="A"), "unknown_outcome", "It may or may not have happened."),
+        (UpdateCustomer(customer_id="acme", name="A"), "unknown_outcome", "It may or may not have happened."),
+        (DeleteCustomer(customer_id="acme"), "unknown_outcome", "It may or may not have happened."),
+    ],
+)
+async def test_silence_ends_at_the_deadline_and_a_write_is_then_unknown(
+    call: Operation[Any], outcome: str, known: str
+) -> None:
+    """Ours (DESIGN 4): one deadline for a call; the request is cancelled, and what was sent is not denied."""
+    fastn = Silent()
+    with pytest.raises(FastnError) as caught:
+        await client(fastn, deadline=0.02).send(call)
+    assert caught.value.outcome == outcome
+    assert caught.value.known.startswith(known)
+    assert (len(fastn.requests), fastn.cancelled) == (1, True)
+
+
+async def test_the_ai_has_a_deadline_of_its_own() -> None:
+    """Ours (DESIGN 4): 300 seconds rather than 60, since it may take minutes."""
+    with pytest.raises(FastnError, match="did not answer in time") as caught:
+        await client(Silent(), deadline=60.0, ai_deadline=0.02).send(AiChat(message="hi"))
+    assert caught.value.outcome == "unknown_outcome"
+
+
+async def test_a_call_that_waits_for_its_turn_until_the_deadline_was_not_sent() -> None:
+    """Ours: the number of requests at a time is bounded, and a queued write has certainly not happened."""
+    fastn = Silent()
+    sender = client(fastn, concurrency=1, deadline=0.05, ai_deadline=5.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_swallow, sender.send(AiChat(message="the first")))
+        await fastn.reached.wait()
+        with pytest.raises(FastnError) as caught:
+            await sender.send(CreateCustomer(name="A"))
+        assert (caught.value.outcome, caught.value.known) == ("not_sent", "Nothing was sent.")
+        tasks.cancel_scope.cancel()
+    assert len(fastn.requests) == 1
+
+
+async def _swallow(awaited: Awaitable[object]) -> None:
+    await awaited
+
+
+class Stuck(Clock):
+    """A pause that never ends."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await anyio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("first", "outcome"),
+    [
+        (says(503), "unknown_outcome"),
+        (Lost("ReadError"), "unknown_outcome"),
+        (says(429), "rate_limited"),
+        (Unsent("ConnectError"), "not_sent"),
+    ],
+)
+async def test_a_deadline_between_two_attempts_says_what_became_of_the_first(first: Step, outcome: str) -> None:
+    """Ours: a pause is inside the deadline, and what is said is what is known by then."""
+    with pytest.raises(FastnError) as caught:
+        await client(Fastn(first), Stuck(), deadline=0.02).send(DeleteCustomer(customer_id="acme"))
+    assert caught.value.outcome == outcome
+    assert len(caught.value.next_step) > 5
+
+
+async def test_a_cancelled_call_cancels_its_request_and_frees_its_place() -> None:
+    """Ours (DESIGN 4, THREATS R10): nothing is sent again afterwards."""
+    fastn = Silent()
+    sender = client(fastn, concurrency=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.send, CreateCustomer(name="A"))
+        await fastn.reached.wait()
+        tasks.cancel_scope.cancel()
+    assert (len(fastn.requests), fastn.cancelled) == (1, True)
+    fastn.silent = False
+    assert (await sender.send(READ)).id == "acme"
+
+
+async def test_closing_the_client_closes_its_connections() -> None:
+    """Ours: the server ends cleanly."""
+    fastn = Fastn(OK)
+    await client(fastn).aclose()
+    assert fastn.closed
+
+
+def test_the_default_system_is_this_machine() -> None:
+    """Ours: real clocks, real randomness, unguessable ids."""
+
+    system = System()
+    assert abs((system.now() - datetime.now(UTC)).total_seconds()) < 60
+    assert 0 <= system.share() < 1
+    assert len({system.token() for _ in range(8)}) == 8
+    assert len(system.token()) >= 32

@@ -1,0 +1,272 @@
+"""The real exchange against a real socket: what leaves, what is taken in, and what is not."""
+
+import gzip
+import zlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from fake_fastn import KEY, Clock
+from pydantic import JsonValue
+from wire import answer, serving
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import CAP, Answer, HttpExchange, Lost, Unreadable, Unsent
+from fastn_mcp.client.headers import headers
+from fastn_mcp.errors import FastnError
+from fastn_mcp.operation import Request
+from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+READ = Request("GET", "/api/v1/customers")
+
+
+@asynccontextmanager
+async def exchanging(url: str, sent: Mapping[str, str] | None = None) -> AsyncGenerator[HttpExchange]:
+    exchange = HttpExchange(url, sent or {})
+    try:
+        yield exchange
+    finally:
+        await exchange.aclose()
+
+
+async def once(reply: bytes, request: Request = READ) -> Answer:
+    """One request to a server that answers so and closes."""
+    async with serving(reply, keep_open=False) as wire, exchanging(wire.url) as exchange:
+        with anyio.fail_after(5):
+            return await exchange(request)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_redirect_is_never_followed(status: int, method: str) -> None:
+    """Ours (THREATS, fact 4): libraries carry our key, and bodies with secrets, to the other origin."""
+    async with serving(answer()) as sink:
+        reply = answer(status, b"", f"Location: {sink.url}/api/v1/customers")
+        async with serving(reply) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY}) as exchange:
+            got = await exchange(Request(method, "/api/v1/customers"))
+        assert got.status == status
+        assert (sink.connections, sink.heads) == (0, [])
+        assert len(wire.heads) == 1
+
+
+async def test_cookies_are_never_sent_back() -> None:
+    """Ours (THREATS T10): what one call was given is not carried into the next."""
+    reply = answer(200, b"{}", "Set-Cookie: session=evil; Path=/")
+    async with serving(reply) as wire, exchanging(wire.url) as exchange:
+        for _ in range(3):
+            await exchange(READ)
+    assert all("cookie" not in wire.headers(number) for number in range(3))
+
+
+async def test_one_connection_is_kept_and_used_again() -> None:
+    """Ours (issue 2): connections are pooled for the life of the server."""
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        for _ in range(5):
+            await exchange(READ)
+    assert (wire.connections, len(wire.heads)) == (1, 5)
+
+
+async def test_a_connection_is_used_again_after_an_answer_that_was_too_large() -> None:
+    """Ours: what is not read is given up, and the next call works."""
+    big = answer(200, b"x" * (CAP + 10))
+    async with (
+        serving(lambda wire: big if len(wire.heads) == 1 else answer()) as wire,
+        exchanging(wire.url) as exchange,
+    ):
+        assert (await exchange(READ)).unreadable is Unreadable.TOO_LARGE
+        assert await exchange(READ) == Answer(200, {"content-length": "2"}, b"{}")
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+async def test_a_body_is_taken_in_up_to_the_cap(extra: int) -> None:
+    """Ours (DESIGN 4): 10 MiB."""
+    got = await once(answer(200, b"x" * (CAP + extra)))
+    assert got.unreadable is (Unreadable.TOO_LARGE if extra else None)
+    assert len(got.body) == (0 if extra else CAP)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP "])
+async def test_the_cap_is_on_what_a_body_unpacks_to(coding: str, extra: int) -> None:
+    """Ours (THREATS, fact 8): a gzip bomb of some kilobytes is not unpacked."""
+    plain = b"\0" * (CAP + extra * 200 * 1024 * 1024 // 8)
+    packed = zlib.compress(plain, 9) if coding == "deflate" else gzip.compress(plain, 9)
+    got = await once(answer(200, packed, f"Content-Encoding: {coding}"))
+    assert got.unreadable is (Unreadable.TOO_LARGE if extra else None)
+    assert len(got.body) == (0 if extra else CAP)
+
+
+@pytest.mark.parametrize(
+    ("reply", "unreadable"),
+    [
+        (answer(200, b'{"id":1}')[:-3], Unreadable.BROKEN),
+        (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"id"', Unreadable.BROKEN),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", Unreadable.BROKEN),
+        (answer(200, b"no gzip at all", "Content-Encoding: gzip"), Unreadable.BROKEN),
+        (answer(200, gzip.compress(b"{}" * 90)[:-9], "Content-Encoding: gzip"), Unreadable.BROKEN),
+        (answer(200, b"{}", "Content-Encoding: br"), Unreadable.PACKED),
+        (answer(200, b"{}", "Content-Encoding: gzip, gzip"), Unreadable.PACKED),
+        (answer(200, b"{}", "Content-Encoding: zstd"), Unreadable.PACKED),
+        (answer(200, b"{}", "Content-Encoding: identity"), None),
+        (answer(200, gzip.compress(b"{}"), "Content-Encoding: gzip"), None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", None),
+    ],
+)
+async def test_a_body_that_is_not_whole_is_said_to_be_so(reply: bytes, unreadable: Unreadable | None) -> None:
+    """Ours (THREATS R3): the status was seen, the rest was not."""
+    got = await once(reply)
+    assert (got.status, got.unreadable, got.body) == (200, unreadable, b"" if unreadable else b"{}")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-", b"SSH-2.0-OpenSSH_9\r\n\r\n", b"\x00\xff" * 40 + b"\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nA: " + b"x" * 200_000],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_answer_without_a_whole_head_is_lost(reply: bytes, method: str) -> None:
+    """Ours (THREATS R3): the request may have arrived."""
+    with pytest.raises(Lost):
+        await once(reply, Request(method, "/x", body={} if method == "POST" else None))
+
+
+async def test_a_refused_connection_is_unsent() -> None:
+    """Ours (THREATS R3): no byte can have left."""
+    async with serving(answer()) as wire:
+        url = wire.url
+    async with exchanging(url) as exchange:
+        with pytest.raises(Unsent, match="ConnectError"):
+            await exchange(READ)
+
+
+async def test_a_header_that_cannot_be_sent_is_unsent_and_not_told() -> None:
+    """Ours (THREATS, fact 5): a library's error would show the key."""
+    async with serving(answer()) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY + "\n"}) as exchange:
+        with pytest.raises(Unsent) as caught:
+            await exchange(READ)
+    assert KEY not in f"{caught.value} {caught.value!r}"
+    assert wire.heads == []
+
+
+async def test_a_query_is_encoded_and_cannot_become_more_than_it_is() -> None:
+    """Ours: values are values, whatever they hold."""
+    request = Request("GET", "/api/v1/x", query={"a": "b&c=d#e f/ü+", "n": 7, "t": True, "f": False, "o": {"k": [1]}})
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        await exchange(request)
+    assert wire.line() == (
+        "GET /api/v1/x?a=b%26c%3Dd%23e+f%2F%C3%BC%2B&n=7&t=true&f=false&o=%7B%22k%22%3A%5B1%5D%7D HTTP/1.1"
+    )
+
+
+@pytest.mark.parametrize("identifier", ["a%3Ab", "a%40b", "x.y", "a~b", "A..b"])
+async def test_an_encoded_id_reaches_the_wire_as_it_is(identifier: str) -> None:
+    """Ours (THREATS T6): the HTTP library neither decodes nor normalises it."""
+    async with serving(answer()) as wire, exchanging(wire.url + "/base/") as exchange:
+        await exchange(Request("DELETE", f"/api/v1/customers/{identifier}"))
+    assert wire.line() == f"DELETE /base/api/v1/customers/{identifier} HTTP/1.1"
+
+
+async def test_a_body_is_json_with_its_length() -> None:
+    """Fastn's reference: Content-Type for POST and PUT."""
+    body: dict[str, JsonValue] = {"name": "Ä \u202e", "n": 12345678901234567890, "none": None}
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        await exchange(Request("POST", "/x", body=body))
+        await exchange(Request("DELETE", "/x"))
+    assert wire.bodies == ['{"name":"Ä \u202e","n":12345678901234567890,"none":null}'.encode(), b""]
+    assert wire.headers(0)["content-type"] == "application/json"
+    assert "content-type" not in wire.headers(1)
+
+
+# Who is calling
+
+
+@pytest.mark.parametrize(
+    ("account", "expected"),
+    [
+        (Account("https://h", "fsk_live_1"), {"x-fastn-api-key": "fsk_live_1"}),
+        (Account("https://h", "fsk_live_1", auth="bearer"), {"Authorization": "Bearer fsk_live_1"}),
+        (Account("https://h", "fsk_test_1"), {"x-fastn-api-key": "fsk_test_1", "X-fastn-Test-Mode": "true"}),
+        (
+            Account("https://h", "fsk_test_1", auth="bearer"),
+            {"Authorization": "Bearer fsk_test_1", "X-fastn-Test-Mode": "true"},
+        ),
+        (Account("https://h", "my_fsk_test_1"), {"x-fastn-api-key": "my_fsk_test_1"}),
+        (Account("https://h", "FSK_TEST_1"), {"x-fastn-api-key": "FSK_TEST_1"}),
+        (Account("https://h", "fsk_test"), {"x-fastn-api-key": "fsk_test"}),
+        (
+            Account("https://h", "k", space_id="s", tenant_id="t", end_org_id="o", env="live"),
+            {
+                "x-fastn-api-key": "k",
+                "x-fastn-space-id": "s",
+                "x-fastn-space-tenantid": "t",
+                "x-end-org-id": "o",
+                "x-fastn-env": "live",
+            },
+        ),
+        (Account("https://h", "k", space_id="", env=None), {"x-fastn-api-key": "k"}),
+    ],
+)
+def test_the_headers_are_those_of_the_account(account: Account, expected: dict[str, str]) -> None:
+    """Fastn's reference and its newer pages: the key in one of two ways; test mode exactly for test keys."""
+    own = headers(account)
+    common = {name: own.pop(name) for name in ("Accept", "Accept-Encoding", "User-Agent")}
+    assert own == expected
+    assert common["Accept"] == "application/json"
+    assert common["Accept-Encoding"] == "identity"
+    assert common["User-Agent"].startswith("fastn-mcp/")
+
+
+def test_an_account_does_not_show_its_key() -> None:
+    """Ours (THREATS T4): not even in a traceback's repr."""
+    account = Account("https://fastn.example:8443/base", KEY)
+    assert KEY not in repr(account)
+    assert account.host == "fastn.example:8443"
+
+
+async def test_the_headers_of_the_account_are_on_the_wire_and_a_call_replaces_its_own() -> None:
+    """Fastn's documentation of runs: a run names its environment; two of a header would be anybody's guess."""
+    async with serving(answer(200, b'{"data": {"executionId": "e1"}}')) as wire:
+        account = Account(wire.url, KEY, end_org_id="globex", env="test", space_id="s")
+        exchange = HttpExchange(account.base_url, headers(account))
+        sender = Client(account, exchange, Clock().system())
+        await sender.send(RunWorkflow(workflow_id="wf", environment="live", customer_id="acme", idempotency_key="n7"))
+        await sender.send(GetCustomer(customer_id="a:b"))
+        await sender.aclose()
+    run, read = wire.headers(0), wire.headers(1)
+    assert wire.line(1) == "GET /api/v1/customers/a%3Ab HTTP/1.1"
+    assert (run["x-fastn-env"], run["x-end-org-id"], run["idempotency-key"]) == ("live", "acme", "n7")
+    assert (read["x-fastn-env"], read["x-end-org-id"], read["x-fastn-space-id"]) == ("test", "globex", "s")
+    assert run["x-fastn-api-key"] == read["x-fastn-api-key"] == KEY
+    assert [wire.heads[0].lower().count(name) for name in ("x-fastn-env:", "x-end-org-id:", "host:")] == [1, 1, 1]
+    assert "idempotency-key" not in read
+
+
+async def test_a_write_whose_connection_breaks_is_sent_once_and_unknown() -> None:
+    """Ours (DESIGN 4): the whole way, over a real socket."""
+    async with serving(b"", keep_open=False) as wire:
+        account = Account(wire.url, KEY)
+        sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
+        with pytest.raises(FastnError) as caught:
+            await sender.send(CreateCustomer(name="Acme"))
+        await sender.aclose()
+    assert (caught.value.outcome, len(wire.heads)) == ("unknown_outcome", 1)
+    assert KEY not in str(caught.value.data())
+    assert wire.bodies == [b'{"name":"Acme"}']
+
+
+async def test_a_slow_drip_ends_at_the_deadline() -> None:
+    """Ours (DESIGN 4, THREATS fact 8): timeouts for each read never end a drip; the deadline does."""
+    whole = answer(200, b'{"id": "acme"}')
+    async with serving(whole[:-5]) as wire:
+        account = Account(wire.url, KEY, deadline=0.1)
+        sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
+        with pytest.raises(FastnError) as caught:
+            await sender.send(GetCustomer(customer_id="acme"))
+        await sender.aclose()
+    assert caught.value.outcome == "timeout"

@@ -1,0 +1,110 @@
+"""Effects that depend on the arguments, and the oddities of single operations."""
+
+import pytest
+
+from fastn_mcp.operation import Effect, RefusedValue
+from fastn_mcp.tools.connections import CreateConnection, ListConnections
+from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
+from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import RunWorkflow
+
+
+@pytest.mark.parametrize(
+    ("changes", "effect"),
+    [
+        ({"name": "Nightly"}, Effect.WRITE),
+        ({"description": "d"}, Effect.WRITE),
+        ({"status": "Disabled"}, Effect.WRITE),
+        ({"status": "disabled", "name": "n"}, Effect.WRITE),
+        ({"status": "INACTIVE"}, Effect.WRITE),
+        ({"status": "Active"}, Effect.EXTERNAL),
+        ({"status": "Enabled"}, Effect.EXTERNAL),
+        ({"status": "anything"}, Effect.EXTERNAL),
+        ({"schedule": "* * * * *"}, Effect.EXTERNAL),
+        ({"timezone": "Europe/Berlin"}, Effect.EXTERNAL),
+        ({"routes": []}, Effect.EXTERNAL),
+        ({"events": ["contact.creation"]}, Effect.EXTERNAL),
+        ({"authentication": "NONE"}, Effect.EXTERNAL),
+        ({"extra": {"status": None}}, Effect.EXTERNAL),
+        ({"status": "Disabled", "schedule": "* * * * *"}, Effect.EXTERNAL),
+        ({"status": "Disabled", "extra": {"enabled": True}}, Effect.EXTERNAL),
+    ],
+)
+def test_a_trigger_update_is_harmless_only_while_it_cannot_make_it_fire(
+    changes: dict[str, object], effect: Effect
+) -> None:
+    """Ours (DESIGN 5.1): a trigger update is WRITE until it makes the trigger fire more."""
+    assert UpdateTrigger.model_validate({"trigger_id": "t", **changes}).effective is effect
+
+
+@pytest.mark.parametrize(
+    ("given", "effect"),
+    [
+        ({}, Effect.EXTERNAL),
+        ({"status": "Active"}, Effect.EXTERNAL),
+        ({"status": "Disabled"}, Effect.WRITE),
+        ({"status": "disabled", "schedule": "* * * * *"}, Effect.WRITE),
+        ({"status": "Disabled", "extra": {}}, Effect.WRITE),
+        ({"status": "Disabled", "extra": {"enabled": True}}, Effect.EXTERNAL),
+    ],
+)
+def test_a_new_trigger_fires_unless_it_is_disabled(given: dict[str, object], effect: Effect) -> None:
+    """Ours (DESIGN 5.1): and what stands in `extra` may enable it after all."""
+    call = CreateTrigger.model_validate({"name": "n", "type": "scheduler", "routes": [], **given})
+    assert call.effective is effect
+
+
+def test_a_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
+    """Fastn's documentation of runs: who, where and how often are headers."""
+    call = RunWorkflow(
+        workflow_id="wf", input={"a": 1}, customer_id="acme", environment="live", idempotency_key="night-7"
+    )
+    request = call.request()
+    assert (request.method, request.path, request.query) == ("POST", "/api/v1/workflows/wf/run", {})
+    assert request.body == {"input": {"a": 1}}
+    assert request.headers == {"x-end-org-id": "acme", "x-fastn-env": "live", "Idempotency-Key": "night-7"}
+
+
+@pytest.mark.parametrize("name", ["customer_id", "environment", "idempotency_key"])
+@pytest.mark.parametrize("text", ["a\nX-Evil: 1", "a b", "ä", "a\r", "a\x00", "", "a\n", "x" * 257])
+def test_what_becomes_a_header_cannot_begin_another(name: str, text: str) -> None:
+    """Ours: a header's value holds no break."""
+    with pytest.raises(ValueError, match=name):
+        RunWorkflow.model_validate({"workflow_id": "wf", name: text})
+
+
+def test_connections_name_their_customer_as_fastn_does() -> None:
+    """Fastn's: third parties saw `endOrgId`."""
+    assert ListConnections(customer_id="acme").request().query == {"limit": 20, "endOrgId": "acme"}
+    body = CreateConnection(connector_id="hubspot", customer_id="acme").request().body
+    assert body == {"connectorId": "hubspot", "endOrgId": "acme"}
+
+
+def test_extra_joins_the_body() -> None:
+    """Ours (issue 2): fields that nobody has documented can be sent."""
+    call = CreateCustomer(name="Acme", extra={"tier": {"level": 3}})
+    assert call.request().body == {"name": "Acme", "tier": {"level": 3}}
+
+
+@pytest.mark.parametrize("taken", ["name", "adminEmail", "externalRef", "customerId", "extra"])
+def test_extra_cannot_overrule_a_named_argument(taken: str) -> None:
+    """Ours: what was shown to a person as an argument is what is sent."""
+    with pytest.raises(RefusedValue, match=f"^extra: {taken} has an argument of its own"):
+        UpdateCustomer(customer_id="c", name="Acme", extra={taken: "Evil"}).request()
+
+
+def test_a_null_in_extra_clears_a_field() -> None:
+    """Ours: an argument that is left out cannot say that a field is to be emptied."""
+    assert UpdateCustomer(customer_id="c", extra={"plan": None}).request().body == {"plan": None}
+
+
+def test_a_null_in_extra_does_not_undo_a_named_argument() -> None:
+    """Ours: of the two, the argument counts."""
+    call = UpdateCustomer(customer_id="c", plan="Free", extra={"plan": None})
+    assert call.request().body == {"plan": "Free"}
+
+
+def test_a_null_argument_is_one_that_was_not_given() -> None:
+    """Ours: models send null for what they leave out."""
+    call = UpdateCustomer(customer_id="c", name="Acme", plan=None)
+    assert call.request().body == {"name": "Acme"}
