@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastn_mcp.client import Client
-from fastn_mcp.guard import Caller, Consent, Guard
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.question import Asking, Waiting
+from fastn_mcp.guard.recording import Consent, Recorder
 from fastn_mcp.operation import Operation, Record
 
 Call = Operation[Any]
@@ -23,16 +25,27 @@ class Done:
 class Dispatcher:
     """Makes calls for agents."""
 
-    def __init__(self, client: Client, guard: Guard) -> None:
+    def __init__(self, client: Client, guard: Guard, recorder: Recorder) -> None:
         self._client = client
         self._guard = guard
+        self._recorder = recorder
 
     async def __call__(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
         admitted = await self._guard.admit(call, caller)
         if not isinstance(admitted, Consent):
             return admitted
-        return Done(await self._client.send(call), admitted)
+        intent = self._recorder.intent(call, caller.principal, admitted)
+        try:
+            result = await self._client.send(call)
+        except FastnError as error:
+            self._recorder.outcome(intent, error.outcome, error.what)
+            raise
+        except BaseException as error:  # cancelled, or a defect of ours: it may have left
+            self._recorder.outcome(intent, "unknown_outcome", type(error).__name__)
+            raise
+        self._recorder.outcome(intent, "done")
+        return Done(result, admitted)
 
     async def preview(self, call: Call, caller: Caller) -> Preview:
         """What `call` would do, by fresh reads. Nothing is sent."""

@@ -72,6 +72,9 @@ class Settings(BaseModel):
         Literal["merge", "partial"],
         Field(description="merge reads, changes and sends the whole resource; partial sends only what was given."),
     ] = "merge"
+    policy: Annotated[
+        Path | None, Field(description="Policy file; by default policy.toml in your configuration folder.")
+    ] = None
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
     ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
     concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
@@ -132,7 +135,7 @@ class Source:
     flag: str | None
 
 
-FLAGS = ("base_url", "auth", "profile", "env", "mode", "read_only", "toolsets", "update", "deadline")
+FLAGS = ("base_url", "auth", "profile", "env", "mode", "policy", "read_only", "toolsets", "update", "deadline")
 
 SOURCES = tuple(
     Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
@@ -161,6 +164,24 @@ def load(
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         raise _wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, file) from None
+
+
+def config_dir(environment: Mapping[str, str]) -> Path:
+    """The user's own folder. Never the working directory: a cloned repository must not loosen anything."""
+    if named := environment.get("FASTN_CONFIG_DIR"):
+        return Path(named)
+    from platformdirs import user_config_path  # only where a default is asked for
+
+    return user_config_path("fastn-mcp")
+
+
+def state_dir(environment: Mapping[str, str]) -> Path:
+    """Where grants and the audit are kept."""
+    if named := environment.get("FASTN_STATE_DIR"):
+        return Path(named)
+    from platformdirs import user_state_path  # only where a default is asked for
+
+    return user_state_path("fastn-mcp")
 
 
 def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:

@@ -43,6 +43,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--profile", "Name of the account, shown in questions and results.", metavar="NAME")
 @_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
 @_setting("--mode", "What is asked first.", type=click.Choice(["read-only", "guarded", "manual", "auto"]))
+@_setting("--policy", "Policy file: rules, protected resources, budgets.", metavar="FILE")
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
 @_setting("--update", "Send the whole resource, or only what was given.", type=click.Choice(["merge", "partial"]))
@@ -58,10 +59,14 @@ def cli(
     """
 
     def parts() -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, settings_of
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of, settings_of
+        from fastn_mcp.settings import state_dir
 
         chosen: Sandboxed | None = Sandboxed(sandbox_file) if sandbox or sandbox_file else None
-        return assemble(settings_of(flags, os.environ, config or _config_file(), chosen), chosen)
+        settings = settings_of(flags, os.environ, config or _config_file(), chosen)
+        # The sandbox's grants and audit are no part of an account's.
+        state = state_dir(os.environ) / "sandbox" if chosen else state_dir(os.environ)
+        return assemble(settings, chosen, policy_of(settings, os.environ), state)
 
     ctx.obj = parts
     if ctx.invoked_subcommand is None:
@@ -85,9 +90,9 @@ def _config_file() -> Path | None:
     """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
     if named := os.environ.get("FASTN_CONFIG"):
         return Path(named)
-    from platformdirs import user_config_path
+    from fastn_mcp.settings import config_dir
 
-    own = user_config_path("fastn-mcp") / "config.toml"
+    own = config_dir(os.environ) / "config.toml"
     return own if own.exists() else None
 
 

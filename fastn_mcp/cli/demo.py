@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import anyio
 import httpx2
+from anyio import TemporaryDirectory
 from anyio.abc import Process
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
@@ -98,19 +99,25 @@ async def _play(console: Console) -> None:
         "A sandbox in place of Fastn, the real server over stdio, a real MCP client. No account, no network.\n"
     )
     for era, mode in _ERAS:
-        async with _sandbox() as sandbox:
-            await _era(console, sandbox, era, mode)
+        async with _sandbox() as sandbox, TemporaryDirectory() as state:
+            await _era(console, sandbox, state, era, mode)
     console.print(Rule())
     console.print("[bold green]All as it says.[/] Next: connect your own client; see the README.")
 
 
-async def _era(console: Console, sandbox: Sandbox, era: str, mode: str) -> None:
+async def _era(console: Console, sandbox: Sandbox, state: str, era: str, mode: str) -> None:
     console.print(Rule(f"protocol {era}", style="cyan"))
     person = Person(console)
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", "fastn_mcp", "--profile", "sandbox"],
-        env={"FASTN_BASE_URL": sandbox.url, "FASTN_API_KEY": SANDBOX_KEY, "FASTN_CONFIG": os.devnull},
+        env={
+            "FASTN_BASE_URL": sandbox.url,
+            "FASTN_API_KEY": SANDBOX_KEY,
+            "FASTN_CONFIG": os.devnull,
+            "FASTN_CONFIG_DIR": state,
+            "FASTN_STATE_DIR": state,
+        },
     )
     async with Client(server, mode=mode, elicitation_callback=person) as client:
         agent = Agent(console, client)

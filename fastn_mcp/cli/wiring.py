@@ -14,11 +14,14 @@ from fastn_mcp.client.headers import headers
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
+from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.target import Call, Send
-from fastn_mcp.settings import Settings, load
+from fastn_mcp.settings import Settings, config_dir, load
 from fastn_mcp.system import System
 from fastn_mcp.tools import CATALOG, AnyOperation
 
@@ -46,6 +49,18 @@ class Parts:
         return found | ({"environment": self.settings.env} if self.settings.env else {})
 
 
+def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
+    """The mode, and the policy file where there is one. Raises `SettingsError`."""
+    mode = "read-only" if settings.read_only else settings.mode
+    own = config_dir(environment) / "policy.toml"
+    file = settings.policy or (own if own.exists() else None)
+    if file is None:
+        return Policy(mode)
+    from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
+
+    return Policy(mode, load_rules(file))
+
+
 def settings_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
 ) -> Settings:
@@ -62,16 +77,20 @@ def settings_of(
 SANDBOX_KEY = "fsk_test_sandbox"
 
 
-def assemble(settings: Settings, sandbox: Sandboxed | None, system: System | None = None) -> Parts:
-    """Everything between a tool call and Fastn."""
+def assemble(
+    settings: Settings, sandbox: Sandboxed | None, policy: Policy, state: Path, system: System | None = None
+) -> Parts:
+    """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit."""
     system = system or System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
     named = f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
-    policy = Policy("read-only" if settings.read_only else settings.mode)
     client = Client(account, exchange, system)
-    guard = Guard(policy, named, SqliteLedger(":memory:"), system, _reads(client), _owns(settings.api_key), None)
-    return Parts(settings, Dispatcher(client, guard), guard, offered(settings))
+    ledger = SqliteLedger(str(state / "ledger.sqlite3"))
+    recorder = Recorder(AuditFile(state / "audit.jsonl", system), named, system)
+    judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
+    guard = Guard(judge, ledger, recorder, system, None)
+    return Parts(settings, Dispatcher(client, guard, recorder), guard, offered(settings))
 
 
 def _reads(client: Client) -> Send:

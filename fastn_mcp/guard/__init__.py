@@ -4,22 +4,24 @@ Fail closed: whatever goes wrong on the way to a consent, the call is not sent, 
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged
-from fastn_mcp.guard.effects import in_view_of
+from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
+from fastn_mcp.guard.audit import Unwritten
+from fastn_mcp.guard.judging import Facts, Judge
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
-from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
-from fastn_mcp.guard.preview import Preview, preview, state
+from fastn_mcp.guard.policy import Decision, Verdict
+from fastn_mcp.guard.preview import Preview, state
 from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, Asking, No, Nobody, Question, Waiting, Yes, question
-from fastn_mcp.operation import Effect, Operation, Record
-from fastn_mcp.procedures.dependents import Dependence, find_dependents
-from fastn_mcp.procedures.target import Send, read_target
+from fastn_mcp.guard.recording import Consent, Recorder
+from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
 
 Call = Operation[Any]
 
@@ -66,49 +68,14 @@ class Caller:
     form: Form | None
 
 
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """By what right a call is sent, and what was known when it was given."""
-
-    by: str
-    verdict: Verdict
-    effect: Effect
-    grant: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What was read of a call's target, and what follows from it."""
-
-    target: Record | None
-    dependence: Dependence
-    effect: Effect
-    verdict: Verdict
-    preview: Preview
-
-
 class Guard:
-    """Decides about the calls on one account, which `account` names for people.
+    """Decides about the calls on one account."""
 
-    `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        account: str,
-        ledger: Ledger,
-        system: System,
-        read: Send,
-        owns: Callable[[Record], bool],
-        desk: Desk | None,
-    ) -> None:
-        self._policy = policy
-        self._account = account
+    def __init__(self, judge: Judge, ledger: Ledger, recorder: Recorder, system: System, desk: Desk | None) -> None:
+        self._judge = judge
         self._ledger = ledger
+        self._recorder = recorder
         self._system = system
-        self._read = read
-        self._owns = owns
         self._desk = desk
 
     async def admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
@@ -116,28 +83,28 @@ class Guard:
 
         Raises a `FastnError` where the call may not be sent.
         """
-        if call.effect is Effect.READ:
-            return Consent("policy", Verdict(Decision.ALLOW, "reads"), Effect.READ)
         try:
             return await self._admit(call, caller)
-        except FastnError:
+        except Unwritten:
+            raise
+        except FastnError as error:
+            self._recorder.not_sent(call, caller.principal, error)
             raise
         except Exception as error:
+            log.exception("the guard failed on %s", call.tool_name())
             raise Refused(
                 f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
             ) from error
 
     async def judged(self, call: Call, principal: str = "local") -> tuple[Verdict, Preview]:
         """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""
-        facts = await self._facts(call, principal)
+        facts = await self._judge.facts(call, principal)
         return facts.verdict, facts.preview
 
     async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
-        if not self._policy.needs_facts(call):
-            verdict = self._policy.judge(await self._situation(call, caller.principal, call.effective))
-            if verdict.decision in (Decision.ALLOW, Decision.DENY):
-                return await self._allowed(verdict, call.effective)
-        facts = await self._facts(call, caller.principal)
+        if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
+            return await self._allowed(verdict, call.effective)
+        facts = await self._judge.facts(call, caller.principal)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
             return await self._allowed(facts.verdict, facts.effect)
         if facts.verdict.decision is Decision.FOUR_EYES:
@@ -158,7 +125,7 @@ class Guard:
         await self._spend(effect)
         return Consent("policy", verdict, effect)
 
-    async def _asked(self, call: Call, caller: Caller, facts: _Facts) -> Consent | Asking | Waiting:
+    async def _asked(self, call: Call, caller: Caller, facts: Facts) -> Consent | Asking | Waiting:
         now = self._system.now().timestamp()
         if caller.form is not None and (resumed := caller.form.resumed) is not None:
             return await self._resumed(call, caller, facts, *resumed)
@@ -172,14 +139,14 @@ class Guard:
         if form is None or out_of_band or await self._ledger.distrusted(caller.principal, form.name, now):
             return await self._elsewhere(call, caller, facts, "" if out_of_band else "This client cannot ask. ")
         grant = self._grant(call, caller, facts, elsewhere=False)
-        await self._ledger.open(grant)
+        await self._open(grant, call, facts)
         given = await form.ask(_question(grant, facts))
         if isinstance(given, Asking):
             return given
         return await self._answered(call, caller, facts, grant, given)
 
     async def _resumed(
-        self, call: Call, caller: Caller, facts: _Facts, grant_id: str, answer: Answer
+        self, call: Call, caller: Caller, facts: Facts, grant_id: str, answer: Answer
     ) -> Consent | Waiting:
         grant = await self._ledger.find(grant_id)
         if grant is None or grant.call != self._digest(call, caller):
@@ -187,7 +154,7 @@ class Guard:
         return await self._answered(call, caller, facts, grant, answer)
 
     async def _answered(
-        self, call: Call, caller: Caller, facts: _Facts, grant: Grant, answer: Answer
+        self, call: Call, caller: Caller, facts: Facts, grant: Grant, answer: Answer
     ) -> Consent | Waiting:
         """What follows from the answer that the client's form brought."""
         by = caller.form.name if caller.form else "client_form"
@@ -210,7 +177,7 @@ class Guard:
                     await self._ledger.grant_scope(_scope(grant, self._system.token(), now, by))
         return await self._burn(call, caller, grant, by)
 
-    async def _earlier(self, grant: Grant, call: Call, caller: Caller, facts: _Facts) -> Consent | Waiting:
+    async def _earlier(self, grant: Grant, call: Call, caller: Caller, facts: Facts) -> Consent | Waiting:
         """What became of a question that was put elsewhere."""
         if grant.state is State.DECLINED:
             raise _declined(grant.note or "")
@@ -221,7 +188,7 @@ class Guard:
             return await self._elsewhere(call, caller, facts, "The target has changed since it was asked. ")
         return Waiting(facts.preview, "It still waits for an answer. " + await self._where(grant.id), grant.expires)
 
-    async def _elsewhere(self, call: Call, caller: Caller, facts: _Facts, why: str) -> Waiting:
+    async def _elsewhere(self, call: Call, caller: Caller, facts: Facts, why: str) -> Waiting:
         if self._desk is None:
             raise Refused(
                 f"{why}{call.tool_name()} needs the approval of a person.",
@@ -229,16 +196,20 @@ class Guard:
                 facts={"preview": facts.preview.data()},
             )
         grant = self._grant(call, caller, facts, elsewhere=True)
-        await self._ledger.open(grant)
+        await self._open(grant, call, facts)
         return Waiting(facts.preview, why + await self._where(grant.id), grant.expires)
+
+    async def _open(self, grant: Grant, call: Call, facts: Facts) -> None:
+        await self._ledger.open(grant)
+        self._recorder.asked(call, grant.principal, facts.verdict, facts.effect, grant.id)
 
     async def _where(self, grant: str) -> str:
         assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere
         return await self._desk.show(grant)
 
-    async def _burn(self, call: Call, caller: Caller, grant: Grant, by: str, facts: _Facts | None = None) -> Consent:
+    async def _burn(self, call: Call, caller: Caller, grant: Grant, by: str, facts: Facts | None = None) -> Consent:
         """Spend an approval. A person takes time: what was approved must still be what is there."""
-        facts = facts or await self._facts(call, caller.principal)
+        facts = facts or await self._judge.facts(call, caller.principal)
         now = self._system.now().timestamp()
         if facts.verdict.decision is Decision.DENY:
             return await self._allowed(facts.verdict, facts.effect)
@@ -259,13 +230,13 @@ class Guard:
         await self._ledger.move(grant.id, _ASKABLE, State.DECLINED, now, by=by, note=note or None)
         await self._ledger.note_answer(grant.principal, declined=True, now=now)
 
-    async def _scope(self, call: Call, caller: Caller, facts: _Facts, now: float) -> Scope | None:
-        if call.target is None or not _may_scope(facts):
+    async def _scope(self, call: Call, caller: Caller, facts: Facts, now: float) -> Scope | None:
+        if call.target is None or not facts.may_scope:
             return None
-        return await self._ledger.scope_of(caller.principal, self._account, call.tool_name(), call.target, now)
+        return await self._ledger.scope_of(caller.principal, self._judge.account, call.tool_name(), call.target, now)
 
     async def _spend(self, effect: Effect) -> None:
-        limit = self._policy.limit(effect)
+        limit = self._judge.policy.limit(effect)
         if limit is None or effect is Effect.SPEND:
             await self._ledger.spend(effect.value, self._period(), 1 << 31) if limit is not None else None
             return
@@ -275,43 +246,9 @@ class Guard:
             )
 
     def _period(self) -> str:
-        return self._policy.period(self._system.now())
+        return self._judge.policy.period(self._system.now())
 
-    async def _facts(self, call: Call, principal: str) -> _Facts:
-        try:
-            target = await read_target(call, self._read)
-            dependence = await find_dependents(call, target, self._read)
-        except FastnError as error:
-            raise NotSent(
-                f"What it acts on could not be read first. {error.what}", error.next_step, facts=error.facts
-            ) from None
-        if target is None and call.target is not None:
-            raise NotFound(
-                "There is nothing with this id.",
-                "Look for the id with the list tool of the resource.",
-                certainty=NOTHING_SENT,
-            )
-        known = None if dependence.unchecked else dependence.count
-        effect = in_view_of(call, target, known)
-        situation = replace(
-            await self._situation(call, principal, effect),
-            target=target,
-            dependents=known,
-            own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
-        )
-        verdict = self._policy.judge(situation)
-        return _Facts(target, dependence, effect, verdict, preview(call, effect, self._account, target, dependence))
-
-    async def _situation(self, call: Call, principal: str, effect: Effect) -> Situation:
-        now = self._system.now()
-        declines, last = await self._ledger.declines(principal)
-        _, rest = self._policy.breaker
-        resting = declines if now.timestamp() - last < rest else 0
-        limited = self._policy.limit(effect) is not None
-        spent = {effect: await self._ledger.spent(effect.value, self._period())} if limited else {}
-        return Situation(call, effect, now, spent=spent, declines=resting)
-
-    def _grant(self, call: Call, caller: Caller, facts: _Facts, *, elsewhere: bool) -> Grant:
+    def _grant(self, call: Call, caller: Caller, facts: Facts, *, elsewhere: bool) -> Grant:
         now = self._system.now().timestamp()
         asks = facts.verdict.decision
         typed = asks is Decision.TYPED or (asks is Decision.OUT_OF_BAND and facts.effect is Effect.DESTROY)
@@ -319,14 +256,14 @@ class Guard:
         return Grant(
             id=self._system.token(),
             principal=caller.principal,
-            account=self._account,
+            account=self._judge.account,
             tool=call.tool_name(),
             target=call.target,
             call=self._digest(call, caller),
             binding=self._binding(call, caller, facts),
             asks=asks.value,
             expected=(shown.name or shown.target or shown.tool) if typed else None,
-            scope=_may_scope(facts) and call.target is not None,
+            scope=facts.may_scope and call.target is not None,
             elsewhere=elsewhere,
             card=shown.data(),
             lines=tuple(shown.lines()),
@@ -336,20 +273,15 @@ class Guard:
 
     def _digest(self, call: Call, caller: Caller) -> str:
         """Who calls what, with exactly which arguments, on which account."""
-        return _sha256([caller.principal, self._account, call.tool_name(), call.arguments()])
+        return _sha256([caller.principal, self._judge.account, call.tool_name(), call.arguments()])
 
-    def _binding(self, call: Call, caller: Caller, facts: _Facts) -> str:
+    def _binding(self, call: Call, caller: Caller, facts: Facts) -> str:
         """That, on which state of the target, under which policy."""
-        return _sha256([self._digest(call, caller), state(facts.target), self._policy.digest, facts.effect.value])
+        return _sha256([self._digest(call, caller), state(facts.target), self._judge.policy.digest, facts.effect.value])
 
 
-def _question(grant: Grant, facts: _Facts) -> Question:
+def _question(grant: Grant, facts: Facts) -> Question:
     return question(grant.id, facts.preview, Decision(grant.asks), scope=grant.scope)
-
-
-def _may_scope(facts: _Facts) -> bool:
-    """What destroys or gives access is approved call by call, always."""
-    return facts.effect not in (Effect.DESTROY, Effect.ACCESS) and facts.verdict.decision is Decision.CONFIRM
 
 
 def _scope(grant: Grant, token: str, now: float, by: str) -> Scope:

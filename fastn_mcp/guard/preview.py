@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -132,7 +132,7 @@ def _changes(call: Operation[Any], target: Record | None) -> list[Change]:
     if not isinstance(call, Update) or target is None:
         return []
     current = target.model_dump()
-    body = cast("dict[str, JsonValue]", call.request().body or {})
+    body = call.request().body or {}
     return [Change(field, current.get(field), new) for field, new in body.items() if current.get(field) != new]
 
 

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -102,7 +103,15 @@ def _listening(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 
 def environment(upstream: Upstream) -> dict[str, str]:
-    return {"FASTN_BASE_URL": upstream.url, "FASTN_API_KEY": KEY, "FASTN_CONFIG": os.devnull}
+    """A key, and a state of its own: what one test teaches the guard is nothing to the next."""
+    state = tempfile.mkdtemp(prefix="fastn-mcp-")
+    return {
+        "FASTN_BASE_URL": upstream.url,
+        "FASTN_API_KEY": KEY,
+        "FASTN_CONFIG": os.devnull,
+        "FASTN_CONFIG_DIR": state,
+        "FASTN_STATE_DIR": state,
+    }
 
 
 def body(result: CallToolResult) -> dict[str, Any]:

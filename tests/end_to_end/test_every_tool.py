@@ -24,7 +24,7 @@ async def _first(client: Client, lister: str, **matching: Any) -> dict[str, Any]
 
 async def _arguments(client: Client, tool: str) -> dict[str, Any]:
     """What a sensible caller would give."""
-    ids = {
+    ids: dict[str, tuple[str, dict[str, Any]]] = {
         "customer_id": ("list_customers", {}),
         "connector_id": ("list_connectors", {"name": "Gamma"}),
         "connection_id": ("list_connections", {}),

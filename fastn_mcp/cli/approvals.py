@@ -1,0 +1,248 @@
+"""`fastn-mcp approvals`: what waits for a person, decided by one at a real terminal, and nowhere else."""
+
+import json
+import os
+import sys
+import webbrowser
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import urlencode, urlsplit
+
+import anyio
+import click
+from pydantic import JsonValue
+
+from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard import audit
+from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, showable
+from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
+from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
+from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes
+from fastn_mcp.guard.show import show, visible
+from fastn_mcp.settings import is_loopback, state_dir
+from fastn_mcp.system import System
+
+DOOR = "page.json"
+"""Where the page notes its address and its key, for this user's eyes only."""
+
+_BY = "terminal"
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What deciding works with."""
+
+    ledger: Ledger
+    audit: Audit
+    system: System
+
+    def now(self) -> float:
+        return self.system.now().timestamp()
+
+
+@click.group(name="approvals", invoke_without_command=True)
+@click.option("--open", "in_browser", is_flag=True, help="Open the approval page in your browser.")
+@click.option("--json", "as_json", is_flag=True, help="List what waits as JSON.")
+@click.pass_context
+def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
+    """List the calls that wait for you, and decide on them at this terminal."""
+    folder = state_dir(os.environ)
+    ctx.obj = folder
+    if ctx.invoked_subcommand is not None:
+        return
+    if in_browser:
+        open_page(folder / DOOR)
+        return
+    waiting = _with(folder, lambda desk: desk.ledger.waiting(desk.now())) or []
+    if as_json:
+        click.echo(json.dumps([_data(grant) for grant in waiting]))
+    elif not waiting:
+        click.echo("Nothing waits for an approval.")
+    elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
+        _with(folder, partial(walk, terminal=terminal))
+    else:
+        for grant in waiting:
+            click.echo("\n".join(visible(line) for line in (_asked(grant), *grant.lines, "")))
+        click.echo("Nothing was decided: deciding needs a person at a terminal. Run there: fastn-mcp approvals")
+
+
+@approvals_group.command(name="scopes")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def scopes_(folder: Path, as_json: bool) -> None:
+    """List what is approved for a while: one tool on one target."""
+    scopes = _with(folder, lambda desk: desk.ledger.scopes(desk.now())) or []
+    if as_json:
+        rows = [{name: getattr(scope, name) for name in Scope.__dataclass_fields__} for scope in scopes]
+        click.echo(json.dumps(rows))
+        return
+    for scope in scopes:
+        line = (
+            f"{scope.id}  {scope.tool} on {show(scope.target)}, {scope.account}, for {scope.principal}, by {scope.by}"
+        )
+        click.echo(visible(f"{line}, until {_clock(scope.expires)}"))
+    if not scopes:
+        click.echo("Nothing is approved for a while.")
+
+
+@approvals_group.command(name="revoke")
+@click.argument("scope")
+@click.pass_obj
+def revoke_(folder: Path, scope: str) -> None:
+    """End what `approvals scopes` lists, at once. The beginning of its id is enough."""
+    revoked = _with(folder, partial(revoke, beginning=scope))
+    if revoked is None:
+        raise click.ClickException("Nothing that is approved for a while has this id: see fastn-mcp approvals scopes")
+    click.echo(visible(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
+
+
+async def walk(desk: Desk, terminal: Terminal) -> None:
+    """Ask about each that waits, also about those that come meanwhile, until all were seen."""
+    seen: set[str] = set()
+    while left := [grant for grant in await desk.ledger.waiting(desk.now()) if grant.id not in seen]:
+        grant = left[0]
+        seen.add(grant.id)
+        terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
+        given = await terminal.ask(_question(grant), may_wait=True)
+        match given:
+            case Yes(_, minutes):
+                said = await approve(desk, grant, minutes)
+            case No(note):
+                said = await decline(desk, grant, note)
+            case Nobody():
+                said = "It waits on."
+        terminal.say(said)
+    terminal.say("\nNothing else waits.")
+
+
+async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
+    """Approve a grant, and where `minutes` are given its tool on its target; what became of it, in words."""
+    now = desk.now()
+    if not await desk.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=_BY):
+        return _TOO_LATE
+    said = "Approved. It is sent when the agent makes the same call again."
+    await desk.ledger.note_answer(grant.principal, declined=False, now=now)
+    scope = _scope(grant, desk.system.token(), now) if minutes and grant.scope and grant.target is not None else None
+    if scope is not None:
+        await desk.ledger.grant_scope(scope)
+        said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
+    also = f"also for {SCOPE_MINUTES} minutes, scope {scope.id}" if scope else None
+    return said + _recorded(desk, _entry(Event.APPROVED, grant, also))
+
+
+async def decline(desk: Desk, grant: Grant, note: str) -> str:
+    """Decline a grant; what became of it, in words."""
+    now = desk.now()
+    if not await desk.ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=_BY, note=note or None):
+        return _TOO_LATE
+    await desk.ledger.note_answer(grant.principal, declined=True, now=now)
+    return "Declined." + _recorded(desk, _entry(Event.DECLINED, grant, note or None))
+
+
+async def revoke(desk: Desk, beginning: str) -> Scope | None:
+    """End the one scope whose id begins so; None where there is none, or more than one."""
+    found = [scope for scope in await desk.ledger.scopes(desk.now()) if scope.id.startswith(beginning)]
+    if len(found) != 1 or not await desk.ledger.revoke_scope(found[0].id):
+        return None
+    scope = found[0]
+    entry = Entry(
+        Event.SCOPE_REVOKED, scope.principal, scope.account, scope.tool, scope.target, consent=_BY, grant=scope.id
+    )
+    if problem := _recorded(desk, entry):
+        click.echo(problem.strip(), err=True)
+    return scope
+
+
+def open_page(door: Path) -> None:
+    """Open the page by what its door file says. The key goes to the browser, and nowhere else."""
+    try:
+        private = os.name == "nt" or door.stat().st_mode & 0o077 == 0
+        said: object = json.loads(door.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError("No approval page is open.", "It opens when a call needs it. Here: fastn-mcp approvals")
+    except (OSError, ValueError):
+        raise SettingsError(f"{door} cannot be read.", "Decide here: fastn-mcp approvals") from None
+    address, key = (
+        cast("dict[str, Any]", said).get(name) if isinstance(said, dict) else None for name in ("url", "key")
+    )
+    if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
+        raise SettingsError(f"{door} is not as the page writes it.", "Decide here: fastn-mcp approvals")
+    if not webbrowser.open(f"{address}?{urlencode({'key': key})}"):
+        raise SettingsError("There is no browser to open it in.", "Decide here: fastn-mcp approvals")
+    click.echo("The approval page is open in your browser.")
+
+
+def _is_here(address: str) -> bool:
+    parts = urlsplit(address)
+    return parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.query and not parts.fragment
+
+
+_TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has run out."
+
+
+def _with(folder: Path, work: Callable[[Desk], Awaitable[Result]]) -> Result | None:
+    """Do it with the ledger and the audit of a folder; None where no ledger was begun there."""
+    if not (folder / FILE).exists():
+        return None
+    ledger, kept, system = SqliteLedger(str(folder / FILE)), AuditFile(folder / audit.FILE, System()), System()
+    try:
+        return anyio.run(work, Desk(ledger, kept, system))
+    finally:
+        ledger.close()
+        kept.close()
+
+
+def _question(grant: Grant) -> Question:
+    action = "Approve this one call?"
+    if grant.expected is not None:
+        action = f"To approve this one call, type {show(grant.expected)}."
+    return Question(grant.id, "\n".join([*grant.lines, action]), grant.expected, grant.scope)
+
+
+def _asked(grant: Grant) -> str:
+    return f"{grant.principal} asked at {_clock(grant.created)}; it waits until {_clock(grant.expires)}."
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M")
+
+
+def _data(grant: Grant) -> dict[str, JsonValue]:
+    return {"principal": grant.principal, "asked": grant.created, "until": grant.expires, "preview": dict(grant.card)}
+
+
+def _scope(grant: Grant, token: str, now: float) -> Scope:
+    until = now + SCOPE_MINUTES * 60
+    return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, _BY)
+
+
+def _entry(event: Event, grant: Grant, message: str | None) -> Entry:
+    arguments, effect = grant.card.get("arguments"), grant.card.get("effect")
+    return Entry(
+        event,
+        grant.principal,
+        grant.account,
+        grant.tool,
+        grant.target,
+        arguments=showable(arguments) if isinstance(arguments, dict) else None,
+        effect=effect if isinstance(effect, str) else None,
+        decision=grant.asks,
+        consent=_BY,
+        grant=grant.id,
+        message=message,
+    )
+
+
+def _recorded(desk: Desk, entry: Entry) -> str:
+    """Nothing, or that it could not be recorded. Sending records again, and refuses where it still cannot."""
+    try:
+        desk.audit.record(entry)
+    except FastnError as error:
+        return f" {error}"
+    return ""

@@ -1,0 +1,96 @@
+"""A call, what is there, and what the policy says of it: fresh reads, no question, nothing sent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
+from fastn_mcp.guard.effects import in_view_of
+from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
+from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.operation import Effect, Record
+from fastn_mcp.procedures.dependents import find_dependents
+from fastn_mcp.procedures.target import Call, Send, read_target
+from fastn_mcp.system import System
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was read of a call's target, and what follows from it."""
+
+    target: Record | None
+    effect: Effect
+    verdict: Verdict
+    preview: Preview
+
+    @property
+    def may_scope(self) -> bool:
+        """What destroys or gives access is approved call by call, always."""
+        return self.effect not in (Effect.DESTROY, Effect.ACCESS) and self.verdict.decision is Decision.CONFIRM
+
+
+class Judge:
+    """Judges calls on one account, which `account` names for people.
+
+    `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        account: str,
+        ledger: Ledger,
+        system: System,
+        read: Send,
+        owns: Callable[[Record], bool],
+    ) -> None:
+        self.policy = policy
+        self.account = account
+        self._ledger = ledger
+        self._system = system
+        self._read = read
+        self._owns = owns
+
+    async def at_once(self, call: Call, principal: str) -> Verdict | None:
+        """The verdict where nothing has to be read for it; None where something has."""
+        if call.effect is Effect.READ:
+            return Verdict(Decision.ALLOW, "reads")
+        if self.policy.needs_facts(call):
+            return None
+        verdict = self.policy.judge(await self._situation(call, principal, call.effective))
+        return verdict if verdict.decision in (Decision.ALLOW, Decision.DENY) else None
+
+    async def facts(self, call: Call, principal: str) -> Facts:
+        """The verdict in view of the target and of what depends on it. Raises a `FastnError`."""
+        try:
+            target = await read_target(call, self._read)
+            dependence = await find_dependents(call, target, self._read)
+        except FastnError as error:
+            raise NotSent(
+                f"What it acts on could not be read first. {error.what}", error.next_step, facts=error.facts
+            ) from None
+        if target is None and call.target is not None:
+            raise NotFound(
+                "There is nothing with this id.",
+                "Look for the id with the list tool of the resource.",
+                certainty=NOTHING_SENT,
+            )
+        known = None if dependence.unchecked else dependence.count
+        effect = in_view_of(call, target, known)
+        situation = replace(
+            await self._situation(call, principal, effect),
+            target=target,
+            dependents=known,
+            own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
+        )
+        shown = preview(call, effect, self.account, target, dependence)
+        return Facts(target, effect, self.policy.judge(situation), shown)
+
+    async def _situation(self, call: Call, principal: str, effect: Effect) -> Situation:
+        now = self._system.now()
+        declines, last = await self._ledger.declines(principal)
+        _, rest = self.policy.breaker
+        resting = declines if now.timestamp() - last < rest else 0
+        limited = self.policy.limit(effect) is not None
+        spent = {effect: await self._ledger.spent(effect.value, self.policy.period(now))} if limited else {}
+        return Situation(call, effect, now, spent=spent, declines=resting)

@@ -1,0 +1,98 @@
+"""What the audit is told of a call: the intent before it is sent, and what became of it."""
+
+import logging
+from dataclasses import dataclass, replace
+
+from fastn_mcp.errors import Declined, FastnError
+from fastn_mcp.guard.audit import Audit, Event, about
+from fastn_mcp.guard.policy import Verdict
+from fastn_mcp.operation import Effect
+from fastn_mcp.procedures.target import Call
+from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """By what right a call is sent, and what was known when it was given."""
+
+    by: str
+    verdict: Verdict
+    effect: Effect
+    grant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call whose sending was recorded."""
+
+    call: Call
+    principal: str
+    consent: Consent
+    entry: str
+    began: float
+
+
+class Recorder:
+    """Records the calls on one account. Reads are not recorded: they change nothing."""
+
+    def __init__(self, audit: Audit, account: str, system: System) -> None:
+        self._audit = audit
+        self._account = account
+        self._system = system
+
+    def intent(self, call: Call, principal: str, consent: Consent) -> Intent | None:
+        """Record that `call` is about to be sent. Raises a `Refused` where that cannot be written."""
+        if consent.effect is Effect.READ:
+            return None
+        entry = self._audit.record(
+            replace(
+                about(Event.INTENT, call, principal, self._account),
+                effect=consent.effect.value,
+                decision=consent.verdict.decision.value,
+                rule=consent.verdict.rule,
+                consent=consent.by,
+                grant=consent.grant,
+            )
+        )
+        return Intent(call, principal, consent, entry, self._system.monotonic())
+
+    def outcome(self, intent: Intent | None, outcome: str, message: str | None = None) -> None:
+        """Record what became of it. The call was made: what cannot be written now is logged instead."""
+        if intent is None:
+            return
+        milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
+        entry = replace(
+            about(Event.OUTCOME, intent.call, intent.principal, self._account),
+            effect=intent.consent.effect.value,
+            grant=intent.consent.grant,
+            of=intent.entry,
+            outcome=outcome,
+            duration_ms=milliseconds,
+            message=message,
+        )
+        try:
+            self._audit.record(replace(entry, arguments=None))
+        except FastnError:
+            log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
+
+    def asked(self, call: Call, principal: str, verdict: Verdict, effect: Effect, grant: str) -> None:
+        """Record that a person is asked."""
+        asked = about(Event.ASKED, call, principal, self._account)
+        verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
+        self._audit.record(replace(asked, grant=grant, **verdicts))
+
+    def not_sent(self, call: Call, principal: str, error: FastnError) -> None:
+        """Record why a call is not sent."""
+        event = Event.DECLINED if isinstance(error, Declined) else Event.REFUSED
+        rule = error.facts.get("rule")
+        self._audit.record(
+            replace(
+                about(event, call, principal, self._account),
+                effect=call.effective.value,
+                rule=rule if isinstance(rule, str) else None,
+                outcome=error.outcome,
+                message=error.what,
+            )
+        )
