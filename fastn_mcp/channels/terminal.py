@@ -1,38 +1,136 @@
-"""A person at a terminal, asked on the terminal itself and never through a pipe."""
+"""A person at a terminal, asked on the terminal itself and never through a pipe.
+
+Whoever can give a process a terminal can also type on it: this tells a person from a pipe, not from a program.
+"""
 
 import os
 import sys
-from typing import TextIO
 
+import anyio
 import anyio.to_thread
 
-from fastn_mcp.guard.question import Answer, No, Nobody, Question, Yes
+from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
+from fastn_mcp.guard.show import visible
+
+_CLOSED = Nobody("the terminal was closed")
+_LONGEST_NOTE = 500
 
 
 class Terminal:
-    """Asks on the controlling terminal of this process."""
+    """Asks on one terminal; `device` is the open file of it, to read and to write."""
 
     name = "terminal"
     resumed = None
 
-    def __init__(self, reading: TextIO, writing: TextIO) -> None:
-        self._reading = reading
-        self._writing = writing
+    def __init__(self, device: int) -> None:
+        self._device = device
 
     @classmethod
     def here(cls) -> "Terminal | None":
-        """The terminal, where a person can be taken to sit at one: input and output both are terminals."""
-        if sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI"):
-            return cls(sys.stdin, sys.stderr)
-        return None
+        """The terminal that controls this process, where a person can be taken to sit at it.
 
-    async def ask(self, question: Question) -> Answer:
-        prompt = "> " if question.expected is not None else "[y/N] > "
-        self._writing.write(f"\n{question.text}\n{prompt}")
-        self._writing.flush()
-        line = await anyio.to_thread.run_sync(self._reading.readline, abandon_on_cancel=True)
-        if not line:
-            return Nobody("the terminal was closed")
+        Input and messages both must be on it, and the process in the foreground.
+        """
+        if os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return None
+        if sys.platform == "win32":
+            return cls(sys.stderr.fileno())
+        try:
+            # Fails where it is not the controlling terminal.
+            if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+                return None
+            # By its own name: macOS cannot wait for /dev/tty.
+            return cls(os.open(os.ttyname(sys.stdin.fileno()), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        except OSError:
+            return None
+
+    def say(self, text: str) -> None:
+        """Show lines, in which nothing can move the cursor or hide."""
+        shown = "\n".join(visible(line) for line in text.split("\n"))
+        data = f"{shown}\n".encode()
+        while data:
+            data = data[os.write(self._device, data) :]
+
+    async def line(self, prompt: str) -> str | None:
+        """What is typed until Enter, without spaces around it; None where the terminal was closed."""
+        os.write(self._device, f"{prompt} > ".encode())
+        typed = await self._typed()
+        return typed.strip() if typed else None
+
+    async def ask(self, question: Question, *, may_wait: bool = False) -> Answer:
+        """Ask, and wait for the answer. Where it `may_wait`, Enter alone leaves it undecided: `Nobody`."""
+        self._forget()
+        self.say(f"\n{question.text}")
         if question.expected is not None:
-            return Yes(line.strip())
-        return Yes() if line.strip().casefold() in ("y", "yes") else No()
+            return await self._typing(question.expected, may_wait=may_wait)
+        choices = ["y = approve", "n = decline"]
+        if question.scope:
+            choices.insert(1, f"{SCOPE_MINUTES} = approve this tool on this target for {SCOPE_MINUTES} minutes")
+        choices.append("Enter = leave it waiting" if may_wait else "Enter = decline")
+        while (typed := await self.line(", ".join(choices))) is not None:
+            match typed.casefold():
+                case "y" | "yes":
+                    return Yes()
+                case "n" | "no":
+                    return await self._no()
+                case "":
+                    return _waiting() if may_wait else await self._no()
+                case minutes if question.scope and minutes == str(SCOPE_MINUTES):
+                    return Yes(minutes=SCOPE_MINUTES)
+                case _:
+                    self.say("That is none of the choices.")
+        return _CLOSED
+
+    async def _typing(self, expected: str, *, may_wait: bool) -> Answer:
+        enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
+        while (typed := await self.line(f"the name, n = decline, {enter}")) is not None:
+            if typed == expected.strip():
+                return Yes(expected)
+            if not typed and may_wait:
+                return _waiting()
+            if typed.casefold() in ("", "n", "no"):
+                return await self._no()
+            if not may_wait:
+                return Yes(typed)
+            self.say("That is not the name.")
+        return _CLOSED
+
+    async def _no(self) -> Answer:
+        note = await self.line("A note for the agent, or Enter")
+        return No((note or "")[:_LONGEST_NOTE])
+
+    if sys.platform == "win32":
+
+        def _forget(self) -> None:
+            import msvcrt
+
+            while msvcrt.kbhit():
+                msvcrt.getwch()
+
+        async def _typed(self) -> str:
+            return await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+    else:
+
+        def _forget(self) -> None:
+            """Drop what was typed before there was a question: it is no answer to it."""
+            import termios
+
+            termios.tcflush(self._device, termios.TCIFLUSH)
+
+        async def _typed(self) -> str:
+            # Waiting for the terminal, and not in a thread: a thread would hold up the end of the process.
+            typed = b""
+            while not typed.endswith(b"\n"):
+                await anyio.wait_readable(self._device)
+                try:
+                    read = os.read(self._device, 4096)
+                except OSError:  # it was hung up
+                    return ""
+                if not read:
+                    break
+                typed += read
+            return typed.decode(errors="replace")
+
+
+def _waiting() -> Nobody:
+    return Nobody("it was left waiting")

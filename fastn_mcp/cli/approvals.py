@@ -161,20 +161,20 @@ async def revoke(desk: Desk, beginning: str) -> Scope | None:
 
 def open_page(door: Path) -> None:
     """Open the page by what its door file says. The key goes to the browser, and nowhere else."""
+    elsewhere = "Decide at a terminal: fastn-mcp approvals"
     try:
         private = os.name == "nt" or door.stat().st_mode & 0o077 == 0
         said: object = json.loads(door.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError("No approval page is open.", "It opens when a call needs it. Here: fastn-mcp approvals")
+        raise SettingsError("No approval page is open: it opens when a call needs it.", elsewhere) from None
     except (OSError, ValueError):
-        raise SettingsError(f"{door} cannot be read.", "Decide here: fastn-mcp approvals") from None
-    address, key = (
-        cast("dict[str, Any]", said).get(name) if isinstance(said, dict) else None for name in ("url", "key")
-    )
+        raise SettingsError(f"{door} cannot be read.", elsewhere) from None
+    fields = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    address, key = fields.get("url"), fields.get("key")
     if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
-        raise SettingsError(f"{door} is not as the page writes it.", "Decide here: fastn-mcp approvals")
+        raise SettingsError(f"{door} is not as the page writes it.", elsewhere)
     if not webbrowser.open(f"{address}?{urlencode({'key': key})}"):
-        raise SettingsError("There is no browser to open it in.", "Decide here: fastn-mcp approvals")
+        raise SettingsError("There is no browser to open it in.", elsewhere)
     click.echo("The approval page is open in your browser.")
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard import audit
+from fastn_mcp.guard import audit, audit_chain
 from fastn_mcp.guard.audit_chain import BEGINNING, Report
 from fastn_mcp.guard.show import visible
 from fastn_mcp.settings import state_dir
@@ -52,7 +53,7 @@ def tail_(file: Path, count: int, follow: bool, as_json: bool) -> None:
         whole = data[: data.rfind(b"\n") + 1].splitlines()
         put(_parsed(whole[max(0, len(whole) - count) :]))
         if follow:
-            lines.seek(-(len(data) - data.rfind(b"\n") - 1), os.SEEK_END)
+            lines.seek(data.rfind(b"\n") + 1)
             for line in following(lines.readline, lambda: time.sleep(_PAUSE)):
                 put(_parsed([line]))
 
@@ -101,7 +102,7 @@ def verify_(file: Path, head: str | None) -> None:
     if head is not None and re.fullmatch("[0-9a-f]{64}", head) is None:
         raise click.BadParameter("a hash is 64 of the characters 0-9 and a-f", param_hint="--head")
     with _opened(file) as lines:
-        report = audit.verify(lines, head)
+        report = audit_chain.verify(lines, head)
     intact = report.broken is None and (head is None or report.noted is not None)
     click.echo("\n".join(_said(report, head)))
     sys.exit(0 if intact else 1)
@@ -121,9 +122,9 @@ def _said(report: Report, head: str | None) -> Iterator[str]:
     elif head is None and report.broken is None:
         yield "Entries cut off at the end leave no trace: note the head elsewhere, and give it with --head later."
     for line in report.torn[:_NAMED]:
-        yield f"Line {line} is unfinished: the process that wrote it ended, or the disk was full. Nothing else is missing."
+        yield f"Line {line} is unfinished: its process ended, or the disk was full. Nothing was sent on its account."
     if len(report.torn) > _NAMED:
-        yield f"{len(report.torn) - _NAMED} more lines are."
+        yield f"{len(report.torn) - _NAMED} more lines are unfinished."
     for entry in report.unfinished[:_NAMED]:
         yield (
             f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether"
@@ -139,11 +140,12 @@ def _belongs(one: Entry, other: Entry) -> bool:
     return str(one["n"]) == other.get("of") or one.get("of") == str(other["n"])
 
 
-def _opened(file: Path):  # noqa: ANN202 - the type that open() has is private
+def _opened(file: Path) -> BufferedReader:
     try:
         return file.open("rb")
     except FileNotFoundError:
-        raise SettingsError(f"There is no audit at {file}.", "It begins with the first call that changes something.")
+        begins = "It begins with the first call that changes something."
+        raise SettingsError(f"There is no audit at {file}.", begins) from None
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
 

@@ -27,6 +27,9 @@ from fastn_mcp.guard.audit_chain import End, Report, end_of, sealed
 from fastn_mcp.operation import Operation
 from fastn_mcp.system import System
 
+FILE = "audit.jsonl"
+"""Its name in the folder of the state."""
+
 
 class Event(Enum):
     """What happened."""
@@ -89,7 +92,7 @@ def about(event: Event, call: Operation[Any], principal: str, account: str) -> E
         account=account,
         tool=call.tool_name(),
         target=call.target,
-        arguments=showable(call),
+        arguments=showable(call.shown()),
         digest=digest(call.arguments()),
     )
 
@@ -120,9 +123,9 @@ _SHAPED = re.compile(
 )
 
 
-def showable(call: Operation[Any]) -> dict[str, JsonValue]:
-    """The arguments as they may be recorded: secrets hidden wherever they stand, long texts cut."""
-    shown = {name: _without(value) for name, value in call.shown().items()}
+def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What `call.shown()` gave, as it may be recorded: secrets hidden wherever they stand, long texts cut."""
+    shown = {name: _without(value) for name, value in arguments.items()}
     size = len(json.dumps(shown))
     return shown if size <= _MOST else {"[left out]": f"{size} characters"}
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting
 
+FILE = "ledger.sqlite"
+"""Its name in the folder of the state."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS grants (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
