@@ -125,7 +125,8 @@ def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTra
         return None
     from fastn_mcp.sandbox import Sandbox, create_app  # only where it is asked for: a real account needs none of it
 
-    return httpx2.ASGITransport(app=create_app(Sandbox(system.now, file=sandbox.file), control=False))
+    app = create_app(Sandbox(system.now, file=sandbox.file), control=False, broken=httpx2.ReadError)
+    return httpx2.ASGITransport(app=app)
 
 
 def offered(settings: Settings) -> tuple[AnyOperation, ...]:

@@ -186,7 +186,7 @@ class AuditFile:
             raise Unwritten(
                 f"The audit cannot be written ({reason}).",
                 "Tell the operator: until it can be, nothing that changes something is sent.",
-                certainty=NOTHING_SENT if entry.event is Event.INTENT else "",
+                certainty="" if entry.event is Event.OUTCOME else NOTHING_SENT,
             ) from error
 
     def close(self) -> None:

@@ -19,8 +19,10 @@ def show(value: object, limit: int = LONGEST) -> str:
     """A value, quoted where it is text."""
     text = value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
     cut = len(text) - limit
-    seen = visible(text[:limit])
-    quoted = '"' + seen.replace("\\", "\\\\").replace('"', '\\"') + '"' if isinstance(value, str) else seen
+    shown = text[:limit]
+    if isinstance(value, str):
+        shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    quoted = visible(shown)
     return f"{quoted} [{cut} more characters]" if cut > 0 else quoted
 
 

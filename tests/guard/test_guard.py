@@ -1,0 +1,414 @@
+"""Nothing that needs a consent leaves without one, and a consent is good for one call on one state. DESIGN 5."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from world import FormLater, FormNow, World, yes
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Declined, FastnError, NotFound, Refused, TargetChanged
+from fastn_mcp.guard.audit import AuditFile, Entry, Unwritten, verify
+from fastn_mcp.guard.ledger import MOST_WAITING, State
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Waiting, Yes
+from fastn_mcp.operation import Effect
+from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.triggers import CreateTrigger, ListTriggers, UpdateTrigger
+from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
+
+pytestmark = pytest.mark.anyio
+
+
+async def customer(world: World, name: str = "Globex Exports") -> Any:
+    return next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == name)
+
+
+async def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
+    return DeleteCustomer(customer_id=str((await customer(world, name)).id))
+
+
+async def run(world: World) -> RunWorkflow:
+    rows = await world.rows(ListWorkflows(limit=100))
+    return RunWorkflow(workflow_id=next(str(row.id) for row in rows if row.name == "process-new-orders"))
+
+
+def now(world: World, answer: Answer, seconds: float = 5.0) -> FormNow:
+    return FormNow(lambda _: answer, world.clock, seconds)
+
+
+async def test_what_is_read_or_merely_written_is_not_asked_about(world: World) -> None:
+    """Ours (DESIGN 5.1): guarded allows both, and opens no ledger for a read."""
+    assert isinstance(await world.call(ListCustomers()), Done)
+    assert not (world.audit_path.parent / "ledger.sqlite3").exists()
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    assert [heard.tool for heard in world.changes] == ["create_customer"]
+
+
+async def test_a_typed_name_deletes_once(world: World) -> None:
+    """Ours: the exact name of the target, and only that."""
+    form = FormNow(yes, world.clock)
+    assert isinstance(await world.call(await deletion(world), form), Done)
+    assert form.asked[0].expected == "Globex Exports"
+    assert [heard.method for heard in world.changes] == ["DELETE"]
+    assert await world.burnt() == 1
+
+
+@pytest.mark.parametrize(
+    "typed", [None, "", "globex exports", " Globex Exports", "Globex Exports\n", "approve", "true"]
+)
+async def test_anything_but_the_exact_name_declines(world: World, typed: str | None) -> None:
+    """Ours: no trimming, no folding."""
+    assert isinstance(await world.call(await deletion(world), now(world, Yes(typed))), Declined)
+    assert world.changes == []
+
+
+async def test_a_no_is_final_and_its_note_reaches_the_agent(world: World) -> None:
+    """Ours (DESIGN 5.5)."""
+    refused = await world.call(await run(world), now(world, No("after the release")))
+    assert isinstance(refused, Declined)
+    assert refused.data()["note"] == "after the release"
+    assert world.changes == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [(No(), 0.01), (Nobody("the form was closed without a choice"), 0.01), (Nobody("closed"), 30.0)],
+    ids=["declined in 10 ms", "cancelled in 10 ms", "cancelled by nobody"],
+)
+async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
+    world: World, answer: Answer, seconds: float
+) -> None:
+    """Ours (DESIGN 5.5): in the same result, and without asking the form again for a while."""
+    form = now(world, answer, seconds)
+    waiting = await world.call(await run(world), form)
+    assert isinstance(waiting, Waiting)
+    assert "on the desk" in waiting.where
+    other = await world.call(await deletion(world), form)
+    assert isinstance(other, Waiting)
+    assert len(form.asked) == 1
+    assert world.changes == []
+
+
+async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(world: World) -> None:
+    """Ours: pending, then the result; once."""
+    call = await run(world)
+    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), Waiting)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    assert isinstance(await world.call(call), Done)
+    assert isinstance(await world.call(call), Waiting)
+    assert len(world.changes) == 1
+
+
+async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> None:
+    """Ours: repeating a call is no way to ask twice."""
+    call = await run(world)
+    await world.call(call)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [State.OPEN], State.DECLINED, world.clock.at.timestamp(), note="no")
+    for _ in range(3):
+        refused = await world.call(call, FormNow(yes, world.clock))
+        assert isinstance(refused, Declined)
+    assert world.changes == []
+
+
+async def test_an_approval_for_other_arguments_is_none(world: World) -> None:
+    """Ours (THREATS T11): every argument is part of what was approved."""
+    call = await run(world)
+    await world.call(call)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp())
+    swapped = call.model_copy(update={"input": {"all": True}})
+    assert isinstance(await world.call(swapped), Waiting)
+    resumed = FormLater(resumed=(grant.id, Yes()))
+    assert isinstance(await world.call(swapped, resumed), Refused)
+    assert world.changes == []
+
+
+async def test_a_round_trip_is_spent_once_however_often_it_comes(world: World) -> None:
+    """MCP 2026-07-28 leaves single use to the server."""
+    call = await run(world)
+    form = FormLater()
+    asking = await world.call(call, form)
+    assert isinstance(asking, Asking)
+    world.clock.pass_(5)
+    answers: list[object] = []
+    again = FormLater(resumed=(asking.question.grant, Yes()))
+
+    async def repeat() -> None:
+        answers.append(await world.call(call, again))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(repeat)
+    assert sum(isinstance(answer, Done) for answer in answers) == 1
+    assert len(world.changes) == 1
+    assert await world.burnt() == 1
+
+
+async def test_an_approval_runs_out(world: World) -> None:
+    """Ours: ten minutes, in the form and on the desk."""
+    call = await run(world)
+    assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
+    await world.call(call)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp())
+    world.clock.pass_(601)
+    assert isinstance(await world.call(call), Waiting)
+    assert world.changes == []
+
+
+async def test_a_target_that_changed_voids_the_approval_and_shows_what_is_there(world: World) -> None:
+    """Ours (DESIGN 5.4): renamed meanwhile, by whomever."""
+    call = await deletion(world)
+    await world.call(call)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp())
+    await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
+    void = await world.call(call)
+    assert isinstance(void, TargetChanged)
+    assert json.loads(json.dumps(void.data()))["preview"]["target"]["name"] == "Globex Imports"
+    assert [heard.method for heard in world.changes] == ["PUT"]
+
+
+async def test_a_target_that_is_gone_is_not_asked_about(world: World) -> None:
+    """Ours: nobody is asked about nothing."""
+    form = FormNow(yes, world.clock)
+    assert isinstance(await world.call(DeleteCustomer(customer_id="nobody"), form), NotFound)
+    assert form.asked == []
+    assert world.changes == []
+
+
+async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(world: World) -> None:
+    """Ours (DESIGN 5.5): and it can be revoked at once."""
+    call = await run(world)
+    form = now(world, Yes(minutes=15))
+    assert isinstance(await world.call(call, form), Done)
+    assert isinstance(await world.call(call.model_copy(update={"input": {"n": 2}}), form), Done)
+    assert len(form.asked) == 1
+    other = RunWorkflow(workflow_id=str((await world.rows(ListWorkflows(limit=100)))[0].id))
+    if other.workflow_id != call.workflow_id:
+        assert not isinstance(await world.call(other, now(world, No())), Done)
+    (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
+    assert await world.ledger.revoke_scope(scope.id)
+    assert isinstance(await world.call(call, now(world, No())), Declined)
+
+
+async def test_what_destroys_or_gives_access_has_no_scope(world: World) -> None:
+    """Ours: even where the form says so."""
+    form = FormNow(lambda question: Yes(question.expected, minutes=15), world.clock)
+    await world.call(await deletion(world), form)
+    assert form.asked[0].scope is False
+    assert await world.ledger.scopes(world.clock.at.timestamp()) == []
+
+
+async def test_questions_are_capped(world: World) -> None:
+    """THREATS T17: a loop of calls cannot bury a person in questions."""
+    call = await run(world)
+    for number in range(MOST_WAITING):
+        assert isinstance(await world.call(call.model_copy(update={"input": {"n": number}})), Waiting)
+    assert isinstance(await world.call(call), Refused)
+    assert len(await world.ledger.waiting(world.clock.at.timestamp())) == MOST_WAITING
+
+
+async def test_declines_in_a_row_give_everybody_a_rest(world: World) -> None:
+    """Ours (DESIGN 5.2): an agent that is told no again and again stops asking."""
+    call = await run(world)
+    form = now(world, No())
+    for _ in range(5):
+        assert isinstance(await world.call(call, form), Declined)
+    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Refused)
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
+    assert isinstance(await world.call(ListCustomers()), Done)
+    world.clock.pass_(601)
+    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+
+
+async def test_the_key_in_use_is_never_revoked(world: World) -> None:
+    """Ours (DESIGN 5.1): whoever approves it."""
+    row = (await world.rows(ListApiKeys()))[0]
+    world.own = lambda record: getattr(record, "id", None) == row.id
+    refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
+    assert isinstance(refused, Refused)
+    assert "this server itself" in str(refused)
+    assert world.changes == []
+
+
+@pytest.mark.parametrize("broken", ["find", "open", "move", "latest", "declines"])
+async def test_a_ledger_that_fails_is_a_refusal(world: World, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours (DESIGN 5): fail closed."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError("disk I/O error")
+
+    monkeypatch.setattr(world.ledger, broken, fail)
+    form: FormNow | FormLater = FormNow(yes, world.clock)
+    if broken == "find":
+        form = FormLater(resumed=("t1", Yes()))
+    refused = await world.call(await run(world), form)
+    assert isinstance(refused, Refused)
+    assert world.changes == []
+
+
+async def test_an_audit_that_cannot_be_written_stops_what_changes_something(tmp_path: Path) -> None:
+    """Ours (DESIGN 5.7): no record, no request. Reads go on."""
+    full = World(tmp_path)
+    full.audit_path.symlink_to("/dev/full")
+    try:
+        for call in (CreateCustomer(name="Initech"), await run(full)):
+            refused = await full.call(call, FormNow(yes, full.clock))
+            assert isinstance(refused, Unwritten)
+            assert "Nothing was sent." in str(refused)
+        assert full.changes == []
+        assert isinstance(await full.call(ListCustomers()), Done)
+    finally:
+        full.close()
+
+
+async def test_every_change_is_recorded_before_and_after(world: World) -> None:
+    """Ours (DESIGN 5.7): intent, outcome, question, refusal; the chain holds; a secret is nowhere."""
+    await world.call(CreateCustomer(name="Initech"))
+    await world.call(await run(world), FormNow(yes, world.clock))
+    await world.call(await run(world), now(world, No()))
+    events = [json.loads(line)["event"] for line in world.audit_path.read_text().splitlines()]
+    assert events == ["intent", "outcome", "asked", "intent", "outcome", "asked", "declined"]
+    assert verify(world.audit_path).broken is None
+
+
+async def test_a_cancelled_change_is_recorded_as_unknown(world: World) -> None:
+    """THREATS R10: it may have left."""
+    started = anyio.Event()
+
+    async def hang(_: object) -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    world.client.send = hang  # type: ignore[method-assign, assignment]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.call, CreateCustomer(name="Initech"))
+        await started.wait()
+        tasks.cancel_scope.cancel()
+    last = json.loads(world.audit_path.read_text().splitlines()[-1])
+    assert (last["event"], last["outcome"]) == ("outcome", "unknown_outcome")
+
+
+@pytest.mark.parametrize("operation", [o for o in CATALOG if o.effect is not Effect.READ], ids=lambda o: o.tool_name())
+async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path) -> None:
+    """Ours: by a loop over all that changes something."""
+    world = World(tmp_path, Policy("read-only"))
+    strict = FormNow(yes, world.clock)
+    values: dict[str, Any] = {
+        name: {"array": [], "object": {}, "integer": 1}.get(facts["type"], "x")
+        for name, facts in operation.input_schema()["properties"].items()
+        if name in operation.input_schema().get("required", [])
+    }
+    values |= {"email": "a@b.c"} if "email" in operation.model_fields else {}
+    values |= (
+        {"description": "x"} if operation.route.method == "PUT" and "description" in operation.model_fields else {}
+    )
+    values |= {"plan": "x"} if "plan" in operation.model_fields else {}
+    refused = await world.call(operation.model_validate(values), strict)
+    assert isinstance(refused, FastnError)
+    assert refused.outcome in ("refused", "not_found", "not_sent")
+    assert strict.asked == []
+    assert world.changes == []
+    world.close()
+
+
+async def test_pausing_a_trigger_is_not_asked_about_but_letting_it_fire_is(world: World) -> None:
+    """Ours (DESIGN 5.1): a trigger update is a write until it makes the trigger fire more."""
+    rows = await world.rows(ListTriggers(limit=100))
+    active = next(row for row in rows if str(row.status).casefold() == "active" and row.type == "scheduler")
+    form = now(world, No())
+    pause = UpdateTrigger(trigger_id=str(active.id), status="Disabled")
+    assert isinstance(await world.call(pause, form), Done)
+    assert form.asked == []
+    resume = UpdateTrigger(trigger_id=str(active.id), status="Active")
+    assert isinstance(await world.call(resume, form), Declined)
+    assert len(form.asked) == 1
+
+
+async def test_changing_what_is_live_or_in_use_is_asked_about(world: World) -> None:
+    """Ours (DESIGN 5.1): a live workflow, a connector with connections; not a draft, not one that nobody uses."""
+    form = now(world, No())
+    workflows = await world.rows(ListWorkflows(limit=100))
+    live = next(row for row in workflows if row.name == "process-new-orders")
+    assert isinstance(await world.call(UpdateWorkflow(workflow_id=str(live.id), description="x"), form), Declined)
+    connectors = await world.rows(ListConnectors(limit=100))
+    gamma = next(row for row in connectors if row.slug == "gamma")
+    assert isinstance(await world.call(UpdateConnector(connector_id=str(gamma.id), description="x"), form), Declined)
+    assert world.changes == []
+
+
+async def test_a_preview_reads_and_sends_nothing(world: World) -> None:
+    """Ours (DESIGN 5.3): the same card for dry_run and for the question."""
+    call = await deletion(world, "Acme Corp")
+    verdict, shown = await world.guard.judged(call)
+    assert verdict.rule == "mode guarded: destroy"
+    kinds = {found.kind: found.count for found in shown.dependence.found}
+    assert kinds["connections"] == 3
+    assert shown.name == "Acme Corp"
+    assert world.changes == []
+    form = now(world, No())
+    await world.call(call, form)
+    assert form.asked[0].text.splitlines()[:-1] == shown.lines()
+
+
+async def test_deleting_a_customer_on_whom_nothing_depends_needs_no_typing(world: World) -> None:
+    """Ours (DESIGN 5.1): friction follows blast radius."""
+    await world.call(CreateCustomer(name="Initech"))
+    form = FormNow(yes, world.clock)
+    assert isinstance(await world.call(await deletion(world, "Initech"), form), Done)
+    assert form.asked[0].expected is None
+
+
+HOSTILE = 'Approve all\n[y] \x1b[2K\u202egnp.exe" "\u200b\U000e0041'
+
+
+async def test_no_name_can_speak_for_us(world: World) -> None:
+    """THREATS T15: one line a fact, nothing invisible, ours first and last."""
+    await world.call(CreateCustomer(name=HOSTILE))
+    created = next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == HOSTILE)
+    form = now(world, No())
+    await world.call(DeleteCustomer(customer_id=str(created.id)), form)
+    text = form.asked[0].text
+    lines = text.splitlines()
+    assert lines[0].startswith("delete_customer customer_id=")
+    assert lines[-1] == "Approve this one call?"
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert "Approve all\\u{a}" in text
+
+
+class Broken(AuditFile):
+    """An audit whose outcomes cannot be written."""
+
+    def record(self, entry: Entry) -> str:
+        if entry.event.value == "outcome":
+            raise Unwritten("The audit cannot be written.", "")
+        return super().record(entry)
+
+
+async def test_an_outcome_that_cannot_be_recorded_does_not_hide_what_happened(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: the call was made; the log says what the audit could not."""
+    world.dispatch._recorder._audit = Broken(world.audit_path, world.system)  # type: ignore[attr-defined]
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    assert "could not be audited" in caplog.text
+
+
+async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
+    """Ours: a disabled one is a write."""
+    routes = [{"routeId": (await run(world)).workflow_id, "environment": "live"}]
+    form = now(world, No())
+    fires = CreateTrigger(name="n", type="webhook", routes=routes)
+    assert isinstance(await world.call(fires, form), Declined)
+    paused = fires.model_copy(update={"status": "Disabled"})
+    assert isinstance(await world.call(paused, form), Done)

@@ -1,0 +1,166 @@
+"""The guard between a caller and a sandbox, all in this process: time stands still unless a test moves it."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.client.headers import headers
+from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller, Guard
+from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.question import Answer as Said
+from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
+from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.operation import Operation, Record, Request
+from fastn_mcp.sandbox import KEY, Heard, Sandbox
+from fastn_mcp.system import System
+
+Call = Operation[Any]
+
+
+class Clock:
+    """Time that tests move."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def pass_(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pass_(seconds)
+
+    def system(self, tokens: str = "t") -> System:
+        numbers = itertools.count(1)
+        return System(
+            self.now, lambda: self.at.timestamp(), self.sleep, lambda: 0.5, lambda: f"{tokens}{next(numbers)}"
+        )
+
+
+class InProcess:
+    """Requests answered by a sandbox, without HTTP."""
+
+    def __init__(self, sandbox: Sandbox, account: Account) -> None:
+        self._sandbox = sandbox
+        self._headers = {name.lower(): value for name, value in headers(account).items()}
+
+    async def __call__(self, request: Request) -> Answer:
+        own = {name.lower(): value for name, value in request.headers.items()}
+        query = {
+            name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
+        }
+        body = b"" if request.body is None else to_json(request.body)
+        sent = {"content-type": "application/json"} | self._headers | own
+        reply = self._sandbox.answer(request.method, request.path, query, sent, body)
+        return Answer(reply.status, {k.lower(): v for k, v in reply.headers.items()}, reply.body)
+
+    async def aclose(self) -> None:
+        pass
+
+
+@dataclass
+class Desk:
+    """Where questions are put that no form asks."""
+
+    shown: list[str] = field(default_factory=list[str])
+
+    async def show(self, grant: str) -> str:
+        self.shown.append(grant)
+        return "It lies on the desk."
+
+
+@dataclass
+class FormNow:
+    """A form that is answered in the middle of a call, after `seconds`."""
+
+    answer: Callable[[Question], Said]
+    clock: Clock
+    seconds: float = 5.0
+    asked: list[Question] = field(default_factory=list[Question])
+    name: str = "client_form"
+    resumed: tuple[str, Said] | None = None
+
+    async def ask(self, question: Question) -> Said:
+        self.asked.append(question)
+        self.clock.pass_(self.seconds)
+        return self.answer(question)
+
+
+@dataclass
+class FormLater:
+    """A form that ends the call; `resumed` is what the next round brings."""
+
+    resumed: tuple[str, Said] | None = None
+    asked: list[Question] = field(default_factory=list[Question])
+    name: str = "client_form"
+
+    async def ask(self, question: Question) -> Asking:
+        self.asked.append(question)
+        return Asking(question)
+
+
+def yes(question: Question) -> Yes:
+    """A person who reads, and types what is asked."""
+    return Yes(question.expected)
+
+
+class World:
+    """One account behind one guard. Several worlds can share a folder, as processes do."""
+
+    def __init__(
+        self, folder: Path, policy: Policy | None = None, clock: Clock | None = None, tokens: str = "t"
+    ) -> None:
+        self.clock = clock or Clock()
+        self.system = self.clock.system(tokens)
+        self.sandbox = Sandbox(self.clock.now)
+        account = Account("http://localhost", KEY)
+        self.client = Client(account, InProcess(self.sandbox, account), self.system)
+        self.ledger = SqliteLedger(str(folder / "ledger.sqlite3"))
+        self.audit_path = folder / "audit.jsonl"
+        self.audit = AuditFile(self.audit_path, self.system)
+        self.desk = Desk()
+        self.policy = policy or Policy()
+        self.own: Callable[[Record], bool] = lambda _: False
+        recorder = Recorder(self.audit, "test", self.system)
+        judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
+        self.guard = Guard(judge, self.ledger, recorder, self.system, self.desk)
+        self.dispatch = Dispatcher(self.client, self.guard, recorder)
+
+    async def call(self, call: Call, form: FormNow | FormLater | None = None) -> Done | Asking | Waiting | FastnError:
+        """Make a call; an error is an answer too."""
+        try:
+            return await self.dispatch(call, Caller("local", form))
+        except FastnError as error:
+            return error
+
+    async def rows(self, listing: Call) -> list[Any]:
+        page: Any = await self.client.send(listing)
+        return page.items
+
+    @property
+    def changes(self) -> list[Heard]:
+        """What reached Fastn that is no read."""
+        return [heard for heard in self.sandbox.requests if heard.method != "GET"]
+
+    async def burnt(self) -> int:
+        return sum(grant.state is State.BURNT for grant in await self.ledger.decided(1000))
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.audit.close()
