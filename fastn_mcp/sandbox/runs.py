@@ -67,10 +67,7 @@ def pass_time(state: State, now: datetime) -> None:
 
 
 def _bring_on(state: State, key: str, now: datetime) -> None:
-    run, row = state.get("_runs", key), state.get("executions", key)
-    if run is None or row is None:
-        state.drop("_runs", key)
-        return
+    run, row = state.rows["_runs"][key], state.rows["executions"][key]
     begun = moment(str(run["begun"]))
     seconds = (now - begun).total_seconds()
     polls = cast(int, run["polls"])

@@ -31,6 +31,7 @@ def chat(desk: Desk, call: AiChat) -> Outcome:
     mode = _mode(call.approval_mode)
     session = _session(desk, call.session_id, call.message)
     _charge(desk, "Orchestrator")
+    desk.audit("ai.chat", "session", session["id"])
     words = call.message.casefold()
     cards = cast("list[Row]", session["pendingApprovals"])
     if cards and words.startswith(("approve", "accept", "yes")):

@@ -1,0 +1,158 @@
+"""Fastn's AI agents, as far as a fake can be one."""
+
+from typing import Any
+
+import pytest
+from asking import Clock, Fastn
+
+from fastn_mcp.tools import AiBuild, AiChat, GetBilling, GetUsage, GetWorkflow, ListConnectors, ListWorkflows
+
+TRACKING = "wf_3a8e47d19b60"
+
+
+def chat(fastn: Fastn, message: str, session: str | None = None, mode: str = "manual") -> Any:
+    return fastn(AiChat(message=message, session_id=session, approval_mode=mode)).data
+
+
+def build(fastn: Fastn, mode: str, kind: str = "workflow", **arguments: Any) -> Any:
+    return fastn(AiBuild(type=kind, prompt="Sync orders to Xero", approval_mode=mode, **arguments)).data
+
+
+def names(fastn: Fastn) -> set[str]:
+    return {row["name"] for row in fastn(ListWorkflows()).data}
+
+
+def test_a_conversation_has_a_session(fastn: Fastn) -> None:
+    """Fastn's documentation: sessions, which a later message continues."""
+    first = chat(fastn, "How are my workflows?")
+    second = chat(fastn, "And my customers?", first["sessionId"])
+
+    assert "9 workflows" in first["message"]
+    assert first["status"] == "completed"
+    assert second["sessionId"] == first["sessionId"]
+    assert fastn(AiChat(message="Hello there", session_id="ses_nothing")).status == 404
+
+
+def test_a_vague_message_is_asked_back(fastn: Fastn) -> None:
+    """Fastn's documentation: clarifying questions as option cards."""
+    reply = chat(fastn, "Fix")
+
+    assert reply["status"] == "waiting_for_user"
+    assert reply["questions"][0]["options"]
+
+
+def test_in_manual_mode_a_change_waits_for_approval(fastn: Fastn) -> None:
+    """Fastn's documentation: Manual shows a card with tool and arguments; Accept, or Reject."""
+    asked = chat(fastn, "Please create a workflow for returns")
+    (card,) = asked["pendingApprovals"]
+    before = names(fastn)
+
+    assert (asked["status"], card["tool"]) == ("waiting_for_user", "createWorkflow")
+    assert chat(fastn, "What are you waiting for?", asked["sessionId"])["pendingApprovals"] == [card]
+    assert names(fastn) == before
+    done = chat(fastn, "approve", asked["sessionId"])
+    assert done["toolCalls"][0]["tool"] == "createWorkflow"
+    assert len(names(fastn)) == len(before) + 1
+
+
+def test_a_rejected_change_is_not_made(fastn: Fastn) -> None:
+    """Fastn's documentation: Reject leads to another plan."""
+    asked = chat(fastn, f"Delete {TRACKING}, please")
+    chat(fastn, "Reject: not this one", asked["sessionId"])
+
+    assert fastn(GetWorkflow(workflow_id=TRACKING)).status == 200
+    assert chat(fastn, "approve it now", asked["sessionId"])["toolCalls"] == []
+
+
+def test_in_auto_mode_nobody_is_asked(fastn: Fastn) -> None:
+    """Fastn's documentation: Auto, its default, does not ask."""
+    reply = chat(fastn, f"Delete {TRACKING}, please", mode="auto")
+
+    assert (reply["status"], reply["toolCalls"][0]["tool"]) == ("completed", "deleteWorkflow")
+    assert fastn(GetWorkflow(workflow_id=TRACKING)).status == 404
+    actors = [row["actor"] for row in fastn.sandbox.state.all("audit") if row["action"] == "workflow.trash"]
+    assert actors == ["agent"]
+
+
+def test_what_is_gone_when_it_is_approved_stays_gone(fastn: Fastn) -> None:
+    """Ours: an approval that comes late does no harm."""
+    asked = chat(fastn, f"Delete {TRACKING}, please")
+    chat(fastn, f"Delete {TRACKING}, please", mode="auto")
+
+    assert chat(fastn, "yes", asked["sessionId"])["status"] == "completed"
+    assert "pendingApprovals" in chat(fastn, f"Delete {TRACKING}, please")
+
+
+def test_a_build_makes_what_was_asked_for_after_some_looks(fastn: Fastn) -> None:
+    """Fastn's documentation: BUILD PROGRESS n/N. There is no status endpoint, so the session is asked."""
+    answer = fastn(AiBuild(type="Workflow", prompt="Sync orders to Xero", connectors=["xero"], approval_mode="auto"))
+    begun = answer.data
+
+    replies = [chat(fastn, "status?", begun["sessionId"]) for _ in range(4)]
+
+    assert (answer.status, begun["progress"], begun["buildStatus"]) == (202, {"step": 0, "total": 4}, "PLANNING")
+    assert [reply["status"] for reply in replies] == ["running", "running", "running", "completed"]
+    assert replies[0]["message"] == "BUILD PROGRESS 1/4: Connectors"
+    made = fastn(GetWorkflow(workflow_id=replies[3]["resourceId"])).data
+    assert (made["name"], made["status"], made["createdBy"]) == ("Sync orders to Xero", "draft", "agent")
+    assert made["connectors"] == [{"slug": "xero", "scope": "MULTI_TENANT"}]
+    again = chat(fastn, "status?", begun["sessionId"])
+    assert again["resourceId"] == replies[3]["resourceId"]
+    assert "workflows" in chat(fastn, "And how are my workflows?", begun["sessionId"])["message"]
+
+
+def test_time_brings_a_build_on(fastn: Fastn, clock: Clock) -> None:
+    """Ours: a build goes on without being watched."""
+    begun = build(fastn, "auto", kind="connector", name="Initech")
+    clock.pass_(minutes=5)
+
+    done = chat(fastn, "status?", begun["sessionId"])
+
+    assert done["status"] == "completed"
+    assert done["resourceId"] in {row["id"] for row in fastn(ListConnectors(search="Initech")).data}
+
+
+def test_in_manual_mode_a_build_asks_before_it_makes_anything(fastn: Fastn) -> None:
+    """Fastn's documentation: Manual asks for every create."""
+    begun = build(fastn, "manual")
+    looked = [chat(fastn, "status?", begun["sessionId"]) for _ in range(6)]
+
+    assert looked[-1]["status"] == "waiting_for_user"
+    assert looked[-1]["pendingApprovals"] == looked[-2]["pendingApprovals"]
+    assert "Sync orders to Xero" not in names(fastn)
+    chat(fastn, "approve", begun["sessionId"])
+    assert chat(fastn, "status?", begun["sessionId"])["status"] == "completed"
+    assert "Sync orders to Xero" in names(fastn)
+
+
+@pytest.mark.parametrize("kind", ["workflow", "connector"])
+def test_a_build_does_not_overwrite_what_is_there(fastn: Fastn, kind: str, clock: Clock) -> None:
+    """Ours: what has the name already is what the build ends with."""
+    made: list[str] = []
+    for _ in range(2):
+        begun = build(fastn, "auto", kind=kind, name="Twice")
+        clock.pass_(minutes=5)
+        made.append(chat(fastn, "status?", begun["sessionId"])["resourceId"])
+
+    assert made[0] == made[1]
+
+
+def test_a_build_names_what_is_wrong_with_it(fastn: Fastn) -> None:
+    """Ours: 422 names the field."""
+    assert fastn(AiBuild(type="spaceship", prompt="x")).field == "type"
+    assert fastn(AiBuild(type="workflow", prompt="x", connectors=["nothing"])).field == "connectors"
+    assert fastn(AiChat(message="Hi there", approval_mode="maybe")).field == "approvalMode"
+    assert fastn.ask("POST", "/api/v1/ai/chat", body={"message": "Hi there", "colour": "red"}).field == "colour"
+
+
+def test_agents_cost_credits_until_there_are_none(fastn: Fastn) -> None:
+    """Fastn's documentation: 50 credits are included; QUOTA_EXCEEDED does not clear by waiting."""
+    for _ in range(12):
+        chat(fastn, "How are my workflows?")
+
+    refused = fastn(AiChat(message="How are my workflows?"))
+
+    assert (refused.status, refused.error["code"]) == (429, "QUOTA_EXCEEDED")
+    assert "retry-after" not in refused.reply.headers
+    assert fastn(GetBilling()).data["credits"]["used"] == 50
+    assert fastn(GetUsage()).data["aiCredits"] == 50

@@ -1,0 +1,348 @@
+"""The sandbox over HTTP: in process, and served by uvicorn on a socket."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+import uvicorn
+from asking import Fastn
+
+from fastn_mcp.sandbox import KEY, Sandbox, create_app
+from fastn_mcp.sandbox.app import App
+from fastn_mcp.sandbox.delivery import Message
+from fastn_mcp.sandbox.faults import Delay, Drip, Hang, Moment, Reset, Status, Truncate
+from fastn_mcp.tools import DeleteConnection
+
+pytestmark = pytest.mark.anyio
+
+HEADERS = {"x-fastn-api-key": KEY, "X-fastn-Test-Mode": "true"}
+CUSTOMERS = "/api/v1/customers"
+
+
+class Naps:
+    """In place of sleep: remembers how long it would have been."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+def client(sandbox: Sandbox, *, control: bool = False, naps: Naps | None = None) -> httpx2.AsyncClient:
+    app = create_app(sandbox, control=control, broken=httpx2.ReadError, sleep=naps or Naps())
+    transport = httpx2.ASGITransport(app=app)
+    return httpx2.AsyncClient(transport=transport, base_url="http://localhost", headers=HEADERS)
+
+
+async def test_it_speaks_http_in_process(sandbox: Sandbox, fastn: Fastn) -> None:
+    """Ours: the same answers as without HTTP; ids with colons arrive encoded."""
+    async with client(sandbox) as http:
+        listed = await http.get(CUSTOMERS, params={"search": "ACME", "limit": 1})
+        path = DeleteConnection(connection_id=fastn.connection("acme-corp", "xero")).request().path
+        gone = await http.delete(path)
+
+    assert [row["name"] for row in listed.json()["data"]] == ["John-Acme"]
+    assert listed.headers["x-ratelimit-limit"] == "100000"
+    assert listed.headers["x-request-id"]
+    assert gone.status_code == 204
+    assert "%3A" in path
+    assert sandbox.requests[-1].tool == "delete_connection"
+
+
+async def test_a_long_body_is_not_taken_in(sandbox: Sandbox) -> None:
+    """Fastn's documentation: 413. That the rest is thrown away while it streams is ours."""
+
+    async def stream() -> AsyncGenerator[bytes]:
+        for _ in range(8):
+            yield b"x" * 400_000
+
+    async with client(sandbox) as http:
+        answer = await http.post(CUSTOMERS, content=stream())
+
+    assert answer.status_code == 413
+
+
+async def test_a_broken_connection_is_an_exception_in_process(sandbox: Sandbox) -> None:
+    """Ours: there is no socket, so the exception is the one that the HTTP library raises."""
+    async with client(sandbox) as http:
+        sandbox.faults.add(Reset(), Reset(moment=Moment.AFTER), Reset(sent=3))
+        for _ in range(3):
+            with pytest.raises(httpx2.ReadError):
+                await http.post(CUSTOMERS, json={"name": "Initech"})
+
+    assert sandbox.state.first("customers", "name", "Initech") is not None
+
+
+async def test_a_short_body_is_short_in_process(sandbox: Sandbox) -> None:
+    """Ours: nobody counts bytes there, so it ends without a complaint."""
+    sandbox.faults.add(Truncate(kept=12))
+    async with client(sandbox) as http:
+        answer = await http.get(CUSTOMERS)
+
+    assert answer.content == b'{"data":[{"i'
+
+
+async def test_a_late_answer_and_one_that_drips_take_their_time(sandbox: Sandbox) -> None:
+    """Ours: the time is passed in."""
+    naps = Naps()
+    sandbox.faults.add(Delay(seconds=3), Drip(seconds=0.5))
+    async with client(sandbox, naps=naps) as http:
+        await http.get(CUSTOMERS)
+        dripped = await http.get(CUSTOMERS)
+
+    assert naps.taken == [3.0] + [0.5] * len(dripped.content)
+    assert dripped.json()["total"] == 5
+
+
+async def test_a_request_that_hangs_can_be_given_up(sandbox: Sandbox) -> None:
+    """Ours: it waits for the client to leave, and no longer."""
+    sandbox.faults.add(Hang())
+    async with client(sandbox) as http:
+        with anyio.move_on_after(0.01) as scope:
+            await http.get(CUSTOMERS)
+
+    assert scope.cancelled_caught
+
+
+async def told(app: App, scope: dict[str, Any], *messages: Message) -> list[Message]:
+    """What an application says to a server that says `messages`."""
+    coming, said = list(messages), list[Message]()
+
+    async def receive() -> Message:
+        return coming.pop(0)
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    return said
+
+
+async def test_it_starts_and_stops_with_its_server(sandbox: Sandbox) -> None:
+    """ASGI: the lifespan protocol."""
+    app = create_app(sandbox, control=False)
+
+    said = await told(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+
+    assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_it_speaks_no_websocket(sandbox: Sandbox) -> None:
+    """ASGI: closing before accepting refuses."""
+    assert await told(create_app(sandbox, control=False), {"type": "websocket"}) == [
+        {"type": "websocket.close", "code": 1000}
+    ]
+
+
+async def test_a_server_without_raw_paths_will_do(sandbox: Sandbox) -> None:
+    """ASGI: raw_path is optional."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": CUSTOMERS,
+        "query_string": b"limit=1",
+        "headers": [(name.encode(), value.encode()) for name, value in HEADERS.items()],
+    }
+
+    said = await told(create_app(sandbox, control=False), scope, {"type": "http.request"})
+
+    assert said[0]["status"] == 200
+
+
+async def test_a_client_that_left_is_not_answered(sandbox: Sandbox) -> None:
+    """ASGI: http.disconnect."""
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+
+    assert await told(create_app(sandbox, control=False), scope, {"type": "http.disconnect"}) == []
+    assert sandbox.requests == []
+
+
+async def test_control_paths_work_where_they_were_enabled(sandbox: Sandbox) -> None:
+    """Ours: what was asked, what is to go wrong, how it answers, and from the beginning."""
+    async with client(sandbox, control=True) as http:
+        await http.get(CUSTOMERS)
+        seen = (await http.get("/__sandbox/requests")).json()["requests"]
+        assert [(heard["tool"], heard["headers"]["x-fastn-api-key"]) for heard in seen] == [
+            ("list_customers", "[hidden]")
+        ]
+        assert (await http.delete("/__sandbox/requests")).status_code == 200
+        assert sandbox.requests == []
+
+        fault = {"kind": "status", "status": 503, "path": "/api/v1/*", "times": 2}
+        assert (await http.post("/__sandbox/faults", json=fault)).status_code == 200
+        assert (await http.get("/__sandbox/faults")).json()["faults"][0]["times"] == 2
+        assert (await http.get(CUSTOMERS)).status_code == 503
+        await http.delete("/__sandbox/faults")
+        assert (await http.get(CUSTOMERS)).status_code == 200
+
+        changed = await http.post("/__sandbox/behaviour", json={"envelope": "items", "rate_limit": 500})
+        assert (changed.json()["envelope"], changed.json()["errors"]) == ("items", "coded")
+        assert "items" in (await http.get(CUSTOMERS)).json()
+        assert (await http.get("/__sandbox/behaviour")).json()["rate_limit"] == 500
+
+        await http.post(CUSTOMERS, json={"name": "Initech"})
+        assert (await http.post("/__sandbox/reset")).json()["envelope"] == "data"
+        assert len((await http.get(CUSTOMERS)).json()["data"]) == 5
+
+
+async def test_a_wrong_order_is_refused_by_name(sandbox: Sandbox) -> None:
+    """Ours: a fault that is not understood would not strike, and a test would pass."""
+    async with client(sandbox, control=True) as http:
+        unknown = await http.post("/__sandbox/faults", json={"kind": "status", "status": 503, "tims": 2})
+        broken = await http.post("/__sandbox/behaviour", content=b"{")
+        nowhere = await http.post("/__sandbox/nothing")
+        web = await http.post("/__sandbox/reset", headers={"origin": "https://evil.example"})
+
+    assert unknown.status_code == broken.status_code == 422
+    assert unknown.json()["error"][0]["field"] == ["status", "tims"]
+    assert [nowhere.status_code, web.status_code] == [404, 403]
+
+
+async def test_control_paths_are_closed_otherwise(sandbox: Sandbox) -> None:
+    """Ours: without `control` they are paths that Fastn does not know."""
+    async with client(sandbox) as http:
+        answers = [await http.get("/__sandbox/requests"), await http.post("/__sandbox/reset")]
+
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert len(sandbox.requests) == 2
+
+
+Raw = Callable[[bytes], Awaitable[tuple[bytes, BaseException | None]]]
+
+
+@asynccontextmanager
+async def served(sandbox: Sandbox) -> AsyncGenerator[Raw]:
+    """uvicorn on a loopback socket, and a client that shows every byte and how the connection ended."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app(sandbox, control=True, broken=AssertionError)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+
+    async def ask(request: bytes) -> tuple[bytes, BaseException | None]:
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(request)
+        got = bytearray()
+        try:
+            with anyio.fail_after(10):
+                while chunk := await reader.read(65536):
+                    got += chunk
+        except ConnectionError as error:
+            return bytes(got), error
+        finally:
+            writer.close()
+        return bytes(got), None
+
+    try:
+        yield ask
+    finally:
+        server.should_exit = True
+        await running
+
+
+def creating() -> bytes:
+    body = json.dumps({"name": "Initech"}).encode()
+    head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    first = f"POST {CUSTOMERS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    return f"{first}{head}\r\n".encode() + body
+
+
+def made(sandbox: Sandbox) -> bool:
+    return sandbox.state.first("customers", "name", "Initech") is not None
+
+
+async def test_served_it_answers(sandbox: Sandbox) -> None:
+    """HTTP/1.1."""
+    async with served(sandbox) as ask:
+        got, error = await ask(creating())
+
+    assert error is None
+    assert got.startswith(b"HTTP/1.1 201 Created\r\n")
+    assert got.endswith(b"}}")
+
+
+@pytest.mark.parametrize(
+    ("fault", "changed"),
+    [(Reset(), False), (Reset(moment=Moment.AFTER), True)],
+    ids=["before", "after"],
+)
+async def test_served_a_reset_sends_no_byte(
+    sandbox: Sandbox, fault: Reset, changed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TCP: the socket is reset, whether the change was made or not; the client cannot know."""
+    sandbox.faults.add(fault)
+    async with served(sandbox) as ask:
+        got, error = await ask(creating())
+
+    assert got == b""
+    assert isinstance(error, ConnectionResetError)
+    assert made(sandbox) is changed
+    assert caplog.text == ""
+
+
+async def test_served_a_reset_can_come_amid_the_body(sandbox: Sandbox) -> None:
+    """TCP: the head went out, and some of the body, as far as the system passed it on."""
+    sandbox.faults.add(Reset(sent=20))
+    async with served(sandbox) as ask:
+        got, error = await ask(creating())
+
+    assert isinstance(error, ConnectionResetError)
+    assert not got.endswith(b"}}")
+    assert made(sandbox)
+
+
+async def test_served_a_truncated_body_ends_too_early(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """HTTP/1.1: fewer bytes than Content-Length promised, and the connection ends in order."""
+    sandbox.faults.add(Truncate(kept=20))
+    async with served(sandbox) as ask:
+        got, error = await ask(creating())
+
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert error is None
+    assert body == b'{"data":{"id":"' + body[15:20]
+    assert b"content-length: " in head
+    assert caplog.text == ""
+
+
+async def test_served_it_drips(sandbox: Sandbox) -> None:
+    """HTTP/1.1: the whole of it, in the end."""
+    sandbox.faults.add(Drip(seconds=0))
+    async with served(sandbox) as ask:
+        got, _ = await ask(creating())
+
+    assert got.endswith(b"}}")
+
+
+async def test_served_a_client_that_gives_up_on_a_hanging_request_leaves_nothing_behind(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ASGI: http.disconnect ends the wait, and the server goes on."""
+    sandbox.faults.add(Hang(), Status(status=418))
+    async with served(sandbox) as ask:
+        with anyio.move_on_after(0.05):
+            await ask(creating())
+        got, _ = await ask(creating())
+
+    assert got.startswith(b"HTTP/1.1 418 ")
+    assert caplog.text == ""
+
+
+def test_the_package_brings_no_server_and_no_client() -> None:
+    """Ours: importing it is cheap, and it does not decide by what it is served."""
+    foreign = "[name for name in ('starlette', 'uvicorn', 'httpx2', 'mcp') if name in sys.modules]"
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert said.stdout.strip() == "[]"

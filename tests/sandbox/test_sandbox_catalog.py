@@ -1,0 +1,137 @@
+"""What the sandbox promises of all 42 operations."""
+
+import json
+from typing import Any
+
+import pytest
+from asking import Clock, Fastn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastn_mcp.operation import Operation
+from fastn_mcp.sandbox import Sandbox
+from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY
+from fastn_mcp.sandbox.routes import HANDLERS
+from fastn_mcp.tools import BY_NAME, CATALOG
+
+SLACK, ORDERS = "wf_b5880b29eb25", "wf_0d93ee5b1f62"
+
+
+def sensible(fastn: Fastn) -> list[Operation[Any]]:
+    """One call of each operation that should work on the account as it begins."""
+    acme, gamma = fastn.id_of("customers", "acme-corp"), fastn.id_of("connectors", "gamma")
+    hourly = fastn.id_of("triggers", "Hourly Slack sync", by="name")
+    routes = [{"routeId": ORDERS, "environment": "test"}]
+    arguments: dict[str, dict[str, Any]] = {
+        "get_customer": {"customer_id": acme},
+        "create_customer": {"name": "Initech", "admin_email": "bill@initech.example"},
+        "update_customer": {"customer_id": acme, "name": "Acme Corporation"},
+        "delete_customer": {"customer_id": fastn.id_of("customers", "widget-inc")},
+        "get_connector": {"connector_id": gamma},
+        "create_connector": {"name": "Initech", "slug": "initech"},
+        "update_connector": {"connector_id": gamma, "description": "Decks."},
+        "delete_connector": {"connector_id": fastn.id_of("connectors", "openHolidays")},
+        "create_connection": {"connector_id": gamma, "credentials": {"apiKey": "s3cret"}},
+        "delete_connection": {"connection_id": fastn.connection("acme-corp", "xero")},
+        "get_workflow": {"workflow_id": SLACK},
+        "create_workflow": {"name": "New one"},
+        "update_workflow": {"workflow_id": SLACK, "description": "Every hour."},
+        "delete_workflow": {"workflow_id": "wf_e5047fb2a8c3"},
+        "run_workflow": {"workflow_id": SLACK, "customer_id": acme, "idempotency_key": "once", "input": {"a": 1}},
+        "get_trigger": {"trigger_id": hourly},
+        "create_trigger": {"name": "Hook", "type": "webhook", "routes": routes, "status": "Disabled"},
+        "update_trigger": {"trigger_id": hourly, "schedule": "*/15 * * * *"},
+        "delete_trigger": {"trigger_id": fastn.id_of("triggers", "Shop events", by="name")},
+        "get_execution": {"execution_id": str(fastn.sandbox.state.all("executions")[-1]["id"])},
+        "invite_user": {"email": "kim@fastn.example", "role": "Operator"},
+        "create_role": {"name": "Looks", "permissions": ["workflows:read"]},
+        "create_api_key": {"name": "BI", "expires": "30d"},
+        "revoke_api_key": {"api_key_id": "4"},
+        "create_secret": {"name": "NEW_ONE", "value": "s3cret"},
+        "delete_secret": {"secret_id": fastn.id_of("secrets", "GOOGLE_SA", by="name")},
+        "ai_chat": {"message": "How are my workflows?"},
+        "ai_build": {"type": "workflow", "prompt": "Sync orders to Xero", "connectors": ["shopify", "xero"]},
+    }
+    return [operation(**arguments.get(name, {})) for name, operation in BY_NAME.items()]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_operation_is_heard_as_what_it_is_and_answered(fastn: Fastn, name: str) -> None:
+    """Ours: the sandbox hears a call by the operation's own inverse, so that a path stands in one place."""
+    (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
+
+    answer = fastn(call)
+
+    assert answer.status in (200, 201, 202, 204), answer.value
+    assert fastn.sandbox.requests[-1].tool == name
+    if answer.status != 204:
+        call.result(answer.data)
+
+
+def test_every_operation_has_a_route_and_a_permission() -> None:
+    """Ours: an operation that is added to the catalogue cannot be forgotten here."""
+    assert set(HANDLERS) == set(CATALOG) == set(NEEDED)
+    assert {needed for needed in NEEDED.values() if needed} <= ALL | {OWNERS_ONLY}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_no_operation_answers_without_a_key(fastn: Fastn, name: str) -> None:
+    """Fastn's reference: 401 for a missing or invalid API key."""
+    (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
+    fastn.headers.clear()
+    before = fastn.sandbox.state.serial
+
+    answer = fastn(call)
+
+    assert (answer.status, answer.error["code"]) == (401, "AUTH_INVALID")
+    assert fastn.sandbox.state.serial == before
+
+
+@pytest.mark.parametrize("name", [name for name, operation in BY_NAME.items() if operation.route.method != "GET"])
+def test_every_change_is_in_the_audit_log(fastn: Fastn, name: str) -> None:
+    """Fastn's documentation: the audit log says who did what, a key as `apikey:5`."""
+    (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
+    before = len(fastn.sandbox.state.all("audit"))
+
+    fastn(call)
+
+    added = fastn.sandbox.state.all("audit")[before:]
+    assert [row for row in added if row["actor"] == "apikey:5" and row["outcome"] == "Success"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_body_makes_the_sandbox_fall_over(data: st.DataObject) -> None:
+    """Ours: whatever is sent is answered, and what is refused names what is wrong."""
+    fastn = Fastn(Sandbox(Clock()))
+    call = data.draw(st.sampled_from([call for call in sensible(fastn) if call.route.method in ("POST", "PUT")]))
+    request = call.request()
+    shown = fastn.ask("GET", request.path).value if request.method == "PUT" else None
+    body: dict[str, Any] = {**(shown["data"] if shown else {}), **(request.body or {})}
+    known = sorted(body) + sorted({type(call).wire(name) for name in type(call).model_fields} | {"matrix", "events"})
+    changes = data.draw(st.dictionaries(st.sampled_from(known), JSON, max_size=3))
+
+    answer = fastn.ask(request.method, request.path, body=body | changes)
+
+    assert answer.status < 500
+    assert json.loads(answer.reply.body)
+    fastn.ask(
+        "POST",
+        f"/api/v1/workflows/{SLACK}/run",
+        body={},
+        headers={"x-end-org-id": fastn.id_of("customers", "acme-corp")},
+    )
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=40), path=st.text(max_size=30), method=st.sampled_from(["GET", "POST", "PUT"]))
+def test_no_bytes_make_the_sandbox_fall_over(fastn: Fastn, content: bytes, path: str, method: str) -> None:
+    """Ours: it answers those who do not speak its language, too."""
+    assert fastn.ask(method, f"/api/v1/{path}", body=content).status < 500

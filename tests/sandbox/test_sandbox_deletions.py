@@ -1,0 +1,90 @@
+"""What goes with what is deleted."""
+
+from asking import Fastn
+
+from fastn_mcp.tools import (
+    DeleteConnection,
+    DeleteConnector,
+    DeleteCustomer,
+    DeleteSecret,
+    DeleteTrigger,
+    DeleteWorkflow,
+    GetWorkflow,
+    ListConnections,
+    ListExecutions,
+    ListSecrets,
+)
+
+ORDERS, INVENTORY, TRACKING = "wf_0d93ee5b1f62", "wf_c27aa8f04e19", "wf_3a8e47d19b60"
+
+
+def test_a_customer_takes_its_connections_and_secrets_with_it(fastn: Fastn) -> None:
+    """Fastn's documentation: the danger zone; the cascade itself is assumed."""
+    globex = fastn.id_of("customers", "globex-exports")
+    assert fastn(ListConnections(customer_id=globex)).data
+    assert fastn(ListSecrets(customer_id=globex)).data
+    others = len(fastn(ListConnections()).data)
+
+    assert fastn(DeleteCustomer(customer_id=globex)).data == {"id": globex, "deleted": True}
+
+    assert fastn(ListConnections(customer_id=globex)).data == []
+    assert fastn(ListSecrets(customer_id=globex)).data == []
+    assert len(fastn(ListConnections()).data) == others - 1
+    paid = fastn.sandbox.state.named("triggers", "Paid Shopify orders", by="name")
+    assert (paid["status"], paid["subscriptionStatus"]) == ("Disabled", "FAILED")
+    assert fastn(DeleteCustomer(customer_id=globex)).status == 404
+
+
+def test_a_connector_takes_its_connections_and_stops_what_used_it(fastn: Fastn) -> None:
+    """Fastn's documentation: every connection is destroyed, and workflows and triggers that use it stop."""
+    shopify = fastn.id_of("connectors", "shopify")
+
+    fastn(DeleteConnector(connector_id=shopify))
+
+    assert fastn(ListConnections(connector_id=shopify)).data == []
+    assert fastn(GetWorkflow(workflow_id=ORDERS)).data["status"] == "inactive"
+    stopped = {str(row["name"]) for row in fastn.sandbox.state.all("triggers") if row["status"] == "Disabled"}
+    assert {"Paid Shopify orders", "Tracking updates (public)"} <= stopped
+    untouched = fastn.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
+    assert (untouched["status"], untouched["version"]) == ("Active", 1)
+
+
+def test_a_connection_takes_the_subscriptions_with_it(fastn: Fastn) -> None:
+    """Fastn's documentation: Active is not subscribed; an app event needs an active connection."""
+    answer = fastn(DeleteConnection(connection_id=fastn.connection("widget-inc", "hubspot")))
+
+    assert (answer.status, answer.reply.body) == (204, b"")
+    assert "content-length" not in answer.reply.headers
+    contacts = fastn.sandbox.state.named("triggers", "New HubSpot contact", by="name")
+    assert (contacts["status"], contacts["subscriptionStatus"]) == ("Active", "FAILED")
+
+
+def test_a_deleted_workflow_lies_in_the_trash_and_keeps_its_runs(fastn: Fastn) -> None:
+    """Fastn's documentation: deleting moves to Trash, where nothing expires."""
+    fastn(DeleteWorkflow(workflow_id=TRACKING))
+
+    assert fastn(GetWorkflow(workflow_id=TRACKING)).status == 404
+    assert fastn.sandbox.state.get("_trash", f"workflow {TRACKING}") is not None
+    assert fastn(DeleteWorkflow(workflow_id=ORDERS)).status == 200
+    assert fastn(ListExecutions(workflow_id=ORDERS)).data
+
+
+def test_a_trigger_stops_with_the_last_of_its_workflows(fastn: Fastn) -> None:
+    """Fastn's documentation: one webhook can start several workflows."""
+
+    def shop() -> object:
+        return fastn.sandbox.state.named("triggers", "Shop events", by="name")["status"]
+
+    fastn(DeleteWorkflow(workflow_id=ORDERS))
+    assert shop() == "Active"
+    fastn(DeleteWorkflow(workflow_id=INVENTORY))
+    assert shop() == "Disabled"
+
+
+def test_triggers_and_secrets_go_at_once_and_say_nothing(fastn: Fastn) -> None:
+    """Ours: nothing is known of the body of a deletion, so some answer 204."""
+    trigger = fastn.id_of("triggers", "Shop events", by="name")
+    secret = fastn.id_of("secrets", "GOOGLE_SA", by="name")
+
+    assert [fastn(DeleteTrigger(trigger_id=trigger)).status, fastn(DeleteSecret(secret_id=secret)).status] == [204, 204]
+    assert [fastn(DeleteTrigger(trigger_id=trigger)).status, fastn(DeleteSecret(secret_id=secret)).status] == [404, 404]

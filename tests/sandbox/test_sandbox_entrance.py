@@ -1,0 +1,210 @@
+"""Who may come in."""
+
+import pytest
+from asking import Clock, Fastn
+
+from fastn_mcp.sandbox import KEY, LIVE_KEY, VIEWER_KEY, Behaviour, RetryAfter, Sandbox
+from fastn_mcp.sandbox.permissions import ROLES, VIEWER
+from fastn_mcp.tools import (
+    AiChat,
+    CreateApiKey,
+    CreateCustomer,
+    DeleteCustomer,
+    GetBilling,
+    ListCustomers,
+    ListExecutions,
+    ListWorkflows,
+    QueryAuditLog,
+    RevokeApiKey,
+)
+
+LIST = "/api/v1/workflows"
+
+
+def asked(sandbox: Sandbox, **headers: str) -> tuple[int, str]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    reply = sandbox.answer("GET", LIST, {}, named, b"")
+    return reply.status, reply.body.decode()
+
+
+def test_a_key_comes_in_the_header_of_the_reference(sandbox: Sandbox) -> None:
+    """Fastn's reference: x-fastn-api-key."""
+    assert asked(sandbox, x_fastn_api_key=LIVE_KEY)[0] == 200
+
+
+def test_a_key_comes_as_a_bearer_token(sandbox: Sandbox) -> None:
+    """Fastn's documentation: Authorization: Bearer."""
+    assert asked(sandbox, authorization=f"Bearer {LIVE_KEY}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x_fastn_api_key": "fsk_live_unknown"},
+        {"authorization": f"Basic {LIVE_KEY}"},
+        {"authorization": "Bearer"},
+        {"x_fastn_api_key": ""},
+    ],
+    ids=["none", "unknown", "basic", "bearer without key", "empty"],
+)
+def test_whoever_has_no_key_is_refused(sandbox: Sandbox, headers: dict[str, str]) -> None:
+    """Fastn's reference: 401 for a missing or invalid API key."""
+    status, body = asked(sandbox, **headers)
+
+    assert status == 401
+    assert "AUTH_INVALID" in body
+
+
+def test_a_test_key_without_the_test_mode_is_refused(sandbox: Sandbox) -> None:
+    """Fastn's documentation: test keys need X-fastn-Test-Mode: true."""
+    assert asked(sandbox, x_fastn_api_key=KEY)[0] == 401
+    assert asked(sandbox, x_fastn_api_key=KEY, x_fastn_test_mode="true")[0] == 200
+
+
+def test_a_live_key_in_the_test_mode_is_refused(sandbox: Sandbox) -> None:
+    """Fastn's documentation: live keys must not send the header."""
+    assert asked(sandbox, x_fastn_api_key=LIVE_KEY, x_fastn_test_mode="true")[0] == 401
+
+
+def test_a_viewer_may_look_and_not_touch(sandbox: Sandbox) -> None:
+    """Fastn's documentation: a viewer reads neither executions nor settings, and changes nothing."""
+    viewer = Fastn(sandbox, VIEWER_KEY)
+    before = len(sandbox.state.all("customers"))
+
+    assert [viewer(call).status for call in (ListWorkflows(), ListCustomers())] == [200, 200]
+    refused = (ListExecutions(), GetBilling(), CreateCustomer(name="Initech"), QueryAuditLog(), AiChat(message="Hi"))
+    assert [viewer(call).status for call in refused] == [403] * 5
+    assert len(sandbox.state.all("customers")) == before
+
+
+def test_what_a_key_may_not_do_is_in_the_audit_log(sandbox: Sandbox) -> None:
+    """Fastn's documentation: outcomes are Success, Failure and Denied."""
+    Fastn(sandbox, VIEWER_KEY)(DeleteCustomer(customer_id="any"))
+
+    row = sandbox.state.all("audit")[-1]
+    assert (row["actor"], row["action"], row["outcome"]) == ("apikey:3", "customer.delete", "Denied")
+
+
+def test_the_roles_hold_as_many_permissions_as_fastn_says() -> None:
+    """Fastn's documentation: Owner and Admin 42, Developer 34, Operator 21, Viewer 6, End User 35."""
+    counted = {name: len(held) for name, held in ROLES.items()}
+
+    assert counted == {"Owner": 42, "Admin": 42, "Developer": 34, "Operator": 21, "Viewer": 6, "End User": 35}
+
+
+def test_a_new_key_opens_and_a_revoked_one_does_not(fastn: Fastn) -> None:
+    """Fastn's documentation: revoking works at once."""
+    made = fastn(CreateApiKey(name="BI", permissions="Operator")).data
+    newcomer = Fastn(fastn.sandbox, made["key"])
+    assert newcomer(ListExecutions()).status == 200
+
+    assert fastn(RevokeApiKey(api_key_id=str(made["id"]))).data == {"id": made["id"], "revoked": True}
+
+    assert newcomer(ListExecutions()).status == 401
+    assert fastn(RevokeApiKey(api_key_id=str(made["id"]))).status == 404
+
+
+def test_a_key_expires(fastn: Fastn, clock: Clock) -> None:
+    """Fastn's documentation: AUTH_EXPIRED."""
+    made = fastn(CreateApiKey(name="BI", expires="30d")).data
+    clock.pass_(days=31)
+
+    answer = Fastn(fastn.sandbox, made["key"])(ListWorkflows())
+
+    assert (answer.status, answer.error["code"]) == (401, "AUTH_EXPIRED")
+
+
+def test_a_key_of_its_own_permissions_may_do_just_these(fastn: Fastn) -> None:
+    """Fastn's documentation: a custom key has a matrix of permissions."""
+    made = fastn(CreateApiKey(name="BI", permissions="Custom", extra={"matrix": ["executions:read"]})).data
+    narrow = Fastn(fastn.sandbox, made["key"])
+
+    assert [narrow(ListExecutions()).status, narrow(ListWorkflows()).status] == [200, 403]
+    assert {"workflows:read"} <= VIEWER
+
+
+def test_every_answer_says_how_much_room_is_left(fastn: Fastn) -> None:
+    """Fastn's reference: rate limit headers on every response, and Retry-After only on 429."""
+    fastn.sandbox.behaviour = Behaviour(rate_limit=5)
+
+    answers = [fastn(ListWorkflows()), fastn.ask("GET", "/nowhere"), fastn(GetBilling())]
+
+    left = [answer.reply.headers["x-ratelimit-remaining"] for answer in answers]
+    assert left == ["4", "3", "2"]
+    assert {answer.reply.headers["x-ratelimit-limit"] for answer in answers} == {"5"}
+    assert all("retry-after" not in answer.reply.headers for answer in answers)
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(fastn: Fastn, clock: Clock) -> None:
+    """Fastn's reference: 429 with Retry-After in seconds; the documented body says it, too."""
+    fastn.sandbox.behaviour = Behaviour(rate_limit=1)
+    fastn(ListWorkflows())
+    clock.pass_(seconds=20)
+
+    refused = fastn(CreateCustomer(name="Initech"))
+
+    assert (refused.status, refused.error["code"], refused.error["retryAfter"]) == (429, "RATE_LIMITED", 40)
+    assert refused.reply.headers["retry-after"] == "40"
+    assert int(refused.reply.headers["x-ratelimit-reset"]) == clock().timestamp() + 40
+    assert fastn.sandbox.state.first("customers", "name", "Initech") is None
+    clock.pass_(seconds=40)
+    assert fastn(ListWorkflows()).status == 200
+
+
+def test_a_429_can_name_a_date_or_nothing_at_all(fastn: Fastn) -> None:
+    """HTTP: Retry-After is seconds or a date. Third parties saw Fastn say neither."""
+    fastn.sandbox.behaviour = Behaviour(rate_limit=1, retry_after=RetryAfter.DATE)
+    fastn(ListWorkflows())
+    dated = fastn(ListWorkflows())
+    fastn.sandbox.behaviour = Behaviour(rate_limit=1, retry_after=RetryAfter.ABSENT)
+    silent = fastn(ListWorkflows())
+
+    assert dated.reply.headers["retry-after"] == "Tue, 06 Oct 2026 09:31:00 GMT"
+    assert silent.status == 429
+    assert "retry-after" not in silent.reply.headers
+
+
+def test_limits_are_for_each_key(fastn: Fastn) -> None:
+    """Fastn's reference: limits are per API key; a key can have its own."""
+    made = fastn(CreateApiKey(name="BI", rate_limit_per_minute=1)).data
+    slow = Fastn(fastn.sandbox, made["key"])
+
+    assert [slow(ListWorkflows()).status, slow(ListWorkflows()).status, fastn(ListWorkflows()).status] == [
+        200,
+        429,
+        200,
+    ]
+
+
+def test_last_used_says_when(fastn: Fastn) -> None:
+    """Fastn's documentation: lastUsed is a time, or never."""
+    Fastn(fastn.sandbox, VIEWER_KEY)(ListWorkflows())
+
+    used = {row["name"]: row["lastUsed"] for row in fastn.ask("GET", "/api/v1/api-keys").data}
+
+    assert used["TEST"] == "2026-10-06T09:30:00.000Z"
+
+
+def test_a_path_that_does_not_exist_and_a_method_that_is_not_allowed(fastn: Fastn) -> None:
+    """Fastn's reference and documentation: 404 NOT_FOUND, 405 METHOD_NOT_ALLOWED."""
+    assert fastn.ask("GET", "/api/v1/nothing").status == 404
+    assert fastn.ask("GET", "/api/v1/workflows/wf_1/run/again").status == 404
+    assert fastn.ask("DELETE", "/api/v1/workflows").status == 405
+    assert fastn.ask("PATCH", "/api/v1/workflows/wf_1").status == 405
+
+
+def test_a_body_that_is_no_json_object_is_refused(fastn: Fastn) -> None:
+    """Fastn's reference: 400 for an invalid body; Fastn's documentation: 413 for one that is too large."""
+    path = "/api/v1/customers"
+
+    assert fastn.ask("POST", path, body=b"{").status == 400
+    assert fastn.ask("POST", path, body=b'{"name": NaN}').status == 400
+    assert fastn.ask("POST", path, body=b'["name"]').status == 400
+    assert fastn.ask("POST", path, body=b'{"name":"' + b"x" * 2**20 + b'"}').status == 413
+
+
+def test_an_unknown_parameter_is_refused(fastn: Fastn) -> None:
+    """Ours: a filter that is dropped silently answers another question."""
+    assert fastn.ask("GET", "/api/v1/workflows", {"colour": "red"}).field == "colour"
+    assert fastn.ask("GET", "/api/v1/billing", {"colour": "red"}).field == "colour"

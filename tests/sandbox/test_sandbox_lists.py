@@ -1,0 +1,222 @@
+"""Lists and the shapes of answers."""
+
+from typing import Any
+
+import pytest
+from asking import Clock, Fastn
+
+from fastn_mcp.client.envelope import unwrap
+from fastn_mcp.sandbox import Behaviour, Envelope, ErrorShape, Filtering, Paging, Sandbox
+from fastn_mcp.tools import (
+    GetWorkflow,
+    ListConnections,
+    ListConnectors,
+    ListExecutions,
+    ListTriggers,
+    ListUsers,
+    ListWorkflows,
+    QueryAuditLog,
+    UpdateWorkflow,
+)
+
+SLACK = "wf_b5880b29eb25"
+EXECUTIONS = "/api/v1/executions"
+
+
+def ids(answer: Any) -> list[Any]:
+    return [row["id"] for row in answer.data]
+
+
+def test_lists_are_newest_first(fastn: Fastn) -> None:
+    """Ours: the newest execution is what somebody asks for."""
+    times = [row["createdAt"] for row in fastn(ListExecutions(limit=100)).data]
+
+    assert times == sorted(times, reverse=True)
+
+
+def test_limit_and_offset_cut_a_page(fastn: Fastn) -> None:
+    """Third parties: limit and offset were tried. Nothing is documented."""
+    whole = ids(fastn.ask("GET", EXECUTIONS, {"limit": "30"}))
+    second = fastn.ask("GET", EXECUTIONS, {"limit": "10", "offset": "10"})
+
+    assert ids(second) == whole[10:20]
+    assert (second.value["limit"], second.value["offset"], second.value["total"]) == (10, 10, 311)
+
+
+def test_cursors_lead_through_everything_once(fastn: Fastn) -> None:
+    """Ours: a cursor stands behind a row, so that what is added meanwhile shifts nothing."""
+    seen: list[str] = []
+    query = {"limit": "100"}
+    while True:
+        page = fastn.ask("GET", EXECUTIONS, query)
+        seen += ids(page)
+        if page.value["nextCursor"] is None:
+            break
+        fastn.ask("POST", f"/api/v1/workflows/{SLACK}/run", body={})
+        query = {"limit": "100", "cursor": page.value["nextCursor"]}
+
+    assert len(seen) == len(set(seen)) == 311
+
+
+@pytest.mark.parametrize(
+    "query", [{"offset": "-1"}, {"offset": "x"}, {"limit": "0"}, {"limit": "1000"}, {"limit": "x"}]
+)
+def test_a_page_that_makes_no_sense_is_refused(fastn: Fastn, query: dict[str, str]) -> None:
+    """Fastn's reference: 422 for a validation error."""
+    assert fastn.ask("GET", EXECUTIONS, query).field == next(iter(query))
+
+
+def test_an_unknown_cursor_is_refused(fastn: Fastn) -> None:
+    """Fastn's reference: 400 for invalid parameters."""
+    assert fastn.ask("GET", EXECUTIONS, {"cursor": "x"}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("paging", "around"),
+    [
+        (Paging.TOTAL_AND_CURSOR, {"total", "limit", "offset", "nextCursor"}),
+        (Paging.TOTAL, {"total", "limit", "offset"}),
+        (Paging.CURSOR, {"nextCursor"}),
+        (Paging.SILENT, set[str]()),
+    ],
+)
+def test_what_stands_around_a_page_can_be_chosen(fastn: Fastn, paging: Paging, around: set[str]) -> None:
+    """Ours: nothing is known of Fastn's pagination, so that a client has to live with each."""
+    fastn.sandbox.behaviour = Behaviour(paging=paging)
+
+    answer = fastn(ListExecutions(limit=5))
+
+    assert len(answer.data) == 5
+    assert answer.value.keys() - {"data"} == around
+
+
+def test_paging_and_filters_can_be_ignored(fastn: Fastn) -> None:
+    """Ours: the worst case of an API whose parameters nobody knows."""
+    fastn.sandbox.behaviour = Behaviour(paging=Paging.IGNORED, filtering=Filtering.IGNORED)
+
+    assert len(fastn(ListExecutions(limit=5, status="failed")).data) == 311
+
+
+def test_filters_let_through_what_matches(fastn: Fastn) -> None:
+    """Ours: lists heed the filters of the operations by their names on the wire, letters without case."""
+    katana, shopify = fastn.id_of("customers", "katana-customer"), fastn.id_of("connectors", "shopify")
+
+    def found(call: Any, field: str) -> set[str]:
+        return {row[field] for row in fastn(call).data}
+
+    assert found(ListConnections(customer_id=katana), "status") == {"EXPIRED", "FAILED"}
+    assert len(fastn(ListConnections(connector_id=shopify)).data) == 2
+    assert found(ListConnections(status="active"), "status") == {"ACTIVE"}
+    assert found(ListConnectors(search="TIKTOK"), "slug") == {"tiktokShop"}
+    assert found(ListConnectors(category="crm", visibility="public"), "slug") == {"hubspot", "salesforce"}
+    assert found(ListUsers(search="dana@"), "name") == {"Dana Reyes"}
+    assert found(ListTriggers(type="app_event", status="active"), "subscriptionStatus") == {"ACTIVE", "FAILED"}
+    assert found(ListExecutions(customer_id=katana, status="FAILED"), "workflowSlug") == {
+        "sync-tiktok-orders-to-cin7-core"
+    }
+    assert found(QueryAuditLog(actor="agent"), "action") == {"workflow.update"}
+    assert found(ListWorkflows(search=SLACK), "id") == {SLACK}
+
+
+def test_since_and_until_are_moments(fastn: Fastn) -> None:
+    """Ours: from is included, until is not; without a zone it is UTC."""
+    rows = fastn(ListExecutions(since="2026-10-05T15:00:00+00:00", until="2026-10-05T17:00:00+02:00")).data
+    assert rows == []
+
+    rows = fastn(ListExecutions(since="2026-10-05T15:00:00", until="2026-10-05T15:00:01Z")).data
+    assert {row["status"] for row in rows} == {"failed", "completed"}
+
+    assert fastn(ListExecutions(since="yesterday")).field == "since"
+
+
+def test_a_row_of_a_list_leaves_out_what_is_long(fastn: Fastn) -> None:
+    """Ours: an agent that needs the code or the output has to read the row itself."""
+    assert "code" not in fastn(ListWorkflows()).data[0]
+    assert "output" not in fastn(ListExecutions()).data[0]
+    assert "code" in fastn(GetWorkflow(workflow_id=SLACK)).data
+
+
+@pytest.mark.parametrize("envelope", Envelope)
+def test_every_envelope_can_be_unwrapped(clock: Clock, envelope: Envelope) -> None:
+    """Third parties: {data}, {data: {data}} and bare answers were seen."""
+    fastn = Fastn(Sandbox(clock, envelope=envelope))
+
+    one = unwrap(fastn(GetWorkflow(workflow_id=SLACK)).value)
+    listing = ListWorkflows(limit=2)
+    page = listing.result(unwrap(fastn(listing).value))
+
+    assert isinstance(one, dict)
+    assert one["id"] == SLACK
+    assert len(page.items) == 2
+    assert page.total == (None if envelope is Envelope.BARE else 9)
+
+
+def test_the_envelopes_look_as_they_were_seen(fastn: Fastn) -> None:
+    """Third parties and Fastn's reference."""
+    seen: dict[Envelope, Any] = {}
+    for envelope in Envelope:
+        fastn.sandbox.behaviour = Behaviour(envelope=envelope, paging=Paging.SILENT)
+        seen[envelope] = (
+            first_key(fastn(ListWorkflows()).value),
+            first_key(fastn(GetWorkflow(workflow_id=SLACK)).value),
+        )
+
+    assert seen == {
+        Envelope.DATA: ("data", "data"),
+        Envelope.DATA_DATA: ("data", "data"),
+        Envelope.ITEMS: ("items", "item"),
+        Envelope.RESULTS: ("results", "result"),
+        Envelope.BARE: (0, "id"),
+    }
+
+
+def first_key(value: Any) -> Any:
+    return 0 if isinstance(value, list) else next(iter(value))
+
+
+def test_errors_come_in_every_known_shape(fastn: Fastn) -> None:
+    """Fastn's documentation: {error: {code, message, details}}. The others were seen, or come from a proxy."""
+    seen: dict[ErrorShape, Any] = {}
+    for shape in ErrorShape:
+        fastn.sandbox.behaviour = Behaviour(errors=shape)
+        answer = fastn(GetWorkflow(workflow_id="nothing"))
+        assert answer.status == 404
+        seen[shape] = answer.value if answer.value is not None else answer.reply.body
+
+    message = "The resource does not exist, or you do not have access."
+    assert seen[ErrorShape.CODED] == {"error": {"code": "NOT_FOUND", "message": message}}
+    assert seen[ErrorShape.TEXT] == {"error": message}
+    assert seen[ErrorShape.MESSAGE] == {"message": message}
+    assert seen[ErrorShape.CLASSIC]["datasourceDebug"]["jsonObject"]["message"] == message
+    assert seen[ErrorShape.CLASSIC]["statusCode"] == 404
+    assert seen[ErrorShape.HTML].startswith(b"<html>")
+    assert seen[ErrorShape.EMPTY] == b""
+
+
+def test_an_update_that_names_nothing_is_refused(fastn: Fastn) -> None:
+    """Fastn's reference: 422. A rule about the whole call names the body."""
+    path = UpdateWorkflow(workflow_id=SLACK, name="x").request().path
+
+    assert fastn.ask("PUT", path, body={}).field == "body"
+
+
+def test_the_log_holds_what_was_sent_and_not_the_key(fastn: Fastn) -> None:
+    """Ours: tests show by it that something was sent, or was not; a key is in no log."""
+    fastn(ListWorkflows(limit=3, search="slack"))
+    fastn.ask("POST", "/api/v1/nothing", body={"a": 1}, headers={"authorization": "Bearer fsk_live_sandbox"})
+
+    first, second = fastn.sandbox.requests
+    assert (first.tool, first.method, first.path) == ("list_workflows", "GET", "/api/v1/workflows")
+    assert (dict(first.query), first.body) == ({"limit": "3", "search": "slack"}, None)
+    assert (second.tool, second.body) == (None, {"a": 1})
+    assert second.headers["x-fastn-test-mode"] == "true"
+    assert "fsk_" not in str(fastn.sandbox.requests)
+
+
+def test_the_log_does_not_grow_for_ever(fastn: Fastn) -> None:
+    """Ours: a sandbox may be served for a long time; the latest requests are kept."""
+    for number in range(10_001):
+        fastn.ask("GET", f"/{number}")
+
+    assert 5_000 <= len(fastn.sandbox.requests) <= 10_000
+    assert fastn.sandbox.requests[-1].path == "/10000"

@@ -1,0 +1,157 @@
+"""Runs: how they begin, go on and end."""
+
+from typing import Any
+
+import pytest
+from asking import Clock, Fastn
+
+from fastn_mcp.sandbox import LIVE_KEY
+from fastn_mcp.tools import DeleteCustomer, DeleteWorkflow, GetExecution, ListExecutions, QueryAuditLog, RunWorkflow
+
+SLACK, CONTACTS, ORDERS = "wf_b5880b29eb25", "wf_7be2150c84af", "wf_0d93ee5b1f62"
+TIKTOK, DRAFT, BACKFILL = "wf_96d1b3072c5a", "wf_e5047fb2a8c3", "wf_58c9d02e7f14"
+
+
+def run(fastn: Fastn, workflow: str, **arguments: Any) -> Any:
+    return fastn(RunWorkflow(workflow_id=workflow, **arguments))
+
+
+def status(fastn: Fastn, execution: str) -> str:
+    return fastn(GetExecution(execution_id=execution)).data["status"]
+
+
+def test_an_instant_workflow_answers_with_its_output(fastn: Fastn) -> None:
+    """Fastn's documentation: INSTANT answers 200 with the output inline."""
+    answer = run(fastn, ORDERS, input={"order": 7})
+
+    assert (answer.status, answer.data["status"]) == (200, "completed")
+    assert answer.data["output"] == {"ok": True, "received": {"order": 7}}
+    kept = fastn(GetExecution(execution_id=answer.data["executionId"])).data
+    assert (kept["input"], kept["triggeredBy"], kept["environment"]) == ({"order": 7}, "manual", "test")
+
+
+def test_a_standard_run_goes_on_while_somebody_looks(fastn: Fastn) -> None:
+    """Fastn's documentation: STANDARD answers 202 and an execution id; the run is queued, running, completed."""
+    answer = run(fastn, SLACK, input={"a": 1})
+    execution = answer.data["executionId"]
+
+    assert (answer.status, answer.data["status"]) == (202, "queued")
+    assert [status(fastn, execution) for _ in range(4)] == ["running", "running", "completed", "completed"]
+    row = fastn(GetExecution(execution_id=execution)).data
+    assert (row["input"], row["output"], row["durationMs"]) == ({"a": 1}, {"ok": True}, 1000)
+    assert row["createdAt"] == "2026-10-06T09:30:00.000Z"
+    done = fastn(QueryAuditLog(action="workflow.execute.completed", resource_id=execution)).data
+    assert [(entry["actor"], entry["outcome"]) for entry in done] == [("system", "Success")]
+
+
+def test_a_run_goes_on_by_itself(fastn: Fastn, clock: Clock) -> None:
+    """Ours: time brings a run on, too, so that a list shows it finished."""
+    execution = run(fastn, SLACK).data["executionId"]
+
+    def listed() -> str:
+        rows = fastn(ListExecutions(workflow_id=SLACK)).data
+        return next(row["status"] for row in rows if row["id"] == execution)
+
+    seen = [listed()]
+    for seconds in (2, 10):
+        clock.pass_(seconds=seconds)
+        seen.append(listed())
+    assert seen == ["queued", "running", "completed"]
+    assert fastn(GetExecution(execution_id=execution)).data["durationMs"] == 12_000
+
+
+def test_a_long_run_takes_longer(fastn: Fastn) -> None:
+    """Fastn's documentation: LONG is for what takes minutes to hours."""
+    execution = run(fastn, BACKFILL, customer_id=fastn.id_of("customers", "acme-corp")).data["executionId"]
+
+    assert [status(fastn, execution) for _ in range(6)] == ["running"] * 5 + ["completed"]
+
+
+def test_the_tiktok_sync_fails_as_the_documentation_shows(fastn: Fastn) -> None:
+    """Fastn's documentation: a Dependency Error names the step, the cause and the fix."""
+    katana = fastn.id_of("customers", "katana-customer")
+    execution = run(fastn, TIKTOK, customer_id=katana).data["executionId"]
+
+    assert [status(fastn, execution) for _ in range(3)][-1] == "failed"
+    error = fastn(GetExecution(execution_id=execution)).data["error"]
+    assert (error["tag"], error["failedAt"]) == ("Dependency Error", "connector.tiktokShop.getAuthorizedShops")
+    pinned = fastn.connection("katana-customer", "tiktokShop")
+    assert error["raw"] == (
+        f'Pinned connection "{pinned}" is not usable or does not belong to this org for connector "tiktokShop"'
+    )
+
+
+def test_a_customer_without_the_connection_makes_a_run_fail(fastn: Fastn) -> None:
+    """Third parties: No active connection for connector ... and end-org ..."""
+    widget = fastn.id_of("customers", "widget-inc")
+    execution = run(fastn, CONTACTS, customer_id=widget).data["executionId"]
+    for _ in range(3):
+        fastn(GetExecution(execution_id=execution))
+
+    error = fastn(GetExecution(execution_id=execution)).data["error"]
+
+    assert error["raw"] == f'No active connection for connector "cin7Core" and end-org {widget}'
+
+
+def test_an_instant_workflow_that_throws_is_no_failed_request(fastn: Fastn) -> None:
+    """Fastn's documentation: a workflow that throws is a failed execution, not a transport error."""
+    answer = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer"))
+
+    assert (answer.status, answer.data["status"], answer.data["output"]) == (200, "failed", None)
+    assert answer.data["error"]["category"] == "Configuration"
+
+
+def test_what_was_never_published_does_not_run(fastn: Fastn) -> None:
+    """Third parties: WORKFLOW_NOT_PUBLISHED, the most common cause of "the API did nothing"."""
+    refused = run(fastn, DRAFT)
+
+    assert (refused.status, refused.error["code"]) == (409, "WORKFLOW_NOT_PUBLISHED")
+    assert run(fastn, "wf_000000000000").status == 404
+
+
+def test_an_idempotency_key_runs_once(fastn: Fastn) -> None:
+    """Third parties: Idempotency-Key dedupes a run. That another input conflicts is ours."""
+    first = run(fastn, SLACK, idempotency_key="once", input={"a": 1})
+    again = run(fastn, SLACK, idempotency_key="once", input={"a": 1})
+    other = run(fastn, SLACK, idempotency_key="once", input={"a": 2})
+
+    assert first.data["executionId"] == again.data["executionId"]
+    assert (again.status, other.status) == (202, 409)
+    assert run(fastn, SLACK, idempotency_key="twice").data["executionId"] != first.data["executionId"]
+
+
+@pytest.mark.parametrize(("slug", "expected"), [("acme-customer", 409), ("nobody", 404)])
+def test_a_customer_who_is_not_there_or_not_active_runs_nothing(fastn: Fastn, slug: str, expected: int) -> None:
+    """Fastn's documentation: the integrations of a pending customer do not run. Third parties: 404 otherwise."""
+    customer = fastn.id_of("customers", slug) if slug != "nobody" else slug
+    before = len(fastn.sandbox.state.all("executions"))
+
+    assert run(fastn, SLACK, customer_id=customer).status == expected
+    assert len(fastn.sandbox.state.all("executions")) == before
+
+
+def test_the_environment_is_a_header(fastn: Fastn) -> None:
+    """Fastn's documentation: x-fastn-env; a live key runs what is live."""
+    live = Fastn(fastn.sandbox, LIVE_KEY)
+    ran = [run(live, ORDERS), run(live, ORDERS, environment="staging")]
+
+    kept = [fastn(GetExecution(execution_id=answer.data["executionId"])).data for answer in ran]
+
+    assert [row["environment"] for row in kept] == ["live", "staging"]
+
+
+def test_a_run_outlives_its_workflow(fastn: Fastn) -> None:
+    """Ours: what was started ends, even where its workflow was deleted meanwhile."""
+    execution = run(fastn, SLACK).data["executionId"]
+    fastn(DeleteWorkflow(workflow_id=SLACK))
+    fastn(DeleteCustomer(customer_id=fastn.id_of("customers", "acme-corp")))
+
+    assert [status(fastn, execution) for _ in range(3)][-1] == "completed"
+
+
+def test_the_run_that_is_under_way_at_the_beginning_ends(fastn: Fastn) -> None:
+    """Ours: the account begins with one queued and one running execution."""
+    rows: list[Any] = fastn.sandbox.state.all("executions")
+    (running,) = [row["id"] for row in rows if row["status"] == "running"]
+
+    assert [status(fastn, running) for _ in range(3)] == ["running", "running", "completed"]
