@@ -1,0 +1,183 @@
+"""The approval page: a web page on the loopback address, for the person and never for the agent.
+
+Light on purpose: a server that never asks imports no templates and opens no port. The rest is imported when it starts.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+
+from fastn_mcp.channels.page.entry import KEY_HOLDS, Entry
+from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.system import System
+
+COMMAND = "fastn-mcp approvals --open"
+"""What a person types to be let in anew."""
+
+_BURST = 10.0
+"""Seconds in which a tab that was just opened serves for the questions that follow."""
+
+_GRACE = 2
+"""Seconds that open requests have when the page ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How a question was brought before a person, until it expires."""
+
+    opened: bool
+    expires: float
+
+
+class Page:
+    """The page, and whether it runs.
+
+    `opener` opens an address in the person's browser. `door` is a file of its owner alone, by which another process of
+    the same person finds the page and gets a key to it.
+    """
+
+    name = "local_page"
+
+    def __init__(self, ledger: Ledger, system: System, opener: Callable[[str], bool], door: Path | None = None) -> None:
+        self._ledger = ledger
+        self._system = system
+        self._opener = opener
+        self._door = door
+        self._door_key = ""
+        self._running: _Running | None = None
+        self._shown: dict[str, _Shown] = {}
+        self._last_opened = -_BURST
+
+    async def show(self, grant: str) -> str:
+        """Bring a question before a person, and say where it is answered. Never a secret.
+
+        A tab is opened once for a question, and not at all where the page is in view already, or has just been opened.
+        """
+        running = self._started()
+        if self._door is not None and not self._door.exists():
+            self._write_door()
+        now = self._system.now().timestamp()
+        self._shown = {known: shown for known, shown in self._shown.items() if shown.expires > now}
+        if (shown := self._shown.get(grant)) is None:
+            found = await self._ledger.find(grant)
+            expires = now + KEY_HOLDS if found is None else found.expires
+            # Noted before the browser is asked, so that two calls at once open one tab.
+            self._shown[grant] = _Shown(opened=True, expires=expires)
+            shown = _Shown(await self._in_view(running), expires)
+            self._shown[grant] = shown
+        if shown.opened:
+            return f"A person decides on the approval page, which is open in their browser ({running.url})."
+        way_in = f"`{COMMAND}`, in a terminal on this computer, opens it" if self._door else f"it is at {running.url}"
+        return f"A person decides on the approval page. No browser could be opened: {way_in}."
+
+    async def aclose(self) -> None:
+        """End the page. Sessions and keys end with it."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        if self._door is not None and entrance(self._door) == f"{running.url}/enter/{self._door_key}":
+            self._door.unlink(missing_ok=True)
+        await running.stop()
+
+    async def _in_view(self, running: "_Running") -> bool:
+        just_opened = self._system.monotonic() - self._last_opened < _BURST
+        if running.entry.watching or just_opened:
+            return True
+        url = f"{running.url}/enter/{running.entry.key()}"
+        # In a thread: some ways to open a browser wait for it.
+        opened = await anyio.to_thread.run_sync(self._open, url, abandon_on_cancel=True)
+        if opened:
+            self._last_opened = self._system.monotonic()
+        return opened
+
+    def _open(self, url: str) -> bool:
+        with suppress(Exception):  # whatever a browser does wrong, the question can still be answered
+            return self._opener(url)
+        return False
+
+    def _started(self) -> "_Running":
+        if self._running is None or self._running.ended:
+            self._shown.clear()
+            self._running = _Running(self._ledger, self._system, self._used)
+            self._write_door()
+        return self._running
+
+    def _used(self, key: str) -> None:
+        if key == self._door_key:
+            self._write_door()
+
+    def _write_door(self) -> None:
+        if self._door is None or self._running is None:
+            return
+        self._door_key = self._running.entry.key(lasting=True)
+        self._door.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        written = self._door.with_name(f".{self._door.name}.{os.getpid()}")
+        written.unlink(missing_ok=True)
+        # Created by us, so that it is never readable by others, and replaced whole, so that nobody reads half of it.
+        with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            json.dump({"url": self._running.url, "key": self._door_key}, file)
+        written.replace(self._door)
+
+
+def entrance(door: Path) -> str | None:
+    """The address that lets a person in once, as a running page has left it in its `door`."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(door.read_text())
+        return f"{found['url']}/enter/{found['key']}"
+    return None
+
+
+class _Running:
+    """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
+
+    def __init__(self, ledger: Ledger, system: System, used: Callable[[str], None]) -> None:
+        # Only here: a server that never asks pays for neither templates nor an HTTP server.
+        import uvicorn
+
+        from fastn_mcp.channels.page.app import application
+
+        self.entry = Entry(system, used)
+        # Listening from the first moment, so that a browser that is quicker than the task only waits.
+        listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = int(listening.getsockname()[1])
+        self.url = f"http://127.0.0.1:{port}"
+        app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"])
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # an address can hold a key
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=64,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=_GRACE,
+        )
+
+        class Server(uvicorn.Server):
+            """Signals stay with the process that the page is a part of."""
+
+            def capture_signals(self) -> nullcontext[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+                return nullcontext()
+
+        config.load()
+        self._server = Server(config)
+        self._task = asyncio.create_task(self._server.serve([listening]), name="approval page")
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    async def stop(self) -> None:
+        self.entry.close()
+        self._server.should_exit = True
+        await self._task

@@ -1,0 +1,142 @@
+"""Who may use the page: keys that open it once, sessions, and tokens that send a form once. No HTTP, no I/O."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from fastn_mcp.system import System
+
+KEY_HOLDS = 600.0
+"""Seconds that a key in an address can be used."""
+
+SESSION_HOLDS = 12 * 3600.0
+"""Seconds that a browser stays let in, as long as the page runs."""
+
+WRONG_KEYS = 5
+"""Wrong keys in a row, after which no key is looked at for a while."""
+
+COOL_DOWN = 30.0
+"""Seconds of that while."""
+
+_MOST = 32
+"""Keys and sessions that are kept; the oldest makes room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the page says once about the last decision."""
+
+    text: str
+    good: bool
+
+
+@dataclass(slots=True)
+class Session:
+    """One browser that was let in.
+
+    `room` is the part of the path under which everything lies. It is not guessable, and the cookie is sent nowhere
+    else: browsers do not tell ports apart for cookies, and a page of another program on this computer must not get it.
+    """
+
+    room: str
+    cookie: bytes
+    """Digest of it: what lies here lets nobody in."""
+    secret: bytes
+    ends: float
+    spent: set[str] = field(default_factory=set[str])
+    said: Said | None = None
+
+
+class Entry:
+    """Keys and sessions of one page. `used` hears of each key that let somebody in."""
+
+    def __init__(self, system: System, used: Callable[[str], None] = lambda _: None) -> None:
+        self._system = system
+        self._used = used
+        self._keys: dict[bytes, float] = {}
+        self._sessions: dict[str, Session] = {}
+        self._wrong = 0
+        self._rests_until = float("-inf")
+        self.watching = 0
+        """Browsers that have the page in view."""
+        self.closed = False
+
+    def close(self) -> None:
+        """Let nobody in any more, and everybody out."""
+        self.closed = True
+        self._keys.clear()
+        self._sessions.clear()
+
+    def key(self, *, lasting: bool = False) -> str:
+        """A new key, which opens the page once. One that lasts lies in a file of its owner and waits to be used."""
+        key = self._system.token()
+        _make_room(self._keys)
+        self._keys[_digest(key)] = float("inf") if lasting else self._system.monotonic() + KEY_HOLDS
+        return key
+
+    def enter(self, key: str) -> tuple[Session, str] | None:
+        """The session that a key opens, with its cookie; None for any key that does not, whatever the reason."""
+        now = self._system.monotonic()
+        if self.closed or now < self._rests_until:
+            return None
+        # Looked up by its digest, so that the time it takes says nothing about the keys.
+        holds_until = self._keys.pop(_digest(key), None)
+        if holds_until is None or holds_until < now:
+            self._wrong += 1
+            if self._wrong >= WRONG_KEYS:
+                self._wrong, self._rests_until = 0, now + COOL_DOWN
+            return None
+        self._wrong = 0
+        cookie = self._system.token()
+        session = Session(self._system.token(), _digest(cookie), self._system.token().encode(), now + SESSION_HOLDS)
+        _make_room(self._sessions)
+        self._sessions[session.room] = session
+        self._used(key)
+        return session, cookie
+
+    def session(self, room: str, cookie: str | None) -> Session | None:
+        """The session of a room, for whom has its cookie."""
+        session = self._sessions.get(room)
+        if session is None or cookie is None or not hmac.compare_digest(session.cookie, _digest(cookie)):
+            return None
+        if session.ends < self._system.monotonic():
+            del self._sessions[room]
+            return None
+        return session
+
+    def token(self, session: Session, form: str) -> str:
+        """What a form of a session carries, so that it was ours and is sent once. Costs no memory until it is used."""
+        nonce = self._system.token()
+        return f"{nonce}.{_sealed(session, form, nonce)}"
+
+    def spend(self, session: Session, form: str, token: str) -> bool:
+        """Whether a token is of this form and session and was not used before; from now on it was."""
+        nonce, _, seal = token.partition(".")
+        if not hmac.compare_digest(seal.encode(), _sealed(session, form, nonce).encode()) or nonce in session.spent:
+            return False
+        session.spent.add(nonce)
+        return True
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """While a browser has the page in view."""
+        self.watching += 1
+        try:
+            yield
+        finally:
+            self.watching -= 1
+
+
+def _make_room(kept: dict[bytes, float] | dict[str, Session]) -> None:
+    while len(kept) >= _MOST:
+        del kept[next(iter(kept))]  # pyright: ignore[reportArgumentType]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _sealed(session: Session, form: str, nonce: str) -> str:
+    return hmac.new(session.secret, f"{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()

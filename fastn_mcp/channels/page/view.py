@@ -1,0 +1,293 @@
+"""Grants and scopes as the page shows them. Pure.
+
+Whatever came from Fastn or from the agent goes through `shown`, whole: nobody approves what they could not read.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.show import show, visible
+
+_EFFECTS = {
+    "write": "Changes the account",
+    "external": "Acts on connected systems",
+    "spend": "Spends credits",
+    "access": "Gives access",
+    "trash": "Moves to Trash",
+    "destroy": "Destroys",
+}
+_BY = {
+    "local_page": "on this page",
+    "client_form": "in the client's form",
+    "terminal": "at a terminal",
+    "webhook": "by a webhook",
+    "scope": "by an approval for a while",
+    "plan": "by a plan",
+    "policy": "by the policy",
+}
+_KNOWN = {
+    "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
+    "not_checked",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time, for programs and for people."""
+
+    iso: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A value, with our name for it."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One field of the target, now and afterwards. None is a field that is not there."""
+
+    field: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What uses the target: how many of a kind, and some of them."""
+
+    count: str
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question, all of it."""
+
+    id: str
+    title: str
+    subject: str | None
+    tool: str
+    arguments: tuple[Named, ...]
+    principal: str
+    account: str
+    target_name: str | None
+    target_id: str | None
+    effect: str
+    effect_words: str
+    does: str
+    undo: str
+    changes: tuple[Changed, ...]
+    more_changes: int
+    used: tuple[Used, ...]
+    not_checked: tuple[str, ...]
+    also: tuple[Named, ...]
+    expected: str | None
+    two_people: bool
+    scope: bool
+    asked: Moment
+    until: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An approval that covers more calls for a while."""
+
+    id: str
+    tool: str
+    target: str
+    principal: str
+    account: str
+    until: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What became of a question."""
+
+    key: str
+    title: str
+    subject: str | None
+    good: bool | None
+    outcome: str
+    by: str
+    note: str | None
+    when: Moment
+    lines: tuple[str, ...]
+
+
+def question(grant: Grant, now: float) -> Question:
+    """An open grant, as a question."""
+    card = grant.card
+    target = _mapping(card.get("target"))
+    name = target.get("name")
+    effect = _text(card.get("effect"))
+    return Question(
+        id=grant.id,
+        title=title(grant.tool),
+        subject=_subject(grant),
+        tool=grant.tool,
+        arguments=tuple(Named(visible(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
+        principal=visible(grant.principal),
+        account=visible(grant.account),
+        target_name=None if name is None else shown(name),
+        target_id=None if grant.target is None else shown(grant.target),
+        effect=effect if effect in _EFFECTS else "unknown",
+        effect_words=_EFFECTS.get(effect, "Its effect is not known"),
+        does=visible(_text(card.get("does"))),
+        undo=visible(_text(card.get("undo"))),
+        changes=tuple(_changed(_mapping(change)) for change in _items(card.get("changes"))),
+        more_changes=_number(card.get("more_changes")),
+        used=tuple(_used(_mapping(used)) for used in _items(card.get("used_by"))),
+        not_checked=tuple(visible(_text(kind)) for kind in _items(card.get("not_checked"))),
+        also=tuple(Named(visible(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN),
+        expected=None if grant.expected is None else visible(grant.expected),
+        two_people=grant.asks == Decision.FOUR_EYES.value,
+        scope=may_scope(grant),
+        asked=Moment(_iso(grant.created), ago(now - grant.created)),
+        until=Moment(_iso(grant.expires), left(grant.expires - now)),
+    )
+
+
+def may_scope(grant: Grant) -> bool:
+    """Whether it may be approved for more than one call."""
+    return grant.scope and grant.target is not None and grant.expected is None
+
+
+def running(scope: Scope, now: float) -> Running:
+    """A scope that holds."""
+    until = Moment(_iso(scope.expires), left(scope.expires - now))
+    return Running(scope.id, scope.tool, shown(scope.target), visible(scope.principal), visible(scope.account), until)
+
+
+def past(grant: Grant, now: float) -> Past:
+    """A grant that was decided, or ran out."""
+    good, outcome = _outcome(grant, now)
+    when = grant.created if grant.decided is None else grant.decided
+    return Past(
+        key=f"{grant.id}.{outcome}",
+        title=title(grant.tool),
+        subject=_subject(grant),
+        good=good,
+        outcome=outcome,
+        by=_BY.get(grant.by, visible(grant.by)) if grant.by else "",
+        note=visible(grant.note) if grant.note else None,
+        when=Moment(_iso(when), ago(now - when)),
+        lines=tuple(visible(line) for line in grant.lines),
+    )
+
+
+def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:
+    match grant.state:
+        case State.BURNT:
+            return True, "Approved and used"
+        case State.APPROVED if grant.expires > now:
+            return True, "Approved, not used yet"
+        case State.APPROVED:
+            return None, "Approved, ran out unused"
+        case State.DECLINED:
+            return False, "Declined"
+        case State.STALE:
+            return None, "Void: the target changed"
+        case State.UNANSWERED:
+            return None, "Nobody answered"
+        case State.OPEN:
+            return None, "Ran out unanswered"
+
+
+def what_became(grant: Grant | None) -> str:
+    """Why a question cannot be decided any more, for whom tries."""
+    if grant is None or not grant.elsewhere:
+        return "There is no such question. Nothing was decided."
+    if grant.state is State.OPEN:
+        return "This question has run out. Nothing was decided; the agent can ask again."
+    became = {
+        State.APPROVED: "was approved already",
+        State.BURNT: "was approved already, and the call was made",
+        State.DECLINED: "was declined already",
+        State.STALE: "is void, since its target changed",
+        State.UNANSWERED: "was left unanswered",
+    }[grant.state]
+    return f"This question {became}. Nothing was decided now."
+
+
+def title(tool: str) -> str:
+    """A tool, for people: `create_api_key` is "Create API key"."""
+    words = tool.replace("_", " ").replace("api", "API")
+    return words.replace("ai ", "AI ", 1) if words.startswith("ai ") else words[:1].upper() + words[1:]
+
+
+def shown(value: JsonValue) -> str:
+    """A value, whole: text in quotes; anything with parts as JSON, a part to a line."""
+    if isinstance(value, str):
+        return show(value, len(value))
+    if not isinstance(value, (dict, list)) or not value:
+        return show(value, 1 << 20)
+    lines = to_json(value, indent=2, inf_nan_mode="strings").decode().split("\n")
+    return "\n".join(visible(line) for line in lines)
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in words."""
+    return "just now" if seconds < 60 else f"{_rough(seconds)} ago"
+
+
+def left(seconds: float) -> str:
+    """How long yet, in words."""
+    return "less than a minute" if seconds < 60 else _rough(seconds)
+
+
+def _rough(seconds: float) -> str:
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    raise AssertionError(seconds)
+
+
+def _subject(grant: Grant) -> str | None:
+    """What a call is about, as short as a heading has to be; all of it stands below."""
+    target = _mapping(grant.card.get("target"))
+    name = target.get("name") or grant.target or _mapping(grant.card.get("arguments")).get("name")
+    return show(name, 80) if isinstance(name, str) else None
+
+
+def _changed(change: Mapping[str, JsonValue]) -> Changed:
+    return Changed(visible(_text(change.get("field"))), shown(change.get("from")), shown(change.get("to")))
+
+
+def _used(used: Mapping[str, JsonValue]) -> Used:
+    at_least = "at least " if used.get("at_least") else ""
+    count = f"{at_least}{_number(used.get('count'))} {visible(_text(used.get('kind')))}"
+    return Used(count, tuple(show(example, 120) for example in _items(used.get("as"))))
+
+
+def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: JsonValue) -> Iterable[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else "" if value is None else to_json(value).decode()
+
+
+def _number(value: JsonValue) -> int:
+    return int(cast(float, value)) if isinstance(value, (int, float)) else 0
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,164 @@
+"""A running approval page over a ledger in memory, with a clock that tests move, and a real Chromium to look at it."""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from pydantic import JsonValue
+
+from fastn_mcp.channels.page import Page
+from fastn_mcp.guard.ledger import Grant
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.system import System
+
+
+@dataclass
+class Clock:
+    """Both clocks, moved by tests."""
+
+    passed: float = 0.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds / 10)
+
+
+def question(id_: str = "grant-1", **changes: Any) -> Grant:
+    """What an agent asks: to delete a customer, unless told otherwise."""
+    now = datetime.now(UTC).timestamp()
+    card: dict[str, JsonValue] = {
+        "call": "delete_customer",
+        "arguments": {"customer_id": "cus_8fQ2"},
+        "account": "default at live.fastn.ai",
+        "effect": "destroy",
+        "does": "Delete a customer for good, with its connections, their credentials and its secrets.",
+        "undo": "Nothing of it can be restored: neither its connections and their credentials nor its secrets.",
+        "target": {"id": "cus_8fQ2", "name": "Globex"},
+        "used_by": [{"kind": "connections", "count": 2, "at_least": False, "as": ["Shopify", "Slack"]}],
+        "not_checked": ["triggers"],
+    }
+    grant = Grant(
+        id=id_,
+        principal="local",
+        account="default at live.fastn.ai",
+        tool="delete_customer",
+        target="cus_8fQ2",
+        call=f"call of {id_}",
+        binding=f"binding of {id_}",
+        asks="confirm",
+        expected=None,
+        scope=False,
+        elsewhere=True,
+        card=card,
+        lines=('delete_customer customer_id="cus_8fQ2"', "Account: default at live.fastn.ai.", 'Target: "Globex".'),
+        created=now - 130,
+        expires=now + 470,
+    )
+    return replace(grant, **changes)
+
+
+def run_of_workflow(id_: str = "grant-run", **changes: Any) -> Grant:
+    """A question that may be answered for a while."""
+    card: dict[str, JsonValue] = {
+        "call": "update_workflow",
+        "arguments": {"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
+        "account": "default at live.fastn.ai",
+        "effect": "external",
+        "does": "Change the named fields of a workflow; the rest stays. It acts on connected systems, for real.",
+        "undo": "It can be changed back; what it was is read before it is sent.",
+        "target": {"id": "wf_31", "name": "Orders"},
+        "changes": [
+            {"field": "name", "from": "Orders", "to": "Orders v2"},
+            {"field": "status", "from": "Draft", "to": "Live"},
+        ],
+    }
+    given = {"tool": "update_workflow", "target": "wf_31", "scope": True, "card": card}
+    return question(id_, **(given | changes))
+
+
+@dataclass
+class Desk:
+    """A page that runs, and what its opener was given."""
+
+    page: Page
+    ledger: SqliteLedger
+    clock: Clock
+    system: System
+    door: Path
+    opened: list[str] = field(default_factory=list[str])
+    opens: bool = True
+
+    def open(self, url: str) -> bool:
+        self.opened.append(url)
+        return self.opens
+
+    async def ask(self, *grants: Grant) -> None:
+        for grant in grants:
+            await self.ledger.open(grant)
+
+    async def key_url(self) -> str:
+        """An address that lets in once, as a browser gets it."""
+        await self.page.show("any")
+        found = json.loads(self.door.read_text())
+        return f"{found['url']}/enter/{found['key']}"
+
+    async def snapshot(self) -> list[object]:
+        """All that a decision would change."""
+        now = self.clock.now().timestamp()
+        return [
+            [replace(g) for g in await self.ledger.waiting(now)],
+            await self.ledger.decided(100),
+            await self.ledger.scopes(now),
+            await self.ledger.declines("local"),
+        ]
+
+
+@dataclass
+class Visitor:
+    """A browser's HTTP, without the browser: its cookie, its room, and the forms that it was shown."""
+
+    http: httpx2.AsyncClient
+    origin: str
+    room: str
+    """The path under which everything lies, as `/…/`."""
+
+    async def look(self) -> str:
+        answer = await self.http.get(self.room)
+        assert answer.status_code == 200
+        return answer.text
+
+    async def form(self, action: str, about: str) -> dict[str, str]:
+        """The hidden fields of a form that the page shows."""
+        page = await self.look()
+        for found in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
+            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+            if about in hidden.values():
+                return hidden
+        raise AssertionError(f"no form to {action} {about}")
+
+    async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
+        return await self.http.post(self.room + action, data=fields, headers={"Origin": self.origin} | headers)
+
+    async def decide(self, action: str, about: str, **fields: str) -> httpx2.Response:
+        extent = {"extent": "once"} if action == "approve" else {}
+        return await self.send(action, await self.form(action, about) | extent | fields)
+
+
+async def let_in(desk: Desk) -> Visitor:
+    """A new browser that used a key."""
+    url = httpx2.URL(await desk.key_url())
+    origin = f"http://127.0.0.1:{url.port}"
+    http = httpx2.AsyncClient(base_url=origin, trust_env=False)
+    answer = await http.get(url)
+    assert answer.status_code == 303
+    return Visitor(http, origin, answer.headers["location"])
