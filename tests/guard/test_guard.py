@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.dispatch import Done
@@ -305,7 +306,7 @@ async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path)
     world = World(tmp_path, Policy("read-only"))
     strict = FormNow(yes, world.clock)
     values: dict[str, Any] = {
-        name: {"array": [], "object": {}, "integer": 1}.get(facts["type"], "x")
+        name: {"array": list[str](), "object": dict[str, str](), "integer": 1}.get(facts["type"], "x")
         for name, facts in operation.input_schema()["properties"].items()
         if name in operation.input_schema().get("required", [])
     }
@@ -406,7 +407,7 @@ async def test_an_outcome_that_cannot_be_recorded_does_not_hide_what_happened(
 
 async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
     """Ours: a disabled one is a write."""
-    routes = [{"routeId": (await run(world)).workflow_id, "environment": "live"}]
+    routes: list[dict[str, JsonValue]] = [{"routeId": (await run(world)).workflow_id, "environment": "live"}]
     form = now(world, No())
     fires = CreateTrigger(name="n", type="webhook", routes=routes)
     assert isinstance(await world.call(fires, form), Declined)

@@ -1,0 +1,242 @@
+"""Whatever happens, as many changes reach Fastn as there are consents that were spent. THREATS T2, T11, T13, T14."""
+
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, settings
+from world import FormLater, FormNow, World
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.question import Asking, No, Nobody, Waiting, Yes
+from fastn_mcp.operation import Operation
+from fastn_mcp.tools.connections import DeleteConnection, ListConnections
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.users import InviteUser
+from fastn_mcp.tools.workflows import DeleteWorkflow, ListWorkflows, RunWorkflow
+
+Call = Operation[Any]
+
+SUBJECTS = ["run", "delete_customer", "delete_connection", "delete_workflow", "invite", "create"]
+ANSWERS = {
+    "approve": Yes("Globex Exports"),
+    "approve for a while": Yes(minutes=15),
+    "wrong name": Yes("Acme"),
+    "decline": No("no"),
+    "cancel": Nobody("closed"),
+}
+ACTIONS = st.one_of(
+    st.tuples(
+        st.just("form"), st.sampled_from(SUBJECTS), st.sampled_from(list(ANSWERS)), st.sampled_from([0.01, 5, 700])
+    ),
+    st.tuples(st.just("round trip"), st.sampled_from(SUBJECTS), st.sampled_from(list(ANSWERS)), st.integers(1, 4)),
+    st.tuples(st.just("swapped"), st.sampled_from(SUBJECTS), st.sampled_from(SUBJECTS), st.just(0)),
+    st.tuples(
+        st.just("desk"), st.sampled_from(SUBJECTS), st.sampled_from(["approved", "declined", "open"]), st.integers(1, 3)
+    ),
+    st.tuples(st.just("time"), st.just(""), st.just(""), st.sampled_from([1, 300, 601])),
+    st.tuples(st.just("rename"), st.just(""), st.just(""), st.integers(0, 9)),
+)
+Action = tuple[str, str, str, float]
+
+
+async def subject(world: World, name: str) -> Call:
+    """A call about what is there now; of what is gone, the call that was made of it before."""
+    customers = {row.name: str(row.id) for row in await world.rows(ListCustomers(limit=100))}
+    first = next(iter(customers.values()))
+    match name:
+        case "run":
+            rows = await world.rows(ListWorkflows(limit=100, status="active"))
+            return RunWorkflow(workflow_id=next(str(row.id) for row in rows))
+        case "delete_customer":
+            return DeleteCustomer(customer_id=customers.get("Globex Exports", first))
+        case "delete_connection":
+            rows = await world.rows(ListConnections(limit=100))
+            return DeleteConnection(connection_id=str(rows[0].id) if rows else "gone")
+        case "delete_workflow":
+            rows = await world.rows(ListWorkflows(limit=100))
+            return DeleteWorkflow(workflow_id=str(rows[-1].id))
+        case "invite":
+            return InviteUser(email="sam@example.com", role="Viewer")
+        case _:
+            return CreateCustomer(name="Initech")
+
+
+async def act(world: World, action: Action) -> None:
+    kind, name, how, number = action
+    match kind:
+        case "form":
+            await world.call(await subject(world, name), FormNow(lambda _: ANSWERS[how], world.clock, number))
+        case "round trip":
+            call = await subject(world, name)
+            asked = await world.call(call, FormLater())
+            if isinstance(asked, Asking):
+                world.clock.pass_(2)
+                for _ in range(int(number)):
+                    await world.call(call, FormLater(resumed=(asked.question.grant, ANSWERS[how])))
+        case "swapped":
+            asked = await world.call(await subject(world, name), FormLater())
+            other = await subject(world, how)
+            if isinstance(asked, Asking) and name != how:
+                world.clock.pass_(2)
+                await world.call(other, FormLater(resumed=(asked.question.grant, Yes(asked.question.expected))))
+        case "desk":
+            await at_the_desk(world, await subject(world, name), how, int(number))
+        case "time":
+            world.clock.pass_(number)
+        case _:
+            row = (await world.rows(ListCustomers(limit=100)))[0]
+            await world.call(UpdateCustomer(customer_id=str(row.id), name=f"Renamed {number}"))
+
+
+async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
+    if not isinstance(await world.call(call), Waiting):
+        return
+    now = world.clock.at.timestamp()
+    for grant in await world.ledger.waiting(now):
+        if how != "open":
+            await world.ledger.move(grant.id, [State.OPEN], State(how), now, by="local_page")
+    for _ in range(repeats):
+        await world.call(call)
+
+
+def recorded(world: World) -> Counter[str]:
+    lines = world.audit_path.read_text().splitlines() if world.audit_path.exists() else []
+    entries = [json.loads(line) for line in lines]
+    return Counter(entry["consent"] for entry in entries if entry["event"] == "intent")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(ACTIONS, min_size=1, max_size=8))
+def test_as_many_changes_reach_fastn_as_consents_were_spent(actions: list[Action]) -> None:
+    """Ours: under declines, expiries, replays, swaps and renames, on every channel, in any order."""
+
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            world = World(Path(folder))
+            by = recorded(world)
+            try:
+                for action in actions:
+                    await act(world, action)
+                    by = recorded(world)
+                    assert len(world.changes) == sum(by.values())
+                    assert by["client_form"] + by["local_page"] == await world.burnt()
+                asked = {"run_workflow", "delete_customer", "delete_connection", "delete_workflow", "invite_user"}
+                freely = [heard for heard in world.changes if heard.tool not in asked]
+                assert by["policy"] == len(freely)
+            finally:
+                world.close()
+
+    anyio.run(play)
+
+
+async def _approved_run(world: World) -> RunWorkflow:
+    call = await subject(world, "run")
+    assert isinstance(call, RunWorkflow)
+    assert isinstance(await world.call(call), Waiting)
+    now = world.clock.at.timestamp()
+    (grant,) = await world.ledger.waiting(now)
+    assert await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="local_page")
+    return call
+
+
+def _repeat(folder: str, workflow_id: str, name: str, times: int, found: Any) -> None:
+    """In a process of its own, with a ledger of its own on the same file."""
+
+    async def play() -> None:
+        world = World(Path(folder), tokens=name)
+        done: list[bool] = []
+
+        async def once() -> None:
+            done.append(isinstance(await world.call(RunWorkflow(workflow_id=workflow_id)), Done))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(times):
+                tasks.start_soon(once)
+        found.put((sum(done), len(world.changes)))
+        world.close()
+
+    anyio.run(play)
+
+
+def test_fifty_repeats_in_two_processes_make_one_request(tmp_path: Path) -> None:
+    """Ours (DESIGN 5.4): burning is atomic across processes."""
+    world = World(tmp_path)
+    call = anyio.run(_approved_run, world)
+    context = multiprocessing.get_context("spawn")
+    found = context.Queue()
+    processes = [
+        context.Process(target=_repeat, args=(str(tmp_path), call.workflow_id, f"p{number}-", 25, found))
+        for number in range(2)
+    ]
+    for process in processes:
+        process.start()
+    results = [found.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(30)
+    assert sum(done for done, _ in results) == 1
+    assert sum(changes for _, changes in results) == 1
+    world.close()
+
+
+def _die_before_sending(folder: str, workflow_id: str) -> None:
+    async def play() -> None:
+        world = World(Path(folder), tokens="k")
+        send = world.client.send
+
+        async def dying(call: Call) -> Any:
+            if isinstance(call, RunWorkflow):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await send(call)
+
+        world.client.send = dying  # type: ignore[method-assign, assignment]
+        await world.call(RunWorkflow(workflow_id=workflow_id))
+
+    anyio.run(play)
+
+
+def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tmp_path: Path) -> None:
+    """Ours: it may have left, so it is not sent again; the audit shows an intent without an outcome."""
+    world = World(tmp_path)
+    call = anyio.run(_approved_run, world)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_die_before_sending, args=(str(tmp_path), call.workflow_id)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert anyio.run(world.burnt) == 1
+    events = [json.loads(line)["event"] for line in world.audit_path.read_text().splitlines()]
+    assert events[-1] == "intent"
+    assert isinstance(anyio.run(world.call, call), Waiting)
+    assert world.changes == []
+    world.close()
+
+
+def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
+    """Ours (DESIGN 5.4): the same name under another id needs a consent of its own."""
+    world = World(tmp_path)
+
+    async def play() -> None:
+        call = await subject(world, "delete_customer")
+        await world.call(call)
+        now = world.clock.at.timestamp()
+        (grant,) = await world.ledger.waiting(now)
+        await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="local_page")
+        await world.client.send(call)
+        await world.client.send(CreateCustomer(name="Globex Exports"))
+        again = await subject(world, "delete_customer")
+        assert isinstance(await world.call(again), Waiting)
+        assert not isinstance(await world.call(call), Done)
+
+    anyio.run(play)
+    assert [heard.method for heard in world.changes] == ["DELETE", "POST"]
+    world.close()
