@@ -12,6 +12,14 @@ import anyio.to_thread
 from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
 from fastn_mcp.guard.show import visible
 
+
+class TerminalDesk:
+    """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of the same person."""
+
+    async def show(self, grant: str) -> str:  # noqa: ARG002 - every question lies in the same place
+        return "A person decides at a terminal on this computer: fastn-mcp approvals."
+
+
 _CLOSED = Nobody("the terminal was closed")
 _LONGEST_NOTE = 500
 

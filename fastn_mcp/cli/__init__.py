@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,19 +59,35 @@ def cli(
     Without a command it serves agents over stdio. The API key comes from the environment: FASTN_API_KEY.
     """
 
-    def parts() -> "Parts":
+    sandboxed = sandbox or sandbox_file is not None
+
+    def parts(*, browser: bool = False) -> "Parts":
         from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of, settings_of
+
+        chosen: Sandboxed | None = Sandboxed(sandbox_file) if sandboxed else None
+        settings = settings_of(flags, os.environ, config or _config_file(), chosen)
+        return assemble(settings, chosen, policy_of(settings, os.environ), ctx.obj.state(), browser=browser)
+
+    ctx.obj = Start(parts, sandboxed)
+    if ctx.invoked_subcommand is None:
+        _serve(parts(browser=True), http)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How this start was asked for: what each command begins from."""
+
+    parts: "Callable[[], Parts]"
+    sandboxed: bool
+
+    def __call__(self) -> "Parts":
+        return self.parts()
+
+    def state(self) -> Path:
+        """Where grants and the audit are. The sandbox's are no part of an account's."""
         from fastn_mcp.settings import state_dir
 
-        chosen: Sandboxed | None = Sandboxed(sandbox_file) if sandbox or sandbox_file else None
-        settings = settings_of(flags, os.environ, config or _config_file(), chosen)
-        # The sandbox's grants and audit are no part of an account's.
-        state = state_dir(os.environ) / "sandbox" if chosen else state_dir(os.environ)
-        return assemble(settings, chosen, policy_of(settings, os.environ), state)
-
-    ctx.obj = parts
-    if ctx.invoked_subcommand is None:
-        _serve(parts(), http)
+        return state_dir(os.environ) / "sandbox" if self.sandboxed else state_dir(os.environ)
 
 
 def _serve(parts: "Parts", http: str | None) -> None:
@@ -97,23 +114,55 @@ def _config_file() -> Path | None:
 
 
 class _Lazy(click.Group):
-    """The group of `call`, whose tools are loaded when they are listed or called."""
+    """Commands whose modules are loaded when they are asked for."""
 
-    def _calls(self) -> click.Group:
-        from fastn_mcp.cli.call import Calls
-
-        return Calls(self.name)
+    def __init__(self, name: str, short_help: str, load: Callable[[], click.Group]) -> None:
+        super().__init__(name, short_help=short_help)
+        self._load = load
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return self._calls().list_commands(ctx)
+        return self._load().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self._calls().get_command(ctx, cmd_name)
+        return self._load().get_command(ctx, cmd_name)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        return self._load().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return self._load().invoke(ctx)
 
 
-@cli.group(cls=_Lazy, name="call")
-def call_() -> None:
-    """Make one call, asking on the terminal before anything destructive."""
+def _call_group() -> click.Group:
+    from fastn_mcp.cli.call import Calls
+
+    return Calls("call", help="Make one call, asking on the terminal before anything destructive.")
+
+
+def _approvals_group() -> click.Group:
+    from fastn_mcp.cli.approvals import approvals_group
+
+    return approvals_group
+
+
+def _audit_group() -> click.Group:
+    from fastn_mcp.cli.audit import audit_group
+
+    return audit_group
+
+
+def _policy_group() -> click.Group:
+    from fastn_mcp.cli.policy import policy_group
+
+    return policy_group
+
+
+cli.add_command(_Lazy("call", "Make one call, asking on the terminal before anything destructive.", _call_group))
+cli.add_command(_Lazy("approvals", "See what waits for an approval, and decide.", _approvals_group))
+cli.add_command(_Lazy("audit", "Read the record of decisions and calls, and check it.", _audit_group))
+cli.add_command(_Lazy("policy", "Check a policy file, and ask what it says of a call.", _policy_group))
 
 
 @cli.command(name="tools")

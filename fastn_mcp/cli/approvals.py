@@ -10,12 +10,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 import click
 from pydantic import JsonValue
 
+from fastn_mcp.channels.page import DOOR
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import audit
@@ -24,11 +25,8 @@ from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes
 from fastn_mcp.guard.show import show, visible
-from fastn_mcp.settings import is_loopback, state_dir
+from fastn_mcp.settings import is_loopback
 from fastn_mcp.system import System
-
-DOOR = "page.json"
-"""Where the page notes its address and its key, for this user's eyes only."""
 
 _BY = "terminal"
 Result = TypeVar("Result")
@@ -52,7 +50,7 @@ class Desk:
 @click.pass_context
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
-    folder = state_dir(os.environ)
+    folder: Path = ctx.obj.state()
     ctx.obj = folder
     if ctx.invoked_subcommand is not None:
         return
@@ -173,7 +171,7 @@ def open_page(door: Path) -> None:
     address, key = fields.get("url"), fields.get("key")
     if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
         raise SettingsError(f"{door} is not as the page writes it.", elsewhere)
-    if not webbrowser.open(f"{address}?{urlencode({'key': key})}"):
+    if not webbrowser.open(f"{address}/enter/{key}"):
         raise SettingsError("There is no browser to open it in.", elsewhere)
     click.echo("The approval page is open in your browser.")
 

@@ -1,7 +1,6 @@
 """`fastn-mcp audit`: read the audit, and check that it is as it was written."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -20,7 +19,6 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard import audit, audit_chain
 from fastn_mcp.guard.audit_chain import BEGINNING, Report
 from fastn_mcp.guard.show import visible
-from fastn_mcp.settings import state_dir
 
 _PAUSE = 0.5
 _NAMED = 5
@@ -36,7 +34,7 @@ Entry = dict[str, JsonValue]
 @click.pass_context
 def audit_group(ctx: click.Context, file: Path | None) -> None:
     """Read the record of what was decided and sent, and check that it is as it was written."""
-    ctx.obj = file or state_dir(os.environ) / audit.FILE
+    ctx.obj = file or ctx.obj.state() / audit.FILE
 
 
 @audit_group.command(name="tail")

@@ -76,7 +76,7 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
                 return 0
             outcome = await parts.dispatch(wanted.call, caller)
         finally:
-            await parts.dispatch.aclose()
+            await parts.aclose()
     except FastnError as error:
         _print(error.data())
         click.echo(f"fastn-mcp: {error}", err=True)

@@ -17,7 +17,7 @@ def over_stdio(parts: Parts) -> None:
             await stdio.serve(build(parts.dispatch, parts.offered, parts.label))
         finally:
             with anyio.CancelScope(shield=True):
-                await parts.dispatch.aclose()
+                await parts.aclose()
 
     anyio.run(serve)
 

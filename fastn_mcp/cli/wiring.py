@@ -1,5 +1,6 @@
 """Puts the parts together, as the settings say. The only place that knows all of them."""
 
+import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import httpx2
 from pydantic import JsonValue
 
+from fastn_mcp.channels.page import DOOR, Page
+from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import HttpExchange
@@ -14,8 +17,10 @@ from fastn_mcp.client.headers import headers
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
+from fastn_mcp.guard.audit import FILE as AUDIT
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.recording import Recorder
@@ -40,7 +45,14 @@ class Parts:
     settings: Settings
     dispatch: Dispatcher
     guard: Guard
+    page: Page | None
     offered: tuple[AnyOperation, ...]
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        if self.page is not None:
+            await self.page.aclose()
+        await self.dispatch.aclose()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -77,20 +89,22 @@ def settings_of(
 SANDBOX_KEY = "fsk_test_sandbox"
 
 
-def assemble(
-    settings: Settings, sandbox: Sandboxed | None, policy: Policy, state: Path, system: System | None = None
-) -> Parts:
-    """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit."""
-    system = system or System()
+def assemble(settings: Settings, sandbox: Sandboxed | None, policy: Policy, state: Path, *, browser: bool) -> Parts:
+    """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
+
+    With `browser`, what no form can ask is put on the approval page; otherwise it waits for `fastn-mcp approvals`.
+    """
+    system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
     named = f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
     client = Client(account, exchange, system)
-    ledger = SqliteLedger(str(state / "ledger.sqlite3"))
-    recorder = Recorder(AuditFile(state / "audit.jsonl", system), named, system)
+    ledger = SqliteLedger(str(state / LEDGER))
+    recorder = Recorder(AuditFile(state / AUDIT, system), named, system)
     judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
-    guard = Guard(judge, ledger, recorder, system, None)
-    return Parts(settings, Dispatcher(client, guard, recorder), guard, offered(settings))
+    page = Page(ledger, system, webbrowser.open, state / DOOR) if browser else None
+    guard = Guard(judge, ledger, recorder, system, page or TerminalDesk())
+    return Parts(settings, Dispatcher(client, guard, recorder), guard, page, offered(settings))
 
 
 def _reads(client: Client) -> Send:

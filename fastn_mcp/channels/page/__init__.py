@@ -21,6 +21,9 @@ from fastn_mcp.system import System
 COMMAND = "fastn-mcp approvals --open"
 """What a person types to be let in anew."""
 
+DOOR = "page.json"
+"""The file of a page in its user's state folder: where it is, and a key to it."""
+
 _BURST = 10.0
 """Seconds in which a tab that was just opened serves for the questions that follow."""
 
