@@ -76,45 +76,60 @@ def end_of(data: bytes) -> End | None:
 
 def verify(lines: Iterable[bytes], head: str | None = None) -> Report:
     """What `lines`, with their line breaks, show. `head` is a hash that was noted elsewhere."""
-    end, torn, open_calls = End(), list[int](), dict[str, int]()
-    pieces: list[int] = []
-    noted: int | None = 0 if head == BEGINNING else None
+    reader = _Reader(head)
     broken: Broken | None = None
     for number, line in enumerate(lines, 1):
-        text = line.removesuffix(b"\n")
+        if (broken := reader.problem(number, line)) is not None:
+            break
+    torn = reader.torn if broken else reader.torn + reader.pieces
+    return Report(reader.end.n, reader.end.head, broken, tuple(torn), tuple(reader.open.values()), reader.noted)
+
+
+class _Reader:
+    """Follows a chain, line by line."""
+
+    def __init__(self, head: str | None) -> None:
+        self.end = End()
+        self.torn: list[int] = []
+        self.pieces: list[int] = []
+        """Torn lines that no entry has accounted for yet."""
+        self.open: dict[str, int] = {}
+        self.noted: int | None = 0 if head == BEGINNING else None
+        self._head = head
+
+    def problem(self, number: int, line: bytes) -> Broken | None:
+        """What is wrong with the next line, if anything is."""
+        end, text = self.end, line.removesuffix(b"\n")
         found = _LINE.fullmatch(text)
         if found is None:
             if not _begins(text, end.n + 1):
-                broken = Broken(number, "it is no entry of the audit")
-                break
-            pieces.append(number)
-            end = End(end.n, end.head, end.torn + line)
-            continue
-        body = text[:-_OWN_HASH] + b"}"
-        if problem := _problem(end, int(found[1]), found[2].decode(), _sha256(body) == found[3].decode()):
-            broken = Broken(number, problem)
-            break
+                return Broken(number, "it is no entry of the audit")
+            self.pieces.append(number)
+            self.end = End(end.n, end.head, end.torn + line)
+            return None
+        if _sha256(text[:-_OWN_HASH] + b"}") != found[3].decode():
+            return Broken(number, "it was edited: its content does not give its hash")
         entry = cast("dict[str, Any]", json.loads(text))
         if entry.get("torn") != (_sha256(end.torn) if end.torn else None):
-            broken = Broken(pieces[0] if pieces else number, "it was cut, or a torn line before it is gone")
-            break
-        torn += pieces
-        pieces = []
-        end = End(int(found[1]), found[3].decode())
+            cut = Broken(self.pieces[0], "it was cut") if self.pieces else None
+            return cut or Broken(number, "a torn line before it is gone")
+        if problem := _problem(end, int(found[1]), found[2].decode()):
+            return Broken(number, problem)
+        self.torn, self.pieces = self.torn + self.pieces, []
+        self._follow(entry, End(int(found[1]), found[3].decode()))
+        return None
+
+    def _follow(self, entry: Mapping[str, Any], end: End) -> None:
+        self.end = end
         if entry.get("event") == "intent":
-            open_calls[str(end.n)] = end.n
+            self.open[str(end.n)] = end.n
         elif entry.get("event") == "outcome":
-            open_calls.pop(str(entry.get("of")), None)
-        if end.head == head:
-            noted = end.n
-    if broken is None:
-        torn += pieces
-    return Report(end.n, end.head, broken, tuple(torn), tuple(open_calls.values()), noted)
+            self.open.pop(str(entry.get("of")), None)
+        if end.head == self._head:
+            self.noted = end.n
 
 
-def _problem(end: End, n: int, prev: str, untouched: bool) -> str | None:
-    if not untouched:
-        return "it was edited: its content does not give its hash"
+def _problem(end: End, n: int, prev: str) -> str | None:
     if n > end.n + 1:
         gone = f"entry {end.n + 1}" if n == end.n + 2 else f"entries {end.n + 1} to {n - 1}"
         return f"it is entry {n}, and {gone} should stand before it"

@@ -1,0 +1,325 @@
+"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours; THREATS T24."""
+
+import json
+import os
+import re
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic import JsonValue
+
+from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.guard.audit import AuditFile, Entry, Event, Unwritten, about, digest, entries, showable, verify
+from fastn_mcp.system import System
+from fastn_mcp.tools.connections import CreateConnection
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+from fastn_mcp.tools.secrets import CreateSecret
+
+NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
+CANARY = "kanarienvogel-41"
+INTENT = about(Event.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "audit.jsonl"
+
+
+@pytest.fixture
+def kept(path: Path) -> Generator[AuditFile]:
+    kept = AuditFile(path, System(now=lambda: NOW))
+    yield kept
+    kept.close()
+
+
+def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) -> None:
+    """Ours: who, what, on which account, by what right, and when; what is not known is left out."""
+    entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", consent="client_form")
+    assert kept.record(replace(entry, grant="g1")) == "1"
+    assert kept.record(replace(INTENT, event=Event.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
+    first, second = entries(path)
+    assert {name: first[name] for name in first if name not in ("prev", "hash", "digest")} == {
+        "n": 1,
+        "time": "2026-11-25T01:40:35.532Z",
+        "event": "intent",
+        "principal": "local",
+        "account": "default at live.fastn.ai",
+        "tool": "delete_customer",
+        "target": "cus_1",
+        "arguments": {"customer_id": "cus_1"},
+        "effect": "destroy",
+        "decision": "typed",
+        "rule": "mode guarded: destroy",
+        "consent": "client_form",
+        "grant": "g1",
+    }
+    assert (second["of"], second["outcome"], second["duration_ms"]) == ("1", "done", 41.5)
+    assert "effect" not in second
+
+
+def test_nothing_is_opened_before_the_first_entry(kept: AuditFile, path: Path) -> None:
+    """Ours: a start that changes nothing leaves no file."""
+    assert not path.parent.exists()
+    kept.record(INTENT)
+    assert path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_only_the_owner_can_read_it(kept: AuditFile, path: Path) -> None:
+    """Ours: a file of mode 0600 in a folder of mode 0700, whatever the umask."""
+    before = os.umask(0)
+    try:
+        kept.record(INTENT)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_the_digest_names_the_arguments_whatever_their_order() -> None:
+    """Ours: the same call has the same digest, and another value another one, also of a secret."""
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"value": "one"}) != digest({"value": "two"})
+    assert re.fullmatch("[0-9a-f]{64}", digest({}))
+
+
+SECRETS: dict[str, Any] = {
+    "apiKey": CANARY,
+    "api_key": CANARY,
+    "clientSecret": CANARY,
+    "password": CANARY,
+    "access-token": CANARY,
+    "credentials": {"user": "x", "pass": CANARY},
+    "headers": {"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY, "note": f"Bearer {CANARY}"},
+    "fields": [{"name": "apiKey", "value": CANARY}, {"name": "region", "value": "eu"}],
+    "database": f"postgres://sync:{CANARY}@db.example/acme",
+    "nested": [[{"deep": {"privateKey": [CANARY]}}]],
+    "key": f"fsk_live_{CANARY.replace('-', '')}",
+}
+
+
+def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
+    """THREATS T4: neither a secret argument nor one in an object of free form stands in the file."""
+    calls = [
+        CreateSecret(name="db", value=CANARY, customer_id="cus_1"),
+        CreateConnection(connector_id="con_1", customer_id="cus_1", credentials=SECRETS),
+        CreateCustomer(name="Acme", extra=SECRETS),
+    ]
+    for call in calls:
+        kept.record(about(Event.INTENT, call, "local", "default"))
+    written = path.read_text()
+    assert CANARY not in written
+    assert CANARY.replace("-", "") not in written
+
+
+def test_what_only_names_a_secret_is_recorded() -> None:
+    """Ours: an id or a kind says what was done, and hides nothing worth hiding."""
+    shown = showable({"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}})
+    assert shown == {"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}}
+
+
+def test_long_arguments_are_cut_and_that_is_said() -> None:
+    """Ours: a line stays a line; the digest is of the whole."""
+    assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
+    assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from fastn_mcp.guard.audit import AuditFile, Entry, Event
+from fastn_mcp.system import System
+kept = AuditFile(Path(sys.argv[1]), System())
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    kept.record(Entry(Event.INTENT, sys.argv[2], "default", "delete_customer", target=str(number)))
+    if number == 10:
+        print("writing", flush=True)
+"""
+
+
+def writer(path: Path, name: str, count: int) -> "subprocess.Popen[str]":
+    program = [sys.executable, "-c", WRITE, str(path), name, str(count)]
+    return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def go(*processes: "subprocess.Popen[str]") -> None:
+    """Start them together, once all are ready."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
+    """Ours: 500 entries of each process, none lost, none twice, one chain."""
+    with writer(path, "one", 500) as one, writer(path, "two", 500) as two:
+        go(one, two)
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    report = verify(path)
+    assert (report.broken, report.entries) == (None, 1_000)
+    found = list(entries(path))
+    for name in ("one", "two"):
+        assert [e["target"] for e in found if e["principal"] == name] == [str(number) for number in range(500)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(path: Path, kept: AuditFile) -> None:
+    """THREATS T24: what it had recorded stays, and the next process adds to it."""
+    with writer(path, "killed", 1_000_000) as process:
+        go(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+    before = verify(path)
+    assert before.broken is None
+    assert before.entries > 10
+    assert kept.record(INTENT) == str(before.entries + 1)
+    after = verify(path)
+    assert (after.broken, after.entries) == (None, before.entries + 1)
+    assert len(after.unfinished) == after.entries
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 5, 60, -2])
+def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
+    path: Path, kept: AuditFile, kept_bytes: int
+) -> None:
+    """Ours: whatever part of a line reached the file, the next entry accounts for it."""
+    kept.record(INTENT)
+    kept.record(INTENT)
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    end = len(whole) + kept_bytes if kept_bytes < 0 else first + kept_bytes
+    path.write_bytes(whole[:end])
+    assert kept.record(INTENT) == "2"
+    assert kept.record(INTENT) == "3"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (2,), 3)
+
+
+def test_a_line_that_lacks_only_its_break_is_whole(path: Path, kept: AuditFile) -> None:
+    """Ours: an entry that is complete counts, also where the process ended before the line did."""
+    kept.record(INTENT)
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert kept.record(INTENT) == "2"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (), 2)
+
+
+def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) -> None:
+    """Ours: a full disk that left many pieces does not begin a second chain."""
+    kept.record(INTENT)
+    kept.record(replace(INTENT, message="a" * 200_000))
+    data = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(data[:-300] + b"\n" + b'{"n":2,' + b"b" * 100_000)
+    assert kept.record(INTENT) == "2"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (2, 3), 2)
+
+
+def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: AuditFile) -> None:
+    """Ours: going on does not vouch for what somebody changed."""
+    kept.record(INTENT)
+    path.write_bytes(path.read_bytes().replace(b"cus_1", b"cus_2"))
+    kept.record(INTENT)
+    broken = verify(path).broken
+    assert broken is not None
+    assert (broken.line, "edited" in broken.problem) == (1, True)
+
+
+def test_a_file_that_was_moved_away_is_not_written_to(path: Path, kept: AuditFile) -> None:
+    """Ours: whoever moves the file away begins a new chain, and keeps the old one as it is."""
+    kept.record(INTENT)
+    kept.record(INTENT)
+    moved = path.rename(path.with_suffix(".old"))
+    assert kept.record(INTENT) == "1"
+    assert [verify(file).entries for file in (moved, path)] == [2, 1]
+
+
+def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:
+    """Ours: the lock is on the file, so that it also holds between two that know nothing of each other."""
+    other = AuditFile(path, System())
+    names = [audit.record(INTENT) for audit in (kept, other, other, kept, other)]
+    other.close()
+    assert names == ["1", "2", "3", "4", "5"]
+    assert verify(path).broken is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_raises(tmp_path: Path) -> None:
+    """Ours: what cannot be recorded is not sent."""
+    (tmp_path / "audit.jsonl").symlink_to("/dev/full")
+    kept = AuditFile(tmp_path / "audit.jsonl", System())
+    with pytest.raises(Unwritten, match="No space left on device") as raised:
+        kept.record(INTENT)
+    kept.close()
+    assert NOTHING_SENT in str(raised.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
+def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(path: Path, kept: AuditFile) -> None:
+    """Ours: a half-written line is neither taken for an entry nor cut off."""
+    kept.record(INTENT)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, limits[1]))
+    try:
+        for _ in range(3):
+            with pytest.raises(Unwritten, match="File too large"):
+                kept.record(INTENT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept.record(INTENT) == "2"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (2,), 2)
+
+
+def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
+    """Ours: what cannot be recorded is not sent."""
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(Unwritten, match="audit cannot be written"):
+        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
+
+
+def test_a_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
+    """Ours: what cannot be recorded is not sent."""
+    path.mkdir(parents=True)
+    with pytest.raises(Unwritten, match="Is a directory"):
+        kept.record(INTENT)
+
+
+def test_what_is_no_json_raises(kept: AuditFile) -> None:
+    """Ours: an entry that cannot be read back is not written."""
+    with pytest.raises(Unwritten):
+        kept.record(replace(INTENT, duration_ms=float("nan")))
+    assert kept.record(INTENT) == "1"
+
+
+def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
+    """Ours: an error never says less than happened."""
+    (tmp_path / "state").write_text("a file")
+    entry = Entry(Event.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
+    with pytest.raises(Unwritten) as raised:
+        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(entry)
+    assert NOTHING_SENT not in str(raised.value)
+
+
+def test_every_line_is_json_that_other_tools_read(kept: AuditFile, path: Path) -> None:
+    """THREATS T15: one line of JSON for one event, whatever a name holds."""
+    kept.record(replace(INTENT, message='\x1b[2K\n{"n":2}\u202e\U000e0041'))
+    (line,) = path.read_bytes().splitlines()
+    assert json.loads(line)["message"] == '\x1b[2K\n{"n":2}\u202e\U000e0041'
+    assert line.isascii()
