@@ -18,13 +18,14 @@ from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.entrance import RateLimiter, caller, key_in, permit
 from fastn_mcp.sandbox.faults import Faults
 from fastn_mcp.sandbox.file import StateFile
+from fastn_mcp.sandbox.finding import Routes
 from fastn_mcp.sandbox.keys import digest, known
 from fastn_mcp.sandbox.paging import page
-from fastn_mcp.sandbox.reply import Many, Nothing, One, Outcome, Refusal, Reply, invalid, not_found
+from fastn_mcp.sandbox.reply import Many, Nothing, One, Outcome, Refusal, Reply, invalid
 from fastn_mcp.sandbox.requests import LONGEST_LOG, Heard, without_key
 from fastn_mcp.sandbox.routes import HANDLERS
 from fastn_mcp.sandbox.state import State
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools import AnyOperation
 from fastn_mcp.tools.listing import List
 
 LARGEST_BODY = 1024 * 1024
@@ -62,7 +63,7 @@ class Sandbox:
         self._now = now
         self._seed = seed
         self._file = None if file is None else StateFile(file)
-        self._routes = _Routes(routes or {})
+        self._routes = Routes(routes or {})
         self._usual = Behaviour(envelope=envelope)
         self.behaviour = self._usual
         self.faults = Faults()
@@ -212,36 +213,8 @@ class Sandbox:
         return Reply(refusal.status, _JSON, to_json(body))
 
 
-class _Routes:
-    """Finds the operation that a request is, quickly: by its method and how its path begins."""
-
-    def __init__(self, other: Mapping[str, Route]) -> None:
-        self._routes = {operation: other.get(operation.tool_name(), operation.route) for operation in CATALOG}
-        self._candidates: dict[tuple[str, str], list[AnyOperation]] = {}
-        for operation, route in self._routes.items():
-            self._candidates.setdefault((route.method, _beginning(route.path)), []).append(operation)
-        self._known = {beginning for _, beginning in self._candidates}
-
-    def of(self, operation: AnyOperation) -> Route:
-        return self._routes[operation]
-
-    def find(self, method: str, path: str) -> AnyOperation:
-        """Raises `Refusal` where there is no such path, or not by this method."""
-        for operation in self._candidates.get((method, _beginning(path)), ()):
-            if self._routes[operation].match(path) is not None:
-                return operation
-        if _beginning(path) in self._known and any(route.match(path) is not None for route in self._routes.values()):
-            raise Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here")
-        raise not_found()
-
-
 def _is_list(operation: AnyOperation) -> bool:
     return issubclass(operation, List)
-
-
-def _beginning(path: str) -> str:
-    """`/api/v1/workflows/wf_1/run` begins as `/api/v1/workflows`."""
-    return "/".join(path.split("/", 4)[:4])
 
 
 def _decoded(body: bytes) -> JsonValue:

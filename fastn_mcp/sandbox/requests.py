@@ -12,7 +12,10 @@ LONGEST_LOG = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A request. `tool` is the operation that it was, None where it was none; `path` is as it came, encoded."""
+    """A request. `tool` is the operation that it was, None where it was none; `path` is as it came, encoded.
+
+    `body` is all that was sent, a secret's value and credentials too: tests show by it that they arrived.
+    """
 
     method: str
     path: str

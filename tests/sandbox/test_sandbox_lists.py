@@ -6,6 +6,7 @@ import pytest
 from asking import Clock, Fastn
 
 from fastn_mcp.client.envelope import unwrap
+from fastn_mcp.operation import GET, POST
 from fastn_mcp.sandbox import Behaviour, Envelope, ErrorShape, Filtering, Paging, Sandbox
 from fastn_mcp.tools import (
     GetWorkflow,
@@ -198,6 +199,18 @@ def test_an_update_that_names_nothing_is_refused(fastn: Fastn) -> None:
     path = UpdateWorkflow(workflow_id=SLACK, name="x").request().path
 
     assert fastn.ask("PUT", path, body={}).field == "body"
+
+
+def test_an_account_can_have_other_paths(clock: Clock) -> None:
+    """Ours: the specification says itself that its paths are inferred, so that they are settings."""
+    run = POST("/api/v1/workflows/{workflow_id}/execute")
+    tenant = GET("/api/v1/{workflow_id}/workflow")
+    fastn = Fastn(Sandbox(clock, routes={"run_workflow": run, "get_workflow": tenant}))
+
+    assert fastn.ask("POST", f"/api/v1/workflows/{SLACK}/execute", body={}).status == 202
+    assert fastn.ask("GET", f"/api/v1/{SLACK}/workflow").data["id"] == SLACK
+    assert fastn.ask("POST", f"/api/v1/workflows/{SLACK}/run", body={}).status == 404
+    assert fastn.ask("GET", f"/api/v1/workflows/{SLACK}").status == 405
 
 
 def test_the_log_holds_what_was_sent_and_not_the_key(fastn: Fastn) -> None:
