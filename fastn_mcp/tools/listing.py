@@ -65,16 +65,19 @@ class List(Operation[Listed[Item]], Generic[Item]):
         return cast(Listed[Item], type(self).returns.model_validate(values))
 
     def _filtered(self, rows: list[dict[str, JsonValue]]) -> tuple[list[dict[str, JsonValue]], list[str]]:
+        wanted = {
+            name: value
+            for name in type(self).model_fields
+            if name not in ("limit", "cursor") and (value := getattr(self, name)) is not None
+        }
+        kept: list[dict[str, JsonValue]] = []
         unchecked: set[str] = set()
-        for name in type(self).model_fields.keys() - {"limit", "cursor"}:
-            wanted = getattr(self, name)
-            if wanted is None:
-                continue
-            kept = [(row, _matches(row, name, self.wire(name), wanted)) for row in rows]
-            if any(answer is None for _, answer in kept):
-                unchecked.add(name)
-            rows = [row for row, answer in kept if answer is not False]
-        return rows, sorted(unchecked)
+        for row in rows:
+            answers = {name: _matches(row, name, self.wire(name), value) for name, value in wanted.items()}
+            if False not in answers.values():
+                kept.append(row)
+                unchecked |= {name for name, answer in answers.items() if answer is None}
+        return kept, sorted(unchecked)
 
 
 class _Position:
