@@ -1,0 +1,117 @@
+"""What a call acts on, and the read that settles a lost answer, for every operation."""
+
+from typing import Any
+
+import pytest
+
+from fastn_mcp.errors import NotFound, Unauthorized
+from fastn_mcp.operation import Operation, Record
+from fastn_mcp.procedures.target import Call, read_target, settling_read
+from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.api_keys import RevokeApiKey
+from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.secrets import DeleteSecret
+from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+OWN_READ = {"customer", "connector", "workflow", "trigger"}
+
+
+class Reads:
+    """Answers reads from a script, and keeps them."""
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = list(answers)
+        self.calls: list[Call] = []
+
+    async def __call__(self, call: Call) -> Record:
+        self.calls.append(call)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        found: Record = call.result(answer)  # pyright: ignore[reportArgumentType]
+        return found
+
+
+def acting(operation: AnyOperation) -> Operation[Any]:
+    """A call on the id `r1`, built without its other arguments."""
+    values: dict[str, Any] = dict.fromkeys(operation.route.parameters, "r1")
+    return operation.model_construct(**values)
+
+
+@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+async def test_only_reads_are_made_to_see_a_target(operation: AnyOperation) -> None:
+    """Ours (DESIGN 5.3): a preview changes nothing, and is built from the resource that the call names."""
+    reads = Reads([{"id": "r0"}, {"id": "r1", "name": "One"}] if _listed(operation) else {"id": "r1", "name": "One"})
+    found = await read_target(acting(operation), reads)
+    if not operation.route.parameters:
+        assert (found, reads.calls) == (None, [])
+        return
+    assert found is not None
+    assert found.model_dump()["name"] == "One"
+    (reading,) = reads.calls
+    assert reading.route.method == "GET"
+    assert reading.toolset() == operation.toolset()
+    assert (reading.target == "r1") != _listed(operation)
+
+
+def _listed(operation: AnyOperation) -> bool:
+    return operation.toolset() in ("connections", "api_keys", "secrets")
+
+
+@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+def test_every_lost_answer_but_the_ais_is_settled_by_a_read_of_its_resource(operation: AnyOperation) -> None:
+    """Ours (DESIGN 4): the error names the read that would settle it."""
+    settled = settling_read(acting(operation))
+    if operation.toolset() == "ai":
+        assert settled is None
+        return
+    assert settled is not None
+    assert settled.route.method == "GET"
+    if operation is RunWorkflow:
+        assert settled.tool_name() == "list_executions"
+        assert settled.arguments()["workflow_id"] == "r1"
+    else:
+        assert settled.toolset() == operation.toolset()
+
+
+async def test_what_is_not_there_is_none() -> None:
+    """Ours: a target that does not exist is a fact, not a fault."""
+    assert await read_target(DeleteCustomer(customer_id="c"), Reads(NotFound("no"))) is None
+    assert await read_target(DeleteSecret(secret_id="s"), Reads([])) is None
+    assert await read_target(DeleteSecret(secret_id="s"), Reads([{"name": "no id"}, {"id": "t"}])) is None
+
+
+async def test_what_cannot_be_read_is_an_error() -> None:
+    """Ours (DESIGN 5): fail closed; only "not found" means that it is not there."""
+    with pytest.raises(Unauthorized):
+        await read_target(UpdateCustomer(customer_id="c", name="x"), Reads(Unauthorized("no")))
+    with pytest.raises(NotFound):
+        await read_target(RevokeApiKey(api_key_id="k"), Reads(NotFound("no list")))
+
+
+async def test_a_target_is_found_on_a_later_page_and_by_a_number() -> None:
+    """Ours: a resource without a read of its own is looked for in its list."""
+    first: dict[str, object] = {"data": [{"id": n} for n in range(100)], "nextCursor": "two"}
+    reads = Reads(first, {"data": [{"id": 7000, "name": "Seven"}]})
+    found = await read_target(DeleteConnection(connection_id="7000"), reads)
+    assert found is not None
+    assert found.model_dump()["name"] == "Seven"
+    assert [call.request().query.get("cursor") for call in reads.calls] == [None, "two"]
+    assert [call.request().query["limit"] for call in reads.calls] == [100, 100]
+
+
+async def test_a_list_that_never_ends_is_given_up() -> None:
+    """Ours (THREATS T16): the same cursor for ever makes a bounded number of requests."""
+    reads = Reads({"data": [{"id": "other"}], "nextCursor": "again"})
+    assert await read_target(DeleteSecret(secret_id="s"), reads) is None
+    assert len(reads.calls) == 20
+
+
+def test_reads_settle_themselves() -> None:
+    """Ours: to repeat a read is to look."""
+    calls: list[Call] = [ListCustomers(limit=5), ListWorkflows(), GetCustomer(customer_id="c")]
+    for call in calls:
+        assert type(settling_read(call)) is type(call)

@@ -1,0 +1,69 @@
+"""Every error says what happened, what is known of the effect, and what to do next."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, FastnError, NotSent, SettingsError, UnknownOutcome
+
+
+def _below(kind: type[FastnError]) -> Iterator[type[FastnError]]:
+    for sub in kind.__subclasses__():
+        if sub.__module__ == "fastn_mcp.errors":
+            yield sub
+            yield from _below(sub)
+
+
+EVERY = [FastnError, *_below(FastnError)]
+
+
+def test_an_error_is_the_same_in_words_and_as_data() -> None:
+    """Ours (DESIGN 6): the text and the structure say the same."""
+    error = NotSent("It rained.", "Wait.", facts={"status": 7})
+    assert str(error) == "It rained. Nothing was sent. Wait."
+    assert error.data() == {
+        "outcome": "not_sent", "message": "It rained. Nothing was sent.", "next": "Wait.", "status": 7,
+    }  # fmt: skip
+
+
+def test_what_is_not_said_leaves_no_gap() -> None:
+    """Ours: no double spaces, no empty next step."""
+    assert str(FastnError("It rained.")) == "It rained."
+    assert FastnError("It rained.").data() == {"outcome": "failed", "message": "It rained."}
+
+
+def test_what_is_known_can_be_said_more_exactly() -> None:
+    """Ours: one class of error may know more, or less, in a single case."""
+    assert str(UnknownOutcome("It rained.", certainty="It was wet.")) == "It rained. It was wet."
+    assert str(UnknownOutcome("It rained.", certainty="")) == "It rained."
+
+
+def test_facts_are_copied() -> None:
+    """Ours: nobody changes an error from afar."""
+    facts: dict[str, str] = {"a": "b"}
+    error = NotSent("x", facts=facts)
+    facts["a"] = "c"
+    assert error.facts == {"a": "b"}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) -> None:
+    """Ours (DESIGN 4): whether anything was sent or changed. Only the base and the start of the program need not."""
+    assert kind.__doc__ or kind.__mro__[1].__doc__
+    assert kind.outcome.islower()
+    if kind in (FastnError, SettingsError):
+        return
+    assert kind.certainty
+    if kind.certainty not in (NOTHING_SENT, NOTHING_CHANGED):
+        assert "Do not repeat it" in kind.certainty
+
+
+def test_each_outcome_has_one_class() -> None:
+    """Ours: one class for each thing that a caller would do differently."""
+    leaves = [kind.outcome for kind in EVERY if "outcome" in vars(kind) and kind is not FastnError]
+    assert len(leaves) == len(set(leaves))
+    assert set(leaves) >= {
+        "not_sent", "refused", "declined", "approval_required", "unauthorized", "forbidden", "not_found", "conflict",
+        "invalid", "rate_limited", "quota_exceeded", "failed", "timeout", "unknown_outcome", "applied_unreadable",
+        "too_large",
+    }  # fmt: skip

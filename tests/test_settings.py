@@ -1,0 +1,226 @@
+"""Where settings come from, and what is said when one is wrong."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.operation import POST
+from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings, is_loopback, load
+
+KEY = {"FASTN_API_KEY": "fsk_live_1"}
+CANARY = "canary-3f9a\nX-Evil: hunter2"
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "fastn.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    """Ours (issue 2): flags, then the environment, then the file."""
+    file = written(tmp_path, 'api_key = "file"\nenv = "file"\nprofile = "file"\nauth = "bearer"\n')
+    settings = load({"env": "flag"}, {"FASTN_ENV": "variable", "FASTN_PROFILE": "variable"}, file)
+    assert (settings.env, settings.profile, settings.api_key, settings.auth) == ("flag", "variable", "file", "bearer")
+
+
+def test_without_anything_but_a_key_the_defaults_hold() -> None:
+    """Ours (DESIGN 4, 5): the documented host, the documented header, the guarded mode."""
+    settings = load({}, KEY, None)
+    assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
+    assert settings.host == "live.fastn.ai"
+    assert (settings.auth, settings.mode, settings.update, settings.read_only) == ("header", "guarded", "merge", False)
+    assert (settings.deadline, settings.ai_deadline, settings.toolsets, settings.routes) == (60.0, 300.0, None, {})
+
+
+def test_what_is_empty_or_not_given_is_not_set() -> None:
+    """Ours: an empty variable is how many clients leave a setting out."""
+    settings = load({"env": None}, {**KEY, "FASTN_ENV": "", "FASTN_MODE": "", "FASTN_SPACE_ID": ""}, None)
+    assert (settings.env, settings.mode, settings.space_id) == (None, "guarded", None)
+    assert load({}, KEY, None, sandbox=False).end_org_id is None
+
+
+def test_every_setting_of_the_environment_is_read() -> None:
+    """Ours (issue 2): the names of the variables are the fields' own."""
+    given_values = {
+        "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
+        "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
+        "FASTN_READ_ONLY": "true", "FASTN_TOOLSETS": " customers , workflows,", "FASTN_UPDATE": "partial",
+        "FASTN_DEADLINE": "5", "FASTN_AI_DEADLINE": "6.5", "FASTN_CONCURRENCY": "7",
+    }  # fmt: skip
+    settings = load({}, {**KEY, **given_values}, None)
+    assert (settings.toolsets, settings.read_only, settings.deadline) == (["customers", "workflows"], True, 5.0)
+    assert (settings.ai_deadline, settings.concurrency, settings.update) == (6.5, 7, "partial")
+    assert (settings.space_id, settings.tenant_id, settings.end_org_id, settings.env) == ("s", "t", "o", "e")
+    assert {source.variable for source in SOURCES} >= given_values.keys() | KEY.keys()
+
+
+def test_the_key_has_no_flag() -> None:
+    """Ours: every process of the machine sees flags."""
+    assert {source.field: source.flag for source in SOURCES}["api_key"] is None
+
+
+def test_a_missing_key_says_how_to_set_it() -> None:
+    """Ours (issue 2): a missing setting ends with one line that names it and says how."""
+    with pytest.raises(SettingsError) as caught:
+        load({}, {}, None)
+    assert str(caught.value) == (
+        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or try without an account: "
+        "fastn-mcp --sandbox"
+    )
+
+
+WRONG: dict[str, list[Any]] = {
+    "api_key": [CANARY, "canary key", "canary\tkey", "canary\x00", "canaryä", 7],
+    "base_url": [CANARY, "canary", "ftp://canary", "https://", "http://canary.example", "https://canary@h", 7],
+    "auth": [CANARY, "canary", "Header"],
+    "space_id": [CANARY, "canary\r", "canaryä"],
+    "tenant_id": [CANARY],
+    "end_org_id": [CANARY],
+    "env": [CANARY],
+    "mode": [CANARY, "unattended", "READ-ONLY"],
+    "read_only": [CANARY, "canary"],
+    "update": [CANARY, "canary"],
+    "deadline": [CANARY, "0", "-1", "601", "nan", "inf"],
+    "ai_deadline": [CANARY, "0", "3601"],
+    "concurrency": [CANARY, "0", "257", "1.5"],
+    "routes": [CANARY, {"run_workflow": CANARY}, {"run_workflow": "canary"}, {"run_workflow": "GET canary"}],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_names_its_setting_and_is_never_shown(name: str, value: object) -> None:
+    """Ours (issue 2, THREATS fact 5): one line, with the setting in it and no value."""
+    with pytest.raises(SettingsError) as caught:
+        load({name: value}, {} if name == "api_key" else KEY, None)
+    told = f"{caught.value}"
+    assert told.startswith(f"The setting {name}")
+    assert "\n" not in told
+    assert "canary" not in told
+    assert "hunter2" not in told
+    assert "canary" not in repr(caught.value.data())
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", [s.field for s in SOURCES if s.field in WRONG])
+def test_a_wrong_variable_is_named_too(name: str) -> None:
+    """Ours: whoever reads it knows where to look."""
+    with pytest.raises(SettingsError) as caught:
+        load({}, {**KEY, f"FASTN_{name.upper()}": CANARY}, None)
+    assert f"environment FASTN_{name.upper()}" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+    """Ours (issue 2): the file is strict."""
+    file = written(tmp_path, 'api_kye = "canary"\n')
+    with pytest.raises(SettingsError) as caught:
+        load({}, KEY, file)
+    assert str(caught.value).startswith(f"{file}: there is no setting 'api_kye'")
+    assert "'api_key'" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_an_unknown_setting_near_to_nothing_is_refused_all_the_same(tmp_path: Path) -> None:
+    """Ours: strict."""
+    with pytest.raises(SettingsError, match="there is no setting 'zzz'"):
+        load({}, KEY, written(tmp_path, "zzz = 1\n"))
+
+
+def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
+    """Ours (issue 2)."""
+    with pytest.raises(SettingsError, match="'customers'"):
+        load({"toolsets": "custmers"}, KEY, None)
+    assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"api_key = ", "is not TOML"),
+        (b'api_key = "canary\n"', "is not TOML"),
+        (b"\xff\xfe", "cannot be read: UnicodeDecodeError"),
+        (b'a = 1\na = "canary"', "is not TOML"),
+    ],
+)
+def test_a_file_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: bytes, said: str) -> None:
+    """Ours: the file may hold the key."""
+    file = tmp_path / "fastn.toml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        load({}, KEY, file)
+    assert str(caught.value).startswith(f"{file} {said}")
+    assert "canary" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:
+    """Ours: a path that was given and is wrong is no reason to start without it."""
+    with pytest.raises(SettingsError, match="There is no file"):
+        load({}, KEY, tmp_path / "none.toml")
+    with pytest.raises(SettingsError, match="cannot be read: "):
+        load({}, KEY, tmp_path)
+
+
+def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
+    """Ours (THREATS T21): a cloned repository may hold a hostile .env."""
+    for name in (".env", ".env.local"):
+        (tmp_path / name).write_text("FASTN_BASE_URL=https://evil.example\nFASTN_API_KEY=evil\nFASTN_MODE=auto\n")
+    for name in ("fastn.toml", "fastn-mcp.toml", "pyproject.toml", ".fastn-mcp.toml", "config.toml"):
+        (tmp_path / name).write_text('base_url = "https://evil.example"\nmode = "auto"\n')
+    with contextlib.chdir(tmp_path):
+        settings = load({}, KEY, None)
+        with pytest.raises(SettingsError, match="no API key"):
+            load({}, {}, None)
+    assert (settings.base_url, settings.mode, settings.api_key) == (DEFAULT_BASE_URL, "guarded", "fsk_live_1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://live.fastn.ai", "https://h:8443/base", "http://127.0.0.1:8080", "http://localhost", "http://[::1]:9",
+     "http://127.8.9.1", "HTTPS://H", "http://LOCALHOST:1"],
+)  # fmt: skip
+def test_https_and_this_machine_are_accepted(url: str) -> None:
+    """Ours (issue 2): plain http for loopback hosts only."""
+    assert load({"base_url": url}, KEY, None).base_url == url
+    assert load({"base_url": url + "/"}, KEY, None).base_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://live.fastn.ai", "http://localhost.evil.example", "http://127.0.0.1.evil.example", "http://0.0.0.0",
+     "http://10.0.0.1", "http://[::]", "http://2130706433", "http://127.1", "http://evil@127.0.0.1", "http://localhost.",
+     "https://user:secret@h", "https://user@h", "https://:secret@h", "https://h?a=1", "https://h#a", "https://h/?x",
+     "//h", "h", "file:///etc/passwd", "javascript:1", "https://", "https:///path", "https://[::1", ""],
+)  # fmt: skip
+def test_other_addresses_are_refused(url: str) -> None:
+    """Ours (THREATS T7): no plain http elsewhere, no credentials, no query, no fragment."""
+    with pytest.raises(SettingsError, match="The setting base_url"):
+        load({"base_url": url}, KEY, None)
+
+
+@given(host=st.text("0123456789.:localhost", max_size=15))
+def test_only_a_name_of_this_machine_is_this_machine(host: str) -> None:
+    """Ours: by its name alone; nothing is looked up."""
+    if is_loopback(host):
+        assert host == "localhost" or host.startswith("127.") or set(host) <= {"0", ":", "1"}
+
+
+def test_routes_of_the_account_are_read(tmp_path: Path) -> None:
+    """Ours (DESIGN 4): as in run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"."""
+    text = 'api_key = "k"\n[routes]\nrun_workflow = "POST /api/v1/workflows/{workflow_id}/execute"\n'
+    routes = load({}, {}, written(tmp_path, text)).routes
+    assert routes == {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
+    assert Settings(api_key="k", routes=routes).routes == routes
+
+
+def test_settings_do_not_show_the_key() -> None:
+    """Ours (THREATS T4)."""
+    settings = load({}, {"FASTN_API_KEY": "canary-key"}, None)
+    assert "canary" not in repr(settings)
+    assert "canary" not in str(settings)

@@ -1,0 +1,251 @@
+"""Lists: a bounded page and the right rows, whatever Fastn honours of what it is asked."""
+
+import base64
+import json
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import JsonValue, ValidationError
+
+from fastn_mcp.tools.audit import QueryAuditLog
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.users import ListUsers
+from fastn_mcp.tools.workflows import ListWorkflows
+
+
+def rows(count: int, first: int = 0) -> list[JsonValue]:
+    return [{"id": f"r{number}", "name": f"Row {number}"} for number in range(first, first + count)]
+
+
+def ids(page: Any) -> list[object]:
+    return [row.id for row in page.items]
+
+
+class Store:
+    """A Fastn that honours what it is told to: limits, offsets, cursors, totals."""
+
+    def __init__(self, count: int, *, limit: bool = True, offset: bool = True, cursor: bool = False) -> None:
+        self._rows = rows(count)
+        self._limit, self._offset, self._cursor = limit, offset, cursor
+        self.asked = 0
+
+    def __call__(self, query: dict[str, JsonValue]) -> JsonValue:
+        self.asked += 1
+        start = cast(int, query.get("offset", 0)) if self._offset else 0
+        if self._cursor:
+            start = int(cast(str, query.get("cursor", "0")))
+        end = start + cast(int, query["limit"]) if self._limit else None
+        page: dict[str, JsonValue] = {"data": self._rows[start:end], "total": len(self._rows)}
+        if self._cursor and end is not None and end < len(self._rows):
+            page["pagination"] = {"nextCursor": str(end)}
+        return page
+
+
+def walk(store: Store, limit: int) -> list[object]:
+    """Every page, by the cursors that the pages give."""
+    found: list[object] = []
+    cursor: str | None = None
+    for _ in range(1_000):
+        call = ListCustomers(limit=limit, cursor=cursor)
+        page = call.result(store(call.request().query))
+        assert len(page.items) <= limit
+        found += ids(page)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"limit": True, "offset": True},
+        {"limit": True, "cursor": True},
+        {"limit": False, "offset": False},
+        {"limit": False, "offset": True},
+    ],
+)
+@given(count=st.integers(0, 60), limit=st.integers(1, 25))
+def test_the_pages_hold_every_row_once_and_in_order(kind: dict[str, bool], count: int, limit: int) -> None:
+    """Ours (DESIGN 6): bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
+    assert walk(Store(count, **kind), limit) == [f"r{number}" for number in range(count)]
+
+
+def test_a_page_is_never_longer_than_its_limit() -> None:
+    """Ours: Fastn may ignore it."""
+    page = ListCustomers(limit=3).result(rows(10))
+    assert ids(page) == ["r0", "r1", "r2"]
+    assert page.next_cursor is not None
+
+
+def test_the_cursor_of_fastn_is_wrapped_and_sent_back_as_it_was() -> None:
+    """Ours (DESIGN 6): cursors are opaque."""
+    page = ListCustomers(limit=2).result({"data": rows(2), "nextCursor": "theirs/+="})
+    assert page.next_cursor not in (None, "theirs/+=")
+    assert ListCustomers(limit=2, cursor=page.next_cursor).request().query == {"limit": 2, "cursor": "theirs/+="}
+
+
+@pytest.mark.parametrize("name", ["nextCursor", "next_cursor", "nextPageToken", "next", "cursor"])
+@pytest.mark.parametrize("place", [None, "pagination", "meta", "page"])
+def test_a_cursor_is_found_where_apis_put_it(name: str, place: str | None) -> None:
+    """Ours: nothing is known of Fastn's pagination."""
+    around: dict[str, JsonValue] = {name: "c2"}
+    page = ListCustomers().result({"items": rows(1), **({place: around} if place else around)})
+    assert ListCustomers(cursor=page.next_cursor).request().query["cursor"] == "c2"
+
+
+@pytest.mark.parametrize("value", [None, "", 7, True, ["c"], {"a": 1}])
+def test_what_is_no_cursor_ends_the_list(value: JsonValue) -> None:
+    """Ours: only a text goes on."""
+    assert ListCustomers().result({"items": rows(1), "next": value}).next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("total", "kept"), [(7, 7), (0, 0), (True, None), (-1, None), ("7", None), (2**53, None), (10**400, None)]
+)
+def test_a_total_is_a_count(total: Any, kept: int | None) -> None:
+    """Ours: anything else is left out."""
+    assert ListCustomers().result({"items": rows(1), "total": total}).total == kept
+
+
+def _encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+FORGED = [
+    "", "x", "ä", "%%%", "a" * 100_001, *map(_encoded, ("", "[]", "[1]", "[null,0]", "[1,0,0]", "[null,-1,0]",
+    "[null,0,-1]", '[null,"x",0]', "[null,NaN,0]", "[null,Infinity,0]", "[null,0,-Infinity]", '["\\ud800",0,0]',
+    "{}", '{"a":1,"b":2,"c":3}', "[" * 100_000, "[null,null,0]", "[null,[],0]", '"abc"', "123",
+    f"[null,{'9' * 5000},0]")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
+def test_what_is_no_cursor_of_ours_is_refused(cursor: str) -> None:
+    """Ours (THREATS T16): whatever it holds, the answer is the same, and it is no crash."""
+    with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
+        ListCustomers(cursor=cursor)
+
+
+@given(st.lists(st.none() | st.text() | st.integers() | st.floats() | st.booleans(), min_size=2, max_size=4))
+def test_any_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
+    """Ours: a cursor chooses where a page begins and nothing else."""
+    try:
+        call = ListCustomers(cursor=_encoded(json.dumps(parts)))
+    except ValidationError:
+        return
+    request = call.request()
+    assert request.path == "/api/v1/customers"
+    assert request.query.keys() <= {"limit", "cursor", "offset"}
+    assert len(call.result({"data": rows(30)}).items) <= 20
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ([{"id": "a"}, "b", 3], ["a", None, None]),
+        ({"id": "only"}, ["only"]),
+        ("text", [None]),
+        ({"tags": ["x"], "items": [{"id": "a"}]}, ["a"]),
+        ({"things": [{"id": "a"}]}, ["a"]),
+        ({"data": ["x", "y"]}, [None, None]),
+    ],
+)
+def test_odd_answers_are_rows_all_the_same(body: JsonValue, found: list[object]) -> None:
+    """Ours (DESIGN 4): keep what is not known."""
+    assert ids(ListCustomers().result(body)) == found
+
+
+# Filters
+
+
+def test_filters_are_sent_and_applied_again() -> None:
+    """Ours (DESIGN 6): forwarded where Fastn may honour them, and applied here in any case."""
+    call = ListCustomers(search="ACME", status="active")
+    assert call.request().query == {"limit": 20, "search": "ACME", "status": "active"}
+    page = call.result(
+        [
+            {"id": "1", "name": "Acme", "status": "Active"},
+            {"id": "2", "name": "Globex", "status": "Active"},
+            {"id": "3", "slug": "acme-eu", "status": "ACTIVE"},
+            {"id": "acme-4", "status": "Pending"},
+            {"id": "5", "email": "ana@acme.example", "status": "active"},
+            {"id": "6", "name": "x", "description": "for acme", "status": "active"},
+        ]
+    )
+    assert ids(page) == ["1", "3", "5", "6"]
+    assert page.not_checked is None
+
+
+def test_a_filter_that_the_rows_cannot_confirm_is_said() -> None:
+    """Ours: a row that does not say is kept, and the model is told."""
+    page = ListConnections(customer_id="acme", connector_id="hubspot", status="FAILED").result(
+        [{"id": "1", "endOrgId": "acme", "status": "failed"}, {"id": "2", "connectorId": "x"}]
+    )
+    assert ids(page) == ["1"]
+    assert page.not_checked == ["connector_id"]
+    page = ListConnections(customer_id="acme", status="FAILED").result([{"id": "1"}])
+    assert ids(page) == ["1"]
+    assert page.not_checked == ["customer_id", "status"]
+
+
+def test_a_number_matches_its_text() -> None:
+    """Ours: ids come as either."""
+    page = ListExecutions(workflow_id="7").result([{"id": "1", "workflowId": 7}, {"id": "2", "workflowId": 8}])
+    assert ids(page) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "found"),
+    [
+        ("2026-07-01", None, ["zulu", "berlin", "late"]),
+        ("2026-07-01T00:00:00Z", "2026-07-01T10:00:00Z", ["zulu", "berlin"]),
+        ("2026-07-01T02:00:00+02:00", None, ["zulu", "berlin", "late"]),
+        ("2026-07-01T09:30:00+00:00", "2026-07-01T11:30:00+02:00", []),
+        (None, "2026-07-01", ["early"]),
+        ("2026-07-01T10:00:00Z", None, ["late"]),
+    ],
+)
+def test_times_are_compared_as_times(since: str | None, until: str | None, found: list[str]) -> None:
+    """Ours: a zone does not move a row across a bound, and a naive time is UTC."""
+    page = QueryAuditLog(since=since, until=until).result(
+        [
+            {"id": "early", "timestamp": "2026-06-30T23:59:59.999Z"},
+            {"id": "zulu", "createdAt": "2026-07-01T00:00:00Z"},
+            {"id": "berlin", "timestamp": "2026-07-01T11:00:00+02:00"},
+            {"id": "late", "startedAt": "2026-07-01T10:00:00"},
+        ]
+    )
+    assert ids(page) == found
+    assert page.not_checked is None
+
+
+def test_times_that_nobody_can_read_are_not_checked() -> None:
+    """Ours: no row is lost for its spelling."""
+    page = QueryAuditLog(since="2026-07-01").result([{"id": "1"}, {"id": "2", "createdAt": "yesterday"}])
+    assert (ids(page), page.not_checked) == (["1", "2"], ["since"])
+    page = QueryAuditLog(since="last night").result([{"id": "1", "createdAt": "2026-07-01T00:00:00Z"}])
+    assert (ids(page), page.not_checked) == (["1"], ["since"])
+
+
+def test_filtered_pages_go_on_where_they_stopped() -> None:
+    """Ours: a filter that Fastn ignores loses no row."""
+    many: list[JsonValue] = [{"id": f"{n}", "name": "hit" if n % 3 == 0 else "miss"} for n in range(30)]
+    found: list[object] = []
+    cursor: str | None = None
+    while True:
+        page = ListWorkflows(search="hit", limit=4, cursor=cursor).result({"data": many})
+        found += ids(page)
+        if (cursor := page.next_cursor) is None:
+            break
+    assert found == [str(n) for n in range(0, 30, 3)]
+
+
+def test_a_wire_name_or_our_own_is_looked_at() -> None:
+    """Ours: rows may spell a field in either way."""
+    page = ListUsers(status="invited").result([{"id": "1", "status": "Invited"}, {"id": "2", "status": "Active"}])
+    assert ids(page) == ["1"]
