@@ -1,0 +1,143 @@
+"""Where no form can ask, a person is asked elsewhere: on the page, or at a terminal. DESIGN 5.5."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from driving import Connect, Upstream, body, environment, free_port, running
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+pytestmark = pytest.mark.anyio
+
+
+def recording_browser(folder: Path) -> tuple[str, Path]:
+    """A browser that only notes what it is told to open."""
+    opened = folder / "opened"
+    script = folder / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return f"{script} %s", opened
+
+
+async def globex(client: Client) -> dict[str, Any]:
+    return body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
+
+
+def form_in(page: str) -> dict[str, str]:
+    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page)
+    return dict(hidden)
+
+
+async def test_a_client_without_forms_is_answered_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: the browser gets a key, the agent gets none; the call is repeated once it was approved, and done once."""
+    browser, opened = recording_browser(tmp_path)
+    env = environment(upstream) | {"BROWSER": browser}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+    with (tmp_path / "log").open("w+") as log:
+        async with Client(stdio_client(server, errlog=log), mode="2026-07-28") as client:
+            target = await globex(client)
+            deletion = {"customer_id": target["id"]}
+            results = [await client.call_tool("delete_customer", deletion) for _ in range(2)]
+            assert [body(result)["status"] for result in results] == ["approval_required"] * 2
+            assert not any(result.is_error for result in results)
+            assert "Nothing was sent." in body(results[0])["message"]
+            assert upstream.changes() == []
+            (address,) = opened.read_text().split()
+            async with httpx2.AsyncClient(follow_redirects=True) as person:
+                page = await person.get(address)
+                assert "Globex Exports" in page.text
+                form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
+                assert form is not None
+                origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
+                answer = form_in(form[0]) | {"name": "Globex Exports", "extent": "once"}
+                sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
+                assert sent.status_code == 200, sent.text
+            answers = [body(await client.call_tool("delete_customer", deletion)) for _ in range(2)]
+            assert answers[0]["done"] == "delete_customer"
+            assert answers[1]["outcome"] == "not_found"
+        log.seek(0)
+        key = address.rsplit("/", 1)[1]
+        seen = json.dumps([body(result) for result in results]) + log.read() + env_state(env)
+        assert key not in seen
+    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
+
+
+def env_state(env: dict[str, str]) -> str:
+    """What the audit holds."""
+    return (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text()
+
+
+async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours (DESIGN 5.4): real processes, real HTTP, fifty repeats."""
+
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+    async with Client(server, mode="2026-07-28") as one, Client(server, mode="legacy") as two:
+        workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
+        run = {"workflow_id": workflow["id"]}
+        assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
+        approve(env)
+        results: list[dict[str, Any]] = []
+
+        async def repeat(client: Client) -> None:
+            results.append(body(await client.call_tool("run_workflow", run)))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(25):
+                tasks.start_soon(repeat, one)
+                tasks.start_soon(repeat, two)
+    assert sum("done" in result for result in results) == 1
+    assert len(upstream.changes()) == 1
+
+
+def approve(env: dict[str, str]) -> None:
+    """What the page and the terminal do, by the ledger that they share."""
+    script = (
+        "import asyncio, sys, time\n"
+        "from fastn_mcp.guard.ledger import State\n"
+        "from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger\n"
+        "async def main():\n"
+        "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
+        "    for grant in await ledger.waiting(time.time()):\n"
+        "        assert await ledger.move(grant.id, [State.OPEN], State.APPROVED, time.time(), by='terminal')\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)
+
+
+async def test_an_old_client_over_http_is_asked_elsewhere_too(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: stateless HTTP has no way back in the middle of a call, so the question lies on the page."""
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        async with Client(f"http://127.0.0.1:{port}/mcp", mode="legacy") as client:
+            workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
+            run = {"workflow_id": workflow["id"]}
+            assert body(await client.call_tool("run_workflow", run))["status"] == "approval_required"
+            approve(env)
+            assert body(await client.call_tool("run_workflow", run))["done"] == "run_workflow"
+    assert len(upstream.changes()) == 1
+
+
+async def test_dry_run_shows_what_would_happen_and_sends_nothing(connect: Connect, upstream: Upstream) -> None:
+    """Ours (DESIGN 5.3): for every tool that changes something; text is no boolean."""
+    async with connect("stdio", "2026-07-28") as client:
+        target = await globex(client)
+        shown = body(await client.call_tool("delete_customer", {"customer_id": target["id"], "dry_run": True}))
+        assert shown["status"] == "preview"
+        assert shown["preview"]["target"] == {"id": target["id"], "name": "Globex Exports"}
+        renamed = {"customer_id": target["id"], "name": "Globex Two", "dry_run": True}
+        changes = body(await client.call_tool("update_customer", renamed))["preview"]["changes"]
+        assert changes == [{"field": "name", "from": "Globex Exports", "to": "Globex Two"}]
+        for wrong in ("true", 1, None):
+            refused = body(await client.call_tool("delete_customer", {"customer_id": target["id"], "dry_run": wrong}))
+            assert refused["outcome"] == "not_sent"
+    assert upstream.changes() == []
