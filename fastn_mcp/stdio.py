@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -37,8 +38,9 @@ LONGEST_LINE = 4 * 1024 * 1024
 """Bytes of one message. A longer line is answered by an error and dropped."""
 
 DRAIN = 5.0
-"""Seconds that calls in flight have to end once the input has ended."""
+"""Seconds without an answer written after which, once the input has ended, nothing more is waited for."""
 
+_WINDOWS = sys.platform == "win32"
 _CHUNK = 256 * 1024
 _HEAD = 4096
 _ID = re.compile(rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]){0,200}")(?=\s*[,}])')
@@ -49,7 +51,7 @@ async def serve(server: Server[Any]) -> None:
     wire = _Wire()
     try:
         async with anyio.create_task_group() as tasks:
-            if sys.platform != "win32":
+            if not _WINDOWS:
                 tasks.start_soon(_stop_on_signal, tasks)
             await _serve(server, wire)
             tasks.cancel_scope.cancel()
@@ -67,40 +69,65 @@ async def _stop_on_signal(tasks: TaskGroup) -> None:
 async def _serve(server: Server[Any], wire: "_Wire") -> None:
     to_server, incoming = create_context_streams[SessionMessage | Exception](0)
     outgoing, from_server = create_context_streams[SessionMessage](0)
-    unanswered: set[str | int] = set()
-    drained = anyio.Event()
-    ended = False
+    unanswered = _Unanswered(wire)
 
     async def receive() -> None:
-        nonlocal ended
         async with to_server:
             async for line in wire.lines():
                 message = await _parsed(line, wire)
-                if message is None:
-                    continue
-                if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
-                    unanswered.add(message.id)
-                await to_server.send(SessionMessage(message))
-            # The SDK cancels what is in flight as soon as its input closes.
-            ended = True
-            if unanswered:
-                with anyio.move_on_after(DRAIN):
-                    await drained.wait()
+                if message is not None:
+                    unanswered.heard(message)
+                    await to_server.send(SessionMessage(message))
+            # As soon as its input closes, the SDK cancels what is in flight and answers it with an error.
+            if not await unanswered.settled() and wire.stuck:
+                tasks.cancel_scope.cancel()  # nobody would read that either
 
     async def send() -> None:
         async with from_server:
             async for outbound in from_server:
                 message = outbound.message
                 await wire.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-                if isinstance(message, (JSONRPCResponse, JSONRPCError)) and message.id is not None:
-                    unanswered.discard(message.id)
-                if ended and not unanswered:
-                    drained.set()
+                unanswered.said(message)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receive)
         tasks.start_soon(send)
         await server.run(incoming, outgoing, server.create_initialization_options())
+
+
+class _Unanswered:
+    """The requests that have no answer yet."""
+
+    def __init__(self, wire: "_Wire") -> None:
+        self._wire = wire
+        self._ids: set[object] = set()
+        self._none = anyio.Event()
+
+    def heard(self, message: JSONRPCMessage) -> None:
+        """A request counts until it is answered, or until the client says that it waits no more."""
+        if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
+            self._ids.add(message.id)
+        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            given = (message.params or {}).get("requestId")
+            self._ids.discard(given if isinstance(given, (str, int)) else None)
+
+    def said(self, message: JSONRPCMessage) -> None:
+        """An answer has been written."""
+        if isinstance(message, (JSONRPCResponse, JSONRPCError)):
+            self._ids.discard(message.id)
+        if not self._ids:
+            self._none.set()
+
+    async def settled(self) -> bool:
+        """Whether all are answered. A slow reader is waited for; a call that hangs, or a reader that does, is not."""
+        self._none = anyio.Event()
+        while self._ids:
+            written = self._wire.written
+            with anyio.move_on_after(DRAIN):
+                await self._none.wait()
+            if self._wire.written == written:
+                break
+        return not self._ids
 
 
 async def _parsed(line: bytes, wire: "_Wire") -> JSONRPCMessage | None:
@@ -149,15 +176,27 @@ class _Wire:
         os.close(nothing)
         os.dup2(2, 1)
         self._writing = anyio.Lock()
-        self._waits = all(_is_pipe(fd) for fd in (self._in, self._out)) and sys.platform != "win32"
+        self._gone = False
+        self._idle = anyio.CancelScope()
+        self.written = 0
+        """Bytes. While it grows, somebody reads."""
+        self._source = self._in if _WINDOWS or _is_pipe(self._in) else _piped(self._in)
+        self._waits = _is_pipe(self._out) and not _WINDOWS
+        if not _WINDOWS:
+            os.set_blocking(self._source, False)
         if self._waits:
-            os.set_blocking(self._in, False)
             os.set_blocking(self._out, False)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a message is being written, and waits for the reader."""
+        return self._writing.locked()
 
     def restore(self) -> None:
         """Give the descriptors back."""
+        if not _WINDOWS:
+            os.set_blocking(self._source, True)
         if self._waits:
-            os.set_blocking(self._in, True)
             os.set_blocking(self._out, True)
         os.dup2(self._in, 0)
         os.dup2(self._out, 1)
@@ -186,21 +225,32 @@ class _Wire:
             yield bytes(held)
 
     async def _read(self) -> bytes:
-        if not self._waits:
-            return await anyio.to_thread.run_sync(os.read, self._in, _CHUNK, abandon_on_cancel=True)
-        while True:
+        """The next bytes; none once the input has ended, or nobody reads the answers any more."""
+        if _WINDOWS:
+            return await anyio.to_thread.run_sync(os.read, self._source, _CHUNK, abandon_on_cancel=True)
+        while not self._gone:
             try:
-                return os.read(self._in, _CHUNK)
+                return os.read(self._source, _CHUNK)
             except BlockingIOError:
-                await anyio.wait_readable(self._in)
+                with anyio.CancelScope() as self._idle:
+                    await anyio.wait_readable(self._source)
+            except ConnectionResetError:
+                break
+        return b""
 
     async def write(self, data: bytes) -> None:
-        """Write whole messages only. A reader that has gone is no error of ours: the input ends as well."""
+        """Write whole messages only. A reader that has gone is no error of ours: it ends the input as well."""
         async with self._writing:
-            with suppress(BrokenPipeError):
-                view = memoryview(data)
-                while view:
-                    view = view[await self._write(view) :]
+            view = memoryview(data)
+            while view and not self._gone:
+                try:
+                    count = await self._write(view)
+                except (BrokenPipeError, ConnectionResetError):
+                    self._gone = True
+                    self._idle.cancel()
+                    return
+                self.written += count
+                view = view[count:]
 
     async def _write(self, view: memoryview) -> int:
         if not self._waits:
@@ -212,7 +262,26 @@ class _Wire:
                 await anyio.wait_writable(self._out)
 
 
+def _piped(descriptor: int) -> int:
+    """A pipe that a thread fills from a file or a terminal, which the event loop cannot wait for.
+
+    A daemon: one that waits for a terminal's next line must not keep the process from ending.
+    """
+    source, sink = os.pipe()
+
+    def copy() -> None:
+        with suppress(OSError):
+            while chunk := os.read(descriptor, _CHUNK):
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(sink, view) :]
+        os.close(sink)
+
+    threading.Thread(target=copy, daemon=True).start()
+    return source
+
+
 def _is_pipe(descriptor: int) -> bool:
-    """Whether the event loop can wait for it: files and terminals are read by a thread instead."""
+    """Whether the event loop can wait for it."""
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
