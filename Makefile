@@ -74,6 +74,7 @@ bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with 
 	@mkdir -p .cache/bench
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/harness.py --fastmcp .cache/fastmcp/bin/python --work .cache/bench $(ARGS)
+	@$(BIN)/python benchmarks/guard.py
 
 .cache/fastmcp/ready: Makefile
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

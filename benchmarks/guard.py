@@ -1,0 +1,76 @@
+"""What the guard costs a call that the policy allows: the same change with and without it, in turn, in one process.
+
+The upstream answers at once and in this process, so that what differs is the guard: its policy, its ledger on a file,
+and two lines of the audit. Prints medians in milliseconds, and the difference beside its aim.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anyio
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.dispatch import Dispatcher
+from fastn_mcp.guard import Caller, Guard
+from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.operation import Request
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import CreateCustomer
+
+AIM = 1.0
+"""Milliseconds at the median."""
+
+ROUNDS = 2_000
+
+
+class AtOnce:
+    """An upstream that costs nothing."""
+
+    async def __call__(self, request: Request) -> Answer:  # noqa: ARG002 - it costs nothing
+        return Answer(201, {}, b'{"data":{"id":"c1","name":"Initech"}}')
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def measure(folder: Path) -> tuple[float, float]:
+    system = System()
+    client = Client(Account("http://localhost", "k"), AtOnce(), system)
+    ledger = SqliteLedger(str(folder / "ledger.sqlite"))
+    recorder = Recorder(AuditFile(folder / "audit.jsonl", system), "bench", system)
+    judge = Judge(Policy(), "bench", ledger, system, client.send, lambda _: False)
+    dispatch = Dispatcher(client, Guard(judge, ledger, recorder, system, None), recorder)
+    call, caller = CreateCustomer(name="Initech"), Caller("local", None)
+    with_guard: list[float] = []
+    without: list[float] = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        await client.send(call)
+        between = time.perf_counter()
+        await dispatch(call, caller)
+        without.append(between - began)
+        with_guard.append(time.perf_counter() - between)
+    ledger.close()
+    return statistics.median(without) * 1000, statistics.median(with_guard) * 1000
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        without, with_guard = anyio.run(measure, Path(folder))
+    added = with_guard - without
+    print(f"an allowed change: {without:.3f} ms without the guard, {with_guard:.3f} ms with it")
+    print(f"the guard adds {added:.3f} ms at the median (aim: at most {AIM:.0f} ms)")
+    return 0 if added <= AIM else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
