@@ -1,6 +1,5 @@
 """A running approval page over a ledger in memory, with a clock that tests move, and a real Chromium to look at it."""
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ import anyio
 import httpx2
 from pydantic import JsonValue
 
-from fastn_mcp.channels.page import Page
+from fastn_mcp.channels.page import Page, entrance
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.system import System
@@ -60,14 +59,18 @@ def question(id_: str = "grant-1", **changes: Any) -> Grant:
         scope=False,
         elsewhere=True,
         card=card,
-        lines=('delete_customer customer_id="cus_8fQ2"', "Account: default at live.fastn.ai.", 'Target: "Globex".'),
+        lines=(
+            'delete_customer customer_id="cus_8fQ2"',
+            "Account: default at live.fastn.ai.",
+            'Target: "Globex", id "cus_8fQ2".',
+        ),
         created=now - 130,
         expires=now + 470,
     )
     return replace(grant, **changes)
 
 
-def run_of_workflow(id_: str = "grant-run", **changes: Any) -> Grant:
+def update_of_workflow(id_: str = "grant-2", **changes: Any) -> Grant:
     """A question that may be answered for a while."""
     card: dict[str, JsonValue] = {
         "call": "update_workflow",
@@ -82,21 +85,34 @@ def run_of_workflow(id_: str = "grant-run", **changes: Any) -> Grant:
             {"field": "status", "from": "Draft", "to": "Live"},
         ],
     }
-    given = {"tool": "update_workflow", "target": "wf_31", "scope": True, "card": card}
+    lines = (
+        'update_workflow workflow_id="wf_31" name="Orders v2" status="Live"',
+        "Account: default at live.fastn.ai.",
+        'Target: "Orders", id "wf_31".',
+        'name: "Orders" becomes "Orders v2".',
+        'status: "Draft" becomes "Live".',
+    )
+    given = {"tool": "update_workflow", "target": "wf_31", "scope": True, "card": card, "lines": lines}
     return question(id_, **(given | changes))
 
 
 @dataclass
 class Desk:
-    """A page that runs, and what its opener was given."""
+    """A page over a ledger in memory, and what its opener was given."""
 
-    page: Page
-    ledger: SqliteLedger
-    clock: Clock
-    system: System
     door: Path
+    clock: Clock = field(default_factory=Clock)
+    ledger: SqliteLedger = field(default_factory=lambda: SqliteLedger(":memory:"))
     opened: list[str] = field(default_factory=list[str])
     opens: bool = True
+
+    def __post_init__(self) -> None:
+        self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
+        self.page = Page(self.ledger, self.system, self.open, self.door)
+
+    async def aclose(self) -> None:
+        await self.page.aclose()
+        self.ledger.close()
 
     def open(self, url: str) -> bool:
         self.opened.append(url)
@@ -107,16 +123,17 @@ class Desk:
             await self.ledger.open(grant)
 
     async def key_url(self) -> str:
-        """An address that lets in once, as a browser gets it."""
+        """An address that lets in once, as the door gives it."""
         await self.page.show("any")
-        found = json.loads(self.door.read_text())
-        return f"{found['url']}/enter/{found['key']}"
+        url = entrance(self.door)
+        assert url is not None
+        return url
 
     async def snapshot(self) -> list[object]:
         """All that a decision would change."""
         now = self.clock.now().timestamp()
         return [
-            [replace(g) for g in await self.ledger.waiting(now)],
+            await self.ledger.waiting(now),
             await self.ledger.decided(100),
             await self.ledger.scopes(now),
             await self.ledger.declines("local"),

@@ -1,31 +1,17 @@
-"""A running approval page for each test."""
+"""A running approval page for each test, and browsers to look at it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from approval_desk import Clock, Desk, Visitor, let_in
-
-from fastn_mcp.channels.page import Page
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.system import System
+from approval_desk import Desk, Visitor, let_in
 
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    clock = Clock()
-    system = System(now=clock.now, monotonic=clock.monotonic, sleep=clock.sleep)
-    ledger = SqliteLedger(":memory:")
-    door = tmp_path / "state" / "page.json"
-    desk: Desk
-
-    def opener(url: str) -> bool:
-        return desk.open(url)
-
-    desk = Desk(Page(ledger, system, opener, door), ledger, clock, system, door)
+    desk = Desk(tmp_path / "state" / "page.json")
     yield desk
-    await desk.page.aclose()
-    ledger.close()
+    await desk.aclose()
 
 
 @pytest.fixture

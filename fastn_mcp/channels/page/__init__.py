@@ -12,6 +12,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from fastn_mcp.channels.page.entry import KEY_HOLDS, Entry
@@ -56,7 +57,7 @@ class Page:
         self._door_key = ""
         self._running: _Running | None = None
         self._shown: dict[str, _Shown] = {}
-        self._last_opened = -_BURST
+        self._opening = anyio.Lock()
 
     async def show(self, grant: str) -> str:
         """Bring a question before a person, and say where it is answered. Never a secret.
@@ -66,15 +67,8 @@ class Page:
         running = self._started()
         if self._door is not None and not self._door.exists():
             self._write_door()
-        now = self._system.now().timestamp()
-        self._shown = {known: shown for known, shown in self._shown.items() if shown.expires > now}
-        if (shown := self._shown.get(grant)) is None:
-            found = await self._ledger.find(grant)
-            expires = now + KEY_HOLDS if found is None else found.expires
-            # Noted before the browser is asked, so that two calls at once open one tab.
-            self._shown[grant] = _Shown(opened=True, expires=expires)
-            shown = _Shown(await self._in_view(running), expires)
-            self._shown[grant] = shown
+        async with self._opening:  # calls at once open one tab
+            shown = await self._brought(running, grant)
         if shown.opened:
             return f"A person decides on the approval page, which is open in their browser ({running.url})."
         way_in = f"`{COMMAND}`, in a terminal on this computer, opens it" if self._door else f"it is at {running.url}"
@@ -89,15 +83,24 @@ class Page:
             self._door.unlink(missing_ok=True)
         await running.stop()
 
+    async def _brought(self, running: "_Running", grant: str) -> _Shown:
+        now = self._system.now().timestamp()
+        self._shown = {known: shown for known, shown in self._shown.items() if shown.expires > now}
+        if (shown := self._shown.get(grant)) is not None:
+            return shown
+        found = await self._ledger.find(grant)
+        expires = now + KEY_HOLDS if found is None else found.expires
+        shown = self._shown[grant] = _Shown(await self._in_view(running), expires)
+        return shown
+
     async def _in_view(self, running: "_Running") -> bool:
-        just_opened = self._system.monotonic() - self._last_opened < _BURST
-        if running.entry.watching or just_opened:
+        if running.entry.watching or self._system.monotonic() < running.fresh_until:
             return True
         url = f"{running.url}/enter/{running.entry.key()}"
         # In a thread: some ways to open a browser wait for it.
         opened = await anyio.to_thread.run_sync(self._open, url, abandon_on_cancel=True)
         if opened:
-            self._last_opened = self._system.monotonic()
+            running.fresh_until = self._system.monotonic() + _BURST
         return opened
 
     def _open(self, url: str) -> bool:
@@ -147,6 +150,8 @@ class _Running:
         from fastn_mcp.channels.page.app import application
 
         self.entry = Entry(system, used)
+        self.fresh_until = float("-inf")
+        """Until when a tab was opened so recently that it serves for what is asked meanwhile."""
         # Listening from the first moment, so that a browser that is quicker than the task only waits.
         listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = int(listening.getsockname()[1])

@@ -182,7 +182,7 @@ def past(grant: Grant, now: float) -> Past:
         good=good,
         outcome=outcome,
         by=_BY.get(grant.by, visible(grant.by)) if grant.by else "",
-        note=visible(grant.note) if grant.note else None,
+        note=_note(grant.note) if grant.note else None,
         when=Moment(_iso(when), ago(now - when)),
         lines=tuple(visible(line) for line in grant.lines),
     )
@@ -254,6 +254,11 @@ def _rough(seconds: float) -> str:
             count = int(seconds // size)
             return f"{count} {unit}{'' if count == 1 else 's'}"
     raise AssertionError(seconds)
+
+
+def _note(note: str) -> str:
+    """Quoted as well: a client can have written it. Its lines stay lines, inside the quotes."""
+    return '"' + "\n".join(visible(line) for line in note.split("\n")) + '"'
 
 
 def _subject(grant: Grant) -> str | None:

@@ -1,0 +1,403 @@
+"""The page in a real Chromium, as people use it: by keyboard, on a phone, in the dark, with a screen reader's tools."""
+
+import importlib.resources
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from approval_desk import Desk, question, update_of_workflow
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from fastn_mcp.guard.ledger import Scope, State
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP = {"width": 900, "height": 900}
+PHONE = {"width": 375, "height": 740}
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
+    """A person's tab, let in, with the page up to date. Whatever its console says is an error."""
+    context = await browser.new_context(**({"viewport": DESKTOP, "reduced_motion": "reduce"} | options))
+    context.set_default_timeout(10_000)
+    tab = await context.new_page()
+
+    def failed(message: object) -> None:
+        raise AssertionError(str(message))
+
+    tab.on("pageerror", failed)
+    complaints: list[str] = []
+    tab.on("console", lambda message: complaints.append(message.text))
+    await tab.goto(await desk.key_url())
+    if options.get("java_script_enabled", True):
+        await expect(tab.get_by_text("Up to date")).to_be_visible()
+    assert complaints == []
+    return tab
+
+
+async def state(desk: Desk, grant: str = "grant-1") -> State:
+    found = await desk.ledger.find(grant)
+    assert found is not None
+    return found.state
+
+
+async def focused(tab: Page) -> str:
+    """What has the focus, in words."""
+    script = "(e => e.labels?.length ? e.labels[0].innerText : e.ariaLabel ?? e.innerText)(document.activeElement)"
+    return " ".join(str(await tab.evaluate(script)).split())
+
+
+async def test_the_address_bar_holds_no_key(desk: Desk, chromium: Browser) -> None:
+    """Ours: the key is spent and gone before anything is shown, and going back does not bring it back."""
+    tab = await visit(chromium, desk)
+    assert "enter" not in tab.url
+    assert await tab.evaluate("document.cookie") == ""
+    assert await tab.evaluate("history.length") <= 2
+
+
+async def test_a_call_is_approved_by_keyboard_alone(desk: Desk, chromium: Browser) -> None:
+    """Ours: Tab reaches everything in the order that it is read, and Enter decides."""
+    await desk.ask(question(), update_of_workflow())
+    tab = await visit(chromium, desk)
+    seen: list[str] = []
+    for _ in range(5):
+        await tab.keyboard.press("Tab")
+        seen.append(await focused(tab))
+    assert seen == [
+        "Skip to what waits",
+        "Approve this one call",
+        "Or decline, with a note to the agent",
+        "Decline",
+        "Approve this one call",
+    ]
+    await tab.keyboard.press("Enter")
+    await expect(tab.get_by_text("Approved: Update workflow.")).to_be_focused()
+    assert await state(desk) is State.OPEN
+    assert await state(desk, "grant-2") is State.APPROVED
+
+
+async def test_the_focus_can_be_seen(desk: Desk, chromium: Browser) -> None:
+    """WCAG 2.2, 2.4.7: what has the focus is outlined."""
+    await desk.ask(question(expected="Globex"))
+    tab = await visit(chromium, desk)
+    for _ in range(5):
+        await tab.keyboard.press("Tab")
+        width = await tab.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+        assert width == "3px", await focused(tab)
+
+
+async def test_the_name_is_typed_and_a_wrong_one_is_explained_before_it_is_sent(desk: Desk, chromium: Browser) -> None:
+    """Ours: the button says why it does nothing; the right name approves."""
+    await desk.ask(question(expected="Globex"))
+    tab = await visit(chromium, desk)
+    field = tab.get_by_label("To approve, type Globex")
+    approve = tab.get_by_role("button", name="Approve this one call")
+    hint = tab.locator("#hint-grant-1")
+    await field.press_sequentially("Glob")
+    await expect(hint).to_have_text("Letter by letter, so that it is this one and no other.")
+    await approve.click()
+    await expect(hint).to_have_text("Not approved: what you typed is not the name yet.")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_attribute("aria-invalid", "true")
+    await field.fill("globex")
+    await expect(hint).to_have_text("This is not the name: look at capitals, spaces and signs.")
+    assert await state(desk) is State.OPEN
+    await field.fill("Globex")
+    await expect(hint).to_have_text("This is the name. You can approve.")
+    await field.press("Enter")
+    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    assert await state(desk) is State.APPROVED
+
+
+async def test_a_name_with_signs_that_cannot_be_seen_can_be_approved(desk: Desk, chromium: Browser) -> None:
+    """Ours: it is typed as it is shown."""
+    await desk.ask(question(expected="Glo\u202ebex"))
+    tab = await visit(chromium, desk)
+    await tab.get_by_label("To approve, type").fill("Glo\\u{202e}bex")
+    await tab.get_by_role("button", name="Approve this one call").click()
+    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+
+
+async def test_a_call_is_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
+    """Ours: the note reaches the ledger, and stands in the history."""
+    await desk.ask(question())
+    tab = await visit(chromium, desk)
+    await tab.get_by_label("Or decline, with a note to the agent").fill("Pause it instead.")
+    await tab.get_by_role("button", name="Decline").click()
+    await expect(
+        tab.get_by_text("Declined: Delete customer. Nothing is sent. The agent gets your note.")
+    ).to_be_visible()
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("Nothing waits for you")
+    await expect(tab.get_by_text('"Pause it instead."')).to_be_visible()
+    found = await desk.ledger.find("grant-1")
+    assert found is not None
+    assert (found.state, found.note) == (State.DECLINED, "Pause it instead.")
+
+
+async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
+    """Ours: what was allowed beyond one call is in view, and ends at a click."""
+    await desk.ask(update_of_workflow())
+    tab = await visit(chromium, desk)
+    await tab.get_by_role("button", name="Approve update_workflow on this target for 15 minutes").click()
+    await expect(tab.get_by_text("14 minutes left")).to_be_visible()
+    await tab.get_by_role("button", name='Revoke update_workflow on "wf_31"').click()
+    await expect(tab.get_by_text("Revoked: from now on such calls ask again.")).to_be_visible()
+    assert await desk.ledger.scopes(0.0) == []
+
+
+async def test_a_new_question_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
+    """Ours: it comes below, is announced, and leaves what is being typed and the focus alone."""
+    await desk.ask(question(expected="Globex"))
+    tab = await visit(chromium, desk)
+    field = tab.get_by_label("To approve, type Globex")
+    await field.press_sequentially("Glo")
+    await tab.evaluate("window.same = true")
+    await desk.ask(update_of_workflow())
+    await expect(tab.get_by_role("heading", name='Update workflow "Orders"')).to_be_visible()
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("2 calls wait for you")
+    await expect(tab.locator("#announce")).to_have_text('New question: Update workflow "Orders". 2 calls wait for you.')
+    await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
+    await expect(field).to_be_focused()
+    await tab.keyboard.type("bex")
+    await expect(field).to_have_value("Globex")
+    assert await tab.evaluate("window.same")
+    await expect(tab.locator("main[data-settling]")).to_have_count(0)
+    await tab.keyboard.press("Enter")
+    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    assert await state(desk, "grant-2") is State.OPEN
+
+
+async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chromium: Browser) -> None:
+    """Ours: the focus goes to the heading, what became of it stands in the history, and it is announced."""
+    await desk.ask(question(), update_of_workflow())
+    tab = await visit(chromium, desk)
+    await tab.get_by_label("Or decline, with a note to the agent").first.press_sequentially("Wait")
+    await desk.ledger.move("grant-1", [State.OPEN], State.DECLINED, desk.clock.now().timestamp(), by="terminal")
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("One call waits for you")
+    await expect(tab.get_by_role("heading", level=1)).to_be_focused()
+    await expect(tab.locator("#announce")).to_have_text("One question is over. One call waits for you.")
+    await expect(tab.get_by_text("just now, at a terminal")).to_be_visible()
+
+
+async def test_a_page_that_moves_under_the_pointer_takes_no_decision(desk: Desk, chromium: Browser) -> None:
+    """Ours: what a click meant for one question hits of another decides nothing."""
+    await desk.ask(question(), update_of_workflow())
+    tab = await visit(chromium, desk)
+    # The click comes at the very moment of the change, as an unlucky one does.
+    await tab.evaluate(
+        """new MutationObserver((changes, watching) => {
+             if (!("settling" in document.getElementById("main").dataset)) return;
+             watching.disconnect();
+             document.querySelector(".approve .primary").click();
+           }).observe(document.getElementById("main"), {attributes: true})"""
+    )
+    await desk.ledger.move("grant-1", [State.OPEN], State.DECLINED, desk.clock.now().timestamp(), by="terminal")
+    await expect(tab.locator("#announce")).to_have_text("The page has just changed. Look again, then decide.")
+    await expect(tab.locator("main[data-settling]")).to_have_count(0)
+    assert await state(desk, "grant-2") is State.OPEN
+    await tab.get_by_role("button", name="Approve this one call").click()
+    await expect(tab.get_by_text("Approved: Update workflow.")).to_be_visible()
+
+
+async def test_a_page_that_has_ended_says_so(desk: Desk, chromium: Browser) -> None:
+    """Ours: nobody believes an old page."""
+    tab = await visit(chromium, desk)
+    await desk.page.aclose()
+    await expect(tab.get_by_text("Not connected")).to_be_visible()
+
+
+async def test_without_scripts_everything_can_be_decided(desk: Desk, chromium: Browser) -> None:
+    """Ours: plain forms, and the server explains a wrong name."""
+    await desk.ask(question(expected="Globex"))
+    tab = await visit(chromium, desk, java_script_enabled=False)
+    await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
+    await tab.get_by_label("To approve, type Globex").fill("globex")
+    await tab.get_by_role("button", name="Approve this one call").click()
+    await expect(tab.get_by_text("what you typed is not the name, letter by letter")).to_be_visible()
+    field = tab.get_by_label("To approve, type Globex")
+    await expect(field).to_have_value("globex")
+    await field.fill("Globex")
+    await tab.get_by_role("button", name="Approve this one call").click()
+    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    await desk.ask(update_of_workflow())
+    await tab.get_by_role("link", name="Look again").click()
+    await tab.get_by_label("Or decline, with a note to the agent").fill("No.")
+    await tab.get_by_role("button", name="Decline").click()
+    await expect(tab.get_by_text("Declined: Update workflow.")).to_be_visible()
+
+
+async def test_a_page_elsewhere_can_neither_frame_it_nor_read_it_nor_send_its_forms(
+    desk: Desk, chromium: Browser
+) -> None:
+    """Ours (T8): another program's page on this computer, in the browser that was let in, gets nowhere."""
+    await desk.ask(question())
+    tab = await visit(chromium, desk)
+    address, room = tab.url, tab.url.split("/", 3)[3]
+    stranger = await tab.context.new_page()
+    await stranger.route(
+        "http://127.0.0.1:9/**", lambda route: route.fulfill(body="<p>theirs", content_type="text/html")
+    )
+    await stranger.goto("http://127.0.0.1:9/")
+    sent = await tab.context.cookies("http://127.0.0.1:9/")
+    assert sent == []
+    for reading in (address, f"{address}now"):
+        assert (
+            await stranger.evaluate("url => fetch(url, {credentials: 'include'}).then(() => 1, () => 0)", reading) == 0
+        )
+    await stranger.evaluate(
+        """url => { document.body.innerHTML = `<iframe src="${url}"></iframe>
+             <form method="post" action="${url}decline" target="into"><input name="grant" value="grant-1"></form>
+             <iframe name="into"></iframe>`; document.forms[0].submit(); }""",
+        address,
+    )
+    await stranger.wait_for_load_state("networkidle")
+    for frame in stranger.frames[1:]:
+        assert "Delete customer" not in await frame.content()
+    assert room
+    assert await state(desk) is State.OPEN
+
+
+async def everything(desk: Desk) -> None:
+    """A page with each of its parts, and with values that are hard to lay out."""
+    now = desk.clock.now().timestamp()
+    long = update_of_workflow("grant-4")
+    card = dict(long.card) | {
+        "arguments": {"input": {"deep": {"deeper": ["x" * 300, {"a": 1}]}}, "unbroken": "y" * 400},
+        "target": {"id": "z" * 200, "name": "名前" * 60},
+        "changes": [{"field": "f" * 80, "from": "b" * 300, "to": ["c" * 300]}],
+        "not_checked": ["triggers", "workflows"],
+    }
+    await desk.ask(question(expected="Globex"), update_of_workflow(), question("grant-3", asks="four_eyes"))
+    await desk.ask(replace(long, card=card, principal="p" * 120, account="a" * 120))
+    await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
+    await desk.ledger.move("grant-5", [State.OPEN], State.DECLINED, now, by="local_page", note="n" * 300)
+    await desk.ledger.move("grant-6", [State.OPEN], State.BURNT, now, by="client_form")
+    await desk.ledger.move("grant-7", [State.OPEN], State.UNANSWERED, now, by="client_form")
+    await desk.ledger.grant_scope(
+        Scope("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
+    )
+
+
+@pytest.mark.parametrize("width", [320, 375, 900, 1600])
+async def test_nothing_has_to_be_scrolled_sideways(width: int, desk: Desk, chromium: Browser) -> None:
+    """WCAG 2.2, 1.4.10: from the smallest phone to a wide screen, whatever the values are."""
+    await everything(desk)
+    tab = await visit(chromium, desk, viewport={"width": width, "height": 740})
+    for details in await tab.locator("summary").all():
+        await details.click()
+    assert await tab.evaluate("document.documentElement.scrollWidth") == width
+    narrow = """[...document.querySelectorAll("button, input:not([type=hidden]), textarea, summary")]
+        .filter(e => e.getBoundingClientRect().height < 24 || e.getBoundingClientRect().right > innerWidth)
+        .map(e => e.outerHTML)"""
+    assert await tab.evaluate(narrow) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+async def test_axe_finds_nothing_to_complain_of(
+    scheme: str, size: dict[str, int], desk: Desk, chromium: Browser
+) -> None:
+    """WCAG 2.2 A and AA, and axe's best practices: names, landmarks, contrast, order, in light and dark."""
+    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    pages: dict[str, list[Any]] = {}
+
+    async def look(name: str) -> None:
+        await tab.evaluate(axe)
+        found = await tab.evaluate("axe.run().then(r => [r.violations, r.passes.length])")
+        pages[name] = [(v["id"], [node["html"] for node in v["nodes"]]) for v in found[0]]
+        assert found[1] > 20
+
+    tab = await visit(chromium, desk, viewport=size, color_scheme=scheme)
+    await look("empty")
+    await everything(desk)
+    await tab.reload()
+    for details in await tab.locator("summary").all():
+        await details.click()
+    await look("full")
+    await tab.get_by_label("To approve, type Globex").fill("globex")
+    await look("wrong name")
+    await tab.locator(".decline button").first.click()
+    await expect(tab.get_by_text("Declined: Delete customer.")).to_be_visible()
+    await look("decided")
+    await tab.goto(tab.url.rsplit("/", 2)[0] + "/enter/wrong")
+    await look("closed")
+    assert pages == dict.fromkeys(pages, [])
+
+
+async def test_light_and_dark_are_two_looks_of_one_page(desk: Desk, chromium: Browser) -> None:
+    """Ours: the page follows the system, and says so before it is painted."""
+    grounds: list[object] = []
+    for scheme in ("light", "dark"):
+        tab = await visit(chromium, desk, color_scheme=scheme)
+        grounds.append(await tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == ["rgb(244, 245, 247)", "rgb(17, 19, 23)"]
+
+
+PICTURES = os.environ.get("FASTN_MCP_PICTURES")
+
+
+@pytest.mark.skipif(PICTURES is None, reason="writes the README's pictures: FASTN_MCP_PICTURES=docs/images")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("approval-page", {"viewport": {"width": 840, "height": 800}, "device_scale_factor": 1.5}),
+        (
+            "approval-page-dark",
+            {"viewport": {"width": 840, "height": 800}, "device_scale_factor": 1.5, "color_scheme": "dark"},
+        ),
+        (
+            "approval-page-phone",
+            {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 1.5, "is_mobile": True},
+        ),
+    ],
+)
+async def test_the_pictures_of_the_readme_are_taken(
+    name: str, options: dict[str, Any], desk: Desk, chromium: Browser
+) -> None:
+    """Ours: what the README shows is the page itself."""
+    assert PICTURES is not None
+    now = desk.clock.now().timestamp()
+    await desk.ask(question("grant-5"), update_of_workflow("grant-6"))
+    await desk.ledger.move(
+        "grant-5",
+        [State.OPEN],
+        State.DECLINED,
+        now - 1500,
+        by="local_page",
+        note="Pause it instead: they return in March.",
+    )
+    await desk.ledger.move("grant-6", [State.OPEN], State.BURNT, now - 4000, by="client_form")
+    await desk.ask(update_of_workflow() if name.endswith("dark") else question(expected="Globex"))
+    tab = await visit(chromium, desk, **options)
+    if name == "approval-page":
+        await tab.get_by_label("To approve, type Globex").fill("Globex")
+    await tab.get_by_role("heading", level=1).focus()
+    path = Path(PICTURES) / f"{name}.png"
+    await tab.screenshot(path=path, full_page=True, animations="disabled")
+    assert path.stat().st_size < 300_000

@@ -1,0 +1,63 @@
+"""The stream by which an open page hears that something has changed."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from approval_desk import Desk, Visitor, question
+
+from fastn_mcp.channels.page.entry import SESSION_HOLDS
+from fastn_mcp.guard.ledger import State
+
+pytestmark = pytest.mark.anyio
+
+
+async def event(lines: AsyncIterator[str]) -> list[str]:
+    """The next event, or sign of life, as its lines."""
+    found: list[str] = []
+    with anyio.fail_after(10):
+        while line := await anext(lines):
+            found.append(line)
+    return found
+
+
+async def test_each_change_is_said_and_nothing_of_what_it_was(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a question that is opened, decided or withdrawn by anybody is an event with a number."""
+    async with visitor.http.stream("GET", f"{visitor.room}events") as events:
+        assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
+        lines = events.aiter_lines()
+        first = await event(lines)
+        await desk.ask(question())
+        second = await event(lines)
+        await desk.ledger.move("grant-1", [State.OPEN], State.DECLINED, 1.0, by="terminal")
+        third = await event(lines)
+    assert [name for name, _ in (first, second, third)] == ["event: changed"] * 3
+    assert len({number for _, number in (first, second, third)}) == 3
+
+
+async def test_silence_is_broken_so_that_a_dead_connection_is_noticed(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a sign of life every ten seconds."""
+    async with visitor.http.stream("GET", f"{visitor.room}events") as events:
+        lines = events.aiter_lines()
+        await event(lines)
+        assert await event(lines) == [": still here"]
+
+
+async def test_the_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> None:
+    """Ours: nobody who is no longer let in hears anything."""
+    async with visitor.http.stream("GET", f"{visitor.room}events") as events:
+        lines = events.aiter_lines()
+        await event(lines)
+        desk.clock.passed += SESSION_HOLDS + 1
+        with anyio.fail_after(10):
+            assert [line async for line in lines] == []
+
+
+async def test_the_changing_part_can_be_had_alone(desk: Desk, visitor: Visitor) -> None:
+    """Ours: what an open page fetches is the same `<main>` that a new one shows."""
+    await desk.ask(question())
+    answer = await visitor.http.get(f"{visitor.room}now")
+    assert answer.text.startswith("<main")
+    assert answer.text.endswith("</main>")
+    assert "Delete customer" in answer.text
+    assert "<footer" not in answer.text

@@ -1,0 +1,346 @@
+"""What the page refuses, over real HTTP: nobody decides here but the person who was let in, on the page itself."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from approval_desk import Desk, Visitor, let_in, question, update_of_workflow
+
+from fastn_mcp.channels.page.entry import COOL_DOWN, SESSION_HOLDS, WRONG_KEYS, Entry
+from fastn_mcp.channels.page.shield import LONGEST_BODY
+from fastn_mcp.system import System
+
+pytestmark = pytest.mark.anyio
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+ANSWERS = {
+    "cache-control": "no-store",
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+async def closed_page(visitor: Visitor) -> str:
+    answer = await visitor.http.get("/", headers={"Cookie": ""})
+    assert answer.status_code == 403
+    return answer.text
+
+
+async def test_the_cookie_lives_in_one_path_of_one_session_and_scripts_cannot_read_it(desk: Desk) -> None:
+    """Ours: browsers do not tell ports apart for cookies, so it is bound to a path that nobody can guess."""
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        answer = await http.get(await desk.key_url())
+    (cookie,) = answer.headers.get_list("set-cookie")
+    name, *attributes = [part.strip() for part in cookie.split(";")]
+    room = answer.headers["location"]
+    assert sorted(attributes) == ["HttpOnly", f"Path={room}", "SameSite=strict"]
+    assert len(room) > 24
+    assert room.strip("/") not in name
+
+
+FOREIGN_HOSTS = (
+    "localhost",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "127.0.0.1:{port}.evil.example",
+    "localhost:{port}.evil.example",
+    "evil.example:{port}",
+    "127.0.0.2:{port}",
+    "[::1]:{port}",
+    "user@127.0.0.1:{port}",
+    "LOCALHOST.:{port}",
+)
+
+
+async def test_a_foreign_host_is_refused(desk: Desk, visitor: Visitor) -> None:
+    """Ours, against DNS rebinding (T8): two exact names, no pattern."""
+    await desk.ask(question())
+    form = await visitor.form("decline", "grant-1")
+    before = await desk.snapshot()
+    for host in FOREIGN_HOSTS:
+        foreign = host.format(port=httpx2.URL(visitor.origin).port)
+        headers = {"Host": foreign, "Origin": f"http://{foreign}"}
+        shown = await visitor.http.get(visitor.room, headers=headers)
+        sent = await visitor.http.post(f"{visitor.room}decline", headers=headers, data=form)
+        assert (shown.status_code, sent.status_code) == (403, 403), host
+        assert "Globex" not in shown.text
+    assert await desk.snapshot() == before
+
+
+FOREIGN_ORIGINS = (
+    None,
+    "null",
+    "http://evil.example",
+    "http://127.0.0.1",
+    "http://127.0.0.1:1",
+    "https://127.0.0.1:{port}",
+    "http://localhost:{port}",  # ours, but not the one that the form was on
+    "http://127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}.evil.example",
+)
+
+
+async def test_what_another_page_sends_is_refused(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the origin of what decides is exact, and has to be there."""
+    await desk.ask(question())
+    form = await visitor.form("decline", "grant-1")
+    before = await desk.snapshot()
+    for origin in FOREIGN_ORIGINS:
+        headers = {} if origin is None else {"Origin": origin.format(port=httpx2.URL(visitor.origin).port)}
+        answer = await visitor.http.post(f"{visitor.room}decline", data=form, headers=headers)
+        assert answer.status_code == 403, origin
+    assert await desk.snapshot() == before
+    assert (await visitor.send("decline", form)).status_code == 303  # the form itself was good
+
+
+async def test_both_names_of_this_computer_work(desk: Desk) -> None:
+    """Ours: localhost and 127.0.0.1, each with its own origin."""
+    await desk.ask(question())
+    url = (await desk.key_url()).replace("127.0.0.1", "localhost")
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        room = (await http.get(url)).headers["location"]
+        visitor = Visitor(http, url.partition("/enter/")[0], room)
+        http.base_url = visitor.origin
+        assert (await visitor.decide("decline", "grant-1")).status_code == 303
+
+
+async def test_a_form_is_sent_once_and_only_as_the_form_it_was(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a token that is missing, made up, another form's, another session's or used decides nothing."""
+    await desk.ask(question(), update_of_workflow())
+    other = await let_in(desk)
+    mine = await visitor.form("decline", "grant-1")
+    wrong = {
+        "missing": "",
+        "made up": "nonce.0000",
+        "of another form": (await visitor.form("approve", "grant-1"))["token"],
+        "of another question": (await visitor.form("decline", "grant-2"))["token"],
+        "of another session": (await other.form("decline", "grant-1"))["token"],
+        "cut": mine["token"][:-1],
+        "no text": "\udcff.\u20ac".encode("utf-8", "replace").decode(),
+    }
+    before = await desk.snapshot()
+    for which, token in wrong.items():
+        answer = await visitor.send("decline", mine | {"token": token})
+        assert (answer.status_code, await desk.snapshot()) == (403, before), which
+    answer = await visitor.send("decline", {"grant": "grant-1"})
+    assert (answer.status_code, await desk.snapshot()) == (403, before)
+    assert (await visitor.send("decline", mine)).status_code == 303
+    after = await desk.snapshot()
+    again = await visitor.send("decline", mine)
+    assert again.status_code == 403
+    assert "sent before" in again.text
+    assert await desk.snapshot() == after
+    await other.http.aclose()
+
+
+async def test_nobody_is_let_in_without_a_session_and_all_are_told_the_same(desk: Desk, visitor: Visitor) -> None:
+    """Ours (T12): no key, a used key, a guessed key, another's cookie, another's room: one constant page."""
+    await desk.ask(question())
+    used = await desk.key_url()
+    other = await let_in(desk)
+    constant = await closed_page(visitor)
+    assert "fastn-mcp approvals --open" in constant
+    cookie = f"fastn_approvals={visitor.http.cookies['fastn_approvals']}"
+    form = await visitor.form("decline", "grant-1")
+    before = await desk.snapshot()
+    async with httpx2.AsyncClient(base_url=visitor.origin, trust_env=False) as http:
+        await http.get(used)
+        http.cookies.clear()
+        for path in (
+            "/",
+            "/enter/",
+            "/enter/guess",
+            used,
+            "/x/",
+            "/x/now",
+            "/x/events",
+            "/static/",
+            "/static/../app.py",
+        ):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.text) == (403, constant), path
+        for path in ("", "now", "events", "approve"):
+            for headers in ({}, {"Cookie": "fastn_approvals=guess"}, {"Cookie": "fastn_approvals="}):
+                answer = await http.get(visitor.room + path, headers=headers)
+                assert (answer.status_code, answer.text) == (403, constant), path
+            answer = await http.get(other.room + path, headers={"Cookie": cookie})
+            assert (answer.status_code, answer.text) == (403, constant), path
+        for action in ("approve", "decline", "revoke"):
+            answer = await http.post(visitor.room + action, data=form, headers={"Origin": visitor.origin})
+            assert (answer.status_code, answer.text) == (403, constant), action
+    assert await desk.snapshot() == before
+    await other.http.aclose()
+
+
+async def test_ten_thousand_guesses_change_nothing_and_the_key_still_opens(desk: Desk) -> None:
+    """Ours (T12): after five wrong keys none is looked at for a while; the right one is not lost by it."""
+    entry = Entry(desk.system)
+    key = entry.key()
+    assert not any(entry.enter(f"guess {number}") for number in range(10_000))
+    assert entry.enter(key) is None
+    desk.clock.passed += COOL_DOWN
+    assert entry.enter(key) is not None
+    assert entry.enter(key) is None
+
+
+async def test_pages_of_others_cannot_use_up_the_attempts(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a browser says that another page makes it ask; such a key is not even looked at."""
+    url = await desk.key_url()
+    for number in range(WRONG_KEYS * 2):
+        site = "cross-site" if number % 2 else "same-site"
+        answer = await visitor.http.get(f"/enter/{number}", headers={"Sec-Fetch-Site": site})
+        assert answer.status_code == 403
+    assert (await visitor.http.get(url, headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
+    assert (await visitor.http.get(url, headers={"Sec-Fetch-Site": "none"})).status_code == 303
+
+
+async def test_keys_and_sessions_end(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a key from an address holds ten minutes, a session twelve hours."""
+    await desk.ask(question())
+    desk.opened.clear()
+    desk.clock.passed += 60
+    await desk.page.show("grant-1")
+    desk.clock.passed += 601
+    assert (await visitor.http.get(desk.opened[0])).status_code == 403
+    await visitor.look()
+    desk.clock.passed += SESSION_HOLDS
+    assert (await visitor.http.get(visitor.room)).status_code == 403
+
+
+def test_only_so_many_keys_and_sessions_are_kept() -> None:
+    """Ours (T17): the oldest makes room."""
+    entry = Entry(System())
+    keys = [entry.key() for _ in range(40)]
+    assert entry.enter(keys[0]) is None
+    rooms: list[tuple[str, str]] = []
+    for _ in range(40):
+        entered = entry.enter(entry.key())
+        assert entered is not None
+        rooms.append((entered[0].room, entered[1]))
+    assert [entry.session(*room) is not None for room in rooms] == [False] * 8 + [True] * 32
+
+
+async def test_a_get_never_decides_whatever_it_carries(desk: Desk, visitor: Visitor) -> None:
+    """Ours: every address of the page, with everything that a form holds in its query and its body."""
+    await desk.ask(question(expected="Globex"), update_of_workflow())
+    await desk.ask(question("grant-3", elsewhere=False))
+    await visitor.decide("approve", "grant-2", extent="while")
+    (scope,) = await desk.ledger.scopes(desk.clock.now().timestamp())
+    await desk.ask(update_of_workflow("grant-4"))
+    before = await desk.snapshot()
+    forms = [
+        await visitor.form("approve", "grant-1") | {"name": "Globex", "extent": "once"},
+        await visitor.form("approve", "grant-4") | {"extent": "while"},
+        await visitor.form("decline", "grant-1") | {"note": "x"},
+        await visitor.form("revoke", scope.id),
+    ]
+    addresses = [
+        "",
+        "now",
+        "approve",
+        "decline",
+        "revoke",
+        "approve/",
+        "grant-1",
+        "?approve",
+        "approve/grant-1",
+        "../approve",
+    ]
+    for fields in forms:
+        for address in addresses:
+            for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"):
+                answer = await visitor.http.request(
+                    method,
+                    visitor.room + address,
+                    params=fields | {"_method": "POST"},
+                    headers={"Origin": visitor.origin, "X-HTTP-Method-Override": "POST"},
+                )
+                assert answer.status_code in (200, 303, 403, 405), (method, address)
+        async with visitor.http.stream("GET", f"{visitor.room}events", params=fields) as events:
+            await anext(events.aiter_lines())
+        with_body: dict[str, Any] = {"data": fields, "headers": {"Origin": visitor.origin}}
+        await visitor.http.request("GET", f"{visitor.room}approve", **with_body)
+        await visitor.http.request("GET", f"{visitor.room}decline", **with_body)
+    assert await desk.snapshot() == before
+
+
+async def test_a_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> None:
+    """Ours: what decides is in the body of a POST, all of it."""
+    await desk.ask(question())
+    form = await visitor.form("decline", "grant-1")
+    before = await desk.snapshot()
+    answer = await visitor.http.post(f"{visitor.room}decline", params=form, headers={"Origin": visitor.origin})
+    assert answer.status_code in (400, 415)
+    assert await desk.snapshot() == before
+
+
+URLENCODED = "application/x-www-form-urlencoded"
+NO_FORMS = (
+    (b"note=" + b"x" * LONGEST_BODY, URLENCODED, 413),
+    (b'{"grant":"grant-1"}', "application/json", 415),
+    (b"grant=grant-1", "text/plain", 415),
+    (b"grant=grant-1", "multipart/form-data; boundary=x", 415),
+    (b"grant=grant-1&grant=grant-2", URLENCODED, 400),
+    (b"&".join(b"f%d=1" % number for number in range(20)), URLENCODED, 400),
+    (b"grant=%ff%fe", URLENCODED, 400),
+    (b"grant=\xff", URLENCODED, 400),
+    (b"grant", URLENCODED, 400),
+)
+
+
+async def test_a_body_that_is_no_form_of_ours_decides_nothing(desk: Desk, visitor: Visitor) -> None:
+    """Ours: bounded, of one type, each field once, and text throughout."""
+    await desk.ask(question())
+    before = await desk.snapshot()
+    for body, kind, status in NO_FORMS:
+        headers = {"Origin": visitor.origin, "Content-Type": kind}
+        answer = await visitor.http.post(f"{visitor.room}decline", content=body, headers=headers)
+        assert answer.status_code == status, body[:40]
+        assert "Nothing was decided" in answer.text
+    assert await desk.snapshot() == before
+
+
+async def test_every_answer_keeps_browsers_from_framing_storing_and_running_others(
+    desk: Desk, visitor: Visitor
+) -> None:
+    """Ours: whatever the answer is, it carries the same headers."""
+    await desk.ask(question(expected="Globex"))
+    url = await desk.key_url()
+    answers = [
+        await visitor.http.get(url),
+        await visitor.http.get(visitor.room),
+        await visitor.http.get(f"{visitor.room}now"),
+        await visitor.http.get(f"{visitor.room}nowhere"),
+        await visitor.http.get("/"),
+        await visitor.http.get("/", headers={"Host": "evil.example"}),
+        await visitor.http.head(visitor.room),
+        await visitor.http.post(visitor.room),
+        await visitor.send("nowhere", {}),
+        await visitor.decide("approve", "grant-1", name="Globex Corp"),
+        await visitor.decide("decline", "grant-1"),
+        *[await visitor.http.get(f"/static/{name}") for name in ("page.css", "page.js", "icon.svg")],
+    ]
+    async with visitor.http.stream("GET", f"{visitor.room}events") as events:
+        answers.append(events)
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [303, 200, 200, 303, 403, 403, 405, 403, 303, 422, 303, 200, 200, 200, 200]
+    for answer in answers:
+        assert {name: answer.headers.get(name) for name in ANSWERS} == ANSWERS
+        assert "access-control-allow-origin" not in answer.headers
+        assert "server" not in answer.headers
+
+
+async def test_the_page_holds_no_script_and_no_style_of_its_own(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the policy would stop them; here are none to be stopped."""
+    await desk.ask(question(expected="Globex"), update_of_workflow())
+    page = await visitor.look()
+    assert page.count("<script") == 1
+    assert '<script src="/static/page.js" defer></script>' in page
+    own = ("<style", " style=", "javascript:", " onclick", " onload", " onsubmit", "http:", "https:")
+    assert [part for part in own if part in page] == []

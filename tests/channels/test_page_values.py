@@ -1,0 +1,146 @@
+"""Names and values that try to speak for the page."""
+
+import html
+import unicodedata
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from approval_desk import Desk, Visitor, question, update_of_workflow
+from pydantic import JsonValue
+from typing_extensions import override
+
+from fastn_mcp.guard.ledger import Grant, Scope, State
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = {
+    "markup": '"><button name="extent" value="once">Approve all</button><script>alert(1)</script>',
+    "attributes": "' onfocus=alert(1) autofocus x='Approve all",
+    "entities": "&lt;b&gt;Approve all&lt;/b&gt;&#10;",
+    "escapes": "\x1b[2K\x1b[31mApprove all\x1b]8;;http://evil.example\x07",
+    "bidi": "\u202eApprove all\u2066\u200f\u061c",
+    "lines": "Approve all\n\nYour decision\r\nApprove all\u2028Approve all\u2029\x85",
+    "invisible": "Approve\u200b all\ufeff\U000e0041\U000e0042\u3164\u2800",
+    "marks": "Approve all" + "\u0301" * 200,
+    "template": "{{ token('approve', 'grant-1') }}{% raw %}Approve all",
+    "zero": "Approve all\x00\x7f\x9b",
+    "surrogate": "Approve all \\ud800",
+}
+
+
+class Structure(HTMLParser):
+    """The elements of a page, and in which of them a text stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, tuple[str, ...]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._open: list[str] = []
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, tuple(sorted(name for name, _ in attrs))))
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self._open.append(tag)
+
+    @override
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    @override
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self._open[-1] if self._open else "", data))
+
+
+def structure(page: str) -> Structure:
+    read = Structure()
+    read.feed(page)
+    return read
+
+
+def filled(grant: Grant, value: str, id_: str, **changes: Any) -> Grant:
+    """A grant that holds `value` wherever something of Fastn's or the agent's can stand."""
+    card: dict[str, JsonValue] = {
+        "call": grant.tool,
+        "arguments": {"name": value, "input": {"text": [value]}},
+        "account": value,
+        "effect": "destroy",
+        "does": "It deletes.",
+        "undo": "It cannot be undone.",
+        "target": {"id": value, "name": value},
+        "changes": [{"field": value, "from": value, "to": [value]}],
+        "used_by": [{"kind": "connections", "count": 2, "at_least": False, "as": [value, value]}],
+        "not_checked": [value],
+        "unforeseen": value,
+    }
+    given: dict[str, Any] = {
+        "principal": value,
+        "account": value,
+        "target": value,
+        "card": card,
+        "lines": (value, value),
+    }
+    return replace(grant, id=id_, **(given | changes))
+
+
+async def fill(desk: Desk, value: str) -> None:
+    now = desk.clock.now().timestamp()
+    await desk.ask(
+        filled(question(), value, "grant-1", expected=value),
+        filled(update_of_workflow(), value, "grant-2"),
+        filled(question(), value, "grant-3"),
+    )
+    await desk.ledger.move("grant-3", [State.OPEN], State.DECLINED, now, by=value, note=value)
+    await desk.ledger.grant_scope(Scope("scope-1", value, value, "update_workflow", value, now, now + 900, value))
+
+
+@pytest.fixture
+async def harmless(desk: Desk, visitor: Visitor) -> Structure:
+    await fill(desk, "Harmless")
+    read = structure(await visitor.look())
+    database = desk.ledger._database  # pyright: ignore[reportPrivateUsage]
+    database.execute("DELETE FROM grants")
+    database.execute("DELETE FROM scopes")
+    return read
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+async def test_no_value_becomes_a_part_of_the_page(
+    kind: str, desk: Desk, visitor: Visitor, harmless: Structure
+) -> None:
+    """Ours (T15): the page has the same elements as with a harmless value, and shows what cannot be seen."""
+    await fill(desk, HOSTILE[kind])
+    page = await visitor.look()
+    read = structure(page)
+    assert read.elements == harmless.elements
+    # Apart from our own words: in an isolated value, in what is to be typed, or as the name of a field.
+    assert {element for element, text in read.texts if "Approve all" in text} <= {"bdi", "kbd", "code"}
+    hidden = [letter for letter in page if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp", "Mn")]
+    assert set(hidden) == {"\n"}
+    assert not {"\u3164", "\u2800"} & set(page)
+    for element, text in read.texts:
+        assert element not in ("kbd", "code") or "\n" not in text
+
+
+async def test_values_are_quoted_where_they_stand_beside_our_words(desk: Desk, visitor: Visitor) -> None:
+    """Ours: no name reads as a sentence of the page."""
+    await fill(desk, "Approve all")
+    read = structure(await visitor.look())
+    values = [text for element, text in read.texts if element == "bdi" and "Approve all" in text]
+    assert len(values) > 20
+    # Who asks, on which account and what was not checked are our own words; a preview quotes its lines itself.
+    assert {text for text in values if '"' not in text} == {"Approve all"}
+    assert "Approve all" not in " ".join(
+        text for element, text in read.texts if element in ("p", "h2", "span", "button")
+    )
+
+
+async def test_a_hostile_answer_comes_back_as_text(desk: Desk, visitor: Visitor) -> None:
+    """Ours: what was typed wrongly is shown again as it was, and as nothing else."""
+    await desk.ask(question(expected="Globex"))
+    typed = '"><script>alert(1)</script>'
+    answer = await visitor.decide("approve", "grant-1", name=typed)
+    assert typed not in answer.text
+    assert f'value="{html.escape(typed)}"'.replace("&quot;", "&#34;") in answer.text
