@@ -76,7 +76,7 @@ def test_a_missing_key_says_how_to_set_it() -> None:
 
 
 WRONG: dict[str, list[Any]] = {
-    "api_key": [CANARY, "canary key", "canary\tkey", "canary\x00", "canaryä", 7],
+    "api_key": ["", CANARY, "canary key", "canary\tkey", "canary\x00", "canaryä", 7],
     "base_url": [CANARY, "canary", "ftp://canary", "https://", "http://canary.example", "https://canary@h", 7],
     "auth": [CANARY, "canary", "Header"],
     "space_id": [CANARY, "canary\r", "canaryä"],

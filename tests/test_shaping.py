@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.operation import Operation, Record
-from fastn_mcp.shaping import BUDGET, shaped
+from fastn_mcp.shaping import BUDGET, previewed, shaped, waiting
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.listing import Listed
@@ -173,3 +173,17 @@ def test_what_fastn_says_stands_in_data_only(text: str) -> None:
     assert answer == {
         "done": "update_customer", "account": ACCOUNT, "target": "acme", "data": evil, "untrusted": True,
     }  # fmt: skip
+
+
+def test_a_preview_and_a_wait_say_that_nothing_was_sent() -> None:
+    """Ours (DESIGN 5.5): a normal result with a status, the preview, where to approve, and until when."""
+    card: dict[str, JsonValue] = {"call": "delete_customer"}
+    assert previewed(card) == {
+        "status": "preview", "message": "Nothing was sent.", "preview": card, "untrusted": True,
+    }  # fmt: skip
+    answer = waiting(card, "See http://127.0.0.1:1/.", 1_782_907_200.0)
+    assert answer["status"] == answer["outcome"] == "approval_required"
+    assert answer["until"] == "2026-07-01T12:00:00+00:00"
+    assert str(answer["message"]).startswith("Nothing was sent.")
+    assert "exactly the same call" in str(answer["next"])
+    assert (answer["preview"], answer["untrusted"]) == (card, True)

@@ -1,0 +1,105 @@
+"""What a client sends becomes a call, or a refusal that says what is wrong with which argument."""
+
+from typing import Any
+
+import pytest
+from example_calls import example
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import to_json
+
+from fastn_mcp.arguments import UnknownTool, parse
+from fastn_mcp.errors import NotSent
+from fastn_mcp.operation import DRY_RUN
+from fastn_mcp.tools import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.customers import GetCustomer
+
+CANARY = "canary-3f9a"
+
+
+def refusal(name: str, arguments: dict[str, Any]) -> str:
+    """What is said of arguments that make no call."""
+    with pytest.raises(NotSent) as caught:
+        parse(BY_NAME, name, arguments)
+    assert caught.value.known == "Nothing was sent."
+    assert CANARY not in str(caught.value.data())
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return caught.value.what
+
+
+@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+def test_a_call_is_what_its_arguments_say(operation: AnyOperation) -> None:
+    """Ours (DESIGN 3.2): parsing is the only way from a client to a call."""
+    call = example(operation)
+    wanted = parse(BY_NAME, operation.tool_name(), call.arguments())
+    assert (wanted.call, wanted.dry_run) == (call, False)
+
+
+@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+def test_everything_that_changes_something_can_be_previewed_and_nothing_else(operation: AnyOperation) -> None:
+    """Ours (DESIGN 5.3): a preview that is dropped silently would be the change itself."""
+    arguments = example(operation).arguments()
+    if operation.route.method == "GET":
+        assert "unknown argument 'dry_run'" in refusal(operation.tool_name(), {**arguments, DRY_RUN: True})
+        return
+    assert parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: True}).dry_run
+    assert not parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: False}).dry_run
+    wrong: list[object] = ["true", 1, 0, None, [], "false"]
+    for value in wrong:
+        said = refusal(operation.tool_name(), {**arguments, DRY_RUN: value})
+        assert said == "dry_run: must be true or false."
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("get_customer", {}, "customer_id: is required."),
+        ("get_customer", {"customer": CANARY}, "customer_id: is required; unknown argument 'customer'"),
+        ("list_customers", {"serach": CANARY}, "unknown argument 'serach' (did you mean 'search'?)."),
+        ("list_customers", {"zzz": CANARY}, "unknown argument 'zzz'."),
+        ("list_customers", {"limit": CANARY}, "limit: Input should be a valid integer."),
+        ("list_customers", {"limit": 0}, "limit: Input should be greater than or equal to 1."),
+        ("list_customers", {"cursor": CANARY}, "cursor: not a next_cursor of an earlier page."),
+        ("update_customer", {"customer_id": "c"}, "nothing to change was given."),
+        ("create_secret", {"value": CANARY}, "name: is required."),
+        ("create_customer", {"name": "a", "extra": {"a": float("nan"), "b": CANARY}}, "extra: holds a number or a"),
+        ("create_role", {"name": "a", "permissions": ["ok", 7]}, "permissions.1: Input should be a valid string."),
+    ],
+)
+def test_a_refusal_names_the_field_and_the_reason_and_never_the_value(
+    name: str, arguments: dict[str, Any], said: str
+) -> None:
+    """Ours (issue 2): the field, the reason, the nearest known name."""
+    assert refusal(name, arguments).startswith(said)
+
+
+def test_a_flood_of_mistakes_is_told_in_part() -> None:
+    """Ours: eight are enough to begin with."""
+    said = refusal("list_customers", {f"k{number}": CANARY for number in range(500)})
+    assert said.count("unknown argument") == 8
+
+
+def test_a_tool_that_is_switched_off_is_not_unknown() -> None:
+    """Ours (issue 2): filters also refuse at call time, and say that it is no mistake of the model's."""
+    with pytest.raises(NotSent, match="switched off here") as caught:
+        parse({"get_customer": GetCustomer}, "delete_customer", {"customer_id": "c"})
+    assert not isinstance(caught.value, UnknownTool)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("get_custmer", " (did you mean 'get_customer'?)"), ("zzz", ""), ("x" * 9_999, "")]
+)
+def test_an_unknown_tool_names_the_nearest(name: str, near: str) -> None:
+    """The MCP specification makes it an error of the protocol; the hint is ours."""
+    with pytest.raises(UnknownTool) as caught:
+        parse(BY_NAME, name, {})
+    assert caught.value.what == f"There is no tool {name[:64]!r}{near}."
+
+
+@given(arguments=st.dictionaries(st.text(max_size=80), st.text() | st.integers() | st.none(), max_size=4))
+def test_whatever_is_sent_the_answer_is_json(arguments: dict[str, Any]) -> None:
+    """Ours (issue 2): a reply to every request, whatever it holds."""
+    with pytest.raises(NotSent) as caught:  # the name is a text, and nobody calls an argument so
+        parse(BY_NAME, "create_customer", {**arguments, "name": 7})
+    assert len(to_json(caught.value.data())) < 3_000
