@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.operation import DRY_RUN, Operation
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
 _MOST_PROBLEMS = 8
+_DEEPEST = 6
+"""Parts of a field's path that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ def parse(offered: Mapping[str, AnyOperation], name: str, arguments: Mapping[str
     dry_run = operation.previews() and given.pop(DRY_RUN, False)
     if not isinstance(dry_run, bool):
         raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
+    if beyond := [field for field, value in given.items() if not _encodable(value)]:
+        raise NotSent(
+            f"{beyond[0][:64]!r} holds half a character, or is nested too deep.", "Correct it and call again."
+        )
     try:
         return Wanted(operation.model_validate(given), dry_run)
     except ValidationError as error:
@@ -47,8 +54,17 @@ def parse(offered: Mapping[str, AnyOperation], name: str, arguments: Mapping[str
         raise NotSent(f"{said}.", "Correct the arguments and call again.") from None
 
 
+def _encodable(value: object) -> bool:
+    """Whether JSON can carry it. What only Python can hold would fail later, and without a word that helps."""
+    try:
+        to_json(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _problem(operation: AnyOperation, problem: Any) -> str:
-    field = ".".join(str(part)[:64] for part in problem["loc"])
+    field = ".".join(str(part)[:64] for part in problem["loc"][:_DEEPEST])
     match problem["type"]:
         case "extra_forbidden":
             return f"unknown argument {field!r}{nearest(field, operation.model_fields)}"
