@@ -1,5 +1,7 @@
 """MCP over streamable HTTP, stateless: any replica can answer any request."""
 
+import signal
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,4 +47,11 @@ def run(app: Any, host: str, port: int) -> None:
         timeout_graceful_shutdown=GRACE,
         timeout_keep_alive=30,
     )
+    # Once it has ended, uvicorn raises the signal again, which would kill the process before anything is cleaned up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     uvicorn.Server(config).run()
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
