@@ -27,7 +27,7 @@ def over_http(parts: Parts, address: str) -> None:
     from fastn_mcp import hosted  # the HTTP server is not needed, nor loaded, for stdio
 
     host, _, port = address.rpartition(":")
-    if not port.isdigit() or not 0 < int(port) < 65536 or not host:
+    if not port.isdecimal() or not 0 < int(port) < 65536 or not host:
         raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080")
     if not is_loopback(host.strip("[]")):
         raise SettingsError(
