@@ -35,7 +35,7 @@ async def test_each_change_is_said_and_nothing_of_what_it_was(desk: Desk, visito
     assert len({number for _, number in (first, second, third)}) == 3
 
 
-async def test_silence_is_broken_so_that_a_dead_connection_is_noticed(desk: Desk, visitor: Visitor) -> None:
+async def test_silence_is_broken_so_that_a_dead_connection_is_noticed(visitor: Visitor) -> None:
     """Ours: a sign of life every ten seconds."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         lines = events.aiter_lines()
