@@ -1,0 +1,516 @@
+"""Bytes on the pipes of a real server: every request is answered, every line is JSON-RPC, and the process ends."""
+
+import fcntl
+import json
+import os
+import pty
+import queue
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from driving import Upstream, environment
+
+PATIENCE = 20.0
+SOON = 4.0
+"""Seconds in which a process that is told to end has ended, with all the others that this machine runs."""
+
+CANARY = "C4N4RY"
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
+}
+ERAS = ["2025-11-25", "2026-07-28"]
+
+
+def message(id_: object, method: str, **params: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode()
+
+
+def call(id_: object, tool: str = "list_customers", **arguments: Any) -> bytes:
+    return message(id_, "tools/call", name=tool, arguments=arguments)
+
+
+HELLO = message(
+    "hello", "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "bytes", "version": "1"}
+)
+READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+PING = message("ping", "ping")
+
+
+def checked(line: bytes) -> dict[str, Any]:
+    """THREATS T22: whatever is on stdout is a JSON-RPC message."""
+    parsed = json.loads(line)
+    assert parsed["jsonrpc"] == "2.0"
+    assert ("method" in parsed) + ("result" in parsed) + ("error" in parsed) == 1
+    return parsed
+
+
+class Server:
+    """A server whose pipes a test holds. A thread reads, so that no test waits for ever."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
+
+    def listen(self) -> None:
+        self._reader.start()
+
+    def send(self, *lines: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"".join(line + b"\n" for line in lines))
+        self.process.stdin.flush()
+
+    def heard(self) -> dict[str, Any]:
+        return checked(self._lines.get(timeout=PATIENCE))
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Everything up to the end of its output."""
+        return [checked(line) for line in iter(lambda: self._lines.get(timeout=PATIENCE), b"")]
+
+    def asked(self, *lines: bytes) -> dict[str, Any]:
+        self.send(*lines)
+        return self.heard()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+def ended(process: "subprocess.Popen[bytes]", within: float = SOON) -> int:
+    try:
+        return process.wait(within)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"it has not ended within {within} seconds") from None
+
+
+@contextmanager
+def started(
+    *flags: str,
+    env: dict[str, str],
+    program: tuple[str, ...] = ("-m", "fastn_mcp"),
+    stdin: Any = subprocess.PIPE,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = None,
+    own_terminal: bool = False,
+) -> Generator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(
+        [sys.executable, *program, *flags],
+        env={**os.environ, **env},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=own_terminal,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(BrokenPipeError):
+                    pipe.close() if pipe else None
+
+
+@contextmanager
+def serving(env: dict[str, str], *flags: str, **more: Any) -> Generator[Server]:
+    """An initialized server of the old era."""
+    with started(*flags, env=env, **more) as process:
+        server = Server(process)
+        server.listen()
+        assert server.asked(HELLO, READY)["result"]["serverInfo"]["name"] == "fastn-mcp"
+        yield server
+
+
+@pytest.fixture(scope="module")
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = str(tmp_path_factory.mktemp("state"))
+    return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
+
+
+@pytest.fixture(scope="module")
+def servers(isolated: dict[str, str]) -> Generator[dict[str, Server]]:
+    """One server for each era, which all the hostile messages go to: it has to live through them."""
+    with serving(isolated, "--sandbox") as old, started("--sandbox", env=isolated) as process:
+        new = Server(process)
+        new.listen()
+        assert "result" in new.asked(message(0, "server/discover", _meta=META))
+        yield {"2025-11-25": old, "2026-07-28": new}
+
+
+def alive(server: Server, era: str) -> None:
+    """The next answer is that of the next question: nothing else was written, and the server goes on."""
+    question = PING if era == "2025-11-25" else message("ping", "server/discover", _meta=META)
+    answer = server.asked(question)
+    assert answer["id"] == "ping"
+    assert "result" in answer
+
+
+def _search(value: str, id_: str = "7", name: str = '"search"') -> str:
+    return (
+        f'{{"jsonrpc":"2.0","id":{id_},"method":"tools/call",'
+        f'"params":{{META"name":"list_customers","arguments":{{{name}:{value}}}}}}}'
+    )
+
+
+def _call(tool: str, arguments: str) -> str:
+    return f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{META"name":{tool},"arguments":{arguments}}}}}'
+
+
+# What is sent, the id and the code of the error that answers it.
+REFUSED: dict[str, tuple[str | bytes, object, int]] = {
+    "half a character": (_search(f'"{CANARY}\\ud800"'), 7, -32700),
+    "half a character as a name": (_search(f'"{CANARY}"', name='"\\ud800"'), 7, -32700),
+    "half a character as an id": (_search(f'"{CANARY}"', id_='"\\ud800"'), None, -32700),
+    "5,000 levels": (_search("[" * 5000 + "]" * 5000), 7, -32700),
+    "an integer of 5,000 digits": (_search("9" * 5000), 7, -32700),
+    "an id of 5,000 digits": (_search(f'"{CANARY}"', id_="9" * 5000), None, -32700),
+    "an id that is null": (_search(f'"{CANARY}"', id_="null"), None, -32600),
+    "an id that is a fraction": (_search(f'"{CANARY}"', id_="1.5"), None, -32600),
+    "an id that is an object": (_search(f'"{CANARY}"', id_='{"a":1}'), None, -32600),
+    "an id that is true": (_search(f'"{CANARY}"', id_="true"), None, -32600),
+    "half a message": (f'{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"a":"{CANARY}"', 7, -32700),
+    "no JSON": (CANARY, None, -32700),
+    "an array": (f'["{CANARY}"]', None, -32600),
+    "a batch, which no version has any more": (f"[{PING.decode()}]", "ping", -32600),
+    "a string": (f'"{CANARY}"', None, -32600),
+    "a number": ("12", None, -32600),
+    "null": ("null", None, -32600),
+    "another JSON-RPC": (f'{{"jsonrpc":"1.0","id":7,"method":"ping","params":{{"a":"{CANARY}"}}}}', 7, -32600),
+    "bytes that are no UTF-8": (_search(f'"{CANARY}X"').encode().replace(b"X", b"\xff\xfe"), 7, -32700),
+    "params that are a string": (f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":"{CANARY}"}}', 7, -32600),
+    "arguments that are an array": (_call('"list_customers"', f'["{CANARY}"]'), 7, -32602),
+    "arguments that are a string": (_call('"list_customers"', f'"{CANARY}"'), 7, -32602),
+    "a name that is an object": (_call(f'{{"{CANARY}":1}}', "{}"), 7, -32602),
+    "no name": (_call("null", f'{{"search":"{CANARY}"}}').replace('"name":null,', ""), 7, -32602),
+    "an unknown tool": (_call('"list_customer"', f'{{"search":"{CANARY}"}}'), 7, -32602),
+    "an unknown method": (_call('"x"', f'{{"search":"{CANARY}"}}').replace("tools/call", "tools/cal"), 7, -32601),
+    "5 MB": (_search('"' + CANARY * 875_000 + '"'), 7, -32700),
+}
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_message_that_cannot_be_served_is_answered_by_an_error(
+    what: str, era: str, servers: dict[str, Server]
+) -> None:
+    """Ours, of every request; JSON-RPC 2.0 and MCP on the codes; THREATS T4: no value comes back."""
+    sent, id_, code = REFUSED[what]
+    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
+    line = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
+    answer = servers[era].asked(line)
+    assert (answer["id"], answer["error"]["code"]) == (id_, code)
+    assert CANARY not in json.dumps(answer)
+    assert len(json.dumps(answer)) < 1000
+    alive(servers[era], era)
+
+
+# What is sent, and what the answer has to name.
+NOT_SENT = {
+    "an unknown argument": (_call('"list_customers"', f'{{"serch":"{CANARY}"}}'), "did you mean 'search'?"),
+    "a wrong type": (_call('"list_customers"', f'{{"limit":"{CANARY}"}}'), "limit:"),
+    "no number": (_call('"list_customers"', '{"limit":NaN}'), "limit:"),
+    "no number in an object": (_call('"create_customer"', '{"name":"x","extra":{"a":NaN}}'), "extra:"),
+    "a missing argument": (_call('"get_customer"', "{}"), "customer_id: is required"),
+    "a dry_run that is text": (_call('"create_customer"', f'{{"name":"x","dry_run":"{CANARY}"}}'), "dry_run:"),
+    "another path": (_call('"get_customer"', f'{{"customer_id":"../{CANARY}"}}'), "customer_id:"),
+}
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("what", NOT_SENT)
+def test_a_bad_argument_is_named_and_its_value_is_not(what: str, era: str, servers: dict[str, Server]) -> None:
+    """Ours: the field, the reason and the nearest known name, and that nothing was sent. THREATS T4."""
+    sent, named = NOT_SENT[what]
+    meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
+    answer = servers[era].asked(sent.replace("META", meta).encode())
+    said = answer["result"]["structuredContent"]
+    assert answer["result"]["isError"]
+    assert said["outcome"] == "not_sent"
+    assert named in said["message"]
+    assert said["message"].endswith("Nothing was sent.")
+    assert CANARY not in json.dumps(answer)
+    alive(servers[era], era)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_an_unknown_tool_is_answered_with_the_nearest(era: str, servers: dict[str, Server]) -> None:
+    """MCP: -32602; ours: the name that was meant."""
+    meta = {"_meta": META} if era == "2026-07-28" else {}
+    error = servers[era].asked(message(7, "tools/call", name="delete_custmer", arguments={}, **meta))["error"]
+    assert (error["code"], "delete_customer" in error["message"]) == (-32602, True)
+
+
+def test_a_broken_answer_is_passed_over(servers: dict[str, Server]) -> None:
+    """JSON-RPC: nobody waits for an answer to an answer."""
+    old = servers["2025-11-25"]
+    old.send(b'{"jsonrpc":"2.0","id":7}', b'{"jsonrpc":"2.0","id":7,"result":1}', b"", b"   \r")
+    alive(old, "2025-11-25")
+
+
+def test_a_message_may_come_in_pieces_and_many_may_come_at_once(servers: dict[str, Server]) -> None:
+    """MCP: a message ends with a line break, and nothing else."""
+    old = servers["2025-11-25"]
+    assert old.process.stdin is not None
+    for piece in (PING[:9], PING[9:30], PING[30:] + b"\r\n" + PING + b"\n" + PING[:5], PING[5:] + b"\n"):
+        old.process.stdin.write(piece)
+        old.process.stdin.flush()
+    assert [old.heard()["id"] for _ in range(3)] == ["ping"] * 3
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_the_eras_are_told_apart_by_the_first_message(era: str, servers: dict[str, Server]) -> None:
+    """MCP: a tool call of each era gets that era's result."""
+    meta = {"_meta": META} if era == "2026-07-28" else {}
+    result = servers[era].asked(message(7, "tools/call", name="list_customers", arguments={"limit": 1}, **meta))
+    assert len(result["result"]["structuredContent"]["data"]) == 1
+    assert ("resultType" in result["result"]) is (era == "2026-07-28")
+
+
+def test_a_line_is_answered_even_without_its_line_break(isolated: dict[str, str]) -> None:
+    """Ours: a request that ends with the input is a request."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
+        input=b"\n".join((HELLO, READY, call(1))),
+        capture_output=True,
+        env={**os.environ, **isolated},
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert [checked(line)["id"] for line in done.stdout.splitlines()] == ["hello", 1]
+    assert done.stderr == b""
+
+
+def test_files_do_as_well_as_pipes(isolated: dict[str, str], tmp_path: Path) -> None:
+    """Ours: a server can be tried with < requests > answers; no input at all is an end of input."""
+    requests, answers = tmp_path / "requests", tmp_path / "answers"
+    requests.write_bytes(b"\n".join((HELLO, READY, *(call(n) for n in range(20)))))
+    with (
+        requests.open("rb") as reading,
+        answers.open("wb") as writing,
+        started("--sandbox", env=isolated, stdin=reading, stdout=writing) as process,
+    ):
+        assert ended(process, PATIENCE) == 0
+    found = [checked(line)["id"] for line in answers.read_bytes().splitlines()]
+    assert found[0] == "hello"
+    assert sorted(found[1:]) == list(range(20))
+    with started("--sandbox", env=isolated, stdin=subprocess.DEVNULL) as process:
+        assert ended(process, PATIENCE) == 0
+
+
+def held_up(upstream: Upstream, **fault: Any) -> None:
+    httpx2.post(f"{upstream.url}/__sandbox/faults", json={"path": "/api/v1/customers"} | fault).raise_for_status()
+
+
+def until(there: Callable[[], bool]) -> None:
+    """Wait until it is so. Bounded."""
+    deadline = time.monotonic() + PATIENCE
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def arrived(upstream: Upstream) -> None:
+    """Wait until the call is in flight."""
+    until(lambda: any(r["path"] == "/api/v1/customers" for r in upstream.requests()))
+
+
+def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) -> None:
+    """Ours; the SDK cancels them (python-sdk #2678)."""
+    held_up(upstream, kind="delay", seconds=0.6, times=3)
+    with serving(environment(upstream)) as server:
+        server.send(call(1), call(2), call(3), PING)
+        server.close()
+        answers = {answer["id"]: answer for answer in server.rest()}
+        assert ended(server.process) == 0
+    assert answers.keys() == {1, 2, 3, "ping"}
+    assert all(answers[n]["result"]["structuredContent"]["data"] for n in (1, 2, 3))
+
+
+def test_neither_a_call_that_hangs_nor_a_reader_that_does_keeps_the_process(
+    upstream: Upstream, isolated: dict[str, str]
+) -> None:
+    """Ours, THREATS R11: five seconds after the end of the input, a call that hangs is answered by an error."""
+    held_up(upstream, kind="hang")
+    with serving(environment(upstream)) as server, started("--sandbox", env=isolated) as unread:
+        lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(30)))
+        assert unread.stdin is not None
+        unread.stdin.write(b"".join(line + b"\n" for line in lines))
+        unread.stdin.close()
+        server.send(call(1))
+        arrived(upstream)
+        server.close()
+        (answer,) = server.rest()
+        assert (answer["id"], "error" in answer) == (1, True)
+        assert ended(server.process) == 0
+        assert ended(unread, PATIENCE) == 0
+
+
+def test_a_cancelled_call_is_not_waited_for(upstream: Upstream) -> None:
+    """MCP: a cancelled request gets no answer, so that nothing is left to wait for."""
+    held_up(upstream, kind="hang")
+    with serving(environment(upstream)) as server:
+        server.send(call(1))
+        arrived(upstream)
+        server.send(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}')
+        server.close()
+        assert ended(server.process) == 0
+        assert server.rest() == []
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in flight"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
+    """Ours: SIGTERM and SIGINT, within seconds, without a traceback."""
+    held_up(upstream, kind="hang")
+    with serving(environment(upstream), stderr=subprocess.PIPE) as server:
+        if busy:
+            server.send(call(1))
+            arrived(upstream)
+        server.process.send_signal(number)
+        assert ended(server.process) == 0
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == b""
+
+
+def test_a_signal_ends_it_where_the_output_is_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
+    """Ours: what waits for input does not keep the process."""
+    answers = tmp_path / "answers"
+    with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
+        Server(process).send(HELLO)
+        until(lambda: answers.stat().st_size > 0)
+        process.terminate()
+        assert ended(process) == 0
+
+
+def test_a_person_can_leave_with_control_c(isolated: dict[str, str]) -> None:
+    """Ours: at a terminal it says what it is for, and ends when it is told to."""
+    ours, theirs = pty.openpty()
+    take = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    program = ("-c", take, sys.executable, "-m", "fastn_mcp")
+    streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": subprocess.PIPE}
+    with started("--sandbox", env=isolated, program=program, own_terminal=True, **streams) as process:
+        os.close(theirs)
+        try:
+            assert process.stderr is not None
+            assert b"this is for an MCP client" in process.stderr.readline()
+            os.write(ours, HELLO + b"\n")
+            shown = b""
+            while b'"serverInfo"' not in shown:
+                shown += os.read(ours, 65536)
+            os.write(ours, b"\x03")
+            assert ended(process) == 0
+            assert process.stderr.read() == b""
+        finally:
+            os.close(ours)
+
+
+def test_a_client_that_stops_reading_for_good_ends_it(isolated: dict[str, str]) -> None:
+    """Ours: nobody is left to answer, so the process is not left behind, although its input is open."""
+    with started("--sandbox", env=isolated, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        server = Server(process)
+        server.send(HELLO, READY)
+        assert checked(process.stdout.readline())["id"] == "hello"
+        process.stdout.close()
+        server.send(PING)
+        assert ended(process) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_client_on_sockets_may_vanish(isolated: dict[str, str]) -> None:
+    """Ours: clients on Node give sockets for pipes; one that dies with answers unread is an end of input."""
+    ours, theirs = socket.socketpair()
+    with started("--sandbox", env=isolated, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as process:
+        theirs.close()
+        ours.settimeout(PATIENCE)
+        ours.sendall(b"\n".join((HELLO, READY, b"")))
+        with ours.makefile("rb") as lines:
+            assert checked(lines.readline())["id"] == "hello"
+            ours.sendall(PING + b"\n")
+            ours.recv(1, socket.MSG_PEEK)
+        ours.close()
+        assert ended(process) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
+    """Ours: a full pipe is waited for, after the end of the input as well."""
+    count = 40
+    with started("--sandbox", env=isolated) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(count)))
+        process.stdin.write(b"".join(line + b"\n" for line in lines))
+        process.stdin.close()
+        until(lambda: _waiting(process) > 8192)
+        descriptor = process.stdout.fileno()
+        read = b"".join(iter(lambda: os.read(descriptor, 1000), b""))
+        assert ended(process) == 0
+    answers = [checked(line) for line in read.splitlines()]
+    assert sorted(a["id"] for a in answers if a["id"] != "hello") == list(range(count))
+    assert len(read) > 5 * 65536
+
+
+def _waiting(process: "subprocess.Popen[bytes]") -> int:
+    """Bytes in the pipe that nobody has read."""
+    assert process.stdout is not None
+    (count,) = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"\0" * 4))
+    return count
+
+
+_NOISY = '''
+"""A server on our transport, whose tool is as noisy as any library may be."""
+import os, subprocess, sys
+import anyio
+from mcp.server import Server
+from mcp.types import CallToolResult, ListToolsResult, TextContent
+from fastn_mcp import stdio
+
+async def call_tool(ctx, params):
+    print("a library prints")
+    os.write(1, b"and writes to descriptor 1\\n")
+    subprocess.run(["echo", "as its children do"], check=True)
+    read = sys.stdin.read()
+    return CallToolResult(content=[TextContent(type="text", text=repr(read))])
+
+async def list_tools(ctx, params):
+    return ListToolsResult(tools=[])
+
+print("nothing", file=sys.stderr)
+anyio.run(stdio.serve, Server("fastn-mcp", on_call_tool=call_tool, on_list_tools=list_tools))
+'''
+
+
+def test_what_a_library_prints_cannot_corrupt_the_wire(isolated: dict[str, str]) -> None:
+    """THREATS T22: it goes to stderr; and what reads stdin reads nothing of the client's."""
+    with serving(isolated, program=("-c", _NOISY), stderr=subprocess.PIPE) as server:
+        answer = server.asked(call(1))
+        assert answer["result"]["content"][0]["text"] == "''"
+        server.close()
+        assert server.rest() == []
+        assert ended(server.process) == 0
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+    for noise in (b"a library prints", b"and writes to descriptor 1", b"as its children do"):
+        assert noise in said
