@@ -105,7 +105,8 @@ class Ledger(Protocol):
     ) -> bool:
         """Move a grant from one of `before` to `after`, atomically.
 
-        False where it is in none of them, or has expired: only one of any number of attempts succeeds.
+        False where it is in none of them, or has expired: only one of any number of attempts succeeds. Only OPEN and
+        APPROVED can be left, and nothing is opened again, whatever `before` and `after` say.
         """
         ...
 
@@ -114,7 +115,7 @@ class Ledger(Protocol):
         ...
 
     async def decided(self, limit: int) -> list[Grant]:
-        """What was decided, spent or ran out, the newest first."""
+        """What was decided or spent, the newest first."""
         ...
 
     async def grant_scope(self, scope: Scope) -> None:

@@ -3,7 +3,10 @@
 import json
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,40 @@ _KEPT = 30 * 86_400.0
 """Seconds that decided grants are kept, for the history."""
 
 
+_PATIENCE = 5.0
+"""Seconds to wait for other processes."""
+
+_OPENING = threading.Lock()
+
+
+def _create(path: Path) -> None:
+    """Make the file ours, if there is none: it is never readable by others, not even for a moment.
+
+    Only a file that was not there is opened, and no ledger of this process opens it meanwhile: closing any descriptor
+    of a file drops the locks that SQLite holds on it in the same process, and two writers then destroy the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Bring a new file into shape. SQLite does not wait for another process that is just doing so."""
+    database.execute("PRAGMA synchronous = NORMAL")
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.executescript(_TABLES)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                database.close()
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 class SqliteLedger:
     """Grants in a file, or in memory for the life of the process (`:memory:`)."""
 
@@ -47,14 +84,11 @@ class SqliteLedger:
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        if self._path != ":memory:":
-            Path(self._path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Created by us, so that it is never readable by others, not even for a moment.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        database = sqlite3.connect(self._path, isolation_level=None, timeout=5.0, check_same_thread=False)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_TABLES)
+        with _OPENING:
+            if self._path != ":memory:":
+                _create(Path(self._path))
+            database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
+        _prepare(database)
         return database
 
     def close(self) -> None:
@@ -99,7 +133,9 @@ class SqliteLedger:
         by: str | None = None,
         note: str | None = None,
     ) -> bool:
-        states = [state.value for state in before]
+        states = [state.value for state in before if state in (State.OPEN, State.APPROVED)]
+        if after is State.OPEN:
+            return False
         marks = ", ".join("?" * len(states))
         moved = self._database.execute(
             "UPDATE grants SET state = ?, by = coalesce(?, by), note = coalesce(?, note), decided = ?"  # noqa: S608
@@ -150,7 +186,8 @@ class SqliteLedger:
         if limit <= 0:
             return False
         spent = self._database.execute(
-            "INSERT INTO budgets VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET used = used + 1 WHERE used < ?",
+            "INSERT INTO budgets VALUES (?, ?, 1)"
+            " ON CONFLICT (budget, period) DO UPDATE SET used = used + 1 WHERE used < ?",
             (budget, period, limit),
         )
         return spent.rowcount == 1
@@ -159,7 +196,7 @@ class SqliteLedger:
         if declined:
             self._database.execute(
                 "INSERT INTO declines VALUES (?, 1, ?)"
-                " ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last",
+                " ON CONFLICT (principal) DO UPDATE SET count = count + 1, last = excluded.last",
                 (principal, now),
             )
         else:
