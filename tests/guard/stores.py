@@ -1,0 +1,110 @@
+"""The stores that keep the ledger's promises, by an address; and attempts on one from a process of its own.
+
+A second store joins `KINDS`, and nothing else changes.
+"""
+
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+
+from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, TooManyWaiting
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+
+NOW = 1_795_570_835.5
+KINDS = ["sqlite"]
+
+
+def address(kind: str, folder: Path) -> str:
+    """A store of its own for a test."""
+    return f"{kind}:{folder / 'state' / 'ledger'}"
+
+
+def opened(where: str) -> Ledger:
+    """Another way into the store, as another process has it."""
+    kind, _, path = where.partition(":")
+    assert kind == "sqlite"
+    return SqliteLedger(path)
+
+
+def grant(name: str = "g1", principal: str = "local", created: float = NOW, expires: float = NOW + 600) -> Grant:
+    """A question about one call, asked elsewhere."""
+    return Grant(
+        id=name,
+        principal=principal,
+        account="default at live.fastn.ai",
+        tool="delete_customer",
+        target="cus_1",
+        call=f"call of {name}",
+        binding=f"binding of {name}",
+        asks="typed",
+        expected="Acme",
+        scope=False,
+        elsewhere=True,
+        card={"call": "delete_customer", "arguments": {"customer_id": "cus_1"}},
+        lines=('delete_customer customer_id="cus_1"', "Account: default."),
+        created=created,
+        expires=expires,
+    )
+
+
+def scope(name: str = "s1", expires: float = NOW + 900) -> Scope:
+    return Scope(name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal")
+
+
+async def _burn(ledger: Ledger, _: str) -> bool:
+    return await ledger.move("g1", [State.OPEN, State.APPROVED], State.BURNT, NOW)
+
+
+async def _spend(ledger: Ledger, _: str) -> bool:
+    return await ledger.spend("destroy", "2026-11-25", 7)
+
+
+async def _open(ledger: Ledger, name: str) -> bool:
+    try:
+        await ledger.open(grant(name))
+    except TooManyWaiting:
+        return False
+    return True
+
+
+async def _decline(ledger: Ledger, _: str) -> bool:
+    await ledger.note_answer("local", declined=True, now=NOW)
+    return True
+
+
+ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
+    "burn": _burn,
+    "spend": _spend,
+    "open": _open,
+    "decline": _decline,
+}
+
+
+def main(where: str, what: str, count: int, name: str) -> None:
+    """Try it `count` times at once, when told to, and print how many succeeded."""
+    together = threading.Barrier(count + 1)
+    won: list[bool] = []
+
+    def attempt(number: int) -> None:
+        ledger = opened(where)
+        together.wait()
+        won.append(anyio.run(ATTEMPTS[what], ledger, f"{name}{number}"))
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    together.wait()
+    for thread in threads:
+        thread.join()
+    assert len(won) == count
+    sys.stdout.write(f"{sum(won)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

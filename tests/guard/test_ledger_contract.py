@@ -1,0 +1,278 @@
+"""What every store of the ledger promises. Ours; THREATS T11, T12, T13, T17."""
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import stores
+from stores import NOW, grant, opened, scope
+
+from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting
+
+pytestmark = pytest.mark.anyio
+
+FINAL = [State.BURNT, State.DECLINED, State.UNANSWERED, State.STALE]
+
+
+@pytest.fixture(params=stores.KINDS)
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return stores.address(request.param, tmp_path)
+
+
+@pytest.fixture
+def ledger(where: str) -> Ledger:
+    return opened(where)
+
+
+@pytest.fixture
+def other(where: str) -> Ledger:
+    """The same store, as another process has it."""
+    return opened(where)
+
+
+def race(where: str, what: str, count: int = 25) -> list[int]:
+    """How many of `count` attempts succeed in each of two processes that try at the same time."""
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, stores.__file__, where, what, str(count), name],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for name in ("one", "two")
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return [int(process.communicate(timeout=60)[0]) for process in processes]
+
+
+async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger, other: Ledger) -> None:
+    """Ours: any process can finish what another began."""
+    await ledger.open(grant())
+    assert await other.find("g1") == grant()
+    assert await other.find("g2") is None
+
+
+async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:
+    """THREATS T11: an approval is spent once, however often a call is repeated at the same time."""
+    await ledger.open(grant())
+    assert sum(race(where, "burn")) == 1
+    spent = await ledger.find("g1")
+    assert spent is not None
+    assert spent.state is State.BURNT
+
+
+async def test_fifty_attempts_in_two_processes_spend_no_more_than_the_budget(where: str, ledger: Ledger) -> None:
+    """THREATS T13: a budget holds across processes."""
+    assert sum(race(where, "spend")) == 7
+    assert await ledger.spent("destroy", "2026-11-25") == 7
+
+
+async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where: str, ledger: Ledger) -> None:
+    """THREATS T17: two processes cannot both take the last place."""
+    assert sum(race(where, "open")) == MOST_WAITING
+    assert len(await ledger.waiting(NOW)) == MOST_WAITING
+
+
+async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) -> None:
+    """Ours: the breaker counts what a person declined, by whatever process."""
+    assert sum(race(where, "decline")) == 50
+    assert await ledger.declines("local") == (50, NOW)
+
+
+async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> None:
+    """Ours: nobody has to create it first."""
+    assert race(where, "decline", 5) == [5, 5]
+
+
+async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
+    """Ours: an approval that comes too late is none."""
+    await ledger.open(grant())
+    assert not await ledger.move("g1", [State.OPEN], State.APPROVED, NOW + 600)
+    assert await ledger.waiting(NOW + 600) == []
+    assert await ledger.latest("call of g1", NOW + 600) is None
+    assert await ledger.move("g1", [State.OPEN], State.APPROVED, NOW + 599)
+
+
+async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
+    """Ours: whoever decides second decides nothing."""
+    await ledger.open(grant())
+    assert not await ledger.move("g1", [State.APPROVED], State.BURNT, NOW)
+    assert await ledger.move("g1", [State.OPEN], State.APPROVED, NOW + 1, by="terminal")
+    assert not await ledger.move("g1", [State.OPEN], State.DECLINED, NOW + 2, by="local_page", note="no")
+    approved = await ledger.find("g1")
+    assert approved is not None
+    assert (approved.state, approved.by, approved.note, approved.decided) == (
+        State.APPROVED,
+        "terminal",
+        None,
+        NOW + 1,
+    )
+    assert await ledger.move("g1", [State.OPEN, State.APPROVED], State.BURNT, NOW + 3)
+    burnt = await ledger.find("g1")
+    assert burnt is not None
+    assert (burnt.by, burnt.state) == ("terminal", State.BURNT)
+
+
+async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
+    """THREATS T12: a guessed id is worth nothing."""
+    assert not await ledger.move("g1", list(State), State.APPROVED, NOW)
+
+
+@pytest.mark.parametrize("final", FINAL)
+@pytest.mark.parametrize("after", list(State))
+async def test_what_is_decided_for_good_stays_so(final: State, after: State, ledger: Ledger) -> None:
+    """THREATS T11: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
+    await ledger.open(grant())
+    assert await ledger.move("g1", [State.OPEN], final, NOW)
+    assert not await ledger.move("g1", list(State), after, NOW)
+    found = await ledger.find("g1")
+    assert found is not None
+    assert found.state is final
+
+
+async def test_nothing_is_opened_again(ledger: Ledger) -> None:
+    """THREATS T11: an approval is not taken back into a question that can be approved again."""
+    await ledger.open(grant())
+    assert await ledger.move("g1", [State.OPEN], State.APPROVED, NOW)
+    assert not await ledger.move("g1", list(State), State.OPEN, NOW)
+
+
+async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
+    """THREATS T17: one caller cannot fill another's desk, and a decided question makes room."""
+    for number in range(MOST_WAITING):
+        await ledger.open(grant(f"g{number}"))
+    with pytest.raises(TooManyWaiting, match="waiting for an approval already"):
+        await ledger.open(grant("more"))
+    assert await ledger.find("more") is None
+    await ledger.open(grant("another's", principal="other"))
+    assert await ledger.move("g0", [State.OPEN], State.DECLINED, NOW)
+    await ledger.open(grant("more"))
+    # Those that ran out wait no longer.
+    await ledger.open(grant("later", created=NOW + 601, expires=NOW + 1201))
+
+
+async def test_an_id_is_opened_once(ledger: Ledger) -> None:
+    """Ours: a second grant of the same id is refused, and the first one stands."""
+    await ledger.open(grant())
+    with pytest.raises(Exception, match=r"(?i)unique|exists"):
+        await ledger.open(replace(grant(), expected="Globex"))
+    assert await ledger.find("g1") == grant()
+
+
+async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
+    """Ours: a person sees first what has waited longest, and only what is asked elsewhere."""
+    await ledger.open(grant("late", created=NOW + 2))
+    await ledger.open(grant("early", created=NOW + 1))
+    await ledger.open(replace(grant("form"), elsewhere=False))
+    assert [found.id for found in await ledger.waiting(NOW + 3)] == ["early", "late"]
+    assert await ledger.move("early", [State.OPEN], State.APPROVED, NOW + 3)
+    assert [found.id for found in await ledger.waiting(NOW + 3)] == ["late"]
+
+
+async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledger) -> None:
+    """Ours: the same call, made again, finds the newest answer that is not spent."""
+    first = replace(grant("first"), call="call")
+    await ledger.open(first)
+    await ledger.open(replace(grant("second", created=NOW + 1), call="call"))
+    await ledger.open(replace(grant("form", created=NOW + 2), call="call", elsewhere=False))
+    found = await ledger.latest("call", NOW + 3)
+    assert found is not None
+    assert found.id == "second"
+    assert await ledger.move("second", [State.OPEN], State.BURNT, NOW + 3)
+    assert await ledger.latest("call", NOW + 3) == first
+    assert await ledger.move("first", [State.OPEN], State.DECLINED, NOW + 3, note="not today")
+    declined = await ledger.latest("call", NOW + 3)
+    assert declined is not None
+    assert (declined.state, declined.note) == (State.DECLINED, "not today")
+    assert await ledger.latest("another call", NOW + 3) is None
+
+
+async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> None:
+    """Ours: the history shows what became of each question."""
+    for number, state in enumerate(FINAL):
+        await ledger.open(grant(state.value))
+        assert await ledger.move(state.value, [State.OPEN], state, NOW + number)
+    await ledger.open(grant("open"))
+    assert [found.id for found in await ledger.decided(3)] == ["stale", "unanswered", "declined"]
+
+
+async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
+    """THREATS T13: an approval for a while is for one principal, account, tool and target."""
+    await ledger.grant_scope(scope())
+    exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1")
+    assert await other.scope_of(*exact, NOW) == scope()
+    assert await other.scopes(NOW) == [scope()]
+    for place in range(4):
+        changed = [*exact]
+        changed[place] += "x"
+        assert await other.scope_of(changed[0], changed[1], changed[2], changed[3], NOW) is None
+    assert await other.scope_of(*exact, NOW + 900) is None
+    assert await other.scopes(NOW + 900) == []
+
+
+async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
+    """Ours: what a person revokes holds no longer, in any process, and cannot be revoked twice."""
+    await ledger.grant_scope(scope())
+    assert await other.revoke_scope("s1")
+    assert not await ledger.revoke_scope("s1")
+    assert await ledger.scope_of("local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW) is None
+
+
+async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:
+    """THREATS T13: the limit of the policy holds, whatever it was when spending began."""
+    assert await ledger.spent("destroy", "monday") == 0
+    assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
+    assert await ledger.spend("destroy", "tuesday", 2)
+    assert await ledger.spend("external", "monday", 2)
+    assert not await ledger.spend("trash", "monday", 0)
+    assert not await ledger.spend("destroy", "monday", 1)
+    assert await ledger.spend("destroy", "monday", 3)
+    assert await ledger.spent("destroy", "monday") == 3
+
+
+async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
+    """Ours: the breaker is for declines in a row, of one principal."""
+    assert await ledger.declines("local") == (0, 0.0)
+    await ledger.note_answer("local", declined=True, now=NOW)
+    await other.note_answer("local", declined=True, now=NOW + 5)
+    assert await ledger.declines("local") == (2, NOW + 5)
+    assert await ledger.declines("another") == (0, 0.0)
+    await ledger.note_answer("local", declined=False, now=NOW + 6)
+    assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a form that reached nobody is left alone for a while, for this principal."""
+    await ledger.distrust("local", "client_form", NOW + 900)
+    assert await other.distrusted("local", "client_form", NOW + 899)
+    assert not await other.distrusted("local", "client_form", NOW + 900)
+    assert not await other.distrusted("local", "local_page", NOW)
+    assert not await other.distrusted("another", "client_form", NOW)
+
+
+async def test_the_revision_changes_with_every_change_of_any_process(ledger: Ledger, other: Ledger) -> None:
+    """Ours: the page can tell whether it has to be drawn anew."""
+    seen = [await ledger.revision()]
+    assert await ledger.revision() == seen[0]
+    await ledger.open(grant())
+    seen.append(await ledger.revision())
+    await other.open(grant("g2"))
+    seen.append(await ledger.revision())
+    await other.move("g1", [State.OPEN], State.APPROVED, NOW)
+    seen.append(await ledger.revision())
+    await ledger.grant_scope(scope())
+    seen.append(await ledger.revision())
+    assert len(set(seen)) == len(seen)
+    assert await ledger.revision() == seen[-1]
