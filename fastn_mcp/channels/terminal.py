@@ -92,7 +92,8 @@ class Terminal:
     async def _typing(self, expected: str, *, may_wait: bool) -> Answer:
         enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
         while (typed := await self.line(f"the name, n = decline, {enter}")) is not None:
-            if typed == expected.strip():
+            # As it is, or as it is shown where it holds what no keyboard has.
+            if typed in (expected.strip(), visible(expected).strip()):
                 return Yes(expected)
             if not typed and may_wait:
                 return _waiting()

@@ -23,6 +23,7 @@ from fastn_mcp.guard import audit
 from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, showable
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
+from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes
 from fastn_mcp.guard.show import show, visible
 from fastn_mcp.settings import is_loopback
@@ -121,12 +122,14 @@ async def walk(desk: Desk, terminal: Terminal) -> None:
 
 async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
     """Approve a grant, and where `minutes` are given its tool on its target; what became of it, in words."""
+    if grant.asks == Decision.FOUR_EYES.value:
+        return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
     now = desk.now()
     if not await desk.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=_BY):
         return _TOO_LATE
     said = "Approved. It is sent when the agent makes the same call again."
     await desk.ledger.note_answer(grant.principal, declined=False, now=now)
-    scope = _scope(grant, desk.system.token(), now) if minutes and grant.scope and grant.target is not None else None
+    scope = _scope(grant, desk.system.token(), now) if minutes and _may_scope(grant) else None
     if scope is not None:
         await desk.ledger.grant_scope(scope)
         said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
@@ -200,7 +203,11 @@ def _question(grant: Grant) -> Question:
     action = "Approve this one call?"
     if grant.expected is not None:
         action = f"To approve this one call, type {show(grant.expected)}."
-    return Question(grant.id, "\n".join([*grant.lines, action]), grant.expected, grant.scope)
+    return Question(grant.id, "\n".join([*grant.lines, action]), grant.expected, _may_scope(grant))
+
+
+def _may_scope(grant: Grant) -> bool:
+    return grant.scope and grant.target is not None and grant.expected is None
 
 
 def _asked(grant: Grant) -> str:

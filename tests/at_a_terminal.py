@@ -1,0 +1,75 @@
+"""A person before a program at a real terminal: sees what it shows, and types."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+
+_PATIENCE = 30.0
+_BEGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+"""Makes the terminal the controlling one, as a login does, and becomes the program."""
+
+
+class Person:
+    """Sits at `terminal`, before `program`. What was shown is read once."""
+
+    def __init__(self, program: "subprocess.Popen[bytes]", terminal: int) -> None:
+        self.program = program
+        self.shown = ""
+        """All that was shown so far."""
+        self._terminal = terminal
+        self._read = 0
+
+    def sees(self, text: str) -> str:
+        """Wait until `text` is shown; what was shown since the last look, up to its end."""
+        until = time.monotonic() + _PATIENCE
+        while (at := self.shown.find(text, self._read)) < 0:
+            assert self._more(until), f"{text!r} was never shown, but this was:\n{self.shown[self._read :]}"
+        begin, self._read = self._read, at + len(text)
+        return self.shown[begin : self._read]
+
+    def types(self, text: str) -> None:
+        """Type; `\\r` is Enter, `\\x03` is Ctrl-C, `\\x04` ends the input."""
+        os.write(self._terminal, text.encode())
+
+    def leaves(self) -> tuple[int, str]:
+        """Wait for the end of the program: its exit code, and what was shown since the last look."""
+        until = time.monotonic() + _PATIENCE
+        while self._more(until):
+            pass
+        return self.program.wait(_PATIENCE), self.shown[self._read :]
+
+    def _more(self, until: float) -> bool:
+        ready, _, _ = select.select([self._terminal], [], [], max(0.0, until - time.monotonic()))
+        try:
+            data = os.read(self._terminal, 65536) if ready else b""
+        except OSError:  # how Linux says that nobody has the terminal open any more
+            data = b""
+        self.shown += data.decode().replace("\r\n", "\n")
+        return data != b""
+
+
+@contextmanager
+def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Generator[Person]:
+    """A person at a new terminal on which `python PROGRAM...` runs."""
+    ours, theirs = pty.openpty()
+    quiet = {name: value for name, value in os.environ.items() if name != "CI"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BEGIN, sys.executable, *program],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env={**quiet, "TERM": "xterm", "COLUMNS": "200", **(env or {})},
+    )
+    os.close(theirs)
+    try:
+        yield Person(process, ours)
+    finally:
+        process.kill()
+        process.wait(_PATIENCE)
+        os.close(ours)
