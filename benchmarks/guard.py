@@ -23,6 +23,7 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.operation import Request
+from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 from fastn_mcp.tools.customers import CreateCustomer
 
@@ -48,7 +49,7 @@ async def measure(folder: Path) -> tuple[float, float]:
     ledger = SqliteLedger(str(folder / "ledger.sqlite"))
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), "bench", system)
     judge = Judge(Policy(), "bench", ledger, system, client.send, lambda _: False)
-    dispatch = Dispatcher(client, Guard(judge, ledger, recorder, system, None), recorder)
+    dispatch = Dispatcher(client, Guard(judge, ledger, recorder, system, None), recorder, SecretValues({}, []), None)
     call, caller = CreateCustomer(name="Initech"), Caller("local", None)
     with_guard: list[float] = []
     without: list[float] = []

@@ -75,6 +75,17 @@ class Settings(BaseModel):
     policy: Annotated[
         Path | None, Field(description="Policy file; by default policy.toml in your configuration folder.")
     ] = None
+    reveal: Annotated[
+        Literal["file", "result"],
+        Field(description="Where a new API key is shown: in a file of your state folder, or in the result."),
+    ] = "file"
+    secret_env: Annotated[
+        list[str],
+        BeforeValidator(_listed),
+        Field(description="Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN."),
+    ] = []
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "warning"
+    log_file: Annotated[Path | None, Field(description="Where the log goes, instead of stderr.")] = None
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
     ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
     concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
@@ -135,7 +146,10 @@ class Source:
     flag: str | None
 
 
-FLAGS = ("base_url", "auth", "profile", "env", "mode", "policy", "read_only", "toolsets", "update", "deadline")
+FLAGS = (
+    *("base_url", "auth", "profile", "env", "mode", "policy", "read_only", "toolsets", "update"),
+    *("reveal", "log_level", "log_file", "deadline"),
+)
 
 SOURCES = tuple(
     Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)

@@ -48,6 +48,9 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
 @_setting("--update", "Send the whole resource, or only what was given.", type=click.Choice(["merge", "partial"]))
+@_setting("--reveal", "Where a new API key is shown.", type=click.Choice(["file", "result"]))
+@_setting("--log-level", "What is logged.", type=click.Choice(["debug", "info", "warning", "error"]))
+@_setting("--log-file", "Log to this file instead of stderr.", metavar="FILE")
 @_setting("--deadline", "Seconds for one call, with all its attempts.", type=float, metavar="SECONDS")
 @click.version_option(__version__, "-V", "--version", prog_name="fastn-mcp")
 @click.pass_context
@@ -66,7 +69,7 @@ def cli(
 
         chosen: Sandboxed | None = Sandboxed(sandbox_file) if sandboxed else None
         settings = settings_of(flags, os.environ, config or _config_file(), chosen)
-        return assemble(settings, chosen, policy_of(settings, os.environ), ctx.obj.state(), browser=browser)
+        return assemble(settings, chosen, policy_of(settings, os.environ), ctx.obj.state(), os.environ, browser=browser)
 
     ctx.obj = Start(parts, sandboxed)
     if ctx.invoked_subcommand is None:

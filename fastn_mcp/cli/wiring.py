@@ -8,12 +8,14 @@ from pathlib import Path
 import httpx2
 from pydantic import JsonValue
 
+from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import HttpExchange
 from fastn_mcp.client.headers import headers
+from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
@@ -26,6 +28,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.settings import Settings, config_dir, load
 from fastn_mcp.system import System
 from fastn_mcp.tools import CATALOG, AnyOperation
@@ -89,11 +92,20 @@ def settings_of(
 SANDBOX_KEY = "fsk_test_sandbox"
 
 
-def assemble(settings: Settings, sandbox: Sandboxed | None, policy: Policy, state: Path, *, browser: bool) -> Parts:
+def assemble(
+    settings: Settings,
+    sandbox: Sandboxed | None,
+    policy: Policy,
+    state: Path,
+    environment: Mapping[str, str],
+    *,
+    browser: bool,
+) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     With `browser`, what no form can ask is put on the approval page; otherwise it waits for `fastn-mcp approvals`.
     """
+    logs.begin(settings.log_level, settings.log_file, [settings.api_key])
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
@@ -104,7 +116,9 @@ def assemble(settings: Settings, sandbox: Sandboxed | None, policy: Policy, stat
     judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
     page = Page(ledger, system, webbrowser.open, state / DOOR) if browser else None
     guard = Guard(judge, ledger, recorder, system, page or TerminalDesk())
-    return Parts(settings, Dispatcher(client, guard, recorder), guard, page, offered(settings))
+    delivery = Delivery(state / "keys") if settings.reveal == "file" else None
+    dispatch = Dispatcher(client, guard, recorder, SecretValues(environment, settings.secret_env), delivery)
+    return Parts(settings, dispatch, guard, page, offered(settings))
 
 
 def _reads(client: Client) -> Send:

@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.attempts import Attempts
+from fastn_mcp.client.budget import RetryBudget
 from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
 from fastn_mcp.client.mask import Mask, carried_by
@@ -21,6 +22,9 @@ from fastn_mcp.tools.updating import Update
 
 R = TypeVar("R", bound=Record)
 
+LONGEST_QUEUE = 1_000
+"""Calls that wait for one of the places for requests at the same time."""
+
 
 class Client:
     """One account at Fastn."""
@@ -30,6 +34,7 @@ class Client:
         self._exchange = exchange
         self._system = system
         self._places = anyio.CapacityLimiter(account.concurrency)
+        self._retries = RetryBudget()
         self._closed_until = 0.0  # monotonic: the rate limit is used up until then
 
     async def aclose(self) -> None:
@@ -56,6 +61,8 @@ class Client:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         if isinstance(call, Update) and self._account.update == "merge":
             request = await self._merged(cast(Call, call), request)
+        if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
+            raise NotSent(f"{LONGEST_QUEUE} calls wait for their turn already.", "Call again once some have ended.")
         async with self._places:
             answer = await self._attempt(request, attempt)
         return self._result(call, answer, attempt, mask)
@@ -106,13 +113,14 @@ class Client:
                     what = "Fastn's answer broke off."
                 attempt.end(became)
                 if became is Fate.ANSWERED:
+                    self._retries.refill()
                     return answer
                 wait = retry_after(answer.headers, now)
                 failure = (
                     attempt.rejected(throttled(said, wait)) if became is Fate.THROTTLED else attempt.lost(what, said)
                 )
             seconds = pause(attempt.number, wait, self._system.share())
-            if not attempt.may_repeat(request.method) or seconds > LONGEST_WAIT:
+            if not attempt.may_repeat(request.method) or seconds > LONGEST_WAIT or not self._retries.take(attempt.last):
                 raise failure
             await self._system.sleep(seconds)
 

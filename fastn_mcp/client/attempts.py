@@ -29,7 +29,7 @@ class Attempts:
         self.number = 0
         self.was_unknown = False
         self._under_way = False
-        self._last = Fate.UNSENT
+        self.last = Fate.UNSENT
 
     def begin(self) -> None:
         self.number += 1
@@ -37,11 +37,11 @@ class Attempts:
 
     def end(self, fate: Fate) -> None:
         self._under_way = False
-        self._last = fate
+        self.last = fate
         self.was_unknown |= fate is Fate.UNKNOWN
 
     def may_repeat(self, method: str) -> bool:
-        return self.number < ATTEMPTS and may_repeat(method, self._last)
+        return self.number < ATTEMPTS and may_repeat(method, self.last)
 
     def unreachable(self, host: str, reason: str) -> FastnError:
         if self.was_unknown:
@@ -67,7 +67,7 @@ class Attempts:
                 return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
             detail: dict[str, JsonValue] = {}
             return UnknownOutcome("Fastn did not answer in time.", self._look(detail), facts=detail)
-        if self._last is Fate.THROTTLED:
+        if self.last is Fate.THROTTLED:
             return RateLimited(
                 "Fastn's rate limit is reached (429), and there was no time to wait.", "Call again later."
             )

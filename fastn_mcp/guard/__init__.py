@@ -96,6 +96,10 @@ class Guard:
                 f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
             ) from error
 
+    async def lost(self, call: Call, caller: Caller) -> None:
+        """Remember that the outcome of `call` is not known, so that it is not repeated unasked."""
+        await self._judge.lost(call, caller.principal)
+
     async def judged(self, call: Call, principal: str = "local") -> tuple[Verdict, Preview]:
         """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""
         facts = await self._judge.facts(call, principal)
@@ -272,8 +276,7 @@ class Guard:
         )
 
     def _digest(self, call: Call, caller: Caller) -> str:
-        """Who calls what, with exactly which arguments, on which account."""
-        return _sha256([caller.principal, self._judge.account, call.tool_name(), call.arguments()])
+        return self._judge.digest(call, caller.principal)
 
     def _binding(self, call: Call, caller: Caller, facts: Facts) -> str:
         """That, on which state of the target, under which policy."""

@@ -1,7 +1,10 @@
 """A call, what is there, and what the policy says of it: fresh reads, no question, nothing sent."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.guard.effects import in_view_of
@@ -12,6 +15,11 @@ from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.dependents import find_dependents
 from fastn_mcp.procedures.target import Call, Send, read_target
 from fastn_mcp.system import System
+
+UNSETTLED = 600.0
+"""Seconds in which a call is not repeated unasked after its outcome was lost."""
+
+_UNSETTLED = "The same call was made less than ten minutes ago, and its outcome is not known: it may have happened."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Judge:
         """The verdict where nothing has to be read for it; None where something has."""
         if call.effect is Effect.READ:
             return Verdict(Decision.ALLOW, "reads")
-        if self.policy.needs_facts(call):
+        if self.policy.needs_facts(call) or await self._unsettled(call, principal):
             return None
         verdict = self.policy.judge(await self._situation(call, principal, call.effective))
         return verdict if verdict.decision in (Decision.ALLOW, Decision.DENY) else None
@@ -83,8 +91,27 @@ class Judge:
             dependents=known,
             own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
         )
-        shown = preview(call, effect, self.account, target, dependence)
-        return Facts(target, effect, self.policy.judge(situation), shown)
+        verdict = self.policy.judge(situation)
+        if verdict.decision is Decision.ALLOW and await self._unsettled(call, principal):
+            verdict = Verdict(Decision.CONFIRM, "outcome unknown", _UNSETTLED)
+        shown = preview(call, effect, self.account, target, dependence, verdict.reason)
+        return Facts(target, effect, verdict, shown)
+
+    def digest(self, call: Call, principal: str) -> str:
+        """Who calls what, with exactly which arguments, on which account."""
+        parts = [principal, self.account, call.tool_name(), call.arguments()]
+        return hashlib.sha256(to_json(parts)).hexdigest()
+
+    async def lost(self, call: Call, principal: str) -> None:
+        """Remember that the outcome of `call` is not known. What can be repeated without harm is not remembered."""
+        if call.route.method == "POST":
+            until = self._system.now().timestamp() + UNSETTLED
+            await self._ledger.note_unknown(self.digest(call, principal), until)
+
+    async def _unsettled(self, call: Call, principal: str) -> bool:
+        return call.route.method == "POST" and await self._ledger.unknown(
+            self.digest(call, principal), self._system.now().timestamp()
+        )
 
     async def _situation(self, call: Call, principal: str, effect: Effect) -> Situation:
         now = self._system.now()

@@ -55,6 +55,8 @@ class Preview:
     name: str | None
     does: str
     undo: str
+    because: str
+    """Why it is asked about, where the policy says more than its effect."""
     changes: tuple[Change, ...]
     dependence: Dependence
     left_out: int
@@ -74,7 +76,7 @@ class Preview:
             lines.append(f"Belongs to it or uses it: {counts}.")
         if self.dependence.unchecked:
             lines.append(f"Not checked: {', '.join(self.dependence.unchecked)}.")
-        return [*lines, self.does, self.undo]
+        return [*lines, *([self.because] if self.because else []), self.does, self.undo]
 
     def data(self) -> dict[str, JsonValue]:
         """As data, for `dry_run` and the page."""
@@ -86,6 +88,8 @@ class Preview:
             "does": self.does,
             "undo": self.undo,
         }
+        if self.because:
+            body["because"] = self.because
         if self.target is not None:
             body["target"] = {"id": self.target, "name": self.name}
         if self.changes:
@@ -103,7 +107,12 @@ class Preview:
 
 
 def preview(
-    call: Operation[Any], effect: Effect, account: str, target: Record | None, dependence: Dependence
+    call: Operation[Any],
+    effect: Effect,
+    account: str,
+    target: Record | None,
+    dependence: Dependence,
+    because: str = "",
 ) -> Preview:
     """The preview of `call` on `target`."""
     changes = _changes(call, target)
@@ -117,6 +126,7 @@ def preview(
         name=name_of(target),
         does=(type(call).__doc__ or "").strip() + (_REACHES if effect is Effect.EXTERNAL else ""),
         undo=_UNDO.get(call.tool_name(), "It can be changed back; what it was is read before it is sent."),
+        because=because,
         changes=tuple(changes[:_CHANGES]),
         dependence=dependence,
         left_out=max(0, len(changes) - _CHANGES),

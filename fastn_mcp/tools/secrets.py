@@ -1,8 +1,8 @@
 """Secrets that workflows read by name. Their values can be written, never read."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
@@ -32,11 +32,20 @@ class CreateSecret(Operation[Secret]):
     evidence = DOCUMENTED("secrets; the path is inferred")
 
     name: Annotated[str, Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200)]
-    value: Annotated[str, Field(description="The secret; never shown again.", json_schema_extra=SECRET, repr=False)]
+    value: Annotated[
+        str | None, Field(description="The secret. Better: value_from_env.", json_schema_extra=SECRET, repr=False)
+    ] = None
+    value_from_env: Annotated[str | None, Field(description="Variable of the server that holds it.")] = None
     type: Annotated[str | None, Field(description="Text (default) or JSON.")] = None
     customer_id: Annotated[CustomerId | None, Field(description="Only for this customer; else for all.")] = None
     environment: Annotated[str | None, Field(description="test or live; else both.")] = None
     extra: Extra = None
+
+    @model_validator(mode="after")
+    def _has_one_value(self) -> Self:
+        if (self.value is None) == (self.value_from_env is None):
+            raise ValueError("give either value or value_from_env")
+        return self
 
 
 class DeleteSecret(Operation[Record]):

@@ -9,17 +9,20 @@ import pytest
 from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
-from fastn_mcp.errors import Declined, FastnError, NotFound, Refused, TargetChanged
+from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.errors import Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.audit import AuditFile, Entry, Unwritten, verify
 from fastn_mcp.guard.ledger import MOST_WAITING, State
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Waiting, Yes
 from fastn_mcp.operation import Effect
+from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.tools import CATALOG
-from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import CreateTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
 
@@ -315,6 +318,7 @@ async def test_read_only_sends_nothing_but_reads(operation: Any, tmp_path: Path)
         {"description": "x"} if operation.route.method == "PUT" and "description" in operation.model_fields else {}
     )
     values |= {"plan": "x"} if "plan" in operation.model_fields else {}
+    values |= {"value": "x"} if "value" in operation.model_fields else {}
     refused = await world.call(operation.model_validate(values), strict)
     assert isinstance(refused, FastnError)
     assert refused.outcome in ("refused", "not_found", "not_sent")
@@ -413,3 +417,47 @@ async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
     assert isinstance(await world.call(fires, form), Declined)
     paused = fires.model_copy(update={"status": "Disabled"})
     assert isinstance(await world.call(paused, form), Done)
+
+
+async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repeated(world: World) -> None:
+    """THREATS T14: what may have happened is not done again unasked, for ten minutes; another call is."""
+    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    create = CreateCustomer(name="Initech")
+    lost = await world.call(create)
+    assert isinstance(lost, UnknownOutcome)
+    form = now(world, No())
+    assert isinstance(await world.call(create, form), Declined)
+    assert "its outcome is not known" in form.asked[0].text
+    assert isinstance(await world.call(CreateCustomer(name="Umbrella"), form), Done)
+    assert len(world.changes) == 2
+    world.clock.pass_(601)
+    assert isinstance(await world.call(create, form), Done)
+
+
+async def test_a_new_key_goes_to_a_file_of_its_own(world: World) -> None:
+    """Ours (DESIGN 6): 0600, and neither in the result nor in the audit; the key works."""
+    done = await world.call(CreateApiKey(name="BI"), FormNow(yes, world.clock))
+    assert isinstance(done, Done)
+    (file,) = (world.audit_path.parent / "keys").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    key = next(line.partition("=")[2] for line in file.read_text().splitlines() if "fsk_" in line)
+    assert key.startswith("fsk_")
+    shown = done.result.model_dump_json()
+    assert key not in shown
+    assert str(file) in shown
+    assert key not in world.audit_path.read_text()
+
+
+async def test_a_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> None:
+    """Ours (DESIGN 6): by the operator's leave; the value reaches Fastn, and nothing else."""
+    world = World(tmp_path)
+    secrets = SecretValues({"STRIPE_KEY": "canary-1", "HOME": "canary-2"}, ["STRIPE_*", "UNSET"])
+    world.dispatch = Dispatcher(world.client, world.guard, world.recorder, secrets, None)
+    form = FormNow(yes, world.clock)
+    assert isinstance(await world.call(CreateSecret(name="A", value_from_env="STRIPE_KEY"), form), Done)
+    assert [heard.body for heard in world.changes] == [{"name": "A", "value": "canary-1"}]
+    for name in ("HOME", "UNSET"):
+        refused = await world.call(CreateSecret(name="B", value_from_env=name), form)
+        assert isinstance(refused, NotSent)
+    assert "canary" not in world.audit_path.read_text() + "".join(question.text for question in form.asked)
+    world.close()

@@ -11,8 +11,9 @@ from pydantic_core import to_json
 
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.client.exchange import Answer, Lost
 from fastn_mcp.client.headers import headers
+from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller, Guard
@@ -26,6 +27,8 @@ from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.operation import Operation, Record, Request
 from fastn_mcp.sandbox import KEY, Heard, Sandbox
+from fastn_mcp.sandbox.reply import Broken
+from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 
 Call = Operation[Any]
@@ -68,6 +71,8 @@ class InProcess:
         body = b"" if request.body is None else to_json(request.body)
         sent = {"content-type": "application/json"} | self._headers | own
         reply = self._sandbox.answer(request.method, request.path, query, sent, body)
+        if isinstance(reply.delivery, Broken):
+            raise Lost("ReadError")
         return Answer(reply.status, {k.lower(): v for k, v in reply.headers.items()}, reply.body)
 
     async def aclose(self) -> None:
@@ -137,10 +142,10 @@ class World:
         self.desk = Desk()
         self.policy = policy or Policy()
         self.own: Callable[[Record], bool] = lambda _: False
-        recorder = Recorder(self.audit, "test", self.system)
+        self.recorder = recorder = Recorder(self.audit, "test", self.system)
         judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
         self.guard = Guard(judge, self.ledger, recorder, self.system, self.desk)
-        self.dispatch = Dispatcher(self.client, self.guard, recorder)
+        self.dispatch = Dispatcher(self.client, self.guard, recorder, SecretValues({}, []), Delivery(folder / "keys"))
 
     async def call(self, call: Call, form: FormNow | FormLater | None = None) -> Done | Asking | Waiting | FastnError:
         """Make a call; an error is an answer too."""

@@ -158,6 +158,14 @@ class Ledger(Protocol):
         """Whether a channel was found not to reach a person."""
         ...
 
+    async def note_unknown(self, call: str, until: float) -> None:
+        """Remember that the outcome of this exact call is not known."""
+        ...
+
+    async def unknown(self, call: str, now: float) -> bool:
+        """Whether the outcome of this exact call, made lately, is not known."""
+        ...
+
     async def revision(self) -> int:
         """A number that differs after any change, by whatever process."""
         ...

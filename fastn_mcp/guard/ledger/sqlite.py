@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS budgets (
     budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
 );
 CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS distrust (
     principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
 );
@@ -213,6 +214,13 @@ class SqliteLedger:
         found = self._database.execute(
             "SELECT 1 FROM distrust WHERE principal = ? AND channel = ? AND until > ?", (principal, channel, now)
         ).fetchone()
+        return found is not None
+
+    async def note_unknown(self, call: str, until: float) -> None:
+        self._database.execute("INSERT OR REPLACE INTO unknowns VALUES (?, ?)", (call, until))
+
+    async def unknown(self, call: str, now: float) -> bool:
+        found = self._database.execute("SELECT 1 FROM unknowns WHERE call = ? AND until > ?", (call, now)).fetchone()
         return found is not None
 
     async def revision(self) -> int:

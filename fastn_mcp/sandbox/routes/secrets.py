@@ -27,6 +27,8 @@ def create(desk: Desk, call: CreateSecret) -> Outcome:
     kind = next((k for k in ("Text", "JSON") if k.casefold() == (call.type or "Text").casefold()), None)
     if kind is None:
         raise invalid("type", "Text or JSON")
+    if call.value is None:
+        raise invalid("value", "is required")
     if kind == "JSON" and not _is_json(call.value):
         raise invalid("value", "is no JSON")
     if call.environment not in (None, "test", "live"):

@@ -1,0 +1,68 @@
+"""What operators read: one line of JSON for each event, on stderr or in a file, whatever the event holds.
+
+Never on stdout, which belongs to the protocol. Secrets that are known are hidden by their value, wherever they stand.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from typing_extensions import override
+
+from fastn_mcp.errors import SettingsError
+
+LEVELS = ("debug", "info", "warning", "error")
+HIDDEN = "[hidden]"
+
+_LONGEST = 8_000
+"""Characters of one text in a line."""
+
+_SHORTEST_SECRET = 4
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON, in ASCII: what a terminal cannot misread."""
+
+    converter = time.gmtime
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
+        self._secrets = sorted((text for text in secrets if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._safe(record.getMessage()),
+        }
+        if record.exc_info:
+            line["error"] = self._safe(self.formatException(record.exc_info))
+        return json.dumps(line)
+
+    def _safe(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
+
+
+def begin(level: str, file: Path | None, secrets: Iterable[str]) -> None:
+    """Log from now on. Raises `SettingsError` where the file cannot be written."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+            handler = logging.FileHandler(file, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"The log file {file} cannot be written ({type(error).__name__}).") from None
+    handler.setFormatter(JsonLines(secrets))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)

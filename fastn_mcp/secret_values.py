@@ -1,0 +1,37 @@
+"""A secret's value from the server's environment, so that it never passes through a model. Pure.
+
+Only names that the operator allows: an agent could otherwise read out the environment into Fastn.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from fastn_mcp.errors import NotSent
+from fastn_mcp.operation import Operation
+from fastn_mcp.tools.secrets import CreateSecret
+
+
+class SecretValues:
+    """The variables of `environment` whose names match one of `allowed`."""
+
+    def __init__(self, environment: Mapping[str, str], allowed: Sequence[str]) -> None:
+        self._environment = environment
+        self._allowed = tuple(allowed)
+
+    def fill(self, call: Operation[Any]) -> Operation[Any]:
+        """The call with its secret's value in place. Raises `NotSent`."""
+        if not isinstance(call, CreateSecret) or call.value_from_env is None:
+            return call
+        name = call.value_from_env
+        if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
+            raise NotSent(
+                "value_from_env: this server does not give out a variable of this name.",
+                "A person can allow it: FASTN_SECRET_ENV=NAME,NAME where the server is started.",
+            )
+        value = self._environment.get(name)
+        if not value:
+            raise NotSent(
+                "value_from_env: this variable is not set.", "A person can set it where the server is started."
+            )
+        return call.model_copy(update={"value": value, "value_from_env": None})
