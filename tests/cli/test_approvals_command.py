@@ -1,0 +1,425 @@
+"""`fastn-mcp approvals`: who decides at a terminal, and what never decides. DESIGN 5.5; THREATS T2, T15."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import pytest
+from at_a_terminal import Person, sitting
+from pydantic import JsonValue
+
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+
+KEY = "the-key-of-the-page"
+CHOICES = "Enter = leave it waiting > "
+Result = TypeVar("Result")
+
+
+@dataclass
+class Folder:
+    """The folder in which a server and this command meet."""
+
+    folder: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull}
+
+    def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
+        ledger = SqliteLedger(str(self.folder / "ledger.sqlite"))
+        try:
+            return anyio.run(work, ledger)
+        finally:
+            ledger.close()
+
+    def asks(self, **changed: object) -> None:
+        """An agent calls, and a person has to be asked."""
+        asked = replace(GRANT, created=time.time(), expires=time.time() + 600)
+        self.do(lambda ledger: ledger.open(replace(asked, **changed)))  # pyright: ignore[reportArgumentType]
+
+    def grant(self, name: str = "g1") -> Grant:
+        found = self.do(lambda ledger: ledger.find(name))
+        assert found is not None
+        return found
+
+    def scopes(self) -> list[Scope]:
+        return self.do(lambda ledger: ledger.scopes(time.time()))
+
+    def recorded(self) -> list[tuple[JsonValue, ...]]:
+        names = ("event", "tool", "target", "consent", "message")
+        return [tuple(e.get(name) for name in names) for e in entries(self.folder / "audit.jsonl")]
+
+    def run(self, *arguments: str, piped: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-m", "fastn_mcp", "approvals", *arguments]
+        env = {**os.environ, **self.env, **env}
+        return subprocess.run(program, input=piped, capture_output=True, text=True, env=env, check=False)
+
+    @contextmanager
+    def at_a_terminal(self) -> Generator[Person]:
+        with sitting(["-m", "fastn_mcp", "approvals"], self.env) as person:
+            yield person
+
+
+GRANT = Grant(
+    id="g1",
+    principal="local",
+    account="default at live.fastn.ai",
+    tool="run_workflow",
+    target="wf_1",
+    call="call",
+    binding="binding",
+    asks="confirm",
+    expected=None,
+    scope=True,
+    elsewhere=True,
+    card={"call": "run_workflow", "arguments": {"workflow_id": "wf_1", "input": {"apiKey": KEY}}, "effect": "external"},
+    lines=(
+        'run_workflow workflow_id="wf_1"',
+        "Account: default at live.fastn.ai.",
+        'Target: "Nightly sync", id "wf_1".',
+    ),
+    created=0,
+    expires=0,
+)
+TYPED = {"asks": "typed", "tool": "delete_customer", "target": "cus_1", "expected": "Acme", "scope": False}
+SCOPE = Scope("scope-1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", 0, 0, "local_page")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "state")
+
+
+@pytest.mark.parametrize("piped", ["", "y\n", "y\ny\ny\n", "Acme\n"])
+def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Folder) -> None:
+    """THREATS T2: no pipe and no variable of the environment stands in for a person."""
+    state.asks()
+    state.asks(id="g2", **TYPED)
+    ran = state.run(piped=piped, FASTN_APPROVE="yes", FASTN_MCP_APPROVALS="yes")
+    assert ran.returncode == 0
+    assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
+    assert "deciding needs a person at a terminal" in ran.stdout
+    assert [state.grant(name).state for name in ("g1", "g2")] == [State.OPEN, State.OPEN]
+    assert not (state.folder / "audit.jsonl").exists()
+
+
+@pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
+def test_there_is_no_option_that_decides(option: str, state: Folder) -> None:
+    """THREATS T2: an agent with a shell finds nothing here that approves."""
+    state.asks()
+    assert state.run(option).returncode == 2
+    assert state.grant().state is State.OPEN
+
+
+def test_where_nothing_waits_that_is_said_and_no_file_is_made(state: Folder) -> None:
+    """Ours: looking leaves no trace."""
+    assert state.run().stdout == "Nothing waits for an approval.\n"
+    assert not state.folder.exists()
+
+
+def test_what_waits_is_data_for_other_programs(state: Folder) -> None:
+    """Ours: a list, without the id by which a grant is kept."""
+    state.asks()
+    (row,) = json.loads(state.run("--json").stdout)
+    assert row["preview"]["call"] == "run_workflow"
+    assert set(row) == {"principal", "asked", "until", "preview"}
+
+
+def test_a_person_approves_one_call(state: Folder) -> None:
+    """Ours: the preview is shown, y approves, and the ledger and the audit say who did."""
+    state.asks()
+    with state.at_a_terminal() as person:
+        shown = person.sees(CHOICES)
+        assert all(f"\n{line}\n" in shown for line in GRANT.lines)
+        assert "local asked at" in shown
+        assert shown.index("Approve this one call?") > shown.index("Nightly sync")
+        person.types("y\r")
+        person.sees("Approved. It is sent when the agent makes the same call again.")
+        assert person.leaves()[0] == 0
+    decided = state.grant()
+    assert (decided.state, decided.by) == (State.APPROVED, "terminal")
+    assert state.scopes() == []
+    assert state.recorded() == [("approved", "run_workflow", "wf_1", "terminal", None)]
+    assert KEY not in (state.folder / "audit.jsonl").read_text()
+
+
+def test_a_person_declines_with_a_note(state: Folder) -> None:
+    """Ours: the note reaches the agent by the ledger, and the breaker counts the decline."""
+    state.asks()
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("n\r")
+        person.sees("A note for the agent, or Enter > ")
+        person.types("wait for the backup\r")
+        person.sees("Declined.")
+        person.leaves()
+    declined = state.grant()
+    assert (declined.state, declined.by, declined.note) == (State.DECLINED, "terminal", "wait for the backup")
+    assert state.do(lambda ledger: ledger.declines("local"))[0] == 1
+    assert state.recorded() == [("declined", "run_workflow", "wf_1", "terminal", "wait for the backup")]
+
+
+def test_an_approval_ends_the_declines_in_a_row(state: Folder) -> None:
+    """Ours: the breaker is for declines in a row."""
+    state.asks()
+    state.do(lambda ledger: ledger.note_answer("local", declined=True, now=time.time()))
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("y\r")
+        person.leaves()
+    assert state.do(lambda ledger: ledger.declines("local")) == (0, 0.0)
+
+
+def test_a_person_approves_for_a_quarter_of_an_hour(state: Folder) -> None:
+    """DESIGN 5.5: this call, and more of this tool on this target, for 15 minutes."""
+    state.asks()
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("15\r")
+        person.sees("Approved, and this tool on this target until")
+        person.leaves()
+    (scope,) = state.scopes()
+    assert (scope.principal, scope.account, scope.tool, scope.target, scope.by) == (
+        "local", "default at live.fastn.ai", "run_workflow", "wf_1", "terminal",
+    )  # fmt: skip
+    assert scope.expires - scope.created == 900
+    assert state.grant().state is State.APPROVED
+    assert state.recorded()[0][4] == f"also for 15 minutes, scope {scope.id}"
+
+
+@pytest.mark.parametrize("changed", [TYPED, {"scope": False}, {"target": None}])
+def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, object], state: Folder) -> None:
+    """DESIGN 5.5: never for what destroys or gives access, and never without a target."""
+    state.asks(**changed)
+    with state.at_a_terminal() as person:
+        assert "15 = " not in person.sees(CHOICES)
+        person.types("15\r")
+        person.sees("That is")
+        person.sees(CHOICES)
+        person.types("\r")
+        person.leaves()
+    assert state.scopes() == []
+    assert state.grant().state is State.OPEN
+
+
+def test_enter_leaves_it_waiting(state: Folder) -> None:
+    """Ours: looking through decides nothing."""
+    state.asks()
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("\r")
+        person.sees("It waits on.")
+        person.sees("Nothing else waits.")
+        person.leaves()
+    assert state.grant().state is State.OPEN
+    assert not (state.folder / "audit.jsonl").exists()
+
+
+def test_only_the_name_approves_where_it_is_asked_for(state: Folder) -> None:
+    """DESIGN 5.5: y is no name, and a slip decides nothing."""
+    state.asks(**TYPED)
+    with state.at_a_terminal() as person:
+        assert 'To approve this one call, type "Acme".' in person.sees(CHOICES)
+        for slip in ("y", "yes", "acme", "Acme GmbH"):
+            person.types(f"{slip}\r")
+            person.sees("That is not the name.")
+            assert state.grant().state is State.OPEN
+            person.sees(CHOICES)
+        person.types("Acme\r")
+        person.sees("Approved.")
+        person.leaves()
+    assert state.grant().state is State.APPROVED
+
+
+def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
+    """DESIGN 5.5: four eyes are two different people, which a terminal cannot tell apart."""
+    state.asks(asks="four_eyes")
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("y\r")
+        person.sees("two people have to approve")
+        person.leaves()
+    assert state.grant().state is State.OPEN
+
+
+def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder) -> None:
+    """Ours: the oldest first, each once."""
+    state.asks()
+    state.asks(id="g2", target="wf_2")
+    with state.at_a_terminal() as person:
+        assert "1 more." in person.sees(CHOICES)
+        person.types("\r")
+        person.sees(CHOICES)
+        state.asks(id="g3", target="wf_3")
+        person.types("y\r")
+        person.sees(CHOICES)
+        person.types("n\r")
+        person.sees("or Enter > ")
+        person.types("\r")
+        person.sees("Nothing else waits.")
+        person.leaves()
+    assert [state.grant(name).state for name in ("g1", "g2", "g3")] == [State.OPEN, State.APPROVED, State.DECLINED]
+
+
+@pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
+def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, state: Folder) -> None:
+    """Ours: whoever decides second decides nothing, and is told so."""
+    state.asks()
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        state.do(lambda ledger: ledger.move("g1", [State.OPEN], State.BURNT, time.time(), by="local_page"))
+        person.types(typed)
+        person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has run out.")
+        person.leaves()
+    assert (state.grant().state, state.grant().by) == (State.BURNT, "local_page")
+    assert state.scopes() == []
+    assert not (state.folder / "audit.jsonl").exists()
+
+
+def test_a_question_that_a_client_asks_in_its_form_is_not_asked_here(state: Folder) -> None:
+    """Ours: one question, one place."""
+    state.asks(elsewhere=False)
+    with state.at_a_terminal() as person:
+        assert person.leaves() == (0, "Nothing waits for an approval.\n")
+
+
+def test_a_name_cannot_speak_for_us(state: Folder) -> None:
+    """THREATS T15: whatever a preview holds, it stays on its line and shows what it is."""
+    state.asks(lines=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
+    with state.at_a_terminal() as person:
+        shown = person.sees(CHOICES)
+        person.types("\r")
+        person.leaves()
+    listed = state.run().stdout
+    for text in (shown, listed):
+        assert "Target: \\u{1b}[2J\\u{202e}Approve all\\u{7}." in text
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_an_audit_that_cannot_be_written_is_said_and_a_decline_holds(state: Folder) -> None:
+    """Ours: what tightens is never held up; what was approved is refused when it comes to be sent."""
+    state.asks()
+    (state.folder / "audit.jsonl").mkdir()
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("n\r")
+        person.sees("or Enter > ")
+        person.types("\r")
+        person.sees("Declined. The audit cannot be written (Is a directory).")
+        person.leaves()
+    assert state.grant().state is State.DECLINED
+
+
+def holding(state: Folder, *names: str) -> None:
+    for name in names:
+        scope = replace(SCOPE, id=name, created=time.time(), expires=time.time() + 900)
+        state.do(lambda ledger, scope=scope: ledger.grant_scope(scope))
+
+
+def test_scopes_are_listed_and_one_is_revoked_without_a_terminal(state: Folder) -> None:
+    """Ours: taking back only tightens, so that it needs nobody at a terminal; the beginning of the id will do."""
+    holding(state, "first", "second")
+    assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("scopes").stdout
+    assert [row["id"] for row in json.loads(state.run("scopes", "--json").stdout)] == ["first", "second"]
+    ran = state.run("revoke", "fir")
+    assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" is asked about again.\n')
+    assert [scope.id for scope in state.scopes()] == ["second"]
+    assert state.recorded() == [("scope_revoked", "run_workflow", "wf_1", "terminal", None)]
+
+
+@pytest.mark.parametrize("name", ["third", "s"])
+def test_what_is_not_one_scope_revokes_none(name: str, state: Folder) -> None:
+    """Ours: an unknown beginning, and one of two, take nothing back."""
+    holding(state, "s1", "s2")
+    ran = state.run("revoke", name)
+    assert ran.returncode == 1
+    assert "approvals scopes" in ran.stderr
+    assert len(state.scopes()) == 2
+
+
+def test_a_scope_is_revoked_also_where_the_audit_cannot_be_written(state: Folder) -> None:
+    """Ours: what tightens is never held up."""
+    holding(state, "s1")
+    (state.folder / "audit.jsonl").mkdir()
+    ran = state.run("revoke", "s1")
+    assert (ran.returncode, state.scopes()) == (0, [])
+    assert "The audit cannot be written" in ran.stderr
+
+
+def test_no_scope_is_said(state: Folder) -> None:
+    """Ours: an empty list says that it is empty."""
+    assert state.run("scopes").stdout == "Nothing is approved for a while.\n"
+
+
+def door(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:
+    state.folder.mkdir(parents=True, exist_ok=True)
+    (state.folder / "page.json").write_text(json.dumps({"url": url, "key": KEY}))
+    (state.folder / "page.json").chmod(mode)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> tuple[dict[str, str], Path]:
+    """A browser that only notes what it is told to open."""
+    opened, script = tmp_path / "opened", tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"BROWSER": f"{script} %s"}, opened
+
+
+def test_the_page_opens_in_the_browser_and_its_key_goes_nowhere_else(
+    state: Folder, browser: tuple[dict[str, str], Path]
+) -> None:
+    """DESIGN 5.5: the key goes to the browser, never into what a program can read."""
+    door(state)
+    ran = state.run("--open", **browser[0])
+    assert ran.returncode == 0
+    assert KEY not in ran.stdout + ran.stderr
+    assert browser[1].read_text() == f"http://127.0.0.1:8123/enter/{KEY}\n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.example", "http://evil.example", "http://127.0.0.1.evil.example", "file:///etc", "ftp:x"],
+)
+def test_a_door_to_elsewhere_is_not_opened(url: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: the page is on this machine, whatever its file says."""
+    door(state, url)
+    ran = state.run("--open", **browser[0])
+    assert (ran.returncode, browser[1].exists()) == (2, False)
+    assert KEY not in ran.stdout + ran.stderr
+
+
+def test_a_door_that_others_can_read_is_not_opened(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: a key that others could read lets in nobody by this command."""
+    door(state, mode=0o644)
+    ran = state.run("--open", **browser[0])
+    assert (ran.returncode, browser[1].exists()) == (2, False)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])
+def test_a_door_that_is_none_is_said(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: no traceback for a file that somebody else wrote."""
+    door(state)
+    (state.folder / "page.json").write_bytes(text.encode("latin-1"))
+    ran = state.run("--open", **browser[0])
+    assert (ran.returncode, browser[1].exists()) == (2, False)
+    assert "Decide at a terminal: fastn-mcp approvals" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_where_no_page_is_open_that_is_said(state: Folder) -> None:
+    """Ours: an error says what to do instead."""
+    ran = state.run("--open")
+    assert ran.returncode == 2
+    assert "No approval page is open" in ran.stderr

@@ -1,0 +1,233 @@
+"""`fastn-mcp audit`: the record as people and programs read it, and what shows that it was touched. DESIGN 5.7."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from at_a_terminal import sitting
+from click.testing import CliRunner, Result
+
+from fastn_mcp.cli.audit import audit_group, following
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.audit import AuditFile, Event, about, verify
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import DeleteCustomer
+from fastn_mcp.tools.workflows import RunWorkflow
+
+NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
+ACCOUNT = "default at live.fastn.ai"
+DELETE = replace(
+    about(Event.INTENT, DeleteCustomer(customer_id="cus_1"), "local", ACCOUNT),
+    decision="typed",
+    consent="client_form",
+    grant="g1",
+)
+RUN = about(Event.REFUSED, RunWorkflow(workflow_id="wf_1"), "agent", ACCOUNT)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def kept(path: Path) -> Generator[AuditFile]:
+    kept = AuditFile(path, System(now=lambda: NOW))
+    kept.record(replace(DELETE, event=Event.ASKED, consent=None))
+    kept.record(DELETE)
+    kept.record(replace(DELETE, event=Event.OUTCOME, of="2", outcome="done", duration_ms=41.4))
+    kept.record(replace(RUN, message="The policy refuses it.", outcome="refused"))
+    yield kept
+    kept.close()
+
+
+def run(path: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(audit_group, ["--file", str(path), *arguments])
+
+
+def lines(result: Result) -> list[list[str]]:
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+@pytest.mark.usefixtures("kept")
+def test_tail_shows_the_newest_one_line_each(path: Path) -> None:
+    """Ours: when, what, who, which call, by what right, and what came of it."""
+    shown = lines(run(path, "tail", "-n", "3"))
+    assert [line[:4] for line in shown] == [[n, "2026-11-25", "01:40:35Z", e] for n, e in [
+        ("2", "intent"), ("3", "outcome"), ("4", "refused"),
+    ]]  # fmt: skip
+    assert shown[0][4:] == ["local", "delete_customer", "cus_1", "typed,", "client_form"]
+    assert shown[1][-3:] == ["done", "41", "ms"]
+    assert shown[2][4:] == ["agent", "run_workflow", "wf_1", "refused", "The", "policy", "refuses", "it."]
+
+
+@pytest.mark.usefixtures("kept")
+def test_tail_of_none_and_of_more_than_there_are(path: Path) -> None:
+    """Ours: a number is a number."""
+    assert run(path, "tail", "-n", "0").stdout == ""
+    assert len(lines(run(path, "tail", "-n", "50"))) == 4
+
+
+@pytest.mark.usefixtures("kept")
+def test_tail_is_json_for_other_programs(path: Path) -> None:
+    """Ours: one entry a line, whole."""
+    rows = [json.loads(line) for line in run(path, "tail", "--json").stdout.splitlines()]
+    assert [row["n"] for row in rows] == [1, 2, 3, 4]
+    assert rows == [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_nothing_in_an_entry_reaches_the_terminal_as_it_is(path: Path, kept: AuditFile) -> None:
+    """THREATS T15: one line for one event, whatever a name or a note holds, and no markup is taken from it."""
+    kept.record(replace(DELETE, target="\x1b[2K\r\u202ecus", message="a\nb [bold red]c[/] [link=x]d"))
+    for command in (["tail", "-n", "1"], ["show", "5"]):
+        shown = run(path, *command).stdout
+        assert not set(shown) & {"\x1b", "\r", "\u202e"}
+        assert "\\u{1b}[2K\\u{d}\\u{202e}cus" in shown
+        assert "a\\u{a}b [bold red]c[/] [link=x]d" in shown
+    assert len(lines(run(path, "tail", "-n", "1"))) == 1
+
+
+def test_following_gives_each_line_once_it_is_whole(path: Path, kept: AuditFile) -> None:
+    """Ours: what is being written is not shown half."""
+    later = iter([b'{"n":1,', b'"event":', b'"intent"}\n', b"x\n"])
+
+    class Enough(Exception):
+        pass
+
+    def pause() -> None:
+        with path.open("ab") as file:
+            try:
+                file.write(next(later))
+            except StopIteration:
+                raise Enough from None
+
+    kept.close()
+    path.write_bytes(b"")
+    with path.open("rb") as file:
+        added = following(file.readline, pause)
+        assert [next(added), next(added)] == [b'{"n":1,"event":"intent"}\n', b"x\n"]
+        with pytest.raises(Enough):
+            next(added)
+
+
+def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: AuditFile) -> None:
+    """Ours: a person can watch."""
+    env = {"FASTN_CONFIG": os.devnull}
+    with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-f", "-n", "1"], env) as person:
+        person.sees("The policy refuses it.")
+        kept.record(replace(DELETE, event=Event.DECLINED, message="not today"))
+        person.sees("declined")
+        person.sees("not today")
+        person.types("\x03")
+        code, shown = person.leaves()
+    assert code != 0
+    assert "Traceback" not in shown
+
+
+@pytest.mark.usefixtures("kept")
+def test_show_tells_all_of_an_entry_and_what_belongs_to_the_same_call(path: Path) -> None:
+    """Ours: from the intent to its question and its outcome, and to no other call."""
+    shown = run(path, "show", "2").stdout
+    assert '  arguments  {"customer_id": "cus_1"}\n' in shown
+    mine, others = shown.split("Of the same call:")
+    assert "client_form" in mine
+    assert [line.split()[0] for line in others.split("\n") if line.strip()] == ["1", "3"]
+    rows = [json.loads(line)["n"] for line in run(path, "show", "2", "--json").stdout.splitlines()]
+    assert rows == [2, 1, 3]
+    assert "Of the same call" not in run(path, "show", "4").stdout
+
+
+@pytest.mark.usefixtures("kept")
+def test_show_of_no_entry_is_an_error(path: Path) -> None:
+    """Ours: an error names what is missing."""
+    result = run(path, "show", "99")
+    assert (result.exit_code, "There is no entry 99" in result.stderr) == (1, True)
+
+
+@pytest.mark.usefixtures("kept")
+def test_verify_of_an_intact_file_says_its_head_and_what_it_cannot_show(path: Path) -> None:
+    """Ours: the head is there to be noted, and the limit of the proof is said."""
+    result = run(path, "verify")
+    assert result.exit_code == 0
+    assert f"Intact: 4 entries. Head: {verify(path).head}\n" in result.stdout
+    assert "Entries cut off at the end leave no trace" in result.stdout
+    assert "has no outcome" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"), [(b"cus_1", b"cus_2", 1), (b'"n":3', b'"n":4', 3), (b"done", b"gone", 3)]
+)
+@pytest.mark.usefixtures("kept")
+def test_verify_of_an_edited_file_names_the_line(path: Path, before: bytes, after: bytes, line: int) -> None:
+    """DESIGN 5.7: an edited line is found and named; the exit code is 1."""
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+    result = run(path, "verify")
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"Broken at line {line}: it was edited")
+    assert f"The {line - 1} entries before it are as they were written" in result.stdout
+
+
+def test_verify_with_a_noted_head_finds_a_cut_at_the_end(path: Path, kept: AuditFile) -> None:
+    """Ours: what the file alone cannot show, a hash that was noted shows."""
+    head = verify(path).head
+    whole = path.read_bytes()
+    assert "that of entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
+    kept.record(DELETE)
+    assert "that of entry 4; 1 came after it" in run(path, "verify", "--head", head).stdout
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    assert run(path, "verify").exit_code == 0
+    result = run(path, "verify", "--head", head)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Broken: no entry has the hash that you noted.")
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_head_that_is_no_hash_is_refused(path: Path) -> None:
+    """Ours: a slip in copying is no proof of tampering."""
+    result = run(path, "verify", "--head", "abc")
+    assert (result.exit_code, "64 of the characters" in result.stderr) == (2, True)
+
+
+def test_verify_tells_of_calls_without_an_outcome_and_of_torn_lines(path: Path, kept: AuditFile) -> None:
+    """THREATS T24: after a kill one knows which calls to look for in Fastn."""
+    for _ in range(7):
+        kept.record(DELETE)
+    with path.open("ab") as file:
+        file.write(b'{"n":12,"ti')
+    result = run(path, "verify")
+    assert result.exit_code == 0
+    assert "Entry 5 has no outcome" in result.stdout
+    assert "2 more entries have none." in result.stdout
+    assert "Line 12 is unfinished" in result.stdout
+
+
+def in_a_process(*arguments: str, state: Path) -> "subprocess.CompletedProcess[str]":
+    program = [sys.executable, "-m", "fastn_mcp", "audit", *arguments]
+    env = {**os.environ, "FASTN_STATE_DIR": str(state), "FASTN_CONFIG": os.devnull}
+    return subprocess.run(program, capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.usefixtures("kept")
+def test_it_reads_the_file_of_the_state_folder(tmp_path: Path) -> None:
+    """Ours: without --file it is the audit of this user."""
+    assert in_a_process("verify", state=tmp_path).stdout.startswith("Intact: 4 entries.")
+
+
+def test_where_there_is_no_audit_yet_that_is_said(tmp_path: Path) -> None:
+    """Ours: an error says what to do, and looking makes no file."""
+    ran = in_a_process("tail", state=tmp_path / "none")
+    assert ran.returncode == 2
+    assert "There is no audit at" in ran.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """Ours: no traceback for a folder in its place."""
+    result = CliRunner().invoke(audit_group, ["--file", str(tmp_path), "verify"])
+    assert isinstance(result.exception, SettingsError)
