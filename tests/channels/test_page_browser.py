@@ -30,6 +30,8 @@ ARGUMENTS = [
 DESKTOP = ViewportSize(width=900, height=900)
 PHONE = ViewportSize(width=375, height=740)
 
+expect.set_options(timeout=10_000)
+
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),

@@ -4,13 +4,16 @@ import html
 import re
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
-from approval_desk import Desk, Visitor, question, update_of_workflow
+from approval_desk import Desk, Visitor, let_in, question, update_of_workflow
 from pydantic import JsonValue
+from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
 from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +22,11 @@ async def found(desk: Desk, grant: str = "grant-1") -> Grant:
     there = await desk.ledger.find(grant)
     assert there is not None
     return there
+
+
+def change(desk: Desk, statement: str) -> None:
+    """Change the ledger behind everybody's back."""
+    desk.ledger._database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
 def words(page: str) -> str:
@@ -210,20 +218,62 @@ async def test_what_ran_out_or_never_was_is_not_decided(desk: Desk, visitor: Vis
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
-async def test_a_question_in_the_clients_own_form_is_not_answered_here(desk: Desk, visitor: Visitor) -> None:
-    """Ours: it is not shown, and a token for it cannot be had."""
-    await desk.ask(question(elsewhere=False))
+@pytest.mark.parametrize("action", ["approve", "decline"])
+async def test_a_question_in_the_clients_own_form_is_not_answered_here(
+    action: str, desk: Desk, visitor: Visitor
+) -> None:
+    """Ours: it is not shown, and neither it nor one that never was is decided by a form that was made for it."""
+    await desk.ask(question(), question("grant-3"))
+    forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
+    change(desk, "UPDATE grants SET elsewhere = 0 WHERE id = 'grant-1'")
+    change(desk, "DELETE FROM grants WHERE id = 'grant-3'")
     assert "Delete customer" not in await visitor.look()
+    for form in forms:
+        answer = await visitor.send(action, form)
+        assert answer.status_code == 409
+        assert "There is no such question. Nothing was decided." in answer.text
+    assert (await found(desk)).state is State.OPEN
 
 
 async def test_two_people_cannot_be_told_apart_here(desk: Desk, visitor: Visitor) -> None:
     """Ours: a call that needs four eyes can only be declined on a page of one person."""
-    await desk.ask(question(asks="four_eyes"), update_of_workflow())
+    await desk.ask(question(), update_of_workflow())
+    form = await visitor.form("approve", "grant-1")
+    change(desk, "UPDATE grants SET asks = 'four_eyes' WHERE id = 'grant-1'")
     page = await visitor.look()
     assert "Two different people have to approve this call" in page
-    with pytest.raises(AssertionError):
-        await visitor.form("approve", "grant-1")
+    assert page.count("Approve this one call") == 1
+    answer = await visitor.send("approve", form | {"extent": "once"})
+    assert answer.status_code == 403
+    assert (await found(desk)).state is State.OPEN
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
+
+
+class Overtaken(SqliteLedger):
+    """Somebody at a terminal is quicker, by as little as can be."""
+
+    @override
+    async def find(self, grant: str) -> Grant | None:
+        there = await super().find(grant)
+        await super().move(grant, [State.OPEN], State.DECLINED, 0.0, by="terminal")
+        return there
+
+
+@pytest.mark.parametrize("action", ["approve", "decline"])
+async def test_whoever_is_overtaken_is_told(action: str, tmp_path: Path) -> None:
+    """Ours: the ledger decides who was first, and the second decision leaves no trace."""
+    desk = Desk(tmp_path / "page.json", ledger=Overtaken(":memory:"))
+    visitor = await let_in(desk)
+    await desk.ask(update_of_workflow("grant-1"))
+    answer = await visitor.decide(action, "grant-1", extent="while")
+    assert answer.status_code == 409
+    assert "This question was declined already. Nothing was decided now." in answer.text
+    assert await desk.ledger.scopes(0.0) == []
+    assert await desk.ledger.declines("local") == (0, 0.0)
+    (grant,) = await desk.ledger.decided(5)
+    assert (grant.state, grant.by) == (State.DECLINED, "terminal")
+    await visitor.http.aclose()
+    await desk.aclose()
 
 
 async def test_one_of_many_clicks_decides(desk: Desk, visitor: Visitor) -> None:
@@ -240,7 +290,7 @@ async def test_a_ledger_that_fails_approves_nothing_and_tells_nothing(desk: Desk
     """Ours: the page says that something failed, without its inside."""
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
-    desk.ledger._database.execute("ALTER TABLE grants RENAME TO lost")  # pyright: ignore[reportPrivateUsage]
+    change(desk, "ALTER TABLE grants RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 500
     assert "Something failed here" in answer.text

@@ -123,6 +123,17 @@ async def test_a_closed_page_answers_no_more_and_starts_anew_when_asked(desk: De
     await desk.page.aclose()
 
 
+async def test_a_page_ends_also_when_the_process_is_told_to_stop(desk: Desk) -> None:
+    """Ours: a cancelled server still gives its port and its door back."""
+    await desk.page.show("any")
+    with anyio.CancelScope() as stopping:
+        stopping.cancel()
+        await desk.page.aclose()
+    assert not desk.door.exists()
+    await desk.page.show("any")
+    assert len(desk.opened) == 2
+
+
 async def test_a_grant_that_ran_out_may_be_shown_anew(desk: Desk) -> None:
     """Ours: what was opened is remembered as long as the grant lives, and no longer."""
     now = desk.clock.now().timestamp()

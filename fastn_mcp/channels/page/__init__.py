@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +123,7 @@ class Page:
     def _write_door(self) -> None:
         if self._door is None or self._running is None:
             return
-        self._door_key = self._running.entry.key(lasting=True)
+        self._door_key = self._running.entry.lasting_key()
         self._door.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         written = self._door.with_name(f".{self._door.name}.{os.getpid()}")
         written.unlink(missing_ok=True)
@@ -163,6 +164,7 @@ class _Running:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="warning",
             access_log=False,  # an address can hold a key
             server_header=False,
             proxy_headers=False,
@@ -179,7 +181,9 @@ class _Running:
 
         config.load()
         self._server = Server(config)
-        self._task = asyncio.create_task(self._server.serve([listening]), name="approval page")
+        # In a context of its own: nothing of the call that asked first is known to those who look later.
+        serving = self._server.serve([listening])
+        self._task = asyncio.create_task(serving, name="approval page", context=Context())
 
     @property
     def ended(self) -> bool:
@@ -188,4 +192,5 @@ class _Running:
     async def stop(self) -> None:
         self.entry.close()
         self._server.should_exit = True
-        await self._task
+        with anyio.CancelScope(shield=True):  # the process may be ending already; this ends by itself
+            await self._task

@@ -56,6 +56,7 @@ class Entry:
         self._system = system
         self._used = used
         self._keys: dict[bytes, float] = {}
+        self._lasting: bytes | None = None
         self._sessions: dict[str, Session] = {}
         self._wrong = 0
         self._rests_until = float("-inf")
@@ -67,13 +68,20 @@ class Entry:
         """Let nobody in any more, and everybody out."""
         self.closed = True
         self._keys.clear()
+        self._lasting = None
         self._sessions.clear()
 
-    def key(self, *, lasting: bool = False) -> str:
-        """A new key, which opens the page once. One that lasts lies in a file of its owner and waits to be used."""
+    def key(self) -> str:
+        """A new key, which opens the page once and soon."""
         key = self._system.token()
         _make_room(self._keys)
-        self._keys[_digest(key)] = float("inf") if lasting else self._system.monotonic() + KEY_HOLDS
+        self._keys[_digest(key)] = self._system.monotonic() + KEY_HOLDS
+        return key
+
+    def lasting_key(self) -> str:
+        """A new key, which opens the page once at any time. There is one of them: it ends the one before."""
+        key = self._system.token()
+        self._lasting = _digest(key)
         return key
 
     def enter(self, key: str) -> tuple[Session, str] | None:
@@ -81,8 +89,12 @@ class Entry:
         now = self._system.monotonic()
         if self.closed or now < self._rests_until:
             return None
-        # Looked up by its digest, so that the time it takes says nothing about the keys.
-        holds_until = self._keys.pop(_digest(key), None)
+        # Found by its digest, so that the time it takes says nothing about the keys.
+        digest = _digest(key)
+        if self._lasting is not None and hmac.compare_digest(digest, self._lasting):
+            self._lasting, holds_until = None, now
+        else:
+            holds_until = self._keys.pop(digest, None)
         if holds_until is None or holds_until < now:
             self._wrong += 1
             if self._wrong >= WRONG_KEYS:
