@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.operation import Effect, Operation, Page, Record
+from fastn_mcp.visible import visible
 
 BUDGET = 8_000
 """Characters of one result."""
@@ -30,13 +31,13 @@ def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) 
         if call.target is not None:
             answer["target"] = call.target
     answer |= {"data": None, "untrusted": True}
-    data = cast(JsonValue, result.model_dump(exclude_unset=True))
+    data = _seen(cast(JsonValue, result.model_dump(exclude_unset=True)))
     answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
 
 
 def _page(page: Page[Record]) -> dict[str, JsonValue]:
-    rows = [cast(JsonValue, row.model_dump(exclude_unset=True)) for row in page.items]
+    rows = [_seen(cast(JsonValue, row.model_dump(exclude_unset=True))) for row in page.items]
     around = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
     left_out: list[str] = []
     if _size(around) > BUDGET // 2:
@@ -54,6 +55,22 @@ def _page(page: Page[Record]) -> dict[str, JsonValue]:
     if said := " ".join([*left_out, *cut]):
         answer["left_out"] = said
     return answer | around | {"untrusted": True}
+
+
+def _seen(value: JsonValue) -> JsonValue:
+    """The value with what cannot be seen in its texts made visible."""
+    raw = to_json(value)
+    return value if raw.isascii() and b"\\u" not in raw and b"\\r" not in raw else _each_text(value)
+
+
+def _each_text(value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        return visible(value, keep="\n\t")
+    if isinstance(value, list):
+        return [_each_text(item) for item in value]
+    if isinstance(value, dict):
+        return {visible(name): _each_text(item) for name, item in value.items()}
+    return value
 
 
 def _rows(rows: list[JsonValue], room: int) -> tuple[list[JsonValue], list[str]]:

@@ -15,6 +15,7 @@ from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, Lis
 from fastn_mcp.tools.listing import Listed
 from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.visible import visible
 
 ACCOUNT: dict[str, JsonValue] = {"profile": "default", "host": "live.fastn.ai", "environment": "live"}
 READ = GetCustomer(customer_id="acme")
@@ -24,7 +25,7 @@ LIST = ListCustomers()
 _texts = st.builds(
     str.__mul__, st.sampled_from(["a", "\\", '"', "\n", "\x00", "ü", "字", "🙂", "\u202e", "</data>"]),
     st.sampled_from([0, 1, 3, 100, 9_000]),
-)  # fmt: skip
+).map(visible)  # fmt: skip
 _plain: st.SearchStrategy[JsonValue] = st.none() | st.integers() | st.just(10**40) | _texts
 
 
@@ -52,6 +53,17 @@ def page(rows: list[dict[str, Any]], **around: Any) -> Listed[Record]:
     return Listed[Record].model_validate({"items": rows, **around})
 
 
+def outline(value: JsonValue) -> object:
+    """The structure of a value, and where a text in it was cut."""
+    if isinstance(value, str):
+        return value.endswith(" more characters]")
+    if isinstance(value, list):
+        return [outline(item) for item in value]
+    if isinstance(value, dict):
+        return [(outline(name), outline(item)) for name, item in value.items()]
+    return value
+
+
 def size(value: object) -> int:
     return len(to_json(value))
 
@@ -64,7 +76,7 @@ def test_a_record_of_any_size_fits_the_budget_and_says_what_was_cut(values: dict
         answer = shaped(call, record(values), ACCOUNT)
         assert size(answer) <= BUDGET
         assert answer["untrusted"] is True
-        whole = answer["data"] == values
+        whole = outline(answer["data"]) == outline(values)
         assert whole != ("left_out" in answer)
 
 
@@ -79,7 +91,7 @@ def test_a_page_of_any_size_fits_the_budget_and_says_what_was_left_out(
     kept = cast("list[JsonValue]", answer["data"])
     assert size(answer) <= BUDGET
     assert len(kept) >= min(1, len(rows))
-    whole = kept == rows and answer.get("next_cursor") == (cursor if more else None)
+    whole = outline(kept) == outline(cast(JsonValue, rows)) and answer.get("next_cursor") == (cursor if more else None)
     assert whole != ("left_out" in answer)
     if len(kept) < len(rows):
         assert "next_cursor" not in answer
@@ -165,14 +177,23 @@ def test_a_read_names_no_account() -> None:
     assert shaped(READ, record({"id": "x"}), ACCOUNT).keys() == {"data", "untrusted"}
 
 
-@given(text=st.text())
+@given(text=st.text(st.characters(categories=["L", "N", "P", "S"])))
 def test_what_fastn_says_stands_in_data_only(text: str) -> None:
     """Ours (THREATS T1): no name becomes a field or a sentence of ours."""
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
     answer = shaped(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
+    data = evil | {"name": visible(text, keep="\n\t")}
     assert answer == {
-        "done": "update_customer", "account": ACCOUNT, "target": "acme", "data": evil, "untrusted": True,
+        "done": "update_customer", "account": ACCOUNT, "target": "acme", "data": data, "untrusted": True,
     }  # fmt: skip
+
+
+def test_what_cannot_be_seen_is_shown_in_data_too() -> None:
+    """Ours (DESIGN 6): control, bidirectional and invisible characters, in names of fields as well; not line breaks."""
+    hostile = "a\u202eb\u200bc\x1b[2K\r\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
+    answer = shaped(READ, record({"id": 1, "k\u202e": [hostile]}), ACCOUNT)
+    seen = "a\\u{202e}b\\u{200b}c\\u{1b}[2K\\u{d}\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
+    assert answer["data"] == {"id": 1, "k\\u{202e}": [seen]}
 
 
 def test_a_preview_and_a_wait_say_that_nothing_was_sent() -> None:

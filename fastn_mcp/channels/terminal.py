@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
-from fastn_mcp.guard.show import visible
+from fastn_mcp.visible import visible
 
 
 class TerminalDesk:

@@ -25,9 +25,10 @@ from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes
-from fastn_mcp.guard.show import show, visible
+from fastn_mcp.guard.show import show
 from fastn_mcp.settings import is_loopback
 from fastn_mcp.system import System
+from fastn_mcp.visible import visible
 
 _BY = "terminal"
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ from rich.text import Text
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard import audit, audit_chain
 from fastn_mcp.guard.audit_chain import BEGINNING, Report
-from fastn_mcp.guard.show import visible
+from fastn_mcp.visible import visible
 
 _PAUSE = 0.5
 _NAMED = 5

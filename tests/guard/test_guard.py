@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.dispatch import Dispatcher, Done
-from fastn_mcp.errors import Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
+from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.audit import AuditFile, Entry, Unwritten, verify
 from fastn_mcp.guard.ledger import MOST_WAITING, State
 from fastn_mcp.guard.policy import Policy
@@ -431,7 +431,7 @@ async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repea
     assert isinstance(await world.call(CreateCustomer(name="Umbrella"), form), Done)
     assert len(world.changes) == 2
     world.clock.pass_(601)
-    assert isinstance(await world.call(create, form), Done)
+    assert isinstance(await world.call(create, form), Conflict)
 
 
 async def test_a_new_key_goes_to_a_file_of_its_own(world: World) -> None:

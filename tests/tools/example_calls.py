@@ -55,11 +55,15 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
 
 def calls(operation: AnyOperation) -> st.SearchStrategy[Call]:
     """Any call of `operation`. Cursors are left out: only an answer gives one."""
-    every = {
+    every: dict[str, st.SearchStrategy[Any]] = {
         name: _argument(operation, name, schema) for name, schema in properties(operation).items() if name != "cursor"
     }
     # An update has to change something.
     needed = {*cast("list[str]", operation.input_schema().get("required", []))} | (every.keys() & {"name"})
+    if operation.tool_name() == "create_secret":
+        # One of two ways to give a value, and only one.
+        needed |= {"value"}
+        del every["value_from_env"]
     return st.fixed_dictionaries(
         {name: every[name] for name in every if name in needed},
         optional={name: every[name] for name in every if name not in needed},
@@ -71,6 +75,8 @@ def example(operation: AnyOperation, **more: object) -> Call:
     plain: dict[str, object] = {"integer": 5, "object": {}, "array": [], "string": "one"}
     needed = {*cast("list[str]", operation.input_schema().get("required", []))}
     needed |= properties(operation).keys() & {"name"}
+    if operation.tool_name() == "create_secret" and "value_from_env" not in more:
+        needed |= {"value"}
     values: dict[str, object] = {
         name: "ana@acme.example" if name == "email" else plain[schema["type"]]
         for name, schema in properties(operation).items()

@@ -13,7 +13,8 @@ from pydantic_core import to_json
 
 from fastn_mcp.guard.ledger import Grant, Scope, State
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.show import show, visible
+from fastn_mcp.guard.show import show
+from fastn_mcp.visible import visible
 
 _EFFECTS = {
     "write": "Changes the account",
