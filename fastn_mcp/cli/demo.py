@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -79,18 +79,22 @@ def run(*, plain: bool) -> int:
     failures: list[str] = []
     try:
         anyio.run(_play, console)
-    except* DemoFailed as group:
-        failures.extend(str(failure) for failure in _leaves(group))
+    except* Exception as group:
+        failures.extend(_said(failure) for failure in _leaves(group))
     for failure in failures:
-        console.print(f"[bold red]The demo failed:[/] {failure}")
+        console.print(Text("The demo failed:", style="bold red"), Text(failure))
     return 1 if failures else 0
 
 
-def _leaves(group: BaseExceptionGroup[DemoFailed]) -> list[DemoFailed]:
-    found: list[DemoFailed] = []
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
     for inner in group.exceptions:
         found += _leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
     return found
+
+
+def _said(failure: Exception) -> str:
+    return str(failure) if isinstance(failure, DemoFailed) else f"{type(failure).__name__}: {failure}"
 
 
 async def _play(console: Console) -> None:
@@ -182,7 +186,7 @@ async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Pe
     before = await sandbox.received("DELETE")
     person.answers.append(ElicitResult(action="decline"))
     answer = await agent.call("delete_customer", customer_id=customer["id"])
-    _holds(answer["outcome"] == "declined", "the call was declined")
+    _holds(answer.get("outcome") == "declined", "the call was declined")
     _holds(await sandbox.received("DELETE") == before, "no deletion reached Fastn")
     agent.say(f"{answer['message']} (deletions that reached Fastn: {before})")
     console.print()
@@ -196,7 +200,7 @@ async def _approved(console: Console, sandbox: Sandbox, agent: Agent, person: Pe
     _holds(answer.get("done") == "delete_customer", "the deletion was made")
     _holds(await sandbox.received("DELETE") == before + 1, "exactly one deletion reached Fastn")
     gone = await agent.call("get_customer", customer_id=customer["id"])
-    _holds(gone["outcome"] == "not_found", "the customer is gone")
+    _holds(gone.get("outcome") == "not_found", "the customer is gone")
     agent.say(f"done, once; get_customer now says {gone['outcome']}")
     console.print()
 
@@ -256,7 +260,8 @@ async def _sandbox() -> AsyncGenerator[Sandbox]:
             await _started(sandbox, process)
             yield sandbox
         finally:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
 
 
 async def _started(sandbox: Sandbox, process: Process) -> None:
