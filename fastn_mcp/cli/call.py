@@ -24,7 +24,8 @@ class Calls(click.Group):
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(BY_NAME)
+        # As they are documented, and completed; underscores are understood as well.
+        return [name.replace("_", "-") for name in BY_NAME]
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
