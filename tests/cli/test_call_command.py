@@ -1,0 +1,230 @@
+"""`fastn-mcp call`: one call by the same path as an agent's, guard included."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from fastn_mcp.cli.call import Calls
+from fastn_mcp.operation import Effect
+from fastn_mcp.tools import CATALOG, AnyOperation
+
+pty = pytest.importorskip("pty")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def said(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, Any]:
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def options(operation: AnyOperation) -> dict[str, click.Option]:
+    group = Calls("call")
+    command = group.get_command(click.Context(group), operation.tool_name().replace("_", "-"))
+    assert command is not None
+    assert command.help == operation.__doc__
+    return {flag: p for p in command.params if isinstance(p, click.Option) for flag in p.opts}
+
+
+@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> None:
+    """Ours: named as the argument, required where it is, explained in its words."""
+    found = options(operation)
+    schema = operation.input_schema()
+    assert found.keys() == {f"--{name.replace('_', '-')}" for name in schema["properties"]}
+    for name, facts in schema["properties"].items():
+        option = found[f"--{name.replace('_', '-')}"]
+        assert option.required is (name in schema.get("required", []))
+        assert option.help is not None
+        assert option.help.startswith(facts["description"])
+        assert option.help.endswith("As JSON.") is (
+            facts["type"] == "object" or facts.get("items", {}).get("type") == "object"
+        )
+    assert ("--dry-run" in found) is (operation.effect is not Effect.READ)
+
+
+def test_the_tools_are_listed_as_they_are_called(fastn: Run) -> None:
+    """Ours: with hyphens, as the documentation writes them; underscores, as agents write them, do as well."""
+    listed = fastn("call", "--help").stdout
+    for operation in CATALOG:
+        assert f"\n  {operation.tool_name().replace('_', '-')} " in listed
+    assert "Usage: fastn-mcp call get_customer [OPTIONS]" in fastn("call", "get_customer", "--help").stdout
+    shown = fastn("call", "get-customer", "--help").stdout
+    assert "--customer-id TEXT" in shown
+    assert "Customer id, from list_customers." in shown
+
+
+def test_a_read_prints_one_line_of_json(fastn: Run) -> None:
+    """Ours: for a pipe; nothing on stderr."""
+    done = fastn("--sandbox", "call", "list-customers", "--limit", "2")
+    assert len(said(done)["data"]) == 2
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_write_is_made_and_kept_in_the_file(fastn: Run, tmp_path: Path) -> None:
+    """Ours: `--sandbox-file` is the same Fastn in the next run."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
+    made = said(fastn(*start, "create-customer", "--name", "Initech", "--extra", '{"region": "EU"}'))
+    assert made["done"] == "create_customer"
+    assert made["account"]["profile"] == "sandbox"
+    found = said(fastn(*start, "get-customer", "--customer-id", made["data"]["id"]))
+    assert (found["data"]["name"], found["data"]["region"]) == ("Initech", "EU")
+
+
+def test_an_argument_that_is_a_list_is_repeated(fastn: Run) -> None:
+    """Ours."""
+    permissions = ("--permissions", "workflows:read", "--permissions", "executions:read")
+    role = ("create-role", "--name", "Reader", "--parent", "Viewer", *permissions, "--dry-run")
+    preview = said(fastn("--sandbox", "call", *role))["preview"]
+    assert preview["arguments"]["permissions"] == ["workflows:read", "executions:read"]
+
+
+def test_a_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
+    """Ours: of what would be asked about as well."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
+    customer = said(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"]
+    done = said(fastn(*start, "delete-customer", "--customer-id", customer, "--dry-run"))
+    assert (done["status"], done["message"]) == ("preview", "Nothing was sent.")
+    assert done["preview"]["target"]["name"] == "Globex Exports"
+    assert said(fastn(*start, "get-customer", "--customer-id", customer))["data"]["id"] == customer
+
+
+BAD = {
+    "too many": (("list-customers", "--limit", "1000"), "limit"),
+    "no id": (("get-customer", "--customer-id", "../C4N4RY"), "customer_id"),
+    "no JSON": (("create-customer", "--name", "x", "--extra", "{C4N4RY"), "extra"),
+    "no UTF-8": (("create-customer", "--name", os.fsdecode(b"C4N4RY\xff")), "name"),
+    "nothing there": (("get-customer", "--customer-id", "nobody"), "not_found"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_call_that_fails_ends_with_1_and_says_why_twice(what: str, fastn: Run) -> None:
+    """Ours: for a program as JSON on stdout, for a person on stderr; never the value."""
+    arguments, named = BAD[what]
+    done = fastn("--sandbox", "call", *arguments)
+    error = said(done, 1)
+    assert named in json.dumps(error)
+    assert error["message"].endswith(("Nothing was sent.", "Nothing was changed."))
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastn-mcp: ")
+    assert error["message"] in line
+    assert "C4N4RY" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("get-customer",), "--customer-id"),
+        (("list-customers", "--limit", "many"), "--limit"),
+        (("list-customers", "--serch", "x"), "--search"),
+        (("list-custmers",), "list-custmers"),
+    ],
+)
+def test_a_command_that_cannot_be_read_ends_with_2(arguments: tuple[str, ...], named: str, fastn: Run) -> None:
+    """Ours: as every command line does; nothing on stdout."""
+    done = fastn("--sandbox", "call", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr.splitlines()[-1]
+
+
+def test_a_tool_that_is_switched_off_is_not_called(fastn: Run) -> None:
+    """Ours: read-only and toolsets hold on the command line too."""
+    for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
+        error = said(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
+        assert (error["outcome"], "switched off" in error["message"]) == ("not_sent", True)
+
+
+def globex(fastn: Run, start: tuple[str, ...]) -> str:
+    return str(said(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"])
+
+
+def test_without_a_terminal_nobody_is_asked_and_nothing_is_sent(fastn: Run, tmp_path: Path) -> None:
+    """Ours, THREATS T2: a pipe that says yes is no person."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
+    target = globex(fastn, start)
+    done = fastn(*start, "delete-customer", "--customer-id", target)
+    assert done.returncode in (1, 3)
+    assert json.loads(done.stdout)["outcome"] in ("refused", "approval_required")
+    assert "Nothing was sent." in json.loads(done.stdout)["message"]
+    assert said(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"
+
+
+_TAKE = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+
+
+_READING = 1.1
+"""Seconds. The guard takes a no within one second for a program's."""
+
+
+def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> tuple[int, str, str]:
+    """What a person types once they are asked: the exit code, stdout, and what the terminal showed."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", _TAKE, sys.executable, "-m", "fastn_mcp", *arguments]
+    env = {name: value for name, value in environment.items() if name != "CI"}
+    shown = b""
+    with subprocess.Popen(
+        command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=env, start_new_session=True
+    ) as process:
+        try:
+            os.close(theirs)
+            deadline = time.monotonic() + 20
+            answers = [answer]
+            prompted = 0
+            while process.poll() is None:
+                assert time.monotonic() < deadline, shown
+                if select.select([ours], [], [], 0.1)[0]:
+                    try:
+                        shown += os.read(ours, 65536)
+                    except OSError:  # it has been closed on the other side
+                        break
+                if shown.endswith(b"> ") and len(shown) > prompted:
+                    if prompted == 0:
+                        time.sleep(_READING)
+                    # Whatever is asked after the decision, as a note on it, is left empty.
+                    os.write(ours, f"{answers.pop() if answers else ''}\n".encode())
+                    prompted = len(shown)
+            assert process.stdout is not None
+            output = process.stdout.read().decode()
+            return process.wait(10), output, shown.decode()
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def test_at_a_terminal_the_typed_name_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """Issue 2: it asks, with the preview, on the terminal; stdout holds the result alone."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
+    target = globex(fastn, start)
+    code, output, shown = at_a_terminal(
+        environment, "Globex Exports", *start, "delete-customer", "--customer-id", target
+    )
+    assert code == 0, shown
+    assert 'Target: "Globex Exports"' in shown
+    assert 'type "Globex Exports"' in shown
+    assert json.loads(output)["done"] == "delete_customer"
+    assert said(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"
+
+
+@pytest.mark.parametrize("answer", ["n", "Globex"])
+def test_at_a_terminal_anything_else_declines(
+    answer: str, fastn: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Issue 2."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
+    target = globex(fastn, start)
+    code, output, shown = at_a_terminal(environment, answer, *start, "delete-customer", "--customer-id", target)
+    assert code == 1, shown
+    error = json.loads(output)
+    assert error["outcome"] == "declined"
+    assert "Nothing was sent." in error["message"]
+    assert said(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"

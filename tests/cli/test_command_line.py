@@ -1,0 +1,270 @@
+"""The command line as a newcomer meets it: help, versions, settings from everywhere, and one line when one is wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import httpx2
+import pytest
+
+from fastn_mcp import __version__
+from fastn_mcp.cli import cli
+from fastn_mcp.settings import SOURCES
+from fastn_mcp.tools import CATALOG
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+CANARY = "fsk_test_C4N4RY"
+
+
+def one_line(done: "subprocess.CompletedProcess[str]", *named: str) -> str:
+    """A wrong setting ends with 2, nothing on stdout, and one line that names it."""
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastn-mcp: ")
+    for name in named:
+        assert name in line
+    return line
+
+
+def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
+    """Issue 2: help texts that a newcomer can act on."""
+    done = fastn("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fastn("-h").stdout == done.stdout
+    for name in cli.commands:
+        assert re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE), name
+    for source in SOURCES:
+        if source.flag is not None:
+            assert source.flag in done.stdout
+            assert f"[{source.variable}]" in done.stdout
+    for said in ("FASTN_API_KEY", "fastn-mcp demo", "--sandbox", "claude mcp add fastn", "Without a command it serves"):
+        assert said in done.stdout
+
+
+@pytest.mark.parametrize("name", ["call", "tools", "surface", "sandbox", "demo", "completion"])
+def test_every_command_says_what_it_does_and_what_its_options_are(name: str, fastn: Run) -> None:
+    """Ours: no option without a word on it, and no word that is cut."""
+    done = fastn(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: fastn-mcp {name} ")
+    about = done.stdout.splitlines()[2]
+    assert about.endswith((".", ":", "README", "either", '".')) or len(about) > 40
+    for option in (p for p in cli.commands[name].params if isinstance(p, click.Option)):
+        assert option.help, option.name
+
+
+def test_the_version_is_told(fastn: Run) -> None:
+    """Ours; and `python -m fastn_mcp` is the program."""
+    for flag in ("--version", "-V"):
+        assert fastn(flag).stdout == f"fastn-mcp, version {__version__}\n"
+    script = Path(sys.executable).with_name("fastn-mcp")
+    installed = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    assert installed.stdout == f"fastn-mcp, version {__version__}\n"
+
+
+def _imported(*arguments: str, environment: dict[str, str]) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "fastn_mcp", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_what_needs_no_server_loads_none(environment: dict[str, str]) -> None:
+    """Ours: the version and the help come at once."""
+    for flag in ("--version", "--help"):
+        assert not _imported(flag, environment=environment) & {"mcp", "httpx2", "starlette", "uvicorn", "rich"}
+
+
+def test_serving_over_stdio_loads_nothing_that_paints(environment: dict[str, str]) -> None:
+    """Issue 2: what is for people's eyes is not on the path of a stdio server."""
+    assert "rich" not in _imported("--sandbox", environment=environment)
+
+
+@pytest.mark.parametrize("arguments", [(), ("call", "list-customers"), ("--http", "127.0.0.1:1")])
+def test_without_a_key_it_says_how_to_give_one(arguments: tuple[str, ...], fastn: Run) -> None:
+    """Issue 2."""
+    one_line(fastn(*arguments), "FASTN_API_KEY", "--sandbox")
+
+
+@pytest.mark.parametrize("key", [f"{CANARY}\n", f"{CANARY}é"])
+def test_a_key_that_no_header_can_carry_is_not_shown(key: str, fastn: Run) -> None:
+    """THREATS fact 5: a line break in the key, which a library would print."""
+    line = one_line(fastn("call", "list-customers", env={"FASTN_API_KEY": key}), "FASTN_API_KEY")
+    assert "C4N4RY" not in line
+
+
+ENVIRONMENT = {
+    "FASTN_BASE_URL": "https://a:C4N4RY@fastn.example",
+    "FASTN_AUTH": "C4N4RY",
+    "FASTN_MODE": "C4N4RY",
+    "FASTN_TOOLSETS": "custmers",
+    "FASTN_DEADLINE": "C4N4RY",
+    "FASTN_CONCURRENCY": "0",
+    "FASTN_READ_ONLY": "C4N4RY",
+    "FASTN_TENANT_ID": "C4N4RY\nx-fastn-env: live",
+    "FASTN_CONFIG": "/nowhere/settings.toml",
+}
+
+
+@pytest.mark.parametrize("variable", ENVIRONMENT)
+def test_a_wrong_environment_is_named_in_one_line(variable: str, fastn: Run) -> None:
+    """Issue 2: the setting, and how to set it; never the key, never the value."""
+    done = fastn("call", "list-customers", env={"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]})
+    assert "C4N4RY" not in one_line(done, variable)
+
+
+FILES = {
+    "an unknown setting": (b'modee = "auto"', ("modee", "did you mean 'mode'?")),
+    "a wrong value": (b'mode = "C4N4RY"', ("mode", "'guarded'")),
+    "a wrong type": (b'deadline = "C4N4RY"', ("deadline",)),
+    "no TOML": (b"mode = C4N4RY", ("settings.toml", "line 1")),
+    "no UTF-8": (b"# C4N4RY \xff", ("settings.toml",)),
+    "a wrong route": (b'routes = {run_workflow = "C4N4RY"}', ("routes", "run_workflow", "POST /api/v1/")),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path) -> None:
+    """Issue 2: a strict file; what is wrong is said with the nearest that is known."""
+    content, named = FILES[what]
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content)
+    done = fastn("--config", str(file), "call", "list-customers", env={"FASTN_API_KEY": CANARY})
+    assert "C4N4RY" not in one_line(done, *named)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--mode", "never"), ("--auth", "none"), ("--update", "x"), ("--deadline", "soon"), ("--mod", "x")],
+)
+def test_a_wrong_flag_ends_with_2_and_is_named(flag: str, value: str, fastn: Run) -> None:
+    """Ours: the last line names the flag, and what it can be."""
+    done = fastn("--sandbox", flag, value, "call", "list-customers")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert flag in done.stderr.splitlines()[-1]
+
+
+def profile(done: "subprocess.CompletedProcess[str]") -> str:
+    """The account that a change was made on, or would be."""
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["preview"]["account"])
+
+
+def test_flags_overrule_the_environment_which_overrules_the_file(fastn: Run, tmp_path: Path) -> None:
+    """Issue 2. The file is the one of --config, else of FASTN_CONFIG, else the user's own."""
+    files = {name: tmp_path / f"{name}.toml" for name in ("flagged", "named")}
+    files["own"] = tmp_path / "FASTN_CONFIG_DIR" / "config.toml"
+    files["own"].parent.mkdir()
+    for name, file in files.items():
+        file.write_text(f'base_url = "http://127.0.0.1:9"\nprofile = "{name}"\n')
+    preview = ("call", "create-customer", "--name", "x", "--dry-run")
+    key = {"FASTN_API_KEY": "k"}
+    named = key | {"FASTN_CONFIG": str(files["named"])}
+    assert profile(fastn(*preview, env=key)) == "own at 127.0.0.1:9"
+    assert profile(fastn(*preview, env=named)).startswith("named ")
+    assert profile(fastn("--config", str(files["flagged"]), *preview, env=named)).startswith("flagged ")
+    variable = named | {"FASTN_PROFILE": "variable", "FASTN_ENV": "live"}
+    assert profile(fastn(*preview, env=variable)) == "variable at 127.0.0.1:9, environment live"
+    assert profile(fastn("--profile", "flag", *preview, env=variable)).startswith("flag at")
+
+
+def test_nothing_is_read_from_the_working_directory(fastn: Run, tmp_path: Path) -> None:
+    """THREATS T21: a repository that was cloned can loosen nothing."""
+    cloned = tmp_path / "cloned"
+    cloned.mkdir()
+    for name in ("config.toml", "fastn.toml", "policy.toml", ".env"):
+        (cloned / name).write_text('FASTN_API_KEY="k"\n')
+    one_line(fastn("call", "list-customers", cwd=cloned), "FASTN_API_KEY")
+
+
+def test_the_sandbox_takes_neither_key_nor_host_from_the_environment(fastn: Run) -> None:
+    """Ours: a real account is not what one tries things on."""
+    account = {"FASTN_API_KEY": CANARY, "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer"}
+    done = fastn("--sandbox", "call", "create-customer", "--name", "Initech", env=account)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["account"] == {"profile": "sandbox", "host": "localhost"}
+
+
+def test_the_table_of_tools_is_plain_in_a_pipe(fastn: Run) -> None:
+    """Issue 2: tool, effect, evidence, route; a line for each, in the order of the catalog."""
+    done = fastn("tools")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r" *\w+_\w+ ", line)]
+    assert rows == [[o.tool_name(), o.effect.value, str(o.evidence), o.route.method, o.route.path] for o in CATALOG]
+
+
+def test_the_table_of_tools_as_json_says_the_same(fastn: Run) -> None:
+    """Ours: for programs."""
+    rows = json.loads(fastn("tools", "--json").stdout)
+    assert [(r["tool"], r["effect"], r["evidence"], r["route"]) for r in rows] == [
+        (o.tool_name(), o.effect.value, str(o.evidence), str(o.route)) for o in CATALOG
+    ]
+
+
+def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """Issue 2: what it prints is a command that works; what it holds outlives it in a file."""
+    environment |= {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--file", str(tmp_path / "s.json"), "--port", _port()]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stdout is not None
+            first, second = served.stdout.readline(), served.stdout.readline()
+            assert first.startswith("Sandbox at http://127.0.0.1:")
+            *given, program, command_, tool = second.split()
+            assert (program, command_, tool) == ("fastn-mcp", "call", "list-customers")
+            account = dict(setting.split("=", 1) for setting in given)
+            create = ("call", "create-customer", "--name", "Initech")
+            with_key = fastn(*create, env=account)
+            while with_key.returncode != 0 and "cannot be reached" in with_key.stderr and served.poll() is None:
+                with_key = fastn(*create, env=account)  # it listens soon after it has said so
+            assert json.loads(with_key.stdout)["done"] == "create_customer"
+            assert httpx2.get(account["FASTN_BASE_URL"] + "/api/v1/customers").status_code == 401
+        finally:
+            served.terminate()
+            served.wait(10)
+    again = fastn("--sandbox-file", str(tmp_path / "s.json"), "call", "list-customers", "--search", "Initech")
+    assert [row["name"] for row in json.loads(again.stdout)["data"]] == ["Initech"]
+
+
+def _port() -> str:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_a_port_that_is_none_is_refused(fastn: Run) -> None:
+    """Ours."""
+    for port in ("0", "65536", "http"):
+        done = fastn("sandbox", "--port", port)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--port" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_traceback(environment: dict[str, str]) -> None:
+    """Ours: `fastn-mcp tools | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastn_mcp", "tools"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=environment,
+            timeout=30,
+        )
+    assert b"Traceback" not in done.stderr

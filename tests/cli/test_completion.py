@@ -1,0 +1,75 @@
+"""Shell completion: a script for each shell, and what it offers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastn_mcp.cli import cli
+from fastn_mcp.tools import CATALOG
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+BIN = str(Path(sys.executable).parent)
+TOOLS = [operation.tool_name().replace("_", "-") for operation in CATALOG]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_script_for_each_shell(shell: str, fastn: Run) -> None:
+    """Issue 2."""
+    if shell == "bash" and shutil.which("bash") is None:
+        pytest.skip("no bash to ask for its version")
+    done = fastn("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"_FASTN_MCP_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_another_shell_is_refused_with_those_that_are_known(fastn: Run) -> None:
+    """Ours."""
+    done = fastn("completion", "tcsh")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'bash', 'zsh', 'fish'" in done.stderr
+
+
+def offered(fastn: Run, *words: str) -> list[str]:
+    asked = {
+        "_FASTN_MCP_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(("fastn-mcp", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = fastn(env=asked)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_commands_tools_and_options_are_offered(fastn: Run) -> None:
+    """Issue 2: without a key, and as the documentation writes them."""
+    assert set(offered(fastn, "")) == set(cli.commands)
+    assert offered(fastn, "call", "") == TOOLS
+    assert offered(fastn, "call", "list-cu") == ["list-customers"]
+    assert offered(fastn, "call", "get-customer", "--cu") == ["--customer-id"]
+    assert offered(fastn, "--sandbox", "call", "delete-s") == ["delete-secret"]
+    assert offered(fastn, "--mode", "") == ["read-only", "guarded", "manual", "auto"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_itself_completes_with_the_script(environment: dict[str, str]) -> None:
+    """Ours: as the help says to set it up."""
+    script = (
+        'eval "$(fastn-mcp completion bash)"\n'
+        "COMP_WORDS=(fastn-mcp call list-cu) COMP_CWORD=2\n"
+        '_fastn_mcp_completion fastn-mcp && echo "${COMPREPLY[@]}"\n'
+        "complete -p fastn-mcp\n"
+    )
+    env = environment | {"PATH": f"{BIN}{os.pathsep}{environment['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, env=env, timeout=30, check=True
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "list-customers"
+    assert "_fastn_mcp_completion" in second
+    assert done.stderr == ""

@@ -1,0 +1,100 @@
+"""`fastn-mcp demo`: what a newcomer runs first. It tells what happened, and fails where that is not so."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastn_mcp
+
+
+def demo(more: dict[str, str], cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", "demo"],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **more},
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def played() -> "subprocess.CompletedProcess[str]":
+    """With an account in the environment, which is none of the demo's business."""
+    account = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid", "FASTN_MODE": "auto"}
+    return demo(account)
+
+
+def test_it_ends_well_and_says_nothing_else(played: "subprocess.CompletedProcess[str]") -> None:
+    """Ours: 0, nothing on stderr, no escape codes in a pipe, and no word of a real account."""
+    assert (played.returncode, played.stderr) == (0, "")
+    assert "\x1b" not in played.stdout
+    assert "C4N4RY" not in played.stdout
+    assert "fastn.invalid" not in played.stdout
+    assert max(map(len, played.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("era", ["2026-07-28", "2025-11-25"])
+def test_the_transcript_tells_the_whole_story_in_each_era(era: str, played: "subprocess.CompletedProcess[str]") -> None:
+    """Issue 2: tools, the failed sync, a declined deletion of which nothing was sent, an approved one, once."""
+    chapters = re.split(r"─+ protocol (\S+) ─+", " ".join(played.stdout.split()))
+    told = chapters[chapters.index(era) + 1]
+    place = 0
+    for sentence in (
+        "42 tools: 19 read, 23 change something.",
+        "Why did last night's sync fail?",
+        'agent: list_executions status="failed"',
+        "agent: get_execution",
+        "the connection default (tiktokShop) is FAILED",
+        "The agent tries to delete a customer, and the person declines.",
+        'Target: "Globex Exports", id "',
+        'To approve this one call, type "Globex Exports". Anything else declines it.',
+        "person: decline",
+        "Nothing was sent. (deletions that reached Fastn: 0)",
+        "It tries again, and the person types the name.",
+        "person: accept name=Globex Exports",
+        "done, once; get_customer now says not_found",
+    ):
+        assert sentence in told[place:], sentence
+        place = told.index(sentence, place) + len(sentence)
+    replayed = "the same sealed answer, three times: done, refused, refused"
+    assert (replayed in told) is (era == "2026-07-28")
+
+
+def test_it_ends_with_what_to_do_next(played: "subprocess.CompletedProcess[str]") -> None:
+    """Ours."""
+    assert played.stdout.splitlines()[-1].startswith("All as it says. Next: connect your own client")
+
+
+# Whatever is taken out of the program, the demo must not tell the story as if it were there.
+BROKEN = {
+    "a decline that is taken for consent": (
+        "channels/form.py",
+        "def _answer(action, content): return Yes('Globex Exports')",
+        "it is not so that",
+    ),
+    "answers without what they are about": ("shaping.py", "def shaped(*_): return {}", "KeyError: 'data'"),
+    "a sandbox that does not start": ("cli/sandbox.py", "raise SystemExit(1)", "the sandbox did not start"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_it_fails_loudly_where_it_is_not_as_it_says(what: str, tmp_path: Path) -> None:
+    """Issue 2: played with a copy of the program from which something was taken out."""
+    module, added, said = BROKEN[what]
+    (source,) = fastn_mcp.__path__
+    shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "fastn_mcp" / module).open("a") as file:
+        file.write(f"\n\n{added}\n")
+    played = demo({"PYTHONPATH": str(tmp_path)}, tmp_path)
+    assert played.returncode == 1
+    assert "All as it says" not in played.stdout
+    assert said in " ".join(played.stdout.split()).partition("The demo failed: ")[2]
+    assert "Traceback" not in played.stderr

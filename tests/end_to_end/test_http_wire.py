@@ -1,0 +1,256 @@
+"""The server over HTTP, as strangers meet it: raw requests, hostile bodies, half a request at the end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from driving import ERAS, free_port, running
+from mcp import Client
+
+CANARY = "C4N4RY"
+MODERN = "2026-07-28"
+META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
+}
+HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = str(tmp_path_factory.mktemp("state"))
+    return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
+
+
+@pytest.fixture(scope="module")
+def served(isolated: dict[str, str]) -> Generator[str]:
+    port = free_port()
+    with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated):
+        yield f"http://127.0.0.1:{port}"
+
+
+def ask(served: str, body: object, **headers: str) -> httpx2.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx2.post(f"{served}/mcp", content=content, headers=HEADERS | headers, timeout=20)
+
+
+def request(method: str = "tools/call", *, era: str = MODERN, **params: Any) -> dict[str, Any]:
+    meta = {"_meta": META} if era == MODERN else {}
+    return {"jsonrpc": "2.0", "id": 7, "method": method, "params": params | meta}
+
+
+def modern(name: str = "list_customers", method: str = "tools/call") -> dict[str, str]:
+    """The headers of the new era, which have to agree with the body."""
+    return {"mcp-protocol-version": MODERN, "mcp-method": method, "mcp-name": name}
+
+
+def answer(response: httpx2.Response) -> dict[str, Any]:
+    """The one message of a response, which may be an event of a stream."""
+    text = response.text
+    if response.headers["content-type"].startswith("text/event-stream"):
+        (text,) = (line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: "))
+    return json.loads(text)
+
+
+def alive(served: str) -> None:
+    found = answer(ask(served, request(name="list_customers", arguments={"limit": 1}), **modern()))
+    assert len(found["result"]["structuredContent"]["data"]) == 1
+
+
+def test_a_request_of_the_old_era_is_answered_without_a_session(served: str) -> None:
+    """MCP 2025-11-25; ours: stateless, so that any replica can answer, and no session id is given out."""
+    hello = request(
+        "initialize",
+        era="2025-11-25",
+        protocolVersion="2025-11-25",
+        capabilities={},
+        clientInfo={"name": "bytes", "version": "1"},
+    )
+    for body in (hello, request(era="2025-11-25", name="list_customers", arguments={"limit": 1})):
+        response = ask(served, body)
+        assert response.status_code == 200
+        assert "mcp-session-id" not in response.headers
+        assert "result" in answer(response)
+
+
+def test_a_request_of_the_new_era_is_answered_as_json(served: str) -> None:
+    """MCP 2026-07-28."""
+    response = ask(served, request(name="list_customers", arguments={"limit": 1}), **modern())
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert answer(response)["result"]["resultType"] == "complete"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: str) -> None:
+    """MCP: tools are listed and called."""
+    async with Client(f"{served}/mcp", mode=ERAS[era]) as client:
+        assert len((await client.list_tools()).tools) == 42
+        result = await client.call_tool("get_quotas", {})
+        assert not result.is_error
+
+
+@pytest.mark.parametrize("tail", ["", ".evil.example", "0"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:{port}", "127.0.0.1:1", "0.0.0.0:{port}", "localhost"])
+def test_a_foreign_host_is_misdirected(host: str, tail: str, served: str) -> None:
+    """THREATS T8: 421 unless the host is exactly ours, so that no name can be bound to this address later."""
+    named = host.format(port=served.rpartition(":")[2]) + tail
+    ours = named == served.removeprefix("http://")
+    assert ask(served, request("ping", era=""), host=named).status_code == (200 if ours else 421)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost", "http://127.0.0.1.evil:80"])
+def test_a_foreign_origin_is_forbidden(origin: str, served: str) -> None:
+    """MCP: an Origin that is there and not ours is 403, before anything is read. THREATS T8."""
+    assert ask(served, request("ping", era=""), origin=origin).status_code == 403
+    assert ask(served, request("ping", era=""), origin=served).status_code == 200
+
+
+def test_health_is_told_to_anybody_and_tells_nothing(served: str) -> None:
+    """Ours: for a proxy's probe."""
+    response = httpx2.get(f"{served}/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert "server" not in response.headers
+
+
+def test_what_is_no_request_of_ours_is_refused(served: str) -> None:
+    """MCP: JSON by POST, at one path, of a bounded size."""
+    body = request(name="list_customers", arguments={"search": CANARY * 875_000})
+    assert ask(served, body, **modern()).status_code == 413
+    assert ask(served, body).status_code == 413
+    assert ask(served, request("ping"), **{"content-type": "text/plain"}).status_code == 400
+    assert httpx2.put(f"{served}/mcp", content=b"{}", headers=HEADERS).status_code == 405
+    assert httpx2.get(f"{served}/", headers=HEADERS).status_code == 404
+    alive(served)
+
+
+def _search(value: str, id_: str = "7") -> str:
+    return (
+        f'{{"jsonrpc":"2.0","id":{id_},"method":"tools/call",'
+        f'"params":{{META"name":"list_customers","arguments":{{"search":{value}}}}}}}'
+    )
+
+
+HOSTILE: dict[str, str | bytes] = {
+    "half a character": _search(f'"{CANARY}\\ud800"'),
+    "5,000 levels": _search("[" * 5000 + "]" * 5000),
+    "300 levels": _search("[" * 300 + "]" * 300),
+    "an integer of 5,000 digits": _search("9" * 5000),
+    "no number": _search("NaN"),
+    "bytes that are no UTF-8": _search(f'"{CANARY}X"').encode().replace(b"X", b"\xff\xfe"),
+    "half a message": '{"jsonrpc":"2.0","id":7,"method":"ping","params":{',
+    "nothing": "",
+    "an array": "[1]",
+    "a number": "12",
+    "arguments that are an array": _search("1").replace('{"search":1}', f'["{CANARY}"]'),
+    "an unknown argument": _search(f'"{CANARY}"').replace("search", "serch"),
+}
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_body_gets_an_error_and_the_server_goes_on(what: str, era: str, served: str) -> None:
+    """Ours: a reply to every request, whatever it holds; no internal error; THREATS T4: no value comes back."""
+    sent = HOSTILE[what]
+    meta = f'"_meta":{json.dumps(META)},' if era == MODERN else ""
+    body = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
+    response = ask(served, body, **(modern() if era == MODERN else {}))
+    assert response.status_code in (200, 400)
+    found = answer(response)
+    if "error" in found:
+        assert found["error"]["code"] in (-32700, -32600, -32602)
+    else:
+        assert found["result"]["structuredContent"]["outcome"] == "not_sent"
+    assert CANARY not in response.text
+    alive(served)
+
+
+@pytest.mark.parametrize("id_", ["null", "1.5", "true", "{}"])
+def test_an_id_that_is_none_runs_nothing(id_: str, served: str) -> None:
+    """MCP: an id is a string or an integer. Ours, in the new era: said so. The SDK takes it for a notification else."""
+    body = _search(f'"{CANARY}"', id_)
+    new = ask(served, body.replace("META", f'"_meta":{json.dumps(META)},').encode(), **modern())
+    assert (new.status_code, answer(new)["error"]["code"]) == (400, -32600)
+    old = ask(served, body.replace("META", "").encode())
+    assert old.status_code in (202, 400)
+    assert CANARY not in new.text + old.text
+
+
+def test_headers_that_contradict_the_body_are_refused(served: str) -> None:
+    """MCP 2026-07-28: what a proxy decided by is what is called."""
+    response = ask(served, request(name="delete_customer", arguments={"customer_id": "c1"}), **modern())
+    assert response.status_code == 400
+    assert answer(response)["error"]["code"] == -32020
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:
+    """THREATS R11: told to stop it ends with 0 within ten seconds, whoever has sent half a request."""
+    port = free_port()
+    with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
+        head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        whole = f"{head}Accept: application/json, text/event-stream\r\nContent-Length: 1000\r\n\r\n{{"
+        with (
+            socket.create_connection(("127.0.0.1", port)) as half_a_head,
+            socket.create_connection(("127.0.0.1", port)) as half_a_body,
+        ):
+            half_a_head.sendall(head.encode())
+            # Only a body that has begun is a request in flight, which is given time.
+            half_a_body.sendall(whole.encode() if number is signal.SIGTERM else b"POST")
+            alive(f"http://127.0.0.1:{port}")
+            process.send_signal(number)
+            assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:8080", "[::]:8080", "example.com:8080", "127.0.0.1", "127.0.0.1:65536", ":8080", "127.0.0.1:8²", ""],
+)
+def test_an_address_that_is_not_this_machines_or_none_is_refused(address: str, tmp_path: Path) -> None:
+    """Ours, THREATS T8: one line, before anything listens."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", "--sandbox", "--http", address],
+        env={
+            **os.environ,
+            "FASTN_CONFIG": os.devnull,
+            "FASTN_CONFIG_DIR": str(tmp_path),
+            "FASTN_STATE_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=20,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastn-mcp: --http ")
+    assert "127.0.0.1" in line
+
+
+def test_a_port_that_is_taken_is_said_and_ends_it(isolated: dict[str, str]) -> None:
+    """Ours: it does not look as if it served."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "fastn_mcp", "--sandbox", "--http", address],
+            env={**os.environ, **isolated},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert done.returncode not in (0, None)
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
