@@ -62,21 +62,27 @@ class Preview:
     left_out: int
 
     def lines(self) -> list[str]:
-        """In words, one fact a line, each value quoted and cut; ours first."""
+        """In words, each value quoted and cut; ours first. Some clients show no more than the first three lines."""
         given = " ".join(f"{name}={show(value)}" for name, value in self.arguments.items())
-        lines = [f"{self.tool} {given}".rstrip(), f"Account: {self.account}."]
+        where = f"Account: {self.account}."
         if self.target is not None:
             name = f"{show(self.name)}, id " if self.name else "id "
-            lines.append(f"Target: {name}{show(self.target)}.")
-        lines += [f"{c.field}: {show(c.before, 80)} becomes {show(c.after, 80)}." for c in self.changes]
-        if self.left_out:
-            lines.append(f"and {self.left_out} more fields.")
-        if self.dependence.found:
-            counts = "; ".join(_counted(found) for found in self.dependence.found)
-            lines.append(f"Belongs to it or uses it: {counts}.")
-        if self.dependence.unchecked:
-            lines.append(f"Not checked: {', '.join(self.dependence.unchecked)}.")
-        return [*lines, *([self.because] if self.because else []), self.does, self.undo]
+            where = f"Target: {name}{show(self.target)}. {where}"
+        return [f"{self.tool} {given}".rstrip(), where, *filter(None, (self._impact(), self._depends(), self.does))]
+
+    def _impact(self) -> str:
+        """What would change, why it is asked about, and whether it can be undone."""
+        changes = [f"{c.field}: {show(c.before, 80)} becomes {show(c.after, 80)}" for c in self.changes]
+        more = [f"and {self.left_out} more fields"] if self.left_out else []
+        changed = "; ".join([*changes, *more])
+        return " ".join(filter(None, (self.because, f"{changed}." if changed else "", self.undo)))
+
+    def _depends(self) -> str:
+        """What depends on it, and of what that could not be said."""
+        found = "; ".join(_counted(found) for found in self.dependence.found)
+        belongs = f"Belongs to it or uses it: {found}." if found else ""
+        unchecked = ", ".join(self.dependence.unchecked)
+        return f"{belongs} {f'Not checked: {unchecked}.' if unchecked else ''}".strip()
 
     def data(self) -> dict[str, JsonValue]:
         """As data, for `dry_run` and the page."""
