@@ -114,6 +114,14 @@ def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Fold
     assert not (state.folder / "audit.jsonl").exists()
 
 
+def test_with_its_output_in_a_pipe_it_lists_and_decides_nothing(state: Folder) -> None:
+    """Ours: who pages through the list is not asked behind it."""
+    state.asks()
+    piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
+    with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
+        assert "deciding needs a person at a terminal" in person.leaves()[1]
+
+
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
 def test_there_is_no_option_that_decides(option: str, state: Folder) -> None:
     """THREATS T2: an agent with a shell finds nothing here that approves."""
@@ -198,7 +206,7 @@ def test_a_person_approves_for_a_quarter_of_an_hour(state: Folder) -> None:
     assert state.recorded()[0][4] == f"also for 15 minutes, scope {scope.id}"
 
 
-@pytest.mark.parametrize("changed", [TYPED, {"scope": False}, {"target": None}])
+@pytest.mark.parametrize("changed", [TYPED, TYPED | {"scope": True}, {"scope": False}, {"target": None}])
 def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, object], state: Folder) -> None:
     """DESIGN 5.5: never for what destroys or gives access, and never without a target."""
     state.asks(**changed)
@@ -272,17 +280,18 @@ def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder)
     assert [state.grant(name).state for name in ("g1", "g2", "g3")] == [State.OPEN, State.APPROVED, State.DECLINED]
 
 
+@pytest.mark.parametrize("became", [State.BURNT, State.APPROVED, State.DECLINED])
 @pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
-def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, state: Folder) -> None:
+def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became: State, state: Folder) -> None:
     """Ours: whoever decides second decides nothing, and is told so."""
     state.asks()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
-        state.do(lambda ledger: ledger.move("g1", [State.OPEN], State.BURNT, time.time(), by="local_page"))
+        state.do(lambda ledger: ledger.move("g1", [State.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
         person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has run out.")
         person.leaves()
-    assert (state.grant().state, state.grant().by) == (State.BURNT, "local_page")
+    assert (state.grant().state, state.grant().by) == (became, "local_page")
     assert state.scopes() == []
     assert not (state.folder / "audit.jsonl").exists()
 
