@@ -324,7 +324,13 @@ async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visito
     grant = update_of_workflow()
     long = "x" * 5000 + "the end"
     more: dict[str, JsonValue] = {
-        "arguments": {"input": {"orders": [{"id": 1, "note": long}]}, "count": 3, "none": None, "empty": []},
+        "arguments": {
+            "input": {"orders": [{"id": 1, "note": long}]},
+            "count": 3,
+            "none": None,
+            "empty": [],
+            "text": "y" * 5000 + "its end",
+        },
         "more_changes": 7,
         "environment": "production",
         "used_by": [{"kind": "triggers", "count": 300, "at_least": True, "as": []}],
@@ -332,6 +338,7 @@ async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visito
     await desk.ask(replace(grant, card={**grant.card, **more}))
     page = html.unescape(await visitor.look())
     assert long in page
+    assert "y" * 5000 + 'its end"' in page
     assert '{\n  "orders": [\n    {\n      "id": 1,' in page
     assert "7 more fields would change: they are in the call above." in page
     assert "at least 300 triggers" in page
