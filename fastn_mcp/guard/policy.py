@@ -4,8 +4,8 @@ The most restrictive match wins, in the order deny, protected resources, budgets
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Protocol
 
@@ -43,6 +43,13 @@ MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
 }
 
 
+BREAKER = (5, 600.0)
+"""Declines in a row after which changes rest, and for how many seconds, where no policy file says otherwise."""
+
+RAISED = ("workflows", "connectors", "triggers")
+"""Resources whose updates act on live systems or not, which only the target tells."""
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """A call, and the facts by which it is judged. `None` means that a fact could not be learnt."""
@@ -59,6 +66,8 @@ class Situation:
     """Calls of each effect since the budget's period began."""
     declines: int = 0
     """Declines in a row, within the breaker's rest."""
+    declined_at: datetime | None = None
+    """When the last of them was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,14 @@ class Verdict:
 class Rules(Protocol):
     """What a policy file adds to a mode."""
 
-    digest: str
+    @property
+    def digest(self) -> str:
+        """Names exactly this text."""
+        ...
+
+    def default(self, effect: Effect) -> Verdict | None:
+        """What it says of an effect in place of the mode; None where the mode's default stays."""
+        ...
 
     def verdicts(self, situation: Situation, default: Verdict) -> list[Verdict]:
         """What each part of the file that matches says; the strictest of them holds. Empty: the default holds."""
@@ -89,7 +105,7 @@ class Rules(Protocol):
         ...
 
     def period(self, now: datetime) -> str:
-        """The budget period that `now` lies in."""
+        """The budget period that `now` lies in: a day in UTC, as 2026-03-29, or `run`."""
         ...
 
     def mentions(self, call: Operation[Any]) -> bool:
@@ -112,7 +128,7 @@ class Policy:
     @property
     def breaker(self) -> tuple[int, float]:
         """Declines in a row after which changes rest, and for how many seconds."""
-        return self.rules.breaker if self.rules else (5, 600.0)
+        return self.rules.breaker if self.rules else BREAKER
 
     def limit(self, effect: Effect) -> int | None:
         """How many calls of an effect a period allows; None for any number."""
@@ -120,45 +136,70 @@ class Policy:
 
     def period(self, now: datetime) -> str:
         """The budget period that `now` lies in."""
-        return self.rules.period(now) if self.rules else now.strftime("%Y-%m-%d")
+        return self.rules.period(now) if self.rules else now.astimezone(UTC).strftime("%Y-%m-%d")
 
     def needs_facts(self, call: Operation[Any]) -> bool:
         """Whether the target must be read before anything can be said."""
-        if call.effect is Effect.READ:
+        if call.effect is Effect.READ or self.mode == "read-only":
             return False
         return (
-            (call.route.method == "PUT" and call.toolset() in _RAISED)
+            (call.route.method == "PUT" and call.toolset() in RAISED)
             or MODES[self.mode][call.effective] is not Decision.ALLOW
             or (self.rules is not None and self.rules.mentions(call))
         )
 
     def judge(self, situation: Situation) -> Verdict:
         """The verdict on a call."""
+        if situation.effect is Effect.READ:
+            return Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")
+        if (never := self._never(situation)) is not None:
+            return never
         default = self._default(situation)
-        if situation.effect is Effect.READ or default.decision is Decision.DENY:
-            return default
         said = self.rules.verdicts(situation, default) if self.rules else []
-        return max(said, key=lambda verdict: verdict.decision.rank) if said else default
+        verdict = max(said, key=lambda verdict: verdict.decision.rank) if said else default
+        return self._with_what_is_left(verdict, situation)
+
+    def _never(self, situation: Situation) -> Verdict | None:
+        """What no policy file can loosen."""
+        if self.mode == "read-only":
+            rule = f"mode {self.mode}: {situation.effect.value}"
+            return Verdict(Decision.DENY, rule, f"The mode {self.mode} sends nothing but reads.")
+        if situation.own_key:
+            return Verdict(Decision.DENY, "own key", "This is the key that this server itself uses.")
+        declined, rest = self.breaker
+        if situation.declines >= declined:
+            until = (situation.declined_at or situation.now) + timedelta(seconds=rest)
+            at = f"{until.astimezone(UTC):%H:%M:%S} UTC" + ("" if situation.declined_at else " at the latest")
+            return Verdict(
+                Decision.DENY, "breaker", f"{situation.declines} declines in a row: only reads are sent until {at}."
+            )
+        return None
 
     def _default(self, situation: Situation) -> Verdict:
         effect = situation.effect
+        if self.rules is not None and (said := self.rules.default(effect)) is not None:
+            return said
         decision = MODES[self.mode][effect]
         rule = f"mode {self.mode}: {effect.value}"
-        if decision is Decision.DENY:
-            return Verdict(decision, rule, f"The mode {self.mode} sends nothing but reads.")
-        if situation.own_key:
-            return Verdict(Decision.DENY, "own key", "This is the key that this server itself uses.")
         if decision is Decision.TYPED and situation.call.tool_name() == "delete_customer" and situation.dependents == 0:
             return Verdict(
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
             )
-        limit = self.rules.limit(effect) if self.rules else None
         if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode == "guarded":
             # Inside a budget that somebody has set, spending needs no question.
-            inside = limit is not None and situation.spent.get(effect, 0) < limit
+            inside = self._left(situation) > 0
             return Verdict(Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget")
         return Verdict(decision, rule)
 
+    def _left(self, situation: Situation) -> int:
+        """How many calls of its effect the budget still allows; 0 where there is none."""
+        return max(0, (self.limit(situation.effect) or 0) - situation.spent.get(situation.effect, 0))
 
-# Their updates act on live systems or not, which only the target tells.
-_RAISED = ("workflows", "connectors", "triggers")
+    def _with_what_is_left(self, verdict: Verdict, situation: Situation) -> Verdict:
+        left = self._left(situation)
+        if left == 0 or verdict.decision is Decision.DENY:
+            return verdict  # there is no budget, the file says itself that it is used up, or nothing uses it
+        effect = situation.effect.value
+        per = "in this run" if self.period(situation.now) == "run" else "today (UTC)"
+        said = f"{left} of {self.limit(situation.effect)} {effect} calls are left {per}."
+        return replace(verdict, reason=f"{verdict.reason} {said}".strip())

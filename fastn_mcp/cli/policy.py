@@ -1,0 +1,254 @@
+"""`fastn-mcp policy`: check a policy file, and ask what a policy says of a call. It never sends a change."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
+from fastn_mcp.cli.wiring import Parts, policy_of
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.preview import Preview
+from fastn_mcp.guard.show import show
+from fastn_mcp.operation import Effect
+from fastn_mcp.procedures.target import Call
+from fastn_mcp.settings import Settings, config_dir
+from fastn_mcp.system import System
+from fastn_mcp.tools import BY_NAME
+from fastn_mcp.visible import visible
+
+_CHANNELS = {
+    Decision.ALLOW: "Nobody is asked.",
+    Decision.CONFIRM: "A person is asked: in the client's form, or else on the approval page or at a terminal.",
+    Decision.TYPED: "A person is asked to type the target's name: in the client's form, or else on the approval page or"
+    " at a terminal.",
+    Decision.OUT_OF_BAND: "A person is asked on the approval page or at a terminal, never in the client's form.",
+    Decision.FOUR_EYES: "Two people would have to approve. This server can tell none apart, so it is refused.",
+    Decision.DENY: "Nobody is asked: it is refused.",
+}
+
+_FILE = click.option(
+    "--file", type=click.Path(path_type=Path), help="Ask this policy file, in place of the one that is set."
+)
+_MODE = click.option("--mode", type=click.Choice(["read-only", "guarded", "manual", "auto"]), help="Ask in this mode.")
+
+
+@click.group(name="policy")
+def policy_group() -> None:
+    """Check a policy file, and ask what it says of a call."""
+
+
+@policy_group.command(name="check")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_(file: Path) -> None:
+    """Say in words what FILE says. Exit code 2 where it is wrong, with the line."""
+    try:
+        rules = load_rules(file)
+    except SettingsError as error:
+        click.echo(f"fastn-mcp: {error}", err=True)
+        sys.exit(2)
+    for line in rules.words():
+        click.echo(visible(line))
+    click.echo(f"{file} is right.")
+
+
+# --- explain -----------------------------------------------------------------------------------------------------
+
+
+@policy_group.command(name="explain")
+@click.argument("tool")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@_FILE
+@_MODE
+@click.pass_context
+def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Path | None, mode: str | None) -> None:
+    """Say what the policy makes of a call of TOOL: the rule, the facts that it looked at, who is asked.
+
+    The target is read where there is an account; nothing is changed, and nobody is asked.
+    """
+    name = tool.replace("-", "_")
+    try:
+        call = parse(BY_NAME, name, dict(_argument(name, given) for given in arguments)).call
+        for line in anyio.run(_explained, ctx, call, file, mode):
+            click.echo(line)
+    except FastnError as error:
+        click.echo(f"fastn-mcp: {error}", err=True)
+        sys.exit(2)
+
+
+def _argument(tool: str, given: str) -> tuple[str, Any]:
+    """`NAME=VALUE`, the value as JSON where the argument is not a text."""
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="ARGUMENTS")
+    known: dict[str, dict[str, Any]] = BY_NAME[tool].input_schema()["properties"] if tool in BY_NAME else {}
+    if name not in known or known[name]["type"] == "string":
+        return name, value
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise click.BadParameter(f"{name} is no text, and its value is not JSON", param_hint="ARGUMENTS") from None
+
+
+async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: str | None) -> list[str]:
+    unknown = ""
+    try:
+        parts = _started(ctx, policy=file, mode=mode)
+    except SettingsError as error:
+        parts, unknown = _started(ctx, policy=file, mode=mode, sandbox=True), f"Nothing was read: {error}"
+    try:
+        if call.effect is Effect.READ:
+            return [*_said(call, Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")), _under(parts.settings)]
+        if not unknown:
+            try:
+                verdict, seen = await parts.guard.judged(call)
+                return [*_said(call, verdict), *_seen(seen), _under(parts.settings)]
+            except FastnError as error:
+                unknown = f"The guard would refuse the call as it is: {error}"
+        policy = _policy(parts.settings)
+        verdict = policy.judge(Situation(call, call.effective, System().now()))
+        return [*_said(call, verdict), *_unseen(call, unknown), _under(parts.settings)]
+    finally:
+        await parts.aclose()
+
+
+def _said(call: Call, verdict: Verdict) -> Iterator[str]:
+    given = " ".join(f"{name}={show(value)}" for name, value in call.shown().items())
+    yield f"{call.tool_name()} {given}".rstrip()
+    yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
+    yield f"Rule: {visible(verdict.rule)}."
+    if verdict.reason:
+        yield f"Why: {visible(verdict.reason)}"
+
+
+def _seen(preview: Preview) -> Iterator[str]:
+    yield "Looked at:"
+    yield f"  effect: {preview.effect.value}"
+    if preview.target is not None:
+        name = f"{show(preview.name)}, id " if preview.name else "id "
+        yield f"  target: {name}{show(preview.target)}"
+    found = "; ".join(f"{'at least ' if f.more else ''}{f.count} {f.kind}" for f in preview.dependence.found)
+    unchecked = ", ".join(preview.dependence.unchecked)
+    if unchecked:
+        yield f"  dependents: unknown, since these could not be checked: {unchecked}{f'; {found}' if found else ''}"
+    else:
+        yield f"  dependents: {found or 'none'}"
+    yield "  the clock, the budget's calls so far, declines in a row"
+
+
+def _unseen(call: Call, why: str) -> Iterator[str]:
+    yield "Looked at:"
+    yield f"  effect: {call.effective.value}, by the arguments alone"
+    yield "  the clock"
+    yield "Unknown, and taken so that it loosens nothing:"
+    if call.target is not None:
+        yield f"  the target {show(call.target)}: its name, its state, what it belongs to"
+    yield "  dependents"
+    yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
+    yield visible(why)
+
+
+def _under(settings: Settings) -> str:
+    mode = "read-only" if settings.read_only else settings.mode
+    own = config_dir(os.environ) / "policy.toml"
+    file = settings.policy or (own if own.exists() else None)
+    return f"Policy: mode {mode}, {f'file {file}' if file else 'no file'}."
+
+
+# --- simulate ----------------------------------------------------------------------------------------------------
+
+
+@policy_group.command(name="simulate")
+@click.option("--audit", type=click.Path(path_type=Path), required=True, help="The file of recorded calls.")
+@_FILE
+@_MODE
+@click.pass_context
+def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None) -> None:
+    """Say what the policy would have made of recorded calls. Exit code 1 where a line could not be judged.
+
+    What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
+    """
+    try:
+        settings = anyio.run(_settings, ctx, file, mode)
+        policy = _policy(settings)
+        with audit.open("rb") as lines:
+            found = list(replayed(lines, policy))
+    except FileNotFoundError:
+        error = f"There is no audit at {audit}. It begins with the first call that changes something."
+        click.echo(f"fastn-mcp: {error}", err=True)
+        sys.exit(2)
+    except (SettingsError, OSError) as error:
+        click.echo(f"fastn-mcp: {error}", err=True)
+        sys.exit(2)
+    judged = [row for row in found if isinstance(row, Replayed)]
+    unreadable = [row for row in found if isinstance(row, Unreadable)]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if judged:
+        console.print(_counts(judged))
+    if different := [row for row in judged if row.differs]:
+        console.print(_differences(different))
+    click.echo(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings)}")
+    for row in unreadable:
+        click.echo(f"Line {row.line} was not judged: {visible(row.problem)}.", err=True)
+    sys.exit(1 if unreadable else 0)
+
+
+async def _settings(ctx: click.Context, file: Path | None, mode: str | None) -> Settings:
+    """The settings, for which no account is needed."""
+    parts = _started(ctx, policy=file, mode=mode, sandbox=True)
+    await parts.aclose()
+    return parts.settings
+
+
+def _counts(rows: list[Replayed]) -> Table:
+    table = Table("recorded", "now", "calls", box=None, pad_edge=False)
+    pairs = [(row.recorded, row.verdict.decision.value) for row in rows]
+    for recorded, now in sorted(set(pairs)):
+        table.add_row(visible(recorded), now, str(pairs.count((recorded, now))))
+    return table
+
+
+def _differences(rows: list[Replayed]) -> Table:
+    table = Table("\nline", "\ntime", "\ncall", "\nrecorded", "\nnow", "\nby", box=None, pad_edge=False)
+    for row in rows:
+        called = f"{row.call.tool_name()} {row.call.target or ''}".strip()
+        now = row.verdict
+        table.add_row(
+            *(
+                Text(visible(cell))
+                for cell in (str(row.line), _minute(row.time), called, row.recorded, now.decision.value, now.rule)
+            )
+        )
+    return table
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}Z"
+
+
+# --- what both need ----------------------------------------------------------------------------------------------
+
+
+def _policy(settings: Settings) -> Policy:
+    return policy_of(settings, os.environ)
+
+
+def _started(ctx: click.Context, **flags: object) -> Parts:
+    """The parts, as if `flags` had been given before the command."""
+    root = ctx.find_root()
+    given = {name: value for name, value in flags.items() if value is not None}
+    if given and root.command.callback is not None:
+        root.invoke(root.command.callback, **(root.params | given))
+    return cast("Callable[[], Parts]", root.obj)()

@@ -1,0 +1,175 @@
+"""What may stand in a policy file, table by table. A field is a key; nothing else is known. Pure."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fastn_mcp.arguments import nearest
+from fastn_mcp.guard.policy import BREAKER, Decision
+from fastn_mcp.guard.rules.hours import Hours, hours
+from fastn_mcp.guard.rules.matching import Glob
+from fastn_mcp.operation import Effect
+
+_EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _decision(value: object) -> Decision:
+    known = [decision.value for decision in Decision]
+    if value in known:
+        return Decision(value)
+    near = nearest(value.casefold(), known) if isinstance(value, str) else ""
+    raise ValueError(f"{value!r} is no decision{near}; decisions are {', '.join(known)}")
+
+
+def _stricter(decision: Decision) -> Decision:
+    if decision is Decision.ALLOW:
+        raise ValueError("what is protected cannot be allowed; leave the entry out")
+    return decision
+
+
+def _effect(value: object) -> Effect:
+    name = value.casefold() if isinstance(value, str) else ""
+    if name == Effect.READ.value:
+        raise ValueError("reads are always allowed")
+    if name not in _EFFECTS:
+        raise ValueError(f"{value!r} is no effect{nearest(name, _EFFECTS)}; effects are {', '.join(_EFFECTS)}")
+    return Effect(name)
+
+
+def _glob(value: object) -> Glob:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError('must be a text with something in it, as "acme-*"')
+    return Glob(value.strip())
+
+
+def _hours(value: object) -> Hours:
+    return hours(value if isinstance(value, str) else repr(value))
+
+
+def _seconds(value: object) -> float:
+    found = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a time in seconds, minutes or hours, as "90s", "10m" or "2h"')
+    return float(int(found[1]) * _SECONDS[found[2]])
+
+
+Decided = Annotated[Decision, BeforeValidator(_decision)]
+Holding = Annotated[Decision, BeforeValidator(lambda value: _stricter(_decision(value)))]
+Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], BeforeValidator(_one_or_more), Field(min_length=1)]
+Effects = Annotated[
+    list[Annotated[Effect, BeforeValidator(_effect)]], BeforeValidator(_one_or_more), Field(min_length=1)
+]
+Openings = Annotated[
+    list[Annotated[Hours, BeforeValidator(_hours)]], BeforeValidator(_one_or_more), Field(min_length=1)
+]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+
+class Defaults(_Table):
+    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+
+    write: Decided | None = None
+    external: Decided | None = None
+    spend: Decided | None = None
+    access: Decided | None = None
+    trash: Decided | None = None
+    destroy: Decided | None = None
+
+
+class Protect(_Table):
+    """`[[protect]]`: what holds whatever the rules allow."""
+
+    customer: Globs | None = None
+    connector: Globs | None = None
+    connection: Globs | None = None
+    workflow: Globs | None = None
+    trigger: Globs | None = None
+    api_key: Globs | None = None
+    secret: Globs | None = None
+    then: Holding = Decision.DENY
+    reason: str = ""
+
+
+class DependentsForm(_Table):
+    """`dependents` of `when`."""
+
+    min: Count | None = None
+    max: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is more than max")
+        return self
+
+
+class RuleForm(_Table):
+    """`[[rule]]`. The arguments in `when` are checked against the tools."""
+
+    tool: Globs | None = None
+    effects: Effects | None = None
+    target: Globs | None = None
+    when: dict[str, Any] = {}
+    then: Decided
+    reason: str = ""
+
+
+class Window(_Table):
+    """`[[window]]`: when effects may happen at all."""
+
+    effects: Effects
+    tools: Globs | None = None
+    open: Openings
+    reason: str = ""
+
+
+class Budget(_Table):
+    """`[budget]`: how many calls of an effect a period allows."""
+
+    write: Count | None = None
+    external: Count | None = None
+    spend: Count | None = None
+    access: Count | None = None
+    trash: Count | None = None
+    destroy: Count | None = None
+    per: Literal["day", "run"] = "day"
+
+
+class Breaker(_Table):
+    """`[breaker]`: after how many declines in a row changes rest, and how long."""
+
+    declined: Annotated[int, Field(ge=1)] = BREAKER[0]
+    rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
+
+
+class PolicyForm(_Table):
+    """The whole file."""
+
+    defaults: Defaults = Defaults()
+    protect: list[Protect] = []
+    rule: list[RuleForm] = []
+    window: list[Window] = []
+    budget: Budget = Budget()
+    breaker: Breaker = Breaker()
+
+
+TABLES: dict[str, type[BaseModel]] = {
+    "defaults": Defaults,
+    "protect": Protect,
+    "rule": RuleForm,
+    "window": Window,
+    "budget": Budget,
+    "breaker": Breaker,
+}

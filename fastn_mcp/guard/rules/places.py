@@ -1,0 +1,108 @@
+"""Where each key of a TOML text stands, which `tomllib` does not tell. Pure.
+
+It is asked of text that `tomllib` has read, so it only has to know where keys, strings and brackets begin and end.
+"""
+
+import re
+import tomllib
+from bisect import bisect_left
+
+Key = tuple[str | int, ...]
+"""As `("rule", 0, "when", "dependents")`."""
+
+_GAP = re.compile(r"(?:\s|#[^\n]*)*")
+_PART = re.compile(r"""\s*("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*""")
+_STRING = re.compile(r'''"""(?:\\.|[^\\])*?"{3,5}|\'{3}.*?\'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*\'''', re.DOTALL)
+_PLAIN = re.compile(r"[^,\]}\n#]+")
+
+
+def places(text: str) -> dict[Key, int]:
+    """The line, counted from 1, of each table, key and array item of a TOML text."""
+    scan = _Scan(text)
+    scan.document()
+    return scan.places
+
+
+class _Scan:
+    def __init__(self, text: str) -> None:
+        self.places: dict[Key, int] = {}
+        self._text = text
+        self._at = 0
+        self._breaks = [found.start() for found in re.finditer("\n", text)]
+        self._tables: dict[Key, int] = {}
+        """How many tables each array of tables has so far."""
+
+    def document(self) -> None:
+        table: Key = ()
+        while self._more():
+            if self._take("[["):
+                table = self._header(array=True)
+                self._take("]]")
+            elif self._take("["):
+                table = self._header(array=False)
+                self._take("]")
+            else:
+                self._pair(table)
+
+    def _header(self, *, array: bool) -> Key:
+        *outer, last = self._names()
+        path: Key = ()
+        for name in outer:
+            path = self._noted((*path, name))
+            if path in self._tables:
+                path = (*path, self._tables[path] - 1)
+        path = self._noted((*path, last))
+        if array:
+            self._tables[path] = self._tables.get(path, 0) + 1
+            path = self._noted((*path, self._tables[path] - 1))
+        return path
+
+    def _pair(self, table: Key) -> None:
+        path = table
+        for name in self._names():
+            path = self._noted((*path, name))
+        self._take("=")
+        self._value(path)
+
+    def _value(self, path: Key) -> None:
+        self._more()
+        self._noted(path)
+        if self._take("["):
+            index = 0
+            while self._more() and not self._take("]"):
+                self._value((*path, index))
+                self._more()
+                self._take(",")
+                index += 1
+        elif self._take("{"):
+            while self._more() and not self._take("}"):
+                self._pair(path)
+                self._more()
+                self._take(",")
+        elif found := _STRING.match(self._text, self._at) or _PLAIN.match(self._text, self._at):
+            self._at = found.end()
+
+    def _names(self) -> list[str]:
+        names: list[str] = []
+        while found := _PART.match(self._text, self._at):
+            self._at = found.end()
+            quoted = found[1][0] in "\"'"
+            names.append(str(tomllib.loads(f"name = {found[1]}")["name"]) if quoted else found[1])
+            if not self._take("."):
+                break
+        return names
+
+    def _more(self) -> bool:
+        """Go on to the next that is no white space and no comment, if there is one."""
+        found = _GAP.match(self._text, self._at)
+        self._at = found.end() if found else self._at
+        return self._at < len(self._text)
+
+    def _take(self, token: str) -> bool:
+        taken = self._text.startswith(token, self._at)
+        self._at += len(token) * taken
+        return taken
+
+    def _noted(self, path: Key) -> Key:
+        self.places.setdefault(path, bisect_left(self._breaks, self._at) + 1)
+        return path

@@ -1,0 +1,240 @@
+"""A policy file that is wrong stops the start, and the message says where and what. Ours (DESIGN 5.2)."""
+
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.operation import Effect
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "policy.md"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.touch(mode=0o600)
+    return path
+
+
+def wrong(file: Path, text: str) -> str:
+    """What is said of a file that holds this."""
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load_rules(file)
+    return str(caught.value)
+
+
+RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        # Names.
+        ("\n[default]\n", 2, "there is no table 'default' (did you mean 'defaults'?)"),
+        ("[bugdet]\ndestroy = 1\n", 1, "there is no table 'bugdet' (did you mean 'budget'?)"),
+        ("zzz = 1\n", 1, "known are defaults, protect, rule, window, budget, breaker"),
+        ('[defaults]\n\ndestory = "deny"', 3, "no key 'destory' in [defaults] (did you mean 'destroy'?)"),
+        ('[defaults]\nDESTROY = "deny"', 2, "no key 'DESTROY' in [defaults] (did you mean 'destroy'?)"),
+        ('[[protect]]\ncustomr = "a"', 2, "no key 'customr' in [[protect]] (did you mean 'customer'?)"),
+        (RULE + "resaon = 'x'\n", 4, "no key 'resaon' in [[rule]] (did you mean 'reason'?)"),
+        (RULE + '\n[[rule]]\n# one\ntools = "run_workflow"\n', 7, "no key 'tools' in [[rule]] (did you mean 'tool'?)"),
+        ('[[window]]\neffects = "trash"\nopens = "x"\n', 3, "no key 'opens' in [[window]] (did you mean 'open'?)"),
+        ("[budget]\nexternl = 1", 2, "no key 'externl' in [budget] (did you mean 'external'?)"),
+        ("[breaker]\ndeclines = 1", 2, "no key 'declines' in [breaker] (did you mean 'declined'?)"),
+        (
+            RULE + "when = { dependants = { min = 1 } }",
+            4,
+            "none of its tools has an argument 'dependants' (did you mean 'dependents'?)",
+        ),
+        (RULE + "when = { dependents = { mni = 1 } }", 4, "no key 'mni' in dependents (did you mean 'min'?)"),
+        (
+            '[[rule]]\ntool = "run_workflow"\nthen = "deny"\nwhen.enviroment = "live"',
+            4,
+            "no argument 'enviroment' (did you mean 'environment'?)".removeprefix("no "),
+        ),
+        ('[[rule]]\ntool = "delete_trigger"\nthn = "deny"', 3, "no key 'thn' in [[rule]] (did you mean 'then'?)"),
+        # Values.
+        ('[defaults]\ndestroy = "outofband"', 2, "destroy: 'outofband' is no decision (did you mean 'out_of_band'?)"),
+        ("[defaults]\ndestroy = 3", 2, "destroy: 3 is no decision; decisions are allow, confirm, typed"),
+        ('[[rule]]\ntool = "delete_trigger"\nthen = "Deny"', 3, "then: 'Deny' is no decision (did you mean 'deny'?)"),
+        ('[[rule]]\ntool = "delete_trigger"\n', 1, "[[rule]] needs the key 'then'"),
+        ("[[rule]]\ntool = 7\nthen = 'deny'", 2, "tool: must be a list of texts, or one text"),
+        ("[[rule]]\ntool = ['']\nthen = 'deny'", 2, "tool: must be a text with something in it"),
+        ("[[rule]]\ntool = []\nthen = 'deny'", 2, "tool: must not be empty"),
+        (RULE + "reason = 1", 4, "reason: must be a text, in quotes"),
+        (RULE + "when = 1", 4, "when: must be a table"),
+        (RULE + "when = { dependents = 1 }", 4, "dependents must be a table"),
+        (RULE + "when = { dependents = {} }", 4, "dependents: needs min, max or both"),
+        (RULE + "when = { dependents = { min = -1 } }", 4, "min: input should be greater than or equal to 0"),
+        (RULE + "when = { dependents = { min = 2, max = 1 } }", 4, "dependents: min is more than max"),
+        (RULE + "when = { dependents = { min = '1' } }", 4, "min: must be a whole number"),
+        ('[[protect]]\nreason = "x"', 1, "[[protect]] names nothing; give it one of customer, connector"),
+        ('[[protect]]\nsecret = "A"\nthen = "allow"', 3, "then: what is protected cannot be allowed"),
+        ("[protect]\nsecret = 'A'", 1, "each protect is a table of its own, as [[protect]]"),
+        ("defaults = 1", 1, "defaults must be a table, as [defaults]"),
+        ('[[window]]\neffects = "trash"\nopen = "Mon 08:00-17:00"', 3, "open: 'Mon 08:00-17:00' names no time zone"),
+        (
+            '[[window]]\neffects = "trash"\nopen = ["Mon 08:00-17:00 UTC",\n"Mo 1"]',
+            4,
+            "open: 'Mo 1' is not of the form",
+        ),
+        ('[[window]]\neffects = "trash"\nopen = 8', 3, "open: must be a list of texts, or one text"),
+        ('[[window]]\nopen = "Mon 08:00-17:00 UTC"', 1, "[[window]] needs the key 'effects'"),
+        ('[[window]]\neffects = ["trsh"]\nopen = "x"', 2, "effects: 'trsh' is no effect (did you mean 'trash'?)"),
+        ("[budget]\ndestroy = '3'", 2, "destroy: must be a whole number"),
+        ("[budget]\ndestroy = true", 2, "destroy: must be a whole number"),
+        ("[budget]\ndestroy = -1", 2, "destroy: input should be greater"),
+        ("[budget]\nper = 'week'", 2, 'per: must be "day" or "run"'),
+        ("[breaker]\ndeclined = 0", 2, "declined: input should be greater"),
+        ("[breaker]\nrest = 10", 2, 'rest: must be a time in seconds, minutes or hours, as "90s"'),
+        ("[breaker]\nrest = '0m'", 2, "rest: must be a time"),
+        # Reads are always allowed, so nothing can be said of them.
+        ("[defaults]\nread = 'deny'", 2, "no key 'read' in [defaults]"),
+        ('[[rule]]\neffects = "READ"\nthen = "deny"', 2, "effects: reads are always allowed"),
+        ('[[rule]]\ntool = "list_*"\nthen = "deny"', 2, "tool: 'list_*' names only tools that read"),
+        # What can never decide.
+        ('[[rule]]\ntool = "delete_custmer"\nthen = "deny"', 2, "names no tool (did you mean 'delete_customer'?)"),
+        ('[[rule]]\ntool = ["delete_*",\n "remove_*"]\nthen = "deny"', 3, "tool: 'remove_*' names no tool"),
+        (
+            '[[rule]]\ntool = "delete_trigger"\neffects = ["TRASH"]\nthen = "deny"',
+            3,
+            "effects: none of its tools can have the effect trash; they have destroy",
+        ),
+        (
+            '[[window]]\ntools = "run_*"\neffects = ["external",\n"write"]\nopen = "Mon 08:00-09:00 UTC"',
+            4,
+            "effects: none of its tools can have the effect write",
+        ),
+        (
+            RULE + '[[rule]]\ntool = "delete_*"\nthen = "deny"',
+            1,
+            "this rule never decides: policy.toml line 4: rule delete_* covers it wholly",
+        ),
+        (RULE + RULE, 4, "this rule never decides: policy.toml line 1: rule delete_trigger covers it wholly"),
+        (
+            '[[rule]]\neffects = "DESTROY"\nthen = "deny"\n[[rule]]\neffects = "destroy"\ntarget = "A"\nthen = "allow"',
+            4,
+            "line 1: rule destroy covers it wholly",
+        ),
+        (
+            '[[rule]]\ntool = "delete_trigger"\nthen = "confirm"',
+            1,
+            'never decides: typed is asked for anyway. Only then = "allow" loosens a default',
+        ),
+        (
+            '[defaults]\ntrash = "out_of_band"\n[[rule]]\neffects = "trash"\nthen = "typed"',
+            3,
+            "never decides: out_of_band is asked for anyway",
+        ),
+        # Arguments.
+        (RULE + "when = { trigger_id = 1 }", 4, "when: trigger_id has to be compared with a text"),
+        (RULE + "when = { trigger_id = [] }", 4, "when: trigger_id has to be compared with a text"),
+        (
+            '[[rule]]\ntool = "create_secret"\nthen = "deny"\nwhen = { value = "*" }',
+            4,
+            "'value' is a secret, of which a policy file must hold nothing",
+        ),
+        (
+            '[[rule]]\ntool = "run_workflow"\nthen = "deny"\nwhen = { input = "*" }',
+            4,
+            "'input' has parts, and only texts, numbers, true and false can be compared",
+        ),
+        (
+            '[[rule]]\ntool = "create_workflow"\nthen = "deny"\nwhen = { timeout_ms = true }',
+            4,
+            "when: timeout_ms has to be compared with a whole number",
+        ),
+        # TOML.
+        ("[defaults\n", 1, "not TOML"),
+        ("\n\na = \n", 3, "not TOML"),
+        (RULE + 'then = "deny"\n', 4, "not TOML: Cannot overwrite a value"),
+    ],
+)
+def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, said: str) -> None:
+    """Ours (issue 3): line, key and nearest known key."""
+    message = wrong(file, text)
+    assert message.startswith(f"{file}, line {line}: ")
+    assert said in message
+
+
+def test_of_several_mistakes_the_first_is_named(file: Path) -> None:
+    """Ours."""
+    assert "line 2: there is no key 'a'" in wrong(file, "[breaker]\na = 1\nb = 2\n[[rule]]\nthen = 'x'")
+
+
+@pytest.mark.parametrize("text", ['x = """', "x = " + "[" * 5000, "x = " + "[" * 5000 + "]" * 5000])
+def test_what_is_no_toml_at_all_is_said_without_a_traceback(file: Path, text: str) -> None:
+    """Ours: fail closed."""
+    assert str(file) in wrong(file, text)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o664])
+def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None:
+    """Ours: and the message says how to close it."""
+    file.write_text(RULE)
+    file.chmod(mode)
+    with pytest.raises(SettingsError, match=rf"changed by others.*chmod go-w {file}"):
+        load_rules(file)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
+def test_a_file_that_others_can_only_read_is_taken(file: Path, mode: int) -> None:
+    """Ours: a mounted configuration is often 0644."""
+    file.write_text(RULE)
+    file.chmod(mode)
+    assert load_rules(file).rules
+
+
+def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
+    """Ours."""
+    with pytest.raises(SettingsError, match=r"no policy file .*Correct --policy"):
+        load_rules(file.with_name("other.toml"))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_rules(file.parent)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_rules(file)
+
+
+def test_an_empty_file_changes_nothing(file: Path) -> None:
+    """Ours: the defaults of the mode, no budget, the breaker's own."""
+    rules = load_rules(file)
+    assert Policy("guarded", rules).breaker == Policy("guarded").breaker
+    assert all(rules.limit(effect) is None and rules.default(effect) is None for effect in Effect)
+    assert rules.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
+
+
+def test_the_digest_is_of_every_byte(file: Path) -> None:
+    """Ours (DESIGN 5.4): any change of the file voids what was approved under it."""
+    file.write_text(RULE)
+    first = load_rules(file).digest
+    file.write_text(RULE + "#")
+    assert first == hashlib.sha256(RULE.encode()).hexdigest() != load_rules(file).digest
+
+
+def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
+    """Ours."""
+    file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
+    rules = load_rules(file)
+    assert rules.breaker == (5, 90.0)
+    assert rules.limit(Effect.WRITE) == 0
+    assert rules.period(datetime(2026, 3, 29, tzinfo=UTC)) == "run"
+
+
+def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:
+    """Ours: what is documented can be copied."""
+    recipes = [part.partition("```")[0] for part in DOCUMENTED.read_text(encoding="utf-8").split("```toml\n")[1:]]
+    assert len(recipes) > 5
+    for text in [EXAMPLE.read_text(encoding="utf-8"), *recipes]:
+        file.write_text(text, encoding="utf-8")
+        assert list(load_rules(file).words())

@@ -1,0 +1,133 @@
+"""What the modes alone say, and what nothing loosens."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation
+from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.api_keys import RevokeApiKey
+from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow, UpdateWorkflow
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+
+CALLS: dict[Effect, Operation[Any]] = {
+    Effect.READ: ListCustomers(),
+    Effect.WRITE: CreateCustomer(name="Acme"),
+    Effect.EXTERNAL: RunWorkflow(workflow_id="wf"),
+    Effect.SPEND: AiChat(message="hello"),
+    Effect.ACCESS: CreateSecret(name="TOKEN", value="v"),
+    Effect.TRASH: DeleteWorkflow(workflow_id="wf"),
+    Effect.DESTROY: DeleteConnector(connector_id="hubspot"),
+}
+
+# DESIGN 5.1, a row for each effect: guarded, manual, auto. Spending is confirmed where nobody has set a budget.
+TABLE = """
+read     allow   allow   allow
+write    allow   confirm allow
+external confirm confirm allow
+spend    confirm confirm allow
+access   confirm confirm confirm
+trash    confirm confirm confirm
+destroy  typed   typed   typed
+"""
+ROWS = {effect: decisions for effect, *decisions in (line.split() for line in TABLE.split("\n") if line)}
+
+
+@pytest.mark.parametrize("effect", Effect)
+def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> None:
+    """Ours (DESIGN 5.1)."""
+    said = [
+        Policy(mode).judge(Situation(CALLS[effect], effect, NOW)).decision.value
+        for mode in ("guarded", "manual", "auto")
+    ]
+    assert said == ROWS[effect.value]
+
+
+@pytest.mark.parametrize("effect", Effect)
+def test_read_only_refuses_everything_but_reads(effect: Effect) -> None:
+    """Ours (DESIGN 5.1), and it says so."""
+    verdict = Policy("read-only").judge(Situation(CALLS[effect], effect, NOW))
+    assert (verdict.decision is Decision.ALLOW) is (effect is Effect.READ)
+    assert (verdict.decision is Decision.DENY) is (effect is not Effect.READ)
+
+
+def test_every_verdict_names_its_rule() -> None:
+    """Ours (DESIGN 5.7): the audit records it."""
+    for mode in MODES:
+        for effect, call in CALLS.items():
+            assert Policy(mode).judge(Situation(call, effect, NOW)).rule
+
+
+@pytest.mark.parametrize(("dependents", "decision"), [(0, "confirm"), (1, "typed"), (None, "typed")])
+def test_only_a_customer_known_to_have_nothing_is_deleted_on_a_plain_confirmation(
+    dependents: int | None, decision: str
+) -> None:
+    """Ours (DESIGN 5.1): friction follows blast radius, and the unknown loosens nothing."""
+    situation = Situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
+    assert Policy().judge(situation).decision.value == decision
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_key_in_use_is_never_revoked(mode: Mode) -> None:
+    """Ours (DESIGN 5.1)."""
+    situation = Situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
+    assert Policy(mode).judge(situation).decision is Decision.DENY
+
+
+@pytest.mark.parametrize(("declines", "denied"), [(4, False), (5, True), (6, True)])
+def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: int, denied: bool) -> None:
+    """Ours (DESIGN 5.2), and the reason says until when."""
+    at = NOW - timedelta(minutes=3)
+    for effect, call in CALLS.items():
+        verdict = Policy("auto").judge(Situation(call, effect, NOW, declines=declines, declined_at=at))
+        if denied and effect is not Effect.READ:
+            assert verdict.decision is Decision.DENY
+            assert "until 09:07:00 UTC" in verdict.reason
+        else:
+            assert verdict.decision is not Decision.DENY
+
+
+def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known() -> None:
+    """Ours."""
+    verdict = Policy().judge(Situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
+    assert "09:10:00 UTC at the latest" in verdict.reason
+
+
+def test_without_a_file_there_is_no_budget_a_day_is_the_period_and_the_breaker_has_its_defaults() -> None:
+    """Ours (DESIGN 5.2)."""
+    policy = Policy()
+    assert all(policy.limit(effect) is None for effect in Effect)
+    assert policy.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
+    assert policy.breaker == (5, 600.0)
+
+
+def test_another_mode_is_another_policy() -> None:
+    """Ours (DESIGN 5.4): an approval under another policy is void."""
+    assert len({Policy(mode).digest for mode in MODES}) == len(MODES)
+
+
+def test_facts_are_read_exactly_where_they_can_decide() -> None:
+    """Ours: a call that the mode allows costs no read, except an update that may act on something live."""
+    for operation in CATALOG:
+        if operation.effect is Effect.READ:
+            continue
+        live = operation.route.method == "PUT" and operation.toolset() in ("workflows", "connectors", "triggers")
+        call = operation.model_construct(status=None, extra=None)
+        wanted = live or MODES["guarded"][call.effective] is not Decision.ALLOW
+        assert Policy("guarded").needs_facts(call) is wanted, operation.tool_name()
+        assert not Policy("read-only").needs_facts(call)
+
+
+def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
+    """Ours (DESIGN 5.1)."""
+    call = UpdateWorkflow(workflow_id="wf", name="n")
+    target = Record.model_validate({"id": "wf"})
+    assert Policy().judge(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
+    assert Policy().judge(Situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW

@@ -1,0 +1,523 @@
+"""What a policy file makes of calls: rules, protected resources, windows, budgets. Ours (DESIGN 5.2)."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_mcp.guard.effects import in_view_of
+from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, Verdict
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.rules.catalog import CHANGING, possible_effects
+from fastn_mcp.guard.rules.hours import hours
+from fastn_mcp.guard.rules.matching import Bounds, Glob, Protected, Rule
+from fastn_mcp.guard.rules.ruling import FileRules, Opening
+from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.tools import AnyOperation
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
+from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)  # a Wednesday
+Call = Operation[Any]
+Judge = Callable[..., Verdict]
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Callable[[str, Mode], Policy]:
+    def policy(text: str, mode: Mode = "guarded") -> Policy:
+        path = tmp_path / "policy.toml"
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        return Policy(mode, load_rules(path))
+
+    return policy
+
+
+@pytest.fixture
+def judge(policy: Callable[[str, Mode], Policy]) -> Judge:
+    """The verdict of a file on a call, whose target is known by its id unless it is given."""
+
+    def judge(text: str, call: Call, mode: Mode = "guarded", **facts: Any) -> Verdict:
+        if "target" not in facts and call.target is not None:
+            facts["target"] = record(id=call.target)
+        effect = facts.pop("effect", call.effective)
+        return policy(text, mode).judge(Situation(call, effect, facts.pop("now", NOW), **facts))
+
+    return judge
+
+
+def record(**fields: object) -> Record:
+    return Record.model_validate(fields)
+
+
+# --- defaults and rules ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decision", Decision)
+@pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
+def test_a_default_replaces_that_of_the_mode_for_good_or_bad(judge: Judge, mode: Mode, decision: Decision) -> None:
+    """Ours, and its line is named."""
+    verdict = judge(f'[defaults]\ndestroy = "{decision.value}"', DeleteCustomer(customer_id="c"), mode, dependents=0)
+    assert verdict.decision is decision
+    assert verdict.rule == "policy.toml line 2: default destroy"
+
+
+def test_no_default_and_no_rule_loosens_read_only(judge: Judge) -> None:
+    """Ours (DESIGN 5.1)."""
+    text = '[defaults]\nwrite = "allow"\n[[rule]]\ntool = "create_customer"\nthen = "allow"'
+    assert judge(text, CreateCustomer(name="A"), "read-only").decision is Decision.DENY
+
+
+def test_what_loosens_does_so_only_by_saying_allow(judge: Judge) -> None:
+    """Ours: any other rule can only tighten."""
+    text = '[[rule]]\ntool = "delete_*"\nthen = "confirm"'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
+    text = '[[rule]]\ntool = "delete_*"\nthen = "allow"'
+    verdict = judge(text, DeleteTrigger(trigger_id="t"))
+    assert (verdict.decision, verdict.rule) == (Decision.ALLOW, "policy.toml line 1: rule delete_*")
+
+
+def test_an_allowing_rule_lifts_a_default_of_the_file_too(judge: Judge) -> None:
+    """Ours: deny by default, and allow by name."""
+    text = '[defaults]\ndestroy = "deny"\n[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.ALLOW
+    assert judge(text, DeleteSecret(secret_id="s")).decision is Decision.DENY
+
+
+def test_an_allowing_rule_beside_a_stricter_one_loosens_nothing(judge: Judge) -> None:
+    """Ours: the strictest of all that match holds, and confirm does not loosen typed."""
+    text = '[[rule]]\ntool = "delete_t*"\nthen = "allow"\n[[rule]]\ntool = ["delete_*"]\nwhen = {dependents={min=0}}\n'
+    assert judge(text + 'then = "confirm"', DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
+
+
+def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
+    """Ours (DESIGN 5.1)."""
+    text = '[[rule]]\neffects = ["EXTERNAL"]\nthen = "deny"'
+    call = CreateTrigger(name="n", type="webhook", routes=[], status="Disabled")
+    assert judge(text, call).decision is Decision.ALLOW
+    assert judge(text, call, effect=Effect.EXTERNAL).decision is Decision.DENY
+
+
+@pytest.mark.parametrize(
+    ("target", "matches"),
+    [
+        (record(id="wf_1", name="Nightly Sync"), True),
+        (record(id="wf_1", slug="NIGHTLY-sync"), True),
+        (record(id="nightly9"), True),
+        (record(id="wf_1", name="Daily"), False),
+        (None, True),
+    ],
+)
+def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
+    judge: Judge, target: Record | None, matches: bool
+) -> None:
+    """Ours: and it holds where the target is not known."""
+    verdict = judge('[[rule]]\ntarget = "nightly*"\nthen = "deny"', DeleteWorkflow(workflow_id="wf_1"), target=target)
+    assert (verdict.decision is Decision.DENY) is matches
+
+
+@pytest.mark.parametrize(
+    ("target", "matches"),
+    [
+        (record(id="test_1"), True),
+        (record(id="wf_1", name="test_1"), False),
+        (record(id="wf_1", slug="test_1"), False),
+        (record(name="test_1"), False),
+        (None, False),
+    ],
+)
+def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
+    judge: Judge, target: Record | None, matches: bool
+) -> None:
+    """Ours: an agent could rename a target, and so give itself the consent."""
+    for call in (DeleteWorkflow(workflow_id="wf_1"), DeleteWorkflow(workflow_id="test_1")):
+        verdict = judge('[[rule]]\ntarget = "test_*"\nthen = "allow"', call, target=target)
+        assert (verdict.decision is Decision.ALLOW) is matches
+
+
+def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
+    """Ours: a call that creates has no target yet."""
+    text = '[[rule]]\ntarget = "test_*"\nthen = "allow"'
+    assert judge(text, CreateSecret(name="test_1", value="v")).decision is Decision.CONFIRM
+
+
+@pytest.mark.parametrize(
+    ("bounds", "then", "dependents", "matches"),
+    [
+        ("min = 2", "deny", 1, False),
+        ("min = 2", "deny", 2, True),
+        ("min = 2", "deny", None, True),
+        ("max = 2", "allow", 2, True),
+        ("max = 2", "allow", 3, False),
+        ("max = 2", "allow", None, False),
+        ("min = 0", "allow", None, False),
+        ("min = 1, max = 2", "deny", 3, False),
+        ("min = 1, max = 2", "deny", None, True),
+        ("max = 2", "deny", None, True),
+    ],
+)
+def test_dependents_that_could_not_be_counted_never_loosen(
+    judge: Judge, bounds: str, then: str, dependents: int | None, matches: bool
+) -> None:
+    """Ours: unknown, what allows does not match, and all else does."""
+    text = f'[[rule]]\ntool = "delete_connector"\nwhen = {{ dependents = {{ {bounds} }} }}\nthen = "{then}"'
+    verdict = judge(text, DeleteConnector(connector_id="c"), dependents=dependents)
+    assert (verdict.decision.value == then) is matches
+
+
+@pytest.mark.parametrize(
+    ("when", "call", "matches"),
+    [
+        ('environment = "live"', RunWorkflow(workflow_id="w", environment="LIVE"), True),
+        ('environment = "live"', RunWorkflow(workflow_id="w", environment="test"), False),
+        ('environment = "live"', RunWorkflow(workflow_id="w"), False),
+        ('environment = ["live", ""]', RunWorkflow(workflow_id="w"), True),
+        ('environment = "*"', RunWorkflow(workflow_id="w"), False),
+        ('environment = ["prod-*", "live"]', RunWorkflow(workflow_id="w", environment="prod-eu"), True),
+        ('environment = "live", customer_id = "a"', RunWorkflow(workflow_id="w", environment="live"), False),
+        ("timeout_ms = 5", CreateWorkflow(name="n", timeout_ms=5), True),
+        ("timeout_ms = [4, 5]", CreateWorkflow(name="n", timeout_ms=6), False),
+        ('customers = "acme"', CreateApiKey(name="n", customers=["globex", "acme"]), True),
+        ('customers = "acme"', CreateApiKey(name="n", customers=["globex"]), False),
+    ],
+)
+def test_a_rule_compares_arguments(judge: Judge, when: str, call: Call, matches: bool) -> None:
+    """Ours: one that was not given is an empty text, and nothing else."""
+    verdict = judge(f'[[rule]]\nwhen = {{ {when} }}\nthen = "deny"', call)
+    assert (verdict.decision is Decision.DENY) is matches
+
+
+@pytest.mark.parametrize(("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), ([], False)])
+def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], allowed: bool) -> None:
+    """Ours: one harmless item does not carry the others."""
+    text = '[[rule]]\nwhen = { customers = "acme" }\nthen = "allow"'
+    verdict = judge(text, CreateApiKey(name="n", customers=customers))
+    assert (verdict.decision is Decision.ALLOW) is allowed
+
+
+# --- protected resources -----------------------------------------------------------------------------------------
+
+ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
+
+
+@pytest.mark.parametrize(
+    ("protected", "call", "target", "holds"),
+    [
+        ('customer = "acme-*"', DeleteCustomer(customer_id="acme-1"), record(id="acme-1"), True),
+        ('customer = "acme-*"', DeleteCustomer(customer_id="c1"), record(id="c1", slug="ACME-corp"), True),
+        ('customer = "acme-*"', UpdateCustomer(customer_id="c1", plan="Free"), record(id="c1", name="Acme-X"), True),
+        ('customer = "acme-*"', DeleteCustomer(customer_id="c1"), record(id="c1", name="Globex"), False),
+        ('customer = "7"', DeleteCustomer(customer_id="x"), record(id=7), True),
+        # What belongs to it, where the record or an argument says so by id.
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", endOrgId="acme-1"), True),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", endOrgId="globex"), False),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", endOrgId=None), False),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", name="acme-1"), False),
+        ('customer = "acme-*"', DeleteSecret(secret_id="x"), record(id="x", customerId="acme-1"), True),
+        ('customer = "acme-*"', DeleteSecret(secret_id="x"), record(id="x", customer={"id": "acme-1"}), True),
+        ('customer = "acme-*"', DeleteTrigger(trigger_id="x"), record(id="x", endOrgId="acme-1"), True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", customer_id="acme-1"), None, True),
+        ('customer = "acme-*"', RunWorkflow(workflow_id="w", customer_id="acme-1"), record(id="w"), True),
+        ('customer = "acme-*"', CreateApiKey(name="k", customers=["globex", "acme-1"]), None, True),
+        ('customer = "acme-*"', AiChat(message="m", context={"customerId": "acme-1"}), None, True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"endOrgId": "acme-1"}), None, True),
+        ('connector = "hubspot"', DeleteConnector(connector_id="hubspot"), record(id="hubspot"), True),
+        ('connector = "hub"', DeleteConnection(connection_id="x"), record(id="x", connectorId="hub"), True),
+        ('connection = "con"', CreateTrigger(name="n", type="t", routes=[], connection_id="con"), None, True),
+        ('workflow = "w1"', CreateTrigger(name="n", type="t", routes=[{"routeId": "w1"}]), None, True),
+        ('workflow = "w1"', DeleteTrigger(trigger_id="t"), record(id="t", routes=[{"routeId": "w1"}]), True),
+        ('workflow = "w1"', DeleteWorkflow(workflow_id="w2"), record(id="w2"), False),
+        # What may be overwritten under the same name.
+        ('secret = "STRIPE_*"', CreateSecret(name="STRIPE_KEY", value="v"), None, True),
+        ('secret = "STRIPE_*"', CreateSecret(name="OTHER", value="v"), None, False),
+        ('workflow = "nightly"', CreateWorkflow(name="n", slug="nightly"), None, True),
+        ('trigger = ["a", "b"]', DeleteTrigger(trigger_id="b"), record(id="b"), True),
+        ('trigger = "a"\nsecret = "b"', DeleteSecret(secret_id="b"), record(id="b"), True),
+        ('trigger = "a"\nsecret = "b"', DeleteSecret(secret_id="a"), record(id="a"), False),
+        # A target that is not known may be any.
+        ('customer = "acme-*"', DeleteCustomer(customer_id="c1"), None, True),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), None, True),
+    ],
+)
+def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
+    judge: Judge, protected: str, call: Call, target: Record | None, holds: bool
+) -> None:
+    """Ours (DESIGN 5.2)."""
+    verdict = judge(f"[[protect]]\n{protected}", call, target=target)
+    assert (verdict.decision is Decision.DENY) is holds
+    assert verdict.rule.startswith("policy.toml line 1: protected ") is holds
+
+
+def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
+    """Ours: the agent can tell the person."""
+    verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
+    assert verdict.reason == "The customer acme-* is protected: our largest customer."
+
+
+def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
+    """Ours: it can only tighten."""
+    text = '[[protect]]\ntrigger = "*"\nthen = "confirm"\n'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
+    text += '[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.CONFIRM
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+HOURS = """
+[[window]]
+effects = ["DESTROY", "trash"]
+open = "Mon-Thu 08:00-17:00 Europe/Berlin"
+reason = "somebody is there"
+[[window]]
+effects = "trash"
+tools = "delete_workflow"
+open = ["Sat 10:00-12:00 UTC", "Sun 22:00-02:00 UTC"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "call", "is_open"),
+    [
+        ("2026-11-25T09:00", DeleteTrigger(trigger_id="t"), True),
+        ("2026-11-28T11:00", DeleteTrigger(trigger_id="t"), False),
+        ("2026-11-28T11:00", DeleteWorkflow(workflow_id="w"), True),
+        ("2026-11-30T01:00", DeleteWorkflow(workflow_id="w"), True),
+        ("2026-11-28T13:00", DeleteWorkflow(workflow_id="w"), False),
+        ("2026-11-28T13:00", CreateCustomer(name="A"), True),
+    ],
+)
+def test_an_effect_happens_only_while_a_window_of_its_own_is_open(
+    judge: Judge, moment: str, call: Call, is_open: bool
+) -> None:
+    """Ours: of several windows any will do."""
+    verdict = judge(HOURS, call, now=datetime.fromisoformat(moment).replace(tzinfo=UTC))
+    assert (verdict.decision is not Decision.DENY) is is_open
+
+
+def test_a_closed_window_says_when_it_opens(judge: Judge) -> None:
+    """Ours: what to do next."""
+    verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
+    assert verdict.rule == "policy.toml line 2: window destroy, trash"
+    assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. somebody is there.")
+
+
+# --- budgets and the breaker -------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(judge: Judge) -> None:
+    """Ours (DESIGN 5.2)."""
+    text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
+    inside = judge(text, call, spent={Effect.DESTROY: 2})
+    assert inside.decision is Decision.TYPED
+    assert inside.reason == "1 of 3 destroy calls are left today (UTC)."
+    used_up = judge(text, call, spent={Effect.DESTROY: 3, Effect.WRITE: 0})
+    assert used_up.decision is Decision.DENY
+    assert used_up.rule == "policy.toml line 1: budget"
+    assert used_up.reason == "The budget is used up: 0 of 3 destroy calls left until 2026-11-26 00:00 UTC."
+    assert judge(text, CreateCustomer(name="A"), spent={Effect.DESTROY: 3}).decision is Decision.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("mode", "spent", "decision"),
+    [("guarded", 9, "allow"), ("guarded", 10, "confirm"), ("manual", 0, "confirm"), ("auto", 9, "allow"),
+     ("auto", 10, "confirm"), ("auto", 11, "confirm")],
+)  # fmt: skip
+def test_spending_is_free_inside_its_budget_and_asked_beyond_it(
+    judge: Judge, mode: Mode, spent: int, decision: str
+) -> None:
+    """Ours (DESIGN 5.1)."""
+    verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={Effect.SPEND: spent})
+    assert verdict.decision.value == decision
+
+
+def test_a_default_for_spending_holds_inside_the_budget_too(judge: Judge) -> None:
+    """Ours: what the file says replaces what the mode says."""
+    text = '[budget]\nspend = 10\n[defaults]\nspend = "confirm"'
+    assert judge(text, AiChat(message="m")).decision is Decision.CONFIRM
+
+
+def test_a_budget_for_one_run_says_so(judge: Judge) -> None:
+    """Ours."""
+    text, call = '[budget]\nwrite = 1\nper = "run"', CreateCustomer(name="A")
+    assert judge(text, call).reason == "1 of 1 write calls are left in this run."
+    assert "left in this run." in judge(text, call, spent={Effect.WRITE: 1}).reason
+
+
+def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
+    """Ours (DESIGN 5.2)."""
+    text = '[breaker]\ndeclined = 2\nrest = "1h"'
+    assert judge(text, CreateCustomer(name="A"), declines=1).decision is Decision.ALLOW
+    rests = judge(text, CreateCustomer(name="A"), declines=2, declined_at=NOW)
+    assert (rests.decision, rests.rule) == (Decision.DENY, "breaker")
+    assert "until 10:00:00 UTC" in rests.reason
+
+
+def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named(judge: Judge) -> None:
+    """Ours (DESIGN 5.2): deny, protected resources, budgets, windows."""
+    parts = [
+        ('[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n', "rule"),
+        ('[[protect]]\ntrigger = "*"\n', "protected"),
+        ("[budget]\ndestroy = 0\n", "budget"),
+        ('[[window]]\neffects = "destroy"\nopen = "Sun 08:00-09:00 UTC"\n', "window"),
+    ]
+    while parts:
+        text = "".join(text for text, _ in reversed(parts))
+        assert f": {parts[0][1]}" in judge(text, DeleteTrigger(trigger_id="t")).rule
+        parts = parts[1:]
+
+
+# --- what facts are needed for -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "call", "needed"),
+    [
+        (ACME, UpdateCustomer(customer_id="c", plan="p"), True),
+        (ACME, CreateCustomer(name="A"), False),
+        ('[[rule]]\ntarget = "x"\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
+        ('[[rule]]\ntool = "delete_*"\ntarget = "x"\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), False),
+        ('[[rule]]\nwhen = {dependents={min=1}}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
+        ('[[rule]]\nwhen = {plan = "p"}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), False),
+        ('[defaults]\ndestroy = "allow"', DeleteTrigger(trigger_id="t"), True),
+    ],
+)
+def test_the_target_is_read_where_the_file_may_depend_on_it(
+    policy: Callable[..., Policy], text: str, call: Call, needed: bool
+) -> None:
+    """Ours: no rule is passed over because nothing was read."""
+    assert policy(text).needs_facts(call) is needed
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
+def test_no_call_has_an_effect_that_its_tool_was_not_thought_to_have(operation: AnyOperation) -> None:
+    """Ours: a rule is refused as unreachable only where it is."""
+    values: dict[str, st.SearchStrategy[Any]] = {name: st.sampled_from([None, "x"]) for name in operation.model_fields}
+    values |= {"status": STATUSES, "extra": st.sampled_from([None, {"enabled": True}]), "schedule": SCHEDULES}
+    given_values = st.fixed_dictionaries({name: values[name] for name in operation.model_fields})
+    targets = st.none() | st.builds(record, id=st.just("x"), status=STATUSES, schedule=SCHEDULES)
+
+    @given(given_values, targets, st.sampled_from([None, 0, 3]))
+    def check(fields: dict[str, Any], target: Record | None, dependents: int | None) -> None:
+        call = operation.model_construct(**fields)
+        assert {call.effective, in_view_of(call, target, dependents)} <= possible_effects(operation)
+
+    check()
+
+
+STATUSES = st.sampled_from([None, "Active", "Disabled", "draft"])
+SCHEDULES = st.sampled_from([None, "* * * * *", "0 0 * * *", "never"])
+
+
+# --- for any rules -----------------------------------------------------------------------------------------------
+
+decisions = st.sampled_from(Decision)
+CALLS: list[Call] = [
+    DeleteTrigger(trigger_id="t1"),
+    DeleteWorkflow(workflow_id="w1"),
+    RunWorkflow(workflow_id="w1", environment="live"),
+    CreateSecret(name="A", value="v"),
+    AiChat(message="m"),
+    CreateCustomer(name="A"),
+]
+any_rules = st.lists(
+    st.builds(
+        Rule,
+        name=st.text(max_size=3),
+        tools=st.none() | st.frozensets(st.sampled_from([call.tool_name() for call in CALLS]), min_size=1),
+        effects=st.none() | st.frozensets(st.sampled_from([e for e in Effect if e is not Effect.READ]), min_size=1),
+        targets=st.sampled_from([(), (Glob("t*"),), (Glob("*1"),)]),
+        dependents=st.sampled_from([None, Bounds(1, None), Bounds(None, 0)]),
+        arguments=st.just({}),
+        then=decisions,
+    ),
+    max_size=6,
+)
+EMPTY = FileRules("", {}, (), (), (), {}, "budget", "day", (5, 600.0))
+
+
+def situation_of(call: Call, known: bool, dependents: int | None) -> Situation:
+    target = record(id=call.target) if known and call.target else None
+    return Situation(call, call.effective, NOW, target, dependents)
+
+
+situations = st.builds(situation_of, st.sampled_from(CALLS), st.booleans(), st.sampled_from([None, 0, 2]))
+modes = st.sampled_from(list(MODES))
+
+
+@given(modes, any_rules, situations, st.randoms())
+def test_the_order_of_rules_decides_nothing(
+    mode: Mode, rules: list[Rule], situation: Situation, order: random.Random
+) -> None:
+    """Ours: the strictest wins."""
+    shuffled = order.sample(rules, len(rules))
+    first, second = (Policy(mode, replace(EMPTY, rules=tuple(r))).judge(situation) for r in (rules, shuffled))
+    assert first.decision is second.decision
+
+
+@given(modes, any_rules, situations)
+def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
+    mode: Mode, rules: list[Rule], situation: Situation
+) -> None:
+    """Ours: only `allow` loosens."""
+    strict = tuple(rule for rule in rules if rule.then is not Decision.ALLOW)
+    default = Policy(mode).judge(situation).decision
+    assert Policy(mode, replace(EMPTY, rules=strict)).judge(situation).decision.rank >= default.rank
+
+
+@given(modes, any_rules, situations)
+def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
+    mode: Mode, rules: list[Rule], situation: Situation
+) -> None:
+    """Ours: facts that could not be learnt never loosen."""
+    policy = Policy(mode, replace(EMPTY, rules=tuple(rules)))
+    unknown = replace(situation, target=None, dependents=None)
+    assert policy.judge(unknown).decision.rank >= policy.judge(situation).decision.rank
+
+
+@given(any_rules, situations, decisions)
+def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
+    rules: list[Rule], situation: Situation, default: Decision
+) -> None:
+    """Ours (DESIGN 5.1, 5.2)."""
+    defaults = {effect: Verdict(default, "default") for effect in Effect}
+    file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
+    assert Policy("read-only", file).judge(situation).decision is Decision.DENY
+    for held in (replace(situation, own_key=True), replace(situation, declines=5)):
+        assert Policy("auto", file).judge(held).decision is Decision.DENY
+    assert Policy("read-only", file).judge(replace(situation, effect=Effect.READ)).decision is Decision.ALLOW
+
+
+@given(modes, any_rules, situations, st.sampled_from([d for d in Decision if d is not Decision.ALLOW]))
+def test_no_rule_escapes_a_protection_a_window_or_a_budget(
+    mode: Mode, rules: list[Rule], situation: Situation, then: Decision
+) -> None:
+    """Ours (DESIGN 5.2): they hold whatever the rules allow."""
+    file = replace(EMPTY, rules=tuple(rules))
+    every = tuple(Glob(glob) for glob in ("*",))
+    kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
+    protected = Policy(mode, replace(file, protected=(Protected("p", kinds, then),))).judge(situation)
+    assert isinstance(situation.call, AiChat) or protected.decision.rank >= then.rank
+    used_up = Policy(mode, replace(file, budget={situation.effect: 0})).judge(situation)
+    least = Decision.CONFIRM if situation.effect is Effect.SPEND else Decision.DENY
+    assert used_up.decision.rank >= least.rank
+
+
+@given(modes, any_rules, situations)
+def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[Rule], situation: Situation) -> None:
+    """Ours (DESIGN 5.2)."""
+    opening = Opening("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
+    closed = replace(EMPTY, rules=tuple(rules), openings=(opening,))
+    assert Policy(mode, closed).judge(situation).decision is Decision.DENY
