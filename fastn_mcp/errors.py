@@ -4,10 +4,14 @@ Every error says three things: what happened, whether anything was sent or chang
 each thing that a caller would do differently; `outcome` is its name in results.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from __future__ import annotations
 
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:  # so that `--version` and an error at the start load nothing
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
 
 NOTHING_SENT = "Nothing was sent."
 NOTHING_CHANGED = "Nothing was changed."

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools import BY_NAME, CATALOG
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
 
@@ -80,10 +80,10 @@ class Settings(BaseModel):
         Field(description="Where a new API key is shown: in a file of your state folder, or in the result."),
     ] = "file"
     secret_env: Annotated[
-        list[str],
+        list[str] | None,
         BeforeValidator(_listed),
         Field(description="Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN."),
-    ] = []
+    ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "warning"
     log_file: Annotated[Path | None, Field(description="Where the log goes, instead of stderr.")] = None
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
@@ -107,10 +107,16 @@ class Settings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _safe(cls, url: str) -> str:
+        if not all("!" <= letter <= "~" for letter in url):
+            raise ValueError("holds a space, a line break or another character that no address has")
         parts = urlsplit(url)
+        try:
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("has a port that is none") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is not an https address")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if "@" in parts.netloc or "?" in url or "#" in url:
             raise ValueError("must be scheme, host and at most a port and a path")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
@@ -123,12 +129,31 @@ class Settings(BaseModel):
             raise ValueError("holds a character that no header can have")
         return value or None
 
+    @field_validator("profile")
+    @classmethod
+    def _shown(cls, name: str) -> str:
+        if not 0 < len(name) <= 64 or not name.isprintable():
+            raise ValueError("must be a name of at most 64 characters that can be seen")
+        return name
+
+    @field_validator("routes")
+    @classmethod
+    def _fitting(cls, routes: dict[str, Route]) -> dict[str, Route]:
+        for tool, route in routes.items():
+            operation = BY_NAME.get(tool)
+            if operation is None:
+                raise ValueError(f"there is no tool {tool!r}{_nearest(tool, BY_NAME)}")
+            if sorted(route.parameters) != sorted(operation.route.parameters):
+                wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
+                raise ValueError(f"the path of {tool} must hold {wanted}")
+        return routes
+
     @field_validator("toolsets")
     @classmethod
     def _known(cls, names: list[str] | None) -> list[str] | None:
         for name in names or []:
             if name not in TOOLSETS:
-                raise ValueError(f"does not know {name!r}{_nearest(name, TOOLSETS)}")
+                raise ValueError(f"does not know one of the names{_nearest(name, TOOLSETS)}: {', '.join(TOOLSETS)}")
         return names
 
     @property

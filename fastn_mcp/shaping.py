@@ -122,7 +122,9 @@ def _size(value: JsonValue) -> int:
 
 def previewed(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The answer to `dry_run`."""
-    return {"status": "preview", "message": "Nothing was sent.", "preview": preview, "untrusted": True}
+    shown, left_out = _fitting(_seen(preview), BUDGET - _ROOM_TO_SAY)
+    answer: dict[str, JsonValue] = {"status": "preview", "message": "Nothing was sent.", "preview": shown}
+    return answer | ({"left_out": left_out} if left_out else {}) | {"untrusted": True}
 
 
 def waiting(preview: dict[str, JsonValue], where: str, until: float) -> dict[str, JsonValue]:
@@ -133,6 +135,6 @@ def waiting(preview: dict[str, JsonValue], where: str, until: float) -> dict[str
         "message": f"Nothing was sent. A person has to approve this call. {where}",
         "next": "Tell the person. Once they have decided, make exactly the same call again.",
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
-        "preview": preview,
+        "preview": _fitting(_seen(preview), BUDGET - 3 * _ROOM_TO_SAY)[0],
         "untrusted": True,
     }

@@ -37,6 +37,7 @@ class Form:
     """Up to 2025-11-25: a request from the server to the client, in the middle of the call."""
 
     name = "client_form"
+    surely_seen = False
     resumed = None
 
     def __init__(self, ctx: Context) -> None:
@@ -53,6 +54,7 @@ class RoundTrip:
     """From 2026-07-28: the call ends with the question, and comes again with the answer."""
 
     name = "client_form"
+    surely_seen = False
 
     def __init__(self, params: CallToolRequestParams) -> None:
         self._state = params.request_state
@@ -77,19 +79,22 @@ def round_trip(question: Question) -> InputRequiredResult:
 
 def _schema(question: Question) -> dict[str, Any]:
     if question.expected is not None:
-        typed = {"type": "string", "title": "Name", "description": f"Type {show(question.expected)} to approve."}
+        typed = {
+            "type": "string",
+            "title": "Name",
+            "description": f"To approve, type the name between the quotes: {show(question.expected)}",
+        }
         return {"type": "object", "properties": {"name": typed}, "required": ["name"]}
     choices = ["decline", "approve", *([_FOR_A_WHILE] if question.scope else [])]
-    for_a_while = f" {_FOR_A_WHILE}: also more calls of this tool on this target." if question.scope else ""
     decision = {
         "type": "string",
         "title": "Decision",
-        "description": f"Only approve sends the call.{for_a_while}",
+        "description": "Only approve sends the call.",
         "enum": choices,
         "default": "decline",
     }
-    note = {"type": "string", "title": "Note", "description": "For the agent, if you decline."}
-    return {"type": "object", "properties": {"decision": decision, "note": note}, "required": ["decision"]}
+    # No field for a note: some clients do not submit a form that has an empty one, and others drop it.
+    return {"type": "object", "properties": {"decision": decision}, "required": ["decision"]}
 
 
 def _answer(action: str, content: Mapping[str, Any] | None) -> Answer:

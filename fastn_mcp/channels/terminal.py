@@ -28,6 +28,7 @@ class Terminal:
     """Asks on one terminal; `device` is the open file of it, to read and to write."""
 
     name = "terminal"
+    surely_seen = True
     resumed = None
 
     def __init__(self, device: int) -> None:

@@ -15,9 +15,10 @@ from fastn_mcp import __version__
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
 
-_EPILOG = """\
+_EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
 
+\b
 Connect a client:           claude mcp add fastn -e FASTN_API_KEY=... -- fastn-mcp
 """
 
@@ -72,6 +73,8 @@ def cli(
         return assemble(settings, chosen, policy_of(settings, os.environ), ctx.obj.state(), os.environ, browser=browser)
 
     ctx.obj = Start(parts, sandboxed)
+    if http is not None and ctx.invoked_subcommand is not None:
+        raise click.UsageError("--http serves agents, and takes no command beside it.")
     if ctx.invoked_subcommand is None:
         _serve(parts(browser=True), http)
 
@@ -231,7 +234,15 @@ def main() -> None:
     from fastn_mcp.errors import FastnError
 
     try:
-        cli(prog_name="fastn-mcp")
+        status = cli.main(prog_name="fastn-mcp", standalone_mode=False)
     except FastnError as error:
         click.echo(f"fastn-mcp: {error}", err=True)
         raise SystemExit(2) from None
+    except click.ClickException as error:
+        usage = isinstance(error, click.UsageError)
+        hint = f" See {error.ctx.command_path} --help." if isinstance(error, click.UsageError) and error.ctx else ""
+        click.echo(f"fastn-mcp: {error.format_message()}{hint}", err=True)
+        raise SystemExit(2 if usage else error.exit_code) from None
+    except click.Abort:
+        raise SystemExit(130) from None
+    raise SystemExit(status if isinstance(status, int) else 0)

@@ -117,7 +117,7 @@ def assemble(
     page = Page(ledger, system, webbrowser.open, state / DOOR) if browser else None
     guard = Guard(judge, ledger, recorder, system, page or TerminalDesk())
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
-    dispatch = Dispatcher(client, guard, recorder, SecretValues(environment, settings.secret_env), delivery)
+    dispatch = Dispatcher(client, guard, recorder, SecretValues(environment, settings.secret_env or []), delivery)
     return Parts(settings, dispatch, guard, page, offered(settings))
 
 

@@ -120,7 +120,8 @@ class Client:
                     attempt.rejected(throttled(said, wait)) if became is Fate.THROTTLED else attempt.lost(what, said)
                 )
             seconds = pause(attempt.number, wait, self._system.share())
-            if not attempt.may_repeat(request.method) or seconds > LONGEST_WAIT or not self._retries.take(attempt.last):
+            in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
+            if not attempt.may_repeat(request.method) or not in_time or not self._retries.take(attempt.last):
                 raise failure
             await self._system.sleep(seconds)
 
@@ -145,9 +146,9 @@ class Client:
             said = _said(answer)
             if deletes and answer.status == 404 and attempt.was_unknown:
                 return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
-            if answer.status == 303 and call.effect is not Effect.READ:
-                # "See other" is also how a server says that it has done something.
-                raise attempt.lost("Fastn answered with a redirect (303), which is never followed.", said)
+            if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
+                # With these, servers also say that they have done something, and where it is to be seen.
+                raise attempt.lost(f"Fastn answered with a redirect ({answer.status}), which is never followed.", said)
             raise attempt.rejected(error_of(answer.status, said, key_hint=self._key_hint()))
         if answer.unreadable is not None:
             raise attempt.unreadable(answer.unreadable)

@@ -41,6 +41,8 @@ class Form(Protocol):
     """The client's own way to ask its person."""
 
     name: str
+    surely_seen: bool
+    """Whether what is asked is in front of a person, so that even a quick answer is one."""
 
     @property
     def resumed(self) -> tuple[str, Answer] | None:
@@ -139,9 +141,12 @@ class Guard:
         if (earlier := await self._ledger.latest(self._digest(call, caller), now)) is not None:
             return await self._earlier(earlier, call, caller, facts)
         form = caller.form
-        out_of_band = facts.verdict.decision is Decision.OUT_OF_BAND
-        if form is None or out_of_band or await self._ledger.distrusted(caller.principal, form.name, now):
-            return await self._elsewhere(call, caller, facts, "" if out_of_band else "This client cannot ask. ")
+        if form is None:
+            return await self._elsewhere(call, caller, facts, "This client cannot ask. ")
+        if facts.verdict.decision is Decision.OUT_OF_BAND:
+            return await self._elsewhere(call, caller, facts, "")
+        if await self._ledger.distrusted(caller.principal, form.name, now):
+            return await self._elsewhere(call, caller, facts, "A form was closed lately before anybody could read it. ")
         grant = self._grant(call, caller, facts, elsewhere=False)
         await self._open(grant, call, facts)
         given = await form.ask(_question(grant, facts))
@@ -163,12 +168,14 @@ class Guard:
         """What follows from the answer that the client's form brought."""
         by = caller.form.name if caller.form else "client_form"
         now = self._system.now().timestamp()
-        if isinstance(answer, No) and now - grant.created < _TOO_FAST:
+        quick = now - grant.created < _TOO_FAST and not (caller.form and caller.form.surely_seen)
+        if isinstance(answer, No) and quick:
             answer = Nobody("the form was declined faster than anybody reads")
         match answer:
             case Nobody(reason):
                 await self._ledger.move(grant.id, _ASKABLE, State.UNANSWERED, now, by=by, note=reason)
-                await self._ledger.distrust(caller.principal, by, now + _DISTRUST)
+                if quick or now >= grant.expires:
+                    await self._ledger.distrust(caller.principal, by, now + _DISTRUST)
                 return await self._elsewhere(call, caller, facts, f"Nobody answered: {reason}. ")
             case No(note):
                 await self._decline(grant, now, by, note)

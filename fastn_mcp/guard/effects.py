@@ -18,7 +18,8 @@ def in_view_of(call: Operation[Any], target: Record | None, dependents: int | No
             return Effect.EXTERNAL if _fires_more(call, target) else Effect.WRITE
         case UpdateWorkflow():
             going_live = call.status is not None and call.status.casefold() in _LIVE
-            return Effect.EXTERNAL if going_live or is_live(target) else Effect.WRITE
+            # Nobody knows what `extra` says to Fastn.
+            return Effect.EXTERNAL if going_live or call.extra or is_live(target) else Effect.WRITE
         case UpdateConnector():
             return Effect.WRITE if dependents == 0 else Effect.EXTERNAL
         case _:
@@ -32,6 +33,8 @@ def is_live(workflow: Record | None) -> bool:
 
 
 def _fires_more(call: UpdateTrigger, target: Record | None) -> bool:
+    if call.extra:
+        return True  # nobody knows what it says to Fastn
     if is_disabled(call.status):
         return False
     if target is None:

@@ -11,7 +11,7 @@ from fastn_mcp.guard.effects import in_view_of
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.preview import Preview, preview
-from fastn_mcp.operation import Effect, Record
+from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
 from fastn_mcp.procedures.target import Call, Send, read_target
 from fastn_mcp.system import System
@@ -94,7 +94,10 @@ class Judge:
         verdict = self.policy.judge(situation)
         if verdict.decision is Decision.ALLOW and await self._unsettled(call, principal):
             verdict = Verdict(Decision.CONFIRM, "outcome unknown", _UNSETTLED)
-        shown = preview(call, effect, self.account, target, dependence, verdict.reason)
+        try:
+            shown = preview(call, effect, self.account, target, dependence, verdict.reason)
+        except RefusedValue as error:
+            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         return Facts(target, effect, verdict, shown)
 
     def digest(self, call: Call, principal: str) -> str:

@@ -62,27 +62,30 @@ class Preview:
     left_out: int
 
     def lines(self) -> list[str]:
-        """In words, each value quoted and cut; ours first. Some clients show no more than the first three lines."""
+        """In words, each value quoted and cut; ours first. Some clients show no more than three rows of a question."""
         given = " ".join(f"{name}={show(value)}" for name, value in self.arguments.items())
+        call = f"{self.tool} {given}".rstrip()
         where = f"Account: {self.account}."
-        if self.target is not None:
-            name = f"{show(self.name)}, id " if self.name else "id "
-            where = f"Target: {name}{show(self.target)}. {where}"
-        return [f"{self.tool} {given}".rstrip(), where, *filter(None, (self._impact(), self._depends(), self.does))]
+        if self.target is not None and self.name:
+            where = f"Target: {show(self.name)}, id {show(self.target)}. {where}"
+        return [call, *filter(None, (self._impact(),)), where, *filter(None, (self.does,))]
 
     def _impact(self) -> str:
-        """What would change, why it is asked about, and whether it can be undone."""
-        changes = [f"{c.field}: {show(c.before, 80)} becomes {show(c.after, 80)}" for c in self.changes]
+        """What would change, what depends on it, and whether it can be undone: what matters, at the beginning."""
+        changes = [f"{show(c.field, 60)}: {show(c.before, 80)} becomes {show(c.after, 80)}" for c in self.changes]
         more = [f"and {self.left_out} more fields"] if self.left_out else []
         changed = "; ".join([*changes, *more])
-        return " ".join(filter(None, (self.because, f"{changed}." if changed else "", self.undo)))
-
-    def _depends(self) -> str:
-        """What depends on it, and of what that could not be said."""
-        found = "; ".join(_counted(found) for found in self.dependence.found)
-        belongs = f"Belongs to it or uses it: {found}." if found else ""
+        found = ", ".join(_counted(found) for found in self.dependence.found)
         unchecked = ", ".join(self.dependence.unchecked)
-        return f"{belongs} {f'Not checked: {unchecked}.' if unchecked else ''}".strip()
+        said = (
+            f"{show(self.name)}." if self.name and not changed else "",
+            f"{changed}." if changed else "",
+            f"With it: {found}." if found else "",
+            f"Not checked: {unchecked}." if unchecked else "",
+            self.because,
+            self.undo,
+        )
+        return " ".join(filter(None, said))
 
     def data(self) -> dict[str, JsonValue]:
         """As data, for `dry_run` and the page."""
@@ -141,7 +144,8 @@ def preview(
 
 def _counted(found: Dependents) -> str:
     names = ", ".join(show(example, 60) for example in found.examples)
-    return f"{'at least ' if found.more else ''}{found.count} {found.kind} ({names})"
+    kind = found.kind.removesuffix("s") if found.count == 1 and not found.more else found.kind
+    return f"{'at least ' if found.more else ''}{found.count} {kind} ({names})"
 
 
 def _changes(call: Operation[Any], target: Record | None) -> list[Change]:

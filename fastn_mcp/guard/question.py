@@ -67,7 +67,7 @@ def question(grant: str, preview: Preview, asks: Decision, *, scope: bool) -> Qu
     """The question about a call. Our own line comes last, so that no name can speak for us."""
     expected = (preview.name or preview.target or preview.tool) if asks is Decision.TYPED else None
     if expected is not None:
-        action = f"To approve this one call, type {show(expected)}. Anything else declines it."
+        action = f"To approve this one call, type the name between the quotes: {show(expected)}"
     else:
         action = "Approve this one call?"
     return Question(grant, "\n".join([*preview.lines(), action]), expected, scope)

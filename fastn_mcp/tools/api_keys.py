@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
@@ -10,8 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class ApiKey(Record):
-    id: str | int | None = None
-    name: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
 
 
 class ListApiKeys(List[ApiKey]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import GET, INFERRED, Effect, Record
 from fastn_mcp.tools.fields import Since, Until
@@ -10,7 +10,7 @@ from fastn_mcp.tools.listing import List
 
 
 class AuditEntry(Record):
-    id: str | int | None = None
+    id: JsonValue = None
 
 
 class QueryAuditLog(List[AuditEntry]):

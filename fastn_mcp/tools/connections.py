@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import SECRET, ConnectionId, ConnectorId, CustomerId, Extra, JsonObject
@@ -15,9 +15,9 @@ OfCustomer = Annotated[
 
 
 class Connection(Record):
-    id: str | int | None = None
-    name: str | None = None
-    status: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
+    status: JsonValue = None
 
 
 class ListConnections(List[Connection]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
 from fastn_mcp.tools.fields import ConnectorId, Description, Extra, JsonObjects, Name, Search
@@ -17,9 +17,9 @@ AuthMethods = Annotated[
 
 
 class Connector(Record):
-    id: str | int | None = None
-    name: str | None = None
-    slug: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
+    slug: JsonValue = None
 
 
 class ListConnectors(List[Connector]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
 from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search
@@ -16,8 +16,8 @@ Plan = Annotated[str | None, Field(description="Plan, as Free.")]
 
 
 class Customer(Record):
-    id: str | int | None = None
-    name: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
 
 
 class ListCustomers(List[Customer]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DOCUMENTED, GET, INFERRED, Effect, Operation, Record
 from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId
@@ -10,8 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class Execution(Record):
-    id: str | int | None = None
-    status: str | None = None
+    id: JsonValue = None
+    status: JsonValue = None
 
 
 class ListExecutions(List[Execution]):

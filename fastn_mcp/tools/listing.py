@@ -4,12 +4,14 @@ Nothing is known of Fastn's pagination and filters, so they are sent, and then a
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeGuard, cast
 
 from pydantic import Field, JsonValue, field_validator
+from pydantic_core import to_json
 
 from fastn_mcp.operation import Item, Operation, Page, Request, Route
 from fastn_mcp.tools.fields import Cursor, Limit
@@ -51,6 +53,8 @@ class List(Operation[Listed[Item]], Generic[Item]):
     def result(self, body: JsonValue) -> Listed[Item]:
         position = _Position.decode(self.cursor)
         rows, around = _rows(body)
+        if position.before and _mark(rows) == position.before:
+            rows = []  # no offset was taken: these rows were shown already
         fresh = rows[position.skip :]
         total = next((v for k in _TOTAL if _is_count(v := around.get(k))), None)
         matching, unchecked = self._filtered(fresh)
@@ -81,25 +85,29 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
 
 class _Position:
-    """Where a page begins: Fastn's own cursor or an offset, and how many rows of that answer were shown already."""
+    """Where a page begins: Fastn's own cursor or an offset, and how many rows of that answer were shown already.
 
-    def __init__(self, cursor: str | None = None, offset: int = 0, skip: int = 0) -> None:
-        self.cursor, self.offset, self.skip = cursor, offset, skip
+    `before` tells the page before, so that a server that takes no offset and answers the same rows again is noticed.
+    """
+
+    def __init__(self, cursor: str | None = None, offset: int = 0, skip: int = 0, before: str = "") -> None:
+        self.cursor, self.offset, self.skip, self.before = cursor, offset, skip, before
 
     def encode(self) -> str:
-        return base64.urlsafe_b64encode(json.dumps([self.cursor, self.offset, self.skip]).encode()).decode().rstrip("=")
+        parts = [self.cursor, self.offset, self.skip, self.before]
+        return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str | None) -> "_Position":
         if text is None:
             return cls()
         try:
-            cursor, offset, skip = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            cursor, offset, skip, before = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             if not (cursor is None or isinstance(cursor, str)) or min(int(offset), int(skip)) < 0:
                 raise ValueError
             if cursor is not None:
                 cursor.encode()  # a lone surrogate could not be sent
-            return cls(cursor, int(offset), int(skip))
+            return cls(cursor, int(offset), int(skip), str(before))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError("not a next_cursor of an earlier page") from error
 
@@ -146,9 +154,15 @@ def _following(
     if theirs is not None:
         return _Position(cursor=theirs).encode()
     reached = position.offset + received
-    if new and position.cursor is None and received <= limit and total is not None and reached < total:
-        return _Position(offset=reached).encode()
+    more = reached < total if total is not None else received == limit
+    if new and position.cursor is None and received <= limit and more:
+        return _Position(offset=reached, before=_mark(fresh)).encode()
     return None
+
+
+def _mark(rows: list[dict[str, JsonValue]]) -> str:
+    """What tells a page by its first row."""
+    return hashlib.sha256(to_json(rows[0])).hexdigest()[:12] if rows else ""
 
 
 def _matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> bool | None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import GET, INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import Description, Extra, Name, Texts
@@ -10,8 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class Role(Record):
-    id: str | int | None = None
-    name: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
 
 
 class ListRoles(List[Role]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
@@ -10,8 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class Secret(Record):
-    id: str | int | None = None
-    name: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
 
 
 class ListSecrets(List[Secret]):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
 from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId
@@ -18,9 +18,9 @@ Status = Annotated[str | None, Field(description="Active or Disabled.")]
 
 
 class Trigger(Record):
-    id: str | int | None = None
-    name: str | None = None
-    status: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
+    status: JsonValue = None
 
 
 class ListTriggers(List[Trigger]):

@@ -32,9 +32,9 @@ Header = Field(pattern=r"^[\x21-\x7e]{1,256}$")
 
 
 class Workflow(Record):
-    id: str | int | None = None
-    name: str | None = None
-    status: str | None = None
+    id: JsonValue = None
+    name: JsonValue = None
+    status: JsonValue = None
 
 
 class Run(Record):

@@ -80,8 +80,11 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
     **{str(status): (says(status), lost()) for status in (408, 500, 502, 503, 504, 507, 520, 524, 599)},
     "503, wait 3 s": (says(503, headers={"Retry-After": "3"}), lost()),
     "500 without JSON": (says(500, b"<html>"), lost()),
-    **{str(status): (says(status), same(1, "failed", UNCHANGED)) for status in (300, 301, 302, 304, 307, 308)},
-    "303": (says(303), reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN))),
+    **{str(status): (says(status), same(1, "failed", UNCHANGED)) for status in (300, 304, 307, 308)},
+    **{
+        str(status): (says(status), reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)))
+        for status in (301, 302, 303)
+    },
     "200 that breaks off": (
         says(200, unreadable=Unreadable.BROKEN),
         reads_and_writes((3, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),

@@ -60,7 +60,7 @@ def approving(params: ElicitRequestFormParams) -> ElicitResult:
     properties = params.requested_schema["properties"]
     if "name" not in properties:
         return ElicitResult(action="accept", content={"decision": "approve"})
-    asked = re.search(r'Type "(.*)" to approve', properties["name"]["description"])
+    asked = re.search(r'quotes: "(.*)"$', properties["name"]["description"])
     assert asked is not None
     return ElicitResult(action="accept", content={"name": asked[1]})
 

@@ -99,6 +99,7 @@ class FormNow:
     seconds: float = 5.0
     asked: list[Question] = field(default_factory=list[Question])
     name: str = "client_form"
+    surely_seen: bool = False
     resumed: tuple[str, Said] | None = None
 
     async def ask(self, question: Question) -> Said:
@@ -114,6 +115,7 @@ class FormLater:
     resumed: tuple[str, Said] | None = None
     asked: list[Question] = field(default_factory=list[Question])
     name: str = "client_form"
+    surely_seen: bool = False
 
     async def ask(self, question: Question) -> Asking:
         self.asked.append(question)

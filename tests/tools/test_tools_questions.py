@@ -114,15 +114,14 @@ def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation
         assert unseen(text.replace("\n", "")) == []
         assert len(lines) == len(honest.split("\n"))
         assert lines[0].startswith(f"{operation.tool_name()} ")
-        assert lines[1].startswith("Target: " if plain.target else "Account: ")
-        assert lines[1].endswith("Account: default at live.fastn.ai.")
+        assert lines[2].startswith("Target: " if plain.target else "Account: ")
+        assert lines[2].endswith("Account: default at live.fastn.ai.")
         if asks is Decision.CONFIRM:
             assert lines[-1] == "Approve this one call?"
         else:
-            assert lines[-1].startswith('To approve this one call, type "')
-            assert lines[-1].endswith(". Anything else declines it.")
+            assert lines[-1].startswith('To approve this one call, type the name between the quotes: "')
         assert [line for line in lines[:-1] if line.startswith(("Approve this", "To approve", "Account:"))] == (
-            [] if plain.target else [lines[1]]
+            [] if plain.target else [lines[2]]
         )
 
 
