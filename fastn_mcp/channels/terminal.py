@@ -16,8 +16,11 @@ from fastn_mcp.visible import visible
 class TerminalDesk:
     """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of the same person."""
 
+    def __init__(self, command: str) -> None:
+        self._command = command
+
     async def show(self, grant: str) -> str:  # noqa: ARG002 - every question lies in the same place
-        return "A person decides at a terminal on this computer: fastn-mcp approvals."
+        return f"A person decides at a terminal on this computer: {self._command}."
 
 
 _CLOSED = Nobody("the terminal was closed")

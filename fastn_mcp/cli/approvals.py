@@ -20,7 +20,7 @@ from fastn_mcp.channels.page import DOOR
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import audit
-from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, showable
+from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
 from fastn_mcp.guard.policy import Decision
@@ -135,7 +135,7 @@ async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
         await desk.ledger.grant_scope(scope)
         said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
     also = f"also for {SCOPE_MINUTES} minutes, scope {scope.id}" if scope else None
-    return said + _recorded(desk, _entry(Event.APPROVED, grant, also))
+    return said + _recorded(desk, decided(Event.APPROVED, grant, _BY, also))
 
 
 async def decline(desk: Desk, grant: Grant, note: str) -> str:
@@ -144,7 +144,7 @@ async def decline(desk: Desk, grant: Grant, note: str) -> str:
     if not await desk.ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=_BY, note=note or None):
         return _TOO_LATE
     await desk.ledger.note_answer(grant.principal, declined=True, now=now)
-    return "Declined." + _recorded(desk, _entry(Event.DECLINED, grant, note or None))
+    return "Declined." + _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
 
 
 async def revoke(desk: Desk, beginning: str) -> Scope | None:
@@ -226,23 +226,6 @@ def _data(grant: Grant) -> dict[str, JsonValue]:
 def _scope(grant: Grant, token: str, now: float) -> Scope:
     until = now + SCOPE_MINUTES * 60
     return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, _BY)
-
-
-def _entry(event: Event, grant: Grant, message: str | None) -> Entry:
-    arguments, effect = grant.card.get("arguments"), grant.card.get("effect")
-    return Entry(
-        event,
-        grant.principal,
-        grant.account,
-        grant.tool,
-        grant.target,
-        arguments=showable(arguments) if isinstance(arguments, dict) else None,
-        effect=effect if isinstance(effect, str) else None,
-        decision=grant.asks,
-        consent=_BY,
-        grant=grant.id,
-        message=message,
-    )
 
 
 def _recorded(desk: Desk, entry: Entry) -> str:

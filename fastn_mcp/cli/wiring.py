@@ -114,8 +114,14 @@ def assemble(
     ledger = SqliteLedger(str(state / LEDGER))
     recorder = Recorder(AuditFile(state / AUDIT, system), named, system)
     judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
-    page = Page(ledger, system, webbrowser.open, state / DOOR) if browser else None
-    guard = Guard(judge, ledger, recorder, system, page or TerminalDesk())
+    page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided) if browser else None
+    guard = Guard(
+        judge,
+        ledger,
+        recorder,
+        system,
+        page or TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"),
+    )
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     dispatch = Dispatcher(client, guard, recorder, SecretValues(environment, settings.secret_env or []), delivery)
     return Parts(settings, dispatch, guard, page, offered(settings))

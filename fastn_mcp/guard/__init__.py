@@ -16,7 +16,18 @@ from fastn_mcp.guard.judging import Facts, Judge
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.policy import Decision, Verdict
 from fastn_mcp.guard.preview import Preview, state
-from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, Asking, No, Nobody, Question, Waiting, Yes, question
+from fastn_mcp.guard.question import (
+    SCOPE_MINUTES,
+    Answer,
+    Asking,
+    No,
+    Nobody,
+    Question,
+    Waiting,
+    Yes,
+    expected,
+    question,
+)
 from fastn_mcp.guard.recording import Consent, Recorder
 from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.system import System
@@ -138,21 +149,30 @@ class Guard:
         if (scope := await self._scope(call, caller, facts, now)) is not None:
             await self._spend(facts.effect)
             return Consent("scope", facts.verdict, facts.effect, scope.id)
+        form, why_not = caller.form, await self._why_no_form(caller, facts, now)
         if (earlier := await self._ledger.latest(self._digest(call, caller), now)) is not None:
-            return await self._earlier(earlier, call, caller, facts)
-        form = caller.form
-        if form is None:
-            return await self._elsewhere(call, caller, facts, "This client cannot ask. ")
-        if facts.verdict.decision is Decision.OUT_OF_BAND:
-            return await self._elsewhere(call, caller, facts, "")
-        if await self._ledger.distrusted(caller.principal, form.name, now):
-            return await self._elsewhere(call, caller, facts, "A form was closed lately before anybody could read it. ")
+            if form is None or why_not is not None or earlier.state is not State.OPEN:
+                return await self._earlier(earlier, call, caller, facts)
+            # The person is at a form now: what another client put elsewhere is not asked twice.
+            await self._ledger.move(earlier.id, [State.OPEN], State.STALE, now, note="asked in a form instead")
+        if form is None or why_not is not None:
+            return await self._elsewhere(call, caller, facts, why_not or "")
         grant = self._grant(call, caller, facts, elsewhere=False)
         await self._open(grant, call, facts)
         given = await form.ask(_question(grant, facts))
         if isinstance(given, Asking):
             return given
         return await self._answered(call, caller, facts, grant, given)
+
+    async def _why_no_form(self, caller: Caller, facts: Facts, now: float) -> str | None:
+        """Why the client's form is not used, in words for the agent; None where it is."""
+        if caller.form is None:
+            return "This client cannot ask. "
+        if facts.verdict.decision is Decision.OUT_OF_BAND:
+            return "The policy wants it decided outside of the client. "
+        if await self._ledger.distrusted(caller.principal, caller.form.name, now):
+            return "A form was closed lately before anybody could read it. "
+        return None
 
     async def _resumed(
         self, call: Call, caller: Caller, facts: Facts, grant_id: str, answer: Answer
@@ -249,15 +269,12 @@ class Guard:
     async def _spend(self, effect: Effect) -> None:
         limit = self._judge.policy.limit(effect)
         if limit is None or effect is Effect.SPEND:
-            await self._ledger.spend(effect.value, self._period(), 1 << 31) if limit is not None else None
+            await self._ledger.spend(effect.value, self._judge.period(), 1 << 31) if limit is not None else None
             return
-        if not await self._ledger.spend(effect.value, self._period(), limit):
+        if not await self._ledger.spend(effect.value, self._judge.period(), limit):
             raise Refused(
                 f"The budget of {limit} calls that {effect.value} is used up.", "A person can raise it in the policy."
             )
-
-    def _period(self) -> str:
-        return self._judge.policy.period(self._system.now())
 
     def _grant(self, call: Call, caller: Caller, facts: Facts, *, elsewhere: bool) -> Grant:
         now = self._system.now().timestamp()
@@ -273,7 +290,7 @@ class Guard:
             call=self._digest(call, caller),
             binding=self._binding(call, caller, facts),
             asks=asks.value,
-            expected=(shown.name or shown.target or shown.tool) if typed else None,
+            expected=expected(shown) if typed else None,
             scope=facts.may_scope and call.target is not None,
             elsewhere=elsewhere,
             card=shown.data(),

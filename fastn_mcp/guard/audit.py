@@ -24,6 +24,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import NOTHING_SENT, Refused
 from fastn_mcp.guard import audit_chain
 from fastn_mcp.guard.audit_chain import End, Report, end_of, sealed
+from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.operation import Operation
 from fastn_mcp.system import System
 
@@ -94,6 +95,24 @@ def about(event: Event, call: Operation[Any], principal: str, account: str) -> E
         target=call.target,
         arguments=showable(call.shown()),
         digest=digest(call.arguments()),
+    )
+
+
+def decided(event: Event, grant: Grant, by: str, message: str | None = None) -> Entry:
+    """An entry about a grant on which a person decided, on the channel `by`."""
+    arguments, effect = grant.card.get("arguments"), grant.card.get("effect")
+    return Entry(
+        event,
+        grant.principal,
+        grant.account,
+        grant.tool,
+        grant.target,
+        arguments=showable(arguments) if isinstance(arguments, dict) else None,
+        effect=effect if isinstance(effect, str) else None,
+        decision=grant.asks,
+        consent=by,
+        grant=grant.id,
+        message=message,
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from pydantic_core import to_json
 
@@ -58,6 +59,7 @@ class Judge:
         self._system = system
         self._read = read
         self._owns = owns
+        self._run = system.token()  # a budget for one run ends with this process, and the ledger does not
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
         """The verdict where nothing has to be read for it; None where something has."""
@@ -100,6 +102,11 @@ class Judge:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         return Facts(target, effect, verdict, shown)
 
+    def period(self) -> str:
+        """The budget period that it is now."""
+        period = self.policy.period(self._system.now())
+        return f"run {self._run}" if period == "run" else period
+
     def digest(self, call: Call, principal: str) -> str:
         """Who calls what, with exactly which arguments, on which account."""
         parts = [principal, self.account, call.tool_name(), call.arguments()]
@@ -122,5 +129,6 @@ class Judge:
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
         limited = self.policy.limit(effect) is not None
-        spent = {effect: await self._ledger.spent(effect.value, self.policy.period(now))} if limited else {}
-        return Situation(call, effect, now, spent=spent, declines=resting)
+        spent = {effect: await self._ledger.spent(effect.value, self.period())} if limited else {}
+        declined_at = datetime.fromtimestamp(last, UTC) if resting else None
+        return Situation(call, effect, now, spent=spent, declines=resting, declined_at=declined_at)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.show import show
+from fastn_mcp.guard.show import LONGEST, show
 
 SCOPE_MINUTES = 15
 """How long an approval of a tool on a target holds, where a person gives one."""
@@ -65,9 +65,15 @@ Answer = Yes | No | Nobody
 
 def question(grant: str, preview: Preview, asks: Decision, *, scope: bool) -> Question:
     """The question about a call. Our own line comes last, so that no name can speak for us."""
-    expected = (preview.name or preview.target or preview.tool) if asks is Decision.TYPED else None
-    if expected is not None:
-        action = f"To approve this one call, type the name between the quotes: {show(expected)}"
+    typed = expected(preview) if asks is Decision.TYPED else None
+    if typed is not None:
+        action = f"To approve this one call, type the name between the quotes: {show(typed)}"
     else:
         action = "Approve this one call?"
-    return Question(grant, "\n".join([*preview.lines(), action]), expected, scope)
+    return Question(grant, "\n".join([*preview.lines(), action]), typed, scope)
+
+
+def expected(preview: Preview) -> str:
+    """What is to be typed: the name, or the id where a name is too long to be shown whole."""
+    name = preview.name if preview.name is not None and len(preview.name) <= LONGEST else None
+    return name or preview.target or preview.tool

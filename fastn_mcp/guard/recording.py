@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass, replace
 
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.guard.audit import Audit, Event, about
+from fastn_mcp.guard.audit import Audit, Event, about, decided
+from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.target import Call
@@ -82,6 +83,13 @@ class Recorder:
         asked = about(Event.ASKED, call, principal, self._account)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
         self._audit.record(replace(asked, grant=grant, **verdicts))
+
+    def decided(self, event: Event, grant: Grant, note: str | None) -> None:
+        """Record what a person decided on the approval page. It holds already: what cannot be written is logged."""
+        try:
+            self._audit.record(decided(event, grant, "local_page", note))
+        except FastnError:
+            log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
     def not_sent(self, call: Call, principal: str, error: FastnError) -> None:
         """Record why a call is not sent."""

@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from fastn_mcp.channels.page.entry import KEY_HOLDS, Entry
+from fastn_mcp.channels.page.record import Record, unrecorded
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.system import System
 
@@ -50,7 +51,15 @@ class Page:
 
     name = "local_page"
 
-    def __init__(self, ledger: Ledger, system: System, opener: Callable[[str], bool], door: Path | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        system: System,
+        opener: Callable[[str], bool],
+        door: Path | None = None,
+        record: Record = unrecorded,
+    ) -> None:
+        self._record = record
         self._ledger = ledger
         self._system = system
         self._opener = opener
@@ -112,7 +121,7 @@ class Page:
     def _started(self) -> "_Running":
         if self._running is None or self._running.ended:
             self._shown.clear()
-            self._running = _Running(self._ledger, self._system, self._used)
+            self._running = _Running(self._ledger, self._system, self._used, self._record)
             self._write_door()
         return self._running
 
@@ -144,7 +153,7 @@ def entrance(door: Path) -> str | None:
 class _Running:
     """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
 
-    def __init__(self, ledger: Ledger, system: System, used: Callable[[str], None]) -> None:
+    def __init__(self, ledger: Ledger, system: System, used: Callable[[str], None], record: Record) -> None:
         # Only here: a server that never asks pays for neither templates nor an HTTP server.
         import uvicorn
 
@@ -157,7 +166,7 @@ class _Running:
         listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = int(listening.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
-        app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"])
+        app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"], record)
         config = uvicorn.Config(
             app,
             http="h11",

@@ -14,7 +14,9 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.entry import Entry, Said, Session
+from fastn_mcp.channels.page.record import Record, unrecorded
 from fastn_mcp.channels.page.shield import BadForm, Shield, form, from_elsewhere
+from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.question import SCOPE_MINUTES
 from fastn_mcp.system import System
@@ -34,9 +36,14 @@ _HERE = Path(__file__).parent
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
-def application(ledger: Ledger, system: System, entry: Entry, origins: Sequence[str]) -> ASGIApp:
-    """The page, for browsers that call it by one of `origins` and that `entry` lets in."""
-    page = _Page(ledger, system, entry)
+def application(
+    ledger: Ledger, system: System, entry: Entry, origins: Sequence[str], record: Record = unrecorded
+) -> ASGIApp:
+    """The page, for browsers that call it by one of `origins` and that `entry` lets in.
+
+    `record` is told what is decided, once it is.
+    """
+    page = _Page(ledger, system, entry, record)
     routes = [
         *(Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _STATIC.items()),
         Route("/enter/{key}", page.enter, methods=["GET"]),
@@ -64,7 +71,8 @@ class Draft:
 
 
 class _Page:
-    def __init__(self, ledger: Ledger, system: System, entry: Entry) -> None:
+    def __init__(self, ledger: Ledger, system: System, entry: Entry, record: Record) -> None:
+        self._record = record
         self._ledger = ledger
         self._system = system
         self._entry = entry
@@ -142,6 +150,7 @@ class _Page:
             return await self._shown(request, session, 422, draft=Draft(grant.id, problem, name=typed))
         if not await self._ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=NAME):
             return await self._overtaken(request, session, grant.id)
+        self._record(Event.APPROVED, grant, None)
         if extent == "while" and grant.target is not None:
             await self._ledger.grant_scope(
                 Scope(
@@ -170,6 +179,7 @@ class _Page:
         if not await self._ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=NAME, note=note or None):
             return await self._overtaken(request, session, grant.id)
         await self._ledger.note_answer(grant.principal, declined=True, now=now)
+        self._record(Event.DECLINED, grant, note or None)
         told = " The agent gets your note." if note else ""
         session.said = Said(f"Declined: {view.title(grant.tool)}. Nothing is sent.{told}", good=True)
         return RedirectResponse(_root(request, session), 303)
