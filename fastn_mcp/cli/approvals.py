@@ -203,7 +203,7 @@ def _with(folder: Path, work: Callable[[Desk], Awaitable[Result]]) -> Result | N
 def _question(grant: Grant) -> Question:
     action = "Approve this one call?"
     if grant.expected is not None:
-        action = f"To approve this one call, type {show(grant.expected)}."
+        action = f"To approve this one call, type the name between the quotes: {show(grant.expected)}"
     return Question(grant.id, "\n".join([*grant.lines, action]), grant.expected, _may_scope(grant))
 
 

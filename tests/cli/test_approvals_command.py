@@ -238,7 +238,7 @@ def test_only_the_name_approves_where_it_is_asked_for(state: Folder) -> None:
     """DESIGN 5.5: y is no name, and a slip decides nothing."""
     state.asks(**TYPED)
     with state.at_a_terminal() as person:
-        assert 'To approve this one call, type "Acme".' in person.sees(CHOICES)
+        assert 'To approve this one call, type the name between the quotes: "Acme"' in person.sees(CHOICES)
         for slip in ("y", "yes", "acme", "Acme GmbH"):
             person.types(f"{slip}\r")
             person.sees("That is not the name.")

@@ -55,7 +55,7 @@ def test_the_transcript_tells_the_whole_story_in_each_era(era: str, played: "sub
         "the connection default (tiktokShop) is FAILED",
         "The agent tries to delete a customer, and the person declines.",
         'Target: "Globex Exports", id "',
-        'To approve this one call, type "Globex Exports". Anything else declines it.',
+        'To approve this one call, type the name between the quotes: "Globex Exports"',
         "person: decline",
         "Nothing was sent. (deletions that reached Fastn: 0)",
         "It tries again, and the person types the name.",
