@@ -78,7 +78,7 @@ class Preview:
         found = ", ".join(_counted(found) for found in self.dependence.found)
         unchecked = ", ".join(self.dependence.unchecked)
         said = (
-            f"{show(self.name)}." if self.name and not changed else "",
+            "Cannot be undone." if self.effect is Effect.DESTROY else "",
             f"{changed}." if changed else "",
             f"With it: {found}." if found else "",
             f"Not checked: {unchecked}." if unchecked else "",
