@@ -41,7 +41,8 @@ def run(app: Any, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        log_level="warning",
+        log_config=None,  # its lines are lines of our log, of the level that ours has
+        log_level=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE,
