@@ -1,0 +1,375 @@
+"""Every fault over a real socket: what reached Fastn, what is said of it, how long it took, and what it leaves behind.
+
+The table of `tests/client/test_client_fates.py` says the same of an exchange that is made up. This one has none: the
+sandbox is served, the client's own HTTP speaks to it, and the sandbox's data show whether what an error says is true.
+"""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import anyio
+import pytest
+import uvicorn
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.headers import headers
+from fastn_mcp.errors import FastnError
+from fastn_mcp.operation import Operation
+from fastn_mcp.sandbox import KEY, Sandbox, create_app
+from fastn_mcp.sandbox.behaviour import ErrorShape
+from fastn_mcp.sandbox.faults import (
+    DeepNesting,
+    Drip,
+    EchoKey,
+    Fault,
+    Garbage,
+    GzipBomb,
+    Hang,
+    Huge,
+    LoneSurrogate,
+    Moment,
+    NotANumber,
+    Redirect,
+    Reset,
+    Status,
+    Truncate,
+)
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+METHODS = ("GET", "PUT", "DELETE", "POST")
+WRITES = METHODS[1:]
+SINK = "http://sink.invalid"
+"""Where redirects point to, until a test has a socket for it."""
+
+PATIENT, HASTY = 20.0, 0.4
+"""Deadlines of a call, in seconds: what has an end must reach it, what has none must be given up."""
+SLACK = 4.0
+"""Seconds that a slow machine may take beyond a deadline."""
+
+UNCHANGED = ("Nothing was changed.", "Nothing was sent.")
+UNKNOWN = "It may or may not have happened. Do not repeat it before you have looked."
+DONE = "It was done. Do not repeat it."
+
+Expected = tuple[int, str]
+"""How often the sandbox is asked, and the outcome; the outcome is empty where the call works all the same."""
+
+
+def same(requests: int, outcome: str) -> dict[str, Expected]:
+    return dict.fromkeys(METHODS, (requests, outcome))
+
+
+LOST: dict[str, Expected] = {
+    "GET": (3, "failed"),
+    "PUT": (3, "unknown_outcome"),
+    "DELETE": (3, "unknown_outcome"),
+    "POST": (1, "unknown_outcome"),
+}
+ENDLESS: dict[str, Expected] = {"GET": (1, "timeout")} | dict.fromkeys(WRITES, (1, "unknown_outcome"))
+MOVED: dict[str, Expected] = {"GET": (1, "failed")} | dict.fromkeys(WRITES, (1, "unknown_outcome"))
+UNREADABLE: dict[str, Expected] = {"GET": (1, "failed")} | dict.fromkeys(WRITES, (1, "applied_unreadable"))
+TOO_LARGE: dict[str, Expected] = UNREADABLE | {"GET": (1, "too_large")}
+BROKEN: dict[str, Expected] = UNREADABLE | {"GET": (3, "failed")}
+
+DEFINITE = {
+    400: "invalid",
+    401: "unauthorized",
+    402: "quota_exceeded",
+    403: "forbidden",
+    404: "not_found",
+    405: "failed",
+    409: "conflict",
+    410: "failed",
+    412: "conflict",
+    413: "invalid",
+    415: "invalid",
+    418: "failed",
+    422: "invalid",
+    501: "failed",
+    505: "failed",
+}
+ECHOED = {400: same(1, "invalid"), 401: same(1, "unauthorized"), 403: same(1, "forbidden"), 500: LOST}
+
+TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
+    **{str(status): (Status(status=status), same(1, outcome)) for status, outcome in DEFINITE.items()},
+    **{str(status): (Status(status=status), LOST) for status in (408, 500, 502, 503, 504, 507, 520, 524)},
+    **{
+        f"401 {code}": (Status(status=401, code=code), same(1, "failed"))
+        for code in ("CONN-401", "CONNECTOR_AUTH", "EVT-7", "WEBHOOK_AUTH")
+    },
+    **{
+        f"{status} as {shape.value}": (Status(status=status, shape=shape), expected)
+        for status, expected in ((400, same(1, "invalid")), (500, LOST))
+        for shape in ErrorShape
+        if shape is not ErrorShape.CODED
+    },
+    **{f"{status} after the change": (Status(status=status, moment=Moment.AFTER), LOST) for status in (500, 503)},
+    "429": (Status(status=429), same(3, "rate_limited")),
+    "429, wait 2 s": (Status(status=429, retry_after=2), same(3, "rate_limited")),
+    "429, wait 60 s": (Status(status=429, retry_after=60), same(1, "rate_limited")),
+    "429, wait nonsense": (Status(status=429, retry_after="soon, -1"), same(3, "rate_limited")),
+    "429, wait until long ago": (
+        Status(status=429, retry_after="Sun, 06 Nov 1994 08:49:37 GMT"),
+        same(3, "rate_limited"),
+    ),
+    "429, a quota": (Status(status=429, code="QUOTA_EXCEEDED"), same(1, "quota_exceeded")),
+    "503, wait 3 s": (Status(status=503, retry_after=3), LOST),
+    "reset before": (Reset(), LOST),
+    "reset after": (Reset(moment=Moment.AFTER), LOST),
+    "reset within the body": (Reset(sent=10), BROKEN),
+    "truncated": (Truncate(), BROKEN),
+    "truncated at once": (Truncate(kept=0), BROKEN),
+    "hang": (Hang(), ENDLESS),
+    "hang after the change": (Hang(moment=Moment.AFTER), ENDLESS),
+    "drip": (Drip(), ENDLESS),
+    "garbage": (Garbage(), UNREADABLE),
+    "NaN": (NotANumber(), UNREADABLE),
+    "lone surrogate": (LoneSurrogate(), UNREADABLE),
+    "deep nesting": (DeepNesting(), UNREADABLE),
+    "gzip bomb": (GzipBomb(unpacked=16 * 1024 * 1024), TOO_LARGE),
+    "huge": (Huge(), TOO_LARGE),
+    **{f"redirect {status}": (Redirect(status=status, to=SINK), MOVED) for status in (301, 302, 303)},
+    "redirect 307": (Redirect(status=307, to=SINK), same(1, "failed")),
+    "redirect 308": (Redirect(status=308, to=SINK), same(1, "failed")),
+    **{f"echo of the key, {status}": (EchoKey(status=status), expected) for status, expected in ECHOED.items()},
+}
+
+
+@dataclass
+class Served:
+    """A sandbox and where it is."""
+
+    sandbox: Sandbox
+    url: str
+
+    def asked(self, method: str) -> int:
+        return sum(heard.method == method for heard in self.sandbox.requests)
+
+    def customers(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in self.sandbox.state.all("customers")]
+
+    def call(self, method: str) -> Operation[Any]:
+        """A call that this method makes, and that changes something if it can."""
+        first = str(self.customers()[0]["id"])
+        calls: dict[str, Operation[Any]] = {
+            "GET": GetCustomer(customer_id=first),
+            "PUT": UpdateCustomer(customer_id=first, name="Initech"),
+            "DELETE": DeleteCustomer(customer_id=first),
+            "POST": CreateCustomer(name="Initech"),
+        }
+        return calls[method]
+
+
+@pytest.fixture(scope="module")
+def serving() -> Generator[Served]:
+    sandbox = Sandbox(lambda: datetime.now(UTC))
+    app = create_app(sandbox, control=True)
+    config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield Served(sandbox, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        server.should_exit = True
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def served(serving: Served) -> Served:
+    serving.sandbox.reset()
+    return serving
+
+
+@pytest.fixture
+def sink() -> Generator[socket.socket]:
+    """A socket that nobody may come to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        yield listening
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+@asynccontextmanager
+async def connected(
+    url: str, deadline: float = PATIENT, auth: Literal["header", "bearer"] = "header"
+) -> AsyncGenerator[tuple[Client, list[float]]]:
+    """The real client, whose waits are kept and cost nothing."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    account = Account(url, KEY, auth=auth, deadline=deadline)
+    client = Client(account, HttpExchange(url, headers(account)), System(sleep=sleep, share=lambda: 0.5))
+    try:
+        yield client, waits
+    finally:
+        await client.aclose()
+
+
+def endless(fault: Fault) -> bool:
+    return isinstance(fault, (Hang, Drip))
+
+
+def all_of(error: FastnError) -> str:
+    """Everything that an error holds."""
+    chain = [repr(link) for link in (error.__cause__, error.__context__)]
+    return "\n".join([str(error), repr(error), json.dumps(error.data()), json.dumps(error.facts), *chain])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", TABLE)
+async def test_a_fault_on_the_wire_has_the_outcome_of_the_table(
+    name: str, method: str, served: Served, sink: socket.socket
+) -> None:
+    """Ours (issue 4): requests, outcome, time, no key anywhere, the truth, and the next call works."""
+    fault, expected = TABLE[name]
+    requests, outcome = expected[method]
+    where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(fault, Redirect) else {}
+    before, call = served.customers(), served.call(method)
+    served.sandbox.faults.add(fault.model_copy(update={"method": method, "times": None, **where}))
+    deadline = HASTY if endless(fault) else PATIENT
+    async with connected(served.url, deadline) as (client, waits):
+        began = time.monotonic()
+        said: FastnError | None = None
+        with anyio.fail_after(deadline + SLACK):
+            try:
+                await client.send(call)
+            except FastnError as error:
+                said = error
+        assert time.monotonic() - began < (HASTY if endless(fault) else 0) + SLACK
+        assert (served.asked(method), said.outcome if said else "") == (requests, outcome)
+        assert len(waits) == requests - 1
+        if said is not None:
+            assert KEY not in all_of(said)
+            assert said.next_step
+            changed = served.customers() != before
+            assert not (changed and said.known in UNCHANGED), "it says that nothing was changed"
+            assert changed or said.known != DONE, "it says that it was done"
+            assert ("settle" in said.data()) == (said.known in (UNKNOWN, DONE))
+        served.sandbox.faults.clear()
+        with anyio.fail_after(SLACK):
+            assert (await client.send(ListCustomers(limit=1))).model_dump()
+
+
+def test_the_table_is_long_enough() -> None:
+    """Ours (issue 4): at least 60 faults, each by all four methods."""
+    assert len(TABLE) >= 60
+    assert all(set(expected) == set(METHODS) for _, expected in TABLE.values())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_no_fault_but_a_429_has_a_post_arrive_twice(name: str) -> None:
+    """Ours (THREATS R4): the table itself, which the test above holds the client to, never allows it."""
+    requests, outcome = TABLE[name][1]["POST"]
+    assert requests == 1 or outcome == "rate_limited"
+
+
+DONE_BEFORE = same(2, "") | {"PUT": (2, "unknown_outcome"), "POST": (1, "unknown_outcome")}
+"""The repeated `PUT` names the version that its first attempt has replaced: a conflict, perhaps with itself."""
+
+PASSING: dict[str, tuple[Fault, dict[str, Expected]]] = {
+    **{
+        name: (fault, same(2, "") | {"POST": (1, "unknown_outcome")})
+        for name, fault in {
+            "408": Status(status=408),
+            "500": Status(status=500),
+            "503, wait 1 s": Status(status=503, retry_after=1),
+            "reset before": Reset(),
+        }.items()
+    },
+    "429": (Status(status=429), same(2, "")),
+    "429, wait 2 s": (Status(status=429, retry_after=2), same(2, "")),
+    "500 after the change": (Status(status=500, moment=Moment.AFTER), DONE_BEFORE),
+    "reset after": (Reset(moment=Moment.AFTER), DONE_BEFORE),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", PASSING)
+async def test_a_fault_that_passes_costs_one_more_request_and_changes_things_once(
+    name: str, method: str, served: Served
+) -> None:
+    """Ours (DESIGN 4): repeated where that is safe, and never so that a change is made twice."""
+    fault, expected = PASSING[name]
+    requests, outcome = expected[method]
+    call, before = served.call(method), len(served.customers())
+    served.sandbox.faults.add(fault.model_copy(update={"method": method}))
+    said = ""
+    async with connected(served.url) as (client, waits):
+        with anyio.fail_after(SLACK):
+            try:
+                await client.send(call)
+            except FastnError as error:
+                said = error.outcome
+    assert (served.asked(method), said) == (requests, outcome)
+    assert all(0 < wait <= 2 for wait in waits)
+    names = [row["name"] for row in served.customers()]
+    done_once = {"GET": before, "PUT": before, "DELETE": before - 1, "POST": before + names.count("Initech")}
+    assert len(names) == done_once[method]
+    assert names.count("Initech") <= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_refused_connection_sends_nothing_and_is_tried_three_times(method: str, served: Served) -> None:
+    """Ours (DESIGN 4): nobody listens, so even a POST may be tried again, and nothing has arrived anywhere."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    async with connected(url) as (client, waits):
+        with anyio.fail_after(SLACK), pytest.raises(FastnError) as caught:
+            await client.send(served.call(method))
+    assert (caught.value.outcome, caught.value.known) == ("not_sent", "Nothing was sent.")
+    assert len(waits) == 2
+    assert KEY not in all_of(caught.value)
+    assert not served.sandbox.requests
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name.startswith(("echo", "redirect", "401"))])
+async def test_a_bearer_key_stays_hidden_as_well(name: str, served: Served, sink: socket.socket) -> None:
+    """Ours (THREATS T4): the other style of sending the key has the same care taken of it."""
+    where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(TABLE[name][0], Redirect) else {}
+    served.sandbox.faults.add(TABLE[name][0].model_copy(update={"times": None, **where}))
+    async with connected(served.url, auth="bearer") as (client, _):
+        with anyio.fail_after(SLACK), pytest.raises(FastnError) as caught:
+            await client.send(served.call("GET"))
+    assert caught.value.outcome == TABLE[name][1]["GET"][1]
+    assert KEY not in all_of(caught.value)
+
+
+async def test_faults_among_many_calls_at_once_reach_only_the_calls_that_they_strike(served: Served) -> None:
+    """Ours: connections are pooled, and a broken one takes no other call with it."""
+    ids = [str(row["id"]) for row in served.customers()]
+    for fault in (Reset(sent=10), Truncate(), Reset(), Garbage(), Status(status=503), Huge()):
+        served.sandbox.faults.add(fault.model_copy(update={"path": f"/api/v1/customers/{ids[0]}", "times": 3}))
+    fates: dict[str, list[str]] = {one: [] for one in ids}
+    async with connected(served.url) as (client, _):
+
+        async def ask(one: str) -> None:
+            try:
+                answer = await client.send(GetCustomer(customer_id=one))
+                fates[one].append("" if answer.id == one else "another's")
+            except FastnError as error:
+                fates[one].append(error.outcome)
+
+        with anyio.fail_after(PATIENT):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    for one in ids:
+                        tasks.start_soon(ask, one)
+    assert set(fates[ids[0]]) <= {"", "failed", "too_large"}
+    assert len(fates[ids[0]]) == 20
+    assert all(fates[one] == [""] * 20 for one in ids[1:])

@@ -1,0 +1,172 @@
+"""What a server writes while Fastn misbehaves: JSON-RPC on stdout, JSON lines on stderr, and the key in neither."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import pytest
+from driving import KEY, Upstream, environment, free_port
+
+from fastn_mcp.logs import JsonLines
+
+LEVELS = ("debug", "info", "warning", "error")
+HOSTILE = 'two\nlines\r\n{"level": "error", "message": "forged"}\u2028and\u0085more\x1b[31m'
+PATIENCE = 60.0
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "customers": {"kind": "status", "status": 500, "message": f"{HOSTILE} {KEY}"},
+    "workflows": {"kind": "reset"},
+    "connections": {"kind": "garbage"},
+    "users": {"kind": "echo_key", "status": 401},
+    "secrets": {"kind": "huge"},
+    "roles": {"kind": "truncate"},
+    "triggers": {"kind": "redirect", "to": "http://sink.invalid/"},
+    "executions": {"kind": "deep_nesting"},
+    "billing": {"kind": "hang"},
+    "connectors": {"kind": "lone_surrogate"},
+    "audit": {"kind": "status", "status": 400, "retry_after": "soon\u0085forged"},
+}
+TOOLS = {name: f"list_{name}" for name in FAULTS} | {"billing": "get_billing", "audit": "query_audit_log"}
+WRITE = "create_customer"
+
+
+def disturb(upstream: Upstream) -> str:
+    """A fault for each of the tools, a lost write, and a customer whose name is hostile. The customer's id."""
+    row = httpx2.post(
+        f"{upstream.url}/api/v1/customers",
+        json={"name": HOSTILE, "slug": "hostile"},
+        headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"},
+    )
+    assert row.status_code == 201
+    faults = [{**fault, "method": "GET", "path": f"/api/v1/{name}", "times": None} for name, fault in FAULTS.items()]
+    for fault in [*faults, {"kind": "reset", "moment": "after", "method": "POST", "path": "/api/v1/customers"}]:
+        httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+    return str(row.json()["data"]["id"])
+
+
+def session(customer: str) -> bytes:
+    """A whole session: every fault, the hostile row, and a call that is nobody's."""
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": HOSTILE, "version": "1"}}
+    calls: list[tuple[str, dict[str, Any]]] = [(tool, {}) for tool in TOOLS.values()]
+    calls += [("get_customer", {"customer_id": customer}), (WRITE, {"name": HOSTILE}), (HOSTILE, {})]
+    messages: list[dict[str, Any]] = [
+        {"id": 0, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        *(
+            {"id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+            for number, (tool, arguments) in enumerate(calls, 1)
+        ),
+    ]
+    return b"".join(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n" for message in messages) + b"no JSON\n"
+
+
+def spoken(output: bytes) -> dict[Any, dict[str, Any]]:
+    """The answers by id, once every line has been seen to be JSON-RPC."""
+    assert output.endswith(b"\n")
+    answers: dict[Any, dict[str, Any]] = {}
+    for line in output[:-1].split(b"\n"):
+        message = json.loads(line)
+        assert message["jsonrpc"] == "2.0"
+        assert ("method" in message) + ("result" in message) + ("error" in message) == 1
+        answers[message.get("id")] = message
+    return answers
+
+
+def logged(output: bytes) -> list[dict[str, Any]]:
+    """The events of a log, once every line has been seen to be one: splitting at any line break finds the same."""
+    text = output.decode("ascii")
+    assert text == "" or text.endswith("\n")
+    events = [cast("dict[str, Any]", json.loads(line)) for line in text.splitlines()]
+    assert len(events) == text.count("\n")
+    assert all(event.keys() - {"error"} == {"time", "level", "logger", "message"} for event in events)
+    return events
+
+
+def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
+    return all(LEVELS.index(event["level"]) >= LEVELS.index(level) for event in events)
+
+
+@pytest.mark.parametrize("to_file", [False, True], ids=["stderr", "file"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_line_is_json_whatever_fastn_does_and_whatever_is_logged(
+    level: str, to_file: bool, upstream: Upstream, tmp_path: Path
+) -> None:
+    """THREATS T22, and ours (issue 4): stdout is JSON-RPC, the log is one object for each event, and holds no key."""
+    customer = disturb(upstream)
+    log = tmp_path / "logs" / "server.log"
+    done = subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", *(("--log-file", str(log)) if to_file else ())],
+        env={**os.environ, **environment(upstream), "FASTN_LOG_LEVEL": level, "FASTN_DEADLINE": "3"},
+        input=session(customer),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    answers = spoken(done.stdout)
+    assert set(answers) == {None, *range(len(FAULTS) + 4)}
+    assert answers[len(FAULTS) + 1]["result"]["structuredContent"]["data"]["name"].startswith("two")
+    assert not [number for number in range(1, len(FAULTS) + 1) if not answers[number]["result"]["isError"]]
+    assert KEY.encode() not in done.stdout
+    written = log.read_bytes() if to_file else done.stderr
+    assert KEY.encode() not in written + done.stderr
+    assert not (to_file and done.stderr)
+    events = logged(written)
+    assert enough(events, level)
+    assert "forged" not in [event["message"] for event in events]
+    assert not to_file or log.stat().st_mode & 0o777 == 0o600
+    # What logs headers logs the hostile one too: escaped, and so within its line.
+    assert (level == "debug") == any("forged" in event["message"] for event in events)
+
+
+def test_an_event_is_one_line_whatever_it_holds() -> None:
+    """Ours (issue 4): no text forges an event of its own, and the key is hidden in an exception's text as well."""
+    try:
+        raise ValueError(f"{HOSTILE} {KEY}")
+    except ValueError:
+        record = logging.LogRecord("x\ny", logging.ERROR, "", 0, "%s %s", (HOSTILE, KEY), sys.exc_info())
+    line = JsonLines([KEY]).format(record)
+    assert len(line.splitlines()) == 1
+    assert KEY not in line
+    assert "forged" in json.loads(line)["message"]
+    assert "forged" in json.loads(line)["error"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstream: Upstream) -> None:
+    """Ours (issue 4): the HTTP server's own complaints about what is no HTTP are lines of the same log."""
+    disturb(upstream)
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}"],
+        env={**os.environ, **environment(upstream), "FASTN_LOG_LEVEL": level, "FASTN_DEADLINE": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            with httpx2.Client(transport=httpx2.HTTPTransport(retries=8)) as client:
+                assert client.get(f"{url}/healthz").status_code == 200
+                for tool in (TOOLS["customers"], TOOLS["workflows"], HOSTILE):
+                    call: dict[str, Any] = {"name": tool, "arguments": {}}
+                    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+                    accept = {"accept": "application/json, text/event-stream"}
+                    assert KEY not in client.post(f"{url}/mcp", json=body, headers=accept, timeout=PATIENCE).text
+            with socket.create_connection(("127.0.0.1", port), 5) as stranger:
+                stranger.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+                stranger.recv(4096)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert output == b""
+    assert KEY.encode() not in errors
+    events = logged(errors)
+    assert enough(events, level)
+    assert level == "error" or "uvicorn.error" in [event["logger"] for event in events]
