@@ -37,19 +37,19 @@ def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) 
 
 
 def _page(page: Page[Record]) -> dict[str, JsonValue]:
-    rows = [_seen(cast(JsonValue, row.model_dump(exclude_unset=True))) for row in page.items]
     around = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
     left_out: list[str] = []
     if _size(around) > BUDGET // 2:
         around.pop("next_cursor", None)
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
     room = BUDGET - _ROOM_TO_SAY - _size(around)
-    kept, cut = _rows(rows, room)
-    if len(kept) < len(rows):
+    kept, cut = _rows(page.items, room)
+    if len(kept) < len(page.items):
         # The cursor would jump over the rows that were left out.
         around.pop("next_cursor", None)
         left_out.insert(
-            0, f"{len(rows) - len(kept)} rows did not fit. Call again with limit {len(kept)} and go on from there."
+            0,
+            f"{len(page.items) - len(kept)} rows did not fit. Call again with limit {len(kept)} and go on from there.",
         )
     answer: dict[str, JsonValue] = {"data": kept}
     if said := " ".join([*left_out, *cut]):
@@ -73,16 +73,19 @@ def _each_text(value: JsonValue) -> JsonValue:
     return value
 
 
-def _rows(rows: list[JsonValue], room: int) -> tuple[list[JsonValue], list[str]]:
-    """As many rows as fit, and at least one; what was cut of that one."""
+def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]:
+    """As many rows as fit, and at least one; what was cut of that one. What does not fit is not even looked at."""
     left = room
-    for number, row in enumerate(rows):
+    rows: list[JsonValue] = []
+    for record in records:
+        row = _seen(cast(JsonValue, record.model_dump(exclude_unset=True)))
         left -= _size(row) + 1
-        if left < 0 and number == 0:
+        if left < 0 and not rows:
             first, cut = _fitting(row, room)
             return [first], [cut]
         if left < 0:
-            return rows[:number], []
+            break
+        rows.append(row)
     return rows, []
 
 
