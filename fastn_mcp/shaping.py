@@ -11,6 +11,8 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.operation import Effect, Operation, Page, Record
+from fastn_mcp.secret_names import is_secret
+from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.visible import visible
 
 BUDGET = 8_000
@@ -32,6 +34,8 @@ def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) 
             answer["target"] = call.target
     answer |= {"data": None, "untrusted": True}
     data = _seen(cast(JsonValue, result.model_dump(exclude_unset=True)))
+    if not isinstance(call, CreateApiKey):  # its key lies where the operator wants it
+        data = _hidden(data)
     answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
 
@@ -63,6 +67,18 @@ def _seen(value: JsonValue) -> JsonValue:
     return value if raw.isascii() and b"\\u" not in raw and b"\\r" not in raw else _each_text(value)
 
 
+def _hidden(value: JsonValue) -> JsonValue:
+    """The value without the texts that stand under a name of a secret: Fastn ought not to show them."""
+    if isinstance(value, list):
+        return [_hidden(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: "[hidden]" if isinstance(item, str) and item and is_secret(name) else _hidden(item)
+        for name, item in value.items()
+    }
+
+
 def _each_text(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         return visible(value, keep="\n\t")
@@ -78,7 +94,7 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
     left = room
     rows: list[JsonValue] = []
     for record in records:
-        row = _seen(cast(JsonValue, record.model_dump(exclude_unset=True)))
+        row = _hidden(_seen(cast(JsonValue, record.model_dump(exclude_unset=True))))
         left -= _size(row) + 1
         if left < 0 and not rows:
             first, cut = _fitting(row, room)

@@ -26,6 +26,7 @@ from fastn_mcp.guard import audit_chain
 from fastn_mcp.guard.audit_chain import End, Report, end_of, sealed
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.operation import Operation
+from fastn_mcp.secret_names import is_secret
 from fastn_mcp.system import System
 
 FILE = "audit.jsonl"
@@ -131,12 +132,6 @@ _LONGEST = 1_000
 _MOST = 32_768
 """Characters of all arguments in an entry."""
 
-_SECRET = re.compile(
-    r"passw|passphrase|passcode|secret|token|credential|authori[sz]ation|bearer|cookie|signature|connection[-_ ]?string"
-    r"|(api|private|access|signing|encryption|shared|client|master)[-_ ]?key|^(pwd|pin|otp|pass|dsn)$",
-    re.IGNORECASE,
-)
-_ABOUT_ONE = re.compile(r"([-_](id|ids|name|type|at|count|url)|I[dD]s?|Name|Type|At|Count|Url|URL)$")
 _SHAPED = re.compile(
     r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|\b(?:Bearer|Basic)\s+[\w.~+/=-]{8,}|\bfsk_\w+|\beyJ[\w-]{8,}\.[\w.-]+"
 )
@@ -158,16 +153,12 @@ def _without(value: JsonValue) -> JsonValue:
         return [_without(item) for item in value]
     if isinstance(value, dict):
         # A form's field, as {"name": "apiKey", "value": "..."}.
-        pair = any(_is_secret(str(value.get(name, ""))) for name in ("name", "key", "field", "header"))
+        pair = any(is_secret(str(value.get(name, ""))) for name in ("name", "key", "field", "header"))
         return {
-            name: _HIDDEN if item is not None and (_is_secret(name) or (pair and name == "value")) else _without(item)
+            name: _HIDDEN if item is not None and (is_secret(name) or (pair and name == "value")) else _without(item)
             for name, item in value.items()
         }
     return value
-
-
-def _is_secret(name: str) -> bool:
-    return _SECRET.search(name) is not None and _ABOUT_ONE.search(name) is None
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,15 @@
+"""Which names in somebody's data stand before a secret. Pure."""
+
+import re
+
+_SECRET = re.compile(
+    r"passw|passphrase|passcode|secret|token|credential|authori[sz]ation|bearer|cookie|signature|connection[-_ ]?string"
+    r"|(api|private|access|signing|encryption|shared|client|master)[-_ ]?key|^(pwd|pin|otp|pass|dsn)$",
+    re.IGNORECASE,
+)
+_ABOUT_ONE = re.compile(r"([-_](id|ids|name|type|at|count|url)|I[dD]s?|Name|Type|At|Count|Url|URL)$")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a value of this name is a secret, as `clientSecret` is and `secretId` is not."""
+    return _SECRET.search(name) is not None and _ABOUT_ONE.search(name) is None
