@@ -213,11 +213,10 @@ def test_a_preview_and_a_wait_say_that_nothing_was_sent() -> None:
 def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
     """Ours (DESIGN 6): in rows and in records, however deep; ids, names and times of secrets are none."""
     kept: dict[str, JsonValue] = {"id": "s", "secretId": "x", "tokenType": "t", "lastTokenAt": "2026", "token": None}
-    data = kept | {
-        "auth": [{"clientSecret": "canary"}],
-        "headers": {"Authorization": "Bearer canary"},
-        "apiKey": "canary",
-    }
+    secrets: dict[str, JsonValue] = {
+        "auth": [{"clientSecret": "canary"}], "headers": {"Authorization": "Bearer canary"}, "apiKey": "canary",
+    }  # fmt: skip
+    data = kept | secrets
     for shown in (shaped(READ, record(data), ACCOUNT), shaped(LIST, page([data]), ACCOUNT)):
         assert "canary" not in str(shown)
         assert str(shown).count("[hidden]") == 3
