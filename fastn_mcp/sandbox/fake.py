@@ -209,8 +209,8 @@ class Sandbox:
             refusal.retry_after,
         )
         if isinstance(body, bytes):
-            return Reply(refusal.status, {"content-type": "text/html"}, body)
-        return Reply(refusal.status, _JSON, to_json(body))
+            return Reply(refusal.status, refusal.headers | {"content-type": "text/html"}, body)
+        return Reply(refusal.status, refusal.headers | _JSON, to_json(body))
 
 
 def _is_list(operation: AnyOperation) -> bool:

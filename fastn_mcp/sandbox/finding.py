@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fastn_mcp.operation import Route
-from fastn_mcp.sandbox.reply import Refusal, not_found
+from fastn_mcp.sandbox.reply import not_allowed, not_found
 from fastn_mcp.tools import CATALOG, AnyOperation
 
 
@@ -26,8 +26,8 @@ class Routes:
         for operation in near + self._candidates.get((method, ""), []):
             if self._routes[operation].match(path) is not None:
                 return operation
-        if any(route.match(path) is not None for route in self._routes.values()):
-            raise Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here")
+        if allowed := [route.method for route in self._routes.values() if route.match(path) is not None]:
+            raise not_allowed(method, allowed)
         raise not_found()
 
 

@@ -1,5 +1,6 @@
 """What goes back to the client, and how it goes: at once, late, drop by drop, cut off or never. Pure values."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
@@ -66,6 +67,14 @@ class Refusal(Exception):
         self.message = message
         self.details = details
         self.retry_after: int | None = None
+        self.headers: dict[str, str] = {}
+
+
+def not_allowed(method: str, allowed: Iterable[str]) -> Refusal:
+    """There is such a path, but not by `method`."""
+    refusal = Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here")
+    refusal.headers["allow"] = ", ".join(sorted(set(allowed)))
+    return refusal
 
 
 def invalid(field: str, problem: str) -> Refusal:

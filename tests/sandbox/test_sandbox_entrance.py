@@ -187,11 +187,15 @@ def test_last_used_says_when(fastn: Fastn) -> None:
 
 
 def test_a_path_that_does_not_exist_and_a_method_that_is_not_allowed(fastn: Fastn) -> None:
-    """Fastn's reference and documentation: 404 NOT_FOUND, 405 METHOD_NOT_ALLOWED."""
+    """Fastn's reference and documentation: 404 NOT_FOUND, 405 METHOD_NOT_ALLOWED; RFC 9110: which ones are."""
     assert fastn.ask("GET", "/api/v1/nothing").status == 404
     assert fastn.ask("GET", "/api/v1/workflows/wf_1/run/again").status == 404
-    assert fastn.ask("DELETE", "/api/v1/workflows").status == 405
-    assert fastn.ask("PATCH", "/api/v1/workflows/wf_1").status == 405
+    for method, path, allowed in (
+        ("DELETE", "/api/v1/workflows", "GET, POST"),
+        ("PATCH", "/api/v1/workflows/wf_1", "DELETE, GET, PUT"),
+    ):
+        answer = fastn.ask(method, path)
+        assert (answer.status, answer.reply.headers["allow"]) == (405, allowed)
 
 
 def test_a_body_that_is_no_json_object_is_refused(fastn: Fastn) -> None:
