@@ -196,6 +196,24 @@ def surface_(check: bool, folder: Path) -> None:
         raise click.ClickException("The generated files are not what the code says. Run: fastn-mcp surface")
 
 
+@cli.command(name="openapi")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@click.pass_context
+def openapi_(ctx: click.Context, output: Path | None) -> None:
+    """Print the operations as an OpenAPI 3.1 document, for other tools."""
+    import json
+
+    from fastn_mcp.cli.openapi import document
+    from fastn_mcp.settings import DEFAULT_BASE_URL
+
+    url = ctx.find_root().params["base_url"] or os.environ.get("FASTN_BASE_URL") or DEFAULT_BASE_URL
+    text = json.dumps(document(url), indent=2, ensure_ascii=False)
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(text + "\n", encoding="utf-8")
+
+
 @cli.command(name="sandbox")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")

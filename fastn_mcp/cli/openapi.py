@@ -1,0 +1,137 @@
+"""`fastn-mcp openapi`: the 42 operations as an OpenAPI 3.1 document, for other tools. Pure; all of it from `CATALOG`.
+
+It says what this project knows of Fastn, and each operation says how that is known. What an argument of ours does that
+Fastn never sees (`dry_run`, `value_from_env`) is not in it.
+"""
+
+from typing import Any
+
+from fastn_mcp import __version__
+from fastn_mcp.operation import DRY_RUN
+from fastn_mcp.tools import CATALOG, AnyOperation, CreateSecret, RunWorkflow
+from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.workflows import RUN_HEADERS
+
+Json = dict[str, Any]
+
+_DESCRIPTION = """\
+Fastn's administration API as fastn-mcp knows it. Fastn publishes no such document: `x-fastn-evidence` says for each \
+operation whether it is documented, observed or inferred, and `x-fastn-effect` what it does to the world. A test key \
+wants the header `X-fastn-Test-Mode: true`, and a live key must come without it.\
+"""
+
+_FASTNS_OWN: Json = {
+    "offset": {"type": "integer", "minimum": 0, "description": "Rows to pass over."},
+    "cursor": {"type": "string", "description": "nextCursor of the last page; instead of offset."},
+}
+"""Where a page begins. The tools' `cursor` is ours, and wraps these."""
+
+_STAYS = {(CreateSecret, "value_from_env"): "value"}
+"""Arguments that are resolved here, and what is sent in their place."""
+
+_COMPONENTS: Json = {
+    "securitySchemes": {
+        "header": {"type": "apiKey", "in": "header", "name": "x-fastn-api-key"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    },
+    "schemas": {
+        "Error": {
+            "type": "object",
+            "description": "As documented. Texts alone, as {error} or {message}, have been seen.",
+            "required": ["error"],
+            "properties": {
+                "error": {
+                    "type": "object",
+                    "required": ["code", "message"],
+                    "properties": {
+                        "code": {"type": "string", "description": "What to branch on."},
+                        "message": {"type": "string"},
+                        "details": {},
+                        "retryAfter": {"type": "number", "description": "Seconds."},
+                    },
+                }
+            },
+        }
+    },
+}
+
+
+def document(base_url: str) -> Json:
+    """The API at `base_url`."""
+    paths: Json = {}
+    for operation in CATALOG:
+        # In a path, a field stands by our own name.
+        paths.setdefault(operation.route.path, {})[operation.route.method.lower()] = _described(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Fastn", "version": __version__, "description": _DESCRIPTION},
+        "servers": [{"url": base_url}],
+        "security": [{"header": []}, {"bearer": []}],
+        "tags": [{"name": name} for name in dict.fromkeys(operation.toolset() for operation in CATALOG)],
+        "paths": paths,
+        "components": _COMPONENTS,
+    }
+
+
+def _described(operation: AnyOperation) -> Json:
+    in_path = operation.route.parameters
+    schema = operation.input_schema()
+    shapes: Json = {name: shape for name, shape in schema["properties"].items() if name not in (DRY_RUN, *in_path)}
+    extra = shapes.pop("extra", None)
+    required: set[str] = {operation.wire(name) for name in schema.get("required", []) if name in shapes}
+    for (owner, name), sent in _STAYS.items():
+        if operation is owner:
+            del shapes[name]
+            required.add(sent)
+    others: Json = {operation.wire(name): shape for name, shape in shapes.items()}
+    described: Json = {
+        "operationId": operation.tool_name(),
+        "summary": operation.title(),
+        "description": operation.__doc__,
+        "tags": [operation.toolset()],
+        "x-fastn-effect": operation.effect.value,
+        "x-fastn-evidence": {"kind": operation.evidence.kind, "source": operation.evidence.source},
+    }
+    parameters = [_parameter("path", name, schema["properties"][name], required=True) for name in in_path]
+    if operation is RunWorkflow:
+        parameters += [_parameter("header", name, others.pop(wire)) for wire, name in RUN_HEADERS.items()]
+    if operation.route.method in ("GET", "DELETE"):
+        if issubclass(operation, List):
+            others |= _FASTNS_OWN
+        parameters += [_parameter("query", name, shape, required=name in required) for name, shape in others.items()]
+    else:
+        fields = {name: shape if name in required else _clearable(shape) for name, shape in others.items()}
+        body: Json = {"type": "object", "properties": fields, "additionalProperties": _additional(extra)}
+        if required:
+            body["required"] = sorted(required)
+        described["requestBody"] = {"required": bool(required), **_json(body)}
+    if parameters:
+        described["parameters"] = parameters
+    return described | {"responses": _responses(operation.route.method)}
+
+
+def _parameter(place: str, name: str, shape: Json, *, required: bool = False) -> Json:
+    schema = {key: value for key, value in shape.items() if key != "description"}
+    described = {"description": shape["description"]} if "description" in shape else {}
+    return {"name": name, "in": place, "required": required, **described, "schema": schema}
+
+
+def _clearable(shape: Json) -> Json:
+    """What has a default of its own is left out to keep it; all else can be null."""
+    return shape if "default" in shape else {**shape, "type": [shape["type"], "null"]}
+
+
+def _additional(extra: Json | None) -> bool | Json:
+    return {"description": "Other fields; null clears."} if extra is not None else False
+
+
+def _responses(method: str) -> Json:
+    responses: Json = {"2XX": {"description": "Done. Fastn documents no schema.", **_json({})}}
+    if method == "DELETE":
+        responses["204"] = {"description": "Done, and nothing to say."}
+    error = _json({"$ref": "#/components/schemas/Error"})
+    return responses | {"4XX": {"description": "Refused.", **error}, "5XX": {"description": "Failed.", **error}}
+
+
+def _json(schema: Json) -> Json:
+    return {"content": {"application/json": {"schema": schema}}}

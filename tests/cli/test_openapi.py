@@ -1,0 +1,121 @@
+"""`fastn-mcp openapi`: the operations as other tools read them."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from fastn_mcp.cli.openapi import document
+from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.tools.workflows import RUN_HEADERS
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+DOCUMENT = document("https://fastn.example")
+
+
+def described(name: str) -> dict[str, Any]:
+    route = BY_NAME[name].route
+    return DOCUMENT["paths"][route.path][route.method.lower()]
+
+
+def body(name: str) -> dict[str, Any]:
+    return described(name)["requestBody"]["content"]["application/json"]["schema"]
+
+
+def parameters(name: str, place: str) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in described(name).get("parameters", []) if one["in"] == place}
+
+
+def test_it_has_every_operation_and_no_other() -> None:
+    """Ours: 42, each at its own route."""
+    there = {
+        (method.upper(), path, one["operationId"])
+        for path, methods in DOCUMENT["paths"].items()
+        for method, one in methods.items()
+    }
+    assert there == {(o.route.method, o.route.path, o.tool_name()) for o in CATALOG}
+    assert DOCUMENT["openapi"] == "3.1.0"
+    assert DOCUMENT["servers"] == [{"url": "https://fastn.example"}]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None:
+    """Ours: an inferred shape is not passed off as a documented one."""
+    operation, one = BY_NAME[name], described(name)
+    assert one["description"] == operation.__doc__
+    assert one["x-fastn-effect"] == operation.effect.value
+    assert one["x-fastn-evidence"] == {"kind": operation.evidence.kind, "source": operation.evidence.source}
+    assert {tag["name"] for tag in DOCUMENT["tags"]} >= set(one["tags"])
+    assert set(one["responses"]) - {"204"} == {"2XX", "4XX", "5XX"}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str) -> None:
+    """Ours: `extra` is what a body may hold besides; `dry_run` and `value_from_env` are never sent."""
+    operation = BY_NAME[name]
+    route = operation.route
+    assert tuple(parameters(name, "path")) == route.parameters
+    assert all(one["required"] for one in parameters(name, "path").values())
+    fields = operation.model_fields.keys() - {*route.parameters, "extra", "value_from_env"}
+    sent = {*parameters(name, "query"), *(RUN_HEADERS if parameters(name, "header") else ())} - {"offset"}
+    if "requestBody" in described(name):
+        schema = body(name)
+        Draft202012Validator.check_schema(schema)
+        sent |= schema["properties"].keys()
+        assert (schema["additionalProperties"] is not False) == ("extra" in operation.model_fields)
+    assert sent == {operation.wire(field) for field in fields}
+
+
+def test_what_must_be_given_is_required_and_the_rest_may_be_null() -> None:
+    """Ours: a null clears a field."""
+    check: Any = Draft202012Validator(body("create_trigger"))
+    hook: dict[str, Any] = {"name": "Hook", "type": "webhook", "routes": []}
+    assert check.is_valid(hook)
+    assert check.is_valid({**hook, "schedule": None, "endOrgId": "1"})
+    assert not check.is_valid({"name": "Hook", "type": "webhook"})
+    assert not check.is_valid({**hook, "name": None})
+    assert body("create_secret")["required"] == ["name", "value"]
+    assert described("update_trigger")["requestBody"]["required"] is False
+
+
+def test_a_run_says_for_whom_and_where_in_headers() -> None:
+    """Fastn's documentation: X-End-Org-Id, X-Fastn-Env and Idempotency-Key."""
+    assert set(parameters("run_workflow", "header")) == set(RUN_HEADERS.values())
+    assert set(body("run_workflow")["properties"]) == {"input"}
+    assert parameters("run_workflow", "header")["Idempotency-Key"]["description"] == "The same key runs once."
+
+
+def test_a_list_is_read_on_by_fastns_own_cursor() -> None:
+    """Ours: the tools' cursor wraps it, and would be refused."""
+    query = parameters("list_executions", "query")
+    assert {"limit", "offset", "cursor", "endOrgId", "workflowId"} <= set(query)
+    assert "nextCursor" in query["cursor"]["description"]
+
+
+def test_the_key_goes_in_either_header() -> None:
+    """Fastn's reference: x-fastn-api-key, or Authorization: Bearer."""
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert [*schemes] == [name for one in DOCUMENT["security"] for name in one]
+    assert schemes["header"]["name"] == "x-fastn-api-key"
+    assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
+
+
+def test_it_is_printed_or_written_without_a_key(fastn: Run, tmp_path: Path) -> None:
+    """Issue 4: `fastn-mcp openapi`."""
+    printed = fastn("openapi")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert json.loads(printed.stdout) == document("https://live.fastn.ai")
+
+    file = tmp_path / "openapi.json"
+    written = fastn("--base-url", "https://fastn.example", "openapi", "--output", str(file))
+    assert (written.returncode, written.stdout, written.stderr) == (0, "", "")
+    assert json.loads(file.read_text(encoding="utf-8")) == DOCUMENT
+
+    assert json.loads(fastn("openapi", env={"FASTN_BASE_URL": "http://a.example"}).stdout)["servers"] == [
+        {"url": "http://a.example"}
+    ]
