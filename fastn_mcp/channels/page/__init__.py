@@ -173,7 +173,7 @@ class _Running:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level=None,
             access_log=False,  # an address can hold a key
             server_header=False,
             proxy_headers=False,
