@@ -49,7 +49,7 @@ check-generated: $(READY)
 
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
 check-tracked:
-	@git grep -nIE '(pypi|pythonhosted|npmjs|npmmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
+	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
 surface: $(READY) ## Write tools/ and the README's tables anew
 	@$(BIN)/fastn-mcp surface

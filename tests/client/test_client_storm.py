@@ -1,0 +1,81 @@
+"""An outage is not answered by a storm, and a flood of calls waits in a queue that ends. THREATS T17, T18, R9."""
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fake_fastn import Clock, Fastn, client, says
+
+from fastn_mcp.client import LONGEST_QUEUE
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.operation import Request
+from fastn_mcp.tools.customers import GetCustomer
+
+READ = GetCustomer(customer_id="a")
+
+
+@pytest.mark.anyio
+async def test_fifty_calls_into_an_outage_make_at_most_a_hundred_requests() -> None:
+    """THREATS R9: the retries of one credential are bounded; every first attempt goes."""
+    fastn = Fastn(says(503))
+    calling = client(fastn)
+    for _ in range(50):
+        with pytest.raises(FastnError):
+            await calling.send(READ)
+    assert 50 <= len(fastn.requests) <= 100
+
+
+@pytest.mark.anyio
+async def test_answers_give_retries_back() -> None:
+    """THREATS R9: after an outage, an account that answers again is retried again."""
+    outage, fine = says(503), says(200, {"id": "a"})
+    fastn = Fastn(*[outage] * 90, *[fine] * 20, outage)
+    clock = Clock()
+    calling = client(fastn, clock)
+    while len(fastn.requests) < 90:
+        with pytest.raises(FastnError):
+            await calling.send(READ)
+    slept = len(clock.waits)
+    for _ in range(20):
+        await calling.send(READ)
+    with pytest.raises(FastnError):
+        await calling.send(READ)
+    assert len(clock.waits) > slept
+
+
+@pytest.mark.anyio
+async def test_more_calls_than_the_queue_holds_are_not_sent() -> None:
+    """THREATS T17: 64 requests at a time, a bounded queue behind them, and an exact outcome for the rest."""
+    release = anyio.Event()
+    under_way = 0
+    most = 0
+
+    class Slow(Fastn):
+        async def __call__(self, request: Request) -> Answer:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await release.wait()
+            under_way -= 1
+            return await super().__call__(request)
+
+    fastn = Slow(says(200, {"id": "a"}))
+    calling = client(fastn, concurrency=8)
+    outcomes: list[str] = []
+
+    async def call() -> None:
+        try:
+            await calling.send(READ)
+            outcomes.append("done")
+        except NotSent as error:
+            outcomes.append(error.outcome)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8 + LONGEST_QUEUE + 5):
+            tasks.start_soon(call)
+        while outcomes.count("not_sent") < 5:
+            await anyio.lowlevel.checkpoint()
+        release.set()
+    assert most == 8
+    assert outcomes.count("not_sent") == 5
+    assert outcomes.count("done") == 8 + LONGEST_QUEUE
