@@ -28,7 +28,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.operation import Effect
-from fastn_mcp.shaping import previewed, shaped, waiting
+from fastn_mcp.shaping import failed, previewed, shaped, waiting
 from fastn_mcp.tools import AnyOperation
 
 NAME = "fastn-mcp"
@@ -66,7 +66,7 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOperation], account: dict[s
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(error)) from None
         except FastnError as error:
-            return _result(error.data(), is_error=True)
+            return _result(failed(error.data()), is_error=True)
         match outcome:
             case Asking(question):
                 return form.round_trip(question)

@@ -139,6 +139,16 @@ def _size(value: JsonValue) -> int:
     return len(to_json(value))
 
 
+_FOREIGN = ("fastn", "preview", "note")
+"""What in an error was written by somebody else."""
+
+
+def failed(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """An error as the model reads it: what Fastn or a person said stands under its own name, marked and visible."""
+    foreign = {name: _hidden(_seen(error[name])) for name in _FOREIGN if name in error}
+    return error | foreign | ({"untrusted": True} if foreign.keys() - {"note"} else {})
+
+
 def previewed(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The answer to `dry_run`."""
     shown, left_out = _fitting(_seen(preview), BUDGET - _ROOM_TO_SAY)

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.operation import Operation, Record
-from fastn_mcp.shaping import BUDGET, previewed, shaped, waiting
+from fastn_mcp.shaping import BUDGET, failed, previewed, shaped, waiting
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.listing import Listed
@@ -223,3 +223,14 @@ def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
         first = shown["data"][0] if isinstance(shown["data"], list) else shown["data"]
         assert isinstance(first, dict)
         assert {name: first[name] for name in kept} == kept
+
+
+def test_what_fastn_says_of_an_error_is_marked_and_visible() -> None:
+    """Ours (THREATS T1, DESIGN 6): our own words are not; a person's note is a person's."""
+    said: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
+    seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden]"}}
+    error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}
+    faulty: dict[str, JsonValue] = {**error, "fastn": said}
+    assert failed(faulty) == error | {"fastn": seen, "untrusted": True}
+    assert failed(error | {"note": "n\u200b"}) == error | {"note": "n\\u{200b}"}
+    assert failed(error) == error

@@ -15,7 +15,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
-from fastn_mcp.shaping import previewed, shaped, waiting
+from fastn_mcp.shaping import failed, previewed, shaped, waiting
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
 
@@ -79,7 +79,7 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
         finally:
             await parts.aclose()
     except FastnError as error:
-        _print(error.data())
+        _print(failed(error.data()))
         click.echo(f"fastn-mcp: {error}", err=True)
         return 1
     match outcome:
