@@ -45,6 +45,8 @@ _TOO_FAST = 1.0
 _DISTRUST = 900.0
 """Seconds that a channel is left alone after it was found not to reach a person."""
 
+_ANY_NUMBER = 1 << 31
+
 _ASKABLE = (State.OPEN, State.APPROVED)
 
 
@@ -251,9 +253,10 @@ class Guard:
                 "Look at the preview; call again to ask anew.",
                 facts={"preview": facts.preview.data()},
             )
-        await self._spend(facts.effect)
         if not await self._ledger.move(grant.id, _ASKABLE, State.BURNT, now, by=by):
             raise Refused("This approval was used already, or has run out.", "Call again to ask anew.")
+        # Only now: repeats of one approval must not use up the budget of others.
+        await self._spend(facts.effect)
         await self._ledger.note_answer(caller.principal, declined=False, now=now)
         return Consent(by, facts.verdict, facts.effect, grant.id)
 
@@ -268,10 +271,11 @@ class Guard:
 
     async def _spend(self, effect: Effect) -> None:
         limit = self._judge.policy.limit(effect)
-        if limit is None or effect is Effect.SPEND:
-            await self._ledger.spend(effect.value, self._judge.period(), 1 << 31) if limit is not None else None
+        if limit is None:
             return
-        if not await self._ledger.spend(effect.value, self._judge.period(), limit):
+        # Beyond its budget, spending is asked about rather than refused: what was approved is counted and made.
+        most = _ANY_NUMBER if effect is Effect.SPEND else limit
+        if not await self._ledger.spend(effect.value, self._judge.period(), most):
             raise Refused(
                 f"The budget of {limit} calls that {effect.value} is used up.", "A person can raise it in the policy."
             )

@@ -14,6 +14,7 @@ from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, 
 from fastn_mcp.guard.audit import AuditFile, Entry, Unwritten, verify
 from fastn_mcp.guard.ledger import MOST_WAITING, State
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Waiting, Yes
 from fastn_mcp.operation import Effect
 from fastn_mcp.sandbox.faults import Moment, Reset
@@ -460,4 +461,24 @@ async def test_a_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> Non
         refused = await world.call(CreateSecret(name="B", value_from_env=name), form)
         assert isinstance(refused, NotSent)
     assert "canary" not in world.audit_path.read_text() + "".join(question.text for question in form.asked)
+    world.close()
+
+
+async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> None:
+    """Ours (DESIGN 5.2): a loop of repeats does not take the budget from others; at its end, changes are refused."""
+    file = tmp_path / "policy.toml"
+    file.write_text("[budget]\nexternal = 2\n")
+    file.chmod(0o600)
+    world = World(tmp_path, Policy("guarded", load_rules(file)))
+    call = await run(world)
+    asking = await world.call(call, FormLater())
+    assert isinstance(asking, Asking)
+    world.clock.pass_(5)
+    for _ in range(20):
+        await world.call(call, FormLater(resumed=(asking.question.grant, Yes())))
+    assert len(world.changes) == 1
+    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    refused = await world.call(call, FormNow(yes, world.clock))
+    assert isinstance(refused, Refused)
+    assert len(world.changes) == 2
     world.close()
