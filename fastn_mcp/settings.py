@@ -3,9 +3,8 @@
 A setting that is missing or wrong ends with one line that names it and says how to set it, and never shows its value.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
 from fastn_mcp.tools import BY_NAME, CATALOG
@@ -142,7 +142,7 @@ class Settings(BaseModel):
         for tool, route in routes.items():
             operation = BY_NAME.get(tool)
             if operation is None:
-                raise ValueError(f"there is no tool {tool!r}{_nearest(tool, BY_NAME)}")
+                raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
             if sorted(route.parameters) != sorted(operation.route.parameters):
                 wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
                 raise ValueError(f"the path of {tool} must hold {wanted}")
@@ -153,7 +153,7 @@ class Settings(BaseModel):
     def _known(cls, names: list[str] | None) -> list[str] | None:
         for name in names or []:
             if name not in TOOLSETS:
-                raise ValueError(f"does not know one of the names{_nearest(name, TOOLSETS)}: {', '.join(TOOLSETS)}")
+                raise ValueError(f"does not know one of the names{nearest(name, TOOLSETS)}: {', '.join(TOOLSETS)}")
         return names
 
     @property
@@ -226,7 +226,7 @@ def state_dir(environment: Mapping[str, str]) -> Path:
 def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:
     source = next((s for s in SOURCES if s.field == name), None)
     if problem["type"] == "extra_forbidden":
-        return SettingsError(f"{file}: there is no setting {name!r}{_nearest(name, Settings.model_fields)}.")
+        return SettingsError(f"{file}: there is no setting {name!r}{nearest(name, Settings.model_fields)}.")
     reason = str(problem["msg"]).removeprefix("Value error, ")
     flag = f"flag {source.flag}, " if source and source.flag else ""
     where = f" ({flag}environment {source.variable})" if source else ""
@@ -242,11 +242,6 @@ def _read(file: Path) -> dict[str, object]:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from None
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def is_loopback(host: str) -> bool:

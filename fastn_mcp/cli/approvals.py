@@ -24,7 +24,7 @@ from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes
+from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes, asked, for_a_while, may_scope
 from fastn_mcp.guard.show import show
 from fastn_mcp.settings import is_loopback
 from fastn_mcp.system import System
@@ -130,7 +130,7 @@ async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
         return _TOO_LATE
     said = "Approved. It is sent when the agent makes the same call again."
     await desk.ledger.note_answer(grant.principal, declined=False, now=now)
-    scope = _scope(grant, desk.system.token(), now) if minutes and _may_scope(grant) else None
+    scope = for_a_while(grant, desk.system.token(), now, _BY) if minutes and may_scope(grant) else None
     if scope is not None:
         await desk.ledger.grant_scope(scope)
         said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
@@ -201,14 +201,7 @@ def _with(folder: Path, work: Callable[[Desk], Awaitable[Result]]) -> Result | N
 
 
 def _question(grant: Grant) -> Question:
-    action = "Approve this one call?"
-    if grant.expected is not None:
-        action = f"To approve this one call, type the name between the quotes: {show(grant.expected)}"
-    return Question(grant.id, "\n".join([*grant.lines, action]), grant.expected, _may_scope(grant))
-
-
-def _may_scope(grant: Grant) -> bool:
-    return grant.scope and grant.target is not None and grant.expected is None
+    return asked(grant.id, grant.lines, grant.expected, scope=may_scope(grant))
 
 
 def _asked(grant: Grant) -> str:
@@ -221,11 +214,6 @@ def _clock(seconds: float) -> str:
 
 def _data(grant: Grant) -> dict[str, JsonValue]:
     return {"principal": grant.principal, "asked": grant.created, "until": grant.expires, "preview": dict(grant.card)}
-
-
-def _scope(grant: Grant, token: str, now: float) -> Scope:
-    until = now + SCOPE_MINUTES * 60
-    return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, _BY)
 
 
 def _recorded(desk: Desk, entry: Entry) -> str:

@@ -17,7 +17,6 @@ from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.policy import Decision, Verdict
 from fastn_mcp.guard.preview import Preview, state
 from fastn_mcp.guard.question import (
-    SCOPE_MINUTES,
     Answer,
     Asking,
     No,
@@ -26,6 +25,7 @@ from fastn_mcp.guard.question import (
     Waiting,
     Yes,
     expected,
+    for_a_while,
     question,
 )
 from fastn_mcp.guard.recording import Consent, Recorder
@@ -207,7 +207,7 @@ class Guard:
                     await self._decline(grant, now, by, "another text was typed")
                     raise Declined("What was typed is not what was asked for.", "Ask the person, then call again.")
                 if minutes and grant.scope and grant.target is not None:
-                    await self._ledger.grant_scope(_scope(grant, self._system.token(), now, by))
+                    await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, by))
         return await self._burn(call, caller, grant, by)
 
     async def _earlier(self, grant: Grant, call: Call, caller: Caller, facts: Facts) -> Consent | Waiting:
@@ -313,11 +313,6 @@ class Guard:
 
 def _question(grant: Grant, facts: Facts) -> Question:
     return question(grant.id, facts.preview, Decision(grant.asks), scope=grant.scope)
-
-
-def _scope(grant: Grant, token: str, now: float, by: str) -> Scope:
-    until = now + SCOPE_MINUTES * 60
-    return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, by)
 
 
 def _declined(note: str) -> Declined:

@@ -1,7 +1,9 @@
 """What a person is asked, and what may come back. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fastn_mcp.guard.ledger import Grant, Scope
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.show import LONGEST, show
@@ -65,12 +67,27 @@ Answer = Yes | No | Nobody
 
 def question(grant: str, preview: Preview, asks: Decision, *, scope: bool) -> Question:
     """The question about a call. Our own line comes last, so that no name can speak for us."""
-    typed = expected(preview) if asks is Decision.TYPED else None
+    return asked(grant, preview.lines(), expected(preview) if asks is Decision.TYPED else None, scope=scope)
+
+
+def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool) -> Question:
+    """The question in these lines, with our own behind them; `typed` is what has to be typed, where something has."""
     if typed is not None:
         action = f"To approve this one call, type the name between the quotes: {show(typed)}"
     else:
         action = "Approve this one call?"
-    return Question(grant, "\n".join([*preview.lines(), action]), typed, scope)
+    return Question(grant, "\n".join([*lines, action]), typed, scope)
+
+
+def may_scope(grant: Grant) -> bool:
+    """Whether it may be approved for more than one call."""
+    return grant.scope and grant.target is not None and grant.expected is None
+
+
+def for_a_while(grant: Grant, token: str, now: float, by: str) -> Scope:
+    """The scope that an approval of `grant` for a while opens, from `now` in Unix seconds."""
+    until = now + SCOPE_MINUTES * 60
+    return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, by)
 
 
 def expected(preview: Preview) -> str:

@@ -17,8 +17,8 @@ from fastn_mcp.channels.page.entry import Entry, Said, Session
 from fastn_mcp.channels.page.record import Record, unrecorded
 from fastn_mcp.channels.page.shield import BadForm, Shield, form, from_elsewhere
 from fastn_mcp.guard.audit import Event
-from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
-from fastn_mcp.guard.question import SCOPE_MINUTES
+from fastn_mcp.guard.ledger import Grant, Ledger, State
+from fastn_mcp.guard.question import SCOPE_MINUTES, for_a_while, may_scope
 from fastn_mcp.system import System
 
 NAME = "local_page"
@@ -137,7 +137,7 @@ class _Page:
         extent = fields.get("extent")
         if grant is None or not _open(grant, now):
             return await self._shown(request, session, 409, Said(view.what_became(grant), good=False))
-        if extent not in ("once", "while") or (extent == "while" and not view.may_scope(grant)):
+        if extent not in ("once", "while") or (extent == "while" and not may_scope(grant)):
             return await self._shown(
                 request, session, 400, Said("This cannot be approved so. Nothing was decided.", good=False)
             )
@@ -152,12 +152,7 @@ class _Page:
             return await self._overtaken(request, session, grant.id)
         self._record(Event.APPROVED, grant, None)
         if extent == "while" and grant.target is not None:
-            await self._ledger.grant_scope(
-                Scope(
-                    self._system.token(), grant.principal, grant.account, grant.tool, grant.target,
-                    now, now + SCOPE_MINUTES * 60, NAME,
-                )
-            )  # fmt: skip
+            await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, NAME))
         await self._ledger.note_answer(grant.principal, declined=False, now=now)
         more = f", and more such calls on its target for {SCOPE_MINUTES} minutes" if extent == "while" else ""
         session.said = Said(

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.guard.ledger import Grant, Scope, State
 from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.question import may_scope
 from fastn_mcp.guard.show import show
 from fastn_mcp.visible import visible
 
@@ -159,11 +160,6 @@ def question(grant: Grant, now: float) -> Question:
         asked=Moment(_iso(grant.created), ago(now - grant.created)),
         until=Moment(_iso(grant.expires), left(grant.expires - now)),
     )
-
-
-def may_scope(grant: Grant) -> bool:
-    """Whether it may be approved for more than one call."""
-    return grant.scope and grant.target is not None and grant.expected is None
 
 
 def running(scope: Scope, now: float) -> Running:
