@@ -18,6 +18,7 @@ from fastn_mcp.client.exchange import Answer
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
@@ -49,7 +50,9 @@ async def measure(folder: Path) -> tuple[float, float]:
     ledger = SqliteLedger(str(folder / "ledger.sqlite"))
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), "bench", system)
     judge = Judge(Policy(), "bench", ledger, system, client.send, lambda _: False)
-    dispatch = Dispatcher(client, Guard(judge, ledger, recorder, system, None), recorder, SecretValues({}, []), None)
+    guard = Guard(judge, ledger, recorder, system, None)
+    journalling = Journalling(ledger, "test", system)
+    dispatch = Dispatcher(client, guard, recorder, journalling, SecretValues({}, []), None, system)
     call, caller = CreateCustomer(name="Initech"), Caller("local", None)
     with_guard: list[float] = []
     without: list[float] = []

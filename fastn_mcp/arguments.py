@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.operation import DRY_RUN, Operation
-from fastn_mcp.tools import BY_NAME, AnyOperation
+from fastn_mcp.offer import DRY_RUN, AnyOffer, Offer
+from fastn_mcp.procedures.catalog import BY_NAME
 
 _MOST_PROBLEMS = 8
 _DEEPEST = 6
@@ -21,15 +21,15 @@ _DEEPEST = 6
 class Wanted:
     """A call, and whether it is only to be previewed."""
 
-    call: Operation[Any]
+    call: Offer[Any]
     dry_run: bool
 
 
 class UnknownTool(NotSent):
-    """No operation has this name."""
+    """No tool has this name."""
 
 
-def parse(offered: Mapping[str, AnyOperation], name: str, arguments: Mapping[str, Any]) -> Wanted:
+def parse(offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any]) -> Wanted:
     """The call that a client makes. Raises `NotSent`."""
     operation = offered.get(name)
     if operation is None:
@@ -63,7 +63,7 @@ def _encodable(value: object) -> bool:
     return True
 
 
-def _problem(operation: AnyOperation, problem: Any) -> str:
+def _problem(operation: AnyOffer, problem: Any) -> str:
     field = ".".join(str(part)[:64] for part in problem["loc"][:_DEEPEST])
     match problem["type"]:
         case "extra_forbidden":

@@ -1,61 +1,142 @@
-"""The one way through: guard, send, record. Everything that reaches Fastn passes here; there is no second entry."""
+"""The one way through: guard, journal, send, record. Everything that reaches Fastn passes here; no second entry."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fastn_mcp.client import Client
 from fastn_mcp.delivery import Delivery
-from fastn_mcp.errors import AppliedUnreadable, FastnError, UnknownOutcome
+from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent, UnknownOutcome
 from fastn_mcp.guard import Caller, Guard
+from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.guard.recording import Consent, Recorder
-from fastn_mcp.operation import Operation, Record
+from fastn_mcp.offer import Offer
+from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.procedures.directory import Directory
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.performing import perform
+from fastn_mcp.procedures.procedure import Means, Report, unheard
 from fastn_mcp.secret_values import SecretValues
+from fastn_mcp.system import System
 
 Call = Operation[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A call that was made, by what right, and what came back."""
+    """A call that was made: what came back, and the change that it made, where it made one."""
 
     result: Record
-    consent: Consent
+    change: Change | None = None
+
+
+class _Asked(Exception):
+    """A person is asked about a call that others were made for."""
+
+    def __init__(self, outcome: Asking | Waiting) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+class _Shown(Exception):
+    """The first change that a procedure would make, shown instead of made."""
+
+    def __init__(self, preview: Preview) -> None:
+        super().__init__()
+        self.preview = preview
 
 
 class Dispatcher:
     """Makes calls for agents."""
 
     def __init__(
-        self, client: Client, guard: Guard, recorder: Recorder, secrets: SecretValues, delivery: Delivery | None
+        self,
+        client: Client,
+        guard: Guard,
+        recorder: Recorder,
+        journalling: Journalling,
+        secrets: SecretValues,
+        delivery: Delivery | None,
+        system: System,
     ) -> None:
         """Without `delivery`, a new key stands in the result."""
         self._client = client
         self._guard = guard
         self._recorder = recorder
+        self._journalling = journalling
         self._secrets = secrets
         self._delivery = delivery
+        self._system = system
+        self.directory = Directory(system)
 
-    async def __call__(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
+    async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
+        changes: list[Change] = []
+
+        async def send(inner: Call) -> Record:
+            outcome = await self._make(inner, caller)
+            if not isinstance(outcome, Done):
+                raise _Asked(outcome)
+            if outcome.change is not None:
+                changes.append(outcome.change)
+            return outcome.result
+
+        try:
+            result = await perform(call, self._means(send, report))
+        except _Asked as asked:
+            return asked.outcome
+        return Done(result, changes[-1] if changes else None)
+
+    async def preview(self, call: Offer[Any], caller: Caller) -> Preview:
+        """What `call` would do, by fresh reads. Nothing is sent."""
+
+        async def send(inner: Call) -> Record:
+            if inner.effect is Effect.READ:
+                return await self._client.send(inner)
+            _, shown = await self._guard.judged(inner, caller.principal)
+            raise _Shown(shown)
+
+        try:
+            await perform(call, self._means(send, unheard))
+        except _Shown as shown:
+            return shown.preview
+        raise NotSent(f"{call.tool_name()} would change nothing.")
+
+    def _means(self, send: Callable[[Call], Awaitable[Record]], report: Report) -> Means:
+        kept = self._journalling
+        return Means(send, self._system, report, kept.account, kept.journal, self.directory)
+
+    async def _make(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         admitted = await self._guard.admit(call, caller)
         if not isinstance(admitted, Consent):
             return admitted
+        if call.effect is Effect.READ:
+            return Done(await self._client.send(call))
         filled = self._secrets.fill(call)
-        intent = self._recorder.intent(call, caller.principal, admitted)
+        change = await self._journalling.begin(call, caller.principal, admitted.target, self._client.send)
+        try:
+            intent = self._recorder.intent(call, caller.principal, admitted)
+        except FastnError as error:
+            await self._journalling.end(change, error.outcome)
+            raise
         try:
             result = await self._client.send(filled)
         except FastnError as error:
             self._recorder.outcome(intent, error.outcome, error.what)
+            await self._journalling.end(change, error.outcome)
             if isinstance(error, UnknownOutcome):
                 await self._guard.lost(call, caller)
             raise
         except BaseException as error:  # cancelled, or a defect of ours: it may have left
             self._recorder.outcome(intent, "unknown_outcome", type(error).__name__)
             raise
+        finally:
+            self.directory.forget(call.toolset())
         self._recorder.outcome(intent, "done")
-        return Done(self._delivered(call, result), admitted)
+        ended = await self._journalling.end(change, "done", result)
+        return Done(self._delivered(call, result), ended)
 
     def _delivered(self, call: Call, result: Record) -> Record:
         try:
@@ -66,11 +147,6 @@ class Dispatcher:
                 "Revoke it with revoke_api_key, and tell the operator.",
                 facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
             ) from error
-
-    async def preview(self, call: Call, caller: Caller) -> Preview:
-        """What `call` would do, by fresh reads. Nothing is sent."""
-        _, shown = await self._guard.judged(call, caller.principal)
-        return shown
 
     async def aclose(self) -> None:
         await self._client.aclose()

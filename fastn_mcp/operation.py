@@ -7,38 +7,17 @@ as fields. An instance is one exact call: it can be validated, shown, refused or
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 from urllib.parse import quote, unquote
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 from typing_extensions import override
+
+from fastn_mcp.offer import Effect, Offer, Record, Result
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
-
-DRY_RUN = "dry_run"
-"""The argument that asks for a preview. It is about a call, and no part of it."""
-
-
-class Effect(Enum):
-    """What a call does to the world, in the order in which we grow careful."""
-
-    READ = "read"
-    WRITE = "write"
-    EXTERNAL = "external"
-    SPEND = "spend"
-    ACCESS = "access"
-    TRASH = "trash"
-    DESTROY = "destroy"
-
-    @property
-    def rank(self) -> int:
-        """How careful: 0 for a read, more for each step."""
-        return list(Effect).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +134,7 @@ class Response:
     body: JsonValue
 
 
-class Record(BaseModel):
-    """Anything Fastn answers with. Unknown fields are kept: the documentation gives no schemas."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
-
-
 Item = TypeVar("Item", bound=Record)
-Result = TypeVar("Result", bound=Record)
 
 
 class Page(Record, Generic[Item]):
@@ -173,119 +145,38 @@ class Page(Record, Generic[Item]):
     total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
 
 
-class ToolSchema(GenerateJsonSchema):
-    """JSON Schema in the subset that every client reads: no titles, no references, no unions.
-
-    An optional argument is simply not required: a nullable one would become a union, which hides its description.
-    """
-
-    @override
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
-
-    @override
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        rendered = super().default_schema(schema)
-        if rendered.get("default", ...) is None:
-            del rendered["default"]
-        return rendered
-
-    @override
-    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
-        return {"type": "object"}
-
-    @override
-    def field_title_should_be_set(self, schema: object) -> bool:
-        return False
-
-
-class Operation(BaseModel, Generic[Result]):
+class Operation(Offer[Result], Generic[Result]):
     """One API operation. Subclasses give exactly `route`, `effect` and `evidence`; an oddity overrides a method."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        hide_input_in_errors=True,
-        defer_build=True,
-    )
-
     route: ClassVar[Route]
-    effect: ClassVar[Effect]
     evidence: ClassVar[Evidence]
-    returns: ClassVar[type[Record]]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        generic = cls.__pydantic_generic_metadata__
-        if generic["args"] or generic["parameters"]:
-            return  # a base that several operations share
-        for name in ("route", "effect", "evidence"):
-            if not hasattr(cls, name):
-                raise TypeError(f"{cls.__name__} does not say its {name}")
-        if unknown := set(cls.route.parameters) - cls.model_fields.keys():
+        super().__pydantic_init_subclass__(**kwargs)
+        if hasattr(cls, "route") and (unknown := set(cls.route.parameters) - cls.model_fields.keys()):
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
-        cls.returns = _result_of(cls)
 
     @classmethod
-    def tool_name(cls) -> str:
-        """`DeleteWorkflow` is offered as `delete_workflow`."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-
-    @classmethod
-    def title(cls) -> str:
-        """For people: `CreateApiKey` is "Create API key"."""
-        words = cls.tool_name().replace("_", " ").replace("api", "API")
-        return words.replace("ai ", "AI ", 1) if words.startswith("ai ") else words[0].upper() + words[1:]
-
-    @classmethod
-    def input_schema(cls) -> dict[str, Any]:
-        """The arguments as JSON Schema 2020-12, in the portable subset."""
-        schema = cls.model_json_schema(by_alias=False, schema_generator=ToolSchema)
-        schema.pop("title", None)
-        schema.pop("description", None)
-        if cls.previews():
-            schema["properties"][DRY_RUN] = {"type": "boolean", "description": "Preview only."}
-        return schema
-
-    @classmethod
-    def previews(cls) -> bool:
-        """Whether it takes `dry_run`: everything that changes something does."""
-        return cls.effect is not Effect.READ
-
-    @classmethod
-    def secrets(cls) -> frozenset[str]:
-        """The arguments that hold secrets, which nothing shows or records."""
-        return frozenset(
-            name
-            for name, info in cls.model_fields.items()
-            if cast("dict[str, object]", info.json_schema_extra or {}).get("writeOnly")
-        )
+    @override
+    def _facts(cls) -> tuple[str, ...]:
+        return ("route", "effect", "evidence")
 
     @property
-    def effective(self) -> Effect:
-        """The effect of this very call. Arguments can raise the type's effect, never lower it."""
-        return self.effect
-
-    @property
+    @override
     def target(self) -> str | None:
-        """The id that this call acts on, where its path names one."""
         parameters = type(self).route.parameters
         return cast(str, getattr(self, parameters[-1])) if parameters else None
 
     @classmethod
-    def toolset(cls) -> str:
-        """The resource it belongs to, by the module that holds it: `customers`."""
-        return cls.__module__.rpartition(".")[2]
+    @override
+    def idempotent(cls) -> bool:
+        return cls.route.method != "POST"
 
-    def arguments(self) -> dict[str, JsonValue]:
-        """The arguments that were given, by field name, secrets included."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
-
-    def shown(self) -> dict[str, JsonValue]:
-        """The arguments as they may be shown and recorded: secrets hidden."""
-        hidden = self.secrets()
-        return {name: "[hidden]" if name in hidden else value for name, value in self.arguments().items()}
+    @classmethod
+    @override
+    def destructive(cls) -> bool:
+        return super().destructive() or (cls.effect is Effect.WRITE and cls.route.method == "PUT")
 
     def request(self, route: Route | None = None) -> Request:
         """This call as HTTP. Raises `RefusedValue`.
@@ -299,7 +190,7 @@ class Operation(BaseModel, Generic[Result]):
         extra = fields.pop("extra", None)
         fields = {self.wire(name): value for name, value in fields.items()}
         if isinstance(extra, dict):
-            known = {self.wire(name) for name in type(self).model_fields}
+            known = {self.wire(name) for name in type(self).model_fields.keys() - self.ours()}
             # A null clears a field, which an argument that is left out cannot say.
             if taken := sorted(name for name, value in extra.items() if name in known and value is not None):
                 raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
@@ -323,7 +214,7 @@ class Operation(BaseModel, Generic[Result]):
         parameters = route.match(request.path) if request.method == route.method else None
         if parameters is None:
             return None
-        names = {cls.wire(name): name for name in cls.model_fields}
+        names = {cls.wire(name): name for name in cls.model_fields if name not in cls.ours()}
         values: dict[str, Any] = dict(parameters)
         extra: dict[str, JsonValue] = {}
         for wire, value in {**request.query, **(request.body or {})}.items():
@@ -345,15 +236,3 @@ class Operation(BaseModel, Generic[Result]):
         if isinstance(body, dict):
             return cast(Result, returns.model_validate(body))
         return cast(Result, returns.model_validate({} if body is None else {"value": body}))
-
-
-def _result_of(operation: type[Operation[Any]]) -> type[Record]:
-    """The `Result` that a class binds, directly or through a base such as `List[Item]`."""
-    declared = [base.__pydantic_generic_metadata__ for base in operation.__mro__ if issubclass(base, Operation)]
-    bound = next(base for base in declared if base["args"])
-    (argument,) = bound["args"]
-    inner = [base["args"][0] for base in declared if base["origin"] is Operation and base is not bound]
-    for wrapper in inner:
-        if not isinstance(wrapper, TypeVar) and wrapper.__pydantic_generic_metadata__["parameters"]:
-            return cast(type[Record], wrapper[argument])
-    return cast(type[Record], argument)

@@ -27,9 +27,9 @@ from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
-from fastn_mcp.operation import Effect
+from fastn_mcp.offer import AnyOffer, Effect
+from fastn_mcp.procedures.procedure import Report
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
-from fastn_mcp.tools import AnyOperation
 
 NAME = "fastn-mcp"
 
@@ -46,10 +46,10 @@ Administer Fastn (embedded integrations): customers, connectors, their connectio
 Context = ServerRequestContext[Any]
 
 
-def build(dispatch: Dispatcher, offered: Sequence[AnyOperation], account: dict[str, JsonValue]) -> Server[Any]:
+def build(dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> Server[Any]:
     """The server that offers these operations on one account."""
-    by_name = {operation.tool_name(): operation for operation in offered}
-    listed = ListToolsResult(tools=[tool(operation) for operation in offered])
+    by_name = {offer.tool_name(): offer for offer in offered}
+    listed = ListToolsResult(tools=[tool(offer) for offer in offered])
     schemas = {tool.name: tool.input_schema for tool in listed.tools}
 
     async def list_tools(_: Context, __: PaginatedRequestParams | None) -> ListToolsResult:
@@ -61,7 +61,7 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOperation], account: dict[s
             caller = Caller("local", form.channel(ctx, params))
             if wanted.dry_run:
                 return _result(previewed((await dispatch.preview(wanted.call, caller)).data()), is_error=False)
-            outcome = await dispatch(wanted.call, caller)
+            outcome = await dispatch(wanted.call, caller, _reporter(ctx))
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(error)) from None
@@ -72,8 +72,8 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOperation], account: dict[s
                 return form.round_trip(question)
             case Waiting(preview, where, until):
                 return _result(waiting(preview.data(), where, until), is_error=False)
-            case Done(result):
-                return _result(shaped(wanted.call, result, account), is_error=False)
+            case Done(result, change):
+                return _result(shaped(wanted.call, result, account, change), is_error=False)
 
     server = Server(
         NAME,
@@ -90,25 +90,31 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOperation], account: dict[s
     return server
 
 
-def tool(operation: AnyOperation) -> Tool:
-    """An operation as MCP lists it."""
-    reads = operation.effect is Effect.READ
-    asks = operation.effect.rank >= Effect.ACCESS.rank
+def tool(offer: AnyOffer) -> Tool:
+    """What is offered, as MCP lists it."""
+    reads = offer.effect is Effect.READ
+    asks = offer.effect.rank >= Effect.ACCESS.rank
     return Tool(
-        name=operation.tool_name(),
-        title=operation.title(),
-        description=operation.__doc__,
-        input_schema=operation.input_schema(),
+        name=offer.tool_name(),
+        title=offer.title(),
+        description=offer.__doc__,
+        input_schema=offer.input_schema(),
         annotations=ToolAnnotations(
-            title=operation.title(),
+            title=offer.title(),
             read_only_hint=reads,
-            # Whatever overwrites, or may reach further than this account's configuration.
-            destructive_hint=not reads and (operation.effect is not Effect.WRITE or operation.route.method == "PUT"),
-            idempotent_hint=operation.route.method != "POST",
+            destructive_hint=offer.destructive(),
+            idempotent_hint=offer.idempotent(),
             open_world_hint=True,
         ),
         _meta={"anthropic/requiresUserInteraction": True} if asks else None,
     )
+
+
+def _reporter(ctx: Context) -> Report:
+    async def report(message: str, done: float, total: float | None) -> None:
+        await ctx.session.report_progress(done, total, message)
+
+    return report
 
 
 def _result(body: dict[str, JsonValue], *, is_error: bool) -> CallToolResult:

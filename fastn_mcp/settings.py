@@ -16,12 +16,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
-from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.tools import BY_NAME
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
 
-TOOLSETS = tuple(dict.fromkeys(operation.toolset() for operation in CATALOG))
-"""What `--toolsets` can name: one for each resource."""
+TOOLSETS = tuple(dict.fromkeys(offer.toolset() for offer in OFFERS))
+"""What `--toolsets` can name: one for each resource, and the procedures."""
 
 Mode = Literal["read-only", "guarded", "manual", "auto"]
 

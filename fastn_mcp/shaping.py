@@ -10,8 +10,11 @@ from typing import Any, cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.operation import Effect, Operation, Page, Record
-from fastn_mcp.secret_names import is_secret
+from fastn_mcp.offer import Offer
+from fastn_mcp.operation import Effect, Page, Record
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.undoing import receipt
+from fastn_mcp.secret_names import hidden
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.visible import visible
 
@@ -22,8 +25,10 @@ BUDGET = 8_000
 _ROOM_TO_SAY = 250
 
 
-def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """The result of `call` as the model reads it."""
+def shaped(
+    call: Offer[Any], result: Record, account: dict[str, JsonValue], change: Change | None = None
+) -> dict[str, JsonValue]:
+    """The result of `call` as the model reads it, with the receipt of the change that it made."""
     if isinstance(result, Page):
         return _page(cast("Page[Record]", result))
     answer: dict[str, JsonValue] = {}
@@ -32,10 +37,12 @@ def shaped(call: Operation[Any], result: Record, account: dict[str, JsonValue]) 
         answer["account"] = account
         if call.target is not None:
             answer["target"] = call.target
+    if change is not None:
+        answer["receipt"] = receipt(change)
     answer |= {"data": None, "untrusted": True}
     data = _seen(cast(JsonValue, result.model_dump(exclude_unset=True)))
     if not isinstance(call, CreateApiKey):  # its key lies where the operator wants it
-        data = _hidden(data)
+        data = hidden(data)  # Fastn ought not to show them
     answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
 
@@ -67,18 +74,6 @@ def _seen(value: JsonValue) -> JsonValue:
     return value if raw.isascii() and b"\\u" not in raw and b"\\r" not in raw else _each_text(value)
 
 
-def _hidden(value: JsonValue) -> JsonValue:
-    """The value without the texts that stand under a name of a secret: Fastn ought not to show them."""
-    if isinstance(value, list):
-        return [_hidden(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: "[hidden]" if isinstance(item, str) and item and is_secret(name) else _hidden(item)
-        for name, item in value.items()
-    }
-
-
 def _each_text(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         return visible(value, keep="\n\t")
@@ -94,7 +89,7 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
     left = room
     rows: list[JsonValue] = []
     for record in records:
-        row = _hidden(_seen(cast(JsonValue, record.model_dump(exclude_unset=True))))
+        row = hidden(_seen(cast(JsonValue, record.model_dump(exclude_unset=True))))
         left -= _size(row) + 1
         if left < 0 and not rows:
             first, cut = _fitting(row, room)
@@ -145,7 +140,7 @@ _FOREIGN = ("fastn", "preview", "note")
 
 def failed(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """An error as the model reads it: what Fastn or a person said stands under its own name, marked and visible."""
-    foreign = {name: _hidden(_seen(error[name])) for name in _FOREIGN if name in error}
+    foreign = {name: hidden(_seen(error[name])) for name in _FOREIGN if name in error}
     return error | foreign | ({"untrusted": True} if foreign.keys() - {"note"} else {})
 
 

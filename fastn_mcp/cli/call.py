@@ -15,8 +15,9 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
-from fastn_mcp.tools import BY_NAME, AnyOperation
 
 
 class Calls(click.Group):
@@ -33,7 +34,7 @@ class Calls(click.Group):
         return None if operation is None else _command(operation)
 
 
-def _command(operation: AnyOperation) -> click.Command:
+def _command(operation: AnyOffer) -> click.Command:
     schema = operation.input_schema()
     required = schema.get("required", [])
     options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
@@ -83,8 +84,8 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
         click.echo(f"fastn-mcp: {error}", err=True)
         return 1
     match outcome:
-        case Done(result):
-            _print(shaped(wanted.call, result, parts.label))
+        case Done(result, change):
+            _print(shaped(wanted.call, result, parts.label, change))
             return 0
         case Waiting(preview, where, until):
             _print(waiting(preview.data(), where, until))

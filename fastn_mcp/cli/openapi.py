@@ -7,7 +7,7 @@ Fastn never sees (`dry_run`, `value_from_env`) is not in it.
 from typing import Any
 
 from fastn_mcp import __version__
-from fastn_mcp.operation import DRY_RUN
+from fastn_mcp.offer import DRY_RUN
 from fastn_mcp.tools import CATALOG, AnyOperation, CreateSecret, RunWorkflow
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.workflows import RUN_HEADERS

@@ -17,16 +17,16 @@ from rich.text import Text
 from fastn_mcp.arguments import parse
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
 from fastn_mcp.cli.wiring import Parts, policy_of
-from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.show import show
-from fastn_mcp.operation import Effect
+from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.settings import Settings, config_dir
 from fastn_mcp.system import System
-from fastn_mcp.tools import BY_NAME
 from fastn_mcp.visible import visible
 
 _CHANNELS = {
@@ -81,6 +81,8 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
     name = tool.replace("-", "_")
     try:
         call = parse(BY_NAME, name, dict(_argument(name, given) for given in arguments)).call
+        if not isinstance(call, Operation):
+            raise NotSent(f"{name} is made of other calls, and the policy is asked of each.", "Explain one of those.")
         for line in anyio.run(_explained, ctx, call, file, mode):
             click.echo(line)
     except FastnError as error:

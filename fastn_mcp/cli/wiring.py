@@ -21,17 +21,18 @@ from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.audit import FILE as AUDIT
 from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.recording import Recorder
-from fastn_mcp.operation import Effect, Record
+from fastn_mcp.offer import AnyOffer, Effect, Record
+from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.settings import Settings, config_dir, load
 from fastn_mcp.system import System
-from fastn_mcp.tools import CATALOG, AnyOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Parts:
     dispatch: Dispatcher
     guard: Guard
     page: Page | None
-    offered: tuple[AnyOperation, ...]
+    offered: tuple[AnyOffer, ...]
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -123,7 +124,9 @@ def assemble(
         page or TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"),
     )
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
-    dispatch = Dispatcher(client, guard, recorder, SecretValues(environment, settings.secret_env or []), delivery)
+    journalling = Journalling(ledger, named, system)
+    secrets = SecretValues(environment, settings.secret_env or [])
+    dispatch = Dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
     return Parts(settings, dispatch, guard, page, offered(settings))
 
 
@@ -163,12 +166,12 @@ def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTra
     return httpx2.ASGITransport(app=app)
 
 
-def offered(settings: Settings) -> tuple[AnyOperation, ...]:
-    """The operations that the settings leave."""
+def offered(settings: Settings) -> tuple[AnyOffer, ...]:
+    """What the settings leave."""
     reads_only = settings.read_only or settings.mode == "read-only"
     return tuple(
-        operation
-        for operation in CATALOG
-        if (settings.toolsets is None or operation.toolset() in settings.toolsets)
-        and (operation.route.method == "GET" or not reads_only)
+        offer
+        for offer in OFFERS
+        if (settings.toolsets is None or offer.toolset() in settings.toolsets)
+        and (offer.effect is Effect.READ or not reads_only)
     )

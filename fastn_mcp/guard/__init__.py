@@ -29,7 +29,7 @@ from fastn_mcp.guard.question import (
     question,
 )
 from fastn_mcp.guard.recording import Consent, Recorder
-from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.system import System
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Guard:
             return await self._allowed(verdict, call.effective)
         facts = await self._judge.facts(call, caller.principal)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
-            return await self._allowed(facts.verdict, facts.effect)
+            return await self._allowed(facts.verdict, facts.effect, facts.target)
         if facts.verdict.decision is Decision.FOUR_EYES:
             raise Refused(
                 f"{call.tool_name()} needs two people ({facts.verdict.rule}), and this server can tell none apart.",
@@ -134,7 +134,7 @@ class Guard:
             )
         return await self._asked(call, caller, facts)
 
-    async def _allowed(self, verdict: Verdict, effect: Effect) -> Consent:
+    async def _allowed(self, verdict: Verdict, effect: Effect, target: Record | None = None) -> Consent:
         if verdict.decision is Decision.DENY:
             raise Refused(
                 f"The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
@@ -142,7 +142,7 @@ class Guard:
                 facts={"rule": verdict.rule},
             )
         await self._spend(effect)
-        return Consent("policy", verdict, effect)
+        return Consent("policy", verdict, effect, target=target)
 
     async def _asked(self, call: Call, caller: Caller, facts: Facts) -> Consent | Asking | Waiting:
         now = self._system.now().timestamp()
@@ -150,7 +150,7 @@ class Guard:
             return await self._resumed(call, caller, facts, *resumed)
         if (scope := await self._scope(call, caller, facts, now)) is not None:
             await self._spend(facts.effect)
-            return Consent("scope", facts.verdict, facts.effect, scope.id)
+            return Consent("scope", facts.verdict, facts.effect, scope.id, facts.target)
         form, why_not = caller.form, await self._why_no_form(caller, facts, now)
         if (earlier := await self._ledger.latest(self._digest(call, caller), now)) is not None:
             if form is None or why_not is not None or earlier.state is not State.OPEN:
@@ -258,7 +258,7 @@ class Guard:
         # Only now: repeats of one approval must not use up the budget of others.
         await self._spend(facts.effect)
         await self._ledger.note_answer(caller.principal, declined=False, now=now)
-        return Consent(by, facts.verdict, facts.effect, grant.id)
+        return Consent(by, facts.verdict, facts.effect, grant.id, facts.target)
 
     async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
         await self._ledger.move(grant.id, _ASKABLE, State.DECLINED, now, by=by, note=note or None)

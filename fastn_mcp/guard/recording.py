@@ -7,7 +7,7 @@ from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.audit import Audit, Event, about, decided
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.policy import Verdict
-from fastn_mcp.operation import Effect
+from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.system import System
 
@@ -22,6 +22,8 @@ class Consent:
     verdict: Verdict
     effect: Effect
     grant: str | None = None
+    target: Record | None = None
+    """What it acts on, where that was read for the consent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.audit import AuditFile, Entry, Unwritten, verify
 from fastn_mcp.guard.ledger import MOST_WAITING, State
@@ -453,7 +453,7 @@ async def test_a_secret_can_come_from_an_allowed_variable(tmp_path: Path) -> Non
     """Ours (DESIGN 6): by the operator's leave; the value reaches Fastn, and nothing else."""
     world = World(tmp_path)
     secrets = SecretValues({"STRIPE_KEY": "canary-1", "HOME": "canary-2"}, ["STRIPE_*", "UNSET"])
-    world.dispatch = Dispatcher(world.client, world.guard, world.recorder, secrets, None)
+    world.dispatch = world.dispatching(secrets, None)
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(CreateSecret(name="A", value_from_env="STRIPE_KEY"), form), Done)
     assert [heard.body for heard in world.changes] == [{"name": "A", "value": "canary-1"}]

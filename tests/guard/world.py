@@ -18,6 +18,7 @@ from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
@@ -25,6 +26,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer as Said
 from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
 from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Operation, Record, Request
 from fastn_mcp.sandbox import KEY, Heard, Sandbox
 from fastn_mcp.sandbox.reply import Broken
@@ -147,14 +149,20 @@ class World:
         self.recorder = recorder = Recorder(self.audit, "test", self.system)
         judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
         self.guard = Guard(judge, self.ledger, recorder, self.system, self.desk)
-        self.dispatch = Dispatcher(self.client, self.guard, recorder, SecretValues({}, []), Delivery(folder / "keys"))
+        self.journalling = Journalling(self.ledger, "test", self.system)
+        self.dispatch = self.dispatching(SecretValues({}, []), Delivery(folder / "keys"))
 
-    async def call(self, call: Call, form: FormNow | FormLater | None = None) -> Done | Asking | Waiting | FastnError:
+    async def call(
+        self, call: Offer[Any], form: FormNow | FormLater | None = None
+    ) -> Done | Asking | Waiting | FastnError:
         """Make a call; an error is an answer too."""
         try:
             return await self.dispatch(call, Caller("local", form))
         except FastnError as error:
             return error
+
+    def dispatching(self, secrets: SecretValues, delivery: Delivery | None) -> Dispatcher:
+        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, delivery, self.system)
 
     async def rows(self, listing: Call) -> list[Any]:
         page: Any = await self.client.send(listing)

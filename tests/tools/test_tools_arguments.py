@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.arguments import UnknownTool, parse
 from fastn_mcp.errors import NotSent
-from fastn_mcp.operation import DRY_RUN
+from fastn_mcp.offer import DRY_RUN
 from fastn_mcp.tools import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.customers import GetCustomer
 

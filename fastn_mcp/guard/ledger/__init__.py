@@ -11,6 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
+from fastn_mcp.procedures.journal import Journal
 
 MOST_WAITING = 32
 """Grants of one principal about which a person is asked at the same time."""
@@ -78,8 +79,8 @@ class Scope:
     by: str
 
 
-class Ledger(Protocol):
-    """Keeps grants, scopes, budgets and the breaker."""
+class Ledger(Journal, Protocol):
+    """Keeps grants, scopes, budgets, the breaker and the journal."""
 
     async def open(self, grant: Grant) -> None:
         """Record a grant about which a person is asked. Raises `TooManyWaiting`."""

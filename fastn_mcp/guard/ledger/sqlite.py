@@ -5,13 +5,16 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting
+from fastn_mcp.procedures.journal import Change
 
 FILE = "ledger.sqlite"
 """Its name in the folder of the state."""
@@ -37,10 +40,17 @@ CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL)
 CREATE TABLE IF NOT EXISTS distrust (
     principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
 );
+CREATE TABLE IF NOT EXISTS changes (
+    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
+    target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
+    undone INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 """
 _COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
+_OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
 _KEPT = 30 * 86_400.0
-"""Seconds that decided grants are kept, for the history."""
+"""Seconds that decided grants and changes are kept, for the history."""
 
 
 _PATIENCE = 5.0
@@ -222,6 +232,42 @@ class SqliteLedger:
     async def unknown(self, call: str, now: float) -> bool:
         found = self._database.execute("SELECT 1 FROM unknowns WHERE call = ? AND until > ?", (call, now)).fetchone()
         return found is not None
+
+    async def note(self, change: Change) -> None:
+        values = {name: getattr(change, name) for name in Change.__dataclass_fields__}
+        values |= {name: json.dumps(values[name]) for name in ("arguments", "before", "sent")}
+        names = ", ".join(f":{name}" for name in values)
+        self._database.execute(f"INSERT INTO changes ({_OF_A_CHANGE}) VALUES ({names})", values)  # noqa: S608
+        self._database.execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
+
+    async def settle(
+        self, change: str, outcome: str, target: str | None, name: str | None, sent: Mapping[str, JsonValue]
+    ) -> None:
+        self._database.execute(
+            "UPDATE changes SET outcome = ?, target = coalesce(?, target), name = coalesce(?, name), sent = ?"
+            " WHERE id = ?",
+            (outcome, target, name, json.dumps(sent), change),
+        )
+
+    async def change(self, account: str, change: str) -> Change | None:
+        return next(self._changes("WHERE account = ? AND id = ?", account, change), None)
+
+    async def changes(self, account: str, limit: int, before: float) -> list[Change]:
+        return list(self._changes("WHERE account = ? AND at < ? ORDER BY at DESC LIMIT ?", account, before, limit))
+
+    def _changes(self, where: str, *values: object) -> Iterator[Change]:
+        for row in self._database.execute(f"SELECT {_OF_A_CHANGE} FROM changes {where}", values):  # noqa: S608
+            fields: dict[str, Any] = dict(zip(Change.__dataclass_fields__, row, strict=True))
+            fields |= {name: json.loads(fields[name]) for name in ("arguments", "before", "sent")}
+            fields["undone"] = bool(fields["undone"])
+            yield Change(**fields)
+
+    async def claim(self, change: str) -> bool:
+        claimed = self._database.execute("UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0", (change,))
+        return claimed.rowcount == 1
+
+    async def release(self, change: str) -> None:
+        self._database.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
 
     async def revision(self) -> int:
         # data_version sees other connections' changes, total_changes our own.

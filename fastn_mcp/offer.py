@@ -1,0 +1,201 @@
+"""What can be called: arguments as fields, an effect, and what comes back. Pure: pydantic and nothing else.
+
+`Operation` adds how a call goes to Fastn, `Procedure` how it is made of others.
+"""
+
+import re
+from enum import Enum
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+from typing_extensions import override
+
+DRY_RUN = "dry_run"
+"""The argument that asks for a preview. It is about a call, and no part of it."""
+
+
+class Effect(Enum):
+    """What a call does to the world, in the order in which we grow careful."""
+
+    READ = "read"
+    WRITE = "write"
+    EXTERNAL = "external"
+    SPEND = "spend"
+    ACCESS = "access"
+    TRASH = "trash"
+    DESTROY = "destroy"
+
+    @property
+    def rank(self) -> int:
+        """How careful: 0 for a read, more for each step."""
+        return list(Effect).index(self)
+
+
+class Record(BaseModel):
+    """Anything Fastn answers with. Unknown fields are kept: the documentation gives no schemas."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+Result = TypeVar("Result", bound=Record)
+
+
+class ToolSchema(GenerateJsonSchema):
+    """JSON Schema in the subset that every client reads: no titles, no references, no unions.
+
+    An optional argument is simply not required: a nullable one would become a union, which hides its description.
+    """
+
+    @override
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    @override
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        rendered = super().default_schema(schema)
+        if rendered.get("default", ...) is None:
+            del rendered["default"]
+        return rendered
+
+    @override
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        return {"type": "object"}
+
+    @override
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+class Ours:
+    """Marks an argument about the answer, or about how we go on: Fastn never sees it, and no approval depends on it."""
+
+
+OURS = Ours()
+
+
+class Offer(BaseModel, Generic[Result]):
+    """What an agent can call. Subclasses say their `effect`; an instance is one exact call."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        defer_build=True,
+    )
+
+    effect: ClassVar[Effect]
+    returns: ClassVar[type[Record]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        generic = cls.__pydantic_generic_metadata__
+        if generic["args"] or generic["parameters"]:
+            return  # a base that several share
+        for name in cls._facts():
+            if not hasattr(cls, name):
+                raise TypeError(f"{cls.__name__} does not say its {name}")
+        cls.returns = _result_of(cls)
+
+    @classmethod
+    def _facts(cls) -> tuple[str, ...]:
+        """What a class has to say."""
+        return ("effect",)
+
+    @classmethod
+    def tool_name(cls) -> str:
+        """`DeleteWorkflow` is offered as `delete_workflow`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def title(cls) -> str:
+        """For people: `CreateApiKey` is "Create API key"."""
+        words = cls.tool_name().replace("_", " ").replace("api", "API")
+        return words.replace("ai ", "AI ", 1) if words.startswith("ai ") else words[0].upper() + words[1:]
+
+    @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        """The arguments as JSON Schema 2020-12, in the portable subset."""
+        schema = cls.model_json_schema(by_alias=False, schema_generator=ToolSchema)
+        schema.pop("title", None)
+        schema.pop("description", None)
+        if cls.previews():
+            schema["properties"][DRY_RUN] = {"type": "boolean", "description": "Preview only."}
+        return schema
+
+    @classmethod
+    def previews(cls) -> bool:
+        """Whether it takes `dry_run`: everything that changes something does."""
+        return cls.effect is not Effect.READ
+
+    @classmethod
+    def secrets(cls) -> frozenset[str]:
+        """The arguments that hold secrets, which nothing shows or records."""
+        return frozenset(
+            name
+            for name, info in cls.model_fields.items()
+            if cast("dict[str, object]", info.json_schema_extra or {}).get("writeOnly")
+        )
+
+    @property
+    def effective(self) -> Effect:
+        """The effect of this very call. Arguments can raise the type's effect, never lower it."""
+        return self.effect
+
+    @property
+    def target(self) -> str | None:
+        """The id that this call acts on, where it names one."""
+        return None
+
+    @classmethod
+    def toolset(cls) -> str:
+        """What it belongs to, by the module that holds it: `customers`."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def idempotent(cls) -> bool:
+        """Whether a second call changes nothing more."""
+        return cls.effect is Effect.READ
+
+    @classmethod
+    def destructive(cls) -> bool:
+        """Whether it may overwrite or remove something, or reach beyond the account's own configuration."""
+        return cls.effect not in (Effect.READ, Effect.WRITE)
+
+    def arguments(self) -> dict[str, JsonValue]:
+        """The arguments that were given, by field name: secrets included, without those that are only ours."""
+        given = {name: getattr(self, name) for name in type(self).model_fields if name not in self.ours()}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @classmethod
+    def ours(cls) -> frozenset[str]:
+        """The arguments that are not Fastn's: marked with `OURS`."""
+        return _marked(cls)
+
+    def shown(self) -> dict[str, JsonValue]:
+        """The arguments as they may be shown and recorded: secrets hidden."""
+        hidden = self.secrets()
+        return {name: "[hidden]" if name in hidden else value for name, value in self.arguments().items()}
+
+
+AnyOffer = type[Offer[Any]]
+
+
+@cache
+def _marked(offer: AnyOffer) -> frozenset[str]:
+    return frozenset(name for name, info in offer.model_fields.items() if OURS in info.metadata)
+
+
+def _result_of(offer: AnyOffer) -> type[Record]:
+    """The `Result` that a class binds, directly or through a base such as `List[Item]`."""
+    declared = [base.__pydantic_generic_metadata__ for base in offer.__mro__ if issubclass(base, Offer)]
+    bound = next(base for base in declared if base["args"])
+    (argument,) = bound["args"]
+    inner = [base["args"][0] for base in declared if base["args"] and base is not bound]
+    for wrapper in inner:
+        if not isinstance(wrapper, TypeVar) and wrapper.__pydantic_generic_metadata__["parameters"]:
+            return cast(type[Record], wrapper[argument])
+    return cast(type[Record], argument)

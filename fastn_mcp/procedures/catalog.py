@@ -1,0 +1,14 @@
+"""Everything that an agent is offered: the procedures first, for they answer most questions; then the operations."""
+
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.procedures.changes import ListChanges, UndoChange
+from fastn_mcp.tools import CATALOG
+
+PROCEDURES: tuple[AnyOffer, ...] = (
+    ListChanges,
+    UndoChange,
+)
+
+OFFERS: tuple[AnyOffer, ...] = (*PROCEDURES, *CATALOG)
+
+BY_NAME: dict[str, AnyOffer] = {offer.tool_name(): offer for offer in OFFERS}

@@ -1,0 +1,18 @@
+"""How a call is carried out: as it is, or as the procedure that it needs. The one list of what is more than a call."""
+
+from typing import Any, cast
+
+from fastn_mcp.offer import Offer, Record
+from fastn_mcp.operation import Operation
+from fastn_mcp.procedures.procedure import Means, Procedure
+
+
+async def perform(call: Offer[Any], means: Means) -> Record:
+    """What came of `call`. Raises a `FastnError`."""
+    match call:
+        case Procedure():
+            return await cast("Procedure[Record]", call).run(means)
+        case Operation():
+            return await means.send(call)
+        case _:
+            raise TypeError(f"{call.tool_name()} is neither an operation nor a procedure")

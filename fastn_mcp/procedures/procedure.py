@@ -1,0 +1,58 @@
+"""A procedure: an operation that is made of several calls. It knows no way to Fastn but the one that it is given."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from typing_extensions import override
+
+from fastn_mcp.offer import Effect, Offer, Result
+from fastn_mcp.procedures.directory import Directory
+from fastn_mcp.procedures.journal import Journal
+from fastn_mcp.procedures.target import Send
+from fastn_mcp.system import System
+
+Report = Callable[[str, float, float | None], Awaitable[None]]
+"""Tells whoever waits what is being done, how far it is, and how far it goes, where that is known."""
+
+
+async def unheard(message: str, done: float, total: float | None) -> None:
+    """A report to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a procedure works with. `send` makes one call, the guard's question included: it may end the procedure."""
+
+    send: Send
+    system: System
+    report: Report
+    account: str
+    journal: Journal
+    directory: Directory
+
+
+class Procedure(Offer[Result], Generic[Result]):
+    """Subclasses give their `effect`, the most that their calls do, and `run`.
+
+    `run` is begun anew where a person had to be asked first: up to its one change, it only reads.
+    """
+
+    async def run(self, means: Means) -> Result:
+        """Do it. Raises a `FastnError`."""
+        raise NotImplementedError
+
+    @classmethod
+    @override
+    def toolset(cls) -> str:
+        return "procedures"
+
+    @classmethod
+    @override
+    def idempotent(cls) -> bool:
+        return True
+
+    @classmethod
+    @override
+    def destructive(cls) -> bool:
+        return cls.effect is not Effect.READ
