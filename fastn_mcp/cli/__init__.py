@@ -23,6 +23,10 @@ Connect a client:           claude mcp add fastn -e FASTN_API_KEY=... -- fastn-m
 """
 
 
+_SIZE = click.Choice(["small", "large"])
+"""The names of the sandbox's sizes, which is not loaded before it is asked for."""
+
+
 def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     """A flag of a setting. The environment is read by `settings`, which knows what overrules what."""
     variable = "FASTN_" + flag.lstrip("-").upper().replace("-", "_")
@@ -35,6 +39,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
 )
+@click.option("--sandbox-size", type=_SIZE, help="How much is in the sandbox's account; implies --sandbox.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -56,19 +61,25 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @click.version_option(__version__, "-V", "--version", prog_name="fastn-mcp")
 @click.pass_context
 def cli(
-    ctx: click.Context, http: str | None, sandbox: bool, sandbox_file: Path | None, config: Path | None, **flags: object
+    ctx: click.Context,
+    http: str | None,
+    sandbox: bool,
+    sandbox_file: Path | None,
+    sandbox_size: str | None,
+    config: Path | None,
+    **flags: object,
 ) -> None:
     """Administer Fastn from an agent, safely.
 
     Without a command it serves agents over stdio. The API key comes from the environment: FASTN_API_KEY.
     """
 
-    sandboxed = sandbox or sandbox_file is not None
+    sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
     def parts(*, browser: bool = False) -> "Parts":
         from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of, settings_of
 
-        chosen: Sandboxed | None = Sandboxed(sandbox_file) if sandboxed else None
+        chosen: Sandboxed | None = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings_of(flags, os.environ, config or _config_file(), chosen)
         return assemble(settings, chosen, policy_of(settings, os.environ), ctx.obj.state(), os.environ, browser=browser)
 
@@ -217,11 +228,12 @@ def openapi_(ctx: click.Context, output: Path | None) -> None:
 @cli.command(name="sandbox")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
-def sandbox_(port: int, file: Path | None) -> None:
+@click.option("--size", "--sandbox-size", type=_SIZE, default="small", show_default=True, help="How much is in it.")
+def sandbox_(port: int, file: Path | None, size: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     from fastn_mcp.cli.sandbox import serve
 
-    serve(port, file)
+    serve(port, file, size)
 
 
 @cli.command(name="demo")

@@ -37,9 +37,10 @@ from fastn_mcp.system import System
 
 @dataclass(frozen=True, slots=True)
 class Sandboxed:
-    """Use the sandbox in this process; `file` keeps its state."""
+    """Use the sandbox in this process; `file` keeps its state, `size` is the name of one of its sizes."""
 
     file: Path | None = None
+    size: str = "small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +161,10 @@ _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
     if sandbox is None:
         return None
-    from fastn_mcp.sandbox import Sandbox, create_app  # only where it is asked for: a real account needs none of it
+    from fastn_mcp.sandbox import Sandbox, Size, create_app  # only where asked for: a real account needs none of it
 
-    app = create_app(Sandbox(system.now, file=sandbox.file), control=False, broken=httpx2.ReadError)
+    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
+    app = create_app(fake, control=False, broken=httpx2.ReadError)
     return httpx2.ASGITransport(app=app)
 
 

@@ -9,6 +9,7 @@ from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, ErrorShape, Filteri
 from fastn_mcp.sandbox.fake import Sandbox
 from fastn_mcp.sandbox.keys import KEY, LIVE_KEY, VIEWER_KEY
 from fastn_mcp.sandbox.requests import Heard
+from fastn_mcp.sandbox.size import Size
 
 __all__ = [
     "KEY",
@@ -22,5 +23,6 @@ __all__ = [
     "Paging",
     "RetryAfter",
     "Sandbox",
+    "Size",
     "create_app",
 ]

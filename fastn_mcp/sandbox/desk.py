@@ -8,15 +8,20 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.sandbox.audit_rows import record
+from fastn_mcp.sandbox.history import History
 from fastn_mcp.sandbox.reply import Outcome
 from fastn_mcp.sandbox.state import Row, State, stamp
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """`body` is what came, by Fastn's names; `actor` is how the audit log calls the caller."""
+    """`body` is what came, by Fastn's names; `actor` is how the audit log calls the caller.
+
+    `history` are the runs that the state does not keep.
+    """
 
     state: State
+    history: History
     now: datetime
     key: Row
     body: Row

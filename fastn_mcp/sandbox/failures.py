@@ -11,7 +11,11 @@ def dependency_error(state: State, app: str, action: str, customer: str | None) 
     """A pinned connection that no longer works."""
     any_of_it = (row for row in state.all("connections") if cast(Row, row["connector"])["slug"] == app)
     connection = connection_of(state, app, customer) or next(any_of_it, None)
-    pinned = connection["id"] if connection else "(removed)"
+    return unusable(app, action, str(connection["id"]) if connection else "(removed)")
+
+
+def unusable(app: str, action: str, pinned: str) -> Row:
+    """The same, where it is known which connection that is."""
     return {
         "tag": "Dependency Error",
         "category": "Configuration",

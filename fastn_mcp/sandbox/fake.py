@@ -13,17 +13,20 @@ from pydantic_core import from_json, to_json
 from fastn_mcp.operation import Operation, Request, Route
 from fastn_mcp.sandbox.audit_rows import record
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, error_body, wrapped
+from fastn_mcp.sandbox.bodies import list_body
 from fastn_mcp.sandbox.dataset import dataset
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.entrance import RateLimiter, caller, key_in, permit
 from fastn_mcp.sandbox.faults import Faults
 from fastn_mcp.sandbox.file import StateFile
 from fastn_mcp.sandbox.finding import Routes
+from fastn_mcp.sandbox.history import history_of
 from fastn_mcp.sandbox.keys import digest, known
 from fastn_mcp.sandbox.paging import page
 from fastn_mcp.sandbox.reply import Many, Nothing, One, Outcome, Refusal, Reply, invalid
 from fastn_mcp.sandbox.requests import LONGEST_LOG, Heard, without_key
 from fastn_mcp.sandbox.routes import HANDLERS
+from fastn_mcp.sandbox.size import Size
 from fastn_mcp.sandbox.state import State
 from fastn_mcp.tools import AnyOperation
 from fastn_mcp.tools.listing import List
@@ -48,7 +51,8 @@ class Sandbox:
     """A Fastn account in this process.
 
     `requests` is what it was asked, `faults` what is to go wrong, `behaviour` how it answers; all three can be changed
-    at any time. With a `file` the account outlives the process.
+    at any time. With a `file` the account outlives the process. Raises `SettingsError` where the file does not hold an
+    account of this `size`.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class Sandbox:
         now: Callable[[], datetime],
         *,
         seed: int = 1,
+        size: Size = Size.SMALL,
         file: Path | None = None,
         envelope: Envelope = Envelope.DATA,
         routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._now = now
         self._seed = seed
+        self._size = size
         self._file = None if file is None else StateFile(file)
         self._routes = Routes(routes or {})
         self._usual = Behaviour(envelope=envelope)
@@ -70,7 +76,8 @@ class Sandbox:
         self.requests: list[Heard] = []
         self._limiter = RateLimiter()
         self._answers = 0
-        self.state = (self._file and self._file.read(self._randomness)) or self._fresh()
+        self.state = (self._file and self._file.read(self._randomness, size)) or self._fresh()
+        self.history = history_of(self.state)
 
     def reset(self) -> None:
         """Begin again: fresh data, an empty log, no faults, and the behaviour of the beginning."""
@@ -79,6 +86,7 @@ class Sandbox:
         self.requests.clear()
         self._limiter = RateLimiter()
         self.state = self._fresh()
+        self.history = history_of(self.state)
 
     def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
         """What Fastn answers. `path` is encoded, without the query; header names are lower-case."""
@@ -103,7 +111,7 @@ class Sandbox:
         return replace(reply, headers=known_headers | reply.headers)
 
     def _fresh(self) -> State:
-        state = dataset(self._now(), self._randomness(0))
+        state = dataset(self._now(), self._randomness(0), self._size)
         if self._file is not None:
             self._file.write(state)
         return state
@@ -157,7 +165,7 @@ class Sandbox:
             heard = arrived.heard
             call = self._call(operation, heard)
             body = heard.body if isinstance(heard.body, dict) else {}
-            outcome = HANDLERS[operation](Desk(self.state, now, who, body, arrived.headers), call)
+            outcome = HANDLERS[operation](Desk(self.state, self.history, now, who, body, arrived.headers), call)
             return self._answered(outcome, call, heard)
         except Refusal as refusal:
             return self._refused(refusal)
@@ -195,9 +203,7 @@ class Sandbox:
             case Many(rows):
                 limit = cast("List[Any]", call).limit
                 cut, around = page(rows, limit, dict(heard.query), self.behaviour.paging)
-                envelope = self.behaviour.envelope
-                value: list[JsonValue] = [*cut]
-                return Reply(200, _JSON, to_json(wrapped(envelope, value, around)))
+                return Reply(200, _JSON, list_body(self.behaviour.envelope, cut, around))
 
     def _refused(self, refusal: Refusal) -> Reply:
         body = error_body(

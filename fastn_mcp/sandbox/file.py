@@ -11,6 +11,8 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.sandbox.past import Past
+from fastn_mcp.sandbox.size import Size
 from fastn_mcp.sandbox.state import State
 
 
@@ -20,8 +22,11 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self, randomness: Callable[[int], random.Random]) -> State | None:
-        """The state; None where there is no file. Raises `SettingsError` where it holds something else."""
+    def read(self, randomness: Callable[[int], random.Random], size: Size) -> State | None:
+        """The state; None where there is no file.
+
+        Raises `SettingsError` where it holds something else, or an account of another size.
+        """
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -30,9 +35,16 @@ class StateFile:
             raise self._unreadable(type(error).__name__) from error
         try:
             dumped = json.loads(text)
-            return State.load(cast("dict[str, JsonValue]", dumped if isinstance(dumped, dict) else {}), randomness)
+            state = State.load(cast("dict[str, JsonValue]", dumped if isinstance(dumped, dict) else {}), randomness)
+            there = Size.SMALL if Past.of(state) is None else Size.LARGE
         except (ValueError, RecursionError) as error:
             raise self._unreadable("it is not a sandbox's state") from error
+        if there is not size:
+            raise SettingsError(
+                f"The sandbox's file {self._path} holds a {there.value} account, and a {size.value} one was asked for.",
+                f"Start with --sandbox-size {there.value}, or name another file.",
+            )
+        return state
 
     def write(self, state: State) -> None:
         """Whole or not at all: a reader, or a crash, finds the old file or the new one."""
@@ -42,7 +54,7 @@ class StateFile:
             draft.unlink()
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(state.dump(), file, separators=(",", ":"))
+            file.write(json.dumps(state.dump(), separators=(",", ":")))
         draft.replace(self._path)
 
     def _unreadable(self, reason: str) -> SettingsError:

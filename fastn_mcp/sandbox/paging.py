@@ -1,6 +1,7 @@
 """Lists: filters, order and pages. Pure."""
 
 import base64
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -8,11 +9,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.behaviour import Paging
 from fastn_mcp.sandbox.reply import Refusal, invalid
+from fastn_mcp.sandbox.rows import Rows
 from fastn_mcp.sandbox.state import Row, moment
 from fastn_mcp.tools.listing import List
 
 _SEARCHED = ("name", "slug", "id", "email", "description")
-_TIMES = ("createdAt", "timestamp")
 
 
 def newest_first(rows: list[Row]) -> list[Row]:
@@ -29,10 +30,10 @@ def matching(rows: list[Row], call: List[Any]) -> list[Row]:
         if name == "search":
             rows = [row for row in rows if wanted.casefold() in _text(row)]
         elif name == "since":
-            begin = _instant(name, wanted)
+            begin = instant(name, wanted)
             rows = [row for row in rows if moment(_time(row)) >= begin]
         elif name == "until":
-            end = _instant(name, wanted)
+            end = instant(name, wanted)
             rows = [row for row in rows if moment(_time(row)) < end]
         else:
             wire = call.wire(name)
@@ -40,30 +41,34 @@ def matching(rows: list[Row], call: List[Any]) -> list[Row]:
     return rows
 
 
-def page(rows: list[Row], limit: int, query: dict[str, str], paging: Paging) -> tuple[list[Row], Row]:
+def page(rows: Rows, limit: int, query: dict[str, str], paging: Paging) -> tuple[Iterable[Row], Row]:
     """One page, and what stands beside it. Raises `Refusal`."""
     if paging is Paging.IGNORED:
-        return rows, {}
+        return rows.cut(0, len(rows)), {}
     start = _after(rows, query["cursor"]) if "cursor" in query else _offset(query.get("offset", "0"))
-    cut = rows[start : start + limit]
+    cut = list(rows.cut(start, start + limit))
     around: Row = {}
     if paging in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR):
         around |= {"total": len(rows), "limit": limit, "offset": start}
     if paging in (Paging.CURSOR, Paging.TOTAL_AND_CURSOR):
         more = bool(cut) and start + limit < len(rows)
-        around["nextCursor"] = _cursor(cut[-1]) if more else None
+        around["nextCursor"] = _cursor(str(cut[-1]["id"])) if more else None
     return cut, around
 
 
-def _cursor(row: Row) -> str:
-    return base64.urlsafe_b64encode(f"after {row['id']}".encode()).decode()
+def _cursor(key: str) -> str:
+    return base64.urlsafe_b64encode(f"after {key}".encode()).decode()
 
 
-def _after(rows: list[Row], cursor: str) -> int:
-    for number, row in enumerate(rows, 1):
-        if _cursor(row) == cursor:
-            return number
-    raise Refusal(400, "VALIDATION_ERROR", "cursor: not a cursor of this list")
+def _after(rows: Rows, cursor: str) -> int:
+    try:
+        key = base64.urlsafe_b64decode(cursor).decode().removeprefix("after ")
+    except ValueError:
+        key = ""
+    place = rows.place(key) if _cursor(key) == cursor else None
+    if place is None:
+        raise Refusal(400, "VALIDATION_ERROR", "cursor: not a cursor of this list")
+    return place + 1
 
 
 def _offset(text: str) -> int:
@@ -73,10 +78,11 @@ def _offset(text: str) -> int:
 
 
 def _time(row: Row) -> str:
-    return str(next((row[name] for name in _TIMES if name in row), ""))
+    return str(row.get("createdAt") or row.get("timestamp") or "")
 
 
-def _instant(name: str, text: str) -> datetime:
+def instant(name: str, text: str) -> datetime:
+    """The moment that a filter names. Raises `Refusal`."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

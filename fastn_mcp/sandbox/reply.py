@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from fastn_mcp.sandbox.rows import Rows
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -106,7 +108,7 @@ class One:
 class Many:
     """All rows that match, newest first; the page is cut from them when the answer is made."""
 
-    rows: list[dict[str, JsonValue]]
+    rows: Rows
 
 
 @dataclass(frozen=True, slots=True)

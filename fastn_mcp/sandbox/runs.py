@@ -25,14 +25,15 @@ PACES = {"STANDARD": Pace(1, 3, 1, 5), "LONG": Pace(1, 6, 2, 60)}
 
 def begin(state: State, now: datetime, workflow: Row, customer: JsonValue, **more: JsonValue) -> Row:
     """A new run. One of an INSTANT workflow has ended already."""
+    key = state.short_id("exec")
     error = failure(state, workflow, customer)
     if workflow["executionTier"] == "INSTANT":
         status, duration = ("failed", 120) if error else ("completed", 79)
-        row = execution(state, workflow, status, now, duration, "manual", endOrgId=customer, error=error, **more)
+        row = execution(key, workflow, status, now, duration, "manual", endOrgId=customer, error=error, **more)
         if status == "completed":
             row["output"] = {"ok": True, "received": row["input"]}
         return state.put("executions", row)
-    row = execution(state, workflow, "queued", now, None, "manual", endOrgId=customer, **more)
+    row = execution(key, workflow, "queued", now, None, "manual", endOrgId=customer, **more)
     state.put("_runs", {"id": row["id"], "polls": 0, "begun": stamp(now), "error": error})
     return state.put("executions", row)
 
@@ -91,8 +92,8 @@ def _end(state: State, row: Row, run: Row, now: datetime) -> None:
         "executionTier": row["tier"],
         "connectors": workflow["connectors"],
     }
-    ended = execution(state, described, status, begun, duration, str(row["triggeredBy"]), error=error)
-    kept = ("id", "input", "endOrgId", "environment", "createdAt")
+    ended = execution(str(row["id"]), described, status, begun, duration, str(row["triggeredBy"]), error=error)
+    kept = ("input", "endOrgId", "environment", "createdAt")
     row |= ended | {name: row[name] for name in kept}
     row |= {
         "startedAt": row["startedAt"] or stamp(begun),

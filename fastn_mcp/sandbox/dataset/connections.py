@@ -26,28 +26,37 @@ _WRONG = {
 def add(state: State, now: datetime) -> None:
     for slug, app, status, made, used in _CONNECTIONS:
         customer = state.named("customers", slug) if slug else None
-        connector = state.named("connectors", app)
-        method = cast("list[Row]", connector["authMethods"])[0]
-        row: Row = {
-            "id": connection_id(connector, method, customer),
-            "name": "default",
-            "connectorId": connector["id"],
-            "connector": {name: connector[name] for name in ("slug", "name", "domain")},
-            "authMethodId": method["id"],
-            "authType": method["type"],
-            "endOrgId": customer["id"] if customer else None,
-            "scope": "org",
-            "status": status,
-            "verifyStatus": "VERIFIED" if status == "ACTIVE" else None,
-            "statusReason": _WRONG.get(status),
-            "userEmail": customer["adminEmail"] if customer else "dana@fastn.example",
-            "expiresAt": stamp(now + timedelta(hours=1)) if status == "ACTIVE" else stamp(now - timedelta(days=used)),
-            "lastRefreshedAt": stamp(now - timedelta(days=used, minutes=31)),
-            "lastUsedAt": stamp(now - timedelta(days=used, minutes=11)),
-            "createdAt": stamp(now - timedelta(days=made)),
-            "updatedAt": stamp(now - timedelta(days=used, minutes=11)),
-        }
+        last = now - timedelta(days=used)
+        expires = now + timedelta(hours=1) if status == "ACTIVE" else last
+        row = connection(state.named("connectors", app), customer, status, now - timedelta(days=made), last, expires)
         state.put("connections", row)
+
+
+def connection(
+    connector: Row, customer: Row | None, status: str, made: datetime, used: datetime, expires: datetime
+) -> Row:
+    """One row, by the connector's first auth method. It was last used shortly before `used`."""
+    method = cast("list[Row]", connector["authMethods"])[0]
+    last = stamp(used - timedelta(minutes=11))
+    return {
+        "id": connection_id(connector, method, customer),
+        "name": "default",
+        "connectorId": connector["id"],
+        "connector": {name: connector[name] for name in ("slug", "name", "domain")},
+        "authMethodId": method["id"],
+        "authType": method["type"],
+        "endOrgId": customer["id"] if customer else None,
+        "scope": "org",
+        "status": status,
+        "verifyStatus": "VERIFIED" if status == "ACTIVE" else None,
+        "statusReason": _WRONG.get(status),
+        "userEmail": customer["adminEmail"] if customer else "dana@fastn.example",
+        "expiresAt": stamp(expires),
+        "lastRefreshedAt": stamp(used - timedelta(minutes=31)),
+        "lastUsedAt": last,
+        "createdAt": stamp(made),
+        "updatedAt": last,
+    }
 
 
 def connection_id(connector: Row, method: Row, customer: Row | None, name: str = "default") -> str:

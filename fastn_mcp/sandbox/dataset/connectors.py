@@ -1,5 +1,6 @@
 """The connectors: Fastn's managed ones, and three of the account's own."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pydantic import JsonValue
@@ -36,39 +37,65 @@ _TITLES = {"OAUTH_2": "OAuth 2.0", "API_KEY": "API key", "BEARER": "Bearer token
 
 def add(state: State, now: datetime) -> None:
     for number, (slug, name, category, domain, auth, protocol, origin, actions, events) in enumerate(_CONNECTORS):
-        made = stamp(now - timedelta(days=400 - 9 * number))
-        config: JsonValue = None
-        if auth == "OAUTH_2":
-            config = {
-                "authorizationUrl": f"https://auth.{domain}/oauth/authorize",
-                "tokenUrl": f"https://auth.{domain}/oauth/token",
-                "grantType": "authorization_code",
-                "scopes": ["read", "write"],
-            }
-        row: Row = {
-            "id": state.uuid(),
-            "name": name,
-            "slug": slug,
-            "description": f"{name} for workflows.",
-            "domain": domain,
-            "iconUrl": f"https://icons.fastn.example/{slug}.svg",
-            "protocol": protocol,
-            "visibility": "Public" if origin == "managed" else "Private",
-            "origin": origin,
-            "category": category,
-            "stage": "live",
-            "authMethods": [
-                {"id": state.uuid(), "type": auth, "title": _TITLES[auth], "isDefault": True, "config": config}
-            ],
-            "actions": [
-                {"id": state.uuid(), "slug": action, "method": "POST" if action[0] in "cui" else "GET"}
-                for action in actions
-            ],
-            "events": [{"name": event, "status": "Not Subscribed"} for event in events],
-            "version": 1,
-            "createdAt": made,
-            "createdBy": "fastn" if origin == "managed" else "lee@fastn.example",
-            "updatedAt": made,
-            "updatedBy": "fastn" if origin == "managed" else "lee@fastn.example",
-        }
+        row = connector(state, slug, name, domain, auth, actions, events, now - timedelta(days=400 - 9 * number))
+        row |= {"category": category, "protocol": protocol}
+        if origin == "custom":
+            row |= OWN
         state.put("connectors", row)
+
+
+def connector(
+    state: State,
+    slug: str,
+    name: str,
+    domain: str,
+    auth: str,
+    actions: Iterable[str],
+    events: Iterable[str],
+    when: datetime,
+) -> Row:
+    """One row: a managed connector that speaks REST."""
+    made = stamp(when)
+    config: JsonValue = None
+    if auth == "OAUTH_2":
+        config = {
+            "authorizationUrl": f"https://auth.{domain}/oauth/authorize",
+            "tokenUrl": f"https://auth.{domain}/oauth/token",
+            "grantType": "authorization_code",
+            "scopes": ["read", "write"],
+        }
+    return {
+        "id": state.uuid(),
+        "name": name,
+        "slug": slug,
+        "description": f"{name} for workflows.",
+        "domain": domain,
+        "iconUrl": f"https://icons.fastn.example/{slug}.svg",
+        "protocol": "REST",
+        "visibility": "Public",
+        "origin": "managed",
+        "category": None,
+        "stage": "live",
+        "authMethods": [
+            {"id": state.uuid(), "type": auth, "title": _TITLES[auth], "isDefault": True, "config": config}
+        ],
+        "actions": [
+            {"id": state.uuid(), "slug": action, "method": "POST" if action[0] in "cui" else "GET"}
+            for action in actions
+        ],
+        "events": [{"name": event, "status": "Not Subscribed"} for event in events],
+        "version": 1,
+        "createdAt": made,
+        "createdBy": "fastn",
+        "updatedAt": made,
+        "updatedBy": "fastn",
+    }
+
+
+OWN: Row = {
+    "visibility": "Private",
+    "origin": "custom",
+    "createdBy": "lee@fastn.example",
+    "updatedBy": "lee@fastn.example",
+}
+"""What differs in a connector of the account's own."""

@@ -16,23 +16,40 @@ _CUSTOMERS = (
 
 def add(state: State, now: datetime) -> None:
     for name, slug, reference, admin, plan, region, days in _CUSTOMERS:
-        pending = slug == "acme-customer"
-        made = stamp(now - timedelta(days=days, minutes=17))
-        row: Row = {
-            "id": state.uuid(),
-            "name": name,
-            "slug": slug,
-            "externalRef": reference,
-            "status": "Pending Admin Activation" if pending else "Active",
-            "adminEmail": admin,
-            "customerAdmin": {"email": admin, "inviteStatus": "Invite Pending" if pending else "Accepted"},
-            "plan": plan,
-            "region": region,
-            "quotaOverrides": {"events.day": 5000} if slug == "globex-exports" else None,
-            "version": 1,
-            "createdAt": made,
-            "createdBy": "dana@fastn.example",
-            "updatedAt": made,
-            "updatedBy": "dana@fastn.example",
-        }
+        row = customer(state.uuid(), name, slug, admin, now - timedelta(days=days, minutes=17))
+        row |= {"externalRef": reference, "plan": plan, "region": region}
+        if slug == "globex-exports":
+            row["quotaOverrides"] = {"events.day": 5000}
+        if slug == "acme-customer":
+            row |= waiting(admin)
         state.put("customers", row)
+
+
+def customer(key: str, name: str, slug: str, admin: str, when: datetime) -> Row:
+    """One row: a customer who is at work."""
+    made = stamp(when)
+    return {
+        "id": key,
+        "name": name,
+        "slug": slug,
+        "externalRef": None,
+        "status": "Active",
+        "adminEmail": admin,
+        "customerAdmin": {"email": admin, "inviteStatus": "Accepted"},
+        "plan": "Free",
+        "region": "US",
+        "quotaOverrides": None,
+        "version": 1,
+        "createdAt": made,
+        "createdBy": "dana@fastn.example",
+        "updatedAt": made,
+        "updatedBy": "dana@fastn.example",
+    }
+
+
+def waiting(admin: str) -> Row:
+    """What differs while the admin has not accepted."""
+    return {
+        "status": "Pending Admin Activation",
+        "customerAdmin": {"email": admin, "inviteStatus": "Invite Pending"},
+    }

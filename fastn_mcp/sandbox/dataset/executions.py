@@ -24,7 +24,7 @@ def add(state: State, now: datetime) -> None:
 
 
 def execution(
-    state: State,
+    key: str,
     workflow: Row,
     status: str,
     begun: datetime,
@@ -49,7 +49,7 @@ def execution(
             "sandboxMemoryLimitMB": 512,
         }
     return {
-        "id": state.short_id("exec"),
+        "id": key,
         "workflowId": workflow["id"],
         "workflowName": workflow["name"],
         "workflowSlug": workflow["slug"],
@@ -84,7 +84,11 @@ def _hourly(state: State, now: datetime) -> list[Row]:
         messages: JsonValue = {"messages": 40 + int(state.share() * 300), "inserted": True}
         begun = last - timedelta(hours=hour)
         if begun + timedelta(milliseconds=duration) <= now:
-            rows.append(execution(state, workflow, "completed", begun, duration, by, endOrgId=acme, output=messages))
+            rows.append(
+                execution(
+                    state.short_id("exec"), workflow, "completed", begun, duration, by, endOrgId=acme, output=messages
+                )
+            )
     return rows
 
 
@@ -99,10 +103,14 @@ def _daily(state: State) -> list[Row]:
         begun = last - timedelta(days=day)
         if day < 9:
             duration = 1_800 + int(state.share() * 900)
-            row = execution(state, workflow, "failed", begun, duration, "scheduler", endOrgId=katana, error=error)
+            row = execution(
+                state.short_id("exec"), workflow, "failed", begun, duration, "scheduler", endOrgId=katana, error=error
+            )
         else:
             duration = 44_000 + int(state.share() * 20_000)
-            row = execution(state, workflow, "completed", begun, duration, "scheduler", endOrgId=katana)
+            row = execution(
+                state.short_id("exec"), workflow, "completed", begun, duration, "scheduler", endOrgId=katana
+            )
         rows.append(row)
     return rows
 
@@ -119,7 +127,11 @@ def _orders(state: State, now: datetime) -> list[Row]:
         output: JsonValue = {"orderId": f"SO-{10_400 - number}", "note": note, "slack": "sent"}
         duration = 79 if number == 0 else 60 + int(state.share() * 400)
         begun = now - timedelta(minutes=23 + 190 * number)
-        rows.append(execution(state, workflow, "completed", begun, duration, "webhook", endOrgId=acme, output=output))
+        rows.append(
+            execution(
+                state.short_id("exec"), workflow, "completed", begun, duration, "webhook", endOrgId=acme, output=output
+            )
+        )
     return rows
 
 
@@ -131,7 +143,14 @@ def _others(state: State, now: datetime) -> list[Row]:
     globex = state.named("customers", "globex-exports")["id"]
     memory = out_of_memory()
     exhausted = execution(
-        state, backfill, "failed", now - timedelta(days=20), 611_000, "manual", endOrgId=globex, error=memory
+        state.short_id("exec"),
+        backfill,
+        "failed",
+        now - timedelta(days=20),
+        611_000,
+        "manual",
+        endOrgId=globex,
+        error=memory,
     )
     exhausted["summary"] = {
         "totalSteps": 2,
@@ -141,9 +160,11 @@ def _others(state: State, now: datetime) -> list[Row]:
         "sandboxMemoryLimitMB": 512,
     }
     return [
-        execution(state, deck, "completed", now - timedelta(hours=5), 18_340, "webhook", endOrgId=widget),
         execution(
-            state,
+            state.short_id("exec"), deck, "completed", now - timedelta(hours=5), 18_340, "webhook", endOrgId=widget
+        ),
+        execution(
+            state.short_id("exec"),
             deck,
             "timeout",
             now - timedelta(days=2),
@@ -152,8 +173,14 @@ def _others(state: State, now: datetime) -> list[Row]:
             endOrgId=widget,
             error=timed_out(120_000),
         ),
-        execution(state, contacts, "cancelled", now - timedelta(days=3), 4_210, "manual", endOrgId=widget),
+        execution(
+            state.short_id("exec"), contacts, "cancelled", now - timedelta(days=3), 4_210, "manual", endOrgId=widget
+        ),
         exhausted,
-        execution(state, deck, "running", now - timedelta(seconds=20), None, "manual", endOrgId=widget),
-        execution(state, contacts, "queued", now - timedelta(seconds=4), None, "scheduler", endOrgId=widget),
+        execution(
+            state.short_id("exec"), deck, "running", now - timedelta(seconds=20), None, "manual", endOrgId=widget
+        ),
+        execution(
+            state.short_id("exec"), contacts, "queued", now - timedelta(seconds=4), None, "scheduler", endOrgId=widget
+        ),
     ]

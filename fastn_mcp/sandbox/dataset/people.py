@@ -30,18 +30,24 @@ _DESCRIPTIONS = {
 def add(state: State, now: datetime) -> None:
     _roles(state, now)
     for number, (name, email, role, status) in enumerate(_USERS):
-        row: Row = {
-            "id": state.uuid(),
-            "name": name if status == "Active" else None,
-            "email": email,
-            "role": role,
-            "status": status,
-            "lastActive": stamp(now - timedelta(hours=1 + 7 * number)) if status == "Active" else None,
-            "createdAt": stamp(now - timedelta(days=420 - 70 * number)),
-        }
-        state.put("users", row)
+        seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
+        made = now - timedelta(days=420 - 70 * number)
+        state.put("users", user(state.uuid(), name, email, role, made, seen))
     _keys(state, now)
     _secrets(state, now)
+
+
+def user(key: str, name: str, email: str, role: str, made: datetime, seen: datetime | None) -> Row:
+    """One row. Whoever was never seen is invited, and has no name yet."""
+    return {
+        "id": key,
+        "name": name if seen else None,
+        "email": email,
+        "role": role,
+        "status": "Active" if seen else "Invited",
+        "lastActive": stamp(seen) if seen else None,
+        "createdAt": stamp(made),
+    }
 
 
 def _roles(state: State, now: datetime) -> None:
@@ -77,21 +83,28 @@ def _keys(state: State, now: datetime) -> None:
         ("BI export", expiring, "Live", "Operator", timedelta(days=1), timedelta(days=5)),
         ("Sandbox", KEY, "Test", "Full access", None, None),
     ):
-        row: Row = {
-            "id": state.next_number("apiKeys"),
-            "name": name,
-            "mode": mode,
-            "permissions": permissions,
-            "customers": None,
-            "allowedIps": [],
-            "rateLimitPerMinute": None,
-            "verifyCallerIdentity": False,
-            "expiresAt": stamp(now + expires) if expires else None,
-            "lastUsed": stamp(now - used) if used else None,
-            "createdAt": stamp(now - timedelta(days=85)),
-            "createdBy": "dana@fastn.example",
-        }
+        row = api_key(state.next_number("apiKeys"), name, mode, permissions, now - timedelta(days=85))
+        row["expiresAt"] = stamp(now + expires) if expires else None
+        row["lastUsed"] = stamp(now - used) if used else None
         remember(state, row, key)
+
+
+def api_key(number: int, name: str, mode: str, permissions: str, made: datetime) -> Row:
+    """One row: a key that was never used and never expires."""
+    return {
+        "id": number,
+        "name": name,
+        "mode": mode,
+        "permissions": permissions,
+        "customers": None,
+        "allowedIps": [],
+        "rateLimitPerMinute": None,
+        "verifyCallerIdentity": False,
+        "expiresAt": None,
+        "lastUsed": None,
+        "createdAt": stamp(made),
+        "createdBy": "dana@fastn.example",
+    }
 
 
 def _secrets(state: State, now: datetime) -> None:
@@ -102,14 +115,21 @@ def _secrets(state: State, now: datetime) -> None:
         ("PARTNER_TOKEN", "Text", partner, None),
         ("GOOGLE_SA", "JSON", None, "live"),
     ):
-        row: Row = {
-            "id": state.short_id("sec"),
-            "name": name,
-            "type": kind,
-            "customerId": customer,
-            "environment": environment,
-            "scope": "customer" if customer else "org",
-            "createdAt": stamp(now - timedelta(days=140)),
-            "updatedAt": stamp(now - timedelta(days=61)),
-        }
+        row = secret(state.short_id("sec"), name, kind, customer, now - timedelta(days=140))
+        row |= {"environment": environment, "updatedAt": stamp(now - timedelta(days=61))}
         state.put("secrets", row)
+
+
+def secret(key: str, name: str, kind: str, customer: JsonValue, when: datetime) -> Row:
+    """One row, without the value, which nobody sees again."""
+    made = stamp(when)
+    return {
+        "id": key,
+        "name": name,
+        "type": kind,
+        "customerId": customer,
+        "environment": None,
+        "scope": "customer" if customer else "org",
+        "createdAt": made,
+        "updatedAt": made,
+    }

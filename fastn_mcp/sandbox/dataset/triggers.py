@@ -9,45 +9,52 @@ from fastn_mcp.sandbox.state import ORGANISATION, Row, State, moment, stamp
 
 
 def add(state: State, now: datetime) -> None:
-    for made, trigger in enumerate(_triggers(state, now)):
-        when = stamp(now - timedelta(days=100 - 7 * made))
-        row: Row = {
-            "id": state.uuid(),
-            "description": None,
-            "endOrgId": None,
-            **trigger,
-            "version": 1,
-            "createdAt": when,
-            "createdBy": "lee@fastn.example",
-            "updatedAt": when,
-            "updatedBy": "lee@fastn.example",
-        }
-        state.put("triggers", row)
+    for made, row in enumerate(_triggers(state, now)):
+        put(state, row, now - timedelta(days=100 - 7 * made))
+
+
+def put(state: State, trigger: Row, when: datetime) -> Row:
+    """Keep a trigger that was made then."""
+    made = stamp(when)
+    row: Row = {
+        "id": state.uuid(),
+        "description": None,
+        "endOrgId": None,
+        **trigger,
+        "version": 1,
+        "createdAt": made,
+        "createdBy": "lee@fastn.example",
+        "updatedAt": made,
+        "updatedBy": "lee@fastn.example",
+    }
+    return state.put("triggers", row)
 
 
 def _triggers(state: State, now: datetime) -> list[Row]:
     katana = state.named("customers", "katana-customer")["id"]
-    shop = _webhook(
+    shop = webhook(
         state,
         "Shop events",
         _to(state, "process-new-orders", {"key": "event_type", "value": "order.created"}),
         _to(state, "update-inventory", {"key": "event_type", "value": "inventory.updated"}),
     )
-    public = _webhook(state, "Tracking updates (public)", _to(state, "tracking-to-shopify-and-buyer"))
+    public = webhook(state, "Tracking updates (public)", _to(state, "tracking-to-shopify-and-buyer"))
     public |= {"authentication": "NONE", "deduplicationKey": None, "executionMode": "SEQUENTIAL"}
-    hourly = _scheduled(state, now, "Hourly Slack sync", "0 * * * *", "slack-messages-to-supabase-hourly-sync")
-    daily = _scheduled(state, now, "Daily TikTok sync", "0 15 * * *", "sync-tiktok-orders-to-cin7-core")
+    hourly = scheduled(now, "Hourly Slack sync", "0 * * * *", _to(state, "slack-messages-to-supabase-hourly-sync"))
+    daily = scheduled(now, "Daily TikTok sync", "0 15 * * *", _to(state, "sync-tiktok-orders-to-cin7-core"))
     daily |= {"endOrgId": katana, "consecutiveFailures": 9}
-    nightly = _scheduled(state, now, "Nightly contact sync", "30 2 * * *", "sync-hubspot-contacts-to-cin7-customers")
+    contacts_sync = _to(state, "sync-hubspot-contacts-to-cin7-customers")
+    nightly = scheduled(now, "Nightly contact sync", "30 2 * * *", contacts_sync)
     _switched_off(nightly, now)
-    contacts = _app_event(state, "New HubSpot contact", "hubspot", "widget-inc", "contact.creation", "ACTIVE")
-    contacts["routes"] = [_to(state, "sync-hubspot-contacts-to-cin7-customers")]
-    paid = _app_event(state, "Paid Shopify orders", "shopify", "globex-exports", "orders/paid", "FAILED")
+    hubspot = _connection(state, "hubspot", "widget-inc")
+    contacts = app_event("New HubSpot contact", hubspot, "contact.creation")
+    contacts["routes"] = [contacts_sync]
+    paid = app_event("Paid Shopify orders", _connection(state, "shopify", "globex-exports"), "orders/paid")
     paid["routes"] = [_to(state, "process-new-orders")]
     return [shop, public, hourly, daily, nightly, contacts, paid]
 
 
-def _webhook(state: State, name: str, *routes: JsonValue) -> Row:
+def webhook(state: State, name: str, *routes: JsonValue) -> Row:
     key = state.uuid()
     return {
         "name": name,
@@ -81,13 +88,18 @@ def _switched_off(trigger: Row, now: datetime) -> None:
 
 
 def _to(state: State, slug: str, condition: JsonValue = None) -> JsonValue:
-    workflow = state.named("workflows", slug)["id"]
-    return {"routeId": workflow, "routeType": "API", "environment": "live", "filter": condition, "payload": None}
+    return route(state.named("workflows", slug), condition)
 
 
-def _scheduled(state: State, now: datetime, name: str, schedule: str, slug: str) -> Row:
+def route(workflow: Row, condition: JsonValue = None) -> JsonValue:
+    """To a workflow, for events that fulfil the condition."""
+    return {"routeId": workflow["id"], "routeType": "API", "environment": "live", "filter": condition, "payload": None}
+
+
+def scheduled(now: datetime, name: str, schedule: str, *routes: JsonValue) -> Row:
+    """By a schedule that fires once an hour or once a day."""
     coming = next_run(schedule, "UTC", now)
-    last = coming - timedelta(hours=1 if schedule.startswith("0 * ") else 24)
+    last = coming - timedelta(hours=1 if schedule.split()[1] == "*" else 24)
     return {
         "name": name,
         "type": "scheduler",
@@ -100,25 +112,27 @@ def _scheduled(state: State, now: datetime, name: str, schedule: str, slug: str)
         "lastRun": stamp(last),
         "consecutiveFailures": 0,
         "statusHistory": [],
-        "routes": [_to(state, slug)],
+        "routes": [*routes],
     }
 
 
-def _app_event(state: State, name: str, app: str, customer: str, event: str, subscription: str) -> Row:
+def _connection(state: State, app: str, customer: str) -> Row:
     owner = state.named("customers", customer)["id"]
     connector = state.named("connectors", app)["id"]
-    connection = next(
-        row for row in state.all("connections") if (row["connectorId"], row["endOrgId"]) == (connector, owner)
-    )
+    return next(row for row in state.all("connections") if (row["connectorId"], row["endOrgId"]) == (connector, owner))
+
+
+def app_event(name: str, connection: Row, event: str) -> Row:
+    """An event of the app that a customer is connected to; heard only while the connection works."""
     return {
         "name": name,
         "type": "app_event",
         "status": "Active",
-        "endOrgId": owner,
-        "connectorId": connector,
+        "endOrgId": connection["endOrgId"],
+        "connectorId": connection["connectorId"],
         "connectionId": connection["id"],
         "events": [event],
-        "subscriptionStatus": subscription,
+        "subscriptionStatus": "ACTIVE" if connection["status"] == "ACTIVE" else "FAILED",
         "manualRegistrationRequired": False,
     }
 

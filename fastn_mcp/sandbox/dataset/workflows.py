@@ -1,5 +1,6 @@
 """The workflows. One of them fails, one was never published, one is switched off."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from pydantic import JsonValue
@@ -33,31 +34,37 @@ TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
 
 def add(state: State, now: datetime) -> None:
     for key, name, slug, tier, version, status, connectors, days in _WORKFLOWS:
-        changed = now - timedelta(days=days)
-        calls = "\n".join(f"  await fastn.connector.{connector}.run(ctx.input);" for connector in connectors)
-        labels: list[JsonValue] = ["sync"] if "sync" in slug else []
-        row: Row = {
-            "id": key,
-            "name": name,
-            "slug": slug,
-            "description": f"{name}.",
-            "code": f"export default async function (ctx) {{\n{calls}\n  return {{ ok: true }};\n}}\n",
-            "executionTier": tier,
-            "timeoutMs": TIMEOUTS[tier],
-            "status": status,
-            "publishedVersion": f"v{version}" if version else None,
-            "retryPolicy": {"enabled": False, "maxAttempts": 3, "initialIntervalMs": 5000, "backoffCoefficient": 2},
-            "inputSchema": {"type": "object"},
-            "connectors": [
-                {"slug": app, "scope": "SAAS" if app in _OF_THE_ACCOUNT else "MULTI_TENANT"} for app in connectors
-            ],
-            "labels": labels,
-            "version": version or 1,
-            "createdAt": stamp(changed - timedelta(days=60)),
-            "createdBy": "lee@fastn.example",
-            "updatedAt": stamp(changed),
-            "updatedBy": "Edited via agent" if slug == "process-new-orders" else "lee@fastn.example",
-        }
+        scopes = {app: "SAAS" if app in _OF_THE_ACCOUNT else "MULTI_TENANT" for app in connectors}
+        row = workflow(key, name, slug, tier, scopes, now - timedelta(days=days))
+        row |= {"status": status, "publishedVersion": f"v{version}" if version else None, "version": version or 1}
+        if slug == "process-new-orders":
+            row["updatedBy"] = "Edited via agent"
         state.put("workflows", row)
     failing = state.named("workflows", "sync-tiktok-orders-to-cin7-core")
     state.put("_failing", {"id": failing["id"], "connector": "tiktokShop", "action": "getAuthorizedShops"})
+
+
+def workflow(key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime) -> Row:
+    """One row: a published workflow that is switched on. `connectors` are scopes by slug."""
+    calls = "\n".join(f"  await fastn.connector.{connector}.run(ctx.input);" for connector in connectors)
+    labels: list[JsonValue] = ["sync"] if "sync" in slug else []
+    return {
+        "id": key,
+        "name": name,
+        "slug": slug,
+        "description": f"{name}.",
+        "code": f"export default async function (ctx) {{\n{calls}\n  return {{ ok: true }};\n}}\n",
+        "executionTier": tier,
+        "timeoutMs": TIMEOUTS[tier],
+        "status": "active",
+        "publishedVersion": "v1",
+        "retryPolicy": {"enabled": False, "maxAttempts": 3, "initialIntervalMs": 5000, "backoffCoefficient": 2},
+        "inputSchema": {"type": "object"},
+        "connectors": [{"slug": app, "scope": scope} for app, scope in connectors.items()],
+        "labels": labels,
+        "version": 1,
+        "createdAt": stamp(changed - timedelta(days=60)),
+        "createdBy": "lee@fastn.example",
+        "updatedAt": stamp(changed),
+        "updatedBy": "lee@fastn.example",
+    }

@@ -5,6 +5,7 @@ from typing import cast
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome
+from fastn_mcp.sandbox.rows import Kept
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
@@ -24,7 +25,7 @@ def quotas(desk: Desk, call: GetQuotas) -> Outcome:  # noqa: ARG001
 
 
 def audit(desk: Desk, call: QueryAuditLog) -> Outcome:
-    return Many(newest_first(matching(desk.state.all("audit"), call)))
+    return Many(Kept(newest_first(matching(desk.state.all("audit"), call))))
 
 
 def _of(desk: Desk, name: str) -> Row:

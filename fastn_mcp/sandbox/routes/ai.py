@@ -14,9 +14,9 @@ from pydantic import JsonValue
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid, not_found
 from fastn_mcp.sandbox.routes.connectors import CONNECTORS, new_connector
-from fastn_mcp.sandbox.routes.resource import slug_of
 from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, new_workflow, trash
-from fastn_mcp.sandbox.state import Row, State, moment
+from fastn_mcp.sandbox.slugs import slug_of
+from fastn_mcp.sandbox.state import Row, moment
 from fastn_mcp.tools.ai import AiBuild, AiChat
 
 PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
@@ -53,7 +53,7 @@ def chat(desk: Desk, call: AiChat) -> Outcome:
             {"id": "which", "text": "What is it about?", "options": ["Customers", "Workflows", "Failures"]}
         ]
         return _say(desk, session, "I am not sure what you mean.", questions=questions)
-    return _say(desk, session, _summary(desk.state))
+    return _say(desk, session, _summary(desk))
 
 
 def build(desk: Desk, call: AiBuild) -> Outcome:
@@ -226,9 +226,10 @@ def _made(desk: Desk, kind: str, name: str, prompt: str, connectors: JsonValue) 
     return str(WORKFLOWS.make(desk, row, by="agent")["id"])
 
 
-def _summary(state: State) -> str:
+def _summary(desk: Desk) -> str:
+    state = desk.state
     failed = [row for row in state.all("executions") if row["status"] == "failed"]
     return (
         f"You have {len(state.all('customers'))} customers and {len(state.all('workflows'))} workflows. "
-        f"{len(failed)} of the runs that I know of failed."
+        f"{len(failed) + len(desk.history.numbers(status='failed'))} of the runs that I know of failed."
     )

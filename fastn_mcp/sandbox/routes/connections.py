@@ -6,8 +6,9 @@ from fastn_mcp.sandbox.dataset.connections import connection_id
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, conflict, invalid
 from fastn_mcp.sandbox.routes.fields import OBJECT, TEXT
-from fastn_mcp.sandbox.routes.resource import Resource, slug_of
+from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.routes.stopping import disconnect
+from fastn_mcp.sandbox.slugs import slug_of
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 

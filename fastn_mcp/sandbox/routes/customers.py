@@ -1,13 +1,18 @@
 """Customers. Found by id alone; deleting one takes its connections and secrets with it."""
 
+from collections import Counter
 from typing import Any
+
+from pydantic import JsonValue
 
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome, invalid
 from fastn_mcp.sandbox.routes.fields import OBJECT, TEXT
-from fastn_mcp.sandbox.routes.resource import Resource, slug_of
+from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.routes.stopping import disable, disconnect
+from fastn_mcp.sandbox.rows import Kept
+from fastn_mcp.sandbox.slugs import slug_of
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
 
@@ -27,14 +32,10 @@ CUSTOMERS = Resource(
 )
 
 
-def _shown(desk: Desk, row: Row) -> Row:
-    mine = [c for c in desk.state.all("connections") if c["endOrgId"] == row["id"]]
-    return {**row, "connectionsCount": len(mine)}
-
-
 def list_all(desk: Desk, call: Any) -> Outcome:
     rows = newest_first(matching(desk.state.all("customers"), call))
-    return Many([_shown(desk, row) for row in rows])
+    connected = _connected(desk)
+    return Many(Kept(rows, lambda row: _counted(row, connected)))
 
 
 def get(desk: Desk, call: GetCustomer) -> Outcome:
@@ -80,6 +81,19 @@ def delete(desk: Desk, call: DeleteCustomer) -> Outcome:
         if trigger.get("endOrgId") == row["id"]:
             disable(desk, trigger, "its customer was deleted")
     return CUSTOMERS.remove(desk, row)
+
+
+def _shown(desk: Desk, row: Row) -> Row:
+    return _counted(row, _connected(desk))
+
+
+def _connected(desk: Desk) -> Counter[JsonValue]:
+    """How many connections each customer has."""
+    return Counter(connection["endOrgId"] for connection in desk.state.all("connections"))
+
+
+def _counted(row: Row, connected: Counter[JsonValue]) -> Row:
+    return {**row, "connectionsCount": connected[row["id"]]}
 
 
 def _invited(email: str | None) -> Row | None:

@@ -2,7 +2,8 @@
 
 from fastn_mcp.sandbox import runs
 from fastn_mcp.sandbox.desk import Desk
-from fastn_mcp.sandbox.paging import matching, newest_first
+from fastn_mcp.sandbox.merging import Merged
+from fastn_mcp.sandbox.paging import instant, matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome, Refusal, conflict
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, not_published
@@ -21,12 +22,21 @@ EXECUTIONS = Resource(
 
 def list_all(desk: Desk, call: ListExecutions) -> Outcome:
     runs.pass_time(desk.state, desk.now)
-    rows = newest_first(matching(desk.state.all("executions"), call))
-    return Many([EXECUTIONS.brief(row) for row in rows])
+    kept = newest_first(matching(desk.state.all("executions"), call))
+    numbers = desk.history.numbers(
+        workflow=call.workflow_id,
+        customer=call.customer_id,
+        status=call.status,
+        since=None if call.since is None else instant("since", call.since),
+        until=None if call.until is None else instant("until", call.until),
+    )
+    return Many(Merged(kept, desk.history, numbers, EXECUTIONS.brief))
 
 
 def get(desk: Desk, call: GetExecution) -> Outcome:
     runs.look(desk.state, call.execution_id, desk.now)
+    if (number := desk.history.number(call.execution_id)) is not None:
+        return One(desk.history.row(number))
     return One(EXECUTIONS.find(desk, call.execution_id))
 
 

@@ -8,6 +8,7 @@ from fastn_mcp.sandbox.desk import Desk, Handler
 from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome, conflict, invalid, not_found
 from fastn_mcp.sandbox.routes.fields import Kind
+from fastn_mcp.sandbox.rows import Kept
 from fastn_mcp.sandbox.state import Row
 
 
@@ -103,16 +104,9 @@ class Resource:
         """Answers with the rows that match, newest first and without what is long."""
 
         def handler(desk: Desk, call: Any) -> Outcome:
-            rows = newest_first(matching(desk.state.all(self.collection), call))
-            return Many([self.brief(row) for row in rows])
+            return Many(Kept(newest_first(matching(desk.state.all(self.collection), call)), self.brief))
 
         return handler
 
     def brief(self, row: Row) -> Row:
         return {name: value for name, value in row.items() if name not in self.long} if self.long else row
-
-
-def slug_of(name: str) -> str:
-    """`Acme Corp` is `acme-corp`."""
-    letters = (letter if letter.isalnum() and letter.isascii() else " " for letter in name.lower())
-    return "-".join("".join(letters).split())

@@ -4,8 +4,9 @@ from fastn_mcp.sandbox.dataset.workflows import TIMEOUTS
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid
 from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, OBJECT, OBJECTS, TEXT, TEXTS
-from fastn_mcp.sandbox.routes.resource import Resource, slug_of
+from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.routes.stopping import stop_triggers_of
+from fastn_mcp.sandbox.slugs import slug_of
 from fastn_mcp.sandbox.state import Row, State
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, GetWorkflow, UpdateWorkflow
 

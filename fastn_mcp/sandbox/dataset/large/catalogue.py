@@ -1,0 +1,146 @@
+"""The catalogue of apps that customers of a large account see: names by category, and what each kind of app can do."""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """What the apps of a category have in common. `objects` are what workflows carry from them."""
+
+    actions: tuple[str, ...]
+    events: tuple[str, ...]
+    objects: tuple[str, ...]
+    apps: str
+
+
+CATEGORIES = {
+    "CRM": Kind(
+        ("listContacts", "createContact", "updateDeal"), ("contact.created", "deal.updated"),
+        ("contacts", "deals", "companies"),
+        "Pipedrive, Zoho CRM, Freshsales, Copper, Close, Insightly, Nutshell, Capsule CRM, SugarCRM, Keap, "
+        "Streak, Microsoft Dynamics 365 Sales, Oracle CX Sales, SAP Sales Cloud, Affinity, Attio, Folk, Apptivo, "
+        "Agile CRM, Bitrix24, Less Annoying CRM, Nimble, Vtiger, HubSpot (private app), Salesforce Sandbox, "
+        "Salesforce Pardot",
+    ),
+    "E-commerce": Kind(
+        ("listOrders", "updateInventory", "createProduct"), ("order.created", "order.paid", "product.updated"),
+        ("orders", "products", "inventory", "refunds"),
+        "WooCommerce, BigCommerce, Magento, Adobe Commerce, PrestaShop, Squarespace, Wix Stores, Ecwid, Etsy, "
+        "eBay, Amazon Seller Central, Amazon Vendor Central, Walmart Marketplace, Shopware, OpenCart, "
+        "Commercetools, Salesforce Commerce Cloud, VTEX, Swell, Faire, Zalando, Otto Market, Cdiscount, Mercado "
+        "Libre, Shopee, Lazada, TikTok Shop (UK), Shopify Plus, Shopify (private app), Temu, Mirakl, "
+        "ChannelAdvisor, Linnworks",
+    ),
+    "Accounting": Kind(
+        ("createInvoice", "listContacts", "recordPayment"), ("invoice.paid", "invoice.created"),
+        ("invoices", "payments", "bills"),
+        "FreshBooks, Wave, Sage Intacct, Sage Business Cloud, Sage 50, Zoho Books, MYOB, KashFlow, FreeAgent, "
+        "Clear Books, Exact Online, Twinfield, Visma eAccounting, Fortnox, Lexware Office, DATEV, Bexio, Holded, "
+        "Pennylane, Tally, Reckon, Kashoo, Bill.com, Expensify, Ramp, Brex, Spendesk, Pleo, Xero Payroll, "
+        "QuickBooks Desktop",
+    ),
+    "ERP": Kind(
+        ("listItems", "createSale", "updateStock"), ("sale.created", "stock.changed"), ("sales", "items", "stock"),
+        "NetSuite, SAP S/4HANA, SAP Business One, Odoo, Acumatica, Infor CloudSuite, Epicor Kinetic, Microsoft "
+        "Dynamics 365 Business Central, Oracle Fusion, Workday Financials, IFS Cloud, Priority, Unleashed, Katana "
+        "MRP, Fishbowl, Brightpearl, DEAR Systems, Cin7 Omni, SYSPRO, abas ERP, proALPHA, weclapp, Xentral",
+    ),
+    "Support": Kind(
+        ("createTicket", "listTickets", "addComment"), ("ticket.created", "ticket.solved"), ("tickets", "ratings"),
+        "Freshdesk, Intercom, Help Scout, Gorgias, Front, Zoho Desk, Kayako, HappyFox, Kustomer, Gladly, "
+        "LiveAgent, Jira Service Management, ServiceNow, Salesforce Service Cloud, Crisp, Drift, LiveChat, Tidio, "
+        "Re:amaze, Dixa, TeamSupport, Richpanel, Zendesk Sell, Zendesk Chat",
+    ),
+    "Communication": Kind(
+        ("postMessage", "listMessages"), ("message.received",), ("messages", "calls"),
+        "Microsoft Teams, Discord, Telegram, WhatsApp Business, Twilio, Vonage, MessageBird, Plivo, RingCentral, "
+        "Zoom, Google Chat, Webex, Mattermost, Rocket.Chat, Gmail, Outlook Mail, SendGrid, Mailgun, Postmark, "
+        "Amazon SES, Aircall, Dialpad, CallRail, JustCall, Sinch, Infobip, ClickSend, Telnyx, Viber Business, "
+        "LINE",
+    ),
+    "Marketing": Kind(
+        ("addSubscriber", "listCampaigns", "trackEvent"), ("subscriber.added", "campaign.sent"),
+        ("subscribers", "campaigns", "leads"),
+        "Mailchimp, Klaviyo, ActiveCampaign, Brevo, Constant Contact, Campaign Monitor, ConvertKit, Drip, "
+        "Omnisend, Marketo, Eloqua, Iterable, Braze, Customer.io, Customer.io (EU), GetResponse, AWeber, "
+        "MailerLite, Moosend, Google Ads, Meta Ads, LinkedIn Ads, TikTok Ads, Microsoft Advertising, Pinterest "
+        "Ads, Google Analytics, Mixpanel, Amplitude, Segment, Heap, PostHog, Typeform, SurveyMonkey, Jotform, "
+        "Google Forms, Hootsuite, Buffer, Sprout Social, Unbounce, Instapage, Webflow, WordPress, Contentful, "
+        "Yotpo, Attentive",
+    ),
+    "Payments": Kind(
+        ("listCharges", "createRefund", "listPayouts"), ("charge.succeeded", "payout.paid"),
+        ("charges", "payouts", "disputes"),
+        "Stripe, PayPal, Braintree, Adyen, Square, Mollie, Klarna, GoCardless, Checkout.com, Worldpay, "
+        "Authorize.Net, Razorpay, Paddle, Chargebee, Recurly, Zuora, Wise, Payoneer, Afterpay, Affirm, Sezzle, "
+        "Recharge, SumUp, Zettle",
+    ),
+    "HR": Kind(
+        ("listEmployees", "createEmployee", "listAbsences"), ("employee.hired", "absence.approved"),
+        ("employees", "absences", "timesheets"),
+        "BambooHR, Workday, Personio, HiBob, Gusto, Rippling, ADP Workforce Now, Paychex, Paylocity, UKG Pro, SAP "
+        "SuccessFactors, Namely, Zenefits, Deel, Remote, Factorial, Greenhouse, Lever, Workable, Ashby, "
+        "SmartRecruiters, Teamtailor, Recruitee, Breezy HR, JazzHR, Deputy, When I Work, Toggl Track, Harvest, "
+        "Clockify",
+    ),
+    "Logistics": Kind(
+        ("createShipment", "trackShipment", "listRates"), ("shipment.delivered", "shipment.delayed"),
+        ("shipments", "returns", "labels"),
+        "ShipStation, Shippo, EasyPost, Sendcloud, ShipBob, ShipHero, Easyship, AfterShip, DHL Express, DHL "
+        "Parcel, UPS, FedEx, USPS, Royal Mail, DPD, GLS, Hermes, Canada Post, Australia Post, PostNL, Flexport, "
+        "Freightos, Loop Returns, Returnly, Narvar, Extensiv, Deposco, Logiwa, Mintsoft, Peoplevox",
+    ),
+    "Productivity": Kind(
+        ("createTask", "listTasks", "updateTask"), ("task.created", "task.completed"), ("tasks", "pages", "files"),
+        "Asana, Trello, monday.com, ClickUp, Airtable, Jira, Linear, Basecamp, Wrike, Smartsheet, Todoist, Coda, "
+        "Confluence, Evernote, OneNote, Google Docs, Google Drive, Google Calendar, Google Slides, Google Sheets "
+        "(service account), Microsoft Excel, SharePoint, OneDrive, Dropbox, Box, Egnyte, DocuSign, PandaDoc, "
+        "Adobe Acrobat Sign, HelloSign, Calendly, Miro, Figma, Canva, GitHub, GitLab, Bitbucket, PagerDuty, "
+        "Opsgenie, Sentry, Datadog, Notion (legacy), Outlook Calendar, Zoho Projects, Teamwork",
+    ),
+    "Database": Kind(
+        ("insertRows", "queryRows", "upsertRows"), (), ("rows", "tables"),
+        "PostgreSQL, MySQL, MariaDB, Microsoft SQL Server, Oracle Database, MongoDB, Amazon Redshift, Snowflake, "
+        "BigQuery, Databricks, ClickHouse, DynamoDB, Firestore, Elasticsearch, Amazon S3, Azure Blob Storage, "
+        "Google Cloud Storage, Cosmos DB, CockroachDB, SingleStore, Neon, PlanetScale",
+    ),
+    "Files": Kind(
+        ("listFiles", "uploadFile"), ("file.created",), ("files",),
+        "SFTP, FTPS, AS2, AS2 (EU), Amazon Transfer Family, Cleo, SPS Commerce, TrueCommerce, Orderful, Stedi, "
+        "WebDAV, Backblaze B2, Wasabi, Nextcloud, MinIO",
+    ),
+}  # fmt: skip
+
+OWN_NAMES = (
+    "Acme ERP",
+    "Warehouse API",
+    "Legacy Order API",
+    "Partner Portal",
+    "Pricing Service",
+    "Loyalty API",
+    "Field Service App",
+    "Data Hub",
+)
+"""Connectors that the account made itself."""
+
+POPULAR = {
+    "hubspot": 14, "salesforce": 10, "shopify": 16, "xero": 8, "quickbooks": 8, "gmail": 4,
+    "zendesk": 6, "cin7Core": 4, "stripe": 8, "mailchimp": 5, "klaviyo": 5, "netsuite": 5, "woocommerce": 6,
+    "bigcommerce": 4, "pipedrive": 4, "intercom": 3, "freshdesk": 3, "gorgias": 2, "shipstation": 4, "sendcloud": 3,
+    "bamboohr": 3, "personio": 2, "amazonSellerCentral": 5, "odoo": 3, "zohoCrm": 3, "sageIntacct": 2, "paypal": 3,
+    "asana": 2, "jira": 3, "freshbooks": 2, "etsy": 2, "ebay": 2, "gusto": 2, "activecampaign": 2, "microsoftTeams": 3,
+}  # fmt: skip
+"""What customers connect, with how often beside the others."""
+
+OF_THE_ACCOUNT = (
+    "snowflake",
+    "bigquery",
+    "postgresql",
+    "amazonS3",
+    "supabase",
+    "googleSheets",
+    "notion",
+    "airtable",
+    "sftp",
+    "slack",
+)
+"""What the account itself is connected to: where workflows bring things for all customers."""

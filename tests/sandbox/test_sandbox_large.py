@@ -1,0 +1,607 @@
+"""The large account: much of everything, quickly and in little memory. How quickly is no matter of a test."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from asking import MORNING, Clock, Fastn
+
+from fastn_mcp.cli import cli
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.sandbox import Behaviour, Filtering, Paging, Sandbox, Size
+from fastn_mcp.sandbox.bodies import list_body
+from fastn_mcp.sandbox.history import History
+from fastn_mcp.sandbox.merging import Merged
+from fastn_mcp.sandbox.past import Past, milliseconds
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools import (
+    AiChat,
+    CreateCustomer,
+    DeleteCustomer,
+    DeleteWorkflow,
+    GetExecution,
+    ListApiKeys,
+    ListConnections,
+    ListConnectors,
+    ListCustomers,
+    ListExecutions,
+    ListSecrets,
+    ListTriggers,
+    ListUsers,
+    ListWorkflows,
+    QueryAuditLog,
+    RunWorkflow,
+)
+
+EXECUTIONS = "/api/v1/executions"
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def large() -> Fastn:
+    """Made once, for tests that only read."""
+    return Fastn(Sandbox(Clock(), size=Size.LARGE))
+
+
+@pytest.fixture
+def fresh(clock: Clock) -> Fastn:
+    """Of a day and a half: some thousand runs, so that a test can look at each."""
+    return of_days(Fastn(Sandbox(clock, size=Size.LARGE)), 1.5)
+
+
+def past_of(fastn: Fastn) -> Past:
+    past = Past.of(fastn.sandbox.state)
+    assert past is not None
+    return past
+
+
+def of_days(fastn: Fastn, days: float) -> Fastn:
+    """The same account with a shorter history."""
+    since = milliseconds(MORNING - timedelta(days=days))
+    short = past_of(fastn).model_copy(update={"since": since, "count": 8_000})
+    fastn.sandbox.history = History(short)
+    return fastn
+
+
+def all_runs(fastn: Fastn) -> list[Row]:
+    """Every run, newest first, by looking at each."""
+    history = fastn.sandbox.history
+    rows = [history.row(number) for number in range(len(history))] + fastn.sandbox.state.all("executions")
+    return sorted(rows, key=lambda row: str(row["createdAt"]))[::-1]
+
+
+def pages(fastn: Fastn, query: dict[str, str], by: str) -> list[Row]:
+    """A whole list, page by page."""
+    rows: list[Row] = []
+    position: dict[str, str] = {}
+    while True:
+        answer = fastn.ask("GET", EXECUTIONS, query | {"limit": "100"} | position)
+        rows += answer.data
+        if answer.value["nextCursor"] is None:
+            assert len(rows) == answer.value["total"]
+            return rows
+        position = {"cursor": answer.value["nextCursor"]} if by == "cursor" else {"offset": str(len(rows))}
+
+
+def ids(rows: list[Any]) -> list[Any]:
+    return [row["id"] for row in rows]
+
+
+def total(fastn: Fastn, call: Any) -> int:
+    return fastn(call).value["total"]
+
+
+def test_there_is_much_of_everything(large: Fastn) -> None:
+    """Ours: the numbers of an account for which search, paging and summaries are made."""
+    counts = {
+        type(call): total(large, call)
+        for call in (
+            ListConnectors(),
+            ListCustomers(),
+            ListConnections(),
+            ListWorkflows(),
+            ListTriggers(),
+            ListUsers(),
+            ListApiKeys(),
+            ListSecrets(),
+            QueryAuditLog(),
+            ListExecutions(),
+        )
+    }
+
+    assert counts == {
+        ListConnectors: 400,
+        ListCustomers: 2_000,
+        ListConnections: 3_000,
+        ListWorkflows: 150,
+        ListTriggers: 200,
+        ListUsers: 60,
+        ListApiKeys: 40,
+        ListSecrets: 60,
+        QueryAuditLog: 360,
+        ListExecutions: 200_000,
+    }
+
+
+def test_most_connections_work_and_some_do_not(large: Fastn) -> None:
+    """Ours: those that do not are what an audit has to find."""
+    statuses = Counter(row["status"] for row in large.sandbox.state.all("connections"))
+
+    assert 40 <= statuses["EXPIRED"] + statuses["FAILED"] <= 45
+    assert statuses["ACTIVE"] > 2_900
+
+
+def test_keys_are_unused_or_end_soon(large: Fastn) -> None:
+    """Ours: what a review of API keys looks for."""
+    keys: list[Any] = large.sandbox.state.all("apiKeys")
+    ends = [datetime.fromisoformat(row["expiresAt"]) - MORNING for row in keys if row["expiresAt"]]
+
+    assert len([row for row in keys if row["lastUsed"] is None]) >= 5
+    assert len([end for end in ends if timedelta(0) < end < timedelta(days=14)]) >= 3
+    assert len([end for end in ends if end < timedelta(0)]) >= 3
+
+
+def test_names_are_different_and_some_are_hard_to_tell_apart(large: Fastn) -> None:
+    """Ours: who is asked for Acme has to notice that there are several."""
+    state = large.sandbox.state
+    for collection, field in (
+        ("customers", "name"),
+        ("customers", "slug"),
+        ("connectors", "slug"),
+        ("workflows", "slug"),
+        ("triggers", "name"),
+        ("users", "email"),
+        ("apiKeys", "name"),
+    ):
+        assert max(Counter(row[field] for row in state.all(collection)).values()) == 1, (collection, field)
+
+    found = {row["name"] for row in large(ListCustomers(search="acme", limit=100)).data}
+    assert found >= {"Acme Corp", "Acme Logistics", "Acme Foods", "John-Acme", "ACME Corporation"}
+    assert [row["name"] for row in large(ListCustomers(search="akme")).data] == ["Akme Foods"]
+
+
+def test_a_few_of_a_hundred_runs_failed_for_a_handful_of_reasons(large: Fastn) -> None:
+    """Ours: a summary of failures has something to group."""
+    failed = {status: total(large, ListExecutions(status=status)) for status in ("failed", "timeout", "cancelled")}
+    assert 0.015 <= failed["failed"] / 200_000 <= 0.06
+    assert min(failed.values()) > 10
+
+    history = large.sandbox.history
+    rows: list[Any] = [history.row(n) for status in failed for n in history.numbers(status=status)]
+    kinds = {
+        re.sub(r"(The )?\w+ (connection|is not connected)", r"\2", row["error"]["headline"])
+        for row in rows
+        if row["error"]
+    }
+    assert kinds == {
+        "connection cannot be used",
+        "is not connected",
+        "The workflow ran out of memory",
+        "The workflow took too long",
+    }
+    assert len({row["workflowId"] for row in rows if row["error"]}) >= 10
+
+
+def test_a_run_fails_by_a_connection_that_is_broken(large: Fastn) -> None:
+    """Ours: whoever follows an error to its cause finds it, and its beginning."""
+    history, state = large.sandbox.history, large.sandbox.state
+    broken = {row["id"]: row for row in state.all("connections") if row["status"] != "ACTIVE"}
+    pinned: list[tuple[Row, str]] = []
+    for number in history.numbers(status="failed"):
+        row: Any = history.row(number)
+        if found := re.match(r'Pinned connection "(.+?)"', row["error"]["raw"]):
+            pinned.append((row, found[1]))
+
+    assert len({connection for _, connection in pinned}) >= 10
+    for row, connection in pinned:
+        assert broken[connection]["endOrgId"] == row["endOrgId"]
+        assert str(broken[connection]["expiresAt"]) <= str(row["createdAt"])
+
+
+def test_acmes_sync_failed_last_night_because_its_connection_expired(large: Fastn) -> None:
+    """Ours: the example of the large account, from the name to the cause."""
+    (sync,) = large(ListWorkflows(search="Acme HubSpot sync")).data
+    acme = large.id_of("customers", "acme-corp")
+    runs: list[Any] = large(ListExecutions(workflow_id=sync["id"], limit=100)).data
+    (connection,) = large(ListConnections(customer_id=acme, status="EXPIRED")).data
+
+    assert sync["slug"] == "acme-hubspot-sync"
+    assert {row["endOrgId"] for row in runs} == {acme}
+    assert [row["status"] for row in runs[:6]] == ["failed"] * 5 + ["completed"]
+    assert {row["createdAt"][:10] for row in runs[:5]} == {"2026-10-06"}
+    assert connection["connector"]["slug"] == "hubspot"
+    assert connection["id"] in runs[0]["error"]["raw"]
+    assert runs[5]["createdAt"] < connection["expiresAt"] < runs[4]["createdAt"]
+    trigger = large.sandbox.state.named("triggers", "Acme HubSpot sync, at night", by="name")
+    assert (trigger["consecutiveFailures"], trigger["lastRun"]) == (5, runs[0]["createdAt"])
+
+
+@pytest.mark.parametrize(
+    "at", [MORNING.replace(hour=3), datetime(2028, 2, 29, 23, 59, 59, 999_999, UTC), datetime(2027, 1, 1, tzinfo=UTC)]
+)
+def test_whenever_it_begins_what_is_over_is_over(at: datetime) -> None:
+    """Ours: nothing lies in the future, and the history is of thirty days."""
+    fastn = Fastn(Sandbox(Clock(at), size=Size.LARGE))
+    history = fastn.sandbox.history
+    rows: list[Any] = [history.row(number) for number in (*range(100), *range(len(history) - 2_000, len(history)))]
+
+    assert total(fastn, ListExecutions()) == 200_000
+    assert max(datetime.fromisoformat(row["completedAt"]) for row in rows) <= at
+    assert at - timedelta(days=30) <= datetime.fromisoformat(rows[0]["createdAt"]) < at - timedelta(days=29, hours=23)
+    failed = fastn(ListExecutions(workflow_id=fastn.id_of("workflows", "acme-hubspot-sync"), status="failed")).value
+    assert failed["total"] == 5
+
+
+def test_it_holds_the_small_account_as_it_is(large: Fastn, fastn: Fastn) -> None:
+    """Ours: the examples of the documentation are found in both, with the same ids and relations."""
+    small, state = fastn.sandbox.state, large.sandbox.state
+    for collection, rows in small.rows.items():
+        if collection not in ("_counters", "_runs", "apiKeys", "executions"):
+            assert {key: state.get(collection, key) for key in rows} == rows, collection
+    for row in small.all("executions"):
+        if row["status"] not in ("queued", "running"):
+            assert state.get("executions", row["id"]) == row
+    katana = large.id_of("customers", "katana-customer")
+    assert {row["workflowSlug"] for row in large(ListExecutions(customer_id=katana)).data} == {
+        "sync-tiktok-orders-to-cin7-core"
+    }
+
+
+def test_the_small_account_is_small(fastn: Fastn) -> None:
+    """Ours: who asks for nothing gets what there was before."""
+    assert {name: len(rows) for name, rows in fastn.sandbox.state.rows.items()} == {
+        "customers": 5,
+        "connectors": 15,
+        "connections": 8,
+        "workflows": 9,
+        "_failing": 1,
+        "triggers": 7,
+        "executions": 311,
+        "_runs": 2,
+        "roles": 7,
+        "users": 6,
+        "_counters": 2,
+        "_keys": 5,
+        "apiKeys": 5,
+        "secrets": 4,
+        "billing": 1,
+        "usage": 1,
+        "quotas": 1,
+        "audit": 60,
+    }
+    assert len(fastn.sandbox.history) == 0
+
+
+def test_made_twice_it_is_the_same(large: Fastn) -> None:
+    """Ours: the same moment and the same seed give the same account, another seed gives another one."""
+    again = Sandbox(Clock(), size=Size.LARGE)
+    other = Sandbox(Clock(), size=Size.LARGE, seed=2)
+
+    def runs(sandbox: Sandbox) -> list[Row]:
+        return [sandbox.history.row(number) for number in range(0, len(sandbox.history), 1_999)]
+
+    def customers(sandbox: Sandbox) -> list[Row]:
+        return sandbox.state.all("customers")
+
+    assert runs(again) == runs(large.sandbox)
+    assert customers(again) == customers(large.sandbox)
+    assert Past.of(again.state) == past_of(large)
+    assert not {*ids(runs(other))} & {*ids(runs(again))}
+    assert ids(customers(other)) != ids(customers(again))
+
+
+def test_every_id_leads_to_its_run(large: Fastn) -> None:
+    """Fastn's documentation: exec_ with 12 hex digits. Ours: the id follows from the run, and the run from the id."""
+    history = large.sandbox.history
+    found = [(number, str(history.row(number)["id"])) for number in range(0, len(history), 97)]
+
+    assert all(re.fullmatch(r"exec_[0-9a-f]{12}", key) for _, key in found)
+    assert [history.number(key) for _, key in found] == [number for number, _ in found]
+    assert history.number("exec_000000000000") is history.number("exec_0") is history.number("nothing") is None
+
+
+def test_a_listed_run_can_be_read(large: Fastn) -> None:
+    """Ours: a list leaves out what is long, and the rest is the same."""
+    for row in large(ListExecutions(limit=100, until="2026-09-20T00:00:00Z")).data:
+        whole = large(GetExecution(execution_id=row["id"])).data
+        assert {name: whole[name] for name in row} == row
+        assert whole.keys() - row.keys() == {"input", "output", "summary"}
+    assert large(GetExecution(execution_id="exec_000000000000")).status == 404
+
+
+def test_a_run_looks_as_those_of_the_small_account(large: Fastn, fastn: Fastn) -> None:
+    """Ours: nobody can tell which of them is kept."""
+    kept = fastn.sandbox.state.all("executions")[0]
+    row: Any = large.sandbox.history.row(100_000)
+
+    assert {name: type(value) for name, value in row.items()} == {name: type(value) for name, value in kept.items()}
+    assert row["createdAt"] < row["startedAt"] < row["completedAt"]
+
+
+def filters(fastn: Fastn) -> list[dict[str, str]]:
+    """Each filter alone, all of them together, and such as match nothing."""
+    row: Any = next(row for row in all_runs(fastn) if row["status"] == "failed")
+    workflow, customer = {"workflowId": row["workflowId"]}, {"endOrgId": row["endOrgId"]}
+    since, until = {"since": "2026-10-05T07:00:00.250Z"}, {"until": "2026-10-06T01:00:00+02:00"}
+    return [
+        {},
+        workflow,
+        customer,
+        since,
+        until,
+        since | until,
+        workflow | customer,
+        {"status": "completed"},
+        {"status": "FAILED"} | workflow,
+        {"status": "failed"} | customer | since,
+        {"endOrgId": row["endOrgId"].upper(), "status": "failed"} | workflow | since | {"until": "2026-10-07"},
+        {"since": row["createdAt"], "until": row["completedAt"]},
+        {"workflowId": fastn.id_of("workflows", "acme-hubspot-sync")},
+        {"endOrgId": fastn.id_of("customers", "acme-corp"), "status": "failed"},
+        {"status": "pending"},
+        {"workflowId": "wf_nothing"},
+        {"since": "2027-01-01"},
+        {"since": "2026-10-06T00:00:00Z", "until": "2026-10-05T00:00:00Z"},
+    ]
+
+
+def lets_through(query: dict[str, str], row: Row) -> bool:
+    def moment(text: str) -> datetime:
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    made = moment(str(row["createdAt"]))
+    if made < moment(query.get("since", "2000-01-01")) or made >= moment(query.get("until", "2100-01-01")):
+        return False
+    plain = query.keys() - {"since", "until"}
+    return all(str(row[name]).casefold() == query[name].casefold() for name in plain)
+
+
+def test_filters_let_through_what_a_look_at_each_row_does(fresh: Fastn) -> None:
+    """Ours: columns are filtered, and rows are what is meant."""
+    assert ListExecutions.model_fields.keys() == {
+        "limit", "cursor", "workflow_id", "customer_id", "status", "since", "until",
+    }  # fmt: skip
+    rows = all_runs(fresh)
+    empty = 0
+    for query in filters(fresh):
+        wanted = [row for row in rows if lets_through(query, row)]
+        empty += not wanted
+        assert ids(pages(fresh, query, "offset")) == ids(wanted), query
+    assert empty == 4
+
+
+@pytest.mark.parametrize("by", ["offset", "cursor"])
+def test_pages_neither_repeat_nor_lose_a_run(fresh: Fastn, by: str) -> None:
+    """Ours: by either way through, kept runs and those of the history come in the same order."""
+    for query in ({}, {"status": "failed"}, {"endOrgId": fresh.id_of("customers", "acme-corp")}):
+        seen = ids(pages(fresh, query, by))
+        assert len(seen) == len(set(seen))
+        assert seen == ids(pages(fresh, query, "offset"))
+
+
+def test_cursors_stand_while_runs_begin(fresh: Fastn) -> None:
+    """Ours: what is added meanwhile shifts nothing."""
+    before = ids(pages(fresh, {}, "offset"))
+    workflow = fresh.id_of("workflows", "process-new-orders")
+    first = fresh.ask("GET", EXECUTIONS, {"limit": "100"})
+    fresh(RunWorkflow(workflow_id=workflow))
+    second = fresh.ask("GET", EXECUTIONS, {"limit": "100", "cursor": first.value["nextCursor"]})
+
+    assert ids(first.data) + ids(second.data) == before[:200]
+
+
+def test_a_cursor_of_another_list_is_refused(large: Fastn) -> None:
+    """Fastn's reference: 400 for invalid parameters."""
+    cursor = large.ask("GET", EXECUTIONS, {"status": "failed"}).value["nextCursor"]
+
+    assert large.ask("GET", EXECUTIONS, {"status": "completed", "cursor": cursor}).status == 400
+    assert large.ask("GET", EXECUTIONS, {"cursor": cursor[:-4]}).status == 400
+    assert large.ask("GET", EXECUTIONS, {"cursor": "ä"}).status == 400
+
+
+def test_new_runs_come_first(fresh: Fastn, clock: Clock) -> None:
+    """Ours: the newest run is what somebody asks for."""
+    clock.pass_(minutes=1)
+    workflow = fresh.id_of("workflows", "acme-hubspot-sync")
+    acme = fresh.id_of("customers", "acme-corp")
+    begun = fresh(RunWorkflow(workflow_id=workflow, customer_id=acme)).data["executionId"]
+    clock.pass_(minutes=10)
+
+    newest = fresh(ListExecutions(limit=1)).data[0]
+    assert (newest["id"], newest["status"]) == (begun, "failed")
+    assert newest["error"]["headline"] == "hubspot is not connected"
+    assert fresh(GetExecution(execution_id=begun)).data["id"] == begun
+
+
+def test_of_two_runs_from_one_moment_the_kept_one_comes_first(large: Fastn) -> None:
+    """Ours: an order that does not depend on the way."""
+    history = large.sandbox.history
+    number = 1_000
+    there = history.row(number)
+    kept: list[Row] = [{**there, "id": "exec_kept"}]
+    rows = Merged(kept, history, range(number - 1, number + 2), lambda row: row)
+
+    shown = ids(list(rows.cut(0, 10)))
+    assert shown == [history.row(number + 1)["id"], "exec_kept", there["id"], history.row(number - 1)["id"]]
+    assert [rows.place(key) for key in shown] == [0, 1, 2, 3]
+    assert rows.place(str(history.row(5)["id"])) is None
+
+
+@pytest.mark.parametrize("paging", [paging for paging in Paging if paging is not Paging.IGNORED])
+def test_every_behaviour_of_lists_is_known_here_too(fresh: Fastn, paging: Paging) -> None:
+    """Ours: nobody knows which of them is Fastn's."""
+    everything = all_runs(fresh)
+    failed = [row for row in everything if row["status"] == "failed"]
+    for filtering, rows in ((Filtering.HEEDED, failed), (Filtering.IGNORED, everything)):
+        fresh.sandbox.behaviour = Behaviour(paging=paging, filtering=filtering)
+
+        answer = fresh.ask("GET", EXECUTIONS, {"status": "failed", "limit": "7", "offset": "3"})
+
+        assert ids(answer.data) == ids(rows[3:10])
+        assert ("total" in answer.value, "nextCursor" in answer.value) == (
+            paging in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR),
+            paging in (Paging.CURSOR, Paging.TOTAL_AND_CURSOR),
+        )
+
+
+def test_a_server_that_ignores_paging_answers_everything(fresh: Fastn) -> None:
+    """Ours: the worst case of an API whose parameters nobody knows."""
+    fresh.sandbox.behaviour = Behaviour(paging=Paging.IGNORED)
+
+    assert ids(fresh(ListExecutions(limit=5)).data) == ids(all_runs(fresh))
+
+
+def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
+    """Ours: rows are written one by one."""
+    history = large.sandbox.history
+    rows = Merged([], history, range(5_000), lambda row: row)
+    tracemalloc.start()
+    body = list_body(Behaviour().envelope, rows.cut(0, len(rows)), {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(body) > 2 * MEGABYTE
+    assert peak < 1.5 * len(body)
+    assert len(json.loads(body)["data"]) == 5_000
+
+
+def test_it_needs_little_memory() -> None:
+    """Ours: two hundred thousand runs in columns, and not as rows."""
+    tracemalloc.start()
+    sandbox = Sandbox(Clock(), size=Size.LARGE)
+    fastn = Fastn(sandbox)
+    fastn(ListExecutions(status="completed", limit=100))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(sandbox.history) > 199_000
+    assert held < 50 * MEGABYTE
+    assert peak < 100 * MEGABYTE
+
+
+def test_the_agent_knows_of_all_runs(large: Fastn) -> None:
+    """Ours: Fastn's AI answers from the account."""
+    failed = total(large, ListExecutions(status="failed"))
+
+    said = large(AiChat(message="How are we doing?")).data["message"]
+
+    assert "2000 customers and 150 workflows" in said
+    assert f"{failed} of the runs" in said
+
+
+def test_what_is_deleted_stays_in_the_history(fresh: Fastn) -> None:
+    """Ours: a run tells what was, whatever becomes of its workflow and its customer."""
+    row = fresh(ListExecutions(limit=1, status="completed", until="2026-10-05T12:00:00Z")).data[0]
+
+    assert fresh(DeleteWorkflow(workflow_id=row["workflowId"])).status < 300
+    assert fresh(DeleteCustomer(customer_id=row["endOrgId"])).status < 300
+
+    whole = fresh(GetExecution(execution_id=row["id"])).data
+    assert {name: whole[name] for name in row} == row
+
+
+def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
+    """Ours: it holds what cannot be derived, and what was changed; the runs follow from it again."""
+    file = tmp_path / "sandbox.json"
+    first = Fastn(Sandbox(clock, size=Size.LARGE, file=file))
+    first(CreateCustomer(name="Initech"))
+    listed = first(ListExecutions(status="failed", limit=100)).data
+    clock.pass_(days=3)
+
+    second = Fastn(Sandbox(clock, size=Size.LARGE, seed=7, file=file))
+
+    assert second(ListExecutions(status="failed", limit=100)).data == listed
+    assert total(second, ListExecutions()) == 200_000
+    assert total(second, ListCustomers()) == 2_001
+    assert listed[50]["id"] not in file.read_text()
+    assert file.stat().st_size < 10 * MEGABYTE
+
+
+def test_a_reset_makes_a_large_account_again(clock: Clock) -> None:
+    """Ours: fresh data, of the size that was asked for, up to now."""
+    fastn = Fastn(Sandbox(clock, size=Size.LARGE))
+    clock.pass_(days=3)
+
+    fastn.sandbox.reset()
+
+    assert total(fastn, ListExecutions()) == 200_000
+    assert fastn.sandbox.history.begun[-1] > milliseconds(clock.at - timedelta(hours=1))
+
+
+def test_a_file_of_another_size_is_refused(tmp_path: Path, clock: Clock) -> None:
+    """Ours: nobody looks for two thousand customers in an account of five."""
+    Sandbox(clock, file=tmp_path / "small.json")
+    Sandbox(clock, size=Size.LARGE, file=tmp_path / "large.json")
+
+    with pytest.raises(SettingsError, match=r"small account.*large one was asked for.*--sandbox-size small"):
+        Sandbox(clock, size=Size.LARGE, file=tmp_path / "small.json")
+    with pytest.raises(SettingsError, match=r"large account.*small one was asked for.*--sandbox-size large"):
+        Sandbox(clock, file=tmp_path / "large.json")
+
+
+def test_a_file_whose_past_is_none_is_left_alone(tmp_path: Path, clock: Clock) -> None:
+    """Ours: the sandbox does not overwrite what it does not know."""
+    file = tmp_path / "sandbox.json"
+    file.write_text('{"serial": 1, "rows": {"_past": {"past": {"id": "past", "series": 3}}}}')
+
+    with pytest.raises(SettingsError, match="not a sandbox's state"):
+        Sandbox(clock, size=Size.LARGE, file=file)
+
+    assert "series" in file.read_text()
+
+
+def run(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
+    folders = {name: str(folder / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
+    return subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", *arguments],
+        capture_output=True,
+        text=True,
+        env=kept | folders,
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_the_command_line_offers_the_sizes_that_there_are() -> None:
+    """Ours: their names are written there, so that the sandbox is not loaded for them."""
+    option = next(option for option in cli.params if option.name == "sandbox_size")
+    served = next(option for option in cli.commands["sandbox"].params if option.name == "size")
+
+    for offered in (option.type, served.type):
+        assert isinstance(offered, click.Choice)
+        assert list(offered.choices) == [size.value for size in Size]
+
+
+def test_the_command_line_asks_for_a_large_account(tmp_path: Path) -> None:
+    """Ours: the size implies the sandbox."""
+    listed = json.loads(
+        run("--sandbox-size", "large", "call", "list-customers", "--limit", "1", folder=tmp_path).stdout
+    )
+    refused = run("--sandbox-size", "huge", "call", "list-customers", folder=tmp_path)
+
+    assert listed["total"] == 2_000
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_the_command_line_says_that_a_file_is_of_another_size(tmp_path: Path) -> None:
+    """Ours: one line that says what to do."""
+    start = ("--sandbox-file", str(tmp_path / "s.json"))
+    assert run(*start, "call", "list-roles", folder=tmp_path).returncode == 0
+
+    done = run(*start, "--sandbox-size", "large", "call", "list-roles", folder=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds a small account" in done.stderr
+    assert done.stderr.count("\n") == 1
