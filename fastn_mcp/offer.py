@@ -39,6 +39,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
+    columns: ClassVar[tuple[str, ...]] = ()
+    """The fields that a person would want in a table, by Fastn's names; any plain ones where none is said."""
+
 
 Result = TypeVar("Result", bound=Record)
 

@@ -3,6 +3,9 @@
 Text from Fastn stands inside `data` only, marked as untrusted: names, logs and AI replies can carry instructions.
 """
 
+import csv
+import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, cast
@@ -11,11 +14,12 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.offer import Offer
-from fastn_mcp.operation import Effect, Page, Record
+from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import Change
 from fastn_mcp.procedures.undoing import receipt
 from fastn_mcp.secret_names import hidden
 from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.listing import CSV, List, Listed
 from fastn_mcp.visible import visible
 
 BUDGET = 8_000
@@ -29,8 +33,8 @@ def shaped(
     call: Offer[Any], result: Record, account: dict[str, JsonValue], change: Change | None = None
 ) -> dict[str, JsonValue]:
     """The result of `call` as the model reads it, with the receipt of the change that it made."""
-    if isinstance(result, Page):
-        return _page(cast("Page[Record]", result))
+    if isinstance(result, Listed):
+        return _page(call, cast("Listed[Record]", result))
     answer: dict[str, JsonValue] = {}
     if call.effect is not Effect.READ:
         answer["done"] = call.tool_name()
@@ -47,25 +51,55 @@ def shaped(
     return answer | ({"left_out": left_out} if left_out else {})
 
 
-def _page(page: Page[Record]) -> dict[str, JsonValue]:
+def _page(call: Offer[Any], page: Listed[Record]) -> dict[str, JsonValue]:
     around = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
     left_out: list[str] = []
     if _size(around) > BUDGET // 2:
         around.pop("next_cursor", None)
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
     room = BUDGET - _ROOM_TO_SAY - _size(around)
-    kept, cut = _rows(page.items, room)
-    if len(kept) < len(page.items):
-        # The cursor would jump over the rows that were left out.
+    table = isinstance(call, List) and call.detail == CSV
+    kept, cut = _lines(page.items, room) if table else _rows(page.items, room)
+    shown = max(len(kept) - 1, 0) if table else len(kept)  # the first line holds the names
+    if (missing := len(page.items) - shown) > 0:
+        # Fastn's cursor would jump over the rows that were left out.
         around.pop("next_cursor", None)
-        left_out.insert(
-            0,
-            f"{len(page.items) - len(kept)} rows did not fit. Call again with limit {len(kept)} and go on from there.",
-        )
-    answer: dict[str, JsonValue] = {"data": kept}
+        if (cursor := page.cursor_after(shown)) is not None:
+            around["next_cursor"] = cursor
+            left_out.insert(0, f"{missing} rows did not fit; next_cursor goes on with them.")
+        else:
+            left_out.insert(0, f"{missing} rows did not fit. Call again with limit {shown} and go on from there.")
+    answer: dict[str, JsonValue] = {"data": "\n".join(map(str, kept)) if table else cast(JsonValue, kept)}
     if said := " ".join([*left_out, *cut]):
         answer["left_out"] = said
     return answer | around | {"untrusted": True}
+
+
+def _lines(records: list[Record], room: int) -> tuple[list[str], list[str]]:
+    """The rows as lines of CSV under a line of names, as many as fit, and at least one."""
+    rows = [_row(record) for record in records]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [_line(names)] if rows else []
+    left = room - _size("\n".join(lines))
+    for row in rows:
+        line = _line([row.get(name) for name in names])
+        left -= _size(line)
+        if left < 0 and len(lines) == 1:
+            cut, said = _fitting(line, max(left + _size(line), room // 2))
+            return [*lines, str(cut)], [said]
+        if left < 0:
+            break
+        lines.append(line)
+    return lines, []
+
+
+def _line(values: Iterable[JsonValue]) -> str:
+    writing = io.StringIO()
+    csv.writer(writing, lineterminator="").writerow(
+        "" if value is None else value if isinstance(value, (str, int, float)) else to_json(value).decode()
+        for value in values
+    )
+    return writing.getvalue()
 
 
 def _seen(value: JsonValue) -> JsonValue:
@@ -89,7 +123,7 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
     left = room
     rows: list[JsonValue] = []
     for record in records:
-        row = hidden(_seen(cast(JsonValue, record.model_dump(exclude_unset=True))))
+        row = _row(record)
         left -= _size(row) + 1
         if left < 0 and not rows:
             first, cut = _fitting(row, room)
@@ -98,6 +132,10 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
             break
         rows.append(row)
     return rows, []
+
+
+def _row(record: Record) -> dict[str, JsonValue]:
+    return cast("dict[str, JsonValue]", hidden(_seen(cast(JsonValue, record.model_dump(exclude_unset=True)))))
 
 
 def _fitting(value: JsonValue, room: int) -> tuple[JsonValue, str]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fastn_mcp.offer import Offer
 from fastn_mcp.operation import (
     DELETE,
     DOCUMENTED,
@@ -56,10 +57,10 @@ def test_a_path_cannot_name_what_is_no_argument() -> None:
 
 def test_an_operation_has_exactly_these_class_attributes() -> None:
     """Ours (DESIGN 3.1): no flag creeps in. To add one is a design decision, made in the open."""
-    own = {name for name in vars(Operation) if not name.startswith("_")}
+    own = {name for name in vars(Operation).keys() | vars(Offer).keys() if not name.startswith("_")}
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
-        "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "arguments",
-        "shown", "request", "wire", "received", "result",
+        "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "idempotent",
+        "destructive", "arguments", "ours", "shown", "request", "wire", "received", "result",
     }  # fmt: skip
     assert set(Operation.__class_vars__) == {"route", "effect", "evidence", "returns"}
     assert Operation.model_fields == {}

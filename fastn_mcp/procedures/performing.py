@@ -4,7 +4,9 @@ from typing import Any, cast
 
 from fastn_mcp.offer import Offer, Record
 from fastn_mcp.operation import Operation
+from fastn_mcp.procedures.listing import listed
 from fastn_mcp.procedures.procedure import Means, Procedure
+from fastn_mcp.tools.listing import List
 
 
 async def perform(call: Offer[Any], means: Means) -> Record:
@@ -12,6 +14,8 @@ async def perform(call: Offer[Any], means: Means) -> Record:
     match call:
         case Procedure():
             return await cast("Procedure[Record]", call).run(means)
+        case List():
+            return await listed(cast("List[Any]", call), means)
         case Operation():
             return await means.send(call)
         case _:

@@ -10,6 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class ApiKey(Record):
+    columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
+
     id: JsonValue = None
     name: JsonValue = None
 

@@ -10,6 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class AuditEntry(Record):
+    columns = ("timestamp", "actor", "action", "resource", "endOrgId", "outcome")
+
     id: JsonValue = None
 
 

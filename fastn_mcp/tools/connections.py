@@ -15,6 +15,8 @@ OfCustomer = Annotated[
 
 
 class Connection(Record):
+    columns = ("id", "name", "status", "connector", "connectorId", "endOrgId", "authType", "expiresAt", "lastUsedAt")
+
     id: JsonValue = None
     name: JsonValue = None
     status: JsonValue = None

@@ -17,6 +17,8 @@ AuthMethods = Annotated[
 
 
 class Connector(Record):
+    columns = ("id", "name", "slug", "category", "origin", "protocol", "visibility")
+
     id: JsonValue = None
     name: JsonValue = None
     slug: JsonValue = None

@@ -16,6 +16,8 @@ Plan = Annotated[str | None, Field(description="Plan, as Free.")]
 
 
 class Customer(Record):
+    columns = ("id", "name", "slug", "status", "plan", "connectionsCount", "createdAt")
+
     id: JsonValue = None
     name: JsonValue = None
 

@@ -10,6 +10,10 @@ from fastn_mcp.tools.listing import List
 
 
 class Execution(Record):
+    columns = (
+        "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
+    )  # fmt: skip
+
     id: JsonValue = None
     status: JsonValue = None
 

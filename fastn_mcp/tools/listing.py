@@ -3,28 +3,60 @@
 Nothing is known of Fastn's pagination and filters, so they are sent, and then applied to what came back.
 """
 
-import base64
 import hashlib
-import json
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeGuard, cast
+from dataclasses import replace
+from typing import Annotated, Any, Generic, Self, TypeGuard, cast
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, field_validator
 from pydantic_core import to_json
 
+from fastn_mcp.offer import OURS
 from fastn_mcp.operation import Item, Operation, Page, Request, Route
-from fastn_mcp.tools.fields import Cursor, Limit
+from fastn_mcp.tools.fields import Cursor, Limit, Texts
+from fastn_mcp.tools.filters import matches
+from fastn_mcp.tools.position import Position
 
 _NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
 _TOTAL = ("total", "totalCount", "total_count", "count")
 _ROWS = ("data", "items", "results")
 
+CONCISE, FULL, CSV = "concise", "full", "csv"
+
+
+def _known(detail: str | None) -> str | None:
+    if detail not in (None, CONCISE, FULL, CSV):
+        raise ValueError(f"must be {CONCISE}, {FULL} or {CSV}")
+    return detail
+
+
+Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_known), OURS]
+Fields = Annotated[Texts | None, Field(description="Only these fields."), OURS]
+
 
 class Listed(Page[Item], Generic[Item]):
-    """A page, with the filters of which the rows show nothing, so that nobody could apply them here."""
+    """A page. It can be cut at any row, and gone on with from there."""
 
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
+    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
+    ids: Annotated[
+        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
+    ] = None
+    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
+    _positions: list[Position] = PrivateAttr(default_factory=list[Position])
+
+    def placed(self, positions: list[Position]) -> Self:
+        """The same page, with the position behind each of its rows."""
+        self._positions = positions
+        return self
+
+    @property
+    def positions(self) -> list[Position]:
+        """The position behind each row."""
+        return self._positions
+
+    def cursor_after(self, rows: int) -> str | None:
+        """The cursor by which to go on behind the first `rows` rows; None where it is not known."""
+        return self._positions[rows - 1].encode() if 0 < rows <= len(self._positions) else None
 
 
 class List(Operation[Listed[Item]], Generic[Item]):
@@ -32,26 +64,40 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     limit: Limit = 20
     cursor: Cursor = None
+    fields: Fields = None
+    detail: Detail = None
 
     @field_validator("cursor")
     @classmethod
     def _readable(cls, cursor: str | None) -> str | None:
         if cursor is not None:
-            _Position.decode(cursor)
+            Position.decode(cursor)
         return cursor
 
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)
         request.query.pop("cursor", None)
-        position = _Position.decode(self.cursor)
+        position = Position.decode(self.cursor)
+        request.query["limit"] = position.size or self.limit
         if position.cursor is not None:
             request.query["cursor"] = position.cursor
         elif position.offset:
             request.query["offset"] = position.offset
         return request
 
+    def wider(self, cursor: str, limit: int) -> Self:
+        """The list from `cursor` on, read in the largest pages, of which `limit` rows are wanted."""
+        position = replace(Position.decode(cursor), size=LARGEST)
+        return self.model_copy(update={"cursor": position.encode(), "limit": limit})
+
+    def filters(self) -> dict[str, Any]:
+        """The filters that were given."""
+        about = {"limit", "cursor", *self.ours()}
+        names = (name for name in type(self).model_fields if name not in about)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
     def result(self, body: JsonValue) -> Listed[Item]:
-        position = _Position.decode(self.cursor)
+        position = Position.decode(self.cursor)
         rows, around = _rows(body)
         if position.before and _mark(rows) == position.before:
             rows = []  # no offset was taken: these rows were shown already
@@ -59,57 +105,37 @@ class List(Operation[Listed[Item]], Generic[Item]):
         total = next((v for k in _TOTAL if _is_count(v := around.get(k))), None)
         matching, unchecked = self._filtered(fresh)
         page = matching[: self.limit]
-        following = _following(position, self.limit, len(rows), len(fresh), fresh, page, around, total)
+        asked = position.size or self.limit
+        following = (
+            replace(position, skip=position.skip + page[-1][0], size=asked)
+            if len(matching) > len(page)
+            else _following(position, asked, len(rows), fresh, around, total)
+        )
         values: dict[str, Any] = {
-            "items": page,
-            "next_cursor": following,
-            "total": total,
+            "items": [row for _, row in page],
+            "next_cursor": None if following is None else following.encode(),
+            # One that counts rows which do not match would mislead.
+            "total": total if len(matching) == len(fresh) else None,
             "not_checked": unchecked or None,
         }
-        return cast(Listed[Item], type(self).returns.model_validate(values))
+        listed = cast(Listed[Item], type(self).returns.model_validate(values))
+        return listed.placed([replace(position, skip=position.skip + number, size=asked) for number, _ in page])
 
-    def _filtered(self, rows: list[dict[str, JsonValue]]) -> tuple[list[dict[str, JsonValue]], list[str]]:
-        wanted = {
-            name: value
-            for name in type(self).model_fields
-            if name not in ("limit", "cursor") and (value := getattr(self, name)) is not None
-        }
-        kept: list[dict[str, JsonValue]] = []
+    def _filtered(self, rows: list[dict[str, JsonValue]]) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
+        """The rows that match, each with its number from 1, and the filters that could not be checked."""
+        wanted = {name: (self.wire(name), value) for name, value in self.filters().items()}
+        kept: list[tuple[int, dict[str, JsonValue]]] = []
         unchecked: set[str] = set()
-        for row in rows:
-            answers = {name: _matches(row, name, self.wire(name), value) for name, value in wanted.items()}
+        for number, row in enumerate(rows, 1):
+            answers = {name: matches(row, name, wire, value) for name, (wire, value) in wanted.items()}
             if False not in answers.values():
-                kept.append(row)
+                kept.append((number, row))
                 unchecked |= {name for name, answer in answers.items() if answer is None}
         return kept, sorted(unchecked)
 
 
-class _Position:
-    """Where a page begins: Fastn's own cursor or an offset, and how many rows of that answer were shown already.
-
-    `before` tells the page before, so that a server that takes no offset and answers the same rows again is noticed.
-    """
-
-    def __init__(self, cursor: str | None = None, offset: int = 0, skip: int = 0, before: str = "") -> None:
-        self.cursor, self.offset, self.skip, self.before = cursor, offset, skip, before
-
-    def encode(self) -> str:
-        parts = [self.cursor, self.offset, self.skip, self.before]
-        return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str | None) -> "_Position":
-        if text is None:
-            return cls()
-        try:
-            cursor, offset, skip, before = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            if not (cursor is None or isinstance(cursor, str)) or min(int(offset), int(skip)) < 0:
-                raise ValueError
-            if cursor is not None:
-                cursor.encode()  # a lone surrogate could not be sent
-            return cls(cursor, int(offset), int(skip), str(before))
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError("not a next_cursor of an earlier page") from error
+LARGEST = 100
+"""Rows that are asked for at most."""
 
 
 def _rows(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
@@ -137,62 +163,24 @@ def _is_object(value: JsonValue) -> bool:
 
 
 def _following(
-    position: _Position,
-    limit: int,
+    position: Position,
+    asked: int,
     received: int,
-    new: int,
     fresh: list[dict[str, JsonValue]],
-    page: list[dict[str, JsonValue]],
     around: dict[str, JsonValue],
     total: int | None,
-) -> str | None:
-    if page and page[-1] is not fresh[-1] and len(page) == limit:
-        # More rows lie in the same answer than were asked for.
-        shown = next(number for number, row in enumerate(fresh, 1) if row is page[-1])
-        return _Position(position.cursor, position.offset, position.skip + shown).encode()
+) -> Position | None:
+    """Where the next answer begins, where there is one."""
     theirs = next((v for k in _NEXT if isinstance(v := around.get(k), str) and v), None)
     if theirs is not None:
-        return _Position(cursor=theirs).encode()
+        return Position(cursor=theirs)
     reached = position.offset + received
-    more = reached < total if total is not None else received == limit
-    if new and position.cursor is None and received <= limit and more:
-        return _Position(offset=reached, before=_mark(fresh)).encode()
+    more = reached < total if total is not None else received == asked
+    if fresh and position.cursor is None and received <= asked and more:
+        return Position(offset=reached, before=_mark(fresh))
     return None
 
 
 def _mark(rows: list[dict[str, JsonValue]]) -> str:
     """What tells a page by its first row."""
     return hashlib.sha256(to_json(rows[0])).hexdigest()[:12] if rows else ""
-
-
-def _matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> bool | None:
-    """Whether the row has the wanted value; None where it does not say."""
-    if name == "search":
-        return str(wanted).casefold() in " ".join(map(str, _searched(row))).casefold()
-    if name in ("since", "until"):
-        time = next((v for k in _TIMES if isinstance(v := row.get(k), str)), None)
-        there, bound = _moment(time), _moment(wanted)
-        if there is None or bound is None:
-            return None
-        return there >= bound if name == "since" else there < bound
-    for key in (wire, name):
-        value = row.get(key)
-        if isinstance(value, (str, int)):
-            return str(value).casefold() == str(wanted).casefold()
-    return None
-
-
-def _moment(text: object) -> datetime | None:
-    """A time as ISO 8601 writes it; UTC where it names no zone."""
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-_TIMES = ("createdAt", "startedAt", "timestamp", "created_at", "started_at")
-
-
-def _searched(row: dict[str, JsonValue]) -> Iterable[JsonValue]:
-    return (row.get(key) for key in ("name", "slug", "id", "email", "description") if row.get(key) is not None)

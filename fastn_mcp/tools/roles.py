@@ -10,6 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class Role(Record):
+    columns = ("id", "name", "description", "parent", "permissionCount")
+
     id: JsonValue = None
     name: JsonValue = None
 

@@ -10,6 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class Secret(Record):
+    columns = ("id", "name", "type", "customerId", "environment", "updatedAt")
+
     id: JsonValue = None
     name: JsonValue = None
 

@@ -18,6 +18,10 @@ Status = Annotated[str | None, Field(description="Active or Disabled.")]
 
 
 class Trigger(Record):
+    columns = (
+        "id", "name", "type", "status", "subscriptionStatus", "schedule", "consecutiveFailures", "routes", "endOrgId",
+    )  # fmt: skip
+
     id: JsonValue = None
     name: JsonValue = None
     status: JsonValue = None

@@ -10,6 +10,8 @@ from fastn_mcp.tools.listing import List
 
 
 class User(Record):
+    columns = ("id", "name", "email", "role", "status", "lastActive")
+
     id: JsonValue = None
     name: JsonValue = None
 

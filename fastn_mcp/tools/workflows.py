@@ -32,6 +32,8 @@ Header = Field(pattern=r"^[\x21-\x7e]{1,256}$")
 
 
 class Workflow(Record):
+    columns = ("id", "name", "status", "executionTier", "publishedVersion", "updatedAt")
+
     id: JsonValue = None
     name: JsonValue = None
     status: JsonValue = None

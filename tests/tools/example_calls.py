@@ -11,6 +11,7 @@ from pydantic_core import from_json, to_json
 
 from fastn_mcp.operation import Operation, Request
 from fastn_mcp.tools import AnyOperation
+from fastn_mcp.tools.listing import CONCISE, CSV, FULL
 
 Call = Operation[Any]
 
@@ -48,6 +49,8 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
         return json_objects
     if schema["type"] == "array":
         return st.lists(json_objects if schema["items"]["type"] == "object" else texts, max_size=3)
+    if name == "detail":
+        return st.sampled_from([CONCISE, FULL, CSV])
     if name == "email":
         return st.just("ana@acme.example")
     return header_texts if "pattern" in schema else texts

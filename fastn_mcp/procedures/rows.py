@@ -1,0 +1,129 @@
+"""What of a row a person would want in a table: few fields, plain values, ages in words, names beside ids. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.procedures.ages import aged
+from fastn_mcp.tools.filters import moment
+
+REFERS = {
+    "endOrgId": "customer",
+    "customerId": "customer",
+    "workflowId": "workflow",
+    "connectorId": "connector",
+}
+"""Fields that hold the id of something else, and the kind of that."""
+
+Names = Mapping[str, Mapping[str, str]]
+"""Names by kind and id."""
+
+_LONGEST = 160
+"""Characters of one value."""
+
+_MOST = 10
+"""Fields that are shown where Fastn calls most columns otherwise."""
+
+_SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
+"""What stands for a whole object, the most telling first."""
+
+_NEVER = ("lastUsed", "lastUsedAt", "lastActive")
+"""Times whose absence says something."""
+
+
+def concise(
+    row: Mapping[str, JsonValue], columns: tuple[str, ...], names: Names, legend: Names, now: datetime | None
+) -> dict[str, JsonValue]:
+    """The row as a table would have it; without `now`, times stand without their age.
+
+    What `names` knows has its name beside the id; what `legend` knows, too, has the name alone.
+    """
+    shown = [name for name in columns if name in row]
+    if len(shown) < len(columns) / 2:
+        shown = [name for name, value in row.items() if not isinstance(value, (dict, list))][:_MOST]
+    told: dict[str, JsonValue] = {}
+    for name in shown:
+        kind, value = REFERS.get(name), row[name]
+        if kind and isinstance(value, str) and value in names.get(kind, {}):
+            told |= {} if value in legend.get(kind, {}) else {name: value}
+            told[kind] = names[kind][value]
+        elif name == "routes":
+            told |= _routed(value, names.get("workflow", {}), legend.get("workflow", {}))
+        elif not (name.endswith("Name") and name.removesuffix("Name") in told):
+            told |= _plain(name, value, now)
+    return told
+
+
+def picked(row: Mapping[str, JsonValue], fields: Iterable[str]) -> dict[str, JsonValue]:
+    """The fields that were asked for, as they are, and the id, without which nothing can be done with a row."""
+    return {name: row[name] for name in dict.fromkeys(["id", *fields]) if name in row}
+
+
+def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) -> tuple[Names, dict[str, list[str]]]:
+    """What rows say themselves of the names of the ids in them, and the ids of which they do not, by kind."""
+    named: dict[str, dict[str, str]] = {}
+    unnamed: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for field, kind in REFERS.items():
+            value, name = row.get(field), _name(row, kind)
+            if field not in columns or not isinstance(value, str):
+                continue
+            if name is not None:
+                named.setdefault(kind, {})[value] = name
+            else:
+                unnamed.setdefault(kind, {})[value] = None
+        if "routes" in columns:
+            unnamed.setdefault("workflow", {}).update(dict.fromkeys(_routes(row.get("routes"))))
+    return named, {kind: [key for key in keys if key not in named.get(kind, {})] for kind, keys in unnamed.items()}
+
+
+def legend_of(names: Names, rows: int) -> Names:
+    """The names that can stand for their ids in so many rows: each is of one id, and repeated often enough to pay."""
+    found: dict[str, dict[str, str]] = {}
+    for kind, of_kind in names.items():
+        often = Counter(of_kind.values())
+        if (single := {key: name for key, name in of_kind.items() if often[name] == 1}) and len(single) <= rows / 2:
+            found[kind] = single
+    return found
+
+
+def _name(row: Mapping[str, JsonValue], kind: str) -> str | None:
+    """What a row calls something that it refers to."""
+    there = row.get(kind)
+    name = row.get(f"{kind}Name") or (there.get("name") if isinstance(there, dict) else None)
+    return name if isinstance(name, str) and name else None
+
+
+def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonValue]:
+    if value is None or value == "":
+        return {name: "never"} if name in _NEVER else {}
+    if isinstance(value, dict):
+        if isinstance(value.get("type"), str) and isinstance(value.get("id"), (str, int)):
+            return {name: f"{value['type']} {value['id']}"}
+        value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
+        return {} if value is None else _plain(name, value, now)
+    if isinstance(value, list):
+        plain = [item for item in value if isinstance(item, (str, int, float))]
+        value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
+        return _plain(name, value, now)
+    if not isinstance(value, str):
+        return {name: value}
+    if now and len(value) >= 16 and value[4:5] == "-" and (time := moment(value)) is not None:
+        return {name: aged(time, now)}
+    return {name: value if len(value) <= _LONGEST else f"{value[:_LONGEST]} [{len(value) - _LONGEST} more characters]"}
+
+
+def _routed(routes: JsonValue, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:
+    """The workflows that a trigger starts."""
+    keys = _routes(routes)
+    started = [legend.get(key) or (f"{key} ({names[key]})" if key in names else key) for key in keys]
+    return {"starts": ", ".join(started)} if started else {}
+
+
+def _routes(routes: JsonValue) -> list[str]:
+    if not isinstance(routes, list):
+        return []
+    keys = [route.get("routeId") or route.get("workflowId") for route in routes if isinstance(route, dict)]
+    return [key for key in keys if isinstance(key, str)]
