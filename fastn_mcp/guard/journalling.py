@@ -40,7 +40,7 @@ class Journalling:
             principal=principal,
             account=self.account,
             tool=call.tool_name(),
-            arguments=call.shown(),
+            arguments=cast("dict[str, JsonValue]", hidden(call.shown())),
             target=call.target,
             name=name_of(target),
             before=None if target is None else _without_secrets(target),

@@ -12,6 +12,7 @@ import anyio
 
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, TooManyWaiting
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.procedures.journal import Change
 
 NOW = 1_795_570_835.5
 KINDS = ["sqlite"]
@@ -54,6 +55,22 @@ def scope(name: str = "s1", expires: float = NOW + 900) -> Scope:
     return Scope(name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal")
 
 
+def change(name: str = "c1", at: float = NOW) -> Change:
+    """A customer whose plan is changed."""
+    return Change(
+        id=name,
+        principal="local",
+        account="default at live.fastn.ai",
+        tool="update_customer",
+        arguments={"customer_id": "cus_1", "plan": "Growth"},
+        target="cus_1",
+        name="Acme",
+        before={"id": "cus_1", "plan": None, "tags": ["a", 1, True]},
+        sent={"plan": "Growth"},
+        at=at,
+    )
+
+
 async def _burn(ledger: Ledger, _: str) -> bool:
     return await ledger.move("g1", [State.OPEN, State.APPROVED], State.BURNT, NOW)
 
@@ -75,11 +92,16 @@ async def _decline(ledger: Ledger, _: str) -> bool:
     return True
 
 
+async def _claim(ledger: Ledger, _: str) -> bool:
+    return await ledger.claim("c1")
+
+
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
     "spend": _spend,
     "open": _open,
     "decline": _decline,
+    "claim": _claim,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import stores
-from stores import NOW, grant, opened, scope
+from stores import NOW, change, grant, opened, scope
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting
 
@@ -276,3 +276,48 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
     seen.append(await ledger.revision())
     assert len(set(seen)) == len(seen)
     assert await ledger.revision() == seen[-1]
+
+
+ACCOUNT = "default at live.fastn.ai"
+
+
+async def test_a_change_is_found_as_it_was_noted_by_every_process(ledger: Ledger, other: Ledger) -> None:
+    await ledger.note(change())
+    assert await other.change(ACCOUNT, "c1") == change()
+
+
+async def test_a_change_is_of_one_account(ledger: Ledger) -> None:
+    await ledger.note(change())
+    assert await ledger.change("another account", "c1") is None
+    assert await ledger.changes("another account", 10, NOW + 1) == []
+
+
+async def test_changes_are_listed_the_newest_first_and_page_by_page(ledger: Ledger) -> None:
+    for number in range(5):
+        await ledger.note(change(f"c{number}", at=NOW + number))
+    first = await ledger.changes(ACCOUNT, 2, NOW + 10)
+    assert [found.id for found in first] == ["c4", "c3"]
+    assert [found.id for found in await ledger.changes(ACCOUNT, 10, first[-1].at)] == ["c2", "c1", "c0"]
+
+
+async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger, other: Ledger) -> None:
+    await ledger.note(replace(change(), target=None, name=None))
+    await ledger.settle("c1", "done", "cus_2", "Acme", {"plan": "growth"})
+    assert await other.change(ACCOUNT, "c1") == replace(
+        change(), outcome="done", target="cus_2", sent={"plan": "growth"}
+    )
+    await ledger.settle("c1", "unknown_outcome", None, None, {})
+    found = await other.change(ACCOUNT, "c1")
+    assert found is not None
+    assert (found.target, found.name) == ("cus_2", "Acme")
+
+
+async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:
+    await ledger.note(change())
+    assert sum(race(where, "claim")) == 1
+    found = await ledger.change(ACCOUNT, "c1")
+    assert found is not None
+    assert found.undone
+    await ledger.release("c1")
+    assert await ledger.claim("c1")
+    assert not await ledger.claim("no such change")

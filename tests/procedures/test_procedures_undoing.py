@@ -1,0 +1,387 @@
+"""The journal and its receipts: what was changed can be seen, undone where that can be, and is honest where not."""
+
+import json
+from typing import Any, cast
+
+import pytest
+from pydantic import JsonValue
+from world import FormNow, World, yes
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.question import No, Question, Waiting
+from fastn_mcp.offer import Effect
+from fastn_mcp.operation import Operation, Record
+from fastn_mcp.procedures.changes import ListChanges, UndoChange
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.undoing import Never, receipt, undo_of
+from fastn_mcp.sandbox.fault_kinds import Moment, Reset
+from fastn_mcp.shaping import shaped
+from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.connections import CreateConnection
+from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+
+pytestmark = pytest.mark.anyio
+
+Call = Operation[Any]
+_BY_ITSELF = {"version", "updatedAt", "updatedBy", "nextRun", "statusHistory", "stage"}
+
+
+def person(world: World) -> FormNow:
+    return FormNow(yes, world.clock)
+
+
+async def done(world: World, call: Any) -> Done:
+    outcome = await world.call(call, person(world))
+    assert isinstance(outcome, Done), outcome
+    return outcome
+
+
+async def changed(world: World, call: Call) -> Change:
+    change = (await done(world, call)).change
+    assert change is not None
+    return change
+
+
+async def undone(world: World, change: Change) -> dict[str, Any]:
+    outcome = await done(world, UndoChange(change_id=change.id))
+    return outcome.result.model_dump()
+
+
+def row(world: World, collection: str, key: object) -> dict[str, JsonValue]:
+    found = world.sandbox.state.get(collection, key)
+    assert found is not None
+    return {name: value for name, value in found.items() if name not in _BY_ITSELF and value is not None}
+
+
+def named(world: World, collection: str, name: str, by: str = "slug") -> str:
+    return str(world.sandbox.state.named(collection, name, by=by)["id"])
+
+
+UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "a name and an empty field": ("update_customer", "acme-corp", {"name": "Acme Ltd", "external_ref": "x-1"}),
+    "a field that is cleared": ("update_customer", "acme-corp", {"extra": {"externalRef": None}}),
+    "a description": ("update_connector", "gamma", {"description": "Decks", "domain": "gamma.example"}),
+    "code": ("update_workflow", "process-new-orders", {"code": "export default async () => 1", "timeout_ms": 500}),
+    "a status": ("update_workflow", "process-new-orders", {"status": "inactive"}),
+}
+
+
+@pytest.mark.parametrize("what", UPDATES)
+async def test_undoing_an_update_restores_exactly_the_state_before_it(world: World, what: str) -> None:
+    """Ours (issue 5)."""
+    tool, slug, given = UPDATES[what]
+    operation = BY_NAME[tool]
+    collection = operation.toolset()
+    key = named(world, collection, slug)
+    before = row(world, collection, key)
+    change = await changed(world, operation.model_validate({operation.route.parameters[0]: key} | given))
+    assert row(world, collection, key) != before
+    answer = await undone(world, change)
+    assert row(world, collection, key) == before
+    assert answer["undone"] == change.id
+    assert "lost" not in answer
+
+
+async def test_a_trigger_comes_back_with_its_routes(world: World) -> None:
+    """Ours (issue 5): updates of every resource."""
+    key = named(world, "triggers", "Hourly Slack sync", by="name")
+    before = row(world, "triggers", key)
+    change = await changed(world, UpdateTrigger(trigger_id=key, schedule="*/5 * * * *", status="Disabled"))
+    await undone(world, change)
+    assert row(world, "triggers", key) == before
+
+
+async def test_an_undo_can_be_undone(world: World) -> None:
+    """Ours: it is a change like any other."""
+    key = named(world, "customers", "acme-corp")
+    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    again = (await done(world, UndoChange(change_id=change.id))).change
+    assert again is not None
+    await undone(world, again)
+    assert row(world, "customers", key)["plan"] == "Free"
+
+
+async def test_what_somebody_else_changed_since_is_not_overwritten(world: World) -> None:
+    """Ours (issue 5): drift-checked."""
+    key = named(world, "customers", "acme-corp")
+    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "plan": "Enterprise"})
+    sent = len(world.changes)
+    error = await world.call(UndoChange(change_id=change.id), person(world))
+    assert isinstance(error, TargetChanged)
+    assert "plan" in str(error)
+    assert error.facts["now"] == {"plan": "Enterprise"}
+    assert len(world.changes) == sent
+
+
+async def test_what_somebody_else_changed_beside_it_is_left_alone(world: World) -> None:
+    """Ours: nothing that was not named may change."""
+    key = named(world, "customers", "acme-corp")
+    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "region": "APAC"})
+    await undone(world, change)
+    assert row(world, "customers", key)["region"] == "APAC"
+    assert row(world, "customers", key)["plan"] == "Growth"
+
+
+async def test_nothing_is_undone_twice(world: World) -> None:
+    """Ours."""
+    key = named(world, "customers", "acme-corp")
+    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    await undone(world, change)
+    sent = len(world.changes)
+    error = await world.call(UndoChange(change_id=change.id))
+    assert isinstance(error, NotSent)
+    assert len(world.changes) == sent
+
+
+async def test_undoing_a_deletion_says_what_is_new_and_what_is_lost(world: World) -> None:
+    """Ours (issue 5): the id is new; credentials are lost, and so are fields that no argument takes."""
+    key = named(world, "customers", "globex-exports")
+    before = row(world, "customers", key)
+    change = await changed(world, DeleteCustomer(customer_id=key))
+    answer = await undone(world, change)
+    made = row(world, "customers", answer["new_id"])
+    assert answer["new_id"] != key
+    assert [made[name] for name in ("name", "slug", "plan")] == [before[name] for name in ("name", "slug", "plan")]
+    assert "credentials" in answer["lost"]
+    assert {"quotaOverrides", "region"} <= set(answer["not_restored"])
+
+
+async def test_a_deleted_trigger_is_made_again(world: World) -> None:
+    """Ours (issue 5)."""
+    key = named(world, "triggers", "Hourly Slack sync", by="name")
+    before = row(world, "triggers", key)
+    answer = await undone(world, await changed(world, DeleteTrigger(trigger_id=key)))
+    made = row(world, "triggers", answer["new_id"])
+    assert [made[name] for name in ("name", "schedule", "routes")] == [
+        before[n] for n in ("name", "schedule", "routes")
+    ]
+
+
+async def test_a_deleted_connector_is_made_again(world: World) -> None:
+    """Ours (issue 5)."""
+    key = named(world, "connectors", "gamma")
+    answer = await undone(world, await changed(world, DeleteConnector(connector_id=key)))
+    assert row(world, "connectors", answer["new_id"])["slug"] == "gamma"
+    assert "credentials" in answer["lost"]
+
+
+async def test_what_was_made_is_taken_away_again_after_asking(world: World) -> None:
+    """Ours (issue 5): undoing a creation is a deletion, and guarded as one."""
+    change = await changed(world, CreateCustomer(name="Initech"))
+    form = person(world)
+    assert isinstance(await world.call(UndoChange(change_id=change.id), form), Done)
+    assert len(form.asked) == 1
+    assert "delete_customer" in form.asked[0].text
+    assert world.sandbox.state.get("customers", change.target) is None
+
+
+async def test_an_undo_that_a_person_declines_can_be_tried_again(world: World) -> None:
+    """Ours: what was not made was not undone."""
+
+    def no(_: Question) -> No:
+        return No()
+
+    change = await changed(world, CreateConnector(name="Initech", slug="initech"))
+    assert isinstance(await world.call(UndoChange(change_id=change.id), FormNow(no, world.clock)), Declined)
+    await undone(world, change)
+
+
+async def test_an_undo_that_waits_for_a_person_is_made_when_it_is_repeated(world: World) -> None:
+    """Ours (DESIGN 5.5): the same call finds the answer, procedures included."""
+    change = await changed(world, CreateCustomer(name="Initech"))
+    first = await world.call(UndoChange(change_id=change.id))
+    assert isinstance(first, Waiting)
+    (grant,) = world.desk.shown
+    assert await world.ledger.move(grant, [State.OPEN], State.APPROVED, world.clock.now().timestamp(), by="local_page")
+    assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
+    assert world.sandbox.state.get("customers", change.target) is None
+
+
+async def test_a_preview_of_an_undo_sends_nothing(world: World) -> None:
+    """Ours (DESIGN 5.3): `dry_run` for everything that changes something."""
+    key = named(world, "customers", "acme-corp")
+    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    sent = len(world.changes)
+    shown = await world.dispatch.preview(UndoChange(change_id=change.id), Caller("local", None))
+    assert (shown.tool, shown.target, [c.field for c in shown.changes]) == ("update_customer", key, ["plan"])
+    assert len(world.changes) == sent
+    assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
+
+
+NEVER: list[tuple[str, dict[str, Any], str]] = [
+    ("delete_workflow", {"workflow_id": "wf_e5047fb2a8c3"}, "Trash"),
+    ("revoke_api_key", {"api_key_id": "4"}, "never comes back"),
+    ("run_workflow", {"workflow_id": "wf_0d93ee5b1f62"}, "not undone"),
+    ("invite_user", {"email": "kim@fastn.example", "role": "Operator"}, "dashboard"),
+    ("ai_chat", {"message": "How are my workflows?"}, "Credits"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "why"), NEVER, ids=lambda value: value if isinstance(value, str) else "")
+async def test_what_cannot_be_undone_says_so_at_once(
+    world: World, tool: str, arguments: dict[str, Any], why: str
+) -> None:
+    """Ours (issue 5): honest about what cannot come back, in the receipt and when it is asked for."""
+    change = await changed(world, BY_NAME[tool].model_validate(arguments))
+    given = receipt(change)
+    assert given["undo"] is None
+    assert why in str(given["why"])
+    sent = len(world.changes)
+    error = await world.call(UndoChange(change_id=change.id))
+    assert isinstance(error, NotSent)
+    assert why in str(error)
+    assert len(world.changes) == sent
+
+
+@pytest.mark.parametrize(
+    "operation", [op for op in CATALOG if op.effect is not Effect.READ], ids=lambda operation: operation.tool_name()
+)
+def test_every_change_has_a_receipt(operation: type[Call]) -> None:
+    """Ours (issue 5): each operation that changes something says how it is undone, or why not."""
+    change = Change(
+        "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x1", "name": "X"}, {"name": "Y"}, 0
+    )
+    undo = undo_of(change)
+    given = receipt(change)
+    assert isinstance(undo, Never) == (given["undo"] is None)
+    assert isinstance(undo, Never) or undo.call.effect is not Effect.READ
+
+
+async def test_a_result_carries_its_receipt(world: World) -> None:
+    """Ours (DESIGN 5.7)."""
+    call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
+    outcome = await done(world, call)
+    answer = shaped(call, outcome.result, {}, outcome.change)
+    assert outcome.change is not None
+    assert answer["receipt"] == {"change_id": outcome.change.id, "undo": "undo_change"}
+
+
+async def test_changes_are_listed_with_what_they_changed_and_whether_they_are_undone(world: World) -> None:
+    """Ours (issue 5)."""
+    key = named(world, "customers", "acme-corp")
+    change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
+    world.clock.pass_(7_200)
+    await undone(world, change)
+    (second, first) = (await done(world, ListChanges())).result.model_dump()["changes"]
+    assert first["changed"] == {"plan": {"from": "Growth", "to": "Free"}}
+    assert first["at"].endswith("(2 hours ago)")
+    assert first["undo"] == "undone"
+    assert (second["tool"], second["undo"]) == ("update_customer", "undo_change")
+
+
+async def test_the_list_of_changes_goes_on_page_by_page(world: World) -> None:
+    """Ours."""
+    for number in range(5):
+        world.clock.pass_(1)
+        await changed(world, CreateCustomer(name=f"Customer {number}"))
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = (await done(world, ListChanges(limit=2, cursor=cursor))).result.model_dump()
+        seen += [change["name"] for change in page["changes"]]
+        if (cursor := page.get("next_cursor")) is None:
+            break
+    assert seen == [f"Customer {number}" for number in (4, 3, 2, 1, 0)]
+
+
+async def test_a_lost_answer_is_listed_as_unknown_and_can_be_undone_if_it_happened(world: World) -> None:
+    """Ours (DESIGN 4): an outcome is exact, also in the journal."""
+    key = named(world, "customers", "acme-corp")
+    world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=Moment.AFTER, times=3))
+    call = UpdateCustomer(customer_id=key, plan="Free")
+    assert isinstance(await world.call(call), UnknownOutcome)
+    world.sandbox.faults.clear()
+    (only,) = (await done(world, ListChanges())).result.model_dump()["changes"]
+    assert only["outcome"] == "unknown_outcome"
+    assert row(world, "customers", key)["plan"] == "Free"
+    await done(world, UndoChange(change_id=only["change_id"]))
+    assert row(world, "customers", key)["plan"] == "Growth"
+
+
+async def test_there_is_nothing_to_undo_of_a_change_that_did_not_happen(world: World) -> None:
+    """Ours."""
+    key = named(world, "customers", "acme-corp")
+    world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=Moment.BEFORE, times=3))
+    await world.call(UpdateCustomer(customer_id=key, plan="Free"))
+    world.sandbox.faults.clear()
+    (only,) = (await done(world, ListChanges())).result.model_dump()["changes"]
+    error = await world.call(UndoChange(change_id=only["change_id"]))
+    assert isinstance(error, NotSent)
+    assert "as it was before" in str(error)
+
+
+async def test_a_change_of_another_account_is_not_there(world: World) -> None:
+    """Ours: the journal is kept by account."""
+    assert isinstance(await world.call(UndoChange(change_id="chg_nobody")), NotFound)
+
+
+async def test_a_call_that_was_refused_is_no_change(world: World) -> None:
+    """Ours: the journal holds what was sent."""
+    await world.call(UpdateCustomer(customer_id="nobody", plan="Free"))
+    assert (await done(world, ListChanges())).result.model_dump()["changes"][0]["undo"].startswith("It was not made")
+
+
+@pytest.mark.parametrize("where", ["arguments", "before", "sent"])
+async def test_no_secret_is_journalled(world: World, where: str) -> None:
+    """Ours (DESIGN 6): what does pass is masked in the journal."""
+    canary = "hunter2-canary"
+    gamma = named(world, "connectors", "gamma")
+    methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": canary}}]
+    await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))
+    last = await changed(world, UpdateConnector(connector_id=gamma, domain="x.example"))
+    await changed(world, CreateSecret(name="NEW_ONE", value=canary))
+    await changed(world, CreateConnection(connector_id=gamma, credentials={"apiKey": canary}))
+    await changed(world, CreateApiKey(name="BI"))
+    kept = await world.ledger.changes("test", 100, 1e12)
+    assert len(kept) == 5
+    text = json.dumps([getattr(change, where) for change in kept], default=dict)
+    assert canary not in text
+    assert last.before is not None
+
+
+async def test_secrets_that_an_update_overwrote_are_named_as_lost(world: World) -> None:
+    """Ours (issue 5): honest about what cannot come back."""
+    gamma = named(world, "connectors", "gamma")
+    methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": "hunter2"}}]
+    await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))
+    other: Any = [{"type": "BASIC", "title": "Basic", "isDefault": True, "config": {}}]
+    change = await changed(world, UpdateConnector(connector_id=gamma, auth_methods=other, domain="x.example"))
+    answer = await undone(world, change)
+    assert answer["not_restored"] == ["authMethods"]
+    assert "Secrets" in answer["lost"]
+    assert row(world, "connectors", gamma)["domain"] == "gamma.app"
+
+
+async def test_a_journal_that_cannot_be_written_stops_the_change(world: World) -> None:
+    """Ours (DESIGN 5): fail closed."""
+
+    class Broken:
+        async def note(self, _: Change) -> None:
+            raise OSError("disk full")
+
+    world.journalling.journal = cast(Any, Broken())
+    error = await world.call(CreateCustomer(name="Initech"))
+    assert isinstance(error, FastnError)
+    assert "Nothing was sent" in str(error)
+    assert world.changes == []
+
+
+async def test_what_cannot_be_read_before_is_changed_and_cannot_be_undone(world: World) -> None:
+    """Ours: an allowed change does not need the read; undoing it does."""
+
+    async def read(_: Call) -> Record:
+        raise Forbidden("Fastn answered 403.")
+
+    call = UpdateCustomer(customer_id="x", plan="Free")
+    change = await world.journalling.end(await world.journalling.begin(call, "local", None, read), "done")
+    assert change is not None
+    assert receipt(change)["why"] == "What it was could not be read before."
