@@ -68,7 +68,7 @@ class Dispatcher:
         self._journalling = journalling
         self._secrets = secrets
         self._delivery = delivery
-        self._system = system
+        self.system = system
         self.directory = Directory(system)
 
     async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
@@ -106,7 +106,7 @@ class Dispatcher:
 
     def _means(self, send: Callable[[Call], Awaitable[Record]], report: Report) -> Means:
         kept = self._journalling
-        return Means(send, self._system, report, kept.account, kept.journal, self.directory)
+        return Means(send, self.system, report, kept.account, kept.journal, self.directory)
 
     async def _make(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         admitted = await self._guard.admit(call, caller)

@@ -16,7 +16,7 @@ from fastn_mcp.guard.show import show
 
 Context = ServerRequestContext[Any]
 
-_MODERN = "2026-07-28"
+MODERN = "2026-07-28"
 _KEY = "approval"
 _FOR_A_WHILE = f"approve for {SCOPE_MINUTES} minutes"
 
@@ -28,7 +28,7 @@ def channel(ctx: Context, params: CallToolRequestParams) -> "Form | RoundTrip | 
     # A bare `elicitation: {}` means forms; one that names only `url` does not.
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return None
-    if ctx.protocol_version >= _MODERN:
+    if ctx.protocol_version >= MODERN:
         return RoundTrip(params)
     return Form(ctx) if ctx.session.can_send_request else None
 

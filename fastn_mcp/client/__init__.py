@@ -13,7 +13,8 @@ from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
 from fastn_mcp.client.mask import Mask, carried_by
 from fastn_mcp.client.rejection import error_of, facts, throttled
-from fastn_mcp.client.retry import LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
+from fastn_mcp.client.retry import ATTEMPTS, LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
+from fastn_mcp.client.waits import tell
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLimited
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
 from fastn_mcp.procedures.target import Call, read_target
@@ -123,6 +124,7 @@ class Client:
             in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
             if not attempt.may_repeat(request.method) or not in_time or not self._retries.take(attempt.last):
                 raise failure
+            await tell(f"{failure.what} Trying again in {seconds:.1f} s (attempt {attempt.number + 1} of {ATTEMPTS}).")
             await self._system.sleep(seconds)
 
     async def _room(self, attempt: "Attempts") -> None:
@@ -138,6 +140,7 @@ class Client:
                 facts={"retry_after_seconds": round(seconds, 1)},
             )
             raise attempt.rejected(error)
+        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.")
         await self._system.sleep(seconds)
 
     def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", mask: Mask) -> R:

@@ -39,16 +39,24 @@ async def read_target(call: Call, send: Send) -> Record | None:
             return await send(reader.model_validate({name: call.target}))
         except NotFound:
             return None
+    row, _ = await find_row(cast("type[List[Any]]", reader), call.target, send)
+    return row
+
+
+async def find_row(lister: type[List[Any]], wanted: str, send: Send) -> tuple[Record | None, int]:
+    """The row of this id, and how many rows were looked at in vain where the list goes on behind them; else 0."""
     cursor: str | None = None
+    seen = 0
     for _ in range(_PAGES):
-        reading = cast(Call, reader(limit=100, cursor=cursor))
+        reading = cast(Call, lister(limit=100, cursor=cursor))
         page = cast("Listed[Record]", await send(reading))
         for row in page.items:
-            if str(getattr(row, "id", "")) == call.target:
-                return row
+            if str(getattr(row, "id", "")) == wanted:
+                return row, 0
+        seen += len(page.items)
         if (cursor := page.next_cursor) is None:
-            return None
-    return None
+            return None, 0
+    return None, seen
 
 
 def settling_read(call: Call) -> Call | None:

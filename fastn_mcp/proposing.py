@@ -1,0 +1,70 @@
+"""Completions over MCP: ids for what was typed of an address, or of a prompt's argument. Knows MCP."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from mcp import MCPError
+from mcp.server import ServerRequestContext
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    CompleteRequestParams,
+    CompleteResult,
+    Completion,
+    ResourceTemplateReference,
+)
+
+from fastn_mcp import prompts, resources
+from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.procedures.completing import CompleteId, Ids
+
+Context = ServerRequestContext[Any]
+
+_LONGEST = 200
+"""Characters of what was typed that are looked at."""
+
+
+class Proposing:
+    """What can be proposed where these operations are offered."""
+
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer]) -> None:
+        self._dispatch = dispatch
+        self._templates = {
+            place.uri: {place.parameter: place.kind} for place in resources.within(offered) if place.parameter
+        }
+        self._prompts = {
+            recipe.name: {argument.name: argument.kind for argument in recipe.arguments}
+            for recipe in prompts.within(offered)
+        }
+
+    async def complete(self, _: Context, params: CompleteRequestParams) -> CompleteResult:
+        """The ids that fit, best first. Raises `MCPError`."""
+        kind = self._kind(params)
+        if kind is None:
+            return CompleteResult(completion=Completion(values=[], total=0, has_more=False))
+        call = CompleteId(kind=kind, typed=params.argument.value[:_LONGEST])
+        try:
+            outcome = await self._dispatch(call, Caller("local", None))
+        except FastnError as error:
+            raise MCPError(INTERNAL_ERROR, str(error)) from None
+        if not isinstance(outcome, Done):
+            raise MCPError(INTERNAL_ERROR, "Nothing was sent. A person has to approve reading this list.")
+        found = cast(Ids, outcome.result)
+        return CompleteResult(completion=Completion(values=found.values, total=found.total, has_more=found.more))
+
+    def _kind(self, params: CompleteRequestParams) -> str | None:
+        """Of what ids are wanted; None for an argument that is free text."""
+        if isinstance(params.ref, ResourceTemplateReference):
+            arguments = self._templates.get(params.ref.uri)
+            missing = "There is no such resource template. See resources/templates/list."
+        else:
+            arguments = self._prompts.get(params.ref.name)
+            missing = "There is no such prompt. See prompts/list."
+        if arguments is None:
+            raise MCPError(INVALID_PARAMS, missing)
+        if params.argument.name not in arguments:
+            raise MCPError(INVALID_PARAMS, f"It has no argument {params.argument.name[:64]!r}.")
+        return arguments[params.argument.name]

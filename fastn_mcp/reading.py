@@ -1,0 +1,111 @@
+"""Resources over MCP: lists what can be read by address, and reads it. One of the modules that know MCP.
+
+A resource is read by the same dispatch, guard and shaping as a tool's call, and holds the same JSON.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mcp import MCPError
+from mcp.server import ServerRequestContext
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    Annotations,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextResourceContents,
+)
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.channels.form import MODERN
+from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
+from fastn_mcp.guard import Caller
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.resources import Call, Place, within
+from fastn_mcp.shaping import failed, shaped
+
+Context = ServerRequestContext[Any]
+
+JSON = "application/json"
+
+_NOT_FOUND_ONCE = -32002
+"""The code of a resource that is not there, up to 2025-11-25. Since then it is that of wrong parameters."""
+
+
+class Reading:
+    """The resources of one account."""
+
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> None:
+        self._dispatch = dispatch
+        self._account = account
+        self._places = within(offered)
+        self._listed = ListResourcesResult(
+            resources=[
+                Resource(
+                    uri=place.uri,
+                    name=place.name,
+                    title=place.title,
+                    description=place.description,
+                    mime_type=JSON,
+                    annotations=_annotations(place),
+                )
+                for place in self._places
+                if place.parameter is None
+            ]
+        )
+        self._templates = ListResourceTemplatesResult(
+            resource_templates=[
+                ResourceTemplate(
+                    uri_template=place.uri,
+                    name=place.name,
+                    title=place.title,
+                    description=place.description,
+                    mime_type=JSON,
+                    annotations=_annotations(place),
+                )
+                for place in self._places
+                if place.parameter is not None
+            ]
+        )
+
+    async def list(self, _: Context, __: PaginatedRequestParams | None) -> ListResourcesResult:
+        return self._listed
+
+    async def list_templates(self, _: Context, __: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        return self._templates
+
+    async def read(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        """What is there. Raises `MCPError`."""
+        not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_ONCE
+        try:
+            call = self._call(params.uri)
+            if call is None:
+                message = "There is no such resource. See resources/list and resources/templates/list."
+                raise MCPError(not_found, message, {"uri": params.uri})
+            outcome = await self._dispatch(call, Caller("local", None))
+            if not isinstance(outcome, Done):
+                raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
+        except FastnError as error:
+            code = INTERNAL_ERROR
+            if isinstance(error, NotFound):
+                code = not_found
+            elif isinstance(error, NotSent):
+                code = INVALID_PARAMS
+            raise MCPError(code, str(error), {"uri": params.uri} | failed(error.data())) from None
+        text = to_json(shaped(call, outcome.result, self._account)).decode()
+        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=text)])
+
+    def _call(self, uri: str) -> Call | None:
+        return next((call for place in self._places if (call := place.call(uri)) is not None), None)
+
+
+def _annotations(place: Place) -> Annotations:
+    return Annotations(audience=["assistant"], priority=place.priority)
