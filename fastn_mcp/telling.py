@@ -87,18 +87,17 @@ class Telling:
 
     async def _watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
         # Caught inside: out of a group it would come as a group of errors.
-        came: T | Exception
+        ended: Exception = AssertionError("the work ended neither way")
         async with anyio.create_task_group() as tasks:
             if self._progresses:
                 tasks.start_soon(self._watch)
             try:
-                came = await work(self.report)
+                return await work(self.report)
             except Exception as error:
-                came = error
-            tasks.cancel_scope.cancel()
-        if isinstance(came, Exception):
-            raise came
-        return came
+                ended = error
+            finally:
+                tasks.cancel_scope.cancel()
+        raise ended
 
     async def report(self, message: str, done: float, total: float | None) -> None:
         """What a procedure says of itself."""

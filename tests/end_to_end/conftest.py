@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from driving import ERAS, Connect, Person, Upstream, environment, free_port, running
@@ -35,13 +36,13 @@ def connect(upstream: Upstream, http_server: str) -> Connect:
 
     @asynccontextmanager
     async def connected(
-        transport: str, era: str, person: Person | None = None, flags: tuple[str, ...] = ()
+        transport: str, era: str, person: Person | None = None, flags: tuple[str, ...] = (), **more: Any
     ) -> AsyncGenerator[Client]:
         server: StdioServerParameters | str = http_server
         if transport == "stdio":
             arguments = ["-m", "fastn_mcp", *flags]
             server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(upstream))
-        async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
+        async with Client(server, mode=ERAS[era], elicitation_callback=person, **more) as client:
             yield client
 
     return connected

@@ -15,6 +15,8 @@ import pytest
 from driving import ERAS, free_port, running
 from mcp import Client
 
+from fastn_mcp.procedures.catalog import OFFERS
+
 CANARY = "C4N4RY"
 MODERN = "2026-07-28"
 META = {
@@ -94,7 +96,7 @@ def test_a_request_of_the_new_era_is_answered_as_json(served: str) -> None:
 async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: str) -> None:
     """MCP: tools are listed and called."""
     async with Client(f"{served}/mcp", mode=ERAS[era]) as client:
-        assert len((await client.list_tools()).tools) == 42
+        assert len((await client.list_tools()).tools) == len(OFFERS)
         result = await client.call_tool("get_quotas", {})
         assert not result.is_error
 

@@ -1,0 +1,65 @@
+"""Prompts, by the real client of the SDK, on both transports and in both eras."""
+
+import pytest
+from driving import ERAS, Connect
+from mcp import MCPError
+from mcp.types import TextContent
+
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.prompts import within
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ERAS)]
+
+on_both = pytest.mark.parametrize("transport", ["stdio", "http"])
+
+
+@on_both
+async def test_prompts_are_listed_and_given_as_one_message(era: str, transport: str, connect: Connect) -> None:
+    """MCP: prompts/list and prompts/get; ours: each is one message of a user."""
+    async with connect(transport, era) as client:
+        prompts = (await client.list_prompts()).prompts
+        assert [prompt.name for prompt in prompts] == [recipe.name for recipe in within(OFFERS)]
+        for prompt in prompts:
+            arguments = {argument.name: "acme" for argument in prompt.arguments or []}
+            (message,) = (await client.get_prompt(prompt.name, arguments)).messages
+            assert message.role == "user"
+            assert isinstance(message.content, TextContent)
+            assert ('"acme"' in message.content.text) == bool(arguments)
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("rotate_api_key", {}, "key: is required"),
+        ("rotate_api_key", {"key": "  "}, "key: is required"),
+        ("rotate_api_key", {"key": "a", "kee": "b"}, "unknown argument 'kee' (did you mean 'key'?)"),
+        ("rotate_key", {}, "did you mean 'rotate_api_key'?"),
+    ],
+)
+async def test_what_is_missing_or_unknown_is_named(
+    name: str, arguments: dict[str, str], said: str, era: str, transport: str, connect: Connect
+) -> None:
+    """MCP: -32602 for an unknown prompt or a missing argument. Ours: it is named."""
+    async with connect(transport, era) as client:
+        with pytest.raises(MCPError) as raised:
+            await client.get_prompt(name, arguments)
+    assert raised.value.error.code == -32602
+    assert said in raised.value.error.message
+
+
+async def test_read_only_and_toolsets_filter_prompts_and_resources_as_they_do_tools(era: str, connect: Connect) -> None:
+    """Ours: what is switched off is not offered under another name."""
+    async with connect("stdio", era, flags=("--read-only",)) as client:
+        assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
+        assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]
+        assert len((await client.list_resource_templates()).resource_templates) == 10
+        with pytest.raises(MCPError, match="switched off"):
+            await client.get_prompt("rotate_api_key", {"key": "x"})
+    async with connect("stdio", era, flags=("--toolsets", "customers")) as client:
+        assert (await client.list_prompts()).prompts == []
+        assert (await client.list_resources()).resources == []
+        (only,) = (await client.list_resource_templates()).resource_templates
+        assert only.uri_template == "fastn://customers/{customer_id}"
+        with pytest.raises(MCPError, match="no such resource"):
+            await client.read_resource("fastn://billing")

@@ -1,0 +1,144 @@
+"""Resources and completions, by the real client of the SDK, on both transports and in both eras."""
+
+import json
+from typing import Any
+
+import pytest
+from driving import ERAS, Connect, Upstream
+from mcp import Client, MCPError
+from mcp.types import PromptReference, ResourceTemplateReference, TextResourceContents
+
+from fastn_mcp.procedures.catalog import BY_NAME
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("transport", ["stdio", "http"]),
+    pytest.mark.parametrize("era", ERAS),
+]
+
+ONE_EACH = {
+    "fastn://customers/{customer_id}": "acme",
+    "fastn://connectors/{connector_id}": "slack",
+    "fastn://workflows/{workflow_id}": "tiktok",
+    "fastn://triggers/{trigger_id}": "hourly slack",
+    "fastn://executions/{execution_id}": "sync-tiktok",
+    "fastn://connections/{connection_id}": "",
+    "fastn://users/{user_id}": "",
+    "fastn://roles/{role_id}": "own",
+    "fastn://api-keys/{api_key_id}": "",
+    "fastn://secrets/{secret_id}": "",
+}
+"""Every template, and what a person might type to reach one of the kind."""
+
+
+async def read(client: Client, uri: str) -> dict[str, Any]:
+    (contents,) = (await client.read_resource(uri)).contents
+    assert isinstance(contents, TextResourceContents)
+    assert (contents.uri, contents.mime_type) == (uri, "application/json")
+    return json.loads(contents.text)
+
+
+async def proposed(client: Client, template: str, typed: str) -> list[str]:
+    name = template.partition("{")[2].rstrip("}")
+    found = await client.complete(ResourceTemplateReference(uri=template), {"name": name, "value": typed})
+    return found.completion.values
+
+
+async def test_every_template_is_offered_completed_by_name_and_read(
+    era: str, transport: str, connect: Connect, upstream: Upstream
+) -> None:
+    """MCP: completions for a template's variable give what goes into it. Ours: what is read is marked as untrusted."""
+    async with connect(transport, era) as client:
+        listed = (await client.list_resource_templates()).resource_templates
+        assert {template.uri_template for template in listed} == ONE_EACH.keys()
+        for template in listed:
+            values = await proposed(client, template.uri_template, ONE_EACH[template.uri_template])
+            assert values, template.uri_template
+            (wanted, *_) = values
+            found = await read(client, template.uri_template.partition("{")[0] + wanted.replace(":", "%3A"))
+            assert found["untrusted"] is True
+            assert str(found["data"]["id"]) == wanted
+    assert not upstream.changes()
+
+
+async def test_what_there_is_one_of_is_listed_and_read(era: str, transport: str, connect: Connect) -> None:
+    """MCP: direct resources are listed with name and type. Ours: the overview as soon as the tool is there."""
+    async with connect(transport, era) as client:
+        listed = {resource.uri: resource for resource in (await client.list_resources()).resources}
+        there = {"fastn://billing", "fastn://usage", "fastn://quotas"}
+        assert listed.keys() == there | ({"fastn://overview"} if "get_overview" in BY_NAME else set())
+        for uri, resource in listed.items():
+            assert resource.mime_type == "application/json"
+            assert resource.annotations is not None
+            assert resource.annotations.audience == ["assistant"]
+            assert (await read(client, uri))["untrusted"] is True
+
+
+async def test_the_beginning_of_an_id_is_completed_and_ids_with_colons_are_read(
+    era: str, transport: str, connect: Connect
+) -> None:
+    """Ours: the ids of connections hold colons; clients send them as they are, or percent-encoded."""
+    template = "fastn://connections/{connection_id}"
+    async with connect(transport, era) as client:
+        wanted = next(value for value in await proposed(client, template, "") if ":" in value)
+        assert wanted in await proposed(client, template, wanted[:8])
+        for written in (wanted, wanted.replace(":", "%3A")):
+            assert (await read(client, f"fastn://connections/{written}"))["data"]["id"] == wanted
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "fastn://customers/nobody-of-this-id",
+        "fastn://connections/none:of:these",
+        "fastn://roles/none",
+        "fastn://customers",
+        "fastn://planets/mars",
+        "https://example.com/",
+    ],
+)
+async def test_what_is_not_there_is_the_error_of_the_era(
+    uri: str, era: str, transport: str, connect: Connect, upstream: Upstream
+) -> None:
+    """MCP up to 2025-11-25: -32002; since 2026-07-28 (SEP-2164): -32602; both with the URI in the data."""
+    async with connect(transport, era) as client:
+        with pytest.raises(MCPError) as raised:
+            await client.read_resource(uri)
+    assert raised.value.error.code == (-32602 if era == "2026-07-28" else -32002)
+    assert raised.value.error.data["uri"] == uri
+    assert raised.value.error.message
+    assert not upstream.changes()
+
+
+@pytest.mark.parametrize("id_", ["..%2Fapi-keys", "%2e%2e", "a%20b", "-x", "a%00"])
+async def test_an_id_that_is_none_is_refused_before_anything_is_sent(
+    id_: str, era: str, transport: str, connect: Connect, upstream: Upstream
+) -> None:
+    """Ours, THREATS: an address cannot hold what an argument cannot."""
+    async with connect(transport, era) as client:
+        for kind in ("customers", "connections"):
+            before = len(upstream.requests())
+            with pytest.raises(MCPError, match="not an id") as raised:
+                await client.read_resource(f"fastn://{kind}/{id_}")
+            assert raised.value.error.code == -32602
+            assert len(upstream.requests()) == before
+
+
+async def test_completions_of_prompts_are_ids_and_free_text_has_none(
+    era: str, transport: str, connect: Connect
+) -> None:
+    """MCP: a prompt's arguments are completed; an unknown prompt, template or argument is -32602."""
+    key = PromptReference(name="rotate_api_key")
+    async with connect(transport, era) as client:
+        ids = await proposed(client, "fastn://api-keys/{api_key_id}", "")
+        found = (await client.complete(key, {"name": "key", "value": ""})).completion
+        assert found.values == ids
+        assert (found.total, found.has_more) == (len(ids), False)
+        for reference, argument in (
+            (key, "keys"),
+            (PromptReference(name="nothing"), "key"),
+            (ResourceTemplateReference(uri="fastn://planets/{id}"), "id"),
+        ):
+            with pytest.raises(MCPError) as raised:
+                await client.complete(reference, {"name": argument, "value": ""})
+            assert raised.value.error.code == -32602

@@ -1,0 +1,113 @@
+"""Progress in time that a test moves: it grows, whoever reports, and says how long it has been."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from fastn_mcp.client.waits import tell
+from fastn_mcp.errors import NotSent
+from fastn_mcp.procedures.procedure import Report
+from fastn_mcp.system import System
+from fastn_mcp.telling import Context, Levels, Telling
+
+pytestmark = pytest.mark.anyio
+
+
+class World:
+    """A client that gave a token, and a clock that jumps to whatever is waited for."""
+
+    def __init__(self, **meta: Any) -> None:
+        self.at = 0.0
+        self.told: list[tuple[float, float | None, str]] = []
+        self._news = anyio.Event()
+        session = SimpleNamespace(report_progress=self._report)
+        request = SimpleNamespace(
+            meta=meta or {"progress_token": 1},
+            protocol_version="2025-11-25",
+            request=None,
+            request_id=7,
+            session=session,
+        )
+        system = System(monotonic=lambda: self.at, sleep=self._sleep)
+        self.telling = Telling(cast(Context, request), Levels(), system)
+
+    async def _report(self, done: float, total: float | None, message: str) -> None:
+        self.told.append((done, total, message))
+        self._news.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.at += seconds
+
+    async def heard(self, count: int) -> None:
+        while len(self.told) < count:
+            self._news = anyio.Event()
+            await self._news.wait()
+
+
+async def test_time_that_passes_is_told() -> None:
+    """Ours: after a second, and then every other."""
+    world = World()
+
+    async def work(_: Report) -> str:
+        await world.heard(3)
+        return "done"
+
+    assert await world.telling.during(work) == "done"
+    assert [message for *_, message in world.told[:3]] == [f"Waiting for Fastn, {n} s" for n in (1, 3, 5)]
+    assert all(total is None for _, total, _ in world.told)
+
+
+async def test_progress_only_grows_whoever_reports() -> None:
+    """MCP: the value must increase with each notification. Ours: time alone never looks like work."""
+    world = World()
+
+    async def work(report: Report) -> None:
+        await world.heard(1)
+        await report("Reading workflows", 0, 4)
+        await world.heard(3)
+        await report("Workflows read", 3, 4)
+        await report("Reading triggers", 2, 4)
+        await tell("Fastn answered 503.")
+        await report("Read", 4, 4)
+        await world.heard(len(world.told) + 1)
+
+    await world.telling.during(work)
+    reached = [done for done, *_ in world.told]
+    assert reached == sorted(set(reached))
+    assert all(total is None or done <= total for done, total, _ in world.told)
+    by_message = {message: (int(done), total) for done, total, message in world.told}
+    assert by_message["Reading workflows"] == (0, 4)
+    assert by_message["Reading workflows, 3 s"] == (0, 4)
+    assert by_message["Workflows read"] == (3, 4)
+    assert by_message["Reading triggers"] == (3, 4)
+    assert by_message["Fastn answered 503."] == (3, 4)
+    assert by_message["Read"] == (4, 4)
+    assert world.told[-1][1:] == (None, f"Read, {world.at:.0f} s")
+
+
+async def test_an_error_comes_out_as_it_is() -> None:
+    """Ours: the outcome of a call is not hidden in a group of errors."""
+    world = World()
+
+    async def work(_: Report) -> None:
+        raise NotSent("Nothing.")
+
+    with pytest.raises(NotSent):
+        await world.telling.during(work)
+
+
+async def test_without_a_token_nothing_is_watched() -> None:
+    """MCP: progress is for who asked. Ours: and costs nothing else."""
+    world = World(other=1)
+
+    async def work(report: Report) -> str:
+        await report("Reading", 1, 2)
+        await tell("Fastn answered 503.")
+        return "done"
+
+    assert await world.telling.during(work) == "done"
+    assert world.told == []
