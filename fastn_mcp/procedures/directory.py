@@ -80,14 +80,18 @@ class Directory:
     def __init__(self, system: System) -> None:
         self._system = system
         self._contents: dict[str, tuple[float, Contents]] = {}
+        self._turns: dict[str, anyio.Lock] = {}
         self._names: dict[tuple[str, str], tuple[float, str]] = {}
 
     async def contents(self, kind: str, send: Send) -> Contents:
-        """All of a kind, within bounds. Raises a `FastnError` where it cannot be read."""
-        now = self._system.monotonic()
-        kept = self._contents.get(kind)
-        if kept is not None and now - kept[0] < _BELIEVED:
-            return kept[1]
+        """All of a kind, within bounds, read once for all who ask. Raises a `FastnError` where it cannot be read."""
+        async with self._turns.setdefault(kind, anyio.Lock()):
+            kept = self._contents.get(kind)
+            if kept is not None and self._system.monotonic() - kept[0] < _BELIEVED:
+                return kept[1]
+            return await self._read(kind, send)
+
+    async def _read(self, kind: str, send: Send) -> Contents:
         entries: list[Entry] = []
         reading = cast(Call, LISTS[kind](limit=100))
         for _ in range(PAGES):

@@ -1,9 +1,8 @@
 """The MCP conformance suite against this server on HTTP, with the sandbox behind it: `run.py FOLDER_WITH_NODE_MODULES`.
 
-Only scenarios that need no test tools: most of the suite is written for an example server that offers tools by the
-names of what they test. Left out, although they need no test tools: `completion-complete`, `resources-list`,
-`prompts-list` and `sep-2164-resource-not-found`, since this server offers no completion, resources or prompts and
-declares none of them.
+Only scenarios that need no fixtures: most of the suite is written for an example server that offers tools, resources and
+prompts by the names of what they test. So does `completion-complete`: it wants values for an argument of a prompt of
+the suite's own, for which the specification asks for an error.
 """
 
 import importlib.util
@@ -22,6 +21,10 @@ SCENARIOS = (
     "server-initialize",
     "ping",
     "tools-list",
+    "resources-list",
+    "sep-2164-resource-not-found",
+    "prompts-list",
+    "logging-set-level",
     "dns-rebinding-protection",
     "server-session-lifecycle",  # checks nothing of a server without sessions
     "server-sse-multiple-streams",  # the same

@@ -1,0 +1,88 @@
+"""Ids for what a person types, and resources that only a list shows: on a whole account, and where Fastn fails."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+from world import World
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Failed, FastnError, NotFound
+from fastn_mcp.operation import Record
+from fastn_mcp.procedures.completing import KINDS, MOST, CompleteId, Ids
+from fastn_mcp.procedures.directory import LISTS
+from fastn_mcp.procedures.procedure import Means
+from fastn_mcp.procedures.row import ReadRow
+from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
+from fastn_mcp.tools.listing import Listed
+from fastn_mcp.tools.position import Position
+
+pytestmark = pytest.mark.anyio
+
+
+async def done(world: World, call: Any) -> Any:
+    outcome = await world.call(call)
+    assert isinstance(outcome, Done), outcome
+    return outcome.result
+
+
+async def ids(world: World, kind: str, typed: str) -> list[str]:
+    return cast(Ids, await done(world, CompleteId(kind=kind, typed=typed))).values
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_is_completed_by_nothing_and_by_the_beginning_of_an_id(kind: str, world: World) -> None:
+    """Ours: a value goes into an address, so that it is an id."""
+    everything = await ids(world, kind, "")
+    assert 0 < len(everything) <= MOST
+    assert everything[0] in await ids(world, kind, everything[0][:-1].upper())
+    assert await ids(world, kind, everything[0]) == everything[:1]
+    assert await ids(world, kind, "nothing is called this") == []
+
+
+async def test_names_slugs_and_emails_mean_their_ids_and_the_best_comes_first(world: World) -> None:
+    """Ours: a person types names. The thing itself, then a beginning, then a word of it, then a part."""
+    globex = next(row for row in await world.rows(ListCustomers()) if row.slug == "globex-exports")
+    for typed in ("Globex Exports", "  globex   EXPORTS ", "globex-exports", "glob", "exports", "lobex"):
+        assert (await ids(world, "customer", typed))[0] == globex.id, typed
+    other = next(row for row in await world.rows(ListCustomers()) if row.id != globex.id)
+    await done(world, UpdateCustomer(customer_id=other.id, name="New Globex"))
+    assert await ids(world, "customer", "globex") == [globex.id, other.id]
+
+
+async def test_what_is_typed_asks_fastn_once_a_minute(world: World) -> None:
+    """Ours: a completion for each key that is pressed, at the same time too, does not become a request for each."""
+    async with anyio.create_task_group() as tasks:
+        for typed in ("a", "ac", "acm", "acme"):
+            tasks.start_soon(ids, world, "customer", typed)
+    assert len(world.sandbox.requests) == 1
+
+
+async def test_where_a_list_cannot_be_read_that_is_said(world: World) -> None:
+    """Ours: an error is not an empty list."""
+    world.sandbox.faults.add(Status(status=403, times=None))
+    assert isinstance(await world.call(CompleteId(kind="role", typed="o")), FastnError)
+
+
+@pytest.mark.parametrize("kind", LISTS)
+async def test_a_row_is_read_by_its_id(kind: str, world: World) -> None:
+    """Ours: what Fastn shows only in lists can be read by address all the same."""
+    rows = await world.rows(LISTS[kind](limit=100))
+    assert (await done(world, ReadRow(kind=kind, id=str(rows[-1].id)))).id == rows[-1].id
+    assert isinstance(await world.call(ReadRow(kind=kind, id="none")), NotFound)
+
+
+async def test_a_list_without_an_end_is_left_at_a_bound_and_that_is_said() -> None:
+    """Ours: bounded requests always; what may lie behind the bound is not called missing."""
+    asked: list[Any] = []
+
+    async def endless(reading: Any) -> Record:
+        asked.append(reading)
+        return Listed[Record](items=[Record.model_validate({"id": "c"})] * 100, next_cursor=Position(offset=1).encode())
+
+    with pytest.raises(Failed, match="not among the first 2000") as raised:
+        await ReadRow(kind="connection", id="none").run(cast(Means, SimpleNamespace(send=endless)))
+    assert "list_connections" in raised.value.next_step
+    assert len(asked) == 20
