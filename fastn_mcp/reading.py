@@ -39,6 +39,9 @@ JSON = "application/json"
 _NOT_FOUND_ONCE = -32002
 """The code of a resource that is not there, up to 2025-11-25. Since then it is that of wrong parameters."""
 
+_LONGEST = 2_000
+"""Characters of an address that an error repeats."""
+
 
 class Reading:
     """The resources of one account."""
@@ -84,12 +87,13 @@ class Reading:
 
     async def read(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         """What is there. Raises `MCPError`."""
+        asked: dict[str, JsonValue] = {"uri": params.uri[:_LONGEST]}
         not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_ONCE
         try:
             call = self._call(params.uri)
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
-                raise MCPError(not_found, message, {"uri": params.uri})
+                raise MCPError(not_found, message, asked)
             outcome = await self._dispatch(call, Caller("local", None))
             if not isinstance(outcome, Done):
                 raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
@@ -99,7 +103,7 @@ class Reading:
                 code = not_found
             elif isinstance(error, NotSent):
                 code = INVALID_PARAMS
-            raise MCPError(code, str(error), {"uri": params.uri} | failed(error.data())) from None
+            raise MCPError(code, str(error), asked | failed(error.data())) from None
         text = to_json(shaped(call, outcome.result, self._account)).decode()
         return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=text)])
 

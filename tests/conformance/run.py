@@ -1,8 +1,8 @@
 """The MCP conformance suite against this server on HTTP, with the sandbox behind it: `run.py FOLDER_WITH_NODE_MODULES`.
 
-Only scenarios that need no fixtures: most of the suite is written for an example server that offers tools, resources and
-prompts by the names of what they test. So does `completion-complete`: it wants values for an argument of a prompt of
-the suite's own, for which the specification asks for an error.
+Only scenarios that need no fixtures: most of the suite is written for an example server that offers tools, resources
+and prompts by the names of what they test. So is `completion-complete`: it wants values for a prompt of the suite's
+own, where the specification asks for an error.
 """
 
 import importlib.util
