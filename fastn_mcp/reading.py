@@ -31,6 +31,7 @@ from fastn_mcp.guard import Caller
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.resources import Call, Place, within
 from fastn_mcp.shaping import failed, shaped
+from fastn_mcp.telling import Levels, Telling
 
 Context = ServerRequestContext[Any]
 
@@ -46,8 +47,11 @@ _LONGEST = 2_000
 class Reading:
     """The resources of one account."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> None:
+    def __init__(
+        self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue], levels: Levels
+    ) -> None:
         self._dispatch = dispatch
+        self._levels = levels
         self._account = account
         self._places = within(offered)
         self._listed = ListResourcesResult(
@@ -94,7 +98,8 @@ class Reading:
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
                 raise MCPError(not_found, message, asked)
-            outcome = await self._dispatch(call, Caller("local", None))
+            telling = Telling(ctx, self._levels, self._dispatch.system)
+            outcome = await telling.during(lambda report: self._dispatch(call, Caller("local", None), report))
             if not isinstance(outcome, Done):
                 raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
         except FastnError as error:

@@ -61,7 +61,7 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, 
     listed = ListToolsResult(tools=[tool(offer) for offer in offered])
     schemas = {tool.name: tool.input_schema for tool in listed.tools}
     levels = Levels()
-    reading = Reading(dispatch, offered, account)
+    reading = Reading(dispatch, offered, account, levels)
     prompting = Prompting(offered)
 
     async def list_tools(_: Context, __: PaginatedRequestParams | None) -> ListToolsResult:

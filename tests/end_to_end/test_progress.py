@@ -8,7 +8,12 @@ import pytest
 from driving import ERAS, Connect, Person, Upstream, approving
 from mcp import Client
 from mcp.shared.exceptions import MCPDeprecationWarning
-from mcp.types import LoggingMessageNotificationParams
+from mcp.types import (
+    LoggingMessageNotificationParams,
+    ReadResourceRequest,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -53,6 +58,18 @@ async def test_a_call_that_takes_longer_than_a_second_tells_of_itself(
         result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
         assert not result.is_error
     assert [message for *_, message in heard.progress] == ["Waiting for Fastn, 1 s"]
+
+
+async def test_reading_a_resource_tells_of_itself_too(
+    era: str, transport: str, connect: Connect, upstream: Upstream
+) -> None:
+    """MCP: any request may carry a token."""
+    heard = Listener()
+    async with connect(transport, era) as client:
+        fault(upstream, kind="status", status=503, times=1)
+        request = ReadResourceRequest(params=ReadResourceRequestParams(uri="fastn://billing"))
+        await client.session.send_request(request, ReadResourceResult, progress_callback=heard.progresses)
+    assert "Fastn answered 503." in (heard.progress[0][2] or "")
 
 
 async def test_a_quick_call_tells_nothing(era: str, transport: str, connect: Connect) -> None:
