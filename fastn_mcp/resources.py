@@ -14,7 +14,7 @@ from fastn_mcp.offer import AnyOffer, Offer
 from fastn_mcp.operation import RefusedValue, Route
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.directory import LISTS
-from fastn_mcp.procedures.row import ReadRow
+from fastn_mcp.procedures.read_row import ReadRow
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer

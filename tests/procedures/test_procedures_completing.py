@@ -13,7 +13,7 @@ from fastn_mcp.operation import Record
 from fastn_mcp.procedures.completing import KINDS, MOST, CompleteId, Ids
 from fastn_mcp.procedures.directory import LISTS
 from fastn_mcp.procedures.procedure import Means
-from fastn_mcp.procedures.row import ReadRow
+from fastn_mcp.procedures.read_row import ReadRow
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.listing import Listed
