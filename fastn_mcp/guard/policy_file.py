@@ -1,10 +1,5 @@
 """The policy file: strict TOML becomes `Rules`. Whatever is wrong in it stops the start, and is named with its line."""
 
-import hashlib
-import os
-import re
-import stat
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,75 +7,32 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from fastn_mcp.arguments import nearest
-from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
 from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, PolicyForm, RuleForm, Window
 from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule
-from fastn_mcp.guard.rules.places import Key, places
+from fastn_mcp.guard.rules.places import Key
 from fastn_mcp.guard.rules.reach import cases, unreachable
 from fastn_mcp.guard.rules.ruling import FileRules, Opening
+from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
 from fastn_mcp.operation import Effect
 from fastn_mcp.tools import AnyOperation
-
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def load_rules(path: Path) -> FileRules:
     """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
-    text, digest = _read(path)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        where = f"{path}, line {line[1]}" if line else f"{path}, at its end"
-        raise SettingsError(f"{where}: not TOML: {error}.") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: not a policy: it is nested too deeply.") from None
-    lines = places(text)
-    try:
-        return _Builder(path.name, lines, digest).rules(table)
-    except _Flaw as flaw:
-        raise SettingsError(f"{path}, line {_line(lines, flaw.at)}: {flaw}.", "Check it with: policy check") from None
-
-
-def _read(path: Path) -> tuple[str, str]:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read()
-        if os.name == "posix" and mode & _WRITABLE_BY_OTHERS:
-            raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
-        return data.decode(), hashlib.sha256(data).hexdigest()
-    except FileNotFoundError:
-        raise SettingsError(f"There is no policy file {path}.", "Correct --policy or FASTN_POLICY.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.") from None
-
-
-class _Flaw(Exception):
-    """What is wrong, and where."""
-
-    def __init__(self, at: Key, what: str) -> None:
-        super().__init__(what)
-        self.at = at
-
-
-def _line(lines: Mapping[Key, int], at: Key) -> int:
-    """The line of a key, or of the table that would hold it."""
-    while at and at not in lines:
-        at = at[:-1]
-    return lines.get(at, 1)
+    data = read(path, "policy file", "Correct --policy or FASTN_POLICY.")
+    return load(
+        data, path, "policy", lambda table, source: _Builder(source).rules(table), "Check it with: policy check"
+    )
 
 
 class _Builder:
-    def __init__(self, file: str, lines: Mapping[Key, int], digest: str) -> None:
-        self._file = file
-        self._lines = lines
-        self._digest = digest
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def rules(self, table: Mapping[str, Any]) -> FileRules:
-        """The rules of a file. Raises `_Flaw`, for the first that is wrong."""
+        """The rules of a file. Raises `Flaw`, for the first that is wrong."""
         try:
             form = PolicyForm.model_validate(table)
         except ValidationError as error:
@@ -91,10 +43,10 @@ class _Builder:
             for effect, key, said in _set(form.defaults)
         }
         decisions = {effect: said.decision for effect, said in defaults.items()}
-        if flaws := [_Flaw(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)]:
+        if flaws := [Flaw(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)]:
             raise self._first(flaws)
         return FileRules(
-            digest=self._digest,
+            digest=self._source.digest,
             defaults=defaults,
             protected=tuple(self._protected(number, entry) for number, entry in enumerate(form.protect)),
             rules=rules,
@@ -106,17 +58,17 @@ class _Builder:
         )
 
     def _name(self, what: str, *at: str | int) -> str:
-        return f"{self._file} line {_line(self._lines, at)}: {what}"
+        return f"{self._source.file} line {self._source.line(at)}: {what}"
 
-    def _first(self, flaws: Iterable[_Flaw]) -> _Flaw:
+    def _first(self, flaws: Iterable[Flaw]) -> Flaw:
         # A key that is missing was perhaps misspelt, which says more.
-        return min(flaws, key=lambda flaw: (flaw.at not in self._lines, _line(self._lines, flaw.at)))
+        return min(flaws, key=lambda flaw: (flaw.at not in self._source.lines, self._source.line(flaw.at)))
 
     def _protected(self, number: int, entry: Any) -> Protected:
         at: Key = ("protect", number)
         globs = {kind: tuple(found) for kind in KINDS if (found := getattr(entry, kind)) is not None}
         if not globs:
-            raise _Flaw(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
+            raise Flaw(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
         found = Protected("", globs, entry.then, entry.reason)
         return Protected(self._name(f"protected {found}", *at), globs, entry.then, entry.reason)
 
@@ -165,7 +117,7 @@ def _tools(at: Key, globs: list[Glob] | None) -> list[AnyOperation]:
         try:
             found |= {operation.tool_name(): operation for operation in named(glob.text)}
         except ValueError as error:
-            raise _Flaw((*at, index), f"{at[-1]}: {error}") from None
+            raise Flaw((*at, index), f"{at[-1]}: {error}") from None
     return list(CHANGING) if globs is None else list(found.values())
 
 
@@ -173,7 +125,7 @@ def _reaching(at: Key, tools: frozenset[str] | None, effects: list[Effect] | Non
     for index, effect in enumerate(effects or ()):
         if not cases(tools, frozenset({effect})):
             had = sorted({found.value for _, found in cases(tools, None)})
-            raise _Flaw(
+            raise Flaw(
                 (*at, "effects", index), f"effects: none of its tools can {_verb(effect)}; they have {', '.join(had)}"
             )
 
@@ -199,11 +151,11 @@ def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choic
         kind = kind_of(operations, name)
     except ValueError as error:
         near = nearest(name, ["dependents"])
-        raise _Flaw(at, f"when: {str(error) + near if '(did' not in str(error) else error}") from None
+        raise Flaw(at, f"when: {str(error) + near if '(did' not in str(error) else error}") from None
     options = cast("list[object]", value) if isinstance(value, list) else [value]
     fitting = [option for option in options if type(option) is _TYPES[kind]]
     if not options or len(fitting) < len(options):
-        raise _Flaw(at, f"when: {name} has to be compared with {_SAID[kind]}, or a list of such")
+        raise Flaw(at, f"when: {name} has to be compared with {_SAID[kind]}, or a list of such")
     return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in fitting))
 
 
@@ -227,7 +179,7 @@ _PROBLEMS = {
 }
 
 
-def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> _Flaw:
+def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
     at: Key = (*inside, *cast("Key", problem["loc"]))
     names = [str(part) for part in at if isinstance(part, str)]
     key = names[-1] if names else "policy"
@@ -237,16 +189,16 @@ def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> _Flaw:
             known = _known(names)
             near = nearest(key.casefold(), known) or f"; known are {', '.join(known)}"
             where = f" in {'dependents' if len(names) > 2 else table}" if len(names) > 1 else ""
-            return _Flaw(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
+            return Flaw(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
         case "missing":
-            return _Flaw(at, f"{table} needs the key {key!r}")
+            return Flaw(at, f"{table} needs the key {key!r}")
         case "model_type":
-            return _Flaw(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
+            return Flaw(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
         case "list_type" if len(at) == 1:
-            return _Flaw(at, f"each {key} is a table of its own, as [[{key}]]")
+            return Flaw(at, f"each {key} is a table of its own, as [[{key}]]")
         case kind:
             reason = _PROBLEMS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
-            return _Flaw(at, f"{key}: {reason[0].lower()}{reason[1:]}")
+            return Flaw(at, f"{key}: {reason[0].lower()}{reason[1:]}")
 
 
 def _bracketed(table: str, at: Key) -> str:

@@ -1,0 +1,76 @@
+"""TOML by which a person steers the guard: only its owner may write it, and what is wrong is named with its line."""
+
+import hashlib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.rules.places import Key, places
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+T = TypeVar("T")
+
+
+class Flaw(Exception):
+    """What is wrong, and where."""
+
+    def __init__(self, at: Key, what: str) -> None:
+        super().__init__(what)
+        self.at = at
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that was read: its name, the digest of its text, and the line of each key."""
+
+    file: str
+    digest: str
+    lines: Mapping[Key, int]
+
+    def line(self, at: Key) -> int:
+        """The line of a key, or of the table that would hold it."""
+        while at and at not in self.lines:
+            at = at[:-1]
+        return self.lines.get(at, 1)
+
+
+def read(path: Path, kind: str, hint: str) -> bytes:
+    """The file's content. Raises `SettingsError`: `kind` says what it is for, `hint` what to do where it is absent."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read()
+    except FileNotFoundError:
+        raise SettingsError(f"There is no {kind} {path}.", hint) from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.") from None
+    if os.name == "posix" and mode & _WRITABLE_BY_OTHERS:
+        raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
+    return data
+
+
+def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], Source], T], hint: str) -> T:
+    """What `build` makes of a file's table. Raises `SettingsError`, which names the file and the line of a `Flaw`."""
+    try:
+        text = data.decode()
+        table = tomllib.loads(text)
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} cannot be read: it is not UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        where = f"{path}, line {line[1]}" if line else f"{path}, at its end"
+        raise SettingsError(f"{where}: not TOML: {error}.") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: not a {kind}: it is nested too deeply.") from None
+    source = Source(path.name, hashlib.sha256(data).hexdigest(), places(text))
+    try:
+        return build(table, source)
+    except Flaw as flaw:
+        raise SettingsError(f"{path}, line {source.line(flaw.at)}: {flaw}.", hint) from None
