@@ -2,9 +2,11 @@
 
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.changes import ListChanges, UndoChange
+from fastn_mcp.procedures.find import Find
 from fastn_mcp.tools import CATALOG
 
 PROCEDURES: tuple[AnyOffer, ...] = (
+    Find,
     ListChanges,
     UndoChange,
 )

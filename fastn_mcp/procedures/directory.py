@@ -47,6 +47,16 @@ LOOKUPS = 5
 _BELIEVED = 60.0
 """Seconds."""
 
+_ANYTHING = "ai"
+"""The toolset whose calls may have changed whatever there is."""
+
+_WITH = {
+    "customer": ("connection", "secret", "trigger"),
+    "connector": ("connection", "trigger"),
+    "workflow": ("trigger",),
+}
+"""What may go, or read differently, with a resource."""
+
 _GETS = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
 
 
@@ -59,11 +69,17 @@ class Entry:
     name: str
     also: tuple[str, ...]
     """What else it is called: slug, reference, email."""
+    slug: str | None
+    email: str | None
     status: str | None
     customer: str | None
     """Id of the customer that it belongs to."""
     connector: str | None
     """Id or slug of the connector that it is of."""
+    connector_name: str | None = None
+    """Its name, where the row says it."""
+    workflow: str | None = None
+    """Id of the workflow that it is a run of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,50 +91,45 @@ class Contents:
 
 
 class Directory:
-    """The names on one account."""
+    """The names on one account. Whoever asks for a kind that is just being read waits for that reading."""
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._contents: dict[str, tuple[float, Contents]] = {}
-        self._turns: dict[str, anyio.Lock] = {}
         self._names: dict[tuple[str, str], tuple[float, str]] = {}
+        self._reading = {kind: anyio.Lock() for kind in LISTS}
+        self._changes = dict.fromkeys(LISTS, 0)
 
     async def contents(self, kind: str, send: Send) -> Contents:
-        """All of a kind, within bounds, read once for all who ask. Raises a `FastnError` where it cannot be read."""
-        async with self._turns.setdefault(kind, anyio.Lock()):
+        """All of a kind, within bounds. Raises a `FastnError` where it cannot be read."""
+        async with self._reading[kind]:
             kept = self._contents.get(kind)
-            if kept is not None and self._system.monotonic() - kept[0] < _BELIEVED:
+            if kept is not None and self._believed(kept[0]):
                 return kept[1]
-            return await self._read(kind, send)
-
-    async def _read(self, kind: str, send: Send) -> Contents:
-        entries: list[Entry] = []
-        reading = cast(Call, LISTS[kind](limit=100))
-        for _ in range(PAGES):
-            page = cast("Listed[Record]", await send(reading))
-            entries += [entry(kind, row) for row in page.items]
-            if page.next_cursor is None:
-                break
-            reading = reading.model_copy(update={"cursor": page.next_cursor})
-        else:
-            return self._kept(kind, Contents(tuple(entries), complete=False))
-        return self._kept(kind, Contents(tuple(entries), complete=True))
+            begun, changes = self._system.monotonic(), self._changes[kind]
+            contents = await _read(kind, send)
+            if changes == self._changes[kind]:  # or else it may show what was before
+                self._contents[kind] = (begun, contents)
+                self._names |= {(kind, found.id): (begun, found.name) for found in contents.entries}
+            return contents
 
     async def names(self, kind: str, ids: Iterable[str], send: Send) -> dict[str, str]:
         """The names of these, as far as they are known or few enough to be looked up."""
-        now = self._system.monotonic()
         wanted = list(dict.fromkeys(ids))
-        found = {key: kept[1] for key in wanted if (kept := self._names.get((kind, key))) and now - kept[0] < _BELIEVED}
+        known = {key: self._names.get((kind, key)) for key in wanted}
+        found = {key: kept[1] for key, kept in known.items() if kept is not None and self._believed(kept[0])}
         get = _GETS.get(kind)
         missing = [key for key in wanted if key not in found][:LOOKUPS] if get else []
 
         async def look_up(key: str) -> None:
+            begun, changes = self._system.monotonic(), self._changes[kind]
             try:
                 record = await send(cast(Call, get and get.model_validate({f"{kind}_id": key})))
             except (FastnError, ValueError):
                 return  # a name is a courtesy
             found[key] = entry(kind, record).name
-            self._names[kind, key] = (now, found[key])
+            if changes == self._changes[kind]:
+                self._names[kind, key] = (begun, found[key])
 
         async with anyio.create_task_group() as group:
             for key in missing:
@@ -126,41 +137,64 @@ class Directory:
         return found
 
     def forget(self, toolset: str) -> None:
-        """Something of this toolset, as `customers`, was changed."""
+        """Something of this toolset, as `customers`, was changed: with it goes what Fastn deletes together with it."""
         kind = toolset.removesuffix("s")
-        self._contents.pop(kind, None)
-        for key in [key for key in self._names if key[0] == kind]:
-            del self._names[key]
+        for gone in LISTS if toolset == _ANYTHING else (kind, *_WITH.get(kind, ())):
+            self._contents.pop(gone, None)
+            if gone in self._changes:
+                self._changes[gone] += 1
+            for key in [key for key in self._names if key[0] == gone]:
+                del self._names[key]
 
-    def _kept(self, kind: str, contents: Contents) -> Contents:
-        now = self._system.monotonic()
-        self._contents[kind] = (now, contents)
-        self._names |= {(kind, found.id): (now, found.name) for found in contents.entries}
-        return contents
+    def _believed(self, since: float) -> bool:
+        return self._system.monotonic() - since < _BELIEVED
+
+
+async def _read(kind: str, send: Send) -> Contents:
+    entries: dict[str, Entry] = {}
+    reading = cast(Call, LISTS[kind](limit=100))
+    for _ in range(PAGES):
+        page = cast("Listed[Record]", await send(reading))
+        for found in (entry(kind, row) for row in page.items):
+            if found.name:
+                entries.setdefault(found.id or f"without id {len(entries)}", found)
+        if page.next_cursor is None:
+            return Contents(tuple(entries.values()), complete=True)
+        reading = reading.model_copy(update={"cursor": page.next_cursor})
+    return Contents(tuple(entries.values()), complete=False)
 
 
 def entry(kind: str, record: Record) -> Entry:
     """A row as an entry. Nothing is known of its fields, so that each may be missing."""
     row = record.model_dump()
     name = next(
-        (text for field in ("name", "connectionName", "slug", "email", "id") if (text := _text(row, field))), ""
+        (
+            text
+            for field in ("name", "connectionName", "workflowName", "slug", "email", "id")
+            if (text := _text(row, field))
+        ),
+        "",
     )
     also = tuple(
         text for field in ("slug", "externalRef", "email", "adminEmail", "userEmail") if (text := _text(row, field))
     )
     connector: JsonValue = row.get("connector")
-    slug = _text(connector, "slug") if isinstance(connector, dict) else None
+    of: dict[str, JsonValue] = connector if isinstance(connector, dict) else {"slug": connector}
     return Entry(
         kind=kind,
-        id=str(row.get("id") or ""),
+        id=_text(row, "id") or "",
         name=name,
         also=also,
+        slug=_text(row, "slug"),
+        email=next((text for field in ("email", "adminEmail", "userEmail") if (text := _text(row, field))), None),
         status=_text(row, "status"),
         customer=_text(row, "endOrgId") or _text(row, "customerId"),
-        connector=slug or _text(row, "connectorId"),
+        connector=_text(of, "slug") or _text(row, "connectorId"),
+        connector_name=_text(of, "name"),
+        workflow=_text(row, "workflowId") if kind not in LISTS else None,
     )
 
 
 def _text(row: dict[str, JsonValue], field: str) -> str | None:
     value = row.get(field)
-    return str(value) if isinstance(value, (str, int)) and value != "" else None
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None

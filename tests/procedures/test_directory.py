@@ -1,0 +1,161 @@
+"""The names on an account: read once, within bounds, forgotten when something changes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+from many_names import Listing, large
+from world import Clock
+
+from fastn_mcp.errors import Forbidden, NotFound
+from fastn_mcp.operation import Operation, Record
+from fastn_mcp.procedures.directory import LISTS, LOOKUPS, PAGES, Directory, entry
+from fastn_mcp.tools.customers import GetCustomer
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Gets:
+    """Answers `get_customer` by a name made from the id; `gone` are not there."""
+
+    gone: set[str] = field(default_factory=set[str])
+    calls: list[str] = field(default_factory=list[str])
+
+    async def __call__(self, call: Operation[Any]) -> Record:
+        assert isinstance(call, GetCustomer)
+        self.calls.append(call.customer_id)
+        if call.customer_id in self.gone:
+            raise NotFound("no")
+        return Record.model_validate({"id": call.customer_id, "name": call.customer_id.upper()})
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(clock: Clock) -> Directory:
+    return Directory(clock.system())
+
+
+async def test_a_kind_is_read_whole_and_once_in_a_minute(clock: Clock, directory: Directory) -> None:
+    """Ours: 2,000 customers are 20 requests, and then none for a minute."""
+    listing = Listing(large())
+    contents = await directory.contents("customer", listing)
+    assert (len(contents.entries), contents.complete, len(listing.calls)) == (2_000, True, 20)
+    clock.pass_(59)
+    assert await directory.contents("customer", listing) is contents
+    clock.pass_(2)
+    await directory.contents("customer", listing)
+    assert len(listing.calls) == 40
+
+
+async def test_what_is_more_than_the_bound_is_incomplete(directory: Directory) -> None:
+    """Ours (THREATS T16): bounded requests, and it is said that there was more."""
+    listing = Listing(large(customers=2_000, connections=3_001))
+    contents = await directory.contents("connection", listing)
+    assert (len(contents.entries), contents.complete, len(listing.calls)) == (100 * PAGES, False, PAGES)
+    exactly = Listing(large(connections=3_000))
+    directory.forget("connections")
+    assert (await directory.contents("connection", exactly)).complete
+
+
+async def test_two_that_ask_at_once_share_one_reading(directory: Directory) -> None:
+    """Ours: one reading of a kind at a time."""
+    listing = Listing(large())
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(directory.contents, "customer", listing)
+    assert len(listing.calls) == 20
+
+
+async def test_a_failure_is_not_kept(directory: Directory) -> None:
+    """Ours: what cannot be read is tried again by the next."""
+    listing = Listing(large(), {"user": Forbidden("no")})
+    with pytest.raises(Forbidden):
+        await directory.contents("user", listing)
+    listing.failing.clear()
+    assert (await directory.contents("user", listing)).complete
+
+
+@pytest.mark.parametrize(
+    ("toolset", "kinds"),
+    [
+        ("customers", {"customer", "connection", "secret", "trigger"}),
+        ("connectors", {"connector", "connection", "trigger"}),
+        ("workflows", {"workflow", "trigger"}),
+        ("api_keys", {"api_key"}),
+        ("ai", set(LISTS)),
+        ("billing", set[str]()),
+    ],
+)
+async def test_a_change_forgets_what_may_have_gone_with_it(directory: Directory, toolset: str, kinds: set[str]) -> None:
+    """Fastn's reference: what hangs on a customer or a connector is deleted with it. The AI may change anything."""
+    listing = Listing(large(10, 10, 10, 10))
+    for kind in LISTS:
+        await directory.contents(kind, listing)
+    listing.calls.clear()
+    directory.forget(toolset)
+    for kind in LISTS:
+        await directory.contents(kind, listing)
+    assert set(listing.counts) == {LISTS[kind].tool_name() for kind in kinds}
+
+
+async def test_what_was_read_while_something_changed_is_not_believed(directory: Directory) -> None:
+    """Ours: it may show what was before the change."""
+    listing = Listing(large(10, 10, 10, 10))
+
+    async def changed_meanwhile(call: Operation[Any]) -> Record:
+        page = await listing(call)
+        directory.forget("customers")
+        return page
+
+    await directory.contents("customer", changed_meanwhile)
+    await directory.contents("customer", listing)
+    assert len(listing.calls) == 2
+
+
+async def test_names_come_from_what_was_read(directory: Directory) -> None:
+    """Ours: no request for what is known."""
+    listing = Listing(large())
+    known = (await directory.contents("customer", listing)).entries[:50]
+    gets = Gets()
+    names = await directory.names("customer", [found.id for found in known], gets)
+    assert names == {found.id: found.name for found in known}
+    assert gets.calls == []
+
+
+async def test_few_names_are_looked_up_and_kept(clock: Clock, directory: Directory) -> None:
+    """Ours: names are a courtesy: a few reads, none for what is not there."""
+    gets = Gets(gone={"b"})
+    assert await directory.names("customer", ["a", "b", "a", "c"], gets) == {"a": "A", "c": "C"}
+    assert sorted(gets.calls) == ["a", "b", "c"]
+    assert await directory.names("customer", ["a"], gets) == {"a": "A"}
+    assert len(gets.calls) == 3
+    clock.pass_(61)
+    await directory.names("customer", ["a"], gets)
+    assert len(gets.calls) == 4
+    directory.forget("customers")
+    many = [f"id{number}" for number in range(20)]
+    assert len(await directory.names("customer", many, gets)) == LOOKUPS
+
+
+async def test_a_kind_without_a_read_of_its_own_has_the_names_that_were_listed(directory: Directory) -> None:
+    """Ours: nothing is asked, nothing raised; an id that may not stand in a path neither."""
+    gets = Gets()
+    assert await directory.names("user", ["x"], gets) == {}
+    assert await directory.names("customer", [""], gets) == {}
+    assert gets.calls == []
+
+
+def test_an_entry_is_made_of_whatever_there_is() -> None:
+    """Ours: every field may be missing, or of another type."""
+    found = entry("customer", Record.model_validate({"id": 7, "name": {"en": "x"}, "slug": "s", "status": True}))
+    assert (found.id, found.name, found.slug, found.status) == ("7", "s", "s", None)
+    found = entry("connection", Record.model_validate({"connector": {"slug": "hubspot"}, "customerId": "c", "id": "u"}))
+    assert (found.name, found.connector, found.customer) == ("u", "hubspot", "c")
+    assert entry("role", Record.model_validate({})).name == ""
+    assert entry("user", Record.model_validate({"userEmail": "a@b.c"})).email == "a@b.c"
