@@ -1,22 +1,17 @@
 """What uses a resource, by bounded reads, and which kinds could not be checked. Reads by the sender it is given."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
-from pydantic import JsonValue
+import anyio
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.operation import Record
+from fastn_mcp.procedures.looks import Look, Looks, every, looks
 from fastn_mcp.procedures.target import Call, Send
-from fastn_mcp.tools.connections import DeleteConnection, ListConnections
-from fastn_mcp.tools.connectors import DeleteConnector, UpdateConnector
-from fastn_mcp.tools.customers import DeleteCustomer
-from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.connectors import UpdateConnector
 from fastn_mcp.tools.listing import Listed
-from fastn_mcp.tools.secrets import DeleteSecret, ListSecrets
-from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import DeleteWorkflow, ListWorkflows
 
 PAGES = 3
 """Pages of a hundred rows that are read for one kind."""
@@ -47,99 +42,91 @@ class Dependence:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """One kind that may depend on a resource: the list to read, and which of its rows do."""
+class Uses:
+    """The rows of a kind that use the resource. There are at least `count`, exactly so unless `more`."""
 
-    kind: str
-    reading: Call
-    depends: Callable[[Record], bool] = field(default=lambda _: True)
+    rows: Sequence[Record]
+    count: int
+    more: bool = False
+    silent: int = 0
+    """Rows that do not say whether they do."""
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether what was read answers the question whether there are any."""
+        return not self.silent and (self.count > 0 or not self.more)
 
 
 async def find_dependents(call: Call, target: Record | None, send: Send) -> Dependence:
-    """What uses the target of `call`."""
+    """What surely uses the target of `call`."""
+    where = _looks(call, target)
     found: list[Dependents] = []
-    looks, unchecked = _looks(call, target)
-    for look in looks:
+    unchecked = [unchecked.what for unchecked in where.unchecked]
+    for look in where.surely:
         try:
-            dependents = await _count(look, send)
+            uses = await uses_of(look, send)
         except FastnError:
             unchecked.append(look.kind)
             continue
-        if dependents.count:
-            found.append(dependents)
-        if dependents.more and not dependents.count:
+        if uses.count:
+            names = tuple(str(getattr(row, "name", None) or getattr(row, "id", "")) for row in uses.rows[:_EXAMPLES])
+            found.append(Dependents(look.kind, uses.count, names, uses.more))
+        if not uses.conclusive:
             unchecked.append(look.kind)
     return Dependence(tuple(found), tuple(unchecked))
 
 
-async def _count(look: _Look, send: Send) -> Dependents:
+async def uses_of(look: Look, send: Send, details: int = 0) -> Uses:
+    """Where `look` leads. Of the rows that do not say, `details` are read one by one. Raises a `FastnError`."""
     rows: list[Record] = []
+    silent: list[Record] = []
+    reading = look.reading
     total: int | None = None
-    reading: Call = look.reading
+    more = False
+    filtered = look.depends is every  # by Fastn, as far as can be seen: then its total is of what was asked for
     for _ in range(PAGES):
         page = cast("Listed[Record]", await send(reading))
         if page.not_checked:
-            raise FastnError("the rows do not say what they belong to")
-        rows += [row for row in page.items if look.depends(row)]
-        total = page.total if look.depends is _every else None
+            raise FastnError("The rows do not say what they belong to.")
+        for row in page.items:
+            answer = look.depends(row)
+            if answer is None:
+                silent.append(row)
+            elif answer:
+                rows.append(row)
         if page.next_cursor is None:
-            return Dependents(look.kind, len(rows), _names(rows))
+            total, more = None, False
+            break
+        filtered = filtered and len(page.items) == 100
+        total = page.total if filtered else None
+        more = total is None
         reading = reading.model_copy(update={"cursor": page.next_cursor})
-    count = max(len(rows), total or 0)
-    return Dependents(look.kind, count, _names(rows), more=total is None)
+    if details and silent:
+        silent = await _looked_into(look, silent, rows, send, details)
+    return Uses(rows, max(len(rows), total or 0), more, len(silent))
 
 
-def _every(_: Record) -> bool:
-    return True
+async def _looked_into(look: Look, silent: list[Record], rows: list[Record], send: Send, details: int) -> list[Record]:
+    """Read rows that did not say; adds those that depend to `rows`, and returns those that still do not say."""
+    detail = look.detail
+    if detail is None:
+        return silent
+    answers: dict[int, bool | None] = {}
+
+    async def look_into(number: int, row: Record) -> None:
+        try:
+            answers[number] = look.depends(await send(detail(str(getattr(row, "id", "")))))
+        except (FastnError, ValueError):
+            answers[number] = None
+
+    async with anyio.create_task_group() as group:
+        for number, row in enumerate(silent[:details]):
+            group.start_soon(look_into, number, row)
+    rows += [row for number, row in enumerate(silent) if answers.get(number)]
+    return [row for number, row in enumerate(silent) if answers.get(number) is None]
 
 
-def _names(rows: list[Record]) -> tuple[str, ...]:
-    return tuple(str(getattr(row, "name", None) or getattr(row, "id", "")) for row in rows[:_EXAMPLES])
-
-
-def _looks(call: Call, target: Record | None) -> tuple[list[_Look], list[str]]:
-    subject = call.target or ""
-    match call:
-        case DeleteCustomer():
-            return [
-                _Look("connections", ListConnections(customer_id=subject, limit=100), _every),
-                _Look("secrets", ListSecrets(customer_id=subject, limit=100), _every),
-                _Look("executions", ListExecutions(customer_id=subject, limit=100), _every),
-            ], []
-        case DeleteConnector() | UpdateConnector():
-            slug = str(getattr(target, "slug", None) or subject)
-            return [
-                _Look("connections", ListConnections(connector_id=subject, limit=100), _every),
-                _Look("workflows", ListWorkflows(limit=100), _mentions("connectors", {subject, slug})),
-                _Look("triggers", ListTriggers(limit=100), _mentions("connectorId", {subject, slug})),
-            ], []
-        case DeleteConnection():
-            # Workflows name connectors, not connections, so none can be said to use this one.
-            return [_Look("triggers", ListTriggers(limit=100), _mentions("connectionId", {subject}))], ["workflows"]
-        case DeleteWorkflow():
-            return [_Look("triggers", ListTriggers(limit=100), _mentions("routes", {subject}))], ["other callers"]
-        case DeleteSecret():
-            return [], ["workflows that read it"]
-        case _ if call.route.method == "DELETE":
-            return [], ["whatever uses it"]
-        case _:
-            return [], []
-
-
-def _mentions(name: str, wanted: set[str]) -> Callable[[Record], bool]:
-    def depends(row: Record) -> bool:
-        return bool(_texts(getattr(row, name, None)) & wanted)
-
-    return depends
-
-
-def _texts(value: JsonValue) -> set[str]:
-    """Every text in a value, however deep."""
-    if isinstance(value, str):
-        return {value}
-    inside: list[Any] = []
-    if isinstance(value, Mapping):
-        inside = list(value.values())
-    elif isinstance(value, list):
-        inside = value
-    return {text for item in inside for text in _texts(item)}
+def _looks(call: Call, target: Record | None) -> Looks:
+    if call.route.method == "DELETE" or isinstance(call, UpdateConnector):
+        return looks(call.toolset().removesuffix("s"), call.target or "", target)
+    return Looks()

@@ -1,0 +1,77 @@
+"""Something on an account that somebody should look at, and the call that shows more. Pure: rows in, findings out.
+
+Nothing is known of Fastn's rows: a row that does not say something is never accused of it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pydantic import JsonValue
+
+from fastn_mcp.offer import Offer
+from fastn_mcp.procedures.findings.rows import Row, key_of, name_of
+
+_EXAMPLES = 3
+
+
+class Severity(Enum):
+    """How bad it is, the worst first."""
+
+    HIGH = "high"
+    """Something does not work."""
+    MEDIUM = "medium"
+    """Something will stop working, or is open to the wrong people."""
+    LOW = "low"
+    """Something to tidy up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One of the resources that a finding is about."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found: `what` in a sentence with numbers, and `more`, the call that shows more of it."""
+
+    severity: Severity
+    what: str
+    more: Offer[Any]
+    examples: tuple[Example, ...] = ()
+
+    def data(self) -> dict[str, JsonValue]:
+        given = self.more.arguments()
+        arguments = {name: value for name, value in given.items() if name in self.more.model_fields_set}
+        said: dict[str, JsonValue] = {"severity": self.severity.value, "what": self.what}
+        if self.examples:
+            said["examples"] = [{"id": example.id, "name": example.name} for example in self.examples]
+        said["more"] = {"tool": self.more.tool_name(), "arguments": arguments}
+        return said
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """By severity; what is equally bad stays in its order."""
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def examples(rows: Sequence[Row]) -> tuple[Example, ...]:
+    """The first of these rows that have an id."""
+    known = [row for row in rows if key_of(row)]
+    return tuple(Example(key_of(row), name_of(row)) for row in known[:_EXAMPLES])
+
+
+def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
+    """`1 key`, `3 keys`, `at least 100 keys`."""
+    said = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+    return f"at least {said}" if at_least else said
+
+
+def sentence(text: str) -> str:
+    """With a capital letter."""
+    return text[:1].upper() + text[1:]

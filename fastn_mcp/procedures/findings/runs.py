@@ -1,0 +1,96 @@
+"""What the runs of a period say: which workflows fail, how often, and why. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.procedures.ages import age
+from fastn_mcp.procedures.findings import Example, Finding, Severity, counted, sentence
+from fastn_mcp.procedures.findings.rows import Row, inside, key_of, moment, short, text
+from fastn_mcp.tools.executions import GetExecution, ListExecutions
+
+_NAMED = 3
+"""Failing workflows that are findings of their own."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A workflow whose runs failed."""
+
+    key: str
+    name: str
+    runs: list[Row] = field(default_factory=list[Row])
+
+    @property
+    def last(self) -> Row:
+        return max(self.runs, key=lambda run: moment(run, "createdAt", "startedAt", "completedAt") or _NEVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Runs as Fastn counts them; None where it does not say."""
+
+    ever: int | None
+    all: int | None
+    completed: int | None
+    failed: int | None
+    timeout: int | None
+
+
+def failing(runs: Sequence[Row], names: Mapping[str, str], period: str, now: datetime, more: bool) -> list[Finding]:
+    """The workflows of these failed runs, those that failed most first. `more`: there are older ones."""
+    found: dict[str, _Failing] = {}
+    for run in runs:
+        key = text(run, "workflowId") or key_of(inside(run, "workflow")) or text(run, "workflowSlug") or ""
+        name = text(run, "workflowName") or names.get(key) or text(run, "workflowSlug") or key or "A workflow"
+        found.setdefault(key, _Failing(key, short(name))).runs.append(run)
+    ordered = sorted(found.values(), key=lambda workflow: -len(workflow.runs))
+    rest = ordered[_NAMED:]
+    findings = [_finding(workflow, period, now, more) for workflow in ordered[:_NAMED]]
+    if rest:
+        count = counted(sum(len(workflow.runs) for workflow in rest), "time", at_least=more)
+        what = f"{counted(len(rest), 'more workflow', at_least=more)} failed {count} in {period}."
+        examples = tuple(Example(workflow.key, workflow.name) for workflow in rest[:_NAMED] if workflow.key)
+        findings.append(Finding(Severity.HIGH, sentence(what), ListExecutions(status="failed"), examples))
+    return findings
+
+
+def _finding(workflow: _Failing, period: str, now: datetime, more: bool) -> Finding:
+    last = workflow.last
+    when = moment(last, "createdAt", "startedAt", "completedAt")
+    what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
+    what += f", last {age(when, now)}" if when else ""
+    cause = _cause(last)
+    examples = (Example(workflow.key, workflow.name),) if workflow.key else ()
+    shows = GetExecution(execution_id=key) if (key := key_of(last)) else ListExecutions(status="failed")
+    return Finding(Severity.HIGH, f"{what}{f': {cause}' if cause else ''}.", shows, examples)
+
+
+def _cause(run: Row) -> str:
+    error = inside(run, "error")
+    said = text(error, "headline", "message", "raw", "code") or text(run, "error", "errorMessage")
+    if said is None and text(run, "status") is not None:
+        said = "it took too long" if "time" in str(run["status"]).casefold() else None
+    return short(said or "", 120).rstrip(".")
+
+
+def summary(totals: Totals) -> dict[str, JsonValue]:
+    """The period in numbers, with a success rate where the numbers can be believed.
+
+    A Fastn that ignores filters counts the same runs each time, which then do not add up.
+    """
+    known: dict[str, JsonValue] = {}
+    parts = (totals.completed, totals.failed, totals.timeout)
+    if totals.all is None or any(part is None for part in parts):
+        return known
+    completed, failed, timeout = (part or 0 for part in parts)
+    ended = completed + failed + timeout
+    # As many as ever there were: the period was perhaps ignored too.
+    if ended > totals.all or totals.all == totals.ever:
+        return known
+    known |= {"runs": totals.all, "completed": completed, "failed": failed, "timeout": timeout}
+    return known | ({"success_rate": f"{100 * completed / ended:.1f} %"} if ended else {})

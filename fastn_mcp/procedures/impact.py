@@ -1,0 +1,115 @@
+"""What uses a resource, for agents: by the looks of the guard's preview, with more examples and with its doubts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
+from fastn_mcp.offer import DRY_RUN, Effect, Record
+from fastn_mcp.procedures.dependents import Uses, uses_of
+from fastn_mcp.procedures.directory import entry
+from fastn_mcp.procedures.looks import Look, Unchecked, looks
+from fastn_mcp.procedures.procedure import Means, Procedure
+from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.tools import BY_NAME
+
+Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
+
+EXAMPLES = 10
+
+DETAILS = 30
+"""Rows of one kind that are read one by one, where the list does not show enough."""
+
+
+class Impact(Record):
+    """What uses a resource."""
+
+
+class FindDependents(Procedure[Impact]):
+    """Find what uses a resource, before you change or delete it. Says what it could not check."""
+
+    effect = Effect.READ
+
+    kind: Annotated[Kind, Field(description="Kind of the resource.")]
+    id: Annotated[str, Field(description="Its id.", min_length=1)]
+
+    @property
+    def target(self) -> str | None:
+        return self.id
+
+    async def run(self, means: Means) -> Impact:
+        deleting = self._deleting()
+        target, doubts = await _record(deleting, means)
+        where = looks(self.kind, self.id, target)
+        used = await self._found(where.surely, means, doubts)
+        perhaps = await self._found(where.perhaps, means, doubts)
+        doubts += where.unchecked
+        of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
+        if target is not None:
+            of["name"] = entry(self.kind, target).name
+        answer: dict[str, JsonValue] = {"of": of, "used_by": used}
+        if perhaps:
+            answer["may_be_used_by"] = perhaps
+        answer["not_checked"] = [{"what": doubt.what, "why": doubt.why} for doubt in doubts]
+        name = deleting.tool_name()
+        answer["next"] = {"tool": name, "arguments": {**deleting.arguments(), DRY_RUN: True}}
+        return Impact.model_validate(answer)
+
+    def _deleting(self) -> Call:
+        """The deletion of it: what the guard would preview."""
+        operation = BY_NAME[f"delete_{self.kind}"]
+        return operation.model_validate({operation.route.parameters[-1]: self.id})
+
+    async def _found(self, where: tuple[Look, ...], means: Means, doubts: list[Unchecked]) -> list[JsonValue]:
+        """What the looks find; adds what they leave open to `doubts`."""
+        found: list[JsonValue] = []
+        for number, look in enumerate(where):
+            await means.report(f"Looking through {look.kind}", number, len(where))
+            try:
+                uses = await uses_of(look, means.send, DETAILS)
+            except FastnError as error:
+                doubts.append(Unchecked(look.kind, error.what))
+                continue
+            doubts += _open(look, uses)
+            if uses.count:
+                found.append(_row(look, uses))
+        return found
+
+
+async def _record(deleting: Call, means: Means) -> tuple[Record | None, list[Unchecked]]:
+    """The resource, or the doubt that is left where it cannot be read. Raises where it is not there."""
+    try:
+        target = await read_target(deleting, means.send)
+    except NotFound:
+        raise
+    except FastnError as error:
+        return None, [Unchecked("the resource itself", error.what)]
+    if target is None:
+        raise NotFound(
+            "There is nothing with this id.",
+            "Look for the id with the list tool of the resource.",
+            certainty=NOTHING_SENT,
+        )
+    return target, []
+
+
+def _open(look: Look, uses: Uses) -> list[Unchecked]:
+    """What was left open."""
+    if uses.silent:
+        return [Unchecked(f"{uses.silent} {look.kind}", "Fastn does not show what they use.")]
+    if not uses.conclusive:
+        return [Unchecked(look.kind, "There are more than are read, and none of the first uses it.")]
+    return []
+
+
+def _row(look: Look, uses: Uses) -> dict[str, JsonValue]:
+    kind = look.kind.removesuffix("s")
+    examples: list[JsonValue] = []
+    for row in uses.rows[:EXAMPLES]:
+        found = entry(kind, row)
+        examples.append({"id": found.id, "name": found.name} if found.name != found.id else {"id": found.id})
+    said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}
+    if uses.more:
+        said["at_least"] = True
+    said["examples"] = examples
+    return said

@@ -1,0 +1,183 @@
+"""What an overview reads of an account: everything at once, within bounds, and what could not be read.
+
+Reads by the sender it is given: about fifteen requests on a small account, about thirty on any.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+import anyio
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.offer import Record
+from fastn_mcp.procedures.findings.access import PENDING
+from fastn_mcp.procedures.findings.rows import Row, key_of
+from fastn_mcp.procedures.procedure import Report
+from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.billing import GetBilling, GetQuotas
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.listing import List, Listed
+from fastn_mcp.tools.secrets import ListSecrets
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.users import ListUsers
+from fastn_mcp.tools.workflows import ListWorkflows
+
+_PAGE = 100
+_PAGES = 3
+"""Pages of triggers and of workflows: each row may be in trouble of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Rows of a kind. `total` is how many there are where Fastn says so; `more`, whether some were not read."""
+
+    rows: Sequence[Row] = ()
+    total: int | None = None
+    more: bool = False
+
+    @property
+    def count(self) -> int | str:
+        """As a number, or in words where it is not known exactly."""
+        if self.more:
+            return f"at least {len(self.rows)}" if self.total is None else max(self.total, len(self.rows))
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that was not looked at, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was read, by kind. `matching` are the rows with something wrong, where the list was too long to read."""
+
+    all: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    matching: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    answers: dict[str, Row] = field(default_factory=dict[str, Row])
+    gaps: list[Gap] = field(default_factory=list[Gap])
+    errors: list[FastnError] = field(default_factory=list[FastnError])
+
+    def rows(self, kind: str) -> Sequence[Row]:
+        """The rows to look through for trouble."""
+        return self.chosen(kind).rows
+
+    def chosen(self, kind: str) -> Seen:
+        return self.matching.get(kind) or self.all.get(kind) or Seen()
+
+
+async def survey(since: str, send: Send, report: Report) -> Survey:
+    """Read what the overview of an account needs. Raises a `FastnError` only where nothing at all could be read."""
+    found = Survey()
+    jobs = _jobs(found, since, send)
+    done = 0
+
+    async def run(what: str, job: Callable[[], Awaitable[None]]) -> None:
+        nonlocal done
+        try:
+            await job()
+        except FastnError as error:
+            found.gaps.append(Gap(what, error.what))
+            found.errors.append(error)
+        done += 1
+        await report(f"Read {what}", done, len(jobs))
+
+    async with anyio.create_task_group() as group:
+        for what, job in jobs.items():
+            group.start_soon(run, what, job)
+    if len(found.errors) == len(jobs):
+        raise found.errors[0]
+    return found
+
+
+class _Reading:
+    """The reads of one survey, each of which notes what it finds. They raise a `FastnError`."""
+
+    def __init__(self, found: Survey, send: Send) -> None:
+        self._found = found
+        self._send = send
+
+    async def whole(self, kind: str, reading: Call, pages: int, *filters: Mapping[str, str]) -> None:
+        """The first pages; where there are more, what Fastn finds by the filters instead."""
+        found = self._found
+        found.all[kind] = seen = await _read(reading, self._send, pages)
+        if seen.more and filters:
+            for given in filters:  # noted one by one: where the second fails, the first was read
+                more = await _read(reading.model_copy(update=dict(given)), self._send)
+                found.matching[kind] = _joined(found.matching.get(kind, Seen()), more)
+        if found.chosen(kind).more:
+            looked_through = f"Only {len(found.rows(kind))} of them were looked through."
+            found.gaps.append(Gap(f"more {kind}", looked_through))
+
+    async def number(self, kind: str, listing: type[List[Any]]) -> None:
+        """How many there are."""
+        seen = await _read(cast(Call, listing(limit=1)), self._send)
+        if seen.more and seen.total is None:
+            seen = await _read(cast(Call, listing(limit=_PAGE)), self._send)
+        self._found.all[kind] = seen
+
+    async def runs(self, kind: str, reading: ListExecutions) -> None:
+        """The newest of these runs."""
+        self._found.all[kind] = seen = await _read(reading, self._send)
+        if reading.limit > 1 and seen.more and len(seen.rows) < reading.limit:
+            why = "Fastn did not filter: of all runs, only the newest were looked through."
+            self._found.gaps.append(Gap(f"older {kind}", why))
+
+    async def answer(self, kind: str, reading: Call) -> None:
+        """Something that is no list."""
+        self._found.answers[kind] = (await self._send(reading)).model_dump()
+
+
+def _jobs(found: Survey, since: str, send: Send) -> dict[str, Callable[[], Awaitable[None]]]:
+    """One job for each thing to read, by its name for people."""
+    to = _Reading(found, send)
+    failed = ListExecutions(limit=_PAGE, status="failed", since=since)
+    timeout = ListExecutions(limit=_PAGE, status="timeout", since=since)
+    completed = ListExecutions(limit=1, status="completed", since=since)
+    broken = ({"status": "FAILED"}, {"status": "EXPIRED"})
+    return {
+        "failed runs": partial(to.runs, "failed runs", failed),
+        "timed-out runs": partial(to.runs, "timed-out runs", timeout),
+        "completed runs": partial(to.runs, "completed runs", completed),
+        "the number of runs": partial(to.runs, "runs", ListExecutions(limit=1, since=since)),
+        "the number of all runs": partial(to.runs, "executions", ListExecutions(limit=1)),
+        "customers": partial(to.whole, "customers", ListCustomers(limit=_PAGE), 1, {"status": PENDING}),
+        "connectors": partial(to.number, "connectors", ListConnectors),
+        "connections": partial(to.whole, "connections", ListConnections(limit=_PAGE), 1, *broken),
+        "workflows": partial(to.whole, "workflows", ListWorkflows(limit=_PAGE), _PAGES),
+        "triggers": partial(to.whole, "triggers", ListTriggers(limit=_PAGE), _PAGES),
+        "users": partial(to.whole, "users", ListUsers(limit=_PAGE), 1, {"status": "Invited"}),
+        "API keys": partial(to.whole, "API keys", ListApiKeys(limit=_PAGE), 1),
+        "secrets": partial(to.number, "secrets", ListSecrets),
+        "quotas": partial(to.answer, "quotas", GetQuotas()),
+        "billing": partial(to.answer, "billing", GetBilling()),
+    }
+
+
+async def _read(reading: Call, send: Send, pages: int = 1) -> Seen:
+    """The first pages of a list."""
+    rows: list[Row] = []
+    total: int | None = None
+    for _ in range(pages):
+        page = cast("Listed[Record]", await send(reading))
+        rows += [cast(Row, row.model_dump()) for row in page.items]
+        total = total if page.total is None else page.total
+        if page.next_cursor is None:
+            return Seen(rows, total)
+        reading = reading.model_copy(update={"cursor": page.next_cursor})
+    return Seen(rows, total, more=True)
+
+
+def _joined(one: Seen, other: Seen) -> Seen:
+    """Rows of both, each once."""
+    known = {key_of(row) for row in one.rows}
+    return Seen([*one.rows, *(row for row in other.rows if key_of(row) not in known)], None, one.more or other.more)
