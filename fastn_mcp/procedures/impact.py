@@ -1,6 +1,6 @@
 """What uses a resource, for agents: by the looks of the guard's preview, with more examples and with its doubts."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import Field, JsonValue
 
@@ -8,6 +8,8 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
 from fastn_mcp.offer import DRY_RUN, Effect, Record
 from fastn_mcp.procedures.dependents import Uses, uses_of
 from fastn_mcp.procedures.directory import entry
+from fastn_mcp.procedures.troubles.access import called, owner_of
+from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
 from fastn_mcp.procedures.looks import Look, Unchecked, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.target import Call, read_target
@@ -72,7 +74,7 @@ class FindDependents(Procedure[Impact]):
                 continue
             doubts += _open(look, uses)
             if uses.count:
-                found.append(_row(look, uses))
+                found.append(await _row(look, uses, means))
         return found
 
 
@@ -102,12 +104,17 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
     return []
 
 
-def _row(look: Look, uses: Uses) -> dict[str, JsonValue]:
-    kind = look.kind.removesuffix("s")
-    examples: list[JsonValue] = []
-    for row in uses.rows[:EXAMPLES]:
-        found = entry(kind, row)
-        examples.append({"id": found.id, "name": found.name} if found.name != found.id else {"id": found.id})
+async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
+    rows = [cast(Row, row.model_dump()) for row in uses.rows[:EXAMPLES]]
+    names = [name_of(row) for row in rows]
+    if look.kind == "connections":
+        owners = filter(None, map(owner_of, rows))
+        customers = await means.directory.names("customer", owners, means.send)
+        names = [called(row, customers) for row in rows]
+    examples: list[JsonValue] = [
+        {"id": key_of(row), "name": name} if name != key_of(row) else {"id": key_of(row)}
+        for row, name in zip(rows, names, strict=True)
+    ]
     said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}
     if uses.more:
         said["at_least"] = True

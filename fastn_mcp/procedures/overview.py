@@ -1,5 +1,6 @@
 """The account at a glance, the worst first. A read that fails costs what it would have shown, and is named."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -7,8 +8,8 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.offer import Effect, Record
-from fastn_mcp.procedures.findings import Finding, access, limits, runs, triggers, worst_first
-from fastn_mcp.procedures.findings.rows import key_of, name_of, word
+from fastn_mcp.procedures.troubles import Finding, access, limits, runs, triggers, worst_first
+from fastn_mcp.procedures.troubles.rows import key_of, name_of, word
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.survey import Gap, Seen, Survey, survey
 
@@ -36,10 +37,13 @@ class GetOverview(Procedure[Overview]):
         found = await survey(since, means.send, means.report)
         findings = worst_first(_findings(found, await _customers(found, means), self._period(), now))
         answer: dict[str, JsonValue] = {"findings": [finding.data() for finding in findings[:MOST]]}
-        if len(findings) > MOST:
-            answer["more_findings"] = len(findings) - MOST
-        answer["runs"] = {"hours": self.hours, **runs.summary(_totals(found))}
-        answer["counts"] = {_field(kind): found.all[kind].count for kind in _COUNTED if kind in found.all}
+        if rest := Counter(finding.severity.value for finding in findings[MOST:]):
+            answer["more_findings"] = dict(rest)
+        if summary := runs.summary(_totals(found)):
+            answer["runs"] = {"hours": self.hours, **summary}
+        else:
+            found.gaps.append(Gap("success rate", "Fastn gives no totals that surely are of this period."))
+        answer["counts"] = {_field(kind): found.all[kind].count for kind in _COUNTED if _is_counted(found, kind)}
         if "billing" in found.answers and (plan := limits.plan(found.answers["billing"])):
             answer["plan"] = plan
         answer["not_checked"] = [{"what": gap.what, "why": gap.why} for gap in _together(found.gaps)]
@@ -60,6 +64,11 @@ _COUNTED = (
     "secrets",
     "executions",
 )
+
+
+def _is_counted(found: Survey, kind: str) -> bool:
+    """Of the runs only one row was read, which says nothing without a total."""
+    return kind in found.all and (kind != "executions" or found.all[kind].total is not None)
 
 
 def _field(kind: str) -> str:

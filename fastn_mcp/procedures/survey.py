@@ -12,8 +12,8 @@ import anyio
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.offer import Record
-from fastn_mcp.procedures.findings.access import PENDING
-from fastn_mcp.procedures.findings.rows import Row, key_of
+from fastn_mcp.procedures.troubles.access import PENDING
+from fastn_mcp.procedures.troubles.rows import Row, key_of
 from fastn_mcp.procedures.procedure import Report
 from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.tools.api_keys import ListApiKeys
@@ -115,8 +115,7 @@ class _Reading:
                 more = await _read(reading.model_copy(update=dict(given)), self._send)
                 found.matching[kind] = _joined(found.matching.get(kind, Seen()), more)
         if found.chosen(kind).more:
-            looked_through = f"Only {len(found.rows(kind))} of them were looked through."
-            found.gaps.append(Gap(f"more {kind}", looked_through))
+            found.gaps.append(Gap(f"more {kind}", "There are more than are read for an overview."))
 
     async def number(self, kind: str, listing: type[List[Any]]) -> None:
         """How many there are."""

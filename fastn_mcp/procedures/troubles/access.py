@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from fastn_mcp.procedures.ages import age
-from fastn_mcp.procedures.findings import Example, Finding, Severity, counted, examples, sentence
-from fastn_mcp.procedures.findings.rows import Row, inside, key_of, moment, name_of, short, text, word
+from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, examples, sentence
+from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, moment, name_of, short, text, word
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
@@ -40,13 +40,13 @@ def broken(connections: Sequence[Row], customers: Mapping[str, str], more: bool)
         verb = "is" if len(rows) == 1 else "are"
         what = f"{counted(len(rows), 'connection', at_least=more)} {verb} {status}: "
         what += f"{why if len(rows) == 1 else why.replace('its', 'their', 1)}; the customer has to authorise again."
-        named = tuple(Example(key_of(row), _called(row, customers)) for row in rows[:3] if key_of(row))
+        named = tuple(Example(key_of(row), called(row, customers)) for row in rows[:3] if key_of(row))
         findings.append(Finding(Severity.HIGH, sentence(what), ListConnections(status=status), named))
     return findings
 
 
-def _called(row: Row, customers: Mapping[str, str]) -> str:
-    """Connections are mostly called "default"."""
+def called(row: Row, customers: Mapping[str, str]) -> str:
+    """What people call a connection: its own name is mostly "default". `customers` are names by id."""
     connector = inside(row, "connector")
     app = text(connector, "name", "slug") or text(row, "connectorName", "name", "connectorId") or "a connection"
     owner = owner_of(row)

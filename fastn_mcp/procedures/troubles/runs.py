@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from fastn_mcp.procedures.ages import age
-from fastn_mcp.procedures.findings import Example, Finding, Severity, counted, sentence
-from fastn_mcp.procedures.findings.rows import Row, inside, key_of, moment, short, text
+from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, sentence
+from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, moment, short, text
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 
 _NAMED = 3

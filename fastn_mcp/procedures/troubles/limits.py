@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from fastn_mcp.procedures.findings import Finding, Severity
-from fastn_mcp.procedures.findings.rows import Row, inside, listing, number, short, text
+from fastn_mcp.procedures.troubles import Finding, Severity
+from fastn_mcp.procedures.troubles.rows import Row, inside, listing, number, short, text
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 
 NEAR = 80.0

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from fastn_mcp.procedures.findings import Finding, Severity, counted, examples, sentence
-from fastn_mcp.procedures.findings.rows import Row, inside, key_of, number, objects, text, word
+from fastn_mcp.procedures.troubles import Finding, Severity, counted, examples, sentence
+from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, number, objects, text, word
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers, is_disabled
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 _IN_A_ROW = 3
 """Failures after which a trigger is worth a word."""
 
-_PEOPLE = ("person", "user")
+_PLATFORM = ("platform", "system", "fastn", "auto")
 
 
 def wrong_with(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[Finding]:
@@ -45,12 +45,11 @@ def _silent(rows: Sequence[Row]) -> list[Finding]:
 
 def _is_switched_off(row: Row) -> bool:
     """By the platform, and not by a person."""
-    history = objects(row, "statusHistory")
-    offs = [entry for entry in history if is_disabled(text(entry, "status", "to"))]
-    if offs:
-        last = offs[-1] if word(offs[-1], "at") >= word(offs[0], "at") else offs[0]
-        return word(last, "by", "actor", "changedBy") in ("platform", "system", "fastn", "auto")
-    return not history and (number(row, "consecutiveFailures") or 0) >= _IN_A_ROW
+    offs = [entry for entry in objects(row, "statusHistory") if is_disabled(text(entry, "status", "to"))]
+    last: Row = max(offs, key=lambda entry: word(entry, "at", "timestamp")) if offs else {}
+    if who := word(last, "by", "actor", "changedBy"):
+        return who in _PLATFORM
+    return (number(row, "consecutiveFailures") or 0) >= _IN_A_ROW
 
 
 def _switched_off(rows: Sequence[Row]) -> list[Finding]:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.offer import Offer
-from fastn_mcp.procedures.findings.rows import Row, key_of, name_of
+from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
 
 _EXAMPLES = 3
 

@@ -1,0 +1,354 @@
+"""The account at a glance: what is wrong with the sandbox's account, and with accounts that are stranger than it."""
+
+from collections.abc import Generator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guard.world import World
+from pydantic_core import to_json
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
+from fastn_mcp.guard import Caller
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.overview import MOST, GetOverview
+from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
+from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.sandbox.state import stamp
+from fastn_mcp.shaping import shaped
+from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.users import ListUsers
+
+pytestmark = pytest.mark.anyio
+
+Answer = dict[str, Any]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def overview(world: World, hours: int = 24) -> Answer:
+    done = await world.call(GetOverview(hours=hours))
+    assert isinstance(done, Done), done
+    return done.result.model_dump()
+
+
+def about(answer: Answer, words: str) -> Answer:
+    """The one finding that says this."""
+    (found,) = [finding for finding in answer["findings"] if words in finding["what"]]
+    return found
+
+
+def ids(finding: Answer) -> list[str]:
+    return [example["id"] for example in finding.get("examples", [])]
+
+
+def named(world: World, collection: str, name: str) -> str:
+    return str(world.sandbox.state.named(collection, name, by="name")["id"])
+
+
+def kept(world: World, collection: str, *, but: str = "") -> None:
+    """Drop all but the rows of one name."""
+    for row in world.sandbox.state.all(collection):
+        if row.get("name") != but:
+            world.sandbox.state.drop(collection, row["id"])
+
+
+@pytest.mark.parametrize(
+    ("words", "severity", "collection", "name"),
+    [
+        ("subscription at the app is FAILED", "high", "triggers", "Paid Shopify orders"),
+        ("switched off by the platform after 20 failures in a row", "high", "triggers", "Nightly contact sync"),
+        ("failed 9 times in a row", "medium", "triggers", "Daily TikTok sync"),
+        ("takes calls from anybody", "medium", "triggers", "Tracking updates (public)"),
+        ("1 customer waits for activation", "medium", "customers", "John-Acme"),
+        ("1 API key expires in 5 days", "medium", "apiKeys", "BI export"),
+        ("failed 1 time in 24 hours, last 18 hours ago: The tiktokShop connection cannot be used.",
+         "high", "workflows", "Sync TikTok Orders to Cin7 Core"),
+    ],
+)  # fmt: skip
+async def test_each_trouble_of_the_account_is_found_with_its_id(
+    world: World, words: str, severity: str, collection: str, name: str
+) -> None:
+    """Ours (issue 6): the seeded troubles of FASTN.md section 7."""
+    found = about(await overview(world), words)
+    assert ids(found) == [named(world, collection, name)]
+    assert found["severity"] == severity
+
+
+async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
+    """Ours: the connections themselves are all called "default"."""
+    answer = await overview(world)
+    (failed,), (expired,) = (about(answer, f"connection is {status}")["examples"] for status in ("FAILED", "EXPIRED"))
+    assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
+    assert about(answer, "is FAILED:")["more"] == {"tool": "list_connections", "arguments": {"status": "FAILED"}}
+
+
+async def test_quotas_near_their_limit_are_told_with_their_numbers(world: World) -> None:
+    """Ours."""
+    what = about(await overview(world), "quotas are at 80 %")["what"]
+    assert what.startswith("2 quotas")
+    assert "API calls per day 920 of 1,000, 92 %" in what
+    assert "Workflows per customer 8 of 10, 80 %" in what
+
+
+async def test_keys_and_people_that_nobody_needs_are_found_where_there_is_room(world: World) -> None:
+    """Ours: what is low comes last, and gives way to what is worse."""
+    kept(world, "triggers")
+    kept(world, "connections")
+    answer = await overview(world)
+    assert ids(about(answer, "have Full access")) == ["5", "2", "1"]
+    assert ids(about(answer, "never used and could be revoked")) == ["3"]
+    assert about(answer, "was invited over a week ago")["examples"][0]["name"] == "sam@fastn.example"
+    world.sandbox.state.named("apiKeys", "BI export", by="name")["expiresAt"] = stamp(world.clock.at)
+    assert ids(about(await overview(world), "has expired")) == ["4"]
+
+
+async def test_a_draft_that_a_trigger_starts_is_found(world: World) -> None:
+    """Fastn's documentation: a workflow that was never published does not run."""
+    draft = world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")
+    assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+    hourly = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
+    hourly["routes"] = [{"routeId": draft["id"]}]
+    found = about(await overview(world), "1 workflow that was never published")
+    assert ids(found) == [draft["id"]]
+    assert found["more"] == {"tool": "get_workflow", "arguments": {"workflow_id": draft["id"]}}
+    hourly["status"] = "Disabled"
+    assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+
+
+@pytest.mark.parametrize("hours", [24, 720])
+async def test_the_worst_comes_first_and_what_is_left_out_is_counted(world: World, hours: int) -> None:
+    """Ours."""
+    answer = await overview(world, hours)
+    order = [finding["severity"] for finding in answer["findings"]]
+    assert order == sorted(order, key=["high", "medium", "low"].index)
+    assert len(order) == MOST
+    assert answer["more_findings"] == ({"low": 2, "medium": 1} if hours == 720 else {"low": 1})
+
+
+@pytest.mark.parametrize("hours", [1, 24, 720])
+async def test_an_answer_is_small(world: World, hours: int) -> None:
+    """Ours: under 4,000 characters, with fifteen requests, and no change."""
+    call = GetOverview(hours=hours)
+    done = await world.call(call)
+    assert isinstance(done, Done)
+    answer = shaped(call, done.result, {})
+    assert len(to_json(answer).decode()) < 4_000
+    assert "left_out" not in answer
+    assert len(world.sandbox.requests) == 15
+    assert world.changes == []
+
+
+async def test_counts_and_plan_are_told(world: World) -> None:
+    """Ours: of the runs of a day, how many worked."""
+    answer = await overview(world)
+    assert answer["counts"] == {
+        "customers": 5, "connectors": 15, "connections": 8, "workflows": 9, "triggers": 7, "users": 6, "api_keys": 5,
+        "secrets": 4, "executions": 310,
+    }  # fmt: skip
+    assert answer["plan"]["name"] == "Free"
+    assert (answer["plan"]["credits_used"], answer["plan"]["credits_included"]) == (38, 50)
+    runs = answer["runs"]
+    assert (runs["hours"], runs["failed"], runs["timeout"]) == (24, 1, 0)
+    assert runs["success_rate"] == f"{100 * runs['completed'] / (runs['completed'] + 1):.1f} %"
+    assert answer["not_checked"] == []
+
+
+STRANGE = [
+    Behaviour(envelope=envelope, paging=paging, filtering=filtering)
+    for envelope, paging, filtering in [
+        (Envelope.DATA_DATA, Paging.TOTAL, Filtering.HEEDED),
+        (Envelope.ITEMS, Paging.CURSOR, Filtering.HEEDED),
+        (Envelope.RESULTS, Paging.SILENT, Filtering.HEEDED),
+        (Envelope.BARE, Paging.IGNORED, Filtering.HEEDED),
+        (Envelope.DATA, Paging.TOTAL_AND_CURSOR, Filtering.IGNORED),
+        (Envelope.BARE, Paging.IGNORED, Filtering.IGNORED),
+    ]
+]
+
+
+@pytest.mark.parametrize("behaviour", STRANGE, ids=str)
+@pytest.mark.parametrize("hours", [24, 720])
+async def test_every_call_that_shows_more_is_a_real_call_and_no_number_is_made_up(
+    world: World, behaviour: Behaviour, hours: int
+) -> None:
+    """Ours: whatever Fastn does with envelopes, pages and filters."""
+    usual = await overview(world, hours)
+    world.sandbox.requests.clear()
+    world.sandbox.behaviour = behaviour
+    answer = await overview(world, hours)
+    assert len(world.sandbox.requests) <= 30
+    for finding in answer["findings"]:
+        wanted = parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        assert isinstance(await world.call(wanted.call), Done)
+    if behaviour.paging not in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR) or behaviour.filtering is Filtering.IGNORED:
+        assert "runs" not in answer
+        assert "success rate" in str(answer["not_checked"])
+    everything = usual["counts"] | {"executions": answer["counts"].get("executions")}
+    assert answer["counts"] == {name: count for name, count in everything.items() if count is not None}
+    assert "1 connection is FAILED" in str(answer["findings"])
+
+
+async def test_runs_that_fastn_does_not_filter_are_looked_through_and_said_to_be_only_the_newest(world: World) -> None:
+    """Ours: the daily failure lies within the newest hundred runs; those before it do not."""
+    world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
+    answer = await overview(world, 720)
+    assert "failed at least" in about(answer, "Sync TikTok Orders")["what"]
+    assert {
+        "what": "older failed runs, older timed-out runs",
+        "why": "Fastn did not filter: of all runs, only the newest were looked through.",
+    } in [gap | {"what": ", ".join(sorted(gap["what"].split(", ")))} for gap in answer["not_checked"]]
+
+
+async def test_what_may_not_be_read_is_named_and_the_rest_is_told(world: World) -> None:
+    """Ours: a 403 on one kind sinks nothing."""
+    for operation in (ListUsers, ListApiKeys):
+        world.sandbox.faults.add(Status(status=403, path=operation.route.path, times=None))
+    answer = await overview(world)
+    (gap,) = answer["not_checked"]
+    assert sorted(gap["what"].split(", ")) == ["API keys", "users"]
+    assert "(403)" in gap["why"]
+    assert "users" not in answer["counts"]
+    assert len(answer["findings"]) >= 9
+
+
+@pytest.mark.parametrize("operation", [o for o in CATALOG if o.route.method == "GET" and not o.route.parameters],
+                         ids=lambda operation: operation.tool_name())  # fmt: skip
+async def test_no_single_read_is_needed(world: World, operation: Any) -> None:
+    """Ours: whichever fails, and however."""
+    world.sandbox.faults.add(Status(status=404, path=operation.route.path, times=None))
+    answer = await overview(world)
+    assert answer["findings"]
+
+
+async def test_where_nothing_can_be_read_the_error_says_so(world: World) -> None:
+    """Ours: an account that is empty and a key that is wrong are not the same."""
+    world.sandbox.faults.add(Status(status=401, times=None))
+    failed = await world.call(GetOverview())
+    assert isinstance(failed, Unauthorized)
+
+
+async def test_an_empty_account_has_no_findings(world: World) -> None:
+    """Ours."""
+    for collection in list(world.sandbox.state.rows):
+        if collection not in ("apiKeys", "billing", "usage", "quotas", "_keys"):
+            world.sandbox.state.rows[collection].clear()
+    world.sandbox.state.put("quotas", {"id": "quotas", "quotas": []})
+    answer = await overview(world)
+    assert all("API key" in finding["what"] for finding in answer["findings"])
+    assert answer["counts"]["customers"] == 0
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", [], {}, [None, 3], {"a": {"b": [1]}}])
+async def test_fields_of_another_type_accuse_nobody_and_break_nothing(world: World, value: Any) -> None:
+    """Ours: nothing is known of Fastn's rows."""
+    state = world.sandbox.state
+    state.rows["_runs"].clear()
+    for collection in ("customers", "connectors", "connections", "workflows", "triggers", "executions", "users"):
+        for row in state.all(collection):
+            for name in row.keys() - {"id", "createdAt", "endOrgId", "startedAt"}:
+                row[name] = value
+    for name in ("quotas", "billing"):
+        state.put(name, {"id": name, "quotas": value, "plan": value, "credits": value})
+    answer = await overview(world)
+    assert answer["counts"]["customers"] == 5
+    for finding in answer["findings"]:
+        parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+
+
+async def test_rows_with_nothing_but_an_id_accuse_nobody(world: World) -> None:
+    """Ours: a key of which Fastn does not say that it was used was not "never used"."""
+    state = world.sandbox.state
+    state.rows["_runs"].clear()
+    for collection in ("customers", "connections", "workflows", "triggers", "users"):
+        for row in state.all(collection):
+            for name in row.keys() - {"id", "createdAt", "endOrgId"}:
+                del row[name]
+    for row in state.all("executions"):
+        for name in row.keys() - {"id", "createdAt", "status"}:
+            del row[name]
+    findings = (await overview(world))["findings"]
+    assert [f["what"][:35] for f in findings if "quota" not in f["what"] and "API key" not in f["what"]] == [
+        '"A workflow" failed 1 time in 24 ho'
+    ]
+
+
+async def many(world: World) -> None:
+    """A large account: every list has several pages."""
+    state = world.sandbox.state
+    for collection in ("customers", "connectors", "connections", "workflows", "triggers", "users", "secrets"):
+        rows = state.all(collection)
+        for number in range(420):
+            row = dict(rows[number % len(rows)]) | {"id": f"extra:{number}"}
+            state.put(collection, row | ({"slug": f"extra-{number}"} if "slug" in row else {}))
+    failed = [row for row in state.all("executions") if row["status"] == "failed"]
+    for number in range(300):
+        at = stamp(world.clock.at - timedelta(minutes=number))
+        flow = f"wf_{number % 7}"
+        state.put(
+            "executions",
+            failed[0] | {"id": f"exec_x{number}", "createdAt": at, "workflowId": flow, "workflowName": flow},
+        )
+
+
+@pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR, Paging.SILENT])
+async def test_a_large_account_costs_about_thirty_requests_and_says_at_least(world: World, paging: Paging) -> None:
+    """Ours: bounds are said where they were hit."""
+    await many(world)
+    world.sandbox.behaviour = Behaviour(paging=paging)
+    answer = await overview(world)
+    assert len(world.sandbox.requests) <= 32
+    assert answer["counts"]["customers"] == (425 if paging is Paging.TOTAL_AND_CURSOR else "at least 100")
+    assert about(answer, '"wf_0" failed at least')["severity"] == "high"
+    assert about(answer, "more workflows failed at least")["what"].startswith("At least 4")
+    expired = about(answer, "are EXPIRED")
+    assert len(expired["examples"]) == 3
+    assert expired["what"].startswith("5")
+    assert "more triggers" in str(answer["not_checked"])
+    assert len(str(answer)) < 5_000
+
+
+async def test_a_list_that_fails_half_way_tells_what_it_had(world: World) -> None:
+    """Ours: the failed connections were read, the expired ones were not."""
+    await many(world)
+    send, seen = world.client.send, 0
+
+    async def failing(call: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if call.tool_name() == "list_connections" and call.status == "EXPIRED":
+            raise Forbidden("No.")
+        return await send(call)
+
+    world.client.send = failing
+    answer = await overview(world)
+    assert about(answer, "connections are FAILED")
+    assert {"what": "connections", "why": "No."} in answer["not_checked"]
+
+
+async def test_progress_is_reported_to_the_end(world: World) -> None:
+    """Ours: whoever waits sees how far it is."""
+    heard: list[tuple[float, float | None]] = []
+
+    async def report(_: str, done: float, total: float | None) -> None:
+        heard.append((done, total))
+
+    await world.dispatch(GetOverview(), Caller("local", None), report)
+    assert heard[-1] == (15, 15)
+    assert [done for done, _ in heard] == list(range(1, 16))
+
+
+async def test_a_period_of_no_hours_is_refused() -> None:
+    """Ours."""
+    for hours in (0, 721):
+        with pytest.raises(FastnError):
+            parse(BY_NAME, "get_overview", {"hours": hours})
