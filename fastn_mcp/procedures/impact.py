@@ -8,11 +8,11 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
 from fastn_mcp.offer import DRY_RUN, Effect, Record
 from fastn_mcp.procedures.dependents import Uses, uses_of
 from fastn_mcp.procedures.directory import entry
-from fastn_mcp.procedures.troubles.access import called, owner_of
-from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
 from fastn_mcp.procedures.looks import Look, Unchecked, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.procedures.troubles.access import called, owner_of
+from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
 from fastn_mcp.tools import BY_NAME
 
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]

@@ -8,10 +8,10 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.offer import Effect, Record
-from fastn_mcp.procedures.troubles import Finding, access, limits, runs, triggers, worst_first
-from fastn_mcp.procedures.troubles.rows import key_of, name_of, word
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.survey import Gap, Seen, Survey, survey
+from fastn_mcp.procedures.troubles import Finding, access, limits, runs, triggers, worst_first
+from fastn_mcp.procedures.troubles.rows import key_of, name_of, word
 
 MOST = 12
 """Findings in an answer; the others are counted."""

@@ -12,10 +12,10 @@ import anyio
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.offer import Record
-from fastn_mcp.procedures.troubles.access import PENDING
-from fastn_mcp.procedures.troubles.rows import Row, key_of
 from fastn_mcp.procedures.procedure import Report
 from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.procedures.troubles.access import PENDING
+from fastn_mcp.procedures.troubles.rows import Row, key_of
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connections import ListConnections

@@ -1,11 +1,9 @@
 """What uses a resource: for agents as for the guard, by the same looks."""
 
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from guard.world import World
+from world import World
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
@@ -24,13 +22,6 @@ from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
 pytestmark = pytest.mark.anyio
 
 Answer = dict[str, Any]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Generator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 async def dependents(world: World, kind: Kind, key: str) -> Answer:

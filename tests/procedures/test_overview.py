@@ -1,13 +1,11 @@
 """The account at a glance: what is wrong with the sandbox's account, and with accounts that are stranger than it."""
 
-from collections.abc import Generator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from guard.world import World
 from pydantic_core import to_json
+from world import World
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
@@ -26,13 +24,6 @@ from fastn_mcp.tools.users import ListUsers
 pytestmark = pytest.mark.anyio
 
 Answer = dict[str, Any]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Generator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 async def overview(world: World, hours: int = 24) -> Answer:
