@@ -98,7 +98,12 @@ async def _record(deleting: Call, means: Means) -> tuple[Record | None, list[Unc
 def _open(look: Look, uses: Uses) -> list[Unchecked]:
     """What was left open."""
     if uses.silent:
-        return [Unchecked(f"{uses.silent} {look.kind}", "Fastn does not show what they use.")]
+        return [
+            Unchecked(
+                f"{uses.silent} {look.kind}",
+                f"The list does not show what they use, and at most {DETAILS} are read one by one.",
+            )
+        ]
     if not uses.conclusive:
         return [Unchecked(look.kind, "There are more than are read, and none of the first uses it.")]
     return []

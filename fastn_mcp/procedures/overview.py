@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field, JsonValue
+from pydantic_core import to_json
 
 from fastn_mcp.offer import Effect, Record
 from fastn_mcp.procedures.procedure import Means, Procedure
@@ -16,8 +16,8 @@ from fastn_mcp.procedures.troubles.rows import key_of, name_of, word
 MOST = 12
 """Findings in an answer; the others are counted."""
 
-_NAMED = 3
-"""Connections of a status whose customers are named."""
+_ROOM = 3_000
+"""Characters for the findings; beyond, they are told with fewer examples."""
 
 
 class Overview(Record):
@@ -33,10 +33,10 @@ class GetOverview(Procedure[Overview]):
 
     async def run(self, means: Means) -> Overview:
         now = means.system.now()
-        since = (now - timedelta(hours=self.hours)).isoformat(timespec="seconds")
-        found = await survey(since, means.send, means.report)
-        findings = worst_first(_findings(found, await _customers(found, means), self._period(), now))
-        answer: dict[str, JsonValue] = {"findings": [finding.data() for finding in findings[:MOST]]}
+        period = runs.Period(self.hours, now)
+        found = await survey(period.since, means.send, means.report)
+        findings = worst_first(_findings(found, await _customers(found, means), period))
+        answer: dict[str, JsonValue] = {"findings": _told(findings[:MOST])}
         if rest := Counter(finding.severity.value for finding in findings[MOST:]):
             answer["more_findings"] = dict(rest)
         if summary := runs.summary(_totals(found)):
@@ -48,9 +48,6 @@ class GetOverview(Procedure[Overview]):
             answer["plan"] = plan
         answer["not_checked"] = [{"what": gap.what, "why": gap.why} for gap in _together(found.gaps)]
         return Overview.model_validate(answer)
-
-    def _period(self) -> str:
-        return "the last hour" if self.hours == 1 else f"{self.hours} hours"
 
 
 _COUNTED = (
@@ -71,25 +68,36 @@ def _is_counted(found: Survey, kind: str) -> bool:
     return kind in found.all and (kind != "executions" or found.all[kind].total is not None)
 
 
+def _told(findings: list[Finding]) -> list[JsonValue]:
+    """The findings, with as many examples as there is room for, and one at least."""
+    said: list[JsonValue] = []
+    for most in (3, 2, 1):
+        said = [finding.data(most) for finding in findings]
+        if len(to_json(said)) <= _ROOM:
+            break
+    return said
+
+
 def _field(kind: str) -> str:
     return kind.lower().replace(" ", "_")
 
 
-def _findings(found: Survey, customers: Mapping[str, str], period: str, now: datetime) -> list[Finding]:
+def _findings(found: Survey, customers: Mapping[str, str], period: runs.Period) -> list[Finding]:
     """Everything that is wrong, in the order in which equals are told."""
     failed = [found.all[kind] for kind in ("failed runs", "timed-out runs") if kind in found.all]
     more = any(seen.more for seen in failed)
     workflows = {key_of(row): name_of(row) for row in found.rows("workflows")}
+    waiting = found.chosen("customers")
     every = [row for seen in failed for row in seen.rows]
     return [
-        *runs.failing(every, workflows, period, now, more),
+        *runs.failing(every, workflows, period, more),
         *access.broken(found.rows("connections"), customers, found.chosen("connections").more),
         *triggers.wrong_with(found.rows("triggers"), found.rows("workflows")),
         *limits.near(found.answers.get("quotas")),
         *limits.credits_left(found.answers.get("billing", {})),
-        *access.pending(found.rows("customers"), found.chosen("customers").more),
-        *access.keys(found.rows("API keys"), now),
-        *access.invited(found.rows("users"), now, found.chosen("users").more),
+        *access.pending(waiting.rows, waiting.total if "customers" in found.matching else None, waiting.more),
+        *access.keys(found.rows("API keys"), period.now),
+        *access.invited(found.rows("users"), period.now, found.chosen("users").more),
     ]
 
 
@@ -100,7 +108,7 @@ async def _customers(found: Survey, means: Means) -> dict[str, str]:
     wanted: list[str] = []
     for status in ("failed", "expired"):
         owners = [access.owner_of(row) for row in found.rows("connections") if word(row, "status") == status]
-        wanted += [owner for owner in owners[:_NAMED] if owner and owner not in names]
+        wanted += [owner for owner in owners[: access.NAMED] if owner and owner not in names]
     return names | await means.directory.names("customer", wanted, means.send)
 
 

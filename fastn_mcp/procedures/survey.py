@@ -114,7 +114,8 @@ class _Reading:
             for given in filters:  # noted one by one: where the second fails, the first was read
                 more = await _read(reading.model_copy(update=dict(given)), self._send)
                 found.matching[kind] = _joined(found.matching.get(kind, Seen()), more)
-        if found.chosen(kind).more:
+        chosen = found.chosen(kind)
+        if (chosen.more and chosen.total is None) or (seen.more and not filters):
             found.gaps.append(Gap(f"more {kind}", "There are more than are read for an overview."))
 
     async def number(self, kind: str, listing: type[List[Any]]) -> None:
@@ -178,5 +179,7 @@ async def _read(reading: Call, send: Send, pages: int = 1) -> Seen:
 
 def _joined(one: Seen, other: Seen) -> Seen:
     """Rows of both, each once."""
+    if one == Seen():
+        return other
     known = {key_of(row) for row in one.rows}
     return Seen([*one.rows, *(row for row in other.rows if key_of(row) not in known)], None, one.more or other.more)

@@ -5,16 +5,21 @@ from typing import Any
 
 import pytest
 from pydantic_core import to_json
-from world import World
+from world import InProcess, World
 
 from fastn_mcp.arguments import parse
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.overview import MOST, GetOverview
+from fastn_mcp.procedures.troubles.runs import Totals, summary
+from fastn_mcp.sandbox import KEY, Sandbox
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.sandbox.size import Size
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.shaping import shaped
 from fastn_mcp.tools import CATALOG
@@ -302,10 +307,10 @@ async def test_a_large_account_costs_about_thirty_requests_and_says_at_least(wor
     assert about(answer, '"wf_0" failed at least')["severity"] == "high"
     assert about(answer, "more workflows failed at least")["what"].startswith("At least 4")
     expired = about(answer, "are EXPIRED")
-    assert len(expired["examples"]) == 3
+    assert len(expired["examples"]) >= 1
     assert expired["what"].startswith("5")
     assert "more triggers" in str(answer["not_checked"])
-    assert len(str(answer)) < 5_000
+    assert len(to_json(answer)) < 4_500
 
 
 async def test_a_list_that_fails_half_way_tells_what_it_had(world: World) -> None:
@@ -343,3 +348,48 @@ async def test_a_period_of_no_hours_is_refused() -> None:
     for hours in (0, 721):
         with pytest.raises(FastnError):
             parse(BY_NAME, "get_overview", {"hours": hours})
+
+
+@pytest.mark.parametrize(
+    ("totals", "rate"),
+    [
+        (Totals(ever=500, all=100, completed=90, failed=9, timeout=1), "90.0 %"),
+        (Totals(ever=500, all=100, completed=0, failed=0, timeout=0), None),
+        (Totals(ever=500, all=100, completed=100, failed=100, timeout=100), None),
+        (Totals(ever=100, all=100, completed=90, failed=9, timeout=1), None),
+        (Totals(ever=None, all=None, completed=90, failed=9, timeout=1), None),
+        (Totals(ever=500, all=100, completed=90, failed=None, timeout=1), None),
+    ],
+)
+def test_a_success_rate_is_told_only_where_the_totals_can_be_believed(totals: Totals, rate: str | None) -> None:
+    """Ours: a Fastn that ignores the status, or the period, counts the same runs each time."""
+    assert summary(totals).get("success_rate") == rate
+
+
+async def test_a_key_of_which_nothing_is_said_is_not_called_unused(world: World) -> None:
+    """Ours: "never" is said by Fastn, or not at all."""
+    kept(world, "triggers")
+    for row in world.sandbox.state.all("apiKeys"):
+        del row["lastUsed"]
+    assert "never used" not in str((await overview(world))["findings"])
+
+
+async def test_a_large_account_is_told_in_one_answer(world: World) -> None:
+    """Ours (issue 6): 2,000 customers and 200,000 runs cost thirty requests, and are told as they are."""
+    world.sandbox = Sandbox(world.clock.now, size=Size.LARGE)
+    account = Account("http://localhost", KEY)
+    world.client.send = Client(account, InProcess(world.sandbox, account), world.system).send
+    done = await world.call(GetOverview())
+    assert isinstance(done, Done)
+    assert len(world.sandbox.requests) <= 30
+    answer = shaped(GetOverview(), done.result, {})
+    assert len(to_json(answer).decode()) < 4_500
+    data: Any = answer["data"]
+    state = world.sandbox.state
+    waiting = [row for row in state.all("customers") if str(row["status"]).startswith("Pending")]
+    assert f"{len(waiting)} customers wait for activation" in str(data)
+    expired = [row for row in state.all("connections") if row["status"] == "EXPIRED"]
+    assert f"{len(expired)} connections are EXPIRED" in str(data)
+    assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, 200_000)
+    assert data["not_checked"] == []
+    assert float(data["runs"]["success_rate"].removesuffix(" %")) > 80

@@ -44,12 +44,13 @@ class Finding:
     more: Offer[Any]
     examples: tuple[Example, ...] = ()
 
-    def data(self) -> dict[str, JsonValue]:
+    def data(self, most: int = _EXAMPLES) -> dict[str, JsonValue]:
+        """As an agent reads it, with at most so many examples."""
         given = self.more.arguments()
         arguments = {name: value for name, value in given.items() if name in self.more.model_fields_set}
         said: dict[str, JsonValue] = {"severity": self.severity.value, "what": self.what}
         if self.examples:
-            said["examples"] = [{"id": example.id, "name": example.name} for example in self.examples]
+            said["examples"] = [{"id": example.id, "name": example.name} for example in self.examples[:most]]
         said["more"] = {"tool": self.more.tool_name(), "arguments": arguments}
         return said
 

@@ -17,6 +17,9 @@ SOON = timedelta(days=14)
 UNUSED = timedelta(days=7)
 """Nobody has to use a key, or accept an invitation, on the first day."""
 
+NAMED = 2
+"""Broken connections of one status that are named: their ids are long."""
+
 PENDING = "Pending Admin Activation"
 
 _BROKEN = {
@@ -40,7 +43,7 @@ def broken(connections: Sequence[Row], customers: Mapping[str, str], more: bool)
         verb = "is" if len(rows) == 1 else "are"
         what = f"{counted(len(rows), 'connection', at_least=more)} {verb} {status}: "
         what += f"{why if len(rows) == 1 else why.replace('its', 'their', 1)}; the customer has to authorise again."
-        named = tuple(Example(key_of(row), called(row, customers)) for row in rows[:3] if key_of(row))
+        named = tuple(Example(key_of(row), called(row, customers)) for row in rows[:NAMED] if key_of(row))
         findings.append(Finding(Severity.HIGH, sentence(what), ListConnections(status=status), named))
     return findings
 
@@ -108,13 +111,12 @@ def invited(users: Sequence[Row], now: datetime, more: bool) -> list[Finding]:
     return [Finding(Severity.LOW, sentence(what), ListUsers(status="Invited"), named)]
 
 
-def pending(customers: Sequence[Row], more: bool) -> list[Finding]:
-    """Customers whose admin has not activated them."""
+def pending(customers: Sequence[Row], total: int | None, more: bool) -> list[Finding]:
+    """Customers whose admin has not activated them; `total` of them where Fastn says so, else `more` than these."""
     rows = [row for row in customers if word(row, "status").startswith("pending")]
     if not rows:
         return []
     verb = "waits" if len(rows) == 1 else "wait"
-    what = (
-        f"{counted(len(rows), 'customer', at_least=more)} {verb} for activation by the admin; nothing runs there yet."
-    )
+    said = counted(total or len(rows), "customer", at_least=more and total is None)
+    what = f"{said} {verb} for activation by the admin; nothing runs there yet."
     return [Finding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), examples(rows))]

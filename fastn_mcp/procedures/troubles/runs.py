@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
@@ -15,6 +15,22 @@ _NAMED = 3
 """Failing workflows that are findings of their own."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The last `hours` before `now`."""
+
+    hours: int
+    now: datetime
+
+    @property
+    def since(self) -> str:
+        """Its beginning, as ISO 8601."""
+        return (self.now - timedelta(hours=self.hours)).isoformat(timespec="seconds")
+
+    def __str__(self) -> str:
+        return "the last hour" if self.hours == 1 else f"{self.hours} hours"
 
 
 @dataclass(slots=True)
@@ -41,7 +57,7 @@ class Totals:
     timeout: int | None
 
 
-def failing(runs: Sequence[Row], names: Mapping[str, str], period: str, now: datetime, more: bool) -> list[Finding]:
+def failing(runs: Sequence[Row], names: Mapping[str, str], period: Period, more: bool) -> list[Finding]:
     """The workflows of these failed runs, those that failed most first. `more`: there are older ones."""
     found: dict[str, _Failing] = {}
     for run in runs:
@@ -50,23 +66,26 @@ def failing(runs: Sequence[Row], names: Mapping[str, str], period: str, now: dat
         found.setdefault(key, _Failing(key, short(name))).runs.append(run)
     ordered = sorted(found.values(), key=lambda workflow: -len(workflow.runs))
     rest = ordered[_NAMED:]
-    findings = [_finding(workflow, period, now, more) for workflow in ordered[:_NAMED]]
+    findings = [_finding(workflow, period, more) for workflow in ordered[:_NAMED]]
     if rest:
         count = counted(sum(len(workflow.runs) for workflow in rest), "time", at_least=more)
         what = f"{counted(len(rest), 'more workflow', at_least=more)} failed {count} in {period}."
         examples = tuple(Example(workflow.key, workflow.name) for workflow in rest[:_NAMED] if workflow.key)
-        findings.append(Finding(Severity.HIGH, sentence(what), ListExecutions(status="failed"), examples))
+        shows = ListExecutions(status="failed", since=period.since)
+        findings.append(Finding(Severity.HIGH, sentence(what), shows, examples))
     return findings
 
 
-def _finding(workflow: _Failing, period: str, now: datetime, more: bool) -> Finding:
+def _finding(workflow: _Failing, period: Period, more: bool) -> Finding:
     last = workflow.last
     when = moment(last, "createdAt", "startedAt", "completedAt")
     what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
-    what += f", last {age(when, now)}" if when else ""
+    what += f", last {age(when, period.now)}" if when else ""
     cause = _cause(last)
     examples = (Example(workflow.key, workflow.name),) if workflow.key else ()
-    shows = GetExecution(execution_id=key) if (key := key_of(last)) else ListExecutions(status="failed")
+    shows = (
+        GetExecution(execution_id=key) if (key := key_of(last)) else ListExecutions(status="failed", since=period.since)
+    )
     return Finding(Severity.HIGH, f"{what}{f': {cause}' if cause else ''}.", shows, examples)
 
 
