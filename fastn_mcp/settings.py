@@ -24,7 +24,7 @@ DEFAULT_BASE_URL = "https://live.fastn.ai"
 TOOLSETS = tuple(dict.fromkeys(offer.toolset() for offer in OFFERS))
 """What `--toolsets` can name: one for each resource, and the procedures."""
 
-Mode = Literal["read-only", "guarded", "manual", "auto"]
+Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
 
 def _listed(value: object) -> object:
@@ -75,6 +75,13 @@ class Settings(BaseModel):
     ] = "merge"
     policy: Annotated[
         Path | None, Field(description="Policy file; by default policy.toml in your configuration folder.")
+    ] = None
+    plan: Annotated[
+        Path | None, Field(description="Signed run plan: calls that are made without asking. See plan new.")
+    ] = None
+    plan_keys: Annotated[
+        Path | None,
+        Field(description="Public keys of those who may sign plans; by default plan-keys.toml beside the policy."),
     ] = None
     reveal: Annotated[
         Literal["file", "result"],
@@ -173,7 +180,7 @@ class Source:
 
 
 FLAGS = (
-    *("base_url", "auth", "profile", "env", "mode", "policy", "read_only", "toolsets", "update"),
+    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "update"),
     *("reveal", "log_level", "log_file", "deadline"),
 )
 

@@ -49,8 +49,9 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--auth", "How the key is sent.", type=click.Choice(["header", "bearer"]))
 @_setting("--profile", "Name of the account, shown in questions and results.", metavar="NAME")
 @_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
-@_setting("--mode", "What is asked first.", type=click.Choice(["read-only", "guarded", "manual", "auto"]))
+@_setting("--mode", "What is asked first.", type=click.Choice(["read-only", "guarded", "manual", "unattended", "auto"]))
 @_setting("--policy", "Policy file: rules, protected resources, budgets.", metavar="FILE")
+@_setting("--plan", "Signed run plan: calls that are made without asking.", metavar="FILE")
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
 @_setting("--update", "Send the whole resource, or only what was given.", type=click.Choice(["merge", "partial"]))
@@ -176,9 +177,16 @@ def _policy_group() -> click.Group:
     return policy_group
 
 
+def _plan_group() -> click.Group:
+    from fastn_mcp.cli.plan import plan_group
+
+    return plan_group
+
+
 cli.add_command(_Lazy("call", "Make one call, asking on the terminal before anything destructive.", _call_group))
 cli.add_command(_Lazy("approvals", "See what waits for an approval, and decide.", _approvals_group))
 cli.add_command(_Lazy("audit", "Read the record of decisions and calls, and check it.", _audit_group))
+cli.add_command(_Lazy("plan", "Write, read and sign what may be done while nobody is there.", _plan_group))
 cli.add_command(_Lazy("policy", "Check a policy file, and ask what it says of a call.", _policy_group))
 
 

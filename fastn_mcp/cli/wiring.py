@@ -25,7 +25,7 @@ from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy import Plan, Policy, Rules
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.procedures.catalog import OFFERS
@@ -71,11 +71,29 @@ def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     mode = "read-only" if settings.read_only else settings.mode
     own = config_dir(environment) / "policy.toml"
     file = settings.policy or (own if own.exists() else None)
+    return Policy(mode, _rules(file), _plan(settings, environment))
+
+
+def _rules(file: Path | None) -> Rules | None:
     if file is None:
-        return Policy(mode)
+        return None
     from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
 
-    return Policy(mode, load_rules(file))
+    return load_rules(file)
+
+
+def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
+    if settings.plan is None:
+        return None
+    from fastn_mcp.guard.plans.file import KEYS, signed  # as above
+
+    keys = settings.plan_keys or config_dir(environment) / KEYS
+    return signed(settings.plan, keys, account_of(settings), System().now())
+
+
+def account_of(settings: Settings) -> str:
+    """The account, as approvals are bound to it and people read it."""
+    return f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
 
 
 def settings_of(
@@ -111,7 +129,7 @@ def assemble(
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
-    named = f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
+    named = account_of(settings)
     client = Client(account, exchange, system)
     ledger = SqliteLedger(str(state / LEDGER))
     recorder = Recorder(AuditFile(state / AUDIT, system), named, system)

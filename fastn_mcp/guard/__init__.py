@@ -8,13 +8,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
 from fastn_mcp.guard.audit import Unwritten
 from fastn_mcp.guard.judging import Facts, Judge
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
-from fastn_mcp.guard.policy import Decision, Verdict
+from fastn_mcp.guard.plans import would_allow
+from fastn_mcp.guard.policy import PLANNED, Decision, Verdict
 from fastn_mcp.guard.preview import Preview, state
 from fastn_mcp.guard.question import (
     Answer,
@@ -122,10 +124,10 @@ class Guard:
 
     async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
         if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
-            return await self._allowed(verdict, call.effective)
+            return await self._allowed(call, verdict, call.effective)
         facts = await self._judge.facts(call, caller.principal)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
-            return await self._allowed(facts.verdict, facts.effect, facts.target)
+            return await self._allowed(call, facts.verdict, facts.effect, facts.target)
         if facts.verdict.decision is Decision.FOUR_EYES:
             raise Refused(
                 f"{call.tool_name()} needs two people ({facts.verdict.rule}), and this server can tell none apart.",
@@ -134,15 +136,25 @@ class Guard:
             )
         return await self._asked(call, caller, facts)
 
-    async def _allowed(self, verdict: Verdict, effect: Effect, target: Record | None = None) -> Consent:
+    async def _allowed(self, call: Call, verdict: Verdict, effect: Effect, target: Record | None = None) -> Consent:
         if verdict.decision is Decision.DENY:
-            raise Refused(
-                f"The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
-                "Only a person can change the policy.",
-                facts={"rule": verdict.rule},
-            )
+            raise self._refused(call, verdict)
+        if verdict.permit is not None and not await self._ledger.spend(
+            verdict.permit.budget, PLANNED, verdict.permit.count
+        ):
+            raise self._refused(call, Verdict(Decision.DENY, verdict.rule, "All calls of this entry were made."))
         await self._spend(effect)
-        return Consent("policy", verdict, effect, target=target)
+        return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target)
+
+    def _refused(self, call: Call, verdict: Verdict) -> Refused:
+        facts: dict[str, JsonValue] = {"rule": verdict.rule}
+        if not self._judge.policy.asks:
+            facts["would_allow"] = would_allow(call)
+        return Refused(
+            f"The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
+            "Only a person can change the policy." if self._judge.policy.asks else "Go on with the rest; report this.",
+            facts=facts,
+        )
 
     async def _asked(self, call: Call, caller: Caller, facts: Facts) -> Consent | Asking | Waiting:
         now = self._system.now().timestamp()
@@ -245,7 +257,7 @@ class Guard:
         facts = facts or await self._judge.facts(call, caller.principal)
         now = self._system.now().timestamp()
         if facts.verdict.decision is Decision.DENY:
-            return await self._allowed(facts.verdict, facts.effect)
+            return await self._allowed(call, facts.verdict, facts.effect)
         if grant.binding != self._binding(call, caller, facts):
             await self._ledger.move(grant.id, _ASKABLE, State.STALE, now)
             raise TargetChanged(

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.guard.effects import in_view_of
 from fastn_mcp.guard.ledger import Ledger
-from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
+from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
 from fastn_mcp.guard.preview import Preview, preview
 from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
@@ -95,7 +95,8 @@ class Judge:
         )
         verdict = self.policy.judge(situation)
         if verdict.decision is Decision.ALLOW and await self._unsettled(call, principal):
-            verdict = Verdict(Decision.CONFIRM, "outcome unknown", _UNSETTLED)
+            decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
+            verdict = Verdict(decision, "outcome unknown", _UNSETTLED)
         try:
             shown = preview(call, effect, self.account, target, dependence, verdict.reason)
         except RefusedValue as error:
@@ -131,4 +132,16 @@ class Judge:
         limited = self.policy.limit(effect) is not None
         spent = {effect: await self._ledger.spent(effect.value, self.period())} if limited else {}
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
-        return Situation(call, effect, now, spent=spent, declines=resting, declined_at=declined_at)
+        permit, used_up = await self._permit(call, now)
+        return Situation(
+            call, effect, now, spent=spent, declines=resting, declined_at=declined_at, permit=permit, used_up=used_up
+        )
+
+    async def _permit(self, call: Call, now: datetime) -> tuple[Permit | None, Permit | None]:
+        """The entry of the plan that covers `call`, or else one that is used up."""
+        used_up: Permit | None = None
+        for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
+            if await self._ledger.spent(permit.budget, PLANNED) < permit.count:
+                return permit, None
+            used_up = permit
+        return None, used_up

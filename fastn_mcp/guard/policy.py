@@ -3,7 +3,7 @@
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from fastn_mcp.operation import Effect, Operation, Record
 
-Mode = Literal["read-only", "guarded", "manual", "auto"]
+Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
 
 class Decision(Enum):
@@ -36,6 +36,8 @@ _TABLE: dict[Mode, tuple[Decision, ...]] = {
     "read-only": (_A, _D, _D, _D, _D, _D, _D),
     "guarded": (_A, _A, _C, _C, _C, _C, _T),
     "manual": (_A, _C, _C, _C, _C, _C, _T),
+    # As manual, but there is nobody to ask: a plan answers, or else it is refused.
+    "unattended": (_A, _C, _C, _C, _C, _C, _T),
     "auto": (_A, _A, _A, _A, _C, _C, _T),
 }
 MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
@@ -48,6 +50,47 @@ BREAKER = (5, 600.0)
 
 RAISED = ("workflows", "connectors", "triggers")
 """Resources whose updates act on live systems or not, which only the target tells."""
+
+
+PLANNED = "plan"
+"""The period in which the calls of a plan are counted: for as long as there is the plan."""
+
+
+class Permit(Protocol):
+    """An entry of a signed plan that covers a call."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def budget(self) -> str:
+        """What its calls are counted by."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many calls it covers."""
+        ...
+
+    @property
+    def signers(self) -> int:
+        """How many people signed it."""
+        ...
+
+
+class Plan(Protocol):
+    """What was agreed to beforehand."""
+
+    @property
+    def digest(self) -> str:
+        """Names exactly this text."""
+        ...
+
+    def covering(self, call: Operation[Any], now: datetime) -> Iterator[Permit]:
+        """The entries that cover a call, while the plan holds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +111,10 @@ class Situation:
     """Declines in a row, within the breaker's rest."""
     declined_at: datetime | None = None
     """When the last of them was."""
+    permit: Permit | None = None
+    """The entry of the plan that covers the call and is not used up."""
+    used_up: Permit | None = None
+    """One that covers it, and is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +124,8 @@ class Verdict:
     decision: Decision
     rule: str
     reason: str = ""
+    permit: Permit | None = None
+    """The entry of a plan by which it is allowed, which counts its calls."""
 
 
 class Rules(Protocol):
@@ -119,11 +168,17 @@ class Policy:
 
     mode: Mode = "guarded"
     rules: Rules | None = None
+    plan: Plan | None = None
 
     @property
     def digest(self) -> str:
         """Names exactly this policy: an approval under another one is void."""
-        return f"{self.mode}:{self.rules.digest if self.rules else ''}"
+        return f"{self.mode}:{self.rules.digest if self.rules else ''}:{self.plan.digest if self.plan else ''}"
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self.mode != "unattended"
 
     @property
     def breaker(self) -> tuple[int, float]:
@@ -157,7 +212,25 @@ class Policy:
         default = self._default(situation)
         said = self.rules.verdicts(situation, default) if self.rules else []
         verdict = max(said, key=lambda verdict: verdict.decision.rank) if said else default
-        return self._with_what_is_left(verdict, situation)
+        return self._planned(self._with_what_is_left(verdict, situation), situation)
+
+    def _planned(self, verdict: Verdict, situation: Situation) -> Verdict:
+        """What would be asked was perhaps agreed to in a plan; where nobody can be asked, nothing else will do."""
+        if verdict.decision in (Decision.ALLOW, Decision.DENY):
+            return verdict
+        permit = situation.permit
+        # A plan was decided outside of the client, by as many people as have signed it.
+        if permit is not None and (verdict.decision is not Decision.FOUR_EYES or permit.signers > 1):
+            return Verdict(Decision.ALLOW, permit.name, verdict.reason, permit)
+        if self.asks:
+            return verdict
+        if permit is not None:
+            why = f"It needs two people ({verdict.rule}), and one has signed the plan."
+        elif situation.used_up is not None:
+            why = f"All {situation.used_up.count} calls of {situation.used_up.name} were made."
+        else:
+            why = f"Nobody is there to ask ({verdict.rule}), and no plan covers this call."
+        return Verdict(Decision.DENY, "no plan", why)
 
     def _never(self, situation: Situation) -> Verdict | None:
         """What no policy file can loosen."""
@@ -185,7 +258,7 @@ class Policy:
             return Verdict(
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
             )
-        if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode == "guarded":
+        if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode in ("guarded", "unattended"):
             # Inside a budget that somebody has set, spending needs no question.
             inside = self._left(situation) > 0
             return Verdict(Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget")

@@ -1,0 +1,228 @@
+"""`fastn-mcp plan`: what may be done while nobody is there, written down, read by a person, and signed."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import click
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.wiring import Parts, account_of
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.audit import FILE as AUDIT
+from fastn_mcp.guard.audit import Event
+from fastn_mcp.guard.plans import Plan, toml, would_allow
+from fastn_mcp.guard.plans.file import KEYS, signatures_of, signed, trusted, unsigned, with_key
+from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, signers, written
+from fastn_mcp.guard.show import name_of, show
+from fastn_mcp.offer import Effect
+from fastn_mcp.operation import Operation
+from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.settings import config_dir
+from fastn_mcp.tools import BY_NAME
+from fastn_mcp.visible import visible
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_SHORTEST = 10
+"""Characters of a passphrase."""
+
+
+@click.group(name="plan")
+def plan_group() -> None:
+    """Run plans: which calls may be made while nobody is there. Use one with --mode unattended --plan FILE."""
+
+
+@plan_group.command(name="new")
+@click.argument("calls", type=click.File("r"), required=False)
+@click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
+@click.option("--since", help="Of the audit, only from this moment on, ISO 8601.")
+@click.option("--name", default="run", show_default=True, help="What people call it.")
+@click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it holds.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
+@click.pass_context
+def new_(ctx: click.Context, calls: Any, audit: Path | None, since: str | None, name: str, hours: int, output: Path | None) -> None:
+    """Write a plan of exact calls, for a person to read and sign.
+
+    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted.
+    """
+    if (calls is None) == (audit is None):
+        raise click.UsageError("Give CALLS, or --from-audit FILE.")
+    settings = ctx.obj().settings
+    found = _from_audit(audit, since) if audit is not None else _from_lines(calls)
+    counted: dict[str, int] = {}
+    for call in found:
+        entry = would_allow(call).removesuffix("count = 1")
+        counted[entry] = counted.get(entry, 0) + 1
+    if not counted:
+        raise click.ClickException("There is no call that changes something.")
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
+    head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {until.isoformat().replace('+00:00', 'Z')}\n"
+    text = head + "".join(f"\n{entry}count = {count}\n" for entry, count in counted.items())
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    output.write_text(text, encoding="utf-8")
+    output.chmod(0o644)
+    click.echo(f"Written: {output}. Read it, then sign it: fastn-mcp plan approve {output}", err=True)
+
+
+def _from_lines(lines: Iterable[str]) -> Iterator[Call]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            given: Any = json.loads(line)
+            call = parse(BY_NAME, str(given["tool"]), dict(given.get("arguments") or {})).call
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise click.ClickException(f'line {number} is not {{"tool": ..., "arguments": {{...}}}}') from None
+        except FastnError as error:
+            raise click.ClickException(f"line {number}: {error}") from None
+        if isinstance(call, Operation) and call.effect is not Effect.READ:
+            yield call
+
+
+def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
+    """The calls that were sent, as far as the audit holds their arguments."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        entry: dict[str, Any] = json.loads(line)
+        if entry.get("event") != Event.INTENT.value or (since is not None and str(entry.get("time")) < since):
+            continue
+        operation, arguments = BY_NAME.get(str(entry.get("tool"))), entry.get("arguments")
+        held = json.dumps(arguments)
+        if operation is None or "[left out]" in held or "[hidden]" in held:
+            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not recorded whole", err=True)
+            continue
+        try:
+            yield operation.model_validate(arguments)
+        except ValueError:
+            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are of another version", err=True)
+
+
+@plan_group.command(name="show")
+@_FILE
+@click.pass_context
+def show_(ctx: click.Context, file: Path) -> None:
+    """Say in words what a plan allows, and what its targets are called now."""
+    _, plan = _read(file)
+    for line in anyio.run(_told, ctx, plan):
+        click.echo(line)
+
+
+@plan_group.command(name="verify")
+@_FILE
+@click.option("--keys", type=click.Path(path_type=Path), help="Public keys of those who may sign.")
+@click.pass_context
+def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
+    """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
+    try:
+        settings = ctx.obj().settings
+        keys = keys or settings.plan_keys or config_dir(os.environ) / KEYS
+        plan = signed(file, keys, account_of(settings), datetime.now(UTC))
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
+
+
+@plan_group.command(name="approve")
+@_FILE
+@click.option("--as", "name", required=True, help="Your name, as the file of public keys has it.")
+@click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default plan-key.pem beside the policy.")
+@click.pass_context
+def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> None:
+    """Read a plan and sign it, at a terminal. Your key is made at the first time, under a passphrase of yours.
+
+    Whoever runs the agent must not be able to write the file of public keys, nor know the passphrase.
+    """
+    terminal = Terminal.here()
+    if terminal is None:
+        raise click.ClickException("A person signs at a terminal; this is none.")
+    data, plan = _read(file)
+    for line in anyio.run(_told, ctx, plan):
+        click.echo(line)
+    if click.prompt(f'To sign it, type the name of the plan ({visible(plan.name)})') != plan.name:
+        raise click.ClickException("Not signed: another name was typed.")
+    folder = config_dir(os.environ)
+    private = _private(key or folder / "plan-key.pem", name, folder / KEYS)
+    beside = signatures_of(file)
+    earlier = parsed(beside.read_bytes()) if beside.exists() else ()
+    try:
+        signers(data, earlier, trusted(folder / KEYS))
+    except (BadSignature, SettingsError):
+        earlier = ()  # of another text
+    mark = sign(data, name, datetime.now(UTC), private)
+    beside.write_bytes(written((*[each for each in earlier if each.by != name], mark)))
+    click.echo(f"Signed: {beside}. Use it: fastn-mcp --mode unattended --plan {file}")
+
+
+def _private(path: Path, name: str, keys: Path) -> Any:
+    """The person's private key, which is made where there is none."""
+    if path.exists():
+        try:
+            return opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
+        except BadSignature as error:
+            raise click.ClickException(f"{path}: {error}.") from None
+    click.echo(f"There is no key {path}; one is made.")
+    passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
+    if len(passphrase) < _SHORTEST:
+        raise click.ClickException(f"A passphrase has at least {_SHORTEST} characters.")
+    made = new_key()
+    text = keys.read_text(encoding="utf-8") if keys.exists() else ""
+    try:
+        text = with_key(text, name, public(made))
+    except ValueError:
+        raise click.ClickException(f"{keys} has another key of {name!r}; remove it first.") from None
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(sealed(made, passphrase))
+    keys.write_text(text, encoding="utf-8")
+    keys.chmod(0o600)
+    click.echo(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
+    return made
+
+
+def _read(file: Path) -> tuple[bytes, Plan]:
+    try:
+        return unsigned(file)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _told(ctx: click.Context, plan: Plan) -> list[str]:
+    """The plan in words, with the names of its targets where they can be read."""
+    lines = [visible(line) for line in plan.words()]
+    try:
+        parts = cast(Parts, ctx.obj())
+    except SettingsError as error:
+        return [*lines, f"The names of the targets were not read: {error}"]
+    try:
+        for permit in plan.permits:
+            operation = BY_NAME[permit.tool]
+            for key in permit.targets:
+                if not any(letter in key for letter in "*?["):
+                    lines.append(await _named(operation, key, parts))
+    finally:
+        await parts.aclose()
+    return lines
+
+
+async def _named(operation: Any, key: str, parts: Parts) -> str:
+    if any(field.is_required() for name, field in operation.model_fields.items() if name not in operation.route.parameters):
+        return f"{key}: see above"
+    try:
+        call = operation.model_validate({operation.route.parameters[-1]: key, **_nothing(operation)})
+        found = await read_target(call, parts.dispatch.read)
+    except (FastnError, ValueError) as error:
+        return f"{key}: not read ({error})"
+    return f"{key} is {show(name_of(found) or '?')}" if found is not None else f"{key}: there is nothing with this id"
+
+
+def _nothing(operation: Any) -> dict[str, Any]:
+    """What an update needs to be one."""
+    return {"extra": {"_": None}} if operation.route.method == "PUT" else {}
+
+

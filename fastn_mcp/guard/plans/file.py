@@ -1,0 +1,72 @@
+"""A plan and its signatures, read from their files. What is wrong stops the start."""
+
+import base64
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.plans import Plan
+from fastn_mcp.guard.plans.form import plan
+from fastn_mcp.guard.plans.signing import BadSignature, parsed, signers
+from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
+
+KEYS = "plan-keys.toml"
+"""Name of the file of public keys in the configuration folder."""
+
+_HINT = "Check it with: plan verify"
+
+
+def signatures_of(path: Path) -> Path:
+    """Where the signatures of a plan lie."""
+    return path.with_name(path.name + ".sig")
+
+
+def unsigned(path: Path) -> tuple[bytes, Plan]:
+    """The plan as it stands, whoever signed it. Raises `SettingsError`."""
+    data = read(path, "plan", "Make one with: plan new")
+    return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _HINT)
+
+
+def signed(path: Path, keys: Path, account: str, now: datetime) -> Plan:
+    """A plan that holds for this account now. Raises `SettingsError`."""
+    data = read(path, "plan", "Make one with: plan new")
+    beside = signatures_of(path)
+    marks = read(beside, "file of signatures", f"A person signs it with: plan approve {path}")
+    try:
+        who = signers(data, parsed(marks), trusted(keys))
+    except BadSignature as error:
+        raise SettingsError(f"{path}: {error}.", f"A person signs it with: plan approve {path}") from None
+    found = load(data, path, "plan", lambda table, source: plan(table, source, who), _HINT)
+    if found.account != account:
+        raise SettingsError(f"{path} is for {found.account}, and this is {account}.", "Make a plan for this account.")
+    if now >= found.until:
+        raise SettingsError(f"{path} has run out: it held until {found.until.isoformat()}.", "Make a new plan.")
+    return found
+
+
+def trusted(path: Path) -> dict[str, str]:
+    """The public keys of those who may sign, by name. Raises `SettingsError`."""
+    hint = 'It holds a line for each who may sign: name = "public key". plan approve makes the first.'
+    return load(read(path, "file of public keys", hint), path, "file of public keys", _keys, hint)
+
+
+def _keys(table: Mapping[str, Any], _: Source) -> dict[str, str]:
+    for name, key in table.items():
+        try:
+            good = isinstance(key, str) and len(base64.b64decode(key, validate=True)) == 32
+        except ValueError:
+            good = False
+        if not good:
+            raise Flaw((name,), f"{name}: is no public key, which is 32 bytes in base64")
+    return dict(table)
+
+
+def with_key(text: str, name: str, key: str) -> str:
+    """The text of a file of public keys with one more. Raises `ValueError` where the name is taken by another."""
+    known = tomllib.loads(text)
+    if known.get(name, key) != key:
+        raise ValueError(name)
+    return text if name in known else f'{text}"{name}" = "{key}"\n'
