@@ -13,18 +13,19 @@ import click
 from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.wiring import Parts, account_of
+from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.audit import FILE as AUDIT
+from fastn_mcp.guard import Caller
 from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.plans import Plan, toml, would_allow
 from fastn_mcp.guard.plans.file import KEYS, signatures_of, signed, trusted, unsigned, with_key
 from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, signers, written
 from fastn_mcp.guard.show import name_of, show
-from fastn_mcp.offer import Effect
+from fastn_mcp.offer import Effect, Record
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.target import Call, read_target
 from fastn_mcp.settings import config_dir
-from fastn_mcp.tools import BY_NAME
+from fastn_mcp.tools import BY_NAME, AnyOperation
 from fastn_mcp.visible import visible
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -45,7 +46,9 @@ def plan_group() -> None:
 @click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it holds.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
 @click.pass_context
-def new_(ctx: click.Context, calls: Any, audit: Path | None, since: str | None, name: str, hours: int, output: Path | None) -> None:
+def new_(
+    ctx: click.Context, calls: Any, audit: Path | None, since: str | None, name: str, hours: int, output: Path | None
+) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
     CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted.
@@ -61,7 +64,8 @@ def new_(ctx: click.Context, calls: Any, audit: Path | None, since: str | None, 
     if not counted:
         raise click.ClickException("There is no call that changes something.")
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=hours)
-    head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {until.isoformat().replace('+00:00', 'Z')}\n"
+    ends = until.isoformat().replace("+00:00", "Z")
+    head = f"name = {toml(name)}\naccount = {toml(account_of(settings))}\nuntil = {ends}\n"
     text = head + "".join(f"\n{entry}count = {count}\n" for entry, count in counted.items())
     if output is None:
         click.echo(text, nl=False)
@@ -95,12 +99,12 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         operation, arguments = BY_NAME.get(str(entry.get("tool"))), entry.get("arguments")
         held = json.dumps(arguments)
         if operation is None or "[left out]" in held or "[hidden]" in held:
-            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not recorded whole", err=True)
+            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not held whole", err=True)
             continue
         try:
             yield operation.model_validate(arguments)
         except ValueError:
-            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are of another version", err=True)
+            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are no longer its own", err=True)
 
 
 @plan_group.command(name="show")
@@ -121,8 +125,8 @@ def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
     """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
     try:
         settings = ctx.obj().settings
-        keys = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-        plan = signed(file, keys, account_of(settings), datetime.now(UTC))
+        known = keys or settings.plan_keys or config_dir(os.environ) / KEYS
+        plan = signed(file, known, account_of(settings), datetime.now(UTC))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
@@ -131,7 +135,7 @@ def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
 @plan_group.command(name="approve")
 @_FILE
 @click.option("--as", "name", required=True, help="Your name, as the file of public keys has it.")
-@click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default plan-key.pem beside the policy.")
+@click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default your own plan-key.pem.")
 @click.pass_context
 def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> None:
     """Read a plan and sign it, at a terminal. Your key is made at the first time, under a passphrase of yours.
@@ -144,7 +148,7 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     data, plan = _read(file)
     for line in anyio.run(_told, ctx, plan):
         click.echo(line)
-    if click.prompt(f'To sign it, type the name of the plan ({visible(plan.name)})') != plan.name:
+    if click.prompt(f"To sign it, type the name of the plan ({visible(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
     private = _private(key or folder / "plan-key.pem", name, folder / KEYS)
@@ -202,27 +206,21 @@ async def _told(ctx: click.Context, plan: Plan) -> list[str]:
     try:
         for permit in plan.permits:
             operation = BY_NAME[permit.tool]
-            for key in permit.targets:
-                if not any(letter in key for letter in "*?["):
-                    lines.append(await _named(operation, key, parts))
+            exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
+            lines += [await _named(operation, key, parts) for key in exact]
     finally:
         await parts.aclose()
     return lines
 
 
-async def _named(operation: Any, key: str, parts: Parts) -> str:
-    if any(field.is_required() for name, field in operation.model_fields.items() if name not in operation.route.parameters):
-        return f"{key}: see above"
+async def _named(operation: AnyOperation, key: str, parts: Parts) -> str:
+    async def send(call: Call) -> Record:
+        return cast(Done, await parts.dispatch(call, Caller("local", None))).result
+
     try:
-        call = operation.model_validate({operation.route.parameters[-1]: key, **_nothing(operation)})
-        found = await read_target(call, parts.dispatch.read)
-    except (FastnError, ValueError) as error:
-        return f"{key}: not read ({error})"
-    return f"{key} is {show(name_of(found) or '?')}" if found is not None else f"{key}: there is nothing with this id"
-
-
-def _nothing(operation: Any) -> dict[str, Any]:
-    """What an update needs to be one."""
-    return {"extra": {"_": None}} if operation.route.method == "PUT" else {}
-
-
+        # Only its target is of interest, whatever else such a call needs.
+        call = operation.model_construct(None, **{operation.route.parameters[-1]: key})
+        found = await read_target(call, send)
+    except FastnError as error:
+        return f"{show(key)} was not read: {error}"
+    return f"{show(key)} is {show(name_of(found) or '')}." if found else f"There is nothing with the id {show(key)}."
