@@ -2,9 +2,13 @@
 
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.changes import ListChanges, UndoChange
+from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
+from fastn_mcp.procedures.waiting import WaitForExecution
 from fastn_mcp.tools import CATALOG
 
 PROCEDURES: tuple[AnyOffer, ...] = (
+    DiagnoseWorkflow,
+    WaitForExecution,
     ListChanges,
     UndoChange,
 )
