@@ -1,6 +1,6 @@
 """Fastn's AI: its answers in one shape, and what a build has made, seen from outside. Neither call is ever repeated."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 from pydantic import JsonValue
@@ -32,6 +32,7 @@ async def build(call: AiBuild, means: Means) -> Reply:
     """Have the AI build, and say what there is then that was not before. Looks on for `wait_seconds`, for free."""
     kind = _kind(call)
     before = await take(means.send, kind)
+    sent = means.system.now() - _SKEW
     try:
         answer = await means.send(call)
     except UnknownOutcome as error:
@@ -41,7 +42,7 @@ async def build(call: AiBuild, means: Means) -> Reply:
         raise
     reply = _shaped(answer, call.session_id)
     try:
-        said: dict[str, JsonValue] = await _followed(call, reply, before, means)
+        said: dict[str, JsonValue] = await _followed(call, reply, before, sent, means)
     except Exception as error:  # it was sent, and nothing may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         unseen: list[JsonValue] = [f"It was sent; what it changed could not be read: {why}"]
@@ -53,11 +54,10 @@ async def build(call: AiBuild, means: Means) -> Reply:
 
 
 async def _followed(
-    call: AiBuild, reply: dict[str, JsonValue], before: Inventory, means: Means
+    call: AiBuild, reply: dict[str, JsonValue], before: Inventory, sent: datetime, means: Means
 ) -> dict[str, JsonValue]:
     """What has changed, once the build has made something, asks a person, or the time is over."""
     began = means.system.monotonic()
-    sent = means.system.now() - _SKEW
     pause, waited = _FIRST_PAUSE, 0.0
     while waited < call.wait_seconds and not _has_ended(reply) and not replies.waits_for_a_person(reply):
         await means.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))

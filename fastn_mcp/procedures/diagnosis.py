@@ -3,18 +3,18 @@
 import re
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import anyio
 from pydantic import Field, JsonValue
 
-from fastn_mcp.errors import FastnError
 from fastn_mcp.offer import Effect, Record
-from fastn_mcp.procedures.causes import Cause, Failure, Row, failure, grouped
-from fastn_mcp.procedures.findings import Change, Finding, Findings, changes
-from fastn_mcp.procedures.health import Bond, Setup, Starter, bonds, setup, starters, text
+from fastn_mcp.procedures.causes import Cause, Failure, failure, grouped
+from fastn_mcp.procedures.findings import Finding, Findings, changes
+from fastn_mcp.procedures.health import Bond, Setup, bonds, setup, starters, text
 from fastn_mcp.procedures.moments import first_moment
 from fastn_mcp.procedures.procedure import Means, Procedure
+from fastn_mcp.procedures.reading import Reading, Row
 from fastn_mcp.procedures.remedies import Evidence, remedy
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.procedures.verdict import Standing, Success, verdict
@@ -22,9 +22,11 @@ from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.fields import CustomerId, WorkflowId
-from fastn_mcp.tools.listing import Listed
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow
+
+_WORKFLOW, _FAILED, _TIMED_OUT, _COMPLETED = "workflow", "failed runs", "timed-out runs", "completed runs"
+_TRIGGERS, _AUDIT = "triggers", "audit log"
 
 _CAUSES = 3
 """Causes of which the newest run is read in full."""
@@ -43,8 +45,8 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
     effect = Effect.READ
 
     workflow_id: WorkflowId
-    customer_id: CustomerId | None = None
-    hours: Annotated[int, Field(ge=1, le=720, description="1-720.")] = 72
+    customer_id: Annotated[CustomerId | None, Field(description="Only this customer id.")] = None
+    hours: Annotated[int, Field(ge=1, le=720, description="1-720, default 72.")] = 72
 
     @property
     def target(self) -> str | None:
@@ -55,68 +57,53 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
 
 
 class _Diagnosing:
-    """One diagnosis: what was read for it, and what could not be."""
+    """One diagnosis."""
 
     def __init__(self, asked: DiagnoseWorkflow, means: Means) -> None:
         self._asked = asked
         self._means = means
         self._now = means.system.now()
         self._since = (self._now - timedelta(hours=asked.hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._failed: dict[str, FastnError] = {}
-        self._bounded: list[str] = []
+        self._reading = Reading(means.send)
 
     async def findings(self) -> dict[str, JsonValue]:
         """All that was found. Raises a `FastnError` where there is nothing to go by."""
-        asked = self._asked
-        await self._means.report("reading runs, triggers and changes", 0, 3)
-        found = await self._together(
+        asked, reading = self._asked, self._reading
+        await self._means.report("reading runs, triggers and changes", 0, 2)
+        await reading.together(
             {
-                "workflow": GetWorkflow(workflow_id=asked.workflow_id),
-                "failed runs": self._runs("failed", self._since),
-                "timed-out runs": self._runs("timeout", self._since),
-                "completed runs": self._runs("completed"),  # also older ones: the last success
-                "triggers": ListTriggers(limit=100),
-                "audit log": QueryAuditLog(resource_id=asked.workflow_id, since=self._since, limit=50),
+                _WORKFLOW: GetWorkflow(workflow_id=asked.workflow_id),
+                _FAILED: self._runs("failed", self._since),
+                _TIMED_OUT: self._runs("timeout", self._since),
+                _COMPLETED: self._runs("completed"),  # also older ones: the last success
+                _TRIGGERS: ListTriggers(limit=100),
+                _AUDIT: QueryAuditLog(resource_id=asked.workflow_id, since=self._since, limit=50),
             }
         )
-        failures, more = await self._failures(found)
-        if "workflow" in self._failed and not failures:
-            raise self._failed["workflow"]
+        failures, more = await self._failures()
+        if _WORKFLOW in reading.failed and not failures:
+            raise reading.failed[_WORKFLOW]
         causes = grouped(failures)
-        workflow: Row = _rows([found["workflow"]])[0] if "workflow" in found else {}
-        made = setup(workflow)
-        started = None
-        trigger_rows = self._page(found, "triggers")
-        if trigger_rows is not None:
-            started = starters(trigger_rows, asked.workflow_id, self._now)
-        customers = self._customers(causes, trigger_rows or [])
-        await self._means.report("reading the failures and connections", 1, 3)
+        standing = self._standing(failures, more)
+        customers = self._customers(causes)
+        await self._means.report("reading the failures and connections", 1, 2)
         full, names, connected = await self._closer(causes[:_CAUSES], customers)
-        explained = self._explained(causes[:_CAUSES], full, made, connected, names)
-        successes = self._page(found, "completed runs")
-        standing = Standing(
-            now=self._now,
-            hours=asked.hours,
-            failures=None if "failed runs" in self._failed and not failures else failures,
-            more_failures=more,
-            successes=None
-            if successes is None
-            else [Success(first_moment(row, "createdAt", "startedAt"), _customer(row)) for row in successes],
-            more_successes=_goes_on(found.get("completed runs")),
-            setup=made,
-            starters=started,
-        )
-        await self._means.report("done", 3, 3)
+        explained = [
+            self._explained(cause, full.get(cause.newest.execution, cause.newest), standing.setup, connected, names)
+            for cause in causes[:_CAUSES]
+        ]
+        first = min((seen for cause in causes if (seen := cause.first_seen)), default=None)
+        workflow = reading.row(_WORKFLOW) or {}
         return Findings(
             workflow_id=asked.workflow_id,
             verdict=verdict(standing, explained[0].remedy.short if explained else "", names),
             standing=standing,
             causes=explained,
             other_causes=causes[_CAUSES:],
-            bonds=self._bonds(connected, made, explained, customers, names),
-            changes=self._changes(found, workflow, causes),
+            bonds=self._bonds(connected, standing.setup, explained, customers, names),
+            changes=changes(reading.page(_AUDIT) or [], workflow, asked.workflow_id, first),
             names=names,
-            not_checked=[*(f"{what}: {error.what}" for what, error in self._failed.items()), *self._bounded],
+            not_checked=reading.not_checked(),
         ).data()
 
     def _runs(self, status: str, since: str | None = None) -> ListExecutions:
@@ -125,107 +112,86 @@ class _Diagnosing:
             workflow_id=asked.workflow_id, customer_id=asked.customer_id, status=status, since=since, limit=100
         )
 
-    async def _together(self, calls: dict[str, Call]) -> dict[str, Record]:
-        """What these reads bring, as far as they succeed."""
-        found: dict[str, Record] = {}
-
-        async def read(what: str, call: Call) -> None:
-            try:
-                found[what] = await self._means.send(call)
-            except FastnError as error:
-                self._failed[what] = error
-
-        async with anyio.create_task_group() as group:
-            for what, call in calls.items():
-                group.start_soon(read, what, call)
-        return found
-
-    async def _failures(self, found: dict[str, Record]) -> tuple[list[Failure], bool]:
+    async def _failures(self) -> tuple[list[Failure], bool]:
         """The runs that failed, newest first, of three pages at most, and whether there are more."""
-        rows: list[Row] = []
-        further: dict[str, Call] = {}
-        for what, status in (("failed runs", "failed"), ("timed-out runs", "timeout")):
-            rows += self._page(found, what) or []
-            if _goes_on(found.get(what)):
-                cursor = cast("Listed[Record]", found[what]).next_cursor
-                further[f"more {what}"] = self._runs(status, self._since).model_copy(update={"cursor": cursor})
-        if further:
-            what = next(iter(further))
-            third = await self._together({what: further[what]})
-            rows += self._page(third, what) or []
-            if len(further) > 1 or what in self._failed or _goes_on(third.get(what)):
-                self._bounded.append("runs: there are more failures than the three pages that were read")
-                return _failures(rows), True
-        return _failures(rows), False
+        reading = self._reading
+        found = [row for what in (_FAILED, _TIMED_OUT) for row in reading.page(what) or ()]
+        statuses = {_FAILED: "failed", _TIMED_OUT: "timeout"}
+        further = {what: cursor for what in statuses if (cursor := reading.following(what)) is not None}
+        if not further:
+            return _failures(found), False
+        what, cursor = next(iter(further.items()))
+        third = f"more {what}"
+        await reading.together({third: self._runs(statuses[what], self._since).model_copy(update={"cursor": cursor})})
+        found += reading.page(third) or []
+        more = len(further) > 1 or third in reading.failed or reading.following(third) is not None
+        if more:
+            reading.bounds.append("runs: there are more than the three pages of failures that were read")
+        return _failures(found), more
 
-    def _page(self, found: dict[str, Record], what: str) -> list[Row] | None:
-        """The rows of a page; None where it could not be read."""
-        if what not in found:
-            return None
-        page = cast("Listed[Record]", found[what])
-        if page.not_checked:
-            self._bounded.append(f"{what}: the rows do not say their {', '.join(page.not_checked)}")
-        return _rows(page.items)
+    def _standing(self, failures: list[Failure], more: bool) -> Standing:
+        reading = self._reading
+        completed, triggers = reading.page(_COMPLETED), reading.page(_TRIGGERS)
+        unread = _FAILED in reading.failed and not failures
+        if reading.following(_TRIGGERS) is not None:
+            reading.bounds.append("triggers: only the first hundred were read")
+        return Standing(
+            now=self._now,
+            hours=self._asked.hours,
+            failures=None if unread else failures,
+            more_failures=more,
+            successes=None if completed is None else [_success(row) for row in completed],
+            more_successes=reading.following(_COMPLETED) is not None,
+            setup=setup(reading.row(_WORKFLOW) or {}),
+            starters=None if triggers is None else starters(triggers, self._asked.workflow_id, self._now),
+        )
 
-    def _customers(self, causes: list[Cause], triggers: list[Row]) -> list[str]:
-        """The customers concerned, the most concerned first."""
+    def _customers(self, causes: list[Cause]) -> list[str]:
+        """The customers concerned, the most concerned first; those of its triggers where none failed."""
         if self._asked.customer_id is not None:
             return [self._asked.customer_id]
-        failing = [customer for cause in causes for customer in cause.customers]
-        return list(dict.fromkeys(failing or [c for row in triggers if self._names(row) and (c := _customer(row))]))
-
-    def _names(self, trigger: Row) -> bool:
-        return bool(starters([trigger], self._asked.workflow_id, self._now))
+        failing = dict.fromkeys(customer for cause in causes for customer in cause.customers)
+        triggers = self._reading.page(_TRIGGERS) or []
+        starting = [c for row in triggers if starters([row], self._asked.workflow_id, self._now) and (c := _whose(row))]
+        return list(failing or dict.fromkeys(starting))
 
     async def _closer(
         self, causes: list[Cause], customers: list[str]
     ) -> tuple[dict[str, Failure], dict[str, str], list[Row] | None]:
         """The newest run of each cause in full, the names of customers, and connections."""
-        calls: dict[str, Call] = {
+        reading = self._reading
+        runs: dict[str, Call] = {
             f"run {key}": GetExecution(execution_id=key) for cause in causes if (key := cause.newest.execution)
         }
-        whose: list[str | None] = [*customers[:_CUSTOMERS]]
-        listings = {
-            f"connections of {customer or 'the account'}": ListConnections(customer_id=customer, limit=100)
-            for customer in (whose if len(whose) == _CUSTOMERS else [*whose, None])
+        read = customers[:_CUSTOMERS]
+        listings: dict[str, Call] = {
+            f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in read
         }
+        if len(read) < _CUSTOMERS:
+            listings["connections of the account"] = ListConnections(limit=100)
         names: dict[str, str] = {}
-        found: dict[str, Record] = {}
 
         async def name() -> None:
-            names.update(await self._means.directory.names("customer", customers[:_CUSTOMERS], self._means.send))
-
-        async def read() -> None:
-            found.update(await self._together(calls | listings))
+            names.update(await self._means.directory.names("customer", read, self._means.send))
 
         async with anyio.create_task_group() as group:
             group.start_soon(name)
-            group.start_soon(read)
-        if len(customers) > _CUSTOMERS:
-            self._bounded.append(f"connections: those of {len(customers) - _CUSTOMERS} more customers were not read")
-        full = {what.removeprefix("run "): failure(_rows([found[what]])[0]) for what in calls if what in found}
-        pages = [self._page(found, what) for what in listings if what in found]
-        return full, names, [row for page in pages for row in page or ()] if pages else None
+            group.start_soon(reading.together, runs | listings)
+        if len(customers) > len(read):
+            reading.bounds.append(f"connections of {len(customers) - len(read)} more customers")
+        full = {what.removeprefix("run "): failure(row) for what in runs if (row := reading.row(what)) is not None}
+        pages = [page for what in listings if (page := reading.page(what)) is not None]
+        return full, names, [row for page in pages for row in page] if pages else None
 
     def _explained(
-        self,
-        causes: list[Cause],
-        full: dict[str, Failure],
-        made: Setup,
-        connected: list[Row] | None,
-        names: dict[str, str],
-    ) -> list[Finding]:
-        explained: list[Finding] = []
-        for cause in causes:
-            newest = full.get(cause.newest.execution) or cause.newest
-            connector = _connector(newest, made)
-            apps = [connector] if connector else made.apps
-            there = None if connected is None else bonds(connected, apps, names)
-            own = [bond for bond in there or () if bond.customer in cause.customers]
-            shared = [bond for bond in there or () if bond.customer is None]
-            evidence = Evidence(cause, newest, made, connector, None if there is None else tuple(own or shared))
-            explained.append(Finding(cause, newest, remedy(evidence)))
-        return explained
+        self, cause: Cause, newest: Failure, made: Setup, connected: list[Row] | None, names: dict[str, str]
+    ) -> Finding:
+        connector = _connector(newest, made)
+        there = bonds(connected or [], [connector] if connector else made.apps, names)
+        own = [bond for bond in there if bond.customer in cause.customers]
+        known = own or [bond for bond in there if bond.customer is None]
+        evidence = Evidence(cause, newest, made, connector, None if connected is None else tuple(known))
+        return Finding(cause, newest, remedy(evidence))
 
     def _bonds(
         self,
@@ -238,11 +204,6 @@ class _Diagnosing:
         apps = {*made.apps, *(app for finding in explained if (app := _connector(finding.newest, made)))}
         there = bonds(connected or [], apps, names)
         return [bond for bond in there if not customers or bond.customer is None or bond.customer in customers]
-
-    def _changes(self, found: dict[str, Record], workflow: Row, causes: list[Cause]) -> list[Change]:
-        audited = self._page(found, "audit log") or []
-        first = min((seen for cause in causes if (seen := cause.first_seen)), default=None)
-        return changes(audited, workflow, self._asked.workflow_id, first)
 
 
 def _failures(rows: Iterable[Row]) -> list[Failure]:
@@ -259,16 +220,9 @@ def _connector(found: Failure, made: Setup) -> str | None:
     return named[1] if named else next((app for app in made.apps if app.casefold() in found.text), None)
 
 
-def _goes_on(page: Record | None) -> bool:
-    return page is not None and cast("Listed[Record]", page).next_cursor is not None
+def _success(row: Row) -> Success:
+    return Success(first_moment(row, "createdAt", "startedAt"), _whose(row))
 
 
-def _rows(records: Iterable[Any]) -> list[Row]:
-    return [cast(Row, record.model_dump(exclude_unset=True)) for record in records]
-
-
-def _customer(row: Row) -> str | None:
+def _whose(row: Row) -> str | None:
     return text(row, "endOrgId", "customerId") or None
-
-
-__all__ = ["DiagnoseWorkflow", "Diagnosis", "Starter"]

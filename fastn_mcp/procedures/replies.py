@@ -74,9 +74,10 @@ def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
         )
     if reply.get("pending_approvals"):
         return {
-            "what": "Show the person what pending_approvals holds. Only they can agree. Each answer spends credits.",
+            "what": "Show the person what pending_approvals holds: only they can agree. "
+            "A rejection says what to do instead. Each answer spends credits.",
             "if_they_agree": _answer(session, "approve"),
-            "otherwise": _answer(session, "reject: say what to do instead"),
+            "otherwise": _answer(session, "reject"),
         }
     if waits_for_a_person(reply):
         return {"what": "Ask the person, and answer by ai_chat.", "ai_chat": {"session_id": session}}

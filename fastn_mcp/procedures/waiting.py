@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import anyio
 from pydantic import Field, JsonValue
 
-from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Unauthorized
+from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
 from fastn_mcp.offer import Effect, Record
 from fastn_mcp.operation import RefusedValue
 from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
@@ -25,8 +25,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.5, 3.0, 1.5
 _LONGEST_LOOK = 5.0
 """Seconds that a look may take at least, and beyond the time to wait at most."""
 
-# What no waiting mends.
-_FINAL = (Unauthorized, Forbidden, NotFound, Invalid, Refused)
+_FINAL = (Unauthorized, Forbidden, Invalid, Refused)
+"""What no waiting mends."""
 
 
 class WaitForExecution(Procedure[Execution]):
@@ -35,14 +35,14 @@ class WaitForExecution(Procedure[Execution]):
     effect = Effect.READ
 
     execution_id: ExecutionId
-    seconds: Annotated[int, Field(ge=1, le=45, description="1-45.")] = 30
+    seconds: Annotated[int, Field(ge=1, le=45, description="1-45, default 30.")] = 30
 
     @property
     def target(self) -> str | None:
         return self.execution_id
 
     async def run(self, means: Means) -> Execution:
-        waited = await wait_for(self.execution_id, self.seconds, means)
+        waited = await wait_for(self.execution_id, self.seconds, means, (*_FINAL, NotFound))
         if waited.run is None and waited.trouble is not None:
             raise waited.trouble
         return Execution.model_validate(waited.told(self.execution_id))
@@ -67,14 +67,17 @@ class Waited:
         state = (known or {}) | ({} if self.run is None else _fields(self.run))
         said: dict[str, JsonValue] = {"waited_seconds": round(self.seconds, 1)}
         if self.failed_looks:
-            why = "" if self.trouble is None else f"; the last one: {self.trouble.what}"
-            said["looks_failed"] = f"{self.failed_looks}{why}"
+            said["looks_failed"] = self.failed_looks
+        if self.trouble is not None:
+            said["last_look"] = self.trouble.what
         said |= _next(execution_id, state)
         return said | {name: value for name, value in state.items() if name not in said}
 
 
-async def wait_for(execution_id: str, seconds: float, means: Means) -> Waited:
-    """Look at a run until it has ended or `seconds` are over. Raises what no waiting mends."""
+async def wait_for(
+    execution_id: str, seconds: float, means: Means, final: tuple[type[FastnError], ...] = _FINAL
+) -> Waited:
+    """Look at a run until it has ended or `seconds` are over. Raises what is `final`: no waiting mends it."""
     call = GetExecution(execution_id=execution_id)
     _must_be_an_id(call)
     began = means.system.monotonic()
@@ -85,7 +88,7 @@ async def wait_for(execution_id: str, seconds: float, means: Means) -> Waited:
         left = seconds - (means.system.monotonic() - began)
         try:
             run, trouble = await _look(call, max(left, _LONGEST_LOOK), means), None
-        except _FINAL:
+        except final:
             raise
         except FastnError as error:
             failed, trouble = failed + 1, error
@@ -100,7 +103,7 @@ async def wait_for(execution_id: str, seconds: float, means: Means) -> Waited:
 async def _look(call: GetExecution, longest: float, means: Means) -> Record:
     with anyio.move_on_after(longest):
         return await means.send(call)
-    raise FastnError(f"Fastn did not answer within {longest:.0f} seconds.")
+    raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
 async def run_and_wait(call: RunWorkflow, means: Means) -> Run:
@@ -115,10 +118,11 @@ async def run_and_wait(call: RunWorkflow, means: Means) -> Run:
         said["next"] = following(ListExecutions, workflow_id=call.workflow_id)
         return Run.model_validate(said | answer)
     try:
+        # A run that was started just now may not be found yet.
         waited = await wait_for(execution_id, call.wait_seconds, means)
     except Exception as error:  # it runs, and nothing may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        failed: dict[str, JsonValue] = {"looks_failed": f"It was started, and could not be looked at: {why}"}
+        failed: dict[str, JsonValue] = {"last_look": f"It was started, and could not be looked at: {why}"}
         return Run.model_validate(failed | _next(execution_id, answer) | answer)
     return Run.model_validate(waited.told(execution_id, {"workflowId": call.workflow_id} | answer))
 

@@ -62,7 +62,7 @@ Search = Annotated[str | None, Field(description="Text in the name, slug or id."
 Since = Annotated[str | None, Field(description="From, ISO 8601.")]
 Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
 
-WaitSeconds = Annotated[int, Field(ge=0, le=45, description="Wait: 0-45."), OURS]
+WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), OURS]
 
 Name = Annotated[str, Field(description="Name, at most 200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="What it is for.")]
