@@ -332,7 +332,9 @@ async def test_the_most_that_there_can_be_to_say_fits(world: World) -> None:
     trigger = state.all("triggers")[0]
     for number in range(12):
         routes: list[JsonValue] = [{"routeId": TIKTOK}]
-        state.put("triggers", {**trigger, "id": f"t{number}", "name": "N" * 300, "routes": routes, "status": "Disabled"})
+        state.put(
+            "triggers", {**trigger, "id": f"t{number}", "name": "N" * 300, "routes": routes, "status": "Disabled"}
+        )
     found = await diagnosed(world, TIKTOK, hours=720)
     assert found["left_out"]
     assert len(to_json(found)) <= LONGEST + 200
