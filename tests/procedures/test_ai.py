@@ -57,7 +57,7 @@ async def said(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
     outcome = await world.call(call, FormNow(yes, world.clock, ASKING))
     assert isinstance(outcome, Done), outcome
     assert type(outcome.result) is Reply
-    return cast("dict[str, Any]", outcome.result.model_dump(exclude_unset=True))
+    return outcome.result.model_dump(exclude_unset=True)
 
 
 def posts(world: World) -> list[str]:
@@ -179,7 +179,7 @@ async def test_a_build_that_takes_longer_says_how_to_go_on(world: World) -> None
     """Ours: asking spends a credit, and so is left to the one who reads."""
     heard: list[str] = []
 
-    async def report(message: str, done: float, total: float | None) -> None:
+    async def report(message: str, _: float, total: float | None) -> None:
         heard.append(f"{message} of {total}")
 
     call = AiBuild(type="workflow", prompt="sync things", wait_seconds=30)
@@ -225,7 +225,7 @@ async def test_a_build_that_waits_for_a_person_or_has_ended_is_not_waited_for(
     found = await said(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
     assert (world.clock.at - at).total_seconds() == ASKING
     assert found["waited_seconds"] == 0
-    assert ("next" in found) == (answer.get("status") not in ("completed",) and "resourceId" not in answer)
+    assert ("next" in found) == (answer.get("status") != "completed" and "resourceId" not in answer)
     world.close()
 
 
@@ -303,7 +303,7 @@ async def test_what_cannot_be_inventoried_is_said_and_hides_no_answer(world: Wor
 async def test_a_defect_while_following_hides_no_answer(world: World) -> None:
     """Ours: credits were spent, and that has to be said."""
 
-    async def broken(message: str, done: float, total: float | None) -> None:
+    async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
 
     call = AiBuild(type="workflow", prompt="sync things", wait_seconds=10)

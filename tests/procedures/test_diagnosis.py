@@ -303,14 +303,15 @@ async def test_other_behaviours_of_fastn_change_little(world: World, behaviour: 
 async def test_odd_rows_are_no_obstacle(world: World) -> None:
     """Ours: every field may be missing or of another type."""
     state = world.sandbox.state
-    for number, odd in enumerate((None, 7, [], {}, "x", True)):
+    oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
+    for number, odd in enumerate(oddities):
         row = ran(world, INVENTORY, 1 + number, error=odd)
         state.put("executions", {**row, "summary": odd, "endOrgId": odd if isinstance(odd, str) else None})
     workflow = state.get("workflows", INVENTORY)
     assert workflow is not None
     state.put("workflows", {**workflow, "connectors": [None, 3, {}], "timeoutMs": "long", "name": None})
     trigger = state.all("triggers")[0]
-    for number, odd in enumerate((None, 7, "x", [1], {})):
+    for number, odd in enumerate(oddities):
         routes: list[JsonValue] = [{"routeId": INVENTORY}]
         state.put("triggers", {**trigger, "id": f"odd{number}", "routes": routes, "statusHistory": odd, "status": odd})
     found = await diagnosed(world, INVENTORY)

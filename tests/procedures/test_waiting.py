@@ -1,6 +1,6 @@
 """Waiting for a run: by looking, within the time, and never so that a started run is hidden."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from guard.world import Clock, FormLater, FormNow, World, yes
@@ -13,6 +13,7 @@ from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.procedure import Report
 from fastn_mcp.procedures.waiting import WaitForExecution, has_ended
 from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row
@@ -27,7 +28,7 @@ LOOKS = "/api/v1/executions/{execution_id}"
 
 def fields(outcome: object) -> dict[str, Any]:
     assert isinstance(outcome, Done), outcome
-    return cast("dict[str, Any]", outcome.result.model_dump(exclude_unset=True))
+    return outcome.result.model_dump(exclude_unset=True)
 
 
 async def ran(world: World, call: RunWorkflow) -> dict[str, Any]:
@@ -45,12 +46,12 @@ class Heard:
         self.said: list[str] = []
         self.done: list[float] = []
 
-    async def __call__(self, message: str, done: float, total: float | None) -> None:
+    async def __call__(self, message: str, done: float, _: float | None) -> None:
         self.said.append(message)
         self.done.append(done)
 
 
-async def hearing(world: World, call: Offer[Any], heard: Heard) -> dict[str, Any]:
+async def hearing(world: World, call: Offer[Any], heard: Report) -> dict[str, Any]:
     return fields(await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), heard))
 
 
@@ -249,11 +250,10 @@ async def test_no_failed_look_hides_that_the_run_was_started(world: World, fault
 async def test_a_defect_while_reporting_does_not_hide_it_either(world: World) -> None:
     """Ours: the client may have gone."""
 
-    class Broken(Heard):
-        async def __call__(self, message: str, done: float, total: float | None) -> None:
-            raise RuntimeError("gone")
+    async def broken(_: str, __: float, ___: float | None) -> None:
+        raise RuntimeError("gone")
 
-    found = await hearing(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20), Broken())
+    found = await hearing(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20), broken)
     assert "RuntimeError" in found["last_look"]
     assert found["next"]["tool"] == "wait_for_execution"
 
