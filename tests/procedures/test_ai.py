@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from guard.world import Clock, FormNow, World, yes
 from pydantic import JsonValue, ValidationError
+from world import Clock, FormNow, World, yes
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done

@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from guard.world import World
 from pydantic import JsonValue
 from pydantic_core import to_json
+from world import World
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
@@ -62,7 +62,7 @@ def ran(world: World, workflow: str, hours_ago: float, status: str = "failed", *
     row = state.get("workflows", workflow)
     assert row is not None
     begun = world.clock.at - timedelta(hours=hours_ago)
-    return state.put("executions", execution(state, row, status, begun, 900, "webhook", **more))
+    return state.put("executions", execution(state.short_id("exec"), row, status, begun, 900, "webhook", **more))
 
 
 def customer(world: World, slug: str) -> str:

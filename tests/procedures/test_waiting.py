@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from guard.world import Clock, FormLater, FormNow, World, yes
 from pydantic import JsonValue, ValidationError
+from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
