@@ -31,6 +31,8 @@ _TRIGGERS, _AUDIT = "triggers", "audit log"
 _CAUSES = 3
 """Causes of which the newest run is read in full."""
 
+_TRIGGER_PAGES = 5
+
 _CUSTOMERS = 2
 """Customers whose names and connections are read."""
 
@@ -65,6 +67,8 @@ class _Diagnosing:
         self._now = means.system.now()
         self._since = (self._now - timedelta(hours=asked.hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._reading = Reading(means.send)
+        self._more_triggers = False
+        self._read: list[str] = []
 
     async def findings(self) -> dict[str, JsonValue]:
         """All that was found. Raises a `FastnError` where there is nothing to go by."""
@@ -84,8 +88,10 @@ class _Diagnosing:
         if _WORKFLOW in reading.failed and not failures:
             raise reading.failed[_WORKFLOW]
         causes = grouped(failures)
-        standing = self._standing(failures, more)
-        customers = self._customers(causes)
+        # Where nothing fails, the question is what starts it.
+        triggers = await self._triggers(pages=2 if failures else _TRIGGER_PAGES)
+        standing = self._standing(failures, more, triggers)
+        customers = self._customers(causes, triggers or [])
         await self._means.report("reading the failures and connections", 1, 2)
         full, names, connected = await self._closer(causes[:_CAUSES], customers)
         explained = [
@@ -129,12 +135,26 @@ class _Diagnosing:
             reading.bounds.append("runs: there are more than the three pages of failures that were read")
         return _failures(found), more
 
-    def _standing(self, failures: list[Failure], more: bool) -> Standing:
+    async def _triggers(self, pages: int) -> list[Row] | None:
+        """The rows of so many pages of triggers; None where they could not be read."""
+        reading, what = self._reading, _TRIGGERS
+        found = reading.page(what)
+        for number in range(2, pages + 1):
+            cursor = reading.following(what)
+            if cursor is None or found is None:
+                break
+            what = f"triggers, page {number}"
+            await reading.together({what: ListTriggers(limit=100, cursor=cursor)})
+            found += reading.page(what) or []
+        self._more_triggers = found is not None and (reading.following(what) is not None or what in reading.failed)
+        if self._more_triggers:
+            reading.bounds.append(f"triggers: only {len(found or [])} were read")
+        return found
+
+    def _standing(self, failures: list[Failure], more: bool, triggers: list[Row] | None) -> Standing:
         reading = self._reading
-        completed, triggers = reading.page(_COMPLETED), reading.page(_TRIGGERS)
+        completed = reading.page(_COMPLETED)
         unread = _FAILED in reading.failed and not failures
-        if reading.following(_TRIGGERS) is not None:
-            reading.bounds.append("triggers: only the first hundred were read")
         return Standing(
             now=self._now,
             hours=self._asked.hours,
@@ -144,14 +164,14 @@ class _Diagnosing:
             more_successes=reading.following(_COMPLETED) is not None,
             setup=setup(reading.row(_WORKFLOW) or {}),
             starters=None if triggers is None else starters(triggers, self._asked.workflow_id, self._now),
+            more_starters=self._more_triggers,
         )
 
-    def _customers(self, causes: list[Cause]) -> list[str]:
+    def _customers(self, causes: list[Cause], triggers: list[Row]) -> list[str]:
         """The customers concerned, the most concerned first; those of its triggers where none failed."""
         if self._asked.customer_id is not None:
             return [self._asked.customer_id]
         failing = dict.fromkeys(customer for cause in causes for customer in cause.customers)
-        triggers = self._reading.page(_TRIGGERS) or []
         starting = [c for row in triggers if starters([row], self._asked.workflow_id, self._now) and (c := _whose(row))]
         return list(failing or dict.fromkeys(starting))
 
@@ -163,7 +183,7 @@ class _Diagnosing:
         runs: dict[str, Call] = {
             f"run {key}": GetExecution(execution_id=key) for cause in causes if (key := cause.newest.execution)
         }
-        read = customers[:_CUSTOMERS]
+        self._read = read = customers[:_CUSTOMERS]
         listings: dict[str, Call] = {
             f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in read
         }
@@ -190,7 +210,8 @@ class _Diagnosing:
         there = bonds(connected or [], [connector] if connector else made.apps, names)
         own = [bond for bond in there if bond.customer in cause.customers]
         known = own or [bond for bond in there if bond.customer is None]
-        evidence = Evidence(cause, newest, made, connector, None if connected is None else tuple(known))
+        unread = connected is None or (cause.customers and not {*cause.customers} & {*self._read})
+        evidence = Evidence(cause, newest, made, connector, None if unread else tuple(known))
         return Finding(cause, newest, remedy(evidence))
 
     def _bonds(

@@ -31,6 +31,8 @@ class Standing:
     more_successes: bool
     setup: Setup
     starters: Sequence[Starter] | None
+    more_starters: bool
+    """Whether there are triggers that were not read."""
 
     @property
     def completed(self) -> list[Success]:
@@ -70,8 +72,9 @@ def _failing(standing: Standing, names: dict[str, str]) -> str:
         length = "" if first is None else f" for {longer}{_length(first, standing.now)}"
         return f"Failing{length} ({many} of {many} runs; {_last_success(standing)})"
     if standing.completed and (always := _always_failing(standing)):
-        who = ", ".join(names.get(key, key)[:60] for key in always[:3])
-        more = f" and {len(always) - 3} more" if len(always) > 3 else ""
+        named = [key for key in always if key in names] or always[:1]
+        who = ", ".join(names.get(key, key)[:60] for key in named[:3])
+        more = f" and {rest} more" if (rest := len(always) - len(named[:3])) else ""
         return f"Failing each time for {who}{more}, and not for others ({many} of {all_runs} runs)"
     if since:
         first = min((f.at for f in since if f.at), default=None)
@@ -103,7 +106,7 @@ def _idle(standing: Standing) -> str:
     if standing.starters is None:
         reasons.append("its triggers could not be read")
     elif not standing.starters:
-        reasons.append("no trigger starts it")
+        reasons.append("no trigger that was read starts it" if standing.more_starters else "no trigger starts it")
     else:
         ailing = [starter for starter in standing.starters if starter.problem]
         reasons += [f"trigger {starter.name or starter.id}: {starter.problem}" for starter in ailing[:2]]

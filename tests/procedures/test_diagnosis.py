@@ -227,6 +227,31 @@ async def test_a_failed_subscription_never_fires(world: World) -> None:
     assert found["connections"][0]["status"] == "INACTIVE"
 
 
+async def test_many_triggers_are_read_on_and_no_false_none_is_claimed(world: World) -> None:
+    """Ours: "no trigger starts it" is said only where all were read."""
+    state = world.sandbox.state
+    trigger = state.all("triggers")[0]
+    for number in range(600):
+        state.put("triggers", {**trigger, "id": f"t{number}", "name": f"T{number}", "routes": []})
+    before = len(world.sandbox.requests)
+    found = await diagnosed(world, BACKFILL)
+    assert len(world.sandbox.requests) - before <= 14
+    assert "no trigger that was read starts it" in found["verdict"]
+    assert "triggers: only 500 were read" in found["not_checked"]
+
+
+async def test_a_connection_that_was_not_read_is_not_called_missing(world: World) -> None:
+    """Ours: only two customers' connections are read."""
+    said = "No active connection for connector"
+    for number in range(3):
+        for _ in range(5 - number):
+            key = f"customer-{number}"
+            ran(world, ORDERS, 1, endOrgId=key, error={"code": f"CONN-AUTH-FAILED-{'abc'[number]}", "raw": said})
+    found = await diagnosed(world, ORDERS)
+    states = [cause["likely_cause"].partition("used. ")[2] for cause in found["causes"]]
+    assert states == ["There is none for whom it ran."] * 2 + ["Its state could not be read."]
+
+
 async def test_a_disabled_trigger_comes_with_the_call_that_enables_it(world: World) -> None:
     """Ours: what to do next parses, and is made by whoever reads it."""
     found = await diagnosed(world, CONTACTS)
