@@ -300,6 +300,18 @@ async def test_what_cannot_be_inventoried_is_said_and_hides_no_answer(world: Wor
     assert len(posts(world)) == 1
 
 
+async def test_what_can_no_longer_be_read_is_not_taken_for_deleted(built: World, workshop: Workshop) -> None:
+    """Ours: only a whole inventory shows that something is gone."""
+    workshop.works = [
+        lambda: built.sandbox.faults.add(Status(path="/api/v1/connectors", status=403, times=None)),
+        lambda: make(built, "Greeter"),
+    ]
+    changed = (await said(built, AiBuild(type="workflow", prompt="greet", wait_seconds=20)))["changed"]
+    assert [row["name"] for row in changed["created"]] == ["Greeter"]
+    assert changed["deleted"] == []
+    assert changed["not_checked"]
+
+
 async def test_a_defect_while_following_hides_no_answer(world: World) -> None:
     """Ours: credits were spent, and that has to be said."""
 
