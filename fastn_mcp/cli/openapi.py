@@ -76,7 +76,8 @@ def document(base_url: str) -> Json:
 def _described(operation: AnyOperation) -> Json:
     in_path = operation.route.parameters
     schema = operation.input_schema()
-    shapes: Json = {name: shape for name, shape in schema["properties"].items() if name not in (DRY_RUN, *in_path)}
+    not_sent = {DRY_RUN, *in_path, *operation.ours()}
+    shapes: Json = {name: shape for name, shape in schema["properties"].items() if name not in not_sent}
     extra = shapes.pop("extra", None)
     required: set[str] = {operation.wire(name) for name in schema.get("required", []) if name in shapes}
     for (owner, name), sent in _STAYS.items():

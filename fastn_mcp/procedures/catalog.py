@@ -2,14 +2,18 @@
 
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.changes import ListChanges, UndoChange
+from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.impact import FindDependents
 from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.procedures.waiting import WaitForExecution
 from fastn_mcp.tools import CATALOG
 
 PROCEDURES: tuple[AnyOffer, ...] = (
     Find,
     GetOverview,
+    DiagnoseWorkflow,
+    WaitForExecution,
     FindDependents,
     ListChanges,
     UndoChange,

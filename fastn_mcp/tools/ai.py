@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fastn_mcp.operation import INFERRED, POST, Effect, Operation, Record
-from fastn_mcp.tools.fields import JsonObject, Texts
+from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 
 ApprovalMode = Annotated[str, Field(description="manual (default): asks before each change; auto: does not.")]
 SessionId = Annotated[str | None, Field(description="Continues a conversation.")]
@@ -41,3 +41,4 @@ class AiBuild(Operation[Reply]):
     connectors: Annotated[Texts | None, Field(description="Slugs of connectors to use.")] = None
     session_id: SessionId = None
     approval_mode: ApprovalMode = "manual"
+    wait_seconds: WaitSeconds = 0

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from fastn_mcp.offer import OURS
+
 
 def _parsed(kind: type) -> BeforeValidator:
     """Some clients send an object or an array as JSON text. Nothing else is lenient."""
@@ -59,6 +61,8 @@ Cursor = Annotated[str | None, Field(description="next_cursor of the last page."
 Search = Annotated[str | None, Field(description="Text in the name, slug or id.")]
 Since = Annotated[str | None, Field(description="From, ISO 8601.")]
 Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
+
+WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), OURS]
 
 Name = Annotated[str, Field(description="Name, at most 200 characters.", min_length=1, max_length=200)]
 Description = Annotated[str | None, Field(description="What it is for.")]

@@ -17,7 +17,7 @@ from fastn_mcp.operation import (
     Request,
     Route,
 )
-from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WorkflowId
+from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -108,7 +108,7 @@ class DeleteWorkflow(Operation[Record]):
 
 
 class RunWorkflow(Operation[Run]):
-    """Run a published workflow now: real effects, even with a test key. Unless INSTANT, follow it by get_execution."""
+    """Run a published workflow now: real effects, even with a test key. Then wait_for_execution."""
 
     route = POST("/api/v1/workflows/{workflow_id}/run")
     effect = Effect.EXTERNAL
@@ -119,6 +119,7 @@ class RunWorkflow(Operation[Run]):
     customer_id: Annotated[str | None, Field(description="Customer id, from list_customers."), Header] = None
     environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
     idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None
+    wait_seconds: WaitSeconds = 0
 
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)

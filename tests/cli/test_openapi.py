@@ -56,12 +56,12 @@ def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str) -> None:
-    """Ours: `extra` is what a body may hold besides; `dry_run` and `value_from_env` are never sent."""
+    """Ours: `extra` is what a body may hold besides; `dry_run`, `value_from_env` and what is ours are never sent."""
     operation = BY_NAME[name]
     route = operation.route
     assert tuple(parameters(name, "path")) == route.parameters
     assert all(one["required"] for one in parameters(name, "path").values())
-    fields = operation.model_fields.keys() - {*route.parameters, "extra", "value_from_env"}
+    fields = operation.model_fields.keys() - {*route.parameters, "extra", "value_from_env", *operation.ours()}
     sent = {*parameters(name, "query"), *(RUN_HEADERS if parameters(name, "header") else ())} - {"offset"}
     if "requestBody" in described(name):
         schema = body(name)

@@ -178,3 +178,16 @@ def test_only_named_changes_are_calls(operation: AnyOperation) -> None:
         operation.model_validate(dict.fromkeys(operation.route.parameters, "one"))
     with pytest.raises(ValueError, match="nothing to change was given"):
         operation.model_validate({**dict.fromkeys(operation.route.parameters, "one"), "extra": {}})
+
+
+@each
+@few
+@given(data=st.data())
+def test_arguments_that_are_ours_change_nothing_of_the_request(operation: AnyOperation, data: st.DataObject) -> None:
+    """Ours: Fastn never sees them, and no approval depends on them; the sandbox hears the same call."""
+    call = data.draw(calls(operation))
+    plain = call.model_copy(update={name: operation.model_fields[name].default for name in operation.ours()})
+    assert call.request() == plain.request()
+    assert call.arguments() == plain.arguments()
+    assert operation.ours().isdisjoint(call.arguments())
+    assert operation.received(as_heard(call.request())) == operation.received(as_heard(plain.request()))

@@ -1,0 +1,372 @@
+"""What follows an answer of Fastn's AI: one shape, what is a person's to decide, and what has changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic import JsonValue, ValidationError
+from world import Clock, FormNow, World, yes
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.preview import Preview
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.inventory import PAGES
+from fastn_mcp.procedures.replies import how_to_go_on, shaped
+from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
+from fastn_mcp.sandbox.faults import Garbage, Moment, Reset, Status
+from fastn_mcp.sandbox.routes.connectors import new_connector
+from fastn_mcp.sandbox.routes.workflows import new_workflow
+from fastn_mcp.sandbox.state import Row, stamp
+from fastn_mcp.tools.ai import AiBuild, AiChat, Reply
+
+pytestmark = pytest.mark.anyio
+
+ORDERS, SLACK = "wf_0d93ee5b1f62", "wf_b5880b29eb25"
+ASKING = 5.0
+"""Seconds in which a person agrees to spend credits."""
+
+
+class Workshop(Clock):
+    """A clock by which the AI works while we pause: one of `works` in each pause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works: list[Callable[[], object]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if self.works:
+            self.works.pop(0)()
+
+
+@pytest.fixture
+def workshop() -> Workshop:
+    return Workshop()
+
+
+@pytest.fixture
+def built(tmp_path: Path, workshop: Workshop) -> World:
+    return World(tmp_path, clock=workshop)
+
+
+async def said(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
+    outcome = await world.call(call, FormNow(yes, world.clock, ASKING))
+    assert isinstance(outcome, Done), outcome
+    assert type(outcome.result) is Reply
+    return outcome.result.model_dump(exclude_unset=True)
+
+
+def posts(world: World) -> list[str]:
+    return [heard.path for heard in world.changes]
+
+
+def looks(world: World) -> list[str]:
+    return [heard.path for heard in world.sandbox.requests if heard.method == "GET"]
+
+
+def make(world: World, name: str) -> Row:
+    """A workflow that somebody makes."""
+    row = new_workflow(world.sandbox.state, name, name.casefold().replace(" ", "-"), None)
+    now = stamp(world.clock.at)
+    return world.sandbox.state.put("workflows", {**row, "createdAt": now, "updatedAt": now})
+
+
+async def test_a_conversation_is_kept_by_its_session(world: World) -> None:
+    """Ours: session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
+    asked = await said(world, AiChat(message="hm"))
+    assert asked["questions"][0]["id"] == "which"
+    assert asked["next"]["ai_chat"] == {"session_id": asked["session_id"]}
+    answered = await said(world, AiChat(message="which workflows fail?", session_id=asked["session_id"]))
+    assert answered["session_id"] == asked["session_id"]
+    assert "next" not in answered
+    assert answered["credits_used"] == 1
+    assert answered["messageId"]  # what is not known is kept
+
+
+async def test_what_wants_approval_is_for_a_person_and_is_never_answered_here(world: World) -> None:
+    """Ours: approving is a call of its own, made only if the person agrees."""
+    asked = await said(world, AiChat(message=f"delete {ORDERS}"))
+    assert posts(world) == ["/api/v1/ai/chat"]
+    assert asked["pending_approvals"][0]["tool"] == "deleteWorkflow"
+    onward = asked["next"]
+    assert "only they can agree" in onward["what"]
+    agreed, otherwise = onward["if_they_agree"], onward["otherwise"]
+    assert agreed["arguments"] == {"session_id": asked["session_id"], "message": "approve"}
+    for call in (agreed, otherwise):
+        assert parse(BY_NAME, call["tool"], call["arguments"])
+    assert world.sandbox.state.get("workflows", ORDERS) is not None
+    done = await said(world, AiChat.model_validate(agreed["arguments"]))
+    assert done["tool_calls"][0]["status"] == "completed"
+    assert world.sandbox.state.get("workflows", ORDERS) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "shape"),
+    [
+        (
+            {"sessionID": "s", "reply": "Hi", "pending_approvals": {"id": 1}, "creditsUsed": 0, "x": [1]},
+            {"session_id": "s", "message": "Hi", "pending_approvals": [{"id": 1}], "credits_used": 0, "x": [1]},
+        ),
+        (
+            {"conversationId": 7, "content": [{"type": "text", "text": "a"}, {"text": "b"}], "toolCalls": []},
+            {"session_id": "7", "message": "a\nb"},
+        ),
+        ({"message": {"role": "ai", "content": "c"}, "question": "Which?"}, {"message": "c", "questions": ["Which?"]}),
+        ({"value": "only text"}, {"message": "only text"}),
+        ({"message": 5, "status": None, "sessionId": None}, {"message": 5}),
+        ({"message": "m", "reply": "r"}, {"message": "m", "reply": "r"}),
+        ({}, {}),
+    ],
+)
+def test_every_likely_shape_becomes_one(answer: dict[str, JsonValue], shape: dict[str, JsonValue]) -> None:
+    """Ours (FASTN.md 4): the fields are inferred, so each may have another name or type."""
+    assert shaped(answer, None) == shape
+
+
+def test_the_session_that_was_spoken_in_is_kept_where_the_answer_names_none() -> None:
+    """Ours: so that the conversation can go on."""
+    assert shaped({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
+    assert how_to_go_on({"questions": ["Which?"]}) == (
+        "Fastn names no session, so this conversation cannot be continued."
+    )
+    assert "ai_chat" in str(how_to_go_on({"session_id": "s", "status": "FAILED"}))
+    assert how_to_go_on({"session_id": "s", "status": "Waiting for user"}) is not None
+
+
+async def test_a_build_is_followed_by_looking_and_ends_once_it_is_there(built: World, workshop: Workshop) -> None:
+    """Ours: reads are free, so nothing is asked of the AI twice."""
+    workshop.works = [lambda: None, lambda: make(built, "Greeter")]
+    found = await said(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=45))
+    (created,) = found["changed"]["created"]
+    assert (created["kind"], created["name"]) == ("workflow", "Greeter")
+    assert created["id"].startswith("wf_")
+    assert found["waited_seconds"] == 5.0
+    assert posts(built) == ["/api/v1/ai/build"]
+    assert built.changes[0].body == {
+        "type": "workflow",
+        "prompt": "greet",
+        "name": "Greeter",
+        "approvalMode": "manual",
+    }
+
+
+async def test_what_else_changed_is_named_too(built: World, workshop: Workshop) -> None:
+    """Ours: created, updated and deleted, by id and name."""
+    state = built.sandbox.state
+
+    def work() -> None:
+        row = state.get("workflows", ORDERS)
+        assert row is not None
+        state.put("workflows", {**row, "updatedAt": "2026-11-25T09:00:01.000Z"})
+        state.drop("workflows", SLACK)
+        now = stamp(built.clock.at)
+        extra = new_connector(state, "Greeter API", "greeterApi", None)
+        state.put("connectors", {**extra, "createdAt": now, "updatedAt": now})
+
+    workshop.works = [work]
+    changed = (await said(built, AiBuild(type="connector", prompt="greet", wait_seconds=20)))["changed"]
+    assert [(row["kind"], row["name"]) for row in changed["created"]] == [("connector", "Greeter API")]
+    assert [row["id"] for row in changed["updated"]] == [ORDERS]
+    assert [row["id"] for row in changed["deleted"]] == [SLACK]
+    assert "not_checked" not in changed
+
+
+async def test_a_build_that_takes_longer_says_how_to_go_on(world: World) -> None:
+    """Ours: asking spends a credit, and so is left to the one who reads."""
+    heard: list[str] = []
+
+    async def report(message: str, _: float, total: float | None) -> None:
+        heard.append(f"{message} of {total}")
+
+    call = AiBuild(type="workflow", prompt="sync things", wait_seconds=30)
+    outcome = await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), report)
+    assert isinstance(outcome, Done)
+    found = outcome.result.model_dump()
+    assert found["changed"] == {"created": [], "updated": [], "deleted": []}
+    assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
+    assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
+    assert heard[-1].startswith("building for ")
+    assert posts(world) == ["/api/v1/ai/build"]
+    assert len(looks(world)) <= 2 * PAGES + 8
+
+
+async def test_without_waiting_it_looks_once_before_and_once_after(world: World) -> None:
+    """Ours: the default takes no time."""
+    at = world.clock.at
+    found = await said(world, AiBuild(type="workflow", prompt="sync things"))
+    assert looks(world) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
+    assert (world.clock.at - at).total_seconds() == ASKING
+    assert "waited_seconds" not in found
+    assert found["buildId"]
+    assert found["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"sessionId": "s", "status": "waiting_for_user"},
+        {"sessionId": "s", "status": "running", "questions": ["Which?"]},
+        {"sessionId": "s", "pendingApprovals": [{"id": "a"}]},
+        {"sessionId": "s", "status": "running", "resourceId": "wf_1"},
+        {"sessionId": "s", "status": "Failed"},
+        {"status": "completed"},
+    ],
+)
+async def test_a_build_that_waits_for_a_person_or_has_ended_is_not_waited_for(
+    tmp_path: Path, answer: dict[str, JsonValue]
+) -> None:
+    """Ours: nothing goes on by itself."""
+    world = Answering(tmp_path, answer)
+    at = world.clock.at
+    found = await said(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
+    assert (world.clock.at - at).total_seconds() == ASKING
+    assert found["waited_seconds"] == 0
+    assert ("next" in found) == (answer.get("status") != "completed" and "resourceId" not in answer)
+    world.close()
+
+
+@pytest.mark.parametrize("answer", [[], "text", 5, {}, {"questions": 3}, {"sessionId": {"id": 1}}, {"status": ["x"]}])
+async def test_an_odd_answer_is_kept_and_followed(tmp_path: Path, answer: JsonValue) -> None:
+    """Ours: nothing is known of its fields."""
+    world = Answering(tmp_path, answer)
+    assert (await said(world, AiBuild(type="thing", prompt="greet", wait_seconds=3)))["changed"]["created"] == []
+    await said(world, AiChat(message="greet"))
+    assert len(posts(world)) == 2
+    world.close()
+
+
+class Answering(World):
+    """A Fastn whose AI answers in its own way."""
+
+    def __init__(self, folder: Path, answer: JsonValue) -> None:
+        super().__init__(folder)
+        send = self.client.send
+
+        async def other(call: Any) -> Any:
+            if isinstance(call, AiBuild):
+                await send(call.model_copy(update={"type": "workflow"}))
+                return call.result(answer)
+            return call.result(answer) if isinstance(call, AiChat) and await send(call) else await send(call)
+
+        self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reset(method="POST"),
+        Reset(method="POST", moment=Moment.AFTER),
+        Status(method="POST", status=500),
+        Status(method="POST", status=504, code="AGT-TIMEOUT"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call", [AiChat(message="greet"), AiBuild(type="connector", prompt="greet", name="Greeter", wait_seconds=45)]
+)
+async def test_neither_call_is_ever_repeated(world: World, call: AiChat | AiBuild, fault: Any) -> None:
+    """Ours: credits, and things built twice. What was lost is unknown, and for a build can be looked for."""
+    world.sandbox.faults.add(fault)
+    lost = await world.call(call, FormNow(yes, world.clock))
+    assert isinstance(lost, FastnError)
+    assert lost.outcome == "unknown_outcome"
+    assert len(posts(world)) == 1
+    if isinstance(call, AiBuild):
+        settle = cast("dict[str, Any]", lost.facts["settle"])
+        assert settle == {"tool": "list_connectors", "arguments": {"search": "Greeter"}}
+        assert parse(BY_NAME, settle["tool"], settle["arguments"])
+        assert "list_connectors" in lost.data()["next"]  # pyright: ignore[reportOperatorIssue]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(path="/api/v1/connectors", status=403, times=None),
+        Status(path="/api/v1/workflows", status=500, times=None),
+        Garbage(path="/api/v1/workflows", times=None),
+        Status(method="GET", status=401, times=None),
+    ],
+)
+async def test_what_cannot_be_inventoried_is_said_and_hides_no_answer(world: World, fault: Any) -> None:
+    """Ours: that we cannot look says nothing of the build."""
+    world.sandbox.faults.add(fault)
+    found = await said(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=10))
+    assert found["session_id"]
+    assert found["changed"]["not_checked"]
+    assert found["changed"]["deleted"] == []
+    assert len(posts(world)) == 1
+
+
+async def test_what_can_no_longer_be_read_is_not_taken_for_deleted(built: World, workshop: Workshop) -> None:
+    """Ours: only a whole inventory shows that something is gone."""
+    workshop.works = [
+        lambda: built.sandbox.faults.add(Status(path="/api/v1/connectors", status=403, times=None)),
+        lambda: make(built, "Greeter"),
+    ]
+    changed = (await said(built, AiBuild(type="workflow", prompt="greet", wait_seconds=20)))["changed"]
+    assert [row["name"] for row in changed["created"]] == ["Greeter"]
+    assert changed["deleted"] == []
+    assert changed["not_checked"]
+
+
+async def test_a_defect_while_following_hides_no_answer(world: World) -> None:
+    """Ours: credits were spent, and that has to be said."""
+
+    async def broken(_: str, __: float, ___: float | None) -> None:
+        raise RuntimeError("gone")
+
+    call = AiBuild(type="workflow", prompt="sync things", wait_seconds=10)
+    outcome = await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), broken)
+    assert isinstance(outcome, Done)
+    found = outcome.result.model_dump()
+    assert "RuntimeError" in found["changed"]["not_checked"][0]
+    assert found["session_id"]
+
+
+async def test_an_account_too_large_to_be_inventoried_is_not_misread(built: World, workshop: Workshop) -> None:
+    """Ours: six pages before and six after; a row that was not read before is new only by when it was made."""
+    state = built.sandbox.state
+    old = new_connector(state, "Old", "old", None)
+    for number in range(800):
+        row = {**old, "id": f"c{number}", "slug": f"old{number}", "createdAt": "2026-01-01T00:00:00.000Z"}
+        state.put("connectors", {**row, "updatedAt": "2026-01-01T00:00:00.000Z"})
+    workshop.works = [lambda: make(built, "Greeter")]
+    before = len(looks(built))
+    found = (await said(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9)))["changed"]
+    assert [row["name"] for row in found["created"]] == ["Greeter"]
+    assert found["deleted"] == []
+    assert "Not all connectors" in found["not_checked"][0]
+    assert len(looks(built)) - before <= 2 * PAGES + 1
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.IGNORED), Behaviour(paging=Paging.SILENT)],
+)
+async def test_lists_that_heed_nothing_are_compared_all_the_same(
+    built: World, workshop: Workshop, behaviour: Behaviour
+) -> None:
+    """Ours: filters and paging may be ignored."""
+    built.sandbox.behaviour = behaviour
+    workshop.works = [lambda: make(built, "Greeter")]
+    found = await said(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
+    assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]
+
+
+async def test_a_preview_of_a_build_sends_nothing(world: World) -> None:
+    """Ours (DESIGN 5.3)."""
+    shown = await world.dispatch.preview(AiBuild(type="workflow", prompt="greet"), Caller("local", None))
+    assert isinstance(shown, Preview)
+    assert posts(world) == []
+
+
+def test_the_time_to_wait_is_bounded_and_no_part_of_the_call() -> None:
+    """Ours: `OURS` arguments are about the answer: Fastn never sees them, no approval depends on them."""
+    call = AiBuild(type="workflow", prompt="greet", wait_seconds=45)
+    assert "wait_seconds" not in call.arguments()
+    assert call.request() == AiBuild(type="workflow", prompt="greet").request()
+    with pytest.raises(ValidationError):
+        AiBuild(type="workflow", prompt="greet", wait_seconds=46)

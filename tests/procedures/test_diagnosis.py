@@ -1,0 +1,382 @@
+"""Why a workflow fails or does not run, against a sandbox that is made to fail in each way that Fastn documents."""
+
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from pydantic import JsonValue
+from pydantic_core import to_json
+from world import World
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError, NotFound, NotSent
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.causes import failure, grouped, normalised
+from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
+from fastn_mcp.procedures.findings import LONGEST
+from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
+from fastn_mcp.sandbox.dataset.executions import execution
+from fastn_mcp.sandbox.failures import out_of_memory, timed_out
+from fastn_mcp.sandbox.faults import Garbage, Status
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.shaping import shaped
+
+pytestmark = pytest.mark.anyio
+
+TIKTOK, ORDERS, CONTACTS = "wf_96d1b3072c5a", "wf_0d93ee5b1f62", "wf_7be2150c84af"
+SETTLEMENTS, BACKFILL, TRACKING, INVENTORY = (
+    "wf_e5047fb2a8c3",
+    "wf_58c9d02e7f14",
+    "wf_3a8e47d19b60",
+    "wf_c27aa8f04e19",
+)
+
+
+async def diagnosed(world: World, workflow: str, **more: Any) -> dict[str, Any]:
+    """What the model reads, which is within its size and has only calls that can be made."""
+    call = DiagnoseWorkflow(workflow_id=workflow, **more)
+    outcome = await world.call(call)
+    assert isinstance(outcome, Done), outcome
+    answer = shaped(call, outcome.result, {}, None)
+    assert len(to_json(answer).decode()) < 4_500
+    data = cast("dict[str, Any]", answer["data"])
+    for found in _calls(data):
+        assert parse(BY_NAME, found["tool"], found["arguments"]).call
+    assert world.changes == []
+    return data
+
+
+def _calls(value: object) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [call for item in cast("list[object]", value) for call in _calls(item)]
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value)
+        own = [entries] if entries.keys() == {"tool", "arguments"} else []
+        return own + [call for item in entries.values() for call in _calls(item)]
+    return []
+
+
+def ran(world: World, workflow: str, hours_ago: float, status: str = "failed", **more: JsonValue) -> Row:
+    state = world.sandbox.state
+    row = state.get("workflows", workflow)
+    assert row is not None
+    begun = world.clock.at - timedelta(hours=hours_ago)
+    return state.put("executions", execution(state.short_id("exec"), row, status, begun, 900, "webhook", **more))
+
+
+def customer(world: World, slug: str) -> str:
+    return str(world.sandbox.state.named("customers", slug)["id"])
+
+
+async def test_a_revoked_connection_is_named_first_with_what_helps_and_what_does_not(world: World) -> None:
+    """Fastn's documentation: the customer re-authorises in the widget; a Dependency Error does not fix itself."""
+    found = await diagnosed(world, TIKTOK, hours=720)
+    assert found["verdict"] == (
+        "Failing for 8 days (9 of 9 runs; last success 1 week ago): TikTok Shop connection of Katana is FAILED."
+    )
+    assert next(iter(found)) == "verdict"
+    (cause,) = found["causes"]
+    assert (cause["count"], cause["share"], cause["customers"]) == (9, "100 %", ["Katana"])
+    assert cause["failing_step"] == "connector.tiktokShop.getAuthorizedShops (Step 2 of 2)"
+    assert cause["first_seen"].startswith("2026-11-16T15:00:00Z (")
+    assert cause["last_seen"] == "2026-11-24T15:00:00Z (18 hours ago)"
+    assert "authorise the app again in the widget" in cause["fix"]
+    assert "rerun" in cause["will_not_help"]
+    assert cause["next"]["tool"] == "list_connections"
+    assert [entry["status"] for entry in found["connections"]] == ["FAILED", "EXPIRED"]
+    assert found["triggers"][0]["problem"].startswith("9 consecutive failures")
+    assert found["changes"][-1]["before_failures"] is True
+    assert "not_checked" not in found
+
+
+async def test_a_shorter_period_says_that_it_has_failed_for_longer(world: World) -> None:
+    """Ours: what lies before the period was not read."""
+    found = await diagnosed(world, TIKTOK)
+    assert found["verdict"].startswith("Failing for at least 2 days (3 of 3 runs; last success 1 week ago)")
+    assert found["runs"]["last_success"].startswith("2026-11-15T15:00:00Z")
+
+
+async def test_requests_are_bounded_and_only_reads(world: World) -> None:
+    """Ours: at most fourteen, however much there is."""
+    for number in range(310):
+        error: Row = {"code": f"E{'abcdefg'[number % 7]}", "message": "odd"}
+        ran(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error=error)
+        ran(world, ORDERS, 0.1 + number / 10, "timeout", endOrgId=customer(world, "widget-inc"), error=None)
+    before = len(world.sandbox.requests)
+    found = await diagnosed(world, ORDERS)
+    heard = world.sandbox.requests[before:]
+    assert len(heard) <= 14
+    assert {request.method for request in heard} == {"GET"}
+    assert found["runs"]["failed"] == "300 or more"
+    assert found["other_causes"]["causes"] == 5
+    assert any("three pages" in said for said in found["not_checked"])
+    assert "at least 300" in found["verdict"]
+
+
+async def test_failures_are_grouped_whatever_their_ids_and_numbers(world: World) -> None:
+    """Ours: a cause is a code, a failing step and a message but for what differs from run to run."""
+    for number in range(4):
+        raw = f"Order 'SO-{number}' of end-org 9375e42d-9510-4c95-a6a6-d9d89cf7{number:04x} took {number} ms"
+        ran(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
+    ran(world, ORDERS, 3, error={"code": "USER_DATA", "failedAt": "connector.shopify.get", "raw": "Order '1' is odd"})
+    found = await diagnosed(world, ORDERS)
+    assert [(cause["count"], cause["share"]) for cause in found["causes"]] == [(4, "80 %"), (1, "20 %")]
+    assert found["causes"][0]["next"]["tool"] == "get_execution"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "likely", "will_not_help", "tool"),
+    [
+        (out_of_memory(), "failed", "more memory", "never retried", "get_workflow"),
+        (timed_out(30_000), "timeout", "limit of 30 s (tier INSTANT)", "as much to do", "get_workflow"),
+        (None, "timeout", "limit of 30 s", "as much to do", "get_workflow"),
+        ({"code": "WORKFLOW_NOT_PUBLISHED"}, "failed", "no published version", "Running it again", "get_workflow"),
+        ({"code": "QUOTA_EXCEEDED"}, "failed", "quota", "before the reset", "get_quotas"),
+        ({"message": "429 Too Many Requests"}, "failed", "more often than it allows", "at once", "get_execution"),
+        ("TypeError: x is not a function\n  at y", "failed", "own code", "same input", "get_execution"),
+        ({"tag": "Dependency Error", "message": "boom"}, "failed", "could not be reached", "retry", "get_execution"),
+        ({"code": "USER_DATA", "message": "odd"}, "failed", "not accepted", "same input", "get_execution"),
+        ({"code": "CONFIGURATION"}, "failed", "setting is missing", "before that is set", "get_execution"),
+        ({"error": {"message": "Who knows"}}, "failed", "Not one of the known causes", "Guessing", "get_execution"),
+        ([{"message": "Who knows"}], "failed", "Not one of the known causes", "Guessing", "get_execution"),
+    ],
+)
+async def test_each_known_cause_has_its_own_words(
+    world: World, error: JsonValue, status: str, likely: str, will_not_help: str, tool: str
+) -> None:
+    """Fastn's documentation of errors, section 2.6 and 3 of FASTN.md; the words are ours."""
+    ran(world, ORDERS, 1, status, error=error)
+    (cause,) = (await diagnosed(world, ORDERS))["causes"]
+    assert likely in cause["likely_cause"]
+    assert will_not_help in cause["will_not_help"]
+    assert cause["fix"]
+    assert cause["next"]["tool"] == tool
+
+
+async def test_memory_is_seen_by_what_was_used(world: World) -> None:
+    """Fastn's documentation: status failed, peakSandboxMB near its limit."""
+    ran(world, ORDERS, 1, error=None, summary={"peakSandboxMB": 512, "sandboxMemoryLimitMB": 512})
+    (cause,) = (await diagnosed(world, ORDERS))["causes"]
+    assert "memory" in cause["likely_cause"]
+
+
+async def test_a_connection_that_never_was_and_one_that_was_mended(world: World) -> None:
+    """Fastn's documentation: `No active connection for connector …`."""
+    globex, acme = customer(world, "widget-inc"), customer(world, "acme-corp")
+    said = 'No active connection for connector "shopify" and end-org'
+    for key in (globex, acme):
+        ran(world, ORDERS, 1, endOrgId=key, error={"code": "CONNECTION", "raw": f"{said} {key}"})
+    missing = await diagnosed(world, ORDERS, customer_id=globex)
+    assert "There is none" in missing["causes"][0]["likely_cause"]
+    mended = await diagnosed(world, ORDERS, customer_id=acme)
+    assert "ACTIVE now" in mended["causes"][0]["likely_cause"]
+    assert mended["causes"][0]["next"]["tool"] == "get_workflow"
+
+
+async def test_no_failures_is_said_with_the_last_success(world: World) -> None:
+    """Ours: nothing is wrong, and that is the answer."""
+    found = await diagnosed(world, ORDERS)
+    assert found["verdict"] == "No failures in 72 hours: 16 runs completed, last success 23 minutes ago."
+    assert found["causes"] == []
+
+
+async def test_failing_for_one_customer_only_is_told_from_failing_for_all(world: World) -> None:
+    """Ours: the same workflow runs for many customers."""
+    ran(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
+    found = await diagnosed(world, ORDERS)
+    assert found["verdict"].startswith("Failing each time for Globex Exports, and not for others (1 of 17 runs)")
+
+
+async def test_a_workflow_that_works_again_is_not_called_failing(world: World) -> None:
+    """Ours: the last run counts."""
+    acme = customer(world, "acme-corp")
+    ran(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
+    again = await diagnosed(world, ORDERS)
+    assert again["verdict"].startswith("It worked the last time (last success 23 minutes ago), but 1 of 17 runs failed")
+    ran(world, ORDERS, 0.1, endOrgId=acme, error={"message": "odd"})
+    anew = await diagnosed(world, ORDERS)
+    assert anew["verdict"].startswith("Failing for 6 minutes (1 runs since the last success; 2 of 18 in 72 h)")
+
+
+@pytest.mark.parametrize(
+    ("workflow", "why"),
+    [
+        (SETTLEMENTS, "never published (WORKFLOW_NOT_PUBLISHED)"),
+        (BACKFILL, "switched off (inactive); no trigger starts it"),
+        (TRACKING, "a trigger is active and may not have been due"),
+        (CONTACTS, "trigger Nightly contact sync: disabled by the platform 4 days ago: 20 consecutive failures"),
+    ],
+)
+async def test_a_workflow_that_does_not_run_is_told_why(world: World, workflow: str, why: str) -> None:
+    """Fastn's documentation: not published is the most common cause of "the API did nothing"; Active is not firing."""
+    found = await diagnosed(world, workflow)
+    assert found["verdict"].startswith("No runs completed or failed in 72 hours: ")
+    assert why in found["verdict"]
+
+
+async def test_a_failed_subscription_never_fires(world: World) -> None:
+    """Fastn's documentation: subscriptionStatus is separate from status."""
+    state = world.sandbox.state
+    (trigger,) = [row for row in state.all("triggers") if row["name"] == "Paid Shopify orders"]
+    routes: list[JsonValue] = [{"routeId": BACKFILL}]
+    state.put("triggers", {**trigger, "routes": routes})
+    found = await diagnosed(world, BACKFILL)
+    assert "its subscription is FAILED: it never fires" in found["verdict"]
+    assert found["triggers"][0]["next"]["tool"] == "get_trigger"
+    assert found["connections"][0]["status"] == "INACTIVE"
+
+
+async def test_many_triggers_are_read_on_and_no_false_none_is_claimed(world: World) -> None:
+    """Ours: "no trigger starts it" is said only where all were read."""
+    state = world.sandbox.state
+    trigger = state.all("triggers")[0]
+    for number in range(600):
+        state.put("triggers", {**trigger, "id": f"t{number}", "name": f"T{number}", "routes": []})
+    before = len(world.sandbox.requests)
+    found = await diagnosed(world, BACKFILL)
+    assert len(world.sandbox.requests) - before <= 14
+    assert "no trigger that was read starts it" in found["verdict"]
+    assert "triggers: only 500 were read" in found["not_checked"]
+
+
+async def test_a_connection_that_was_not_read_is_not_called_missing(world: World) -> None:
+    """Ours: only two customers' connections are read."""
+    said = "No active connection for connector"
+    for number in range(3):
+        for _ in range(5 - number):
+            key = f"customer-{number}"
+            ran(world, ORDERS, 1, endOrgId=key, error={"code": f"CONN-AUTH-FAILED-{'abc'[number]}", "raw": said})
+    found = await diagnosed(world, ORDERS)
+    states = [cause["likely_cause"].partition("used. ")[2] for cause in found["causes"]]
+    assert states == ["There is none for whom it ran."] * 2 + ["Its state could not be read."]
+
+
+async def test_a_disabled_trigger_comes_with_the_call_that_enables_it(world: World) -> None:
+    """Ours: what to do next parses, and is made by whoever reads it."""
+    found = await diagnosed(world, CONTACTS)
+    disabled = next(trigger for trigger in found["triggers"] if trigger["status"] == "Disabled")
+    assert disabled["next"]["tool"] == "update_trigger"
+    assert disabled["next"]["arguments"]["status"] == "Active"
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/api/v1/audit", "audit log"),
+        ("/api/v1/triggers", "triggers"),
+        ("/api/v1/connections", "connections of"),
+        ("/api/v1/customers/*", ""),
+        ("/api/v1/workflows/*", "workflow"),
+        ("/api/v1/executions/*", "run exec_"),
+    ],
+)
+async def test_a_read_that_fails_is_said_and_sinks_nothing(world: World, path: str, what: str, status: int) -> None:
+    """Ours: the audit log is for owners and admins only, and nothing else is sure either."""
+    world.sandbox.faults.add(Status(status=status, path=path, times=None))
+    found = await diagnosed(world, TIKTOK)
+    assert found["causes"][0]["count"] == 3
+    assert not what or any(said.startswith(what) for said in found["not_checked"])
+
+
+async def test_an_unreadable_answer_is_a_failed_read(world: World) -> None:
+    """Ours: garbage is no reason to say nothing."""
+    world.sandbox.faults.add(Garbage(path="/api/v1/triggers", times=None))
+    found = await diagnosed(world, TIKTOK)
+    assert any(said.startswith("triggers: ") for said in found["not_checked"])
+
+
+async def test_failures_that_cannot_be_read_are_not_taken_for_none(world: World) -> None:
+    """Ours: what could not be checked is never good news."""
+    world.sandbox.faults.add(Status(status=500, path="/api/v1/executions", times=None))
+    found = await diagnosed(world, TIKTOK)
+    assert found["verdict"].startswith("Whether it failed could not be read.")
+
+
+async def test_a_workflow_that_is_not_there_is_an_error(world: World) -> None:
+    """Ours: no runs and no workflow is no diagnosis."""
+    missing = await world.call(DiagnoseWorkflow(workflow_id="wf_000000000000"))
+    assert isinstance(missing, NotFound)
+    crooked = await world.call(DiagnoseWorkflow(workflow_id="../api-keys"))
+    assert isinstance(crooked, NotSent)
+    world.sandbox.faults.add(Status(status=401, times=None))
+    refused = await world.call(DiagnoseWorkflow(workflow_id=TIKTOK))
+    assert isinstance(refused, FastnError)
+    assert refused.outcome == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(filtering=Filtering.IGNORED),
+        Behaviour(envelope=Envelope.BARE, paging=Paging.SILENT),
+        Behaviour(envelope=Envelope.DATA_DATA, paging=Paging.IGNORED, filtering=Filtering.IGNORED),
+        Behaviour(envelope=Envelope.RESULTS, paging=Paging.CURSOR),
+    ],
+)
+async def test_other_behaviours_of_fastn_change_little(world: World, behaviour: Behaviour) -> None:
+    """Ours: filters and paging may be ignored, envelopes differ."""
+    world.sandbox.behaviour = behaviour
+    before = len(world.sandbox.requests)
+    found = await diagnosed(world, TIKTOK)
+    assert "TikTok Shop connection of Katana is FAILED" in found["verdict"]
+    assert found["causes"][0]["count"] >= 3
+    assert len(world.sandbox.requests) - before <= 14
+
+
+async def test_odd_rows_are_no_obstacle(world: World) -> None:
+    """Ours: every field may be missing or of another type."""
+    state = world.sandbox.state
+    oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
+    for number, odd in enumerate(oddities):
+        row = ran(world, INVENTORY, 1 + number, error=odd)
+        state.put("executions", {**row, "summary": odd, "endOrgId": odd if isinstance(odd, str) else None})
+    workflow = state.get("workflows", INVENTORY)
+    assert workflow is not None
+    state.put("workflows", {**workflow, "connectors": [None, 3, {}], "timeoutMs": "long", "name": None})
+    trigger = state.all("triggers")[0]
+    for number, odd in enumerate(oddities):
+        routes: list[JsonValue] = [{"routeId": INVENTORY}]
+        state.put("triggers", {**trigger, "id": f"odd{number}", "routes": routes, "statusHistory": odd, "status": odd})
+    found = await diagnosed(world, INVENTORY)
+    assert found["runs"]["failed"] == 6
+
+
+async def test_the_most_that_there_can_be_to_say_fits(world: World) -> None:
+    """Ours: under 4,500 characters, the verdict first, and what was left out is said."""
+    state = world.sandbox.state
+    for number in range(9):
+        kind = "abcdefghi"[number]
+        error: Row = {
+            "code": "CODE_" + kind * 80,
+            "failedAt": kind * 400,
+            "headline": f'"{kind}\\' * 300,
+            "raw": f"{kind} \u202e" * 300,
+        }
+        ran(world, TIKTOK, 1, endOrgId=customer(world, "katana-customer"), error=error)
+    trigger = state.all("triggers")[0]
+    for number in range(12):
+        routes: list[JsonValue] = [{"routeId": TIKTOK}]
+        state.put(
+            "triggers", {**trigger, "id": f"t{number}", "name": "N" * 300, "routes": routes, "status": "Disabled"}
+        )
+    found = await diagnosed(world, TIKTOK, hours=720)
+    assert found["left_out"]
+    assert len(to_json(found)) <= LONGEST + 200
+    assert found["verdict"].startswith("Failing for 8 days")
+
+
+def test_what_differs_from_run_to_run_is_no_part_of_a_cause() -> None:
+    """Ours: digits, ids and quoted values are replaced; an apostrophe within a word quotes nothing."""
+    assert normalised("Order 12 of 'Acme' failed at 10:04:05Z") == "Order … of … failed at …"
+    assert normalised("it can't be, it doesn't work") == "it can't be, it doesn't work"
+    assert normalised("user dana@fastn.example deadbeef") == "user … …"
+
+
+def test_the_failing_step_is_found_in_the_steps_where_the_error_names_none() -> None:
+    """Fastn's older documentation: steps with status and errors."""
+    steps: list[JsonValue] = [{"name": "get", "status": "completed"}, {"name": "send", "status": "FAILED"}, 3]
+    found = failure({"id": "e", "status": "failed", "steps": steps})
+    assert (found.failed_at, found.at, found.customer) == ("send", None, None)
+    assert grouped([found])[0].first_seen is None

@@ -1,0 +1,324 @@
+"""Waiting for a run: by looking, within the time, and never so that a started run is hidden."""
+
+from typing import Any
+
+import pytest
+from pydantic import JsonValue, ValidationError
+from world import Clock, FormLater, FormNow, World, yes
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.question import Asking
+from fastn_mcp.offer import Offer
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.procedure import Report
+from fastn_mcp.procedures.waiting import WaitForExecution, has_ended
+from fastn_mcp.sandbox.faults import Garbage, Reset, Status
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+SLACK, TIKTOK, ORDERS, BACKFILL = "wf_b5880b29eb25", "wf_96d1b3072c5a", "wf_0d93ee5b1f62", "wf_58c9d02e7f14"
+LOOKS = "/api/v1/executions/{execution_id}"
+
+
+def fields(outcome: object) -> dict[str, Any]:
+    assert isinstance(outcome, Done), outcome
+    return outcome.result.model_dump(exclude_unset=True)
+
+
+async def ran(world: World, call: RunWorkflow) -> dict[str, Any]:
+    return fields(await world.call(call, FormNow(yes, world.clock)))
+
+
+async def begun(world: World, workflow: str = SLACK) -> str:
+    return str((await ran(world, RunWorkflow(workflow_id=workflow)))["executionId"])
+
+
+class Heard:
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.done: list[float] = []
+
+    async def __call__(self, message: str, done: float, _: float | None) -> None:
+        self.said.append(message)
+        self.done.append(done)
+
+
+async def hearing(world: World, call: Offer[Any], heard: Report) -> dict[str, Any]:
+    return fields(await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), heard))
+
+
+async def test_a_run_is_returned_once_it_has_ended(world: World) -> None:
+    """Ours: the same fields as get_execution, and how long we waited."""
+    key = await begun(world)
+    found = await ran_until(world, key)
+    assert (found["id"], found["status"], found["output"]) == (key, "completed", {"ok": True})
+    assert 0 < found["waited_seconds"] < 30
+    assert "next" not in found
+    again = fields(await world.call(WaitForExecution(execution_id=key)))
+    assert again["waited_seconds"] == 0
+
+
+async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]:
+    return fields(await world.call(WaitForExecution(execution_id=key, seconds=seconds)))
+
+
+async def test_when_the_time_is_over_the_state_comes_with_the_call_to_go_on(world: World) -> None:
+    """Ours: a LONG run takes longer than a client waits."""
+    key = await begun(world, BACKFILL)
+    found = await ran_until(world, key, seconds=1)
+    assert found["status"] in ("queued", "running")
+    assert found["waited_seconds"] == 1
+    assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
+    assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
+
+
+async def test_a_failed_run_leads_to_its_diagnosis(world: World) -> None:
+    """Ours: what to do next is said where something is to be done."""
+    found = await ran_until(world, await begun(world, TIKTOK))
+    assert found["status"] == "failed"
+    assert found["next"] == {"tool": "diagnose_workflow", "arguments": {"workflow_id": TIKTOK}}
+
+
+async def test_progress_is_told_at_each_look_and_only_grows(world: World) -> None:
+    """The MCP specification: progress increases with each notification."""
+    key = await begun(world, BACKFILL)
+    heard = Heard()
+    await hearing(world, WaitForExecution(execution_id=key, seconds=5), heard)
+    assert heard.said[-1].startswith("running for ")
+    assert heard.said[-1].endswith(" s")
+    assert heard.done == sorted(set(heard.done))
+
+
+async def test_looks_grow_rarer(world: World) -> None:
+    """Ours: half a second first, three seconds at most, so few requests."""
+    row = _stuck(world, "running")
+    before = len(world.sandbox.requests)
+    found = await ran_until(world, str(row["id"]), seconds=45)
+    assert found["waited_seconds"] == 45
+    assert 15 <= len(world.sandbox.requests) - before <= 25
+
+
+def _stuck(world: World, status: JsonValue) -> Row:
+    """A run that never goes on by itself."""
+    state = world.sandbox.state
+    row = next(row for row in state.all("executions") if row["status"] == "completed")
+    return state.put("executions", {**row, "status": status})
+
+
+@pytest.mark.parametrize("status", ["paused", None, 7, {"is": "new"}, "COMPLETING"])
+async def test_an_unknown_status_is_of_a_run_that_goes_on(world: World, status: JsonValue) -> None:
+    """Ours: only what is known to be an end is one."""
+    found = await ran_until(world, str(_stuck(world, status)["id"]), seconds=2)
+    assert found["next"]["tool"] == "wait_for_execution"
+    assert found["waited_seconds"] == 2
+
+
+def test_ends_are_known_in_either_case() -> None:
+    """Fastn's: enums were seen in both cases; `timed_out` is the older name."""
+    for status in ("completed", "FAILED", "timeout", "timed_out", "Cancelled", "canceled", "error", "success"):
+        assert has_ended(status)
+    assert not has_ended("queued")
+
+
+@pytest.mark.parametrize("fault", [Status(status=500, path=LOOKS, times=4), Reset(path=LOOKS, times=4)])
+async def test_a_look_that_fails_is_tolerated_and_said(world: World, fault: Any) -> None:
+    """Ours: that we cannot look says nothing of the run."""
+    key = await begun(world)
+    world.sandbox.faults.add(fault)
+    found = await ran_until(world, key)
+    assert found["status"] == "completed"
+    assert found["looks_failed"] == 1
+    assert "last_look" not in found
+
+
+async def test_the_last_known_state_is_told_where_later_looks_fail(tmp_path: Any) -> None:
+    """Ours: with what went wrong."""
+    clock = Later()
+    world = World(tmp_path, clock=clock)
+    key = await begun(world, BACKFILL)
+    clock.then = lambda: world.sandbox.faults.add(Status(status=503, path=LOOKS, times=None))
+    found = await ran_until(world, key, seconds=10)
+    assert found["status"] in ("queued", "running")
+    assert found["last_look"] == "Fastn answered 503."
+    assert found["next"]["tool"] == "wait_for_execution"
+    world.close()
+
+
+class Later(Clock):
+    """A clock by which something happens at the first pause."""
+
+    then: Any = None
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if self.then is not None:
+            done, self.then = self.then, None
+            done()
+
+
+async def test_what_can_never_be_read_is_an_error_in_the_end(world: World) -> None:
+    """Ours: nothing is made up."""
+    key = await begun(world)
+    world.sandbox.faults.add(Status(status=500, path=LOOKS, times=None))
+    assert isinstance(await world.call(WaitForExecution(execution_id=key, seconds=5)), Failed)
+
+
+async def test_what_no_waiting_mends_is_an_error_at_once(world: World) -> None:
+    """Ours: no such run, no permission, no id."""
+    at = world.clock.at
+    missing = await world.call(WaitForExecution(execution_id="exec_000000000000"))
+    assert isinstance(missing, NotFound)
+    crooked = await world.call(WaitForExecution(execution_id="../customers"))
+    assert isinstance(crooked, NotSent)
+    world.sandbox.faults.add(Status(status=403, path=LOOKS))
+    assert isinstance(await world.call(WaitForExecution(execution_id=await begun(world))), Forbidden)
+    assert (world.clock.at - at).total_seconds() <= 6  # the form alone
+
+
+def test_the_time_is_bounded() -> None:
+    """Ours: clients give up after a minute."""
+    for seconds in (0, 46):
+        with pytest.raises(ValidationError):
+            WaitForExecution(execution_id="exec_1", seconds=seconds)
+    for seconds in (-1, 46):
+        with pytest.raises(ValidationError):
+            RunWorkflow(workflow_id="wf_1", wait_seconds=seconds)
+
+
+async def test_running_can_wait_for_the_end(world: World) -> None:
+    """Ours: one call instead of many, and one POST."""
+    found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
+    assert (found["status"], found["output"]) == ("completed", {"ok": True})
+    assert found["executionId"] == found["id"]
+    assert [heard.path for heard in world.changes] == [f"/api/v1/workflows/{SLACK}/run"]
+    assert world.changes[0].body == {"input": {}}
+
+
+async def test_running_without_waiting_only_starts(world: World) -> None:
+    """Ours: the default is as it was."""
+    found = await ran(world, RunWorkflow(workflow_id=SLACK))
+    assert found["status"] == "queued"
+    assert found.keys() == {"executionId", "status", "workflowId"}
+    assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
+
+
+async def test_a_run_that_has_ended_already_is_not_waited_for(world: World) -> None:
+    """Fastn's documentation: an INSTANT workflow answers with its output."""
+    found = await ran(world, RunWorkflow(workflow_id=ORDERS, wait_seconds=30))
+    assert found["status"] == "completed"
+    assert "waited_seconds" not in found
+    assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
+
+
+async def test_a_run_that_goes_on_says_how_to_wait_on(world: World) -> None:
+    """Ours: the id, and the next call."""
+    found = await ran(world, RunWorkflow(workflow_id=BACKFILL, wait_seconds=1))
+    key = found["executionId"]
+    assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(status=403, path=LOOKS, times=None),
+        Status(status=401, path=LOOKS, times=None),
+        Status(status=404, path=LOOKS, times=None),
+        Status(status=500, path=LOOKS, times=None),
+        Status(status=429, path=LOOKS, times=None, retry_after=600),
+        Reset(path=LOOKS, times=None),
+        Garbage(path=LOOKS, times=None),
+    ],
+)
+async def test_no_failed_look_hides_that_the_run_was_started(world: World, fault: Any) -> None:
+    """Ours: an error would make the agent start it again."""
+    world.sandbox.faults.add(fault)
+    found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
+    assert found["status"] == "queued"
+    assert found["last_look"]
+    assert found["next"]["arguments"] == {"execution_id": found["executionId"]}
+    assert len(world.changes) == 1
+
+
+async def test_a_defect_while_reporting_does_not_hide_it_either(world: World) -> None:
+    """Ours: the client may have gone."""
+
+    async def broken(_: str, __: float, ___: float | None) -> None:
+        raise RuntimeError("gone")
+
+    found = await hearing(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20), broken)
+    assert "RuntimeError" in found["last_look"]
+    assert found["next"]["tool"] == "wait_for_execution"
+
+
+@pytest.mark.parametrize(
+    ("answer", "looked_for"),
+    [
+        ({"executionId": "exec_9"}, "exec_9"),
+        ({"execution_id": 9}, "9"),
+        ({"id": "exec_9", "status": "accepted"}, "exec_9"),
+        ({"id": "of-something-else"}, None),
+        ({"status": "COMPLETED", "id": "exec_9"}, None),
+        ({}, None),
+        (["output"], None),
+        ("text", None),
+    ],
+)
+async def test_the_run_is_found_in_any_answer_to_its_start(
+    tmp_path: Any, answer: JsonValue, looked_for: str | None
+) -> None:
+    """Fastn's: the fields of the answer are not known for sure."""
+    world = Answering(tmp_path, answer)
+    found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=5))
+    looks = [heard.path.rpartition("/")[2] for heard in world.sandbox.requests if heard.path.count("/") == 4]
+    assert {key for key in looks if key != SLACK} == ({looked_for} if looked_for else set())
+    if looked_for is None and not (isinstance(answer, dict) and answer.get("status")):
+        assert found["next"] == {"tool": "list_executions", "arguments": {"workflow_id": SLACK}}
+        assert parse(BY_NAME, "list_executions", found["next"]["arguments"])
+    world.close()
+
+
+class Answering(World):
+    """A Fastn that answers the start of a run in its own way."""
+
+    def __init__(self, folder: Any, answer: JsonValue) -> None:
+        super().__init__(folder)
+        send = self.client.send
+
+        async def other(call: Any) -> Any:
+            real = await send(call)
+            return call.result(answer) if isinstance(call, RunWorkflow) else real
+
+        self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_approval_does_not_depend_on_how_long_we_wait(world: World) -> None:
+    """Ours: `OURS` arguments are about the answer, and no part of what a person approves."""
+    form = FormLater()
+    asked = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), form)
+    assert isinstance(asked, Asking)
+    assert world.changes == []
+    world.clock.pass_(5)
+    resumed = FormLater(resumed=(asked.question.grant, yes(asked.question)))
+    done = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=5), resumed)
+    assert fields(done)["waited_seconds"]
+
+
+async def test_a_run_that_was_not_started_is_an_error_and_not_waited_for(world: World) -> None:
+    """Ours: only what was accepted is waited for."""
+    world.sandbox.faults.add(Reset(method="POST"))
+    lost = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), FormNow(yes, world.clock))
+    assert isinstance(lost, FastnError)
+    assert lost.outcome == "unknown_outcome"
+    assert lost.facts["settle"] == {
+        "tool": "list_executions",
+        "arguments": ListExecutions(workflow_id=SLACK).model_dump(include={"workflow_id"}),
+    }
+    assert len(world.changes) == 1
