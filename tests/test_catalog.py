@@ -9,11 +9,14 @@ import pytest
 from mcp.types import ToolAnnotations
 from pydantic_core import to_json
 
+from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
 from fastn_mcp.server import tool
 from fastn_mcp.tools import BY_NAME, CATALOG, AnyOperation
 
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+every = pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.tool_name())
 
 # Transcribed from the API reference; `:cid` and its like are ours by name.
 REFERENCE = """
@@ -102,11 +105,11 @@ def test_effects_are_those_of_the_table() -> None:
     }
 
 
-@each
-def test_a_tool_is_named_and_described_within_bounds(operation: AnyOperation) -> None:
+@every
+def test_a_tool_is_named_and_described_within_bounds(offer: AnyOffer) -> None:
     """Ours (DESIGN 3.1): verb_noun, short; a title for people; a description that says what to know first."""
-    shown = tool(operation)
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)+", shown.name)
+    shown = tool(offer)
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find", shown.name)
     assert len(shown.name) <= 30
     assert shown.title
     assert shown.title[0].isupper()
@@ -132,10 +135,10 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _schemas(schema["items"])
 
 
-@each
-def test_a_schema_keeps_to_what_every_client_reads(operation: AnyOperation) -> None:
+@every
+def test_a_schema_keeps_to_what_every_client_reads(offer: AnyOffer) -> None:
     """Ours (DESIGN 3.1): no references, no unions, every array with its items, no titles."""
-    whole = operation.input_schema()
+    whole = offer.input_schema()
     assert whole["type"] == "object"
     assert whole["additionalProperties"] is False
     assert set(whole) <= {"type", "properties", "required", "additionalProperties"}
@@ -144,14 +147,14 @@ def test_a_schema_keeps_to_what_every_client_reads(operation: AnyOperation) -> N
         assert schema.keys().isdisjoint({"$ref", "$defs", "anyOf", "oneOf", "allOf", "title", "nullable", "const"})
         assert isinstance(schema["type"], str)
         assert schema["type"] != "array" or schema["items"]["type"] in ("string", "object")
-    names = [field for field in operation.model_fields if operation.model_fields[field].is_required()]
+    names = [field for field in offer.model_fields if offer.model_fields[field].is_required()]
     assert sorted(whole.get("required", [])) == sorted(names)
 
 
-@each
-def test_every_argument_is_described_with_its_limits_and_default(operation: AnyOperation) -> None:
+@every
+def test_every_argument_is_described_with_its_limits_and_default(offer: AnyOffer) -> None:
     """Ours (DESIGN 3.1): some clients drop limits and defaults from the schema, so the description says them too."""
-    for name, schema in operation.input_schema()["properties"].items():
+    for name, schema in offer.input_schema()["properties"].items():
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
         description = schema["description"]
         assert description.endswith("."), name
@@ -162,10 +165,10 @@ def test_every_argument_is_described_with_its_limits_and_default(operation: AnyO
             assert re.search(rf"{schema['default']} \(default\)|default {schema['default']}\b", description), name
 
 
-@each
-def test_no_argument_would_let_a_model_approve_itself(operation: AnyOperation) -> None:
+@every
+def test_no_argument_would_let_a_model_approve_itself(offer: AnyOffer) -> None:
     """Ours (THREATS T2, T3): no confirm or force, and no account, host or key, is ever an argument."""
-    names = operation.input_schema()["properties"].keys()
+    names = offer.input_schema()["properties"].keys()
     assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
     assert names.isdisjoint({"api_key", "base_url", "tenant", "tenant_id", "profile", "headers", "url"})
 
@@ -178,6 +181,12 @@ def test_ids_are_named_after_their_resource(operation: AnyOperation) -> None:
         "secret_id",
     }  # fmt: skip
     assert set(operation.route.parameters) <= known
+
+
+def test_procedures_are_offered_first_and_named_once() -> None:
+    """Ours (issue 5): they answer most questions, and a model reads from the top."""
+    assert (*PROCEDURES, *CATALOG) == OFFERS
+    assert len({offer.tool_name() for offer in OFFERS}) == len(OFFERS)
 
 
 @each
@@ -196,28 +205,28 @@ def test_all_four_hints_are_given_and_agree_with_the_operation(operation: AnyOpe
     assert hints.title == operation.title()
 
 
-@each
-def test_what_destroys_or_gives_access_asks_the_client_to_ask(operation: AnyOperation) -> None:
+@every
+def test_what_destroys_or_gives_access_asks_the_client_to_ask(offer: AnyOffer) -> None:
     """Ours (DESIGN 5.5): the client's own hint stands beside our question."""
-    asks = operation.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
-    assert tool(operation).meta == ({"anthropic/requiresUserInteraction": True} if asks else None)
+    asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
+    assert tool(offer).meta == ({"anthropic/requiresUserInteraction": True} if asks else None)
 
 
-def test_the_list_of_tools_costs_at_most_5500_tokens() -> None:
-    """Ours (issue 2): a tool list is paid for in every conversation."""
+def test_all_tools_together_cost_at_most_6500_tokens() -> None:
+    """Ours (issue 5): a tool list is paid for in every conversation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in an old way
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
     encode = bpe_openai.get_encoding("o200k_base").encode
     costs = {
         shown.name: sum(len(encode(text)) for text in (shown.name, shown.description or "", schema))
-        for shown in map(tool, CATALOG)
+        for shown in map(tool, OFFERS)
         for schema in [to_json(shown.input_schema).decode()]
     }
-    assert sum(costs.values()) <= 5_500, sorted(costs.items(), key=lambda cost: -cost[1])[:5]
+    assert sum(costs.values()) <= 6_500, sorted(costs.items(), key=lambda cost: -cost[1])[:5]
 
 
 def test_listing_the_tools_twice_gives_the_same_bytes() -> None:
     """Ours (THREATS T5): a definition changes only with a release."""
-    once, twice = ([tool(operation).model_dump_json() for operation in CATALOG] for _ in range(2))
+    once, twice = ([tool(operation).model_dump_json() for operation in OFFERS] for _ in range(2))
     assert once == twice

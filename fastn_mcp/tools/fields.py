@@ -43,18 +43,25 @@ def _number(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _id(kind: str, lister: str) -> Any:
-    return Field(description=f"{kind} id, from {lister}.", min_length=1)
+def _given(value: str) -> str:
+    # By a validator: `minLength` in each schema would be paid for in every conversation.
+    if not value:
+        raise ValueError("must not be empty")
+    return value
 
 
-CustomerId = Annotated[str, _id("Customer", "list_customers"), BeforeValidator(_number)]
-ConnectorId = Annotated[str, _id("Connector", "list_connectors"), BeforeValidator(_number)]
-ConnectionId = Annotated[str, _id("Connection", "list_connections"), BeforeValidator(_number)]
-WorkflowId = Annotated[str, _id("Workflow", "list_workflows"), BeforeValidator(_number)]
-TriggerId = Annotated[str, _id("Trigger", "list_triggers"), BeforeValidator(_number)]
-ExecutionId = Annotated[str, _id("Execution", "list_executions"), BeforeValidator(_number)]
-ApiKeyId = Annotated[str, _id("API key", "list_api_keys"), BeforeValidator(_number)]
-SecretId = Annotated[str, _id("Secret", "list_secrets"), BeforeValidator(_number)]
+def _id(kind: str) -> Any:
+    return Field(description=f"{kind} id.")
+
+
+CustomerId = Annotated[str, _id("Customer"), BeforeValidator(_number), AfterValidator(_given)]
+ConnectorId = Annotated[str, _id("Connector"), BeforeValidator(_number), AfterValidator(_given)]
+ConnectionId = Annotated[str, _id("Connection"), BeforeValidator(_number), AfterValidator(_given)]
+WorkflowId = Annotated[str, _id("Workflow"), BeforeValidator(_number), AfterValidator(_given)]
+TriggerId = Annotated[str, _id("Trigger"), BeforeValidator(_number), AfterValidator(_given)]
+ExecutionId = Annotated[str, _id("Execution"), BeforeValidator(_number), AfterValidator(_given)]
+ApiKeyId = Annotated[str, _id("API key"), BeforeValidator(_number), AfterValidator(_given)]
+SecretId = Annotated[str, _id("Secret"), BeforeValidator(_number), AfterValidator(_given)]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="Rows: 1-100, default 20.")]
 Cursor = Annotated[str | None, Field(description="next_cursor of the last page.")]

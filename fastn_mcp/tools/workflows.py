@@ -116,7 +116,7 @@ class RunWorkflow(Operation[Run]):
 
     workflow_id: WorkflowId
     input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
-    customer_id: Annotated[str | None, Field(description="Customer id, from list_customers."), Header] = None
+    customer_id: Annotated[str | None, Field(description="Customer id."), Header] = None
     environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
     idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None
     wait_seconds: WaitSeconds = 0
