@@ -13,10 +13,9 @@ from fastn_mcp.resources import within as places_within
 from fastn_mcp.server import INSTRUCTIONS
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 
-COMING = {"find", "get_overview", "diagnose_workflow", "wait_for_execution", "find_dependents"} - BY_NAME.keys()
 """Procedures that are being written. Empty once they are there."""
 
-KNOWN = BY_NAME.keys() | COMING
+KNOWN = BY_NAME.keys()
 
 
 def tokens(text: str) -> int:

@@ -195,9 +195,9 @@ cli.add_command(_Lazy("policy", "Check a policy file, and ask what it says of a 
 def tools_(as_json: bool) -> None:
     """List the tools: effect, evidence, route."""
     from fastn_mcp.cli.tools import show
-    from fastn_mcp.tools import CATALOG
+    from fastn_mcp.procedures.catalog import OFFERS
 
-    show(CATALOG, as_json=as_json)
+    show(OFFERS, as_json=as_json)
 
 
 @cli.command(name="surface")

@@ -27,6 +27,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from fastn_mcp.cli.wiring import SANDBOX_KEY
+from fastn_mcp.procedures.catalog import OFFERS
 
 _ERAS = (("2026-07-28", "2026-07-28"), ("2025-11-25", "legacy"))
 _READING = 1.2
@@ -126,12 +127,13 @@ async def _era(console: Console, sandbox: Sandbox, state: str, era: str, mode: s
     async with Client(server, mode=mode, elicitation_callback=person) as client:
         agent = Agent(console, client)
         await _tools(console, client)
-        await _diagnose(console, agent)
-        customer = await agent.find("list_customers", "Globex Exports")
+        await _diagnosed(console, agent)
+        customer = await agent.find("globex", "Globex Exports")
         await _declined(console, sandbox, agent, person, customer)
-        await _approved(console, sandbox, agent, person, customer)
+        receipt = await _approved(console, sandbox, agent, person, customer)
+        await _undone(console, sandbox, agent, receipt)
         if mode != "legacy":
-            await _replayed(console, sandbox, client, await agent.find("list_workflows", "process-new-orders"))
+            await _replayed(console, sandbox, client, await agent.find("proces new orders", "process-new-orders"))
 
 
 @dataclass
@@ -147,11 +149,12 @@ class Agent:
         result = await self.client.call_tool(tool, arguments)
         return _body(result)
 
-    async def find(self, tool: str, name: str) -> dict[str, Any]:
-        found = (await self.call(tool, search=name))["data"]
-        _holds(len(found) == 1, f"{tool} finds exactly one {name}")
-        self.say(f"{name} is {found[0]['id']}")
-        return found[0]
+    async def find(self, words: str, name: str) -> dict[str, Any]:
+        """What a person calls so, which is the resource of this name."""
+        best = (await self.call("find", query=words))["data"]["found"][0]
+        _holds(best["name"] == name, f"find takes {words!r} for {name}")
+        self.say(f"the {best['kind']} {name}, id {best['id']}")
+        return best
 
     def say(self, text: str) -> None:
         self.console.print(Padding(Text(text), (0, 0, 0, 4), expand=False))
@@ -160,24 +163,19 @@ class Agent:
 async def _tools(console: Console, client: Client) -> None:
     tools = (await client.list_tools()).tools
     reading = sum(bool(tool.annotations and tool.annotations.read_only_hint) for tool in tools)
-    _holds(len(tools) == 42, "there are 42 tools")
+    _holds(len(tools) == len(OFFERS), f"there are {len(OFFERS)} tools")
     console.print(f"  {len(tools)} tools: {reading} read, {len(tools) - reading} change something.\n")
 
 
-async def _diagnose(console: Console, agent: Agent) -> None:
-    console.print("[bold]Why did last night's sync fail?[/]")
-    failed = (await agent.call("list_executions", status="failed", limit=3))["data"]
-    _holds(bool(failed), "there are failed runs")
-    run = (await agent.call("get_execution", execution_id=failed[0]["id"]))["data"]
-    error = run["error"]
-    agent.say(f"{run['workflowName']}: {error['headline'] if isinstance(error, dict) else error}")
-    if isinstance(error, dict):
-        agent.say(f"at {error['failedAt']}; {error['diagnosis']['howToFix']}")
-    broken = (await agent.call("list_connections", customer_id=run["endOrgId"]))["data"]
-    unwell = [c for c in broken if c["status"] != "ACTIVE"]
-    _holds(bool(unwell), "the customer has a connection that is not active")
-    for connection in unwell:
-        agent.say(f"the connection {connection['name']} ({connection['connector']['slug']}) is {connection['status']}")
+async def _diagnosed(console: Console, agent: Agent) -> None:
+    console.print("[bold]Why did last night's TikTok sync fail?[/]")
+    workflow = await agent.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
+    found = (await agent.call("diagnose_workflow", workflow_id=workflow["id"]))["data"]
+    _holds("TikTok Shop connection of Katana is FAILED" in found["verdict"], "the cause was found")
+    cause = found["causes"][0]
+    agent.say(found["verdict"])
+    agent.say(f"Fix: {cause['fix']}")
+    agent.say(f"What will not help: {cause['will_not_help']}")
     console.print()
 
 
@@ -192,7 +190,9 @@ async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Pe
     console.print()
 
 
-async def _approved(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
+async def _approved(
+    console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]
+) -> dict[str, Any]:
     console.print("[bold]It tries again, and the person types the name.[/]")
     before = await sandbox.received("DELETE")
     person.answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
@@ -202,6 +202,17 @@ async def _approved(console: Console, sandbox: Sandbox, agent: Agent, person: Pe
     gone = await agent.call("get_customer", customer_id=customer["id"])
     _holds(gone.get("outcome") == "not_found", "the customer is gone")
     agent.say(f"done, once; get_customer now says {gone['outcome']}")
+    console.print()
+    return answer["receipt"]
+
+
+async def _undone(console: Console, sandbox: Sandbox, agent: Agent, receipt: dict[str, Any]) -> None:
+    console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
+    before = await sandbox.received("POST")
+    answer = (await agent.call("undo_change", change_id=receipt["change_id"]))["data"]
+    _holds(await sandbox.received("POST") == before + 1, "the customer was created again, once")
+    again = (await agent.call("get_customer", customer_id=answer["new_id"]))["data"]
+    agent.say(f"{again['name']} is there again, as {answer['new_id']}. {answer['lost']}")
     console.print()
 
 

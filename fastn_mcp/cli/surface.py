@@ -6,14 +6,16 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.operation import Operation
+from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server import tool
 from fastn_mcp.settings import SOURCES, Settings
-from fastn_mcp.tools import CATALOG, AnyOperation
 
 
 def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     """What each generated file ought to hold."""
-    files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in CATALOG}
+    files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in OFFERS}
     if readme.exists():
         files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings()})
     return files
@@ -38,23 +40,26 @@ def write(folder: Path, readme: Path) -> list[Path]:
     return changed
 
 
-def snapshot(operation: AnyOperation) -> str:
-    """The definition of a tool as it goes over the wire, with its route, effect and evidence."""
-    facts = {
-        "effect": operation.effect.value,
-        "route": str(operation.route),
-        "evidence": {"kind": operation.evidence.kind, "source": operation.evidence.source},
-    }
-    definition = tool(operation).model_dump(mode="json", by_alias=True, exclude_none=True)
+def snapshot(offer: AnyOffer) -> str:
+    """The definition of a tool as it goes over the wire, with its effect, and an operation's route and evidence."""
+    facts: dict[str, object] = {"effect": offer.effect.value}
+    if issubclass(offer, Operation):
+        facts["route"] = str(offer.route)
+        facts["evidence"] = {"kind": offer.evidence.kind, "source": offer.evidence.source}
+    definition = tool(offer).model_dump(mode="json", by_alias=True, exclude_none=True)
     return json.dumps(facts | {"tool": definition}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _tools() -> str:
     rows = [
-        f"| `{operation.tool_name()}` | {operation.effect.value} | {operation.evidence} | {_cell(operation.__doc__)} |"
-        for operation in CATALOG
+        f"| `{offer.tool_name()}` | {offer.effect.value} | {_evidence(offer)} | {_cell(offer.__doc__)} |"
+        for offer in OFFERS
     ]
     return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
+
+
+def _evidence(offer: AnyOffer) -> str:
+    return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
 
 def _settings() -> str:

@@ -7,8 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastn_mcp.operation import Effect
-from fastn_mcp.tools import AnyOperation
+from fastn_mcp.offer import AnyOffer, Effect
+from fastn_mcp.operation import Operation
 
 _STYLES = {
     Effect.READ: "green",
@@ -21,7 +21,7 @@ _STYLES = {
 }
 
 
-def show(offered: tuple[AnyOperation, ...], *, as_json: bool) -> None:
+def show(offered: tuple[AnyOffer, ...], *, as_json: bool) -> None:
     """Print the table, or the same as JSON."""
     if as_json:
         rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in offered]
@@ -41,5 +41,8 @@ def show(offered: tuple[AnyOperation, ...], *, as_json: bool) -> None:
 _COLUMNS = ("tool", "effect", "evidence", "route")
 
 
-def _row(operation: AnyOperation) -> tuple[str, str, str, str]:
-    return operation.tool_name(), operation.effect.value, str(operation.evidence), str(operation.route)
+def _row(offer: AnyOffer) -> tuple[str, str, str, str]:
+    evidence, route = (
+        (str(offer.evidence), str(offer.route)) if issubclass(offer, Operation) else ("", "made of others")
+    )
+    return offer.tool_name(), offer.effect.value, evidence, route

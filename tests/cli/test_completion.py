@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from fastn_mcp.cli import cli
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.procedures.catalog import OFFERS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 BIN = str(Path(sys.executable).parent)
-TOOLS = [operation.tool_name().replace("_", "-") for operation in CATALOG]
+TOOLS = [offer.tool_name().replace("_", "-") for offer in OFFERS]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -53,7 +53,7 @@ def test_commands_tools_and_options_are_offered(fastn: Run) -> None:
     assert offered(fastn, "call", "list-cu") == ["list-customers"]
     assert offered(fastn, "call", "get-customer", "--cu") == ["--customer-id"]
     assert offered(fastn, "--sandbox", "call", "delete-s") == ["delete-secret"]
-    assert offered(fastn, "--mode", "") == ["read-only", "guarded", "manual", "auto"]
+    assert offered(fastn, "--mode", "") == ["read-only", "guarded", "manual", "unattended", "auto"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastn_mcp
+from fastn_mcp.procedures.catalog import OFFERS
 
 
 def demo(more: dict[str, str], cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -48,11 +49,12 @@ def test_the_transcript_tells_the_whole_story_in_each_era(era: str, played: "sub
     told = chapters[chapters.index(era) + 1]
     place = 0
     for sentence in (
-        "42 tools: 19 read, 23 change something.",
-        "Why did last night's sync fail?",
-        'agent: list_executions status="failed"',
-        "agent: get_execution",
-        "the connection default (tiktokShop) is FAILED",
+        f"{len(OFFERS)} tools: ",
+        "Why did last night's TikTok sync fail?",
+        'agent: find query="the tiktok orders sync"',
+        "agent: diagnose_workflow",
+        "TikTok Shop connection of Katana is FAILED",
+        "What will not help: A rerun",
         "The agent tries to delete a customer, and the person declines.",
         'Target: "Globex Exports", id "',
         'To approve this one call, type the name between the quotes: "Globex Exports"',
@@ -61,6 +63,9 @@ def test_the_transcript_tells_the_whole_story_in_each_era(era: str, played: "sub
         "It tries again, and the person types the name.",
         "person: accept name=Globex Exports",
         "done, once; get_customer now says not_found",
+        "It was the wrong one.",
+        "Globex Exports is there again, as ",
+        "Its connections, their credentials and its secrets stay lost.",
     ):
         assert sentence in told[place:], sentence
         place = told.index(sentence, place) + len(sentence)

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.ages import age
+from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, sentence
 from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, moment, short, text
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
@@ -83,9 +86,11 @@ def _finding(workflow: _Failing, period: Period, more: bool) -> Finding:
     what += f", last {age(when, period.now)}" if when else ""
     cause = _cause(last)
     examples = (Example(workflow.key, workflow.name),) if workflow.key else ()
-    shows = (
-        GetExecution(execution_id=key) if (key := key_of(last)) else ListExecutions(status="failed", since=period.since)
-    )
+    shows: Offer[Any] = ListExecutions(status="failed", since=period.since)
+    if workflow.key.startswith("wf_"):  # and not a slug, which is all that some rows have
+        shows = DiagnoseWorkflow(workflow_id=workflow.key)
+    elif key := key_of(last):
+        shows = GetExecution(execution_id=key)
     return Finding(Severity.HIGH, f"{what}{f': {cause}' if cause else ''}.", shows, examples)
 
 
