@@ -76,9 +76,9 @@ examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an 
 	@EXAMPLE_ENVIRONMENTS=$(CURDIR)/.cache/examples $(BIN)/python -m pytest --numprocesses auto \
 		tests/end_to_end/test_examples.py $(ARGS)
 
-.cache/examples/%/ready: examples/%/requirements.txt
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+.cache/examples/%/ready: examples/%/requirements.txt $(READY)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
 	@touch $@
 
 bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with FastMCP's bridge

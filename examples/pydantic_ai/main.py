@@ -38,7 +38,7 @@ async def ask_a_person(_: RunContext[None], call: CallToolFunc, tool: str, argum
 
 
 async def main() -> None:
-    # Without "failed", a no would be put to the model as a mistake that it is to correct and repeat.
+    # Without "failed", two errors of one tool in a row, which a no is as well, end the run with an exception.
     fastn = MCPToolset(SERVER, process_tool_call=ask_a_person, tool_error_behavior="failed")
     agent = Agent(FunctionModel(scripted), toolsets=[fastn], output_type=[str, DeferredToolRequests])
     async with agent:

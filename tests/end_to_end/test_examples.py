@@ -126,7 +126,7 @@ def test_a_plain_client_shows_the_question_and_deletes_what_is_typed(upstream: U
         assert example.changes() == PAUSED_AND_DELETED
 
 
-@pytest.mark.parametrize("typed", ["", "yes", "Daily sync"])
+@pytest.mark.parametrize("typed", ["", "Daily sync"])
 def test_a_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: Upstream) -> None:
     """Ours: nothing typed is a no, and so is another text."""
     with running_example("plain_client", upstream) as example:
