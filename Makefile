@@ -76,7 +76,7 @@ examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an 
 	@EXAMPLE_ENVIRONMENTS=$(CURDIR)/.cache/examples $(BIN)/python -m pytest --numprocesses auto \
 		tests/end_to_end/test_examples.py $(ARGS)
 
-.cache/examples/%/ready: examples/%/requirements.txt $(READY)
+.cache/examples/%/ready: examples/%/requirements.txt | $(READY)
 	@$(BIN)/python -m venv --without-pip $(@D)
 	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
 	@touch $@

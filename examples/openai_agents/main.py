@@ -57,14 +57,14 @@ async def main() -> None:
     async with Fastn() as server:
         agent = Agent("administrator", INSTRUCTIONS, model=scripted(), mcp_servers=[server])
         quiet = RunConfig(tracing_disabled=True)
-        result = await Runner.run(agent, TASK, run_config=quiet)
+        result = await Runner.run(agent, TASK, max_turns=None, run_config=quiet)  # looking again takes a turn
         while result.interruptions:
             state = result.to_state()  # state.to_string() keeps it while the person takes a day
             for interruption in result.interruptions:
                 print(f"\n{server.waiting[interruption.name]}")
                 await asyncio.to_thread(input, "Press Enter once that is decided. ")
                 state.approve(interruption)
-            result = await Runner.run(agent, state, run_config=quiet)
+            result = await Runner.run(agent, state, max_turns=None, run_config=quiet)
         print(result.final_output)
 
 
@@ -78,7 +78,7 @@ def scripted() -> ScriptedModel:
             return [assistant_message(said)]
         return [function_call(*said, call_id=f"call_{len(outputs)}")]
 
-    return ScriptedModel([ModelStep.respond(step)] * 20)
+    return ScriptedModel([ModelStep.respond(step)] * 100)
 
 
 def following(results: list[dict[str, Any]]) -> tuple[str, dict[str, Any]] | str:
