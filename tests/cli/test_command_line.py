@@ -14,6 +14,7 @@ import pytest
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli
+from fastn_mcp.procedures.catalog import PROCEDURES
 from fastn_mcp.settings import SOURCES
 from fastn_mcp.tools import CATALOG
 
@@ -202,13 +203,16 @@ def test_the_table_of_tools_is_plain_in_a_pipe(fastn: Run) -> None:
     done = fastn("tools")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    rows = [line.split() for line in done.stdout.splitlines() if re.match(r" *\w+_\w+ ", line)]
-    assert rows == [[o.tool_name(), o.effect.value, str(o.evidence), o.route.method, o.route.path] for o in CATALOG]
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r" *(\w+_\w+|find) ", line)]
+    made_of_others = [[o.tool_name(), o.effect.value] for o in PROCEDURES]
+    assert rows == made_of_others + [
+        [o.tool_name(), o.effect.value, str(o.evidence), o.route.method, o.route.path] for o in CATALOG
+    ]
 
 
 def test_the_table_of_tools_as_json_says_the_same(fastn: Run) -> None:
     """Ours: for programs."""
-    rows = json.loads(fastn("tools", "--json").stdout)
+    rows = json.loads(fastn("tools", "--json").stdout)[len(PROCEDURES) :]
     assert [(r["tool"], r["effect"], r["evidence"], r["route"]) for r in rows] == [
         (o.tool_name(), o.effect.value, str(o.evidence), str(o.route)) for o in CATALOG
     ]

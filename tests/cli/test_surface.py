@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.settings import SOURCES
 from fastn_mcp.tools import CATALOG
 
@@ -16,7 +17,7 @@ def test_it_writes_a_file_for_each_tool_and_then_nothing_more(fastn: Run, tmp_pa
     folder = tmp_path / "tools"
     first = fastn("surface", str(folder))
     assert (first.returncode, first.stderr) == (0, "")
-    names = {f"{operation.tool_name()}.json" for operation in CATALOG}
+    names = {f"{operation.tool_name()}.json" for operation in OFFERS}
     assert {path.name for path in folder.iterdir()} == names
     assert first.stdout.splitlines() == [f"written: {folder / name}" for name in sorted(names)]
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -67,7 +68,7 @@ def test_the_tables_of_the_readme_are_between_their_markers(fastn: Run, tmp_path
     assert text.startswith("before\n<!-- tools: x -->\n| tool |")
     assert "\n<!-- /tools -->\nbetween\n" in text
     assert "OUTDATED" not in text
-    assert text.count("\n| `") == len(CATALOG) + len(SOURCES)
+    assert text.count("\n| `") == len(OFFERS) + len(SOURCES)
     readme.write_text(text.replace("| `FASTN_MODE` |", "| `FASTN_MOOD` |"))
     checked = fastn("surface", "--check", str(tmp_path / "tools"))
     assert (checked.returncode, checked.stdout) == (1, f"differs: {readme}\n")
