@@ -42,7 +42,6 @@ _COLUMNS = ("tool", "effect", "evidence", "route")
 
 
 def _row(offer: AnyOffer) -> tuple[str, str, str, str]:
-    evidence, route = (
-        (str(offer.evidence), str(offer.route)) if issubclass(offer, Operation) else ("", "made of others")
-    )
-    return offer.tool_name(), offer.effect.value, evidence, route
+    if not issubclass(offer, Operation):
+        return offer.tool_name(), offer.effect.value, "", ""  # it is made of others
+    return offer.tool_name(), offer.effect.value, str(offer.evidence), str(offer.route)
