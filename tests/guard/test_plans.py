@@ -1,0 +1,434 @@
+"""Signed run plans: what they cover, whose signature holds, and that nobody is ever asked in an unattended run."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from world import FormNow, World, yes
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.guard.plans import Plan, would_allow
+from fastn_mcp.guard.plans.file import signatures_of, signed, unsigned, with_key
+from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, public, sealed, sign, written
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.sandbox.fault_kinds import Moment, Reset
+from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+HEAD = 'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
+DANA, LEE = new_key(), new_key()
+_RUNS = itertools.count(1)
+
+
+class Desk:
+    """A person's desk: a plan, signed by whom, with whose keys known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "plan.toml"
+        self.keys = folder / "plan-keys.toml"
+        self.keys.write_text(with_key(with_key("", "dana", public(DANA)), "lee", public(LEE)))
+
+    def write(self, allow: str, head: str = HEAD, by: tuple[str, ...] = ("dana",)) -> "Desk":
+        self.file.write_text(head + allow)
+        data = self.file.read_bytes()
+        keys = {"dana": DANA, "lee": LEE}
+        signatures_of(self.file).write_bytes(written(tuple(sign(data, name, NOW, keys[name]) for name in by)))
+        return self
+
+    def read(self, account: str = "test", now: datetime = NOW) -> Plan:
+        return signed(self.file, self.keys, account, now)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def unattended(folder: Path, plan: Plan | None, rules: str = "") -> World:
+    loaded = None
+    if rules:
+        path = folder / "policy.toml"
+        path.write_text(rules)
+        path.chmod(0o600)
+        loaded = load_rules(path)
+    return World(folder, Policy("unattended", loaded, plan), tokens=f"run{next(_RUNS)}-")
+
+
+def allow(tool: str, target: str | None = None, more: str = "") -> str:
+    return f'[[allow]]\ntool = "{tool}"\n' + (f'target = "{target}"\n' if target else "") + more + "\n"
+
+
+# What a file says, and where it is wrong.
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[[alow]]\ntool = "x"', 4, "there is no key 'alow' (did you mean 'allow'?)"),
+        ("", 1, "the key 'allow' is missing"),
+        (allow("delete_custmer", "a"), 5, "is none (did you mean 'delete_customer'?)"),
+        (allow("list_customers"), 5, "only reads, which needs no plan"),
+        (allow("delete_customer"), 4, "needs a target"),
+        (allow("delete_customer", "*"), 6, "'*' bounds nothing"),
+        (allow("create_customer", "x", 'arguments = "any"'), 4, "target: it has none"),
+        (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
+        (allow("create_customer", more='arguments = "all"'), 6, 'must be a table, or "any"'),
+        (allow("create_customer", more='arguments = { nmae = "x" }'), 6, "there is no 'nmae' (did you mean 'name'?)"),
+        (allow("create_secret", more='arguments = { value = "x" }'), 6, "value is a secret, which no plan may hold"),
+        (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),
+        (allow("create_customer", more='when = { plann = "x" }'), 6, "none of its tools has an argument 'plann'"),
+        (allow("create_customer", more="when = { plan = 3 }"), 6, "plan has to be compared with a text"),
+        (allow("delete_customer", "a", "count = 0"), 7, "count: input should be greater than or equal to 1"),
+        (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
+    ],
+)
+def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
+    """Ours (DESIGN 5.6): as a policy does."""
+    desk.write(text)
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert f"plan.toml, line {line}: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
+    """Ours: whose midnight it is must be said."""
+    desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
+    with pytest.raises(SettingsError, match="line 3: until: must name its offset"):
+        desk.read()
+
+
+# Whose signature it is.
+
+
+@pytest.mark.parametrize("place", ["the plan", "its signatures"])
+def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -> None:
+    """Issue 6: at each byte of the plan, and of the signatures where that says anything."""
+    desk.write(allow("delete_customer", "a"))
+    file = desk.file if place == "the plan" else signatures_of(desk.file)
+    whole = file.read_bytes()
+    accepted = 0
+    for at in range(len(whole)):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            desk.read()
+            accepted += 1
+        except SettingsError:
+            pass
+    # White space around the signatures is no part of what is signed.
+    assert accepted == 0 if place == "the plan" else accepted < len(whole) / 4
+    file.write_bytes(whole)
+    assert desk.read().signers == ("dana",)
+
+
+def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
+    """Issue 6."""
+    desk.write(allow("delete_customer", "a"))
+    forged = sign(desk.file.read_bytes(), "dana", NOW, new_key())
+    signatures_of(desk.file).write_bytes(written((forged,)))
+    with pytest.raises(SettingsError, match="the signature of 'dana' does not fit"):
+        desk.read()
+
+
+def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
+    """Issue 6."""
+    desk.write(allow("delete_customer", "a"))
+    stranger = new_key()
+    signatures_of(desk.file).write_bytes(written((sign(desk.file.read_bytes(), "eve", NOW, stranger),)))
+    with pytest.raises(SettingsError, match="'eve' is not among those who may sign"):
+        desk.read()
+
+
+def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
+    """Ours: what is not understood is not passed over."""
+    desk.write(allow("delete_customer", "a"))
+    data = desk.file.read_bytes()
+    marks = (sign(data, "dana", NOW, DANA), sign(data, "lee", NOW, DANA))
+    signatures_of(desk.file).write_bytes(written(marks))
+    with pytest.raises(SettingsError, match="'lee'"):
+        desk.read()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
+def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> None:
+    """Issue 6."""
+    desk.write(allow("delete_customer", "a"))
+    signatures_of(desk.file).write_bytes(content)
+    with pytest.raises(SettingsError, match="A person signs it with: plan approve"):
+        desk.read()
+    signatures_of(desk.file).unlink()
+    with pytest.raises(SettingsError, match="plan approve"):
+        desk.read()
+
+
+def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> None:
+    """Issue 6."""
+    desk.write(allow("delete_customer", "a"))
+    with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
+        desk.read("live at live.fastn.ai")
+    with pytest.raises(SettingsError, match="has run out"):
+        desk.read(now=NOW + timedelta(days=1))
+
+
+def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
+    """Ours: neither the plan nor the keys."""
+    desk.write(allow("delete_customer", "a"))
+    for file in (desk.file, desk.keys, signatures_of(desk.file)):
+        file.chmod(0o666)
+        with pytest.raises(SettingsError, match="can be changed by others"):
+            desk.read()
+        file.chmod(0o600)
+    assert desk.read()
+
+
+def test_a_key_is_of_use_only_with_its_passphrase() -> None:
+    """Issue 6: a key that the agent's process does not hold."""
+    data = sealed(DANA, "correct horse")
+    assert public(opened(data, "correct horse")) == public(DANA)
+    with pytest.raises(BadSignature):
+        opened(data, "battery staple")
+    assert b"ENCRYPTED" in data
+
+
+# What it covers.
+
+
+@pytest.mark.parametrize(
+    ("entry", "call", "covered"),
+    [
+        (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="cus_1"), True),
+        (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="CUS_1"), False),
+        (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="cus_12"), False),
+        (allow("delete_customer", "cus_?"), DeleteCustomer(customer_id="cus_7"), True),
+        (allow("delete_customer", "cus_1"), DeleteTrigger(trigger_id="cus_1"), False),
+        (
+            allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }'),
+            CreateCustomer(name="A", extra={"n": 1}),
+            True,
+        ),
+        (
+            allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }'),
+            CreateCustomer(name="A", extra={"n": True}),
+            False,
+        ),
+        (allow("create_customer", more='arguments = { name = "A" }'), CreateCustomer(name="A", plan="Free"), False),
+        (allow("create_customer", more='arguments = { name = "A" }'), CreateCustomer(name="a"), False),
+        (allow("create_customer", more='arguments = "any"'), CreateCustomer(name="A", plan="Free"), True),
+        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Acme"), True),
+        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Beta"), False),
+        (
+            allow("create_customer", more='when = { name = "A*" }'),
+            CreateCustomer(name="Acme", extra={"region": "US"}),
+            False,
+        ),
+        (
+            allow("run_workflow", "wf_1", 'when = { environment = "test" }'),
+            RunWorkflow(workflow_id="wf_1", environment="test", wait_seconds=9),
+            True,
+        ),
+        (allow("run_workflow", "wf_1", 'when = { environment = "test" }'), RunWorkflow(workflow_id="wf_1"), False),
+        (
+            allow("update_trigger", "t1", 'arguments = { status = "Disabled" }'),
+            UpdateTrigger(trigger_id="t1", status="Disabled"),
+            True,
+        ),
+        (
+            allow("update_trigger", "t1", 'arguments = { status = "Disabled" }'),
+            UpdateTrigger(trigger_id="t1", status="Active"),
+            False,
+        ),
+    ],
+)
+def test_an_entry_covers_exactly_what_it_says(desk: Desk, entry: str, call: Any, covered: bool) -> None:
+    """Issue 6: exact calls, or bounded patterns; an argument that is not named must not be given."""
+    assert any(desk.write(entry).read().covering(call, NOW)) is covered
+
+
+def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
+    """Issue 6: after expiry, nothing, also in a process that is still running."""
+    head = HEAD + "begins = 2026-11-25T10:00:00Z\n"
+    plan = desk.write(allow("delete_customer", "a"), head).read()
+    call = DeleteCustomer(customer_id="a")
+    assert not any(plan.covering(call, NOW))
+    assert any(plan.covering(call, NOW + timedelta(hours=2)))
+    assert not any(plan.covering(call, NOW + timedelta(hours=15)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        DeleteCustomer(customer_id="cus:1@x"),
+        CreateCustomer(name='A "b"\n\\', extra={"n": 1, "list": [1, "x", True], "in": {"a": 1.5}}),
+        UpdateTrigger(trigger_id="t", routes=[{"routeId": "wf_1", "environment": "live"}]),
+        CreateSecret(name="X", value_from_env="STRIPE"),
+        RunWorkflow(workflow_id="w", input={"ü": "字"}),
+    ],
+)
+def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
+    """Issue 6: a structured refusal with the rule that would allow it."""
+    plan = desk.write(would_allow(call) + "\n").read()
+    assert any(plan.covering(call, NOW))
+    assert "1 x " in "\n".join(plan.words())
+
+
+# Nobody is there.
+
+
+async def customers(world: World) -> list[str]:
+    return [row.id for row in await world.rows(ListCustomers())]
+
+
+async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_path: Path) -> None:
+    """Issue 6: whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
+    probe = World(tmp_path)
+    first, second, third, *_ = await customers(probe)
+    plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
+    world = unattended(tmp_path, plan)
+    person = FormNow(yes, world.clock)
+    outcomes: list[Any] = []
+
+    async def attempt(key: str) -> None:
+        outcomes.append(await world.call(DeleteCustomer(customer_id=key), person))
+
+    async with anyio.create_task_group() as group:
+        for key in [first, second, third] * 5:
+            group.start_soon(attempt, key)
+    assert sum(isinstance(outcome, Done) for outcome in outcomes) == 2
+    assert {heard.path.rsplit("/", 1)[1] for heard in world.changes} == {first, second}
+    assert len(world.changes) == 2
+    again = unattended(tmp_path, plan)  # another process, on a fresh account in which all of them are there
+    for key in (first, second, third):
+        assert isinstance(await again.call(DeleteCustomer(customer_id=key), person), Refused)
+    assert again.changes == []
+    assert person.asked == []
+
+
+async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
+    """Issue 6: the run goes on with the rest."""
+    world = unattended(tmp_path, None)
+    error = await world.call(CreateCustomer(name="Initech"))
+    assert isinstance(error, Refused)
+    assert error.facts["would_allow"] == would_allow(CreateCustomer(name="Initech"))
+    assert "Nobody is there to ask" in error.what
+    assert "Nothing was sent." in str(error)
+    assert world.changes == []
+    assert isinstance(await world.call(ListCustomers()), Done)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        CreateCustomer(name="x"),
+        UpdateCustomer(customer_id="c009d6af-1950-4428-ad06-a70af567801a", plan="Free"),
+        CreateApiKey(name="x"),
+        DeleteCustomer(customer_id="c009d6af-1950-4428-ad06-a70af567801a"),
+        RunWorkflow(workflow_id="wf_0d93ee5b1f62"),
+    ],
+)
+async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
+    """Issue 6: no prompt is ever sent, on no channel."""
+    world = unattended(tmp_path, None)
+    person = FormNow(yes, world.clock)
+    assert isinstance(await world.call(call, person), Refused)
+    assert (person.asked, world.desk.shown, world.changes) == ([], [], [])
+
+
+async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -> None:
+    """Issue 6: counts are burnt in the ledger."""
+    plan = desk.write(allow("create_customer", more='when = { name = "N*" }\ncount = 3')).read()
+    world = unattended(tmp_path, plan)
+    made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
+    assert made == [True, True, True, False, False]
+    error = await world.call(CreateCustomer(name="N9"))
+    assert "All 3 calls of plan plan.toml line 4 were made." in str(error)
+
+
+async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, tmp_path: Path) -> None:
+    """Ours: who signs a new plan agrees to its calls anew."""
+    text = allow("create_customer", more='arguments = { name = "N" }')
+    world = unattended(tmp_path, desk.write(text).read())
+    assert isinstance(await world.call(CreateCustomer(name="N")), Done)
+    other = unattended(tmp_path, desk.write("# another\n" + text).read())
+    assert isinstance(await other.call(CreateCustomer(name="N")), Done)
+
+
+async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
+    """DESIGN 2: who approved, and how, stands in the audit."""
+    world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
+    await world.call(CreateCustomer(name="N"))
+    assert '"consent":"plan"' in world.audit_path.read_text().replace(" ", "")
+    assert "plan plan.toml line 4" in world.audit_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("rules", "signers", "made"),
+    [
+        ('[defaults]\nwrite = "confirm"', 1, True),
+        ('[defaults]\nwrite = "out_of_band"', 1, True),
+        ('[defaults]\nwrite = "deny"', 1, False),
+        ('[defaults]\nwrite = "four_eyes"', 1, False),
+        ('[defaults]\nwrite = "four_eyes"', 2, True),
+        ("[budget]\nwrite = 0", 1, False),
+        ('[[window]]\neffects = "write"\nopen = "Sun 00:00-01:00 UTC"', 1, False),
+    ],
+)
+async def test_a_plan_answers_questions_and_overrules_nothing(
+    desk: Desk, tmp_path: Path, rules: str, signers: int, made: bool
+) -> None:
+    """Issue 6: budgets and what is denied hold whatever was signed; four eyes are two signatures."""
+    plan = desk.write(allow("create_customer", more='arguments = { name = "N" }'), by=("dana", "lee")[:signers]).read()
+    outcome = await unattended(tmp_path, plan, rules).call(CreateCustomer(name="N"))
+    assert isinstance(outcome, Done) is made, outcome
+
+
+async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_path: Path) -> None:
+    """Ours: what was signed is not asked about again, and all else is."""
+    world = World(tmp_path)
+    first, second, *_ = await customers(world)
+    plan = desk.write(allow("delete_customer", first)).read()
+    guarded = World(tmp_path, Policy("guarded", None, plan))
+    person = FormNow(yes, guarded.clock)
+    assert isinstance(await guarded.call(DeleteCustomer(customer_id=first), person), Done)
+    assert person.asked == []
+    assert isinstance(await guarded.call(DeleteCustomer(customer_id=second), person), Done)
+    assert len(person.asked) == 1
+
+
+async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk: Desk, tmp_path: Path) -> None:
+    """Ours (DESIGN 4): and no question is put where nobody is."""
+    plan = desk.write(allow("create_customer", more='arguments = { name = "N" }\ncount = 9')).read()
+    world = unattended(tmp_path, plan)
+    world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=Moment.AFTER))
+    first = await world.call(CreateCustomer(name="N"))
+    second = await world.call(CreateCustomer(name="N"))
+    assert "unknown" in str(getattr(first, "outcome", ""))
+    assert isinstance(second, Refused)
+    assert len(world.changes) == 1
+    assert world.desk.shown == []
+
+
+def test_a_plan_says_itself_in_words(desk: Desk) -> None:
+    """Ours: what a person reads before signing."""
+    text = (
+        allow("delete_customer", "cus_1", "count = 2")
+        + allow("run_workflow", "wf_*", 'when = { environment = ["test", ""] }')
+        + allow("create_customer", more='arguments = "any"')
+    )
+    _, plan = unsigned(desk.write(text).file)
+    assert list(plan.words()) == [
+        "Plan night, for test, until 2026-11-26T00:00Z, signed by nobody.",
+        "plan plan.toml line 4: 2 x delete_customer on cus_1.",
+        "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or .",
+        "plan plan.toml line 12: 1 x create_customer with any arguments.",
+    ]
