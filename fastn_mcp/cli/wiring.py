@@ -155,7 +155,13 @@ def assemble(
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
     dispatch = Dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
-    about = About(named, policy.mode, policy.rules.digest if policy.rules else None, str(state / AUDIT))
+    about = About(
+        named,
+        policy.mode,
+        policy.rules.digest if policy.rules else None,
+        str(state / AUDIT),
+        policy.plan.digest if policy.plan else None,
+    )
     return Parts(settings, dispatch, guard, page, offered(settings), about, tally, system)
 
 

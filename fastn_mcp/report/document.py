@@ -1,7 +1,8 @@
 """A report as JSON. Pure. Version 1 of a schema of our own; a reader passes over what it does not know.
 
     schema, version, program   "fastn-mcp/report", 1, "fastn-mcp 0.1.0"
-    account, mode, policy      where it was sent, and the digest of the policy file, where there was one
+    account, mode              where it was sent, and what was asked first
+    policy, plan               digests of the policy file and of the signed plan, where there was one
     script                     of which calls, where they came from a script
     began, ended               UTC, ISO 8601
     audit                      file, and the newest entry of it that this report knows: n, hash
@@ -32,12 +33,13 @@ Document = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a report is of. `policy` is the digest of the policy file."""
+    """What a report is of. `policy` and `plan` are digests of the files."""
 
     account: str
     mode: str | None
     policy: str | None
     audit: str
+    plan: str | None = None
     script: str | None = None
 
 
@@ -61,6 +63,7 @@ def document(
         "account": about.account,
         "mode": about.mode,
         "policy": about.policy,
+        "plan": about.plan,
         "script": about.script,
         "began": None if began is None else moment(began),
         "ended": moment(ended),

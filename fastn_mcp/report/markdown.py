@@ -57,6 +57,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         ("Account", report["account"]),
         ("Mode", report["mode"]),
         ("Policy file (digest)", report["policy"]),
+        ("Run plan (digest)", report["plan"]),
         ("Script", report["script"]),
         ("Began", report["began"]),
         ("Ended", report["ended"]),
