@@ -110,14 +110,21 @@ class Dispatcher:
 
     async def _make(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         admitted = await self._guard.admit(call, caller)
+        if isinstance(admitted, Waiting):
+            self._recorder.waits(call, caller.principal, admitted.preview)
         if not isinstance(admitted, Consent):
             return admitted
         if call.effect is Effect.READ:
+            self._recorder.read()
             return Done(await self._client.send(call))
-        filled = self._secrets.fill(call)
-        change = await self._journalling.begin(call, caller.principal, admitted.target, self._client.send)
         try:
-            intent = self._recorder.intent(call, caller.principal, admitted)
+            filled = self._secrets.fill(call)
+            change = await self._journalling.begin(call, caller.principal, admitted.target, self._client.send)
+        except FastnError as error:
+            self._recorder.not_sent(call, caller.principal, error)
+            raise
+        try:
+            intent = self._recorder.intent(call, caller.principal, admitted, change.id if change else None)
         except FastnError as error:
             await self._journalling.end(change, error.outcome)
             raise
@@ -134,7 +141,7 @@ class Dispatcher:
             raise
         finally:
             self.directory.forget(call.toolset())
-        self._recorder.outcome(intent, "done")
+        self._recorder.outcome(intent, "done", result=result)
         ended = await self._journalling.end(change, "done", result)
         return Done(self._delivered(call, result), ended)
 

@@ -92,6 +92,10 @@ class Settings(BaseModel):
         BeforeValidator(_listed),
         Field(description="Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN."),
     ] = None
+    report: Annotated[
+        Path | None,
+        Field(description="At the end, write what was done, refused and left: FILE as JSON, FILE.md to read."),
+    ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "warning"
     log_file: Annotated[Path | None, Field(description="Where the log goes, instead of stderr.")] = None
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
@@ -181,7 +185,7 @@ class Source:
 
 FLAGS = (
     *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "update"),
-    *("reveal", "log_level", "log_file", "deadline"),
+    *("reveal", "report", "log_level", "log_file", "deadline"),
 )
 
 SOURCES = tuple(

@@ -25,7 +25,7 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer as Said
 from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
-from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.guard.recording import Recorder, Watch
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Operation, Record, Request
 from fastn_mcp.sandbox import KEY, Heard, Sandbox
@@ -133,7 +133,12 @@ class World:
     """One account behind one guard. Several worlds can share a folder, as processes do."""
 
     def __init__(
-        self, folder: Path, policy: Policy | None = None, clock: Clock | None = None, tokens: str = "t"
+        self,
+        folder: Path,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+        tokens: str = "t",
+        watch: Watch | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.system = self.clock.system(tokens)
@@ -142,11 +147,11 @@ class World:
         self.client = Client(account, InProcess(self.sandbox, account), self.system)
         self.ledger = SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
-        self.audit = AuditFile(self.audit_path, self.system)
+        self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
         self.desk = Desk()
         self.policy = policy or Policy()
         self.own: Callable[[Record], bool] = lambda _: False
-        self.recorder = recorder = Recorder(self.audit, "test", self.system)
+        self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
         judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
         self.guard = Guard(judge, self.ledger, recorder, self.system, self.desk)
         self.journalling = Journalling(self.ledger, "test", self.system)

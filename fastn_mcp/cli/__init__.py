@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastn_mcp import __version__
+from fastn_mcp.cli.exits import EXIT_CODES
 
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
+    from fastn_mcp.report.tally import Tally
 
 _EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
@@ -56,6 +58,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
 @_setting("--update", "Send the whole resource, or only what was given.", type=click.Choice(["merge", "partial"]))
 @_setting("--reveal", "Where a new API key is shown.", type=click.Choice(["file", "result"]))
+@_setting("--report", "When serving ends, write what was done: FILE as JSON, FILE.md to read.", metavar="FILE")
 @_setting("--log-level", "What is logged.", type=click.Choice(["debug", "info", "warning", "error"]))
 @_setting("--log-file", "Log to this file instead of stderr.", metavar="FILE")
 @_setting("--deadline", "Seconds for one call, with all its attempts.", type=float, metavar="SECONDS")
@@ -77,16 +80,23 @@ def cli(
 
     sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
-    def parts(*, browser: bool = False) -> "Parts":
+    def parts(*, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
         from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of, settings_of
 
         chosen: Sandboxed | None = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings_of(flags, os.environ, config or _config_file(), chosen)
-        return assemble(settings, chosen, policy_of(settings, os.environ), ctx.obj.state(), os.environ, browser=browser)
+        if browser and settings.report is not None:
+            from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
+
+            tally = Tally()
+        policy, state = policy_of(settings, os.environ), ctx.obj.state()
+        return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
     ctx.obj = Start(parts, sandboxed)
     if http is not None and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
+    if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
+        raise click.UsageError("--report is for serving, and for run.")
     if ctx.invoked_subcommand is None:
         _serve(parts(browser=True), http)
 
@@ -95,11 +105,11 @@ def cli(
 class Start:
     """How this start was asked for: what each command begins from."""
 
-    parts: "Callable[[], Parts]"
+    parts: "Callable[..., Parts]"
     sandboxed: bool
 
-    def __call__(self) -> "Parts":
-        return self.parts()
+    def __call__(self, tally: "Tally | None" = None) -> "Parts":
+        return self.parts(tally=tally)
 
     def state(self) -> Path:
         """Where grants and the audit are. The sandbox's are no part of an account's."""
@@ -188,6 +198,26 @@ cli.add_command(_Lazy("approvals", "See what waits for an approval, and decide."
 cli.add_command(_Lazy("audit", "Read the record of decisions and calls, and check it.", _audit_group))
 cli.add_command(_Lazy("plan", "Write, read and sign what may be done while nobody is there.", _plan_group))
 cli.add_command(_Lazy("policy", "Check a policy file, and ask what it says of a call.", _policy_group))
+
+
+@cli.command(name="run", epilog=EXIT_CODES)
+@click.argument("script", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was done: FILE as JSON, FILE.md to read.")
+@click.option("--keep-going", is_flag=True, help="Go on after a call that was not done.")
+@click.option("--dry-run", is_flag=True, help="Read, and show what each change would do. Nothing is changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
+@click.pass_context
+def run_(ctx: click.Context, script: Path, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool) -> None:
+    """Make the calls of SCRIPT in order, each by the same path as an agent's; - is the input.
+
+    A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}, "id": "acme"}. A later one can use
+    what it returned: {"customer_id": {"$from": "acme", "path": "id"}}. Blank lines, and those that begin with #, are
+    passed over. A script with a mistake in it is refused before its first call.
+    """
+    from fastn_mcp.cli.run import run
+    from fastn_mcp.report.tally import Tally
+
+    raise SystemExit(run(ctx.obj(Tally()), script, report, keep_going=keep_going, dry_run=dry_run, as_json=as_json))
 
 
 @cli.command(name="tools")

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
@@ -104,6 +105,50 @@ def verify_(file: Path, head: str | None) -> None:
     intact = report.broken is None and (head is None or report.noted is not None)
     click.echo("\n".join(_said(report, head)))
     sys.exit(0 if intact else 1)
+
+
+@audit_group.command(name="report")
+@click.option("--since", metavar="WHEN", help="As 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC where it is not said.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
+@click.pass_obj
+def report_(file: Path, since: str | None, as_json: bool, output: Path | None) -> None:
+    """What was done, refused, declined, unknown: the report of a run, from the audit alone."""
+    from fastn_mcp.report import document, markdown, writing
+    from fastn_mcp.report.tally import Tally
+
+    now = datetime.now(UTC)
+    began = None if since is None else moment_of(since, now)
+    tally = Tally()
+    with _opened(file) as lines:
+        for entry in _parsed(lines):
+            tally.entry(entry)
+    newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= document.moment(began)]
+    accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
+    about = document.About(accounts, None, None, str(file))
+    made = document.document(about, newer, None, tally.head, began, now)
+    if output is not None:
+        writing.check(output)
+        try:
+            writing.write(output, made)
+        except OSError as error:
+            raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
+    else:
+        click.echo(json.dumps(made, indent=2) if as_json else markdown.markdown(made), nl=as_json)
+
+
+_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+def moment_of(when: str, now: datetime) -> datetime:
+    """A time, or so long before `now`."""
+    try:
+        if ago := re.fullmatch(r"(\d{1,6})([mhd])", when):
+            return now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+        time = datetime.fromisoformat(when)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter("it is no time, as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
 
 
 def _said(report: Report, head: str | None) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.exits import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
@@ -44,7 +45,9 @@ def _command(operation: AnyOffer) -> click.Command:
         context = click.get_current_context()
         sys.exit(anyio.run(_call, context.obj(), operation.tool_name(), arguments))
 
-    return click.Command(operation.tool_name(), params=list(options), callback=run, help=operation.__doc__)
+    return click.Command(
+        operation.tool_name(), params=list(options), callback=run, help=operation.__doc__, epilog=EXIT_CODES
+    )
 
 
 def _listed(value: object) -> object:
@@ -75,21 +78,21 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
             caller = Caller("local", Terminal.here())
             if wanted.dry_run:
                 _print(previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
-                return 0
+                return Exit.DONE
             outcome = await parts.dispatch(wanted.call, caller)
         finally:
             await parts.aclose()
     except FastnError as error:
         _print(failed(error.data()))
         click.echo(f"fastn-mcp: {error}", err=True)
-        return 1
+        return exit_of(error.outcome)
     match outcome:
         case Done(result, change):
             _print(shaped(wanted.call, result, parts.label, change))
-            return 0
+            return Exit.DONE
         case Waiting(preview, where, until):
             _print(waiting(preview.data(), where, until))
-            return 3
+            return Exit.WAITING
         case Asking():  # a terminal answers at once
             raise TypeError("a question was left open")
 

@@ -3,6 +3,7 @@
 import anyio
 
 from fastn_mcp import stdio
+from fastn_mcp.cli.reporting import reported
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.server import build
@@ -19,7 +20,8 @@ def over_stdio(parts: Parts) -> None:
             with anyio.CancelScope(shield=True):
                 await parts.aclose()
 
-    anyio.run(serve)
+    with reported(parts):
+        anyio.run(serve)
 
 
 def over_http(parts: Parts, address: str) -> None:
@@ -35,6 +37,6 @@ def over_http(parts: Parts, address: str) -> None:
             "Use 127.0.0.1, and a proxy that authenticates where others are to reach it.",
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
-    hosted.run(
-        hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts), host.strip("[]"), int(port)
-    )
+    app = hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts)
+    with reported(parts):
+        hosted.run(app, host.strip("[]"), int(port))

@@ -30,6 +30,8 @@ from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.report.document import About
+from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.settings import Settings, config_dir, load
 from fastn_mcp.system import System
@@ -52,6 +54,10 @@ class Parts:
     guard: Guard
     page: Page | None
     offered: tuple[AnyOffer, ...]
+    about: About
+    tally: Tally | None
+    """What happens in this process, where somebody is to be told."""
+    system: System
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -120,10 +126,12 @@ def assemble(
     environment: Mapping[str, str],
     *,
     browser: bool,
+    tally: Tally | None,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     With `browser`, what no form can ask is put on the approval page; otherwise it waits for `fastn-mcp approvals`.
+    What happens is told to `tally`.
     """
     logs.begin(settings.log_level, settings.log_file, [settings.api_key])
     system = System()
@@ -132,7 +140,8 @@ def assemble(
     named = account_of(settings)
     client = Client(account, exchange, system)
     ledger = SqliteLedger(str(state / LEDGER))
-    recorder = Recorder(AuditFile(state / AUDIT, system), named, system)
+    audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
+    recorder = Recorder(audit, named, system, tally)
     judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
     page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided) if browser else None
     guard = Guard(
@@ -146,7 +155,14 @@ def assemble(
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
     dispatch = Dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
-    return Parts(settings, dispatch, guard, page, offered(settings))
+    about = About(
+        named,
+        policy.mode,
+        policy.rules.digest if policy.rules else None,
+        str(state / AUDIT),
+        policy.plan.digest if policy.plan else None,
+    )
+    return Parts(settings, dispatch, guard, page, offered(settings), about, tally, system)
 
 
 def _reads(client: Client) -> Send:

@@ -246,7 +246,7 @@ class Guard:
 
     async def _open(self, grant: Grant, call: Call, facts: Facts) -> None:
         await self._ledger.open(grant)
-        self._recorder.asked(call, grant.principal, facts.verdict, facts.effect, grant.id)
+        self._recorder.asked(call, grant.principal, facts.verdict, facts.effect, grant.id, facts.target)
 
     async def _where(self, grant: str) -> str:
         assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere

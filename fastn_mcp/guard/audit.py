@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -56,6 +56,9 @@ class Entry:
     account: str
     tool: str
     target: str | None = None
+    """What it acts on, or has made."""
+    name: str | None = None
+    """How people call that, where it is known."""
     arguments: Mapping[str, JsonValue] | None = None
     """As they may be shown."""
     digest: str | None = None
@@ -72,6 +75,8 @@ class Entry:
     outcome: str | None = None
     duration_ms: float | None = None
     message: str | None = None
+    change: str | None = None
+    """The change in the journal."""
 
 
 class Unwritten(Refused):
@@ -114,7 +119,13 @@ def decided(event: Event, grant: Grant, by: str, message: str | None = None) -> 
         consent=by,
         grant=grant.id,
         message=message,
+        name=named(name) if isinstance(name := _target(grant).get("name"), str) else None,
     )
+
+
+def _target(grant: Grant) -> Mapping[str, JsonValue]:
+    target = grant.card.get("target")
+    return target if isinstance(target, dict) else {}
 
 
 def digest(arguments: Mapping[str, JsonValue]) -> str:
@@ -128,6 +139,8 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
 _HIDDEN = "[hidden]"
 _LONGEST = 1_000
 """Characters of one text in an entry."""
+
+_LONGEST_NAME = 200
 
 _MOST = 32_768
 """Characters of all arguments in an entry."""
@@ -144,11 +157,20 @@ def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return shown if size <= _MOST else {"[left out]": f"{size} characters"}
 
 
+def named(name: str | None) -> str | None:
+    """A name as it may be recorded."""
+    return None if name is None else _text(name, _LONGEST_NAME)
+
+
+def _text(value: str, longest: int = _LONGEST) -> str:
+    cut = len(value) - longest
+    text = _SHAPED.sub(_HIDDEN, value)
+    return f"{text[:longest]} [{cut} more characters]" if cut > 0 else text
+
+
 def _without(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        cut = len(value) - _LONGEST
-        text = _SHAPED.sub(_HIDDEN, value)
-        return f"{text[:_LONGEST]} [{cut} more characters]" if cut > 0 else text
+        return _text(value)
     if isinstance(value, list):
         return [_without(item) for item in value]
     if isinstance(value, dict):
@@ -175,8 +197,12 @@ class AuditFile:
     Owner-only, in a folder of the owner's. The lock is the system's own on the file itself: it ends with its process.
     """
 
-    def __init__(self, path: Path, system: System) -> None:
+    def __init__(
+        self, path: Path, system: System, told: Callable[[Mapping[str, JsonValue]], object] | None = None
+    ) -> None:
+        """`told` hears of each entry, as its line has it, once it is written."""
         self.path = path
+        self._told = told
         self._system = system
         self._thread = threading.Lock()
         self._file: int | None = None
@@ -187,7 +213,7 @@ class AuditFile:
     def record(self, entry: Entry) -> str:
         """Append the entry. Its name is its number in the file. Raises `Unwritten`."""
         try:
-            fields = _fields(entry, self._system)
+            fields = written(entry, self._system)
             with self._thread, self._locked() as file:
                 return self._append(file, fields)
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -219,6 +245,8 @@ class AuditFile:
         while written < len(data):  # less is written where the disk is full; the next attempt says so
             written += os.write(file, data[written:])
         self._end, self._size = end, size + len(data)
+        if self._told is not None:
+            self._told({**fields, "n": end.n, "hash": end.head})
         return str(end.n)
 
     @contextmanager
@@ -236,7 +264,8 @@ class AuditFile:
             self.close()  # moved away by somebody: go on in a new one
 
 
-def _fields(entry: Entry, system: System) -> dict[str, JsonValue]:
+def written(entry: Entry, system: System) -> dict[str, JsonValue]:
+    """An entry of now as its line has it, without its place in the chain."""
     now = system.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields: dict[str, JsonValue] = {"time": now, "event": entry.event.value}
     for name in Entry.__dataclass_fields__:

@@ -1,12 +1,18 @@
 """What the audit is told of a call: the intent before it is sent, and what became of it."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
+
+from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.guard.audit import Audit, Event, about, decided
+from fastn_mcp.guard.audit import Audit, Event, about, decided, named, written
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.policy import Verdict
+from fastn_mcp.guard.preview import Preview
+from fastn_mcp.guard.show import name_of, show
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.system import System
@@ -37,15 +43,41 @@ class Intent:
     began: float
 
 
+class Watch(Protocol):
+    """Hears of all that happens in this process, as it happens. Never raises."""
+
+    def entry(self, line: Mapping[str, JsonValue]) -> None:
+        """Something happened: an entry of the audit, or one like it, without `n` and `hash`, that is in none."""
+        ...
+
+    def read(self) -> None:
+        """A read was made."""
+        ...
+
+
 class Recorder:
     """Records the calls on one account. Reads are not recorded: they change nothing."""
 
-    def __init__(self, audit: Audit, account: str, system: System) -> None:
+    def __init__(self, audit: Audit, account: str, system: System, watch: Watch | None = None) -> None:
+        """`watch` hears of what is in no audit; of what is, the audit tells it."""
         self._audit = audit
         self._account = account
         self._system = system
+        self._watch = watch
 
-    def intent(self, call: Call, principal: str, consent: Consent) -> Intent | None:
+    def read(self) -> None:
+        """A read is made."""
+        if self._watch is not None:
+            self._watch.read()
+
+    def waits(self, call: Call, principal: str, shown: Preview) -> None:
+        """A call waits for a decision. Where it was asked about is recorded already, perhaps by another process."""
+        if self._watch is not None:
+            asked = about(Event.ASKED, call, principal, self._account)
+            known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
+            self._watch.entry(written(known, self._system))
+
+    def intent(self, call: Call, principal: str, consent: Consent, change: str | None = None) -> Intent | None:
         """Record that `call` is about to be sent. Raises a `Refused` where that cannot be written."""
         if consent.effect is Effect.READ:
             return None
@@ -57,14 +89,20 @@ class Recorder:
                 rule=consent.verdict.rule,
                 consent=consent.by,
                 grant=consent.grant,
+                name=named(name_of(consent.target)),
+                change=change,
             )
         )
         return Intent(call, principal, consent, entry, self._system.monotonic())
 
-    def outcome(self, intent: Intent | None, outcome: str, message: str | None = None) -> None:
+    def outcome(
+        self, intent: Intent | None, outcome: str, message: str | None = None, result: Record | None = None
+    ) -> None:
         """Record what became of it. The call was made: what cannot be written now is logged instead."""
         if intent is None:
             return
+        made = _id(result)
+        ours = intent.consent.target is None and intent.call.target in (None, made)
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
         entry = replace(
             about(Event.OUTCOME, intent.call, intent.principal, self._account),
@@ -74,17 +112,21 @@ class Recorder:
             outcome=outcome,
             duration_ms=milliseconds,
             message=message,
+            target=intent.call.target or made,
+            name=named(name_of(result)) if ours else None,
         )
         try:
             self._audit.record(replace(entry, arguments=None))
         except FastnError:
             log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
 
-    def asked(self, call: Call, principal: str, verdict: Verdict, effect: Effect, grant: str) -> None:
+    def asked(
+        self, call: Call, principal: str, verdict: Verdict, effect: Effect, grant: str, target: Record | None
+    ) -> None:
         """Record that a person is asked."""
         asked = about(Event.ASKED, call, principal, self._account)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
-        self._audit.record(replace(asked, grant=grant, **verdicts))
+        self._audit.record(replace(asked, grant=grant, name=named(name_of(target)), **verdicts))
 
     def decided(self, event: Event, grant: Grant, note: str | None) -> None:
         """Record what a person decided on the approval page. It holds already: what cannot be written is logged."""
@@ -96,13 +138,19 @@ class Recorder:
     def not_sent(self, call: Call, principal: str, error: FastnError) -> None:
         """Record why a call is not sent."""
         event = Event.DECLINED if isinstance(error, Declined) else Event.REFUSED
-        rule = error.facts.get("rule")
+        rule, note = error.facts.get("rule"), error.facts.get("note")
         self._audit.record(
             replace(
                 about(event, call, principal, self._account),
                 effect=call.effective.value,
                 rule=rule if isinstance(rule, str) else None,
                 outcome=error.outcome,
-                message=error.what,
+                message=f"{error.what} The person's note: {show(note)}" if note else error.what,
             )
         )
+
+
+def _id(made: Record | None) -> str | None:
+    """The id of what was made, where the answer names one."""
+    value: object = getattr(made, "id", None)
+    return str(value) if isinstance(value, (str, int)) else None

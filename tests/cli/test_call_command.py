@@ -219,11 +219,11 @@ def test_at_a_terminal_the_typed_name_deletes(fastn: Run, environment: dict[str,
 def test_at_a_terminal_anything_else_declines(
     answer: str, fastn: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Issue 2."""
+    """Issue 2; issue 6: with 5."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(environment, answer, *start, "delete-customer", "--customer-id", target)
-    assert code == 1, shown
+    assert code == 5, shown
     error = json.loads(output)
     assert error["outcome"] == "declined"
     assert "Nothing was sent." in error["message"]

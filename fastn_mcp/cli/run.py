@@ -1,0 +1,254 @@
+"""`fastn-mcp run SCRIPT`: a list of calls, each by the same path as an agent's, guard included. No model is needed."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import click
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+
+from fastn_mcp.arguments import Wanted, parse
+from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.exits import Exit, strongest
+from fastn_mcp.cli.reporting import Reporting
+from fastn_mcp.cli.script import Missing, Step, filled, read
+from fastn_mcp.cli.wiring import Parts
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.question import Asking, Waiting
+from fastn_mcp.guard.show import show
+from fastn_mcp.offer import AnyOffer, Effect
+from fastn_mcp.operation import Record
+from fastn_mcp.report.attempt import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, Group, group_of
+from fastn_mcp.report.document import moment
+from fastn_mcp.report.tally import Tally
+from fastn_mcp.report.writing import readable
+from fastn_mcp.secret_names import hidden
+from fastn_mcp.shaping import failed, previewed, shaped, waiting
+from fastn_mcp.tools.listing import Listed
+from fastn_mcp.visible import visible
+
+_LARGEST = 32 * 1024 * 1024
+"""Bytes of a script."""
+
+_NAMED = 20
+"""Mistakes that are named before the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What became of one call of the script."""
+
+    outcome: str
+    message: str | None = None
+    body: Mapping[str, JsonValue] | None = None
+    """As an agent would read it."""
+
+
+@dataclass
+class _Run:
+    """A run as far as it has come."""
+
+    parts: Parts
+    tally: Tally
+    as_json: bool
+    results: dict[str, object] = field(default_factory=dict[str, object])
+    """What the calls with an id returned."""
+    outcomes: list[str] = field(default_factory=list[str])
+    signal: int | None = None
+
+    def end(self, step: Step, ended: _Ended) -> None:
+        """Record what became of a call, and say it."""
+        self.outcomes.append(ended.outcome)
+        known = self.tally.of_step(step.number)
+        if _is_told(step, ended.outcome, known):
+            self.tally.add(self._attempt(step, ended))
+        target, name = _target(step, known)
+        named = " ".join(show(part) for part in (name, target) if part is not None)
+        said = "  ".join(part for part in (f"{step.number:>3}", step.offer.tool_name(), named, ended.outcome) if part)
+        click.echo(visible(f"{said}: {ended.message}" if ended.message else said), err=True)
+        if self.as_json:
+            line = {"number": step.number, "line": step.line, "id": step.id, "tool": step.offer.tool_name()}
+            body = ended.body if ended.body is not None else {"message": ended.message}
+            self._print(json.dumps(line | {"outcome": ended.outcome, "result": body}, ensure_ascii=False))
+
+    def _print(self, line: str) -> None:
+        try:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()  # whoever reads wants each as it comes
+        except BrokenPipeError:
+            # The reader has gone; half of a script would be worse than one that nobody watches.
+            self.as_json = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo("fastn-mcp: Nobody reads the results any more. The run goes on.", err=True)
+
+    def _attempt(self, step: Step, ended: _Ended) -> Attempt:
+        now = moment(self.parts.system.now())
+        target, _ = _target(step, [])
+        return Attempt(
+            now,
+            step.offer.tool_name(),
+            ended.outcome,
+            step=step.number,
+            settled=now,
+            principal="local",
+            account=self.parts.about.account,
+            target=target,
+            effect=(step.wanted.call.effective if step.wanted else step.offer.effect).value,
+            message=ended.message,
+        )
+
+
+def _is_told(step: Step, outcome: str, known: list[Attempt]) -> bool:
+    """Whether the report has to be told of a call by itself: the audit knows nothing of it that says the same."""
+    if step.offer.effect is Effect.READ and outcome == DONE:
+        return False  # reads are only counted
+    return group_of(outcome) not in {attempt.group for attempt in known}
+
+
+def run(parts: Parts, script: Path, report: Path | None, *, keep_going: bool, dry_run: bool, as_json: bool) -> int:
+    """Make the calls of a script; the exit code. Raises `SettingsError` before the first."""
+    tally = cast(Tally, parts.tally)
+    path = report or parts.settings.report
+    named = "the input" if str(script) == "-" else str(script)
+    if path is not None and script.resolve() in (path.resolve(), readable(path).resolve()):
+        raise SettingsError("The report would be written over the script.", "Name another file with --report.")
+    reporting = None if path is None else Reporting(parts, tally, path, named)
+    steps, mistakes = read(_lines(script), {offer.tool_name(): offer for offer in parts.offered})
+    if mistakes:
+        for mistake in mistakes[:_NAMED]:
+            click.echo(visible(f"fastn-mcp: {named}, line {mistake.line}: {mistake.problem}"), err=True)
+        more = f" There are {len(mistakes) - _NAMED} more." if len(mistakes) > _NAMED else ""
+        click.echo(f"fastn-mcp: The script is wrong.{more} Nothing was sent.", err=True)
+        return Exit.WRONG
+    running = _Run(parts, tally, as_json)
+    code = Exit.FAILED
+    try:
+        anyio.run(_all, running, steps, keep_going, dry_run)
+    finally:
+        for step in steps[len(running.outcomes) :]:
+            running.end(step, _interrupted(running, step))
+        code = strongest([*running.outcomes, *(attempt.outcome for attempt in tally.attempts)])
+        _summarise(tally)
+        if reporting is not None:
+            try:
+                reporting.write()
+            except click.ClickException as error:
+                click.echo(f"fastn-mcp: {error.format_message()}", err=True)
+                code = code if code is Exit.UNKNOWN else Exit.FAILED
+    if running.signal is not None and code is not Exit.UNKNOWN:
+        return 128 + running.signal
+    return code
+
+
+def _interrupted(running: _Run, step: Step) -> _Ended:
+    """What became of a call when the run was stopped: the one that was being made may have happened."""
+    known = running.tally.of_step(step.number)
+    if any(attempt.group is Group.UNKNOWN for attempt in known):
+        return _Ended(UNKNOWN, "The run was stopped before the answer came: it may have happened.")
+    if known:
+        return _Ended(known[-1].outcome, "The run was stopped meanwhile.")
+    return _Ended(LEFT)
+
+
+def _lines(script: Path) -> Iterable[bytes]:
+    try:
+        if str(script) == "-":
+            data = sys.stdin.buffer.read(_LARGEST + 1)
+        else:
+            with script.open("rb") as file:
+                data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise SettingsError(f"{script} cannot be read: {error.strerror}.") from None
+    if len(data) > _LARGEST:
+        raise SettingsError(f"{script} is larger than {_LARGEST // 1024 // 1024} MiB.", "Make several of it.")
+    return data.split(b"\n")
+
+
+async def _all(running: _Run, steps: list[Step], keep_going: bool, dry_run: bool) -> None:
+    async with anyio.create_task_group() as tasks:
+        if sys.platform != "win32":
+            tasks.start_soon(_stop_on_signal, running, tasks.cancel_scope)
+        try:
+            await _in_order(running, steps, keep_going, dry_run)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await running.parts.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def _stop_on_signal(running: _Run, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            running.signal = number
+            scope.cancel()
+            return
+
+
+async def _in_order(running: _Run, steps: list[Step], keep_going: bool, dry_run: bool) -> None:
+    caller = Caller("local", Terminal.here())
+    stopped = False
+    for step in steps:
+        if stopped:
+            running.end(step, _Ended(LEFT))
+            continue
+        running.tally.begin_step(step.number)
+        ended = await _one(running, step, caller, dry_run)
+        running.end(step, ended)
+        stopped = ended.outcome not in (DONE, PREVIEWED) and not keep_going and not dry_run
+
+
+async def _one(running: _Run, step: Step, caller: Caller, dry_run: bool) -> _Ended:
+    parts = running.parts
+    try:
+        wanted = step.wanted or _wanted(running, step)
+        if wanted.dry_run or (dry_run and wanted.call.previews()):
+            return _Ended(PREVIEWED, None, previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
+        outcome = await parts.dispatch(wanted.call, caller)
+    except Missing as missing:
+        return _Ended(LEFT, str(missing))
+    except FastnError as error:
+        return _Ended(error.outcome, str(error), failed(error.data()))
+    match outcome:
+        case Done(result, change):
+            if step.id is not None:
+                running.results[step.id] = _usable(result)
+            return _Ended(DONE, None, shaped(wanted.call, result, parts.label, change))
+        case Waiting(preview, where, until):
+            return _Ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
+        case Asking():  # a terminal answers at once
+            raise TypeError("a question was left open")
+
+
+def _wanted(running: _Run, step: Step) -> Wanted:
+    """The call, now that what it needs is known. Raises `Missing`, `NotSent`."""
+    offers: dict[str, AnyOffer] = {step.offer.tool_name(): step.offer}
+    arguments: dict[str, Any] = filled(step.arguments, running.results)
+    return parse(offers, step.offer.tool_name(), arguments)
+
+
+def _usable(result: Record) -> object:
+    """A result as later calls can use it: `data` as an agent reads it, whole, and without secrets."""
+    data = [item.model_dump() for item in cast("Listed[Record]", result).items] if isinstance(result, Listed) else None
+    return hidden(cast(JsonValue, to_jsonable_python(result.model_dump() if data is None else data)))
+
+
+def _target(step: Step, known: list[Attempt]) -> tuple[str | None, str | None]:
+    """The id and the name of what a call acts on or has made."""
+    if known:
+        return known[-1].target, known[-1].name
+    return (None if step.wanted is None else step.wanted.call.target), None
+
+
+def _summarise(tally: Tally) -> None:
+    found = [attempt.group for attempt in tally.attempts]
+    counts = [f"{found.count(group)} {group.value}" for group in Group if group in found]
+    click.echo(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)

@@ -1,0 +1,144 @@
+"""Gathers what happened, from the entries of the audit as they are written. Pure: no I/O, no clock.
+
+Several entries are one call: asked about, approved, sent, ended. A call that was asked about and is made again is the
+same one; so is a declined one that is repeated.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.guard.audit import Event
+from fastn_mcp.report.attempt import DECLINED, UNKNOWN, WAITING, Attempt, Group, Link
+
+_UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
+_APPROVED = "It was approved, and not called again."
+_TAKEN = ("principal", "account", "target", "name", "effect", "rule", "decision", "consent", "change", "digest")
+
+
+class Tally:
+    """The calls of one process, in the order in which they were first heard of."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.reads = 0
+        self.head: Link | None = None
+        """The newest entry of the audit."""
+        self._step: int | None = None
+        self._of_grant: dict[str, int] = {}
+        self._of_intent: dict[str, int] = {}
+        self._of_call: dict[tuple[object, ...], int] = {}
+
+    def read(self) -> None:
+        """A read was made."""
+        self.reads += 1
+
+    def entry(self, line: Mapping[str, JsonValue]) -> None:
+        """An entry of the audit, or one like it that is in none."""
+        try:
+            event = Event(line.get("event"))
+        except ValueError:
+            return
+        if (link := _link(line)) is not None:
+            self.head = link
+        match event:
+            case Event.ASKED:
+                self._asked(line)
+            case Event.INTENT:
+                self._intent(line)
+            case Event.OUTCOME:
+                self._outcome(line)
+            case Event.REFUSED | Event.DECLINED:
+                self._not_sent(line, event)
+            case Event.APPROVED:
+                if (at := self._of_grant.get(_text(line, "grant") or "")) is not None:
+                    self._put(at, line, WAITING, _APPROVED)
+            case Event.EXPIRED | Event.SCOPE_REVOKED:
+                pass
+
+    def begin_step(self, number: int) -> None:
+        """What follows belongs to call `number` of the script."""
+        self._step = number
+
+    def of_step(self, number: int) -> list[Attempt]:
+        """What was tried for a call of the script."""
+        return [attempt for attempt in self.attempts if attempt.step == number]
+
+    def add(self, attempt: Attempt) -> None:
+        """A call of which the audit knows nothing: one that never came so far."""
+        self.attempts.append(attempt)
+
+    def _asked(self, line: Mapping[str, JsonValue]) -> None:
+        at = self._latest(line, Group.WAITING)
+        if at is not None and "n" not in line:
+            return  # nothing new
+        at = self._put(at, line, WAITING, _text(line, "message"))
+        if (grant := _text(line, "grant")) is not None:
+            self._of_grant[grant] = at
+
+    def _intent(self, line: Mapping[str, JsonValue]) -> None:
+        at = self._of_grant.get(_text(line, "grant") or "")
+        if at is not None and self.attempts[at].step != self._step:
+            at = None  # another call of the script was approved by the same answer
+        at = self._put(self._latest(line, Group.WAITING) if at is None else at, line, UNKNOWN, _UNANSWERED)
+        self._of_intent[str(line.get("n"))] = at
+
+    def _outcome(self, line: Mapping[str, JsonValue]) -> None:
+        at = self._of_intent.pop(str(line.get("of")), None)
+        if at is None:
+            return  # of a call that was sent before this began to listen
+        took = line.get("duration_ms")
+        self._put(at, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
+        self.attempts[at] = replace(self.attempts[at], duration_ms=took if isinstance(took, (int, float)) else None)
+
+    def _not_sent(self, line: Mapping[str, JsonValue], event: Event) -> None:
+        outcome = _text(line, "outcome") or event.value
+        if (grant := _text(line, "grant")) is not None:  # a person decided, where the question lay
+            if (at := self._of_grant.get(grant)) is not None:
+                self._put(at, line, outcome, _text(line, "message"))
+            return
+        again = (Group.WAITING, Group.DECLINED) if outcome == DECLINED else (Group.WAITING,)
+        self._put(self._latest(line, *again), line, outcome, _text(line, "message"))
+
+    def _latest(self, line: Mapping[str, JsonValue], *groups: Group) -> int | None:
+        """The newest attempt at exactly this call, where it is one of `groups`."""
+        at = self._of_call.get(self._key(line))
+        return at if at is not None and self.attempts[at].group in groups else None
+
+    def _key(self, line: Mapping[str, JsonValue]) -> tuple[object, ...]:
+        return (self._step, *(line.get(name) for name in ("principal", "account", "tool", "digest")))
+
+    def _put(self, at: int | None, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> int:
+        """Add to an attempt, or begin one; where it stands."""
+        if at is None:
+            self.attempts.append(
+                Attempt(_text(line, "time") or "", _text(line, "tool") or "", outcome, step=self._step)
+            )
+            at = len(self.attempts) - 1
+            self._of_call[self._key(line)] = at
+        had = self.attempts[at]
+        said = {name: value for name in _TAKEN if (value := _text(line, name)) is not None}
+        link = _link(line)
+        self.attempts[at] = replace(
+            had,
+            outcome=outcome,
+            message=message,
+            settled=_text(line, "time"),
+            audit=had.audit if link is None else (*had.audit, link),
+            **cast("dict[str, Any]", said),
+        )
+        return at
+
+
+def _link(line: Mapping[str, JsonValue]) -> Link | None:
+    n, event, hash_ = line.get("n"), line.get("event"), line.get("hash")
+    if isinstance(n, int) and isinstance(event, str) and isinstance(hash_, str):
+        return Link(n, event, hash_)
+    return None
+
+
+def _text(line: Mapping[str, JsonValue], name: str) -> str | None:
+    value = line.get(name)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,342 @@
+"""`fastn-mcp run`: a list of calls, each by the same path as an agent's, and what a pipeline learns of it. Issue 6."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from at_a_terminal import sitting
+
+from fastn_mcp.cli.exits import strongest
+from fastn_mcp.cli.script import Missing, filled, read
+from fastn_mcp.errors import NotSent
+from fastn_mcp.procedures.catalog import BY_NAME
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PROGRAM = (sys.executable, "-m", "fastn_mcp", "--sandbox")
+CREATE = {"tool": "create_customer", "arguments": {"name": "Initech"}, "id": "made"}
+RENAME = {"tool": "update_customer", "arguments": {"customer_id": {"$from": "made", "path": "id"}, "name": "Initrode"}}
+NOBODY = {"tool": "update_customer", "arguments": {"customer_id": "nobody", "name": "x"}}
+LIST = {"tool": "list_customers", "arguments": {"search": "Globex Exports"}, "id": "globex"}
+DELETE = {"tool": "delete_customer", "arguments": {"customer_id": {"$from": "globex", "path": "0.id"}}}
+LAST = {"tool": "create_customer", "arguments": {"name": "Hooli"}}
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., str]:
+    def written(*calls: "dict[str, Any] | str") -> str:
+        path = tmp_path / "script.jsonl"
+        path.write_text("".join((call if isinstance(call, str) else json.dumps(call)) + "\n" for call in calls))
+        return str(path)
+
+    return written
+
+
+def report_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "r.json").read_text())
+
+
+def outcomes(report: dict[str, Any]) -> dict[str, list[str]]:
+    return {group: [call["tool"] for call in calls] for group, calls in report["calls"].items() if calls}
+
+
+def results(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_all_done_is_0_and_the_hashes_are_those_of_the_audit(
+    fastn: Run, script: Callable[..., str], tmp_path: Path
+) -> None:
+    """Issue 6: in order, with what an earlier call returned; the report can be checked against the audit."""
+    done = fastn(
+        "--sandbox",
+        "run",
+        script("# a comment", "", CREATE, RENAME, LIST),
+        "--json",
+        "--report",
+        str(tmp_path / "r.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(line["number"], line["line"], line["outcome"]) for line in results(done)] == [
+        (1, 3, "done"),
+        (2, 4, "done"),
+        (3, 5, "done"),
+    ]
+    assert results(done)[1]["result"]["data"]["name"] == "Initrode"
+    report = report_in(tmp_path)
+    assert outcomes(report) == {"done": ["create_customer", "update_customer"]}
+    assert report["counts"]["reads"] == 1
+    audit = Path(report["audit"]["file"])
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    links = [link for call in report["calls"]["done"] for link in call["audit"]]
+    assert links == [{name: line[name] for name in ("n", "event", "hash")} for line in lines]
+    verified = fastn("--sandbox", "audit", "verify", "--head", report["audit"]["hash"])
+    assert (verified.returncode, "0 came after it" in verified.stdout) == (0, True)
+    created = report["calls"]["done"][0]
+    assert created["target"] == {"id": results(done)[0]["result"]["data"]["id"], "name": "Initech"}
+    assert created["change_id"] == results(done)[0]["result"]["receipt"]["change_id"]
+
+
+def test_each_call_has_a_line_for_a_person(fastn: Run, script: Callable[..., str]) -> None:
+    """Issue 6: number, tool, target, outcome on stderr; stdout stays empty."""
+    done = fastn("--sandbox", "run", script(CREATE, RENAME))
+    assert done.stdout == ""
+    first, second, said = done.stderr.splitlines()
+    assert re.fullmatch(r' +1  create_customer  "Initech" "[\w-]+"  done', first)
+    assert re.fullmatch(r' +2  update_customer  "Initrode" "[\w-]+"  done', second)
+    assert said == "2 done; 0 reads."
+
+
+def test_what_needs_a_person_waits_and_the_rest_is_left(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: 3; nothing is asked through a pipe, and nothing is sent."""
+    done = fastn("--sandbox", "run", script(LIST, DELETE, LAST), "--report", str(tmp_path / "r.json"))
+    assert done.returncode == 3, done.stderr
+    report = report_in(tmp_path)
+    assert outcomes(report) == {"waiting": ["delete_customer"], "left": ["create_customer"]}
+    assert report["calls"]["waiting"][0]["target"]["name"] == "Globex Exports"
+    assert "approvals" in done.stderr
+
+
+def test_keep_going_tries_them_all_and_leaves_what_cannot_be(
+    fastn: Run, script: Callable[..., str], tmp_path: Path
+) -> None:
+    """Issue 6: what needs a result that there is none of is left."""
+    failing = {**NOBODY, "id": "made"}
+    done = fastn(
+        "--sandbox",
+        "run",
+        script(failing, RENAME, LIST, DELETE, LAST),
+        "--keep-going",
+        "--report",
+        str(tmp_path / "r.json"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert outcomes(report_in(tmp_path)) == {
+        "failed": ["update_customer"],
+        "left": ["update_customer"],
+        "waiting": ["delete_customer"],
+        "done": ["create_customer"],
+    }
+    assert "needs the result of 'made'" in done.stderr
+
+
+def test_without_keep_going_it_stops_at_the_first_that_was_not_done(fastn: Run, script: Callable[..., str]) -> None:
+    """Issue 6: a read that fails is one, and stands in the report."""
+    done = fastn(
+        "--sandbox", "run", script({"tool": "get_customer", "arguments": {"customer_id": "no"}}, LAST), "--json"
+    )
+    assert done.returncode == 1
+    assert [line["outcome"] for line in results(done)] == ["not_found", "left"]
+    assert done.stderr.splitlines()[-1] == "1 failed, 1 left; 1 reads."
+
+
+def test_a_policy_that_refuses_is_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: with the rule and the policy's digest."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[rule]]\ntool = "create_customer"\nthen = "deny"\n')
+    report = str(tmp_path / "r.json")
+    done = fastn("--sandbox", "--policy", str(policy), "--report", report, "run", script(CREATE))
+    assert done.returncode == 1, done.stderr
+    written = report_in(tmp_path)
+    assert outcomes(written) == {"refused": ["create_customer"]}
+    assert written["calls"]["refused"][0]["rule"]
+    assert re.fullmatch("[0-9a-f]{64}", written["policy"])
+
+
+def test_a_dry_run_reads_and_changes_nothing(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: what would be deleted is shown; the audit is not even begun."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"))
+    done = fastn(*start, "run", script(LIST, DELETE, CREATE, RENAME), "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [line["outcome"] for line in results(done)] == ["done", "previewed", "previewed", "left"]
+    assert results(done)[1]["result"]["preview"]["target"]["name"] == "Globex Exports"
+    again = fastn(*start, "run", script(LIST, {"tool": "list_customers", "arguments": {"search": "Initech"}}), "--json")
+    assert [len(line["result"]["data"]) for line in results(again)] == [1, 0]
+
+
+WRONG = {
+    "no JSON": ("{C4N4RY", "it is not JSON"),
+    "no object": ('["C4N4RY"]', "it is not an object"),
+    "unknown key": ('{"tool": "list_customers", "argumnts": {}}', "did you mean 'arguments'?"),
+    "no tool": ('{"arguments": {}}', "its tool is missing"),
+    "unknown tool": ('{"tool": "delete_custmer"}', "did you mean 'delete_customer'?"),
+    "bad argument": ('{"tool": "create_customer", "arguments": {"nam": "C4N4RY"}}', "did you mean 'name'?"),
+    "bad id": ('{"tool": "list_customers", "id": 7}', "its id is no text"),
+    "twice": ('{"tool": "list_customers", "tool": "delete_customer"}', "the same name twice"),
+    "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "NaN is no number"),
+    "from nowhere": (
+        '{"tool": "get_customer", "arguments": {"customer_id": {"$from": "x", "path": "id"}}}',
+        "no earlier",
+    ),
+    "from badly": ('{"tool": "get_customer", "arguments": {"customer_id": {"$from": "made"}}}', '"path": "id"'),
+    "unknown beside": (
+        '{"tool": "get_customer", "arguments": {"customer": {"$from": "made", "path": "id"}}}',
+        "did you mean 'customer_id'?",
+    ),
+    "missing beside": (
+        '{"tool": "update_customer", "arguments": {"name": {"$from": "made", "path": "id"}}}',
+        "customer_id: is required",
+    ),
+    "same id": (json.dumps(CREATE), "an earlier call has the same id"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_mistake_anywhere_is_found_before_the_first_call(what: str) -> None:
+    """Issue 6: with its line, never its value."""
+    bad, problem = WRONG[what]
+    lines = [b"# first", json.dumps(CREATE).encode(), b"", bad.encode()]
+    _, (mistake,) = read(lines, BY_NAME)
+    assert mistake.line == 4
+    assert problem in mistake.problem
+    assert "C4N4RY" not in mistake.problem
+
+
+def test_a_script_with_mistakes_ends_with_2_and_sends_nothing(
+    fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Issue 6: all of them are named."""
+    report = str(tmp_path / "r.json")
+    done = fastn("--sandbox", "run", script(CREATE, "{", '{"tool": 1}'), "--report", report)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "line 2: it is not JSON" in done.stderr
+    assert "line 3: its tool is missing" in done.stderr
+    assert done.stderr.endswith("Nothing was sent.\n")
+    assert not (Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl").exists()
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_report_that_cannot_be_written_is_found_before_the_first_call(
+    fastn: Run, script: Callable[..., str], tmp_path: Path
+) -> None:
+    """Ours: 2; the script itself is never written over; other commands take no --report."""
+    path = script(CREATE)
+    for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path):
+        done = fastn("--sandbox", "run", path, "--report", report)
+        assert done.returncode == 2
+        assert "report" in done.stderr
+    assert fastn("--sandbox", "--report", str(tmp_path / "r.json"), "tools").returncode == 2
+    assert fastn("--sandbox", "run", str(tmp_path / "none.jsonl")).returncode == 2
+
+
+def test_the_script_can_come_from_the_input(environment: dict[str, str]) -> None:
+    """Issue 6: -"""
+    done = subprocess.run(
+        [*PROGRAM, "run", "-"],
+        input=json.dumps(CREATE),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 done; 0 reads.")
+
+
+def test_a_reader_that_leaves_does_not_stop_the_run(
+    environment: dict[str, str], script: Callable[..., str], tmp_path: Path
+) -> None:
+    """Ours: half of a script would be worse."""
+    with subprocess.Popen(
+        [*PROGRAM, "--report", str(tmp_path / "r.json"), "run", script(CREATE, RENAME), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(30) == 0
+    assert report_in(tmp_path)["counts"]["done"] == 2
+
+
+@pytest.mark.parametrize(("answer", "code", "group"), [("Globex Exports", 0, "done"), ("n", 5, "declined")])
+def test_a_person_at_a_terminal_is_asked(
+    answer: str, code: int, group: str, script: Callable[..., str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Issue 6: as `call` asks; 5 where they decline."""
+    program = ["-m", "fastn_mcp", "--sandbox", "--report", str(tmp_path / "r.json"), "run", script(LIST, DELETE)]
+    with sitting(program, environment) as person:
+        person.sees('type the name between the quotes: "Globex Exports"')
+        person.sees("> ")
+        person.types(f"{answer}\r")
+        if code:
+            person.sees("A note for the agent")
+            person.types("not today\r")
+        assert person.leaves()[0] == code
+    call = report_in(tmp_path)["calls"][group][0]
+    assert call["tool"] == "delete_customer"
+    if code == 0:
+        assert call["consent"] == "terminal"
+    else:
+        assert "not today" in (tmp_path / "r.md").read_text()
+
+
+def test_no_secret_is_in_a_report(
+    fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """THREATS: neither what was given, nor what was made, nor what looks like one in a name."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[defaults]\naccess = "allow"\n')
+    path = script(
+        {"tool": "create_secret", "arguments": {"name": "DB", "value": "C4N4RY"}},
+        {"tool": "create_customer", "arguments": {"name": "Bearer C4N4RY-C4N4RY"}},
+        {"tool": "create_api_key", "arguments": {"name": "fsk_live_C4N4RY"}},
+    )
+    done = fastn("--sandbox", "--policy", str(policy), "run", path, "--report", str(tmp_path / "r.json"))
+    assert done.returncode == 0, done.stderr
+    (file,) = (Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "keys").iterdir()
+    key = file.read_text().strip().partition("=")[2]
+    assert key.startswith("fsk_")
+    for written in (tmp_path / "r.json", tmp_path / "r.md"):
+        for secret in ("C4N4RY", key, "fsk_test_sandbox"):
+            assert secret not in written.read_text()
+
+
+def test_only_what_is_plain_is_taken_from_a_result() -> None:
+    """Issue 6: a text, a number; no object, no secret, nothing that is not there."""
+    made = {"a": {"id": "x", "none": None, "list": [{"id": 7}], "token": "[hidden]", "has.dot": 1}}
+
+    def taken(path: str, id_: str = "a") -> object:
+        return filled({"f": [{"$from": id_, "path": path}]}, made)["f"][0]
+
+    assert (taken("id"), taken("list.0.id")) == ("x", 7)
+    for path in ("list", "list.1.id", "nothing", "token", "none", "id.x", "list.-1", "list.id"):
+        with pytest.raises(NotSent):
+            taken(path)
+    with pytest.raises(Missing):
+        taken("id", "b")
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ((), 0),
+        (("done", "previewed", "left"), 0),
+        (("done", "not_found"), 1),
+        (("refused",), 1),
+        (("not_sent",), 1),
+        (("applied_unreadable",), 1),
+        (("done", "approval_required"), 3),
+        (("declined", "approval_required"), 5),
+        (("declined", "approval_required", "failed"), 1),
+        (("declined", "approval_required", "failed", "unknown_outcome"), 4),
+    ],
+)
+def test_the_exit_code_is_that_of_what_matters_most(found: tuple[str, ...], code: int) -> None:
+    """Issue 6: unknown wins over all."""
+    assert strongest(found) == code
+
+
+def test_the_exit_codes_are_documented(fastn: Run) -> None:
+    """Issue 6: in --help of both, and in docs."""
+    page = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-8")
+    for command in (("run",), ("call", "list-customers")):
+        shown = fastn(*command, "--help").stdout
+        for code in range(6):
+            assert re.search(rf"^ +{code}  ", shown, re.MULTILINE)
+            assert re.search(rf"^\| {code} \| ", page, re.MULTILINE)

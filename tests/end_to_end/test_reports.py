@@ -1,0 +1,157 @@
+"""What a process reports when it ends, however it ends. Issue 6."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from driving import Upstream, environment, free_port, running
+from mcp import Client
+from test_shutdown import INITIALIZE, line
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+
+
+def fault(upstream: Upstream, **what: Any) -> None:
+    httpx2.post(f"{upstream.url}/__sandbox/faults", json=what).raise_for_status()
+
+
+def tools(report: Any) -> dict[str, list[str]]:
+    return {group: [call["tool"] for call in calls] for group, calls in report["calls"].items() if calls}
+
+
+def created(name: str) -> str:
+    return json.dumps({"tool": "create_customer", "arguments": {"name": name}}) + "\n"
+
+
+def linked(report: Any, env: dict[str, str]) -> bool:
+    """Whether all hashes of the report are those of the audit's lines."""
+    lines = (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text().splitlines()
+    hashes = {entry["n"]: entry["hash"] for entry in map(json.loads, lines)}
+    links = [link for calls in report["calls"].values() for call in calls for link in call["audit"]]
+    return {link["n"]: link["hash"] for link in links} == hashes
+
+
+def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    program = [sys.executable, "-m", "fastn_mcp", *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(program, env={**os.environ, **env}, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
+
+
+def test_an_unknown_outcome_wins_over_all(upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 6: 4, though another call was refused and another waits."""
+    fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
+    script = tmp_path / "script.jsonl"
+    delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
+    script.write_text(created("Initech") + delete + created("Hooli"))
+    env = environment(upstream)
+    with start("run", str(script), "--keep-going", "--report", str(tmp_path / "r.json"), env=env) as run:
+        _, said = run.communicate(timeout=30)
+    assert run.returncode == 4, said
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert tools(report) == {"unknown": ["create_customer"], "failed": ["delete_customer"], "done": ["create_customer"]}
+    assert linked(report, env)
+    assert "may or may not have happened" in (tmp_path / "r.md").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_in_the_middle_reports_what_may_have_happened(
+    upstream: Upstream, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Issue 6: unknown what was under way, left what was not begun."""
+    fault(upstream, kind="hang", method="POST", path="*", moment="after")
+    script = tmp_path / "script.jsonl"
+    script.write_text(created("Initech") + created("Hooli"))
+    env = environment(upstream)
+    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+        assert any(upstream.changes() for _ in range(5_000))
+        run.send_signal(number)
+        _, said = run.communicate(timeout=30)
+    assert run.returncode == 4, said
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert tools(report) == {"unknown": ["create_customer"], "left": ["create_customer"]}
+    assert linked(report, env)
+
+
+def test_a_run_that_is_stopped_while_it_reads_ends_as_the_signal_says(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: nothing was changed, and all of it is left."""
+    fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"tool": "list_customers"}\n' + created("Hooli"))
+    env = environment(upstream)
+    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+        assert any(upstream.requests() for _ in range(5_000))
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=30)
+    assert run.returncode == 128 + signal.SIGTERM
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert tools(report) == {"left": ["list_customers", "create_customer"]}
+
+
+@pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
+def test_a_server_over_stdio_writes_its_report_when_it_ends(upstream: Upstream, tmp_path: Path, ending: str) -> None:
+    """Issue 6: done what was answered, unknown what was under way; at SIGTERM and when the client leaves."""
+    env = environment(upstream) | {"FASTN_REPORT": str(tmp_path / "r.json")}
+    with start(env=env) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(line(1, "initialize", INITIALIZE) + line(None, "notifications/initialized", {}))
+        server.stdin.write(line(2, "tools/call", {"name": "list_customers", "arguments": {}}))
+        server.stdin.write(line(3, "tools/call", {"name": "create_customer", "arguments": {"name": "Initech"}}))
+        server.stdin.flush()
+        for _ in range(3):
+            server.stdout.readline()
+        fault(upstream, kind="hang", method="POST", path="*", moment="after")
+        server.stdin.write(line(4, "tools/call", {"name": "create_customer", "arguments": {"name": "Hooli"}}))
+        server.stdin.flush()
+        assert any(len(upstream.changes()) == 2 for _ in range(5_000))
+        assert not (tmp_path / "r.json").exists()
+        if ending == "SIGTERM":
+            server.send_signal(signal.SIGTERM)
+        else:
+            server.stdin.close()
+        assert server.wait(15) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert tools(report) == {"done": ["create_customer"], "unknown": ["create_customer"]}
+    assert report["counts"]["reads"] == 1
+    assert linked(report, env)
+    assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.anyio
+async def test_a_server_over_http_reports_all_of_its_callers(upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 6: one process, several callers, one report."""
+    port, env = free_port(), environment(upstream)
+    with running("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
+        for name in ("Initech", "Hooli"):
+            async with Client(f"http://127.0.0.1:{port}/mcp") as client:
+                await client.call_tool("create_customer", {"name": name})
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(15) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [call["target"]["name"] for call in report["calls"]["done"]] == ["Initech", "Hooli"]
+    assert linked(report, env)
+
+
+def test_the_audit_alone_gives_the_same_report(upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 6: for a process that was killed, which writes none."""
+    script = tmp_path / "script.jsonl"
+    script.write_text(created("Initech") + created("Hooli"))
+    env = environment(upstream)
+    with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
+        run.communicate(timeout=30)
+    report = json.loads((tmp_path / "r.json").read_text())
+    with start("audit", "report", "--since", "1h", "--json", env=env) as reporting:
+        output, _ = reporting.communicate(timeout=30)
+    again = json.loads(output)
+    same = [{**call, "step": None} for call in report["calls"]["done"]]
+    assert again["calls"]["done"] == same
+    assert again["audit"] == report["audit"]
+    with start("audit", "report", "--since", "2099-01-01", env=env) as reporting:
+        output, _ = reporting.communicate(timeout=30)
+    assert b"No calls." in output

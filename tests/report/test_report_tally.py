@@ -1,0 +1,190 @@
+"""What the entries of an audit add up to: one call each, however many entries it took."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import Clock, FormLater, FormNow, World, yes
+
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.question import No, Waiting, Yes
+from fastn_mcp.report.attempt import Attempt, Group
+from fastn_mcp.report.tally import Tally
+from fastn_mcp.sandbox.fault_kinds import Reset
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+
+class Watched(World):
+    """A world whose tally is told of everything."""
+
+    def __init__(
+        self, folder: Path, policy: Policy | None = None, clock: Clock | None = None, tokens: str = "t"
+    ) -> None:
+        self.tally = Tally()
+        super().__init__(folder, policy, clock, tokens, self.tally)
+
+    def only(self) -> Attempt:
+        (attempt,) = self.tally.attempts
+        return attempt
+
+    def lines(self) -> dict[Any, Any]:
+        return {line["n"]: line["hash"] for line in entries(self.audit_path)}
+
+    async def globex(self) -> str:
+        return next(row.id for row in await self.rows(ListCustomers()) if row.name == "Globex Exports")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(watched: Watched) -> None:
+    """Issue 6: target, effect, rule, consent, outcome, duration, hashes, change."""
+    done: Any = await watched.call(CreateCustomer(name="Initech"))
+    attempt = watched.only()
+    assert (attempt.group, attempt.target, attempt.name) == (Group.DONE, done.result.id, "Initech")
+    assert (attempt.effect, attempt.rule, attempt.consent) == ("write", "mode guarded: write", "policy")
+    assert attempt.change == done.change.id
+    assert attempt.duration_ms == 0
+    assert {link.n: link.hash for link in attempt.audit} == watched.lines()
+    assert [link.event for link in attempt.audit] == ["intent", "outcome"]
+
+
+async def test_reads_are_only_counted(watched: Watched) -> None:
+    """Issue 6."""
+    await watched.call(ListCustomers())
+    await watched.call(ListCustomers(limit=1))
+    assert (watched.tally.attempts, watched.tally.reads) == ([], 2)
+
+
+async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> None:
+    """Issue 6, DESIGN 4."""
+    watched.sandbox.faults.add(Reset(method="POST"))
+    await watched.call(CreateCustomer(name="Initech"))
+    attempt = watched.only()
+    assert (attempt.group, attempt.outcome) == (Group.UNKNOWN, "unknown_outcome")
+    assert len(attempt.audit) == 2
+
+
+async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched) -> None:
+    """Ours: asked, intent, outcome; the consent is the form's."""
+    target = await watched.globex()
+    await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
+    attempt = watched.only()
+    assert (attempt.group, attempt.consent, attempt.name) == (Group.DONE, "client_form", "Globex Exports")
+    assert [link.event for link in attempt.audit] == ["asked", "intent", "outcome"]
+
+
+async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watched) -> None:
+    """MCP 2026-07-28: the answer comes with another round of the same call."""
+    call = DeleteCustomer(customer_id=await watched.globex())
+    form = FormLater()
+    await watched.call(call, form)
+    assert watched.only().group is Group.WAITING
+    watched.clock.pass_(5)
+    question = form.asked[0]
+    await watched.call(call, FormLater(resumed=(question.grant, Yes(question.expected))))
+    assert watched.only().group is Group.DONE
+
+
+async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched: Watched) -> None:
+    """Ours."""
+    call = DeleteCustomer(customer_id=await watched.globex())
+    await watched.call(call, FormNow(lambda _: No("not today"), watched.clock))
+    assert watched.only().group is Group.DECLINED
+    await watched.call(call, FormNow(lambda _: No("not today"), watched.clock))
+    assert {attempt.group for attempt in watched.tally.attempts} == {Group.DECLINED}
+
+
+async def test_what_another_process_asked_about_waits_here_too(watched: Watched, tmp_path: Path) -> None:
+    """Ours: the audit has no new entry for it, and the report has the call all the same."""
+    call = DeleteCustomer(customer_id=await watched.globex())
+    assert isinstance(await watched.call(call), Waiting)
+    asked = watched.only()
+    assert (asked.group, asked.name, len(asked.audit)) == (Group.WAITING, "Globex Exports", 1)
+    await watched.call(call)
+    assert watched.only() == asked
+    other = Watched(tmp_path, clock=watched.clock, tokens="u")
+    await other.call(call)
+    attempt = other.only()
+    assert (attempt.group, attempt.name, attempt.audit) == (Group.WAITING, "Globex Exports", ())
+    other.close()
+
+
+async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
+    """Issue 6."""
+    watched = Watched(tmp_path, Policy("read-only"))
+    await watched.call(CreateCustomer(name="Initech"))
+    attempt = watched.only()
+    assert (attempt.group, attempt.rule) == (Group.REFUSED, "mode read-only: write")
+    watched.close()
+
+
+async def test_what_is_not_there_has_failed(watched: Watched) -> None:
+    """Ours: nobody refused it."""
+    await watched.call(UpdateCustomer(customer_id="nobody", name="x"))
+    await watched.call(DeleteCustomer(customer_id="nobody"))
+    assert {attempt.group for attempt in watched.tally.attempts} == {Group.FAILED}
+
+
+def line(event: str, n: int, **more: Any) -> dict[str, Any]:
+    made = {"n": n, "hash": f"{n:064x}", "time": f"2026-11-25T09:00:0{n}.000Z", "event": event}
+    return made | {"principal": "local", "account": "a", "tool": "delete_customer", "target": "c", "digest": "d"} | more
+
+
+def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
+    """Issue 6: the process was cancelled in the middle."""
+    tally = Tally()
+    tally.entry(line("intent", 1))
+    assert tally.attempts[0].group is Group.UNKNOWN
+    assert tally.head is not None
+    assert tally.head.n == 1
+
+
+def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
+    """Ours: asked, approved by a person, then made or never."""
+    tally = Tally()
+    tally.entry(line("asked", 1, grant="g"))
+    tally.entry(line("approved", 2, grant="g", consent="local_page"))
+    assert (tally.attempts[0].group, tally.attempts[0].consent) == (Group.WAITING, "local_page")
+    tally.entry(line("intent", 3, grant="g", consent="local_page"))
+    tally.entry(line("outcome", 4, of="3", outcome="done", duration_ms=2.5))
+    assert (tally.attempts[0].group, tally.attempts[0].duration_ms) == (Group.DONE, 2.5)
+    assert len(tally.attempts[0].audit) == 4
+
+
+def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -> None:
+    """Ours: with the note."""
+    tally = Tally()
+    tally.entry(line("asked", 1, grant="g"))
+    tally.entry(line("declined", 2, grant="g", consent="local_page", message="no"))
+    tally.entry(line("declined", 3, outcome="declined", message="A person declined: no"))
+    (attempt,) = tally.attempts
+    assert (attempt.group, attempt.message) == (Group.DECLINED, "A person declined: no")
+
+
+def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
+    """Ours: the second is what it became, whatever the first had been."""
+    tally = Tally()
+    tally.begin_step(1)
+    tally.entry(line("asked", 1, grant="g"))
+    tally.begin_step(2)
+    tally.entry(line("intent", 2, grant="g"))
+    assert [attempt.group for attempt in tally.attempts] == [Group.WAITING, Group.UNKNOWN]
+
+
+def test_what_is_no_entry_and_what_belongs_to_nothing_is_passed_over() -> None:
+    """Ours: an audit can begin in the middle, and hold what a later version writes."""
+    tally = Tally()
+    tally.entry(line("outcome", 1, of="77", outcome="done"))
+    tally.entry(line("approved", 2, grant="unknown"))
+    tally.entry(line("scope_revoked", 3))
+    tally.entry(line("of another version", 4))
+    assert tally.attempts == []

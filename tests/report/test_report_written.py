@@ -1,0 +1,109 @@
+"""The report as it is written: no name in it can be markup, and no half of it ever stands there."""
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.report.attempt import Attempt, Group, Link
+from fastn_mcp.report.document import About, document
+from fastn_mcp.report.markdown import code, markdown
+from fastn_mcp.report.writing import check, write
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+HOSTILE = (
+    "` | </td> <img src=x onerror=alert(1)> [x](javascript:1) ![y](http://e) @octocat #1\r\n\n# Done\n\u202e\x1b[2K`"
+)
+
+
+def made(*attempts: Attempt) -> Any:
+    return document(About("acme at live.fastn.ai", "guarded", "d1", "/s/audit.jsonl"), attempts, 3, None, NOW, NOW)
+
+
+def attempt(outcome: str = "done", **more: Any) -> Attempt:
+    return Attempt("2026-11-25T09:00:00.000Z", "delete_customer", outcome, **more)
+
+
+def html_of(text: str) -> str:
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+
+
+def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
+    """Issue 6: done, refused, declined, waiting, failed, unknown, left."""
+    outcomes = ["done", "refused", "declined", "approval_required", "not_found", "unknown_outcome", "left", "previewed"]
+    report = made(*map(attempt, outcomes))
+    assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
+        zip((group.value for group in Group), ([outcome] for outcome in outcomes), strict=True)
+    )
+    assert report["counts"] == {**{group.value: 1 for group in Group}, "reads": 3}
+    assert (report["schema"], report["version"]) == ("fastn-mcp/report", 1)
+
+
+def test_a_hostile_name_is_text_and_nothing_else() -> None:
+    """Issue 6: names from Fastn are data: no markup, no other cell, no other line, no mention."""
+    fields = ("target", "name", "message", "rule", "principal")
+    plain = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, "plain")))))
+    html = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, HOSTILE)))))
+    tags = r"<(/?[a-z0-9]+)[^>]*>"
+    assert re.findall(tags, html) == re.findall(tags, plain)
+    outside = re.sub(r"<code>.*?</code>", "", html, flags=re.DOTALL)
+    for canary in ("onerror", "javascript", "octocat", "#1", "\u202e", "\x1b", "\\u{202e}"):
+        assert canary not in outside
+    assert "\\u{202e}" in html
+
+
+@given(st.text(max_size=60))
+def test_no_text_leaves_its_code_span(text: str) -> None:
+    """Ours."""
+    html = html_of(f"| a | b |\n|---|---|\n| {code(text)} | end |\n")
+    assert html.count("<td>") == 2
+    assert html.count("<code>") == (1 if code(text) else 0)
+    assert "<td>end</td>" in html
+
+
+def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
+    """Issue 6: the report can be checked against the audit."""
+    link = Link(7, "outcome", "ab" * 32)
+    report = document(About("a", None, None, "/s/x y.jsonl"), [attempt(audit=(link,))], None, link, None, NOW)
+    text = markdown(report)
+    assert f"`fastn-mcp audit --file '/s/x y.jsonl' verify --head {link.hash}`" in text
+    assert f"`7 {link.hash[:16]}`" in text
+    assert "Reads" not in text
+
+
+def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
+    """Issue 6: 0600, written atomically, over the one of before; nothing else is left in the folder."""
+    path = tmp_path / "run.json"
+    path.write_text("old")
+    path.chmod(0o644)
+    write(path, made(attempt()))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.json", "run.md"]
+    assert json.loads(path.read_text())["counts"]["done"] == 1
+    if os.name != "nt":
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_link_where_the_report_goes_is_replaced_not_followed(tmp_path: Path) -> None:
+    """Ours: nobody can make us write elsewhere."""
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / "run.json").symlink_to(other)
+    write(tmp_path / "run.json", made())
+    assert other.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+    """Ours: with what is wrong."""
+    check(tmp_path / "run.json")
+    (tmp_path / "folder.md").mkdir()
+    for wrong, said in (("nowhere/run.json", "no folder"), ("run.md", "ends in .md"), ("folder.json", "is a folder")):
+        with pytest.raises(SettingsError, match=said):
+            check(tmp_path / wrong)
