@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastn_mcp.client import Client
@@ -84,7 +85,7 @@ class Dispatcher:
             return outcome.result
 
         try:
-            result = await perform(call, self._means(send, report))
+            result = await perform(call, self._means(send, report, caller))
         except _Asked as asked:
             return asked.outcome
         return Done(result, changes[-1] if changes else None)
@@ -99,14 +100,15 @@ class Dispatcher:
             raise _Shown(shown)
 
         try:
-            await perform(call, self._means(send, unheard))
+            await perform(call, self._means(send, unheard, caller))
         except _Shown as shown:
             return shown.preview
         raise NotSent(f"{call.tool_name()} would change nothing.")
 
-    def _means(self, send: Callable[[Call], Awaitable[Record]], report: Report) -> Means:
+    def _means(self, send: Callable[[Call], Awaitable[Record]], report: Report, caller: Caller) -> Means:
         kept = self._journalling
-        return Means(send, self.system, report, kept.account, kept.journal, self.directory)
+        allowance = partial(self._guard.allowance, caller.principal)
+        return Means(send, self.system, report, kept.account, kept.journal, self.directory, allowance)
 
     async def _make(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         admitted = await self._guard.admit(call, caller)
@@ -154,6 +156,11 @@ class Dispatcher:
                 "Revoke it with revoke_api_key, and tell the operator.",
                 facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
             ) from error
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._guard.asks
 
     async def aclose(self) -> None:
         await self._client.aclose()

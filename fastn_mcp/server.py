@@ -58,7 +58,7 @@ Context = ServerRequestContext[Any]
 def build(dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> Server[Any]:
     """The server that offers these operations on one account."""
     by_name = {offer.tool_name(): offer for offer in offered}
-    listed = ListToolsResult(tools=[tool(offer) for offer in offered])
+    listed = ListToolsResult(tools=[tool(offer, attended=dispatch.asks) for offer in offered])
     schemas = {tool.name: tool.input_schema for tool in listed.tools}
     levels = Levels()
     reading = Reading(dispatch, offered, account, levels)
@@ -112,10 +112,10 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, 
     return server
 
 
-def tool(offer: AnyOffer) -> Tool:
-    """What is offered, as MCP lists it."""
+def tool(offer: AnyOffer, *, attended: bool = True) -> Tool:
+    """What is offered, as MCP lists it. Where nobody attends, clients are not told to ask, which hides tools there."""
     reads = offer.effect is Effect.READ
-    asks = offer.effect.rank >= Effect.ACCESS.rank
+    asks = attended and offer.effect.rank >= Effect.ACCESS.rank
     return Tool(
         name=offer.tool_name(),
         title=offer.title(),

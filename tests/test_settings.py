@@ -83,7 +83,7 @@ WRONG: dict[str, list[Any]] = {
     "tenant_id": [CANARY],
     "end_org_id": [CANARY],
     "env": [CANARY],
-    "mode": [CANARY, "unattended", "READ-ONLY"],
+    "mode": [CANARY, "unatended", "READ-ONLY"],
     "read_only": [CANARY, "canary"],
     "update": [CANARY, "canary"],
     "deadline": [CANARY, "0", "-1", "601", "nan", "inf"],

@@ -113,6 +113,19 @@ class Guard:
                 f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
             ) from error
 
+    async def allowance(self, principal: str) -> dict[str, JsonValue]:
+        """The mode, and what is left of the budgets and of the plan. Raises a `FastnError`."""
+        try:
+            return await self._judge.allowance(principal)
+        except Exception as error:
+            log.exception("the budgets could not be read")
+            raise Refused("The ledger could not be read.", "Tell the operator: the log says more.") from error
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._judge.policy.asks
+
     async def lost(self, call: Call, caller: Caller) -> None:
         """Remember that the outcome of `call` is not known, so that it is not repeated unasked."""
         await self._judge.lost(call, caller.principal)
@@ -124,10 +137,10 @@ class Guard:
 
     async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
         if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
-            return await self._allowed(call, verdict, call.effective)
+            return await self._allowed(call, caller, verdict, call.effective)
         facts = await self._judge.facts(call, caller.principal)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
-            return await self._allowed(call, facts.verdict, facts.effect, facts.target)
+            return await self._allowed(call, caller, facts.verdict, facts.effect, facts.target)
         if facts.verdict.decision is Decision.FOUR_EYES:
             raise Refused(
                 f"{call.tool_name()} needs two people ({facts.verdict.rule}), and this server can tell none apart.",
@@ -136,14 +149,16 @@ class Guard:
             )
         return await self._asked(call, caller, facts)
 
-    async def _allowed(self, call: Call, verdict: Verdict, effect: Effect, target: Record | None = None) -> Consent:
+    async def _allowed(
+        self, call: Call, caller: Caller, verdict: Verdict, effect: Effect, target: Record | None = None
+    ) -> Consent:
         if verdict.decision is Decision.DENY:
             raise self._refused(call, verdict)
         if verdict.permit is not None and not await self._ledger.spend(
             verdict.permit.budget, PLANNED, verdict.permit.count
         ):
             raise self._refused(call, Verdict(Decision.DENY, verdict.rule, "All calls of this entry were made."))
-        await self._spend(effect)
+        await self._spend(effect, caller.principal)
         return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target)
 
     def _refused(self, call: Call, verdict: Verdict) -> Refused:
@@ -161,7 +176,7 @@ class Guard:
         if caller.form is not None and (resumed := caller.form.resumed) is not None:
             return await self._resumed(call, caller, facts, *resumed)
         if (scope := await self._scope(call, caller, facts, now)) is not None:
-            await self._spend(facts.effect)
+            await self._spend(facts.effect, caller.principal)
             return Consent("scope", facts.verdict, facts.effect, scope.id, facts.target)
         form, why_not = caller.form, await self._why_no_form(caller, facts, now)
         if (earlier := await self._ledger.latest(self._digest(call, caller), now)) is not None:
@@ -257,7 +272,7 @@ class Guard:
         facts = facts or await self._judge.facts(call, caller.principal)
         now = self._system.now().timestamp()
         if facts.verdict.decision is Decision.DENY:
-            return await self._allowed(call, facts.verdict, facts.effect)
+            return await self._allowed(call, caller, facts.verdict, facts.effect)
         if grant.binding != self._binding(call, caller, facts):
             await self._ledger.move(grant.id, _ASKABLE, State.STALE, now)
             raise TargetChanged(
@@ -268,7 +283,7 @@ class Guard:
         if not await self._ledger.move(grant.id, _ASKABLE, State.BURNT, now, by=by):
             raise Refused("This approval was used already, or has run out.", "Call again to ask anew.")
         # Only now: repeats of one approval must not use up the budget of others.
-        await self._spend(facts.effect)
+        await self._spend(facts.effect, caller.principal)
         await self._ledger.note_answer(caller.principal, declined=False, now=now)
         return Consent(by, facts.verdict, facts.effect, grant.id, facts.target)
 
@@ -281,16 +296,21 @@ class Guard:
             return None
         return await self._ledger.scope_of(caller.principal, self._judge.account, call.tool_name(), call.target, now)
 
-    async def _spend(self, effect: Effect) -> None:
-        limit = self._judge.policy.limit(effect)
-        if limit is None:
-            return
-        # Beyond its budget, spending is asked about rather than refused: what was approved is counted and made.
-        most = _ANY_NUMBER if effect is Effect.SPEND else limit
-        if not await self._ledger.spend(effect.value, self._judge.period(), most):
-            raise Refused(
-                f"The budget of {limit} calls that {effect.value} is used up.", "A person can raise it in the policy."
-            )
+    async def _spend(self, effect: Effect, principal: str) -> None:
+        policy, judge = self._judge.policy, self._judge
+        for limit, period in (
+            (policy.limit(effect), judge.period(principal)),
+            (policy.run_limit(effect), judge.run_period(principal)),
+        ):
+            if limit is None:
+                continue
+            # Beyond its budget, spending is asked about rather than refused: what was approved is counted and made.
+            most = _ANY_NUMBER if effect is Effect.SPEND else limit
+            if not await self._ledger.spend(effect.value, period, most):
+                raise Refused(
+                    f"The budget of {limit} calls that {effect.value} is used up.",
+                    "A person can raise it in the policy.",
+                )
 
     def _grant(self, call: Call, caller: Caller, facts: Facts, *, elsewhere: bool) -> Grant:
         now = self._system.now().timestamp()

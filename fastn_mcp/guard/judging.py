@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
@@ -103,10 +104,36 @@ class Judge:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         return Facts(target, effect, verdict, shown)
 
-    def period(self) -> str:
-        """The budget period that it is now."""
+    def period(self, principal: str) -> str:
+        """The budget period that it is now, of a caller on this account."""
         period = self.policy.period(self._system.now())
-        return f"run {self._run}" if period == "run" else period
+        return self.run_period(principal) if period == "run" else f"{period} {principal} {self.account}"
+
+    def run_period(self, principal: str) -> str:
+        """The same for this run."""
+        return f"run {self._run} {principal} {self.account}"
+
+    async def allowance(self, principal: str) -> dict[str, JsonValue]:
+        """What is left of the budgets and of the plan."""
+        policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
+        for effect in Effect:
+            per = "run" if policy.period(self._system.now()) == "run" else "day"
+            for limit, period, of in (
+                (policy.limit(effect), self.period(principal), per),
+                (policy.run_limit(effect), self.run_period(principal), "run"),
+            ):
+                if limit is not None:
+                    used = await self._ledger.spent(effect.value, period)
+                    budgets.append({"effect": effect.value, "per": of, "left": max(0, limit - used), "of": limit})
+        for permit in policy.plan.permits if policy.plan else ():
+            used = await self._ledger.spent(permit.budget, PLANNED)
+            entries.append({"entry": permit.words(), "left": max(0, permit.count - used)})
+        found: dict[str, JsonValue] = {"mode": policy.mode}
+        if budgets:
+            found["budgets"] = budgets
+        if entries:
+            found["plan"] = entries
+        return found
 
     def digest(self, call: Call, principal: str) -> str:
         """Who calls what, with exactly which arguments, on which account."""
@@ -130,11 +157,21 @@ class Judge:
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
         limited = self.policy.limit(effect) is not None
-        spent = {effect: await self._ledger.spent(effect.value, self.period())} if limited else {}
+        spent = {effect: await self._ledger.spent(effect.value, self.period(principal))} if limited else {}
+        in_run = self.policy.run_limit(effect) is not None
+        run = {effect: await self._ledger.spent(effect.value, self.run_period(principal))} if in_run else {}
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
         permit, used_up = await self._permit(call, now)
         return Situation(
-            call, effect, now, spent=spent, declines=resting, declined_at=declined_at, permit=permit, used_up=used_up
+            call,
+            effect,
+            now,
+            spent=spent,
+            spent_in_run=run,
+            declines=resting,
+            declined_at=declined_at,
+            permit=permit,
+            used_up=used_up,
         )
 
     async def _permit(self, call: Call, now: datetime) -> tuple[Permit | None, Permit | None]:

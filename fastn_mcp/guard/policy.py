@@ -3,7 +3,7 @@
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -79,6 +79,10 @@ class Permit(Protocol):
         """How many people signed it."""
         ...
 
+    def words(self) -> str:
+        """What it covers, in words."""
+        ...
+
 
 class Plan(Protocol):
     """What was agreed to beforehand."""
@@ -86,6 +90,11 @@ class Plan(Protocol):
     @property
     def digest(self) -> str:
         """Names exactly this text."""
+        ...
+
+    @property
+    def permits(self) -> Sequence[Permit]:
+        """Its entries."""
         ...
 
     def covering(self, call: Operation[Any], now: datetime) -> Iterator[Permit]:
@@ -107,6 +116,8 @@ class Situation:
     """Whether it would revoke the key that this server uses."""
     spent: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
     """Calls of each effect since the budget's period began."""
+    spent_in_run: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
+    """The same since this process began."""
     declines: int = 0
     """Declines in a row, within the breaker's rest."""
     declined_at: datetime | None = None
@@ -146,6 +157,10 @@ class Rules(Protocol):
 
     def limit(self, effect: Effect) -> int | None:
         """How many calls of an effect a period allows; None for any number."""
+        ...
+
+    def run_limit(self, effect: Effect) -> int | None:
+        """How many calls of an effect one run allows besides; None for any number."""
         ...
 
     @property
@@ -188,6 +203,10 @@ class Policy:
     def limit(self, effect: Effect) -> int | None:
         """How many calls of an effect a period allows; None for any number."""
         return self.rules.limit(effect) if self.rules else None
+
+    def run_limit(self, effect: Effect) -> int | None:
+        """How many calls of an effect one run allows besides; None for any number."""
+        return self.rules.run_limit(effect) if self.rules else None
 
     def period(self, now: datetime) -> str:
         """The budget period that `now` lies in."""
@@ -265,14 +284,25 @@ class Policy:
         return Verdict(decision, rule)
 
     def _left(self, situation: Situation) -> int:
-        """How many calls of its effect the budget still allows; 0 where there is none."""
-        return max(0, (self.limit(situation.effect) or 0) - situation.spent.get(situation.effect, 0))
+        """How many calls of its effect the budgets still allow; 0 where there is none."""
+        left = [left for left, _, _ in self._budgets(situation)]
+        return max(0, min(left, default=0))
+
+    def _budgets(self, situation: Situation) -> list[tuple[int, int, str]]:
+        """What is left of each budget of the call's effect, of how much, and for how long."""
+        effect = situation.effect
+        per = "in this run" if self.period(situation.now) == "run" else "today (UTC)"
+        of_the_period, of_the_run = self.limit(effect), self.run_limit(effect)
+        found: list[tuple[int, int, str]] = []
+        if of_the_period is not None:
+            found.append((of_the_period - situation.spent.get(effect, 0), of_the_period, per))
+        if of_the_run is not None:
+            found.append((of_the_run - situation.spent_in_run.get(effect, 0), of_the_run, "in this run"))
+        return found
 
     def _with_what_is_left(self, verdict: Verdict, situation: Situation) -> Verdict:
-        left = self._left(situation)
-        if left == 0 or verdict.decision is Decision.DENY:
+        if self._left(situation) == 0 or verdict.decision is Decision.DENY:
             return verdict  # there is no budget, the file says itself that it is used up, or nothing uses it
-        effect = situation.effect.value
-        per = "in this run" if self.period(situation.now) == "run" else "today (UTC)"
-        said = f"{left} of {self.limit(situation.effect)} {effect} calls are left {per}."
+        left, limit, per = min(self._budgets(situation))
+        said = f"{left} of {limit} {situation.effect.value} calls are left {per}."
         return replace(verdict, reason=f"{verdict.reason} {said}".strip())

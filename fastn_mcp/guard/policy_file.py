@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
-from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, PolicyForm, RuleForm, Window
+from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, PolicyForm, RuleForm, RunBudget, Window
 from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule
 from fastn_mcp.guard.rules.places import Key
 from fastn_mcp.guard.rules.reach import cases, unreachable
@@ -54,6 +54,7 @@ class _Builder:
             budget={effect: limit for effect, _, limit in _set(form.budget)},
             budget_name=self._name("budget", "budget"),
             per=form.budget.per,
+            run_budget={effect: limit for effect, _, limit in _set(form.budget.run)},
             breaker=(form.breaker.declined, form.breaker.rest),
         )
 
@@ -188,7 +189,7 @@ def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
         case "extra_forbidden":
             known = _known(names)
             near = nearest(key.casefold(), known) or f"; known are {', '.join(known)}"
-            where = f" in {'dependents' if len(names) > 2 else table}" if len(names) > 1 else ""
+            where = f" in {_inner(names) or table}" if len(names) > 1 else ""
             return Flaw(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
         case "missing":
             return Flaw(at, f"{table} needs the key {key!r}")
@@ -201,6 +202,13 @@ def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
             return Flaw(at, f"{key}: {reason[0].lower()}{reason[1:]}")
 
 
+def _inner(names: list[str]) -> str:
+    """A table inside a table, as people call it."""
+    if len(names) < 3:
+        return ""
+    return "[budget.run]" if names[:2] == ["budget", "run"] else "dependents"
+
+
 def _bracketed(table: str, at: Key) -> str:
     return f"[[{table}]]" if len(at) > 1 and isinstance(at[1], int) else f"[{table}]"
 
@@ -209,4 +217,6 @@ def _known(names: list[str]) -> list[str]:
     """The keys of the table in which a key stands."""
     if len(names) == 1:
         return list(TABLES)
-    return list((DependentsForm if "dependents" in names[:-1] else TABLES[names[0]]).model_fields)
+    if "dependents" in names[:-1]:
+        return list(DependentsForm.model_fields)
+    return list((RunBudget if names[:2] == ["budget", "run"] else TABLES[names[0]]).model_fields)

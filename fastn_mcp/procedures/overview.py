@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.errors import FastnError
 from fastn_mcp.offer import Effect, Record
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.survey import Gap, Seen, Survey, survey
@@ -46,6 +47,10 @@ class GetOverview(Procedure[Overview]):
         answer["counts"] = {_field(kind): found.all[kind].count for kind in _COUNTED if _is_counted(found, kind)}
         if "billing" in found.answers and (plan := limits.plan(found.answers["billing"])):
             answer["plan"] = plan
+        try:
+            answer["guard"] = await means.allowance()
+        except FastnError as error:
+            found.gaps.append(Gap("budgets", error.what))
         answer["not_checked"] = [{"what": gap.what, "why": gap.why} for gap in _together(found.gaps)]
         return Overview.model_validate(answer)
 

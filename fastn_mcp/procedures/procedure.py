@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic
 
+from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.offer import Effect, Offer, Result
@@ -20,6 +21,15 @@ async def unheard(message: str, done: float, total: float | None) -> None:
     """A report to nobody."""
 
 
+Allowance = Callable[[], Awaitable[dict[str, JsonValue]]]
+"""What the guard still allows: the mode, and what is left of budgets and of a plan."""
+
+
+async def unlimited() -> dict[str, JsonValue]:
+    """No limits are known."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a procedure works with. `send` makes one call, the guard's question included: it may end the procedure."""
@@ -30,6 +40,7 @@ class Means:
     account: str
     journal: Journal
     directory: Directory
+    allowance: Allowance = unlimited
 
 
 class Procedure(Offer[Result], Generic[Result]):

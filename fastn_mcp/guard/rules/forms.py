@@ -135,8 +135,8 @@ class Window(_Table):
     reason: str = ""
 
 
-class Budget(_Table):
-    """`[budget]`: how many calls of an effect a period allows."""
+class RunBudget(_Table):
+    """`[budget.run]`: how many calls of an effect one run of the server allows, besides what a day does."""
 
     write: Count | None = None
     external: Count | None = None
@@ -144,7 +144,13 @@ class Budget(_Table):
     access: Count | None = None
     trash: Count | None = None
     destroy: Count | None = None
+
+
+class Budget(RunBudget):
+    """`[budget]`: how many calls of an effect a period allows, for each account and caller."""
+
     per: Literal["day", "run"] = "day"
+    run: RunBudget = RunBudget()
 
 
 class Breaker(_Table):

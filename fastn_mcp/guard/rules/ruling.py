@@ -43,6 +43,7 @@ class FileRules:
     budget: Mapping[Effect, int]
     budget_name: str
     per: str
+    run_budget: Mapping[Effect, int]
     breaker: tuple[int, float]
 
     def default(self, effect: Effect) -> Verdict | None:
@@ -50,6 +51,9 @@ class FileRules:
 
     def limit(self, effect: Effect) -> int | None:
         return self.budget.get(effect)
+
+    def run_limit(self, effect: Effect) -> int | None:
+        return self.run_budget.get(effect)
 
     def period(self, now: datetime) -> str:
         return "run" if self.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
@@ -75,11 +79,14 @@ class FileRules:
 
     def _used_up(self, situation: Situation) -> Verdict | None:
         effect = situation.effect
-        limit = self.budget.get(effect)
+        limit, until = self.budget.get(effect), f"until {_midnight(situation.now)} UTC"
+        if self.per == "run":
+            until = "in this run"
         if limit is None or situation.spent.get(effect, 0) < limit:
-            return None
+            limit, until = self.run_budget.get(effect), "in this run"
+            if limit is None or situation.spent_in_run.get(effect, 0) < limit:
+                return None
         decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
-        until = "in this run" if self.per == "run" else f"until {_midnight(situation.now)} UTC"
         return Verdict(
             decision, self.budget_name, f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
         )
@@ -110,6 +117,9 @@ class FileRules:
         for effect, limit in self.budget.items():
             then = "then a question" if effect is Effect.SPEND else "then none"
             yield f"Budget: {limit} {effect.value} calls a {self.per}, {then}."
+        for effect, limit in self.run_budget.items():
+            then = "then a question" if effect is Effect.SPEND else "then none"
+            yield f"Budget: {limit} {effect.value} calls a run, {then}."
         declined, rest = self.breaker
         yield f"Breaker: after {declined} declines in a row, nothing that changes something for {rest / 60:g} minutes."
 

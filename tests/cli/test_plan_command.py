@@ -1,0 +1,152 @@
+"""`fastn-mcp plan`: written from calls or from a recorded run, read and signed by a person at a terminal."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from at_a_terminal import sitting
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+CALLS = """\
+# what the night run is to do
+{"tool": "create_customer", "arguments": {"name": "Initech"}}
+{"tool": "list_customers"}
+
+{"tool": "delete_trigger", "arguments": {"trigger_id": "t1"}}
+{"tool": "delete_trigger", "arguments": {"trigger_id": "t1"}}
+"""
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    file = tmp_path / "calls.jsonl"
+    file.write_text(CALLS)
+    return file
+
+
+def planned(fastn: Run, calls: Path, *more: str) -> Path:
+    file = calls.with_name("plan.toml")
+    done = fastn("--sandbox", "plan", "new", str(calls), "--name", "night", "--output", str(file), *more)
+    assert (done.returncode, done.stdout) == (0, "")
+    return file
+
+
+def signed(environment: dict[str, str], file: Path, name: str = "dana", *, first: bool = True) -> None:
+    """A person reads and signs; their key is made at the first time."""
+    command = ["-m", "fastn_mcp", "--sandbox", "plan", "approve", str(file), "--as", name]
+    with sitting(command, environment) as person:
+        read = person.sees("To sign it, type the name of the plan (night): ")
+        assert "2 x delete_trigger on t1" in read
+        assert "There is nothing with the id" in read
+        person.types("night\r")
+        if first:
+            person.sees("A passphrase for it: ")
+            person.types(f"{PASSPHRASE}\r")
+            person.sees("Repeat for confirmation: ")
+        else:
+            person.sees("Passphrase of your key: ")
+        person.types(f"{PASSPHRASE}\r")
+        code, shown = person.leaves()
+    assert code == 0, shown
+    assert PASSPHRASE not in person.shown
+    assert "Use it: fastn-mcp --mode unattended --plan" in shown
+
+
+def test_calls_become_exact_entries_and_equal_ones_are_counted(fastn: Run, calls: Path) -> None:
+    """Issue 6: from a description of calls; reads need no plan."""
+    text = planned(fastn, calls).read_text()
+    assert 'account = "sandbox at localhost"' in text
+    assert re.findall(r'tool = "(\w+)"', text) == ["create_customer", "delete_trigger"]
+    assert re.findall(r"count = (\d)", text) == ["1", "2"]
+
+
+def test_a_recorded_run_becomes_a_plan(fastn: Run, environment: dict[str, str]) -> None:
+    """Issue 6: from the audit of a recorded run."""
+    for name in ("Initech", "Hooli"):
+        assert fastn("--sandbox", "call", "create-customer", "--name", name).returncode == 0
+    audit = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl"
+    done = fastn("--sandbox", "plan", "new", "--from-audit", str(audit))
+    assert done.returncode == 0
+    assert '"name" = "Initech"' in done.stdout
+    assert '"name" = "Hooli"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nonsense", 'line 1 is not {"tool": ..., "arguments": {...}}'),
+        ('{"tool": "delete_trigger"}', "line 1: trigger_id: is required"),
+        ('{"tool": "delete_triger", "arguments": {}}', "did you mean 'delete_trigger'?"),
+        ('{"tool": "list_customers"}', "There is no call that changes something."),
+    ],
+)
+def test_what_is_no_call_is_named_with_its_line(fastn: Run, tmp_path: Path, line: str, said: str) -> None:
+    """Ours."""
+    (tmp_path / "calls.jsonl").write_text(line)
+    done = fastn("--sandbox", "plan", "new", str(tmp_path / "calls.jsonl"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+
+
+def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment: dict[str, str], calls: Path) -> None:
+    """Issue 6: a signature by a key that the agent's process does not hold."""
+    file = planned(fastn, calls)
+    unsigned = fastn("--sandbox", "plan", "verify", str(file))
+    assert unsigned.returncode == 1
+    assert "plan approve" in unsigned.stderr
+    signed(environment, file)
+    key = Path(environment["FASTN_CONFIG_DIR"]) / "plan-key.pem"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert b"ENCRYPTED" in key.read_bytes()
+    good = fastn("--sandbox", "plan", "verify", str(file))
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.startswith("Good: signed by dana, until ")
+    signed(environment, file, first=False)
+    made = fastn(
+        "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"
+    )
+    assert json.loads(made.stdout)["done"] == "create_customer"
+    other = fastn(
+        "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Hooli"
+    )
+    assert json.loads(other.stdout)["outcome"] == "refused"
+    file.write_text(file.read_text().replace("Initech", "Hooli"))
+    refused = fastn("--sandbox", "--mode", "unattended", "--plan", str(file), "call", "list-customers")
+    assert refused.returncode == 2
+    assert "the signature of 'dana' does not fit" in refused.stderr
+
+
+def test_another_name_than_the_plans_signs_nothing(fastn: Run, environment: dict[str, str], calls: Path) -> None:
+    """Ours: whoever types must have read."""
+    file = planned(fastn, calls)
+    command = ["-m", "fastn_mcp", "--sandbox", "plan", "approve", str(file), "--as", "dana"]
+    with sitting(command, environment) as person:
+        person.sees("(night): ")
+        person.types("nigth\r")
+        code, shown = person.leaves()
+    assert code == 1
+    assert "Not signed" in shown
+    assert not file.with_name("plan.toml.sig").exists()
+
+
+def test_nobody_signs_without_a_terminal(fastn: Run, calls: Path) -> None:
+    """Ours: a pipe is no person."""
+    file = planned(fastn, calls)
+    done = fastn("--sandbox", "plan", "approve", str(file), "--as", "dana")
+    assert done.returncode == 1
+    assert "this is none" in done.stderr
+
+
+def test_a_plan_is_shown_in_words_with_the_names_of_its_targets(fastn: Run, calls: Path) -> None:
+    """Ours: a person signs what they understand."""
+    found = fastn("--sandbox", "call", "list-triggers", "--limit", "1")
+    trigger = json.loads(found.stdout)["data"][0]
+    calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
+    shown = fastn("--sandbox", "plan", "show", str(planned(fastn, calls)))
+    assert shown.returncode == 0
+    assert f'"{trigger["id"]}" is "{trigger["name"]}".' in shown.stdout

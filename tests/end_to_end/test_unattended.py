@@ -1,0 +1,136 @@
+"""An unattended run with a signed plan, through a real client and a real server, whatever the agent tries."""
+
+import json
+import sys
+import tomllib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from driving import ERAS, Person, Upstream, approving, body, environment
+from mcp import Client, StdioServerParameters
+
+from fastn_mcp.guard.plans.file import signatures_of, with_key
+from fastn_mcp.guard.plans.signing import new_key, public, sign, written
+
+pytestmark = pytest.mark.anyio
+
+each_era = pytest.mark.parametrize("era", ERAS)
+
+
+class Run:
+    """A folder with a plan, and servers that work by it."""
+
+    def __init__(self, upstream: Upstream, folder: Path) -> None:
+        self.upstream = upstream
+        self.plan = folder / "plan.toml"
+        self.report = folder / "report.json"
+        self.keys = folder / "keys.toml"
+        self.environment = environment(upstream)
+
+    def sign(self, targets: list[str], seconds: float = 3_600) -> None:
+        until = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        host = self.upstream.url.removeprefix("http://")
+        text = f'name = "two"\naccount = "default at {host}"\nuntil = {until}\n'
+        text += "".join(f'[[allow]]\ntool = "delete_customer"\ntarget = "{target}"\n' for target in targets)
+        self.plan.write_text(text)
+        key = new_key()
+        self.keys.write_text(with_key("", "dana", public(key)))
+        mark = sign(self.plan.read_bytes(), "dana", datetime.now(UTC), key)
+        signatures_of(self.plan).write_bytes(written((mark,)))
+
+    @asynccontextmanager
+    async def server(self, era: str, person: Person | None = None) -> AsyncGenerator[Client]:
+        command = ["-m", "fastn_mcp", "--mode", "unattended", "--plan", str(self.plan), "--report", str(self.report)]
+        given = self.environment | {"FASTN_PLAN_KEYS": str(self.keys)}
+        parameters = StdioServerParameters(command=sys.executable, args=command, env=given)
+        async with Client(parameters, mode=ERAS[era], elicitation_callback=person) as client:
+            yield client
+
+    def deletions(self) -> list[str]:
+        return [change.rsplit("/", 1)[1] for change in self.upstream.changes() if change.startswith("DELETE")]
+
+
+@pytest.fixture
+def run(upstream: Upstream, tmp_path: Path) -> Run:
+    return Run(upstream, tmp_path)
+
+
+async def customers(upstream: Upstream, run: Run) -> list[str]:
+    run.sign(["nobody"])
+    async with run.server("2026-07-28") as client:
+        listed = body(await client.call_tool("list_customers", {"detail": "full"}))["data"]
+    assert upstream.changes() == []
+    return [row["id"] for row in listed]
+
+
+@each_era
+async def test_a_plan_for_two_deletions_makes_exactly_these_two_and_the_report_accounts_for_every_try(
+    era: str, run: Run, upstream: Upstream
+) -> None:
+    """Issue 6: other targets, more of them, other tools, in parallel, after a restart; nobody is asked."""
+    first, second, third, *_ = await customers(upstream, run)
+    run.sign([first, second])
+    person = Person(approving)
+    outcomes: list[str] = []
+
+    async def attempt(client: Client, tool: str, arguments: dict[str, Any]) -> None:
+        answer = body(await client.call_tool(tool, arguments))
+        outcomes.append("done" if "done" in answer else answer["outcome"])
+
+    async with run.server(era, person) as client, anyio.create_task_group() as group:
+        for target in [first, second, third] * 4:
+            group.start_soon(attempt, client, "delete_customer", {"customer_id": target})
+        group.start_soon(attempt, client, "delete_workflow", {"workflow_id": "wf_0d93ee5b1f62"})
+        group.start_soon(attempt, client, "create_api_key", {"name": "mine", "permissions": "Full access"})
+        group.start_soon(attempt, client, "undo_change", {"change_id": "chg_1"})
+    assert sorted(run.deletions()) == sorted([first, second])
+    assert outcomes.count("done") == 2
+    report = json.loads(run.report.read_text())
+    told = json.dumps(report)
+    assert report["counts"]["done"] == 2
+    assert report["counts"]["refused"] + report["counts"].get("failed", 0) >= 10
+    assert "no plan" in told
+    async with run.server(era, person) as client:
+        for target in (first, second, third):
+            await attempt(client, "delete_customer", {"customer_id": target})
+    assert sorted(run.deletions()) == sorted([first, second])
+    assert person.asked == []
+
+
+@each_era
+async def test_a_refusal_names_the_entry_that_would_allow_the_call(era: str, run: Run, upstream: Upstream) -> None:
+    """Issue 6: the run goes on with the rest."""
+    first, *_ = await customers(upstream, run)
+    async with run.server(era) as client:
+        answer = body(await client.call_tool("delete_customer", {"customer_id": first}))
+        assert answer["outcome"] == "refused"
+        assert answer["would_allow"] == (
+            f'[[allow]]\ntool = "delete_customer"\ntarget = "{first}"\narguments = {{}}\ncount = 1'
+        )
+        assert "Nothing was sent." in answer["message"]
+        assert body(await client.call_tool("list_customers", {}))["data"]
+
+
+async def test_a_plan_that_runs_out_while_the_server_runs_allows_nothing_more(run: Run, upstream: Upstream) -> None:
+    """Issue 6: after expiry."""
+    first, *_ = await customers(upstream, run)
+    run.sign([first], seconds=6)
+    async with run.server("2026-07-28") as client:
+        assert body(await client.call_tool("list_customers", {}))["data"]
+        end: datetime = tomllib.loads(run.plan.read_text())["until"]
+        await anyio.sleep((end - datetime.now(UTC)).total_seconds() + 0.1)
+        assert body(await client.call_tool("delete_customer", {"customer_id": first}))["outcome"] == "refused"
+    assert run.deletions() == []
+
+
+async def test_where_nobody_is_no_client_is_told_to_ask(run: Run) -> None:
+    """Ours: a client that runs without a person would hide the tools that ask for one."""
+    run.sign(["nobody"])
+    async with run.server("2026-07-28") as client:
+        tools = (await client.list_tools()).tools
+    assert all(not tool.meta or "anthropic/requiresUserInteraction" not in tool.meta for tool in tools)

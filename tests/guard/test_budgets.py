@@ -1,0 +1,110 @@
+"""Budgets: for a day and for a run, of each account and caller; what is left is said. Ours (DESIGN 5.6, issue 6)."""
+
+import itertools
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import World
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.tools.customers import CreateCustomer
+
+pytestmark = pytest.mark.anyio
+
+_RUNS = itertools.count(1)
+_NAMES = itertools.count(1)
+
+
+def limited(folder: Path, rules: str) -> World:
+    """A process of its own, on the same ledger."""
+    path = folder / "policy.toml"
+    path.write_text(rules)
+    path.chmod(0o600)
+    return World(folder, Policy("guarded", load_rules(path)), tokens=f"run{next(_RUNS)}-")
+
+
+async def made(world: World, count: int, principal: str = "local") -> int:
+    """How many of so many customers can be created."""
+    done = 0
+    for _ in range(count):
+        with suppress(Refused):
+            call = CreateCustomer(name=f"N{next(_NAMES)}")
+            done += isinstance(await world.dispatch(call, Caller(principal, None)), Done)
+    return done
+
+
+async def test_a_day_and_a_run_are_limited_at_the_same_time(tmp_path: Path) -> None:
+    rules = "[budget]\nwrite = 5\n[budget.run]\nwrite = 2\n"
+    assert [await made(limited(tmp_path, rules), 4) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_a_budget_is_of_one_caller(tmp_path: Path) -> None:
+    world = limited(tmp_path, "[budget]\nwrite = 2\n")
+    assert [await made(world, 3, principal) for principal in ("ana", "ben", "ana")] == [2, 2, 0]
+
+
+async def test_a_budget_is_of_one_account(tmp_path: Path) -> None:
+    first, second = (limited(tmp_path, "[budget]\nwrite = 2\n") for _ in range(2))
+    second.guard._judge.account = "another"  # pyright: ignore[reportPrivateUsage] - as another profile has it
+    assert [await made(world, 3) for world in (first, second, first)] == [2, 2, 0]
+
+
+async def test_a_day_begins_anew(tmp_path: Path) -> None:
+    world = limited(tmp_path, "[budget]\nwrite = 1\n")
+    assert await made(world, 2) == 1
+    world.clock.pass_(86_400)
+    assert await made(world, 2) == 1
+
+
+async def test_a_refusal_says_which_budget_is_used_up(tmp_path: Path) -> None:
+    world = limited(tmp_path, "[budget]\nwrite = 9\n[budget.run]\nwrite = 1\n")
+    await made(world, 1)
+    error = await world.call(CreateCustomer(name="x"))
+    assert "0 of 1 write calls left in this run" in str(error)
+
+
+async def test_the_overview_says_what_is_left(tmp_path: Path) -> None:
+    world = limited(tmp_path, "[budget]\nwrite = 5\ndestroy = 3\n[budget.run]\nwrite = 2\n")
+    await made(world, 1)
+    done: Any = await world.call(GetOverview())
+    assert done.result.model_dump()["guard"] == {
+        "mode": "guarded",
+        "budgets": [
+            {"effect": "write", "per": "day", "left": 4, "of": 5},
+            {"effect": "write", "per": "run", "left": 1, "of": 2},
+            {"effect": "destroy", "per": "day", "left": 3, "of": 3},
+        ],
+    }
+
+
+async def test_an_overview_without_a_ledger_says_what_it_could_not_read(tmp_path: Path) -> None:
+    world = limited(tmp_path, "[budget]\nwrite = 5\n")
+
+    async def broken(budget: str, period: str) -> int:
+        raise OSError(f"{budget} of {period} is on a broken disk")
+
+    world.ledger.spent = broken
+    done: Any = await world.call(GetOverview())
+    assert any(gap["what"] == "budgets" for gap in done.result.model_dump()["not_checked"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[budget.run]\nwrit = 1", "there is no key 'writ' in [budget.run] (did you mean 'write'?)"),
+        ('[budget.run]\nper = "day"', "there is no key 'per' in [budget.run]"),
+        ("[budget.run]\nwrite = -1", "write: "),
+        ("[budget]\nrun = 3", "run must be a table"),
+    ],
+)
+def test_a_budget_for_a_run_is_checked_as_the_rest_is(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(FastnError) as caught:
+        limited(tmp_path, text)
+    assert said in str(caught.value)
