@@ -50,6 +50,7 @@ class Page:
     """
 
     name = "local_page"
+    verifies = False
 
     def __init__(
         self,
