@@ -14,6 +14,8 @@ def over_stdio(parts: Parts) -> None:
 
     async def serve() -> None:
         try:
+            if parts.webhook is not None:
+                parts.webhook.begin()
             await stdio.serve(build(parts.dispatch, parts.offered, parts.label))
         finally:
             with anyio.CancelScope(shield=True):
@@ -35,6 +37,7 @@ def over_http(parts: Parts, address: str) -> None:
             "Use 127.0.0.1, and a proxy that authenticates where others are to reach it.",
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
-    hosted.run(
-        hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts), host.strip("[]"), int(port)
-    )
+    app = hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts)
+    if parts.webhook is not None:
+        app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
+    hosted.run(app, host.strip("[]"), int(port))

@@ -131,13 +131,8 @@ class Guard:
             return await self._allowed(call, verdict, call.effective)
         facts = await self._judge.facts(call, caller.principal)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
-<<<<<<< HEAD
             return await self._allowed(call, facts.verdict, facts.effect, facts.target)
-        if facts.verdict.decision is Decision.FOUR_EYES:
-=======
-            return await self._allowed(facts.verdict, facts.effect, facts.target)
         if facts.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
->>>>>>> fb8a1b7 (Votes and nonces in the ledger; four eyes in the guard)
             raise Refused(
                 f"{call.tool_name()} needs two people ({facts.verdict.rule}), and this server can tell none apart.",
                 "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
@@ -268,13 +263,8 @@ class Guard:
         facts = facts or await self._judge.facts(call, caller.principal)
         now = self._system.now().timestamp()
         if facts.verdict.decision is Decision.DENY:
-<<<<<<< HEAD
             return await self._allowed(call, facts.verdict, facts.effect)
-        if grant.binding != self._binding(call, caller, facts):
-=======
-            return await self._allowed(facts.verdict, facts.effect)
         if not self._covers(grant, call, caller, facts) or await four_eyes.incomplete(grant, self._ledger):
->>>>>>> fb8a1b7 (Votes and nonces in the ledger; four eyes in the guard)
             await self._ledger.move(grant.id, _ASKABLE, State.STALE, now)
             raise TargetChanged(
                 "What was approved is no longer what is there.",

@@ -1,4 +1,4 @@
-"""Two different people for one call, each told by a credential of their own. What was counted is in the ledger alone."""
+"""Two different people for one call, each told by a credential. What was counted is in the ledger alone."""
 
 from fastn_mcp.guard.ledger import Grant, Ledger
 from fastn_mcp.guard.policy import Decision

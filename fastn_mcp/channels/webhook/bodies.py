@@ -83,7 +83,10 @@ def slack(asked: Asked) -> dict[str, JsonValue]:
         {
             "type": "actions",
             "block_id": "fastn_mcp_approval",
-            "elements": [_button("approve", "Approve", "primary", value), _button("decline", "Decline", "danger", value)],
+            "elements": [
+                _button("approve", "Approve", "primary", value),
+                _button("decline", "Decline", "danger", value),
+            ],
         }
     )
     # What notifications show is interpreted: it is ours alone.

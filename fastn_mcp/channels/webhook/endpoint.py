@@ -1,4 +1,4 @@
-"""Where answers arrive: `POST /approvals/{grant}`, alone or beside MCP. HTTP only; what an answer says is decided elsewhere."""
+"""Where answers arrive: `POST /approvals/{grant}`, alone or beside MCP. What they say is decided elsewhere."""
 
 import anyio
 from starlette.applications import Starlette
