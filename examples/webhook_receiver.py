@@ -26,13 +26,14 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 WINDOW = 300
 LONGEST_BODY = 1 << 20
+SIGNED = ("timestamp", "nonce", "signature")
 
 Question = dict[str, Any]
 
@@ -67,17 +68,16 @@ class Receiver(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
     def do_POST(self) -> None:
+        receiver = cast("Receiver", self.server)
         length = self.headers.get("content-length", "")
         if not length.isdecimal() or int(length) > LONGEST_BODY:
             return self._answer(413)
         body = self.rfile.read(int(length))
-        signed = [self.headers.get(f"x-fastn-mcp-{name}", "") for name in ("timestamp", "nonce", "signature")]
-        if not self.server.is_genuine(*signed, body):
+        timestamp, nonce, signature = (self.headers.get(f"x-fastn-mcp-{name}", "") for name in SIGNED)
+        if not receiver.is_genuine(timestamp, nonce, signature, body):
             return self._answer(401)
-        self.server.questions.put(json.loads(body))
+        receiver.questions.put(json.loads(body))
         return self._answer(204)
 
     def _answer(self, status: int) -> None:
