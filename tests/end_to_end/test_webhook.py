@@ -205,21 +205,20 @@ async def deletion_of(client: Client, name: str) -> dict[str, Any]:
 
 @contextmanager
 def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
-    """The example's receiver in this process; the first `failing` questions are lost in it."""
+    """The example's receiver in this process; the first `failing` questions are answered with 500."""
     port = int(folder.env["FASTN_WEBHOOK_URL"].rstrip("/").rpartition(":")[2])
 
     with module.Receiver(("127.0.0.1", port), SECRET) as receiver:
-        genuine, left = receiver.is_genuine, [RuntimeError("as a receiver that fails")] * failing
+        taking, left = receiver.RequestHandlerClass.do_POST, [500] * failing
 
-        def is_genuine(*signed: Any) -> bool:
+        def do_post(handler: Any) -> None:
             if left:
-                raise left.pop()
-            return bool(genuine(*signed))
+                handler.send_error(left.pop())
+            else:
+                taking(handler)
 
-        def quiet(*_: object) -> None:
-            pass
-
-        receiver.is_genuine, receiver.handle_error, receiver.left = is_genuine, quiet, left
+        receiver.RequestHandlerClass = type("Failing", (receiver.RequestHandlerClass,), {"do_POST": do_post})
+        receiver.left = left
         thread = threading.Thread(target=receiver.serve_forever, daemon=True)
         thread.start()
         yield receiver
