@@ -230,8 +230,9 @@ async def test_nobody_approves_their_own_call(tmp_path: Path) -> None:
     await nothing_decided(world, question, call)
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    await world.ledger.open(replace(grant, id="kims", principal="Kim"))
-    assert (await world.answer(world.kim, {**question, "grant": "kims"})).status == 403
+    for signer, principal in ((world.kim, "Kim"), (world.dana, "Dana")):
+        await world.ledger.open(replace(grant, id=principal, principal=principal))
+        assert (await world.answer(signer, {**question, "grant": principal})).status == 403
     assert (await world.answer(world.kim, question)).status == 200
     world.close()
 
@@ -264,6 +265,7 @@ async def test_an_answer_to_other_lines_than_were_asked_approves_nothing(world: 
         {"decision": True},
         {"timestamp": "now"},
         {"timestamp": 1.5},
+        {"timestamp": "1795597200"},
         {"nonce": "short"},
         {"nonce": "n" * 129},
         {"nonce": "a nonce with spaces"},

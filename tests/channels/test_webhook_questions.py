@@ -157,6 +157,24 @@ async def test_calls_at_once_ask_once(world: WebhookWorld) -> None:
     assert world.receiver.questions[1] == question
 
 
+async def test_calls_at_once_fail_once(world: WebhookWorld) -> None:
+    """Ours (THREATS T18): those that waited for an attempt that failed do not each try for themselves."""
+    call = await run(world)
+    await asked(world, call)
+    world.clock.pass_(61)
+    world.receiver.does = [500] * 1000
+    outcomes: list[object] = []
+
+    async def repeat() -> None:
+        outcomes.append(await world.call(call))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(repeat)
+    assert len(world.receiver.came) == 1 + ATTEMPTS
+    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 20
+
+
 async def test_a_form_that_can_ask_is_still_used(world: WebhookWorld) -> None:
     """Ours: the webhook is for what no form can ask."""
     assert isinstance(await world.call(await run(world), FormNow(yes, world.clock)), Done)

@@ -38,10 +38,12 @@ Body = Callable[[Asked], dict[str, JsonValue]]
 
 @dataclass(slots=True)
 class _Round:
-    """When a question was last taken by the receiver, and who is just asking it."""
+    """When a question was last taken by the receiver, when it last was not and why, and who is just asking it."""
 
     expires: float
     asked: float = float("-inf")
+    failed: float = float("-inf")
+    problem: Refused | None = None
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -126,12 +128,19 @@ class Webhook:
         now = self._system.now().timestamp()
         self._rounds = {known: one for known, one in self._rounds.items() if one.expires > now or one.turn.locked()}
         one = self._rounds.setdefault(grant.id, _Round(grant.expires))
-        async with one.turn:  # calls at once ask once
+        began = self._system.monotonic()
+        async with one.turn:  # calls at once ask once, and fail once
             if self._system.monotonic() - one.asked < AGAIN:
                 return
+            if one.problem is not None and one.failed > began:
+                raise Refused(one.problem.what, one.problem.next_step)
             to = path(grant.id)
             asked = Asked(grant, await self._approved(grant.id), needed, url + to, to)
-            await self._posting(to_json(self._body(asked)))
+            try:
+                await self._posting(to_json(self._body(asked)))
+            except Refused as problem:
+                one.failed, one.problem = self._system.monotonic(), problem
+                raise
             one.asked = self._system.monotonic()
 
     async def _approved(self, grant: str) -> list[str]:
