@@ -3,6 +3,7 @@
 A setting that is missing or wrong ends with one line that names it and says how to set it, and never shows its value.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,24 @@ def _routes(value: object) -> object:
             raise ValueError(f'{tool} is not "METHOD /path", as in "POST /api/v1/workflows/{{workflow_id}}/execute"')
         routes[tool] = Route(method, path)
     return routes
+
+
+def _address(url: str) -> str:
+    """An address that may be called. Raises `ValueError`."""
+    if not all("!" <= letter <= "~" for letter in url):
+        raise ValueError("holds a space, a line break or another character that no address has")
+    parts = urlsplit(url)
+    try:
+        parts.port  # noqa: B018 - reading it is the check
+    except ValueError:
+        raise ValueError("has a port that is none") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an https address")
+    if "@" in parts.netloc or "#" in url:
+        raise ValueError("must be scheme, host and at most a port and a path")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
+    return url
 
 
 class Settings(BaseModel):
@@ -101,6 +120,24 @@ class Settings(BaseModel):
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
     ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
     concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
+    webhook_url: Annotated[
+        str | None,
+        Field(description="Where questions are posted that no form can ask: approvals-elsewhere.md.", repr=False),
+    ] = None
+    webhook_secret: Annotated[
+        str | None, Field(description="Signs what is posted there; 32 characters or more.", min_length=32, repr=False)
+    ] = None
+    webhook_style: Annotated[
+        Literal["generic", "slack"], Field(description="generic posts all that is known, slack a message with buttons.")
+    ] = "generic"
+    approvers: Annotated[Path | None, Field(description="File of those who may answer, each with a public key.")] = None
+    approval_listen: Annotated[
+        str | None,
+        Field(description="HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http."),
+    ] = None
+    approval_url: Annotated[str | None, Field(description="Where approvers reach that, if it is behind a proxy.")] = (
+        None
+    )
     routes: Annotated[
         dict[str, Any],
         BeforeValidator(_routes),
@@ -116,23 +153,28 @@ class Settings(BaseModel):
             raise ValueError("holds a space, a line break or another character that no key has")
         return key
 
-    @field_validator("base_url")
+    @field_validator("base_url", "approval_url")
     @classmethod
-    def _safe(cls, url: str) -> str:
-        if not all("!" <= letter <= "~" for letter in url):
-            raise ValueError("holds a space, a line break or another character that no address has")
-        parts = urlsplit(url)
-        try:
-            parts.port  # noqa: B018 - reading it is the check
-        except ValueError:
-            raise ValueError("has a port that is none") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is not an https address")
-        if "@" in parts.netloc or "?" in url or "#" in url:
+    def _safe(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if "?" in url or "#" in url:
             raise ValueError("must be scheme, host and at most a port and a path")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
-        return url.rstrip("/")
+        return _address(url).rstrip("/")
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _postable(cls, url: str | None) -> str | None:
+        return None if url is None else _address(url)
+
+    @field_validator("approval_listen")
+    @classmethod
+    def _listenable(cls, address: str | None) -> str | None:
+        if address is not None:
+            host, _, port = address.rpartition(":")
+            if not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
+                raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+        return address
 
     @field_validator("space_id", "tenant_id", "end_org_id", "env")
     @classmethod
@@ -203,6 +245,10 @@ def load(
     With `sandbox` no key is needed: the sandbox in this process has its own.
     """
     values: dict[str, object] = _read(file) if file is not None else {}
+    if file is not None and "webhook_secret" in values and os.name == "posix" and file.stat().st_mode & 0o077:
+        raise SettingsError(
+            f"{file} holds webhook_secret, and others than its owner can read it.", f"Run: chmod 600 {file}"
+        )
     values |= {s.field: environment[s.variable] for s in SOURCES if environment.get(s.variable, "") != ""}
     values |= {name: value for name, value in flags.items() if value is not None}
     if "api_key" not in values and not sandbox:

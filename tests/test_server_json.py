@@ -28,6 +28,8 @@ def variable(source: Source) -> dict[str, Any]:
     told: dict[str, Any] = {"name": source.variable, "description": field.description, "format": shape}
     if source.field == "api_key":
         return told | {"isRequired": True, "isSecret": True}
+    if not field.repr:
+        told["isSecret"] = True
     if field.default is not None:
         told["default"] = json.dumps(field.default).strip('"')
     if get_origin(field.annotation) is Literal:

@@ -89,6 +89,11 @@ WRONG: dict[str, list[Any]] = {
     "deadline": [CANARY, "0", "-1", "601", "nan", "inf"],
     "ai_deadline": [CANARY, "0", "3601"],
     "concurrency": [CANARY, "0", "257", "1.5"],
+    "webhook_url": [CANARY, "canary", "http://canary.example/x", "https://canary@h/x", "https://h/x#canary"],
+    "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters"],
+    "webhook_style": [CANARY, "teams"],
+    "approval_listen": [CANARY, "canary", "canary:", ":1", "canary:65536"],
+    "approval_url": [CANARY, "canary", "http://canary.example", "https://h/?canary"],
     "routes": [CANARY, {"run_workflow": CANARY}, {"run_workflow": "canary"}, {"run_workflow": "GET canary"}],
 }
 

@@ -86,6 +86,7 @@ class Desk:
     """Where questions are put that no form asks."""
 
     shown: list[str] = field(default_factory=list[str])
+    verifies: bool = False
 
     async def show(self, grant: str) -> str:
         self.shown.append(grant)

@@ -16,6 +16,8 @@ from fastn_mcp.visible import visible
 class TerminalDesk:
     """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of the same person."""
 
+    verifies = False
+
     def __init__(self, command: str) -> None:
         self._command = command
 

@@ -102,6 +102,25 @@ def revoke_(folder: Path, scope: str) -> None:
     click.echo(visible(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
 
 
+@approvals_group.command(name="keygen")
+@click.argument("name")
+@click.option("--output", type=click.Path(path_type=Path), help="The file of the private key; by default NAME.pem.")
+def keygen_(name: str, output: Path | None) -> None:
+    """Make the key pair of an approver: a private key in a file, a public one for the file of approvers."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from fastn_mcp.guard.plans.signing import new_key, public
+
+    made, path = new_key(), output or Path(f"{name}.pem")
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be made: {error.strerror}.") from None
+    click.echo(f"# The private key is in {path}: it stays with {visible(name)}. This goes into the file of approvers:")
+    click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(made)}"')
+
+
 async def walk(desk: Desk, terminal: Terminal) -> None:
     """Ask about each that waits, also about those that come meanwhile, until all were seen."""
     seen: set[str] = set()
@@ -109,6 +128,8 @@ async def walk(desk: Desk, terminal: Terminal) -> None:
         grant = left[0]
         seen.add(grant.id)
         terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
+        if grant.asks == Decision.FOUR_EYES.value:
+            terminal.say("Two approvers have to approve it, which a terminal cannot tell apart: decline, or leave it.")
         given = await terminal.ask(_question(grant), may_wait=True)
         match given:
             case Yes(_, minutes):

@@ -34,8 +34,9 @@ _CHANNELS = {
     Decision.CONFIRM: "A person is asked: in the client's form, or else on the approval page or at a terminal.",
     Decision.TYPED: "A person is asked to type the target's name: in the client's form, or else on the approval page or"
     " at a terminal.",
-    Decision.OUT_OF_BAND: "A person is asked on the approval page or at a terminal, never in the client's form.",
-    Decision.FOUR_EYES: "Two people would have to approve. This server can tell none apart, so it is refused.",
+    Decision.OUT_OF_BAND: "A person is asked by the webhook, on the approval page or at a terminal, never in the"
+    " client's form.",
+    Decision.FOUR_EYES: "Two approvers have to approve, by the webhook; without one that is set up it is refused.",
     Decision.DENY: "Nobody is asked: it is refused.",
 }
 

@@ -15,6 +15,8 @@ def over_stdio(parts: Parts) -> None:
 
     async def serve() -> None:
         try:
+            if parts.webhook is not None:
+                parts.webhook.begin()
             await stdio.serve(build(parts.dispatch, parts.offered, parts.label))
         finally:
             with anyio.CancelScope(shield=True):
@@ -38,5 +40,7 @@ def over_http(parts: Parts, address: str) -> None:
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
     app = hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts)
+    if parts.webhook is not None:
+        app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
     with reported(parts):
         hosted.run(app, host.strip("[]"), int(port))

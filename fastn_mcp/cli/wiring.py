@@ -4,6 +4,7 @@ import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 from pydantic import JsonValue
@@ -20,9 +21,10 @@ from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.audit import FILE as AUDIT
-from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.audit import Audit, AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Plan, Policy, Rules
@@ -35,6 +37,9 @@ from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.settings import Settings, config_dir, load
 from fastn_mcp.system import System
+
+if TYPE_CHECKING:
+    from fastn_mcp.channels.webhook import Webhook
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Parts:
     dispatch: Dispatcher
     guard: Guard
     page: Page | None
+    webhook: "Webhook | None"
     offered: tuple[AnyOffer, ...]
     about: About
     tally: Tally | None
@@ -63,6 +69,8 @@ class Parts:
         """Close what was opened."""
         if self.page is not None:
             await self.page.aclose()
+        if self.webhook is not None:
+            await self.webhook.aclose()
         await self.dispatch.aclose()
 
     @property
@@ -130,10 +138,11 @@ def assemble(
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
-    With `browser`, what no form can ask is put on the approval page; otherwise it waits for `fastn-mcp approvals`.
-    What happens is told to `tally`.
+    What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
+    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
     """
-    logs.begin(settings.log_level, settings.log_file, [settings.api_key])
+    known = (settings.api_key, settings.webhook_secret, settings.webhook_url)
+    logs.begin(settings.log_level, settings.log_file, filter(None, known))
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
@@ -143,14 +152,12 @@ def assemble(
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
     judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
-    page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided) if browser else None
-    guard = Guard(
-        judge,
-        ledger,
-        recorder,
-        system,
-        page or TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"),
-    )
+    webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
+    page = None
+    if browser and webhook is None:
+        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
+    terminal = TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals")
+    guard = Guard(judge, ledger, recorder, system, webhook or page or terminal)
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
@@ -162,7 +169,17 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(settings, dispatch, guard, page, offered(settings), about, tally, system)
+    return Parts(settings, dispatch, guard, page, webhook, offered(settings), about, tally, system)
+
+
+def _webhook(
+    settings: Settings, account: str, ledger: Ledger, audit: Audit, system: System, *, stays: bool
+) -> "Webhook | None":
+    if settings.webhook_url is None:
+        return None
+    from fastn_mcp.cli.webhook import webhook_of  # only where one is set up
+
+    return webhook_of(settings, account, ledger, audit, system, stays=stays)
 
 
 def _reads(client: Client) -> Send:

@@ -1,4 +1,4 @@
-"""One request, one answer. The only module that speaks HTTP.
+"""One request, one answer. The only module that speaks HTTP to Fastn.
 
 No redirects, no cookies, no retries and no settings of the machine's: the transport is read directly, with a cap.
 """

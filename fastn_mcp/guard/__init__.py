@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
+from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Unwritten
 from fastn_mcp.guard.judging import Facts, Judge
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
@@ -70,7 +71,10 @@ class Form(Protocol):
 
 
 class Desk(Protocol):
-    """Where questions lie that no form can ask: the approval page."""
+    """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
+
+    verifies: bool
+    """Whether it tells people apart by credentials of theirs, so that two can be known to be two."""
 
     async def show(self, grant: str) -> str:
         """Bring a question before a person, and say where it is answered. Never a secret."""
@@ -141,10 +145,10 @@ class Guard:
         facts = await self._judge.facts(call, caller.principal)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
             return await self._allowed(call, caller, facts.verdict, facts.effect, facts.target)
-        if facts.verdict.decision is Decision.FOUR_EYES:
+        if facts.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
             raise Refused(
                 f"{call.tool_name()} needs two people ({facts.verdict.rule}), and this server can tell none apart.",
-                "A person can do it in the dashboard.",
+                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
                 facts={"preview": facts.preview.data()},
             )
         return await self._asked(call, caller, facts)
@@ -199,6 +203,8 @@ class Guard:
             return "This client cannot ask. "
         if facts.verdict.decision is Decision.OUT_OF_BAND:
             return "The policy wants it decided outside of the client. "
+        if facts.verdict.decision is Decision.FOUR_EYES:
+            return "The policy wants two people to approve it. "
         if await self._ledger.distrusted(caller.principal, caller.form.name, now):
             return "A form was closed lately before anybody could read it. "
         return None
@@ -207,7 +213,7 @@ class Guard:
         self, call: Call, caller: Caller, facts: Facts, grant_id: str, answer: Answer
     ) -> Consent | Waiting:
         grant = await self._ledger.find(grant_id)
-        if grant is None or grant.call != self._digest(call, caller):
+        if grant is None or grant.elsewhere or grant.call != self._digest(call, caller):
             raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
         return await self._answered(call, caller, facts, grant, answer)
 
@@ -243,7 +249,7 @@ class Guard:
             raise _declined(grant.note or "")
         if grant.state is State.APPROVED:
             return await self._burn(call, caller, grant, grant.by or "elsewhere", facts)
-        if grant.binding != self._binding(call, caller, facts):
+        if not self._covers(grant, call, caller, facts):
             await self._ledger.move(grant.id, _ASKABLE, State.STALE, self._system.now().timestamp())
             return await self._elsewhere(call, caller, facts, "The target has changed since it was asked. ")
         return Waiting(facts.preview, "It still waits for an answer. " + await self._where(grant.id), grant.expires)
@@ -273,7 +279,7 @@ class Guard:
         now = self._system.now().timestamp()
         if facts.verdict.decision is Decision.DENY:
             return await self._allowed(call, caller, facts.verdict, facts.effect)
-        if grant.binding != self._binding(call, caller, facts):
+        if not self._covers(grant, call, caller, facts) or await four_eyes.incomplete(grant, self._ledger):
             await self._ledger.move(grant.id, _ASKABLE, State.STALE, now)
             raise TargetChanged(
                 "What was approved is no longer what is there.",
@@ -315,7 +321,8 @@ class Guard:
     def _grant(self, call: Call, caller: Caller, facts: Facts, *, elsewhere: bool) -> Grant:
         now = self._system.now().timestamp()
         asks = facts.verdict.decision
-        typed = asks is Decision.TYPED or (asks is Decision.OUT_OF_BAND and facts.effect is Effect.DESTROY)
+        severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
+        typed = asks is Decision.TYPED or (severe and facts.effect is Effect.DESTROY)
         shown = facts.preview
         return Grant(
             id=self._system.token(),
@@ -337,6 +344,12 @@ class Guard:
 
     def _digest(self, call: Call, caller: Caller) -> str:
         return self._judge.digest(call, caller.principal)
+
+    def _covers(self, grant: Grant, call: Call, caller: Caller, facts: Facts) -> bool:
+        """Whether a grant is still for this call on what is there, and asks no less than the policy wants now."""
+        if four_eyes.less_than(grant.asks, facts.verdict.decision):
+            return False
+        return grant.binding == self._binding(call, caller, facts)
 
     def _binding(self, call: Call, caller: Caller, facts: Facts) -> str:
         """That, on which state of the target, under which policy."""

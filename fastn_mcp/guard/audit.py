@@ -45,6 +45,8 @@ class Event(Enum):
     DECLINED = "declined"
     EXPIRED = "expired"
     SCOPE_REVOKED = "scope_revoked"
+    ANSWER_REFUSED = "answer_refused"
+    """Somebody sent an answer that decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,11 @@ class Entry:
     decision: str | None = None
     rule: str | None = None
     consent: str | None = None
-    """policy, client_form, local_page, terminal or scope."""
+    """policy, client_form, local_page, terminal, verified, four_eyes or scope."""
     grant: str | None = None
     """The grant, or the scope, that it is about."""
+    approver: str | None = None
+    """Who decided, where that was told by a credential."""
     of: str | None = None
     """The intent that an outcome belongs to."""
     outcome: str | None = None

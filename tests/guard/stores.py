@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, TooManyWaiting
+from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.procedures.journal import Change
 
@@ -96,12 +96,22 @@ async def _claim(ledger: Ledger, _: str) -> bool:
     return await ledger.claim("c1")
 
 
+async def _vote(ledger: Ledger, name: str) -> bool:
+    return await ledger.vote(Vote("g1", name, True, NOW), 2, by="four_eyes") is State.APPROVED
+
+
+async def _nonce(ledger: Ledger, _: str) -> bool:
+    return await ledger.use_nonce("n1", NOW + 60, NOW)
+
+
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
     "spend": _spend,
     "open": _open,
     "decline": _decline,
     "claim": _claim,
+    "vote": _vote,
+    "nonce": _nonce,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import stores
 from stores import NOW, change, grant, opened, scope
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting
+from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
 
 pytestmark = pytest.mark.anyio
 
@@ -321,3 +321,70 @@ async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: s
     await ledger.release("c1")
     assert await ledger.claim("c1")
     assert not await ledger.claim("no such change")
+
+
+async def vote(
+    ledger: Ledger, approver: str, *, approves: bool = True, at: float = NOW, needed: int = 2
+) -> State | None:
+    note = None if approves else "not now"
+    return await ledger.vote(Vote("g1", approver, approves, at), needed, by="four_eyes", note=note)
+
+
+async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
+    """DESIGN 5.5: four eyes; the first vote is kept for every process."""
+    await ledger.open(grant())
+    assert await vote(ledger, "dana") is State.OPEN
+    assert await vote(other, "dana") is None
+    assert await other.votes("g1") == [Vote("g1", "dana", True, NOW)]
+    assert await vote(other, "kim", at=NOW + 5) is State.APPROVED
+    found = await ledger.find("g1")
+    assert found is not None
+    assert (found.state, found.by, found.note, found.decided) == (State.APPROVED, "four_eyes", None, NOW + 5)
+    assert [each.approver for each in await ledger.votes("g1")] == ["dana", "kim"]
+
+
+async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: Ledger) -> None:
+    """Ours: whoever sees their mistake in time can take it back."""
+    await ledger.open(grant())
+    assert await vote(ledger, "dana") is State.OPEN
+    assert await vote(ledger, "dana", approves=False, at=NOW + 1) is State.DECLINED
+    assert await vote(ledger, "kim") is None
+    assert await vote(ledger, "dana") is None
+    found = await ledger.find("g1")
+    assert found is not None
+    assert (found.state, found.note) == (State.DECLINED, "not now")
+    assert await ledger.votes("g1") == [Vote("g1", "dana", False, NOW + 1)]
+
+
+async def test_a_vote_counts_only_on_what_is_open_elsewhere(ledger: Ledger) -> None:
+    """Ours: not on what has expired, is decided, is asked in a form, or is not there."""
+    assert await vote(ledger, "dana") is None
+    await ledger.open(grant())
+    assert await vote(ledger, "dana", at=NOW + 600) is None
+    await ledger.move("g1", [State.OPEN], State.STALE, NOW)
+    assert await vote(ledger, "dana", needed=1) is None
+    await ledger.open(replace(grant("g2"), elsewhere=False))
+    assert await ledger.vote(Vote("g2", "dana", True, NOW), 1, by="verified") is None
+    assert await ledger.votes("g1") == []
+    assert await ledger.votes("g2") == []
+
+
+async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, ledger: Ledger) -> None:
+    """Ours: once, whoever is second."""
+    await ledger.open(grant())
+    assert sum(race(where, "vote")) == 1
+    assert len(await ledger.votes("g1")) == 2
+
+
+async def test_of_fifty_uses_in_two_processes_one_is_of_a_new_nonce(where: str, ledger: Ledger) -> None:
+    """THREATS T11: an answer that is sent again, to every replica at once."""
+    assert sum(race(where, "nonce")) == 1
+    assert not await ledger.use_nonce("n1", NOW + 60, NOW)
+
+
+async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a flood of them does not stay for ever."""
+    assert await ledger.use_nonce("n1", NOW + 60, NOW)
+    assert not await other.use_nonce("n1", NOW + 600, NOW + 60)
+    assert await other.use_nonce("n2", NOW + 600, NOW + 61)
+    assert await ledger.use_nonce("n1", NOW + 600, NOW + 61)

@@ -3,13 +3,11 @@
 Light on purpose: a server that never asks imports no templates and opens no port. The rest is imported when it starts.
 """
 
-import asyncio
 import json
 import os
 import socket
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from contextvars import Context
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +28,6 @@ DOOR = "page.json"
 _BURST = 10.0
 """Seconds in which a tab that was just opened serves for the questions that follow."""
 
-_GRACE = 2
-"""Seconds that open requests have when the page ends."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
@@ -50,6 +45,7 @@ class Page:
     """
 
     name = "local_page"
+    verifies = False
 
     def __init__(
         self,
@@ -155,51 +151,23 @@ class _Running:
 
     def __init__(self, ledger: Ledger, system: System, used: Callable[[str], None], record: Record) -> None:
         # Only here: a server that never asks pays for neither templates nor an HTTP server.
-        import uvicorn
-
+        from fastn_mcp.channels.listening import Listening
         from fastn_mcp.channels.page.app import application
 
         self.entry = Entry(system, used)
         self.fresh_until = float("-inf")
         """Until when a tab was opened so recently that it serves for what is asked meanwhile."""
         # Listening from the first moment, so that a browser that is quicker than the task only waits.
-        listening = socket.create_server(("127.0.0.1", 0), backlog=64)
-        port = int(listening.getsockname()[1])
+        taken = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = int(taken.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"], record)
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level=None,
-            access_log=False,  # an address can hold a key
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=64,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=_GRACE,
-        )
-
-        class Server(uvicorn.Server):
-            """Signals stay with the process that the page is a part of."""
-
-            def capture_signals(self) -> nullcontext[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-                return nullcontext()
-
-        config.load()
-        self._server = Server(config)
-        # In a context of its own: nothing of the call that asked first is known to those who look later.
-        serving = self._server.serve([listening])
-        self._task = asyncio.create_task(serving, name="approval page", context=Context())
+        self._listening = Listening(app, taken, "approval page")
 
     @property
     def ended(self) -> bool:
-        return self._task.done()
+        return self._listening.ended
 
     async def stop(self) -> None:
         self.entry.close()
-        self._server.should_exit = True
-        with anyio.CancelScope(shield=True):  # the process may be ending already; this ends by itself
-            await self._task
+        await self._listening.stop()

@@ -79,8 +79,18 @@ class Scope:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one approver, told from all others by a credential, said of a grant."""
+
+    grant: str
+    approver: str
+    approves: bool
+    at: float
+
+
 class Ledger(Journal, Protocol):
-    """Keeps grants, scopes, budgets, the breaker and the journal."""
+    """Keeps grants, votes, scopes, budgets, the breaker and the journal."""
 
     async def open(self, grant: Grant) -> None:
         """Record a grant about which a person is asked. Raises `TooManyWaiting`."""
@@ -109,6 +119,23 @@ class Ledger(Journal, Protocol):
         False where it is in none of them, or has expired: only one of any number of attempts succeeds. Only OPEN and
         APPROVED can be left, and nothing is opened again, whatever `before` and `after` say.
         """
+        ...
+
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
+        """Count a vote on what is asked elsewhere, atomically, at the time of the vote.
+
+        One no declines; the yes of the `needed`-th approver approves; `by` and `note` are then the grant's. The state
+        after it, or None where nothing was counted: the grant is not open, has expired, or this approver has said it
+        already. A yes can be taken back as long as the grant is open.
+        """
+        ...
+
+    async def votes(self, grant: str) -> list[Vote]:
+        """What was counted on a grant, the oldest first."""
+        ...
+
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        """Note that a nonce was used, atomically, and keep it until `until`; False where it was used before."""
         ...
 
     async def waiting(self, now: float) -> list[Grant]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting
+from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting, Vote
 from fastn_mcp.procedures.journal import Change
 
 FILE = "ledger.sqlite"
@@ -28,6 +28,10 @@ CREATE TABLE IF NOT EXISTS grants (
 );
 CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
 CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
+CREATE TABLE IF NOT EXISTS votes (
+    "grant" TEXT, approver TEXT, approves INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY ("grant", approver)
+);
+CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS scopes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
     created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL
@@ -123,6 +127,7 @@ class SqliteLedger:
                 f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
             )
         self._database.execute("DELETE FROM grants WHERE expires < ?", (grant.created - _KEPT,))
+        self._database.execute("DELETE FROM votes WHERE at < ?", (grant.created - _KEPT,))
 
     async def find(self, grant: str) -> Grant | None:
         return next(self._grants("WHERE id = ?", grant), None)
@@ -154,6 +159,47 @@ class SqliteLedger:
             (after.value, by, note, now, grant, now, *states),
         )
         return moved.rowcount == 1
+
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
+        # Its own writing begins at once, so that no other process counts meanwhile.
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            after = self._voted(vote, needed, by, note)
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+        return after
+
+    def _voted(self, vote: Vote, needed: int, by: str, note: str | None) -> State | None:
+        counted = self._database.execute(
+            "INSERT INTO votes SELECT ?, ?, ?, ? WHERE EXISTS"
+            " (SELECT 1 FROM grants WHERE id = ? AND elsewhere = 1 AND state = 'open' AND expires > ?)"
+            " ON CONFLICT DO UPDATE SET approves = 0, at = excluded.at WHERE approves = 1 AND excluded.approves = 0",
+            (vote.grant, vote.approver, vote.approves, vote.at, vote.grant, vote.at),
+        )
+        if counted.rowcount != 1:
+            return None
+        (approving,) = self._database.execute(
+            'SELECT count(*) FROM votes WHERE "grant" = ? AND approves = 1', (vote.grant,)
+        ).fetchone()
+        if vote.approves and approving < needed:
+            return State.OPEN
+        after = State.APPROVED if vote.approves else State.DECLINED
+        self._database.execute(
+            "UPDATE grants SET state = ?, by = ?, note = coalesce(?, note), decided = ? WHERE id = ?",
+            (after.value, by, note, vote.at, vote.grant),
+        )
+        return after
+
+    async def votes(self, grant: str) -> list[Vote]:
+        rows = self._database.execute('SELECT * FROM votes WHERE "grant" = ? ORDER BY at, rowid', (grant,))
+        return [Vote(grant, approver, bool(approves), at) for grant, approver, approves, at in rows]
+
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        self._database.execute("DELETE FROM nonces WHERE until < ?", (now,))
+        used = self._database.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, until))
+        return used.rowcount == 1
 
     async def waiting(self, now: float) -> list[Grant]:
         return list(self._grants("WHERE elsewhere = 1 AND state = 'open' AND expires > ? ORDER BY created", now))

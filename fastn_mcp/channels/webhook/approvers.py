@@ -1,0 +1,157 @@
+"""Who may answer, each by a credential of their own: a file that only its owner can read.
+
+Who somebody is comes from what signs an answer, never from what the answer says.
+"""
+
+import base64
+import binascii
+import hmac
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from fastn_mcp.arguments import nearest
+from fastn_mcp.channels.webhook.signing import SHORTEST_SECRET, keyed
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.ledger import Grant
+from fastn_mcp.guard.rules.places import Key
+from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
+from fastn_mcp.operation import Effect
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_KEYS = ("public_key", "secret", "principal", "effects")
+_ALL = frozenset(effect.value for effect in Effect)
+
+
+class Credential(Protocol):
+    """Tells what one approver signed from what anybody else did."""
+
+    def signed(self, text: bytes, signature: str) -> bool:
+        """Whether the signature, in hexadecimal, is that approver's on this text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """An Ed25519 key: whoever reads it, this server included, can check answers and make none."""
+
+    raw: bytes
+
+    def signed(self, text: bytes, signature: str) -> bool:
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(bytes.fromhex(signature), text)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret that this server and an approver share."""
+
+    text: str
+
+    def signed(self, text: bytes, signature: str) -> bool:
+        return hmac.compare_digest(keyed(self.text, text), signature.lower()) if signature.isascii() else False
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """A person who may answer. `principal` is who they are where they ask themselves, by default their name."""
+
+    name: str
+    credential: Credential
+    principal: str
+    effects: frozenset[str] = _ALL
+
+    def may_answer(self, grant: Grant) -> bool:
+        """Whether they may decide about it: of an effect that is theirs, and asked by somebody else."""
+        asked_by = grant.principal.casefold()
+        return grant.card.get("effect") in self.effects and asked_by not in (
+            self.principal.casefold(),
+            self.name.casefold(),
+        )
+
+
+Approvers = Mapping[str, Approver]
+
+
+def load_approvers(path: Path) -> dict[str, Approver]:
+    """The approvers by name. Raises `SettingsError`, which names the file and the line, and shows no value."""
+    data = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise SettingsError(f"{path} can be read by others than its owner.", f"Run: chmod 600 {path}")
+    return load(data, path, "file of approvers", _built, "See docs/approvals-elsewhere.md.")
+
+
+def _built(table: Mapping[str, Any], _: Source) -> dict[str, Approver]:
+    found = {name: _approver(name, said) for name, said in table.items()}
+    if not found:
+        raise Flaw((), "it names no approver")
+    for what in ("name", "principal", "credential"):
+        _apart(found.values(), what)
+    return found
+
+
+def _apart(found: Iterable[Approver], what: str) -> None:
+    """Two entries are two people: what makes one of them would let one person approve twice."""
+    seen: set[object] = set()
+    for approver in found:
+        value: object = getattr(approver, what)
+        if isinstance(value, str):
+            value = value.casefold()
+        if value in seen:
+            raise Flaw((approver.name,), f"{approver.name} has the {what} of another approver")
+        seen.add(value)
+
+
+def _approver(name: str, said: object) -> Approver:
+    if not _NAME.fullmatch(name):
+        raise Flaw((name,), "a name is at most 64 letters, digits and . _ @ + -")
+    if not isinstance(said, dict):
+        raise Flaw((name,), f"{name} is not a table, as in [{name}]")
+    entry = cast("dict[str, object]", said)
+    for key in entry:
+        if key not in _KEYS:
+            raise Flaw((name, key), f"there is no key {key!r}{nearest(key, _KEYS)}")
+    if ("public_key" in entry) == ("secret" in entry):
+        raise Flaw((name,), f"{name} needs a public_key or a secret, and not both")
+    credential = _public(name, entry["public_key"]) if "public_key" in entry else _secret(name, entry["secret"])
+    principal = entry.get("principal", name)
+    if not isinstance(principal, str) or not principal:
+        raise Flaw((name, "principal"), "principal is not a name")
+    return Approver(name, credential, principal, _effects((name, "effects"), entry.get("effects")))
+
+
+def _public(name: str, value: object) -> PublicKey:
+    try:
+        raw = base64.b64decode(str(value), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise Flaw((name, "public_key"), "public_key is not the 32 bytes of an Ed25519 key in base64")
+    return PublicKey(raw)
+
+
+def _secret(name: str, value: object) -> Secret:
+    if not isinstance(value, str) or len(value) < SHORTEST_SECRET:
+        raise Flaw((name, "secret"), f"secret has not the {SHORTEST_SECRET} characters that it needs")
+    return Secret(value)
+
+
+def _effects(at: Key, value: object) -> frozenset[str]:
+    if value is None:
+        return _ALL
+    effects = frozenset(str(item).lower() for item in cast("list[object]", value)) if isinstance(value, list) else None
+    if not effects or not effects <= _ALL:
+        raise Flaw(at, f"effects is not a list of {' '.join(effect.name for effect in Effect)}")
+    return effects

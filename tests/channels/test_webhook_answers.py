@@ -1,0 +1,322 @@
+"""An answer decides only if an approver signed it, lately, once, about this question. Issue 6; THREATS T11."""
+
+import json
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webhook_world import Signer, WebhookWorld
+from world import FormNow, yes
+
+from fastn_mcp.channels.webhook import signing
+from fastn_mcp.channels.webhook.deciding import Deciding
+from fastn_mcp.channels.webhook.refusals import MOST, SPAN
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Declined
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.question import Waiting
+from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[WebhookWorld]:
+    made = WebhookWorld(tmp_path)
+    yield made
+    made.close()
+
+
+async def deletion(world: WebhookWorld) -> DeleteCustomer:
+    rows = await world.rows(ListCustomers(limit=100))
+    return DeleteCustomer(customer_id=next(str(row.id) for row in rows if row.name == "Globex Exports"))
+
+
+async def run(world: WebhookWorld) -> RunWorkflow:
+    rows = await world.rows(ListWorkflows(limit=100))
+    return RunWorkflow(workflow_id=next(str(row.id) for row in rows if row.name == "process-new-orders"))
+
+
+async def asked(world: WebhookWorld, call: Any) -> dict[str, Any]:
+    """The question about a call, as the receiver has it."""
+    assert isinstance(await world.call(call), Waiting)
+    return world.receiver.questions[-1]
+
+
+async def sent(world: WebhookWorld, question: dict[str, Any], body: object, signer: Signer, **other: Any) -> int:
+    """The status of an answer that is made by hand; `path` is what is signed, `to` where it goes."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    path = other.get("path", f"/approvals/{question['grant']}")
+    signature = other["signature"] if "signature" in other else signer.signature(path, data)
+    reply = await world.deciding(other.get("to", question["grant"]), signature, other.get("instead", data))
+    assert reply.body["decided"] is False
+    return reply.status
+
+
+async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: Any) -> None:
+    grant = await world.ledger.find(question["grant"])
+    assert grant is not None
+    assert grant.state is State.OPEN
+    assert await world.ledger.votes(grant.id) == []
+    assert not isinstance(await world.call(call), Done)
+    assert world.changes == []
+    assert world.audited("answer_refused")
+
+
+async def test_what_an_approver_approves_is_sent_once_when_the_call_is_repeated(world: WebhookWorld) -> None:
+    """Ours (issue 6): by whom stands in the ledger and in the audit; the consent is `verified`."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    reply = await world.answer(world.dana, question)
+    assert (reply.status, reply.body["state"]) == (200, "approved")
+    assert isinstance(await world.call(call), Done)
+    assert [heard.method for heard in world.changes] == ["DELETE"]
+    assert [vote.approver for vote in await world.ledger.votes(question["grant"])] == ["dana"]
+    (approved,), (intent,) = world.audited("approved"), world.audited("intent")
+    assert (approved["approver"], approved["consent"], intent["consent"]) == ("dana", "verified", "verified")
+
+
+async def test_a_no_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:
+    """Ours (DESIGN 5.5): by this channel as by all others."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    reply = await world.answer(world.kim, question, "decline", note="ask me on Monday")
+    assert (reply.status, reply.body["state"]) == (200, "declined")
+    refused = await world.call(call, FormNow(yes, world.clock))
+    assert isinstance(refused, Declined)
+    assert refused.data()["note"] == "ask me on Monday"
+    assert (await world.answer(world.dana, question)).status == 409
+    assert (world.changes, await world.ledger.declines("local")) == ([], (1, world.clock.at.timestamp()))
+    (declined,) = world.audited("declined")[:1]
+    assert (declined["approver"], declined["message"]) == ("kim", "ask me on Monday")
+
+
+async def test_a_forged_answer_decides_nothing(world: WebhookWorld) -> None:
+    """Issue 6: signed by nobody, by somebody else, in an approver's name, for another path, or with another body."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    good = world.dana.body(world, question, "approve")
+    path = f"/approvals/{question['grant']}"
+    edited = json.dumps(good | {"typed": "Globex Exports "}).encode()
+    no = world.dana.body(world, question, "decline")
+    forged = [
+        await sent(world, question, good, world.dana, signature=None),
+        await sent(world, question, good, world.dana, signature=""),
+        await sent(world, question, good, world.dana, signature="v1=zz"),
+        await sent(world, question, good, world.dana, signature="v2" + world.dana.signature(path, edited)[2:]),
+        await sent(world, question, good, world.stranger),
+        await sent(world, question, good, world.kim),
+        await sent(world, question, good, world.dana, path="/approvals/other"),
+        await sent(world, question, good, world.dana, instead=edited),
+        await sent(world, question, no, world.dana, instead=json.dumps(no | {"decision": "approve"}).encode()),
+    ]
+    assert forged == [401] * len(forged)
+    await nothing_decided(world, question, call)
+
+
+async def test_an_unlisted_approver_decides_nothing_and_learns_nothing(world: WebhookWorld) -> None:
+    """Issue 6: the answer is that of a bad signature, whether there is such a question, such an approver, or not."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    replies = [
+        await world.answer(world.stranger, question),
+        await world.answer(world.stranger, {**question, "grant": "none"}),
+        await world.answer(world.stranger, question, approver="dana"),
+    ]
+    assert {(reply.status, str(reply.body)) for reply in replies} == {(401, str(replies[0].body))}
+    assert "mallory" not in world.audit_path.read_text()
+    await nothing_decided(world, question, call)
+
+
+@pytest.mark.parametrize("seconds", [-3600, -301, 301, 3600])
+async def test_an_answer_of_another_time_decides_nothing(world: WebhookWorld, seconds: int) -> None:
+    """Issue 6: five minutes, either way."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    at = int(world.clock.at.timestamp()) + seconds
+    assert (await world.answer(world.dana, question, timestamp=at)).status == 401
+    await nothing_decided(world, question, call)
+    near = at + (299 if abs(seconds) > 301 else 1) * (1 if seconds < 0 else -1)
+    assert (await world.answer(world.dana, question, timestamp=near)).status == (200 if abs(seconds) < 302 else 401)
+
+
+async def test_an_answer_that_came_before_decides_nothing(world: WebhookWorld) -> None:
+    """Issue 6, THREATS T11: the same bytes; the same nonce with other bytes; also before another replica."""
+    call = await run(world)
+    question = await asked(world, call)
+    wrong = json.dumps(world.dana.body(world, question, "approve", question="0" * 64)).encode()
+    assert await sent(world, question, wrong, world.dana) == 409
+    right = {key: value for key, value in json.loads(wrong).items() if key != "question"}
+    assert await sent(world, question, wrong, world.dana) == 409
+    assert await sent(world, question, right, world.dana) == 409
+    other = Deciding(world.approvers, "test", world.ledger, world.audit, world.system)
+    data = json.dumps(right).encode()
+    reply = await other(question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data)
+    assert reply.status == 409
+    await nothing_decided(world, question, call)
+    # What one approver used is nothing to another.
+    assert (await world.answer(world.kim, question, nonce=right["nonce"])).status == 200
+
+
+async def test_a_nonce_is_kept_for_as_long_as_its_answer_would_count(world: WebhookWorld) -> None:
+    """Ours: an answer from a clock that is ahead can come again for twice the window."""
+    question = await asked(world, await run(world))
+    ahead = int(world.clock.at.timestamp()) + signing.WINDOW
+    data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
+    assert await sent(world, question, data, world.dana) == 409
+    for _ in range(2):
+        world.clock.pass_(signing.WINDOW - 1)
+        await world.answer(world.kim, question, question="0" * 64)  # which forgets what is too old
+        reply = await world.deciding(
+            question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data
+        )
+        assert "nonce" in str(reply.body["message"])
+
+
+async def test_an_answer_about_another_grant_decides_neither(world: WebhookWorld) -> None:
+    """Issue 6: neither the one it names nor the one it was sent to."""
+    one, two = await run(world), await deletion(world)
+    first, second = await asked(world, one), await asked(world, two)
+    body = world.dana.body(world, first, "approve")
+    swapped = f"/approvals/{second['grant']}"
+    assert await sent(world, first, body, world.dana, to=second["grant"]) == 401
+    assert await sent(world, first, body, world.dana, to=second["grant"], path=swapped) == 400
+    assert (await world.answer(world.dana, {**first, "grant": "no-such-grant"})).status == 404
+    await nothing_decided(world, first, one)
+    await nothing_decided(world, second, two)
+
+
+@pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
+async def test_another_text_than_the_name_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
+    """Ours: no trimming, no folding; and it is no no, either."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    assert question["expected"] == "Globex Exports"
+    assert (await world.answer(world.dana, question, typed=typed)).status == 422
+    await nothing_decided(world, question, call)
+
+
+async def test_an_expired_question_is_not_decided_any_more(world: WebhookWorld) -> None:
+    """Issue 6: late. The call that is made again asks anew, about another grant."""
+    call = await run(world)
+    question = await asked(world, call)
+    world.clock.pass_(601)
+    assert (await world.answer(world.dana, question)).status == 410
+    assert (await asked(world, call))["grant"] != question["grant"]
+    assert world.changes == []
+
+
+async def test_a_question_of_a_form_or_of_another_account_is_none_of_theirs(world: WebhookWorld) -> None:
+    """Ours: a ledger can hold questions of several accounts, each with approvers of its own."""
+    call = await run(world)
+    question = await asked(world, call)
+    grant = await world.ledger.find(question["grant"])
+    assert grant is not None
+    for changes in ({"id": "form", "elsewhere": False}, {"id": "account", "account": "other"}):
+        await world.ledger.open(replace(grant, **changes))
+        assert (await world.answer(world.dana, {**question, "grant": changes["id"]})).status == 404
+
+
+async def test_nobody_approves_their_own_call(tmp_path: Path) -> None:
+    """Issue 6: who an approver is as a requester stands in the file, and a name alone counts as well."""
+    text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
+    world = WebhookWorld(tmp_path, approvers=text)
+    call = await run(world)
+    question = await asked(world, call)
+    assert (await world.answer(world.dana, question)).status == 403
+    await nothing_decided(world, question, call)
+    grant = await world.ledger.find(question["grant"])
+    assert grant is not None
+    for signer, principal in ((world.kim, "Kim"), (world.dana, "Dana")):
+        await world.ledger.open(replace(grant, id=principal, principal=principal))
+        assert (await world.answer(signer, {**question, "grant": principal})).status == 403
+    assert (await world.answer(world.kim, question)).status == 200
+    world.close()
+
+
+async def test_an_approver_decides_only_about_effects_of_theirs(tmp_path: Path) -> None:
+    """Ours."""
+    text = '[dana]\npublic_key = "DANA"\neffects = ["TRASH", "external"]\n[kim]\npublic_key = "KIM"\n'
+    world = WebhookWorld(tmp_path, approvers=text)
+    call = await deletion(world)
+    question = await asked(world, call)
+    assert (await world.answer(world.dana, question)).status == 403
+    await nothing_decided(world, question, call)
+    assert (await world.answer(world.dana, await asked(world, await run(world)))).status == 200
+    world.close()
+
+
+async def test_an_answer_to_other_lines_than_were_asked_approves_nothing(world: WebhookWorld) -> None:
+    """Ours: an approver signs for what they were shown, whatever a relay made of the question."""
+    call = await run(world)
+    question = await asked(world, call)
+    assert (await world.answer(world.dana, question, question="0" * 64)).status == 409
+    await nothing_decided(world, question, call)
+    assert (await world.answer(world.dana, question, question=question["question"])).status == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decision": "yes"},
+        {"decision": True},
+        {"timestamp": "now"},
+        {"timestamp": 1.5},
+        {"timestamp": "1795597200"},
+        {"nonce": "short"},
+        {"nonce": "n" * 129},
+        {"nonce": "a nonce with spaces"},
+        {"note": "n" * 501},
+        {"approver": ["dana"]},
+        {"confirm": True},
+        {"grant": None},
+    ],
+    ids=str,
+)
+async def test_what_is_not_exactly_an_answer_decides_nothing(world: WebhookWorld, change: dict[str, Any]) -> None:
+    """Ours: strict JSON, no field that we do not know, no text that stands for another type."""
+    call = await run(world)
+    question = await asked(world, call)
+    body = world.dana.body(world, question, "approve") | change
+    assert await sent(world, question, body, world.dana) == 400
+    await nothing_decided(world, question, call)
+
+
+@pytest.mark.parametrize("body", [b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'])
+async def test_what_is_no_json_decides_nothing(world: WebhookWorld, body: bytes) -> None:
+    """Ours."""
+    call = await run(world)
+    question = await asked(world, call)
+    assert await sent(world, question, body, world.dana, signature="v1=00") == 400
+    await nothing_decided(world, question, call)
+
+
+async def test_a_flood_of_answers_does_not_fill_the_audit(world: WebhookWorld) -> None:
+    """Issue 6: the first of an hour whole, the rest counted; and strangers do not hide what an approver's key does."""
+    question = await asked(world, await run(world))
+    for _ in range(500):
+        await world.answer(world.stranger, question)
+    assert len(world.audited("answer_refused")) == MOST
+    await world.answer(world.dana, question, question="0" * 64)
+    assert world.audited("answer_refused")[-1]["approver"] == "dana"
+    world.clock.pass_(SPAN)
+    await world.answer(world.stranger, question)
+    assert f"{500 - MOST} more" in world.audited("answer_refused")[-1]["message"]
+    assert len(world.audited("answer_refused")) == MOST + 2
+
+
+async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Path) -> None:
+    """Ours: HMAC over the same text."""
+    secret = "a secret that dana shares with this server"
+    world = WebhookWorld(tmp_path, approvers=f'[dana]\nsecret = "{secret}"\n')
+    question = await asked(world, await run(world))
+    data = json.dumps(world.dana.body(world, question, "approve")).encode()
+    body = json.loads(data)
+    text = signing.answer(question["path"], body["timestamp"], body["nonce"], data)
+    for wrong in ("v1=" + signing.keyed("another secret that is long enough", text), "v1=é", "v1="):
+        assert (await world.deciding(question["grant"], wrong, data)).status == 401
+    assert (await world.deciding(question["grant"], "v1=" + signing.keyed(secret, text), data)).status == 200
+    world.close()

@@ -1,0 +1,164 @@
+"""What is set up wrongly stops the start, and says which line or which setting. Ours (issue 6)."""
+
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from test_webhook_answers import asked, run
+from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
+from world import World
+
+from fastn_mcp.channels.webhook import Door, Webhook
+from fastn_mcp.channels.webhook.approvers import load_approvers
+from fastn_mcp.channels.webhook.bodies import generic
+from fastn_mcp.channels.webhook.posting import Posting
+from fastn_mcp.cli.webhook import webhook_of
+from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.settings import load
+
+pytestmark = pytest.mark.anyio
+
+KEY, OTHER = (public(Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2))
+SHARED = "a secret that is long enough to be one"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it names no approver"),
+        ('dana = "key"', "line 1: dana is not a table"),
+        ("[dana]", "needs a public_key or a secret"),
+        (f'[dana]\npublic_key = "{KEY}"\nsecret = "{SHARED}"', "and not both"),
+        ('[dana]\npublic_key = "abc"', "line 2: public_key is not the 32 bytes"),
+        ('[dana]\nsecret = "short-canary"', "line 2: secret has not the 32 characters"),
+        (f'[dana]\npublic-key = "{KEY}"', "line 2: there is no key 'public-key' (did you mean 'public_key'?)"),
+        (f'[dana]\npublic_key = "{KEY}"\neffects = ["DELETE"]', "line 3: effects is not a list of"),
+        (f'[dana]\npublic_key = "{KEY}"\neffects = []', "line 3: effects is not a list of"),
+        (f'[dana]\npublic_key = "{KEY}"\nprincipal = 7', "line 3: principal is not a name"),
+        (f'["dana smith"]\npublic_key = "{KEY}"', "a name is at most 64"),
+        (f'[dana]\npublic_key = "{KEY}"\n[kim]\npublic_key = "{KEY}"', "kim has the credential of another approver"),
+        (f'[dana]\nsecret = "{SHARED}"\n[kim]\nsecret = "{SHARED}"', "kim has the credential of another approver"),
+        (f'[dana]\npublic_key = "{KEY}"\n[Dana]\npublic_key = "{OTHER}"', "Dana has the name of another approver"),
+        (
+            f'[dana]\npublic_key = "{KEY}"\nprincipal = "x"\n[kim]\npublic_key = "{OTHER}"\nprincipal = "X"',
+            "kim has the principal of another approver",
+        ),
+    ],
+    ids=range(15),
+)
+def test_a_wrong_file_of_approvers_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    """Issue 6: and two entries of one person are none."""
+    with pytest.raises(SettingsError) as caught:
+        load_approvers(approvers_file(tmp_path, text))
+    assert said in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert SHARED not in str(caught.value)
+
+
+def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:
+    """Issue 6: a secret in it is one."""
+    path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"')
+    path.chmod(0o640)
+    with pytest.raises(SettingsError, match="can be read by others than its owner"):
+        load_approvers(path)
+    with pytest.raises(SettingsError, match="There is no file of approvers"):
+        load_approvers(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"FASTN_WEBHOOK_URL": "http://hooks.example.com/"}, "webhook_url (environment FASTN_WEBHOOK_URL) is wrong"),
+        ({"FASTN_WEBHOOK_URL": "https://user:canary@hooks.example.com/"}, "webhook_url"),
+        ({"FASTN_WEBHOOK_URL": "ftp://hooks.example.com/canary"}, "webhook_url"),
+        ({"FASTN_WEBHOOK_SECRET": "canary"}, "webhook_secret (environment FASTN_WEBHOOK_SECRET) is wrong"),
+        ({"FASTN_WEBHOOK_SECRET": ""}, "webhook_url is set, and webhook_secret is not"),
+        ({"FASTN_APPROVERS": ""}, "webhook_url is set, and approvers is not"),
+        ({"FASTN_WEBHOOK_STYLE": "teams"}, "webhook_style"),
+        ({"FASTN_APPROVAL_LISTEN": "8790"}, "approval_listen (environment FASTN_APPROVAL_LISTEN) is wrong"),
+        ({"FASTN_APPROVAL_LISTEN": "127.0.0.1:99999"}, "approval_listen"),
+        ({"FASTN_APPROVAL_LISTEN": "0.0.0.0:8790"}, "approval_url is not set"),
+        ({"FASTN_APPROVAL_URL": "http://approvals.example.com"}, "approval_url"),
+        ({"FASTN_WEBHOOK_SECRET": SHARED}, "is the secret of an approver too"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_not_shown(
+    tmp_path: Path, world: World, change: dict[str, str], said: str
+) -> None:
+    """Issue 6."""
+    file = approvers_file(tmp_path, f'[dana]\nsecret = "{SHARED}"')
+    environment = {
+        "FASTN_API_KEY": "fsk_live_1", "FASTN_WEBHOOK_URL": URL, "FASTN_WEBHOOK_SECRET": SECRET,
+        "FASTN_APPROVERS": str(file),
+    }  # fmt: skip
+    assert set_up(environment, world) is not None
+    with pytest.raises(SettingsError) as caught:
+        set_up(environment | change, world)
+    assert said in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def set_up(environment: dict[str, str], world: World) -> Webhook | None:
+    return webhook_of(load({}, environment, None), "test", world.ledger, world.audit, world.system, stays=True)
+
+
+def test_a_file_that_holds_the_secret_is_its_owners_alone(tmp_path: Path) -> None:
+    """Issue 6: environment or owner-only file, and never a flag."""
+    file = tmp_path / "config.toml"
+    file.write_text(f'webhook_secret = "{SECRET}"\n')
+    file.chmod(0o644)
+    with pytest.raises(SettingsError, match="holds webhook_secret, and others"):
+        load({}, {"FASTN_API_KEY": "k"}, file)
+    file.chmod(0o600)
+    assert load({}, {"FASTN_API_KEY": "k"}, file).webhook_secret == SECRET
+    assert SECRET not in repr(load({}, {"FASTN_API_KEY": "k"}, file))
+
+
+async def test_answers_are_heard_at_an_address_of_their_own_alone(tmp_path: Path) -> None:
+    """Issue 6: POST of JSON within 16 KB, to one path; nothing else is there."""
+    made = WebhookWorld(tmp_path)
+    posting = Posting(URL, SECRET, made.system, made.receiver)
+    door = Door("127.0.0.1", 0)
+    webhook = Webhook(posting, generic, made.approvers, made.deciding, made.ledger, made.system, door)
+    grant = await opened(made)
+    assert "An approver was asked by the webhook at hooks.example.com." in await webhook.show(grant)
+    callback = made.receiver.questions[0]["callback"]
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        assert (await http.post(callback, content=b"x" * 16_385)).status_code == 413
+        assert (await http.post(callback, content=b"{}")).status_code == 400
+        assert (await http.get(callback)).status_code == 405
+        assert (await http.get(callback.rpartition("/approvals")[0])).status_code == 404
+    await webhook.aclose()
+    made.close()
+
+
+async def opened(made: WebhookWorld) -> str:
+    question = await asked(made, await run(made))
+    made.receiver.came.clear()
+    return str(question["grant"])
+
+
+async def test_a_port_that_another_server_of_ours_has_is_left_to_it(tmp_path: Path) -> None:
+    """Ours: two clients, two servers, one ledger, one address. What nobody listens on is refused."""
+    made = WebhookWorld(tmp_path)
+    grant = await opened(made)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
+        webhook = Webhook(
+            Posting(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
+            made.system, Door("127.0.0.1", port),
+        )  # fmt: skip
+        webhook.begin()
+        await webhook.show(grant)
+        assert made.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{grant}"
+        await webhook.aclose()
+    nowhere = Webhook(
+        Posting(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
+        made.system, Door("192.0.2.1", 8790),
+    )  # fmt: skip
+    with pytest.raises(Refused, match="answers cannot be received at port 8790"):
+        await nowhere.show(grant)
+    made.close()

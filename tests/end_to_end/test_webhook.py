@@ -1,0 +1,324 @@
+"""A real server, the receiver of `examples/` as a process beside it, real HTTP both ways. Issue 6, parts 4 and 5."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from driving import Upstream, body, environment, free_port, running
+from mcp import Client, StdioServerParameters
+
+from fastn_mcp.channels.webhook.signing import headers
+
+pytestmark = pytest.mark.anyio
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "webhook_receiver.py"
+SECRET = "a secret that both sides know: 0123456789"
+
+
+def example() -> Any:
+    """The example, as a module: what its process does, a test can do with one thing changed."""
+    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Folder:
+    """The keys of dana, kim and mallory, of whom mallory is not on the list, and the server's environment."""
+
+    path: Path
+    env: dict[str, str]
+
+    def key(self, name: str) -> str:
+        return f"{name}={self.path / name}.pem"
+
+    def server(self) -> StdioServerParameters:
+        return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=self.env)
+
+    def audited(self, event: str) -> list[dict[str, Any]]:
+        lines = (Path(self.env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text().splitlines()
+        return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, upstream: Upstream) -> Folder:
+    port = free_port()
+    listed = ""
+    for name in ("dana", "kim", "mallory"):
+        command = [sys.executable, "-m", "fastn_mcp", "approvals", "keygen", name, "--output", f"{tmp_path}/{name}.pem"]
+        made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert (tmp_path / f"{name}.pem").stat().st_mode & 0o777 == 0o600
+        listed += made.stdout if name != "mallory" else ""
+    approvers = tmp_path / "approvers.toml"
+    approvers.write_text(listed)
+    approvers.chmod(0o600)
+    env = environment(upstream) | {
+        "FASTN_WEBHOOK_URL": f"http://127.0.0.1:{port}/",
+        "FASTN_WEBHOOK_SECRET": SECRET,
+        "FASTN_APPROVERS": str(approvers),
+    }
+    return Folder(tmp_path, env)
+
+
+@dataclass
+class Receiver:
+    """The example's process, and the person at its terminal."""
+
+    process: "subprocess.Popen[str]"
+
+    def question(self) -> str:
+        """What it shows, until it asks."""
+        assert self.process.stdout is not None
+        seen = ""
+        while not seen.endswith(" > "):
+            character = self.process.stdout.read(1)
+            assert character, seen
+            seen += character
+        return seen
+
+    def types(self, line: str) -> str:
+        """What the server said to it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+
+@contextmanager
+def receiving(folder: Folder, *names: str) -> Generator[Receiver]:
+    address = folder.env["FASTN_WEBHOOK_URL"].removeprefix("http://").rstrip("/")
+    keys = [part for name in names for part in ("--key", folder.key(name))]
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLE), "--listen", address, *keys],
+        env={**os.environ, "FASTN_WEBHOOK_SECRET": SECRET},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert "Waiting for questions" in process.stdout.readline()
+            yield Receiver(process)
+        finally:
+            process.kill()
+
+
+async def deletion(client: Client) -> dict[str, Any]:
+    found = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
+    return {"customer_id": found["id"]}
+
+
+async def delete(client: Client, target: dict[str, Any]) -> dict[str, Any]:
+    return body(await client.call_tool("delete_customer", target))
+
+
+async def test_an_approver_at_the_receiver_lets_a_call_through(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: asked there, typed there, signed there; sent once, when the agent repeats the call."""
+    with receiving(folder, "dana") as receiver:
+        async with Client(folder.server(), mode="2026-07-28") as client:
+            target = await deletion(client)
+            waiting = await delete(client, target)
+            assert waiting["status"] == "approval_required"
+            assert "An approver was asked by the webhook at 127.0.0.1" in waiting["message"]
+            shown = receiver.question()
+            assert 'Target: "Globex Exports"' in shown
+            assert "To approve, type: approve Globex Exports" in shown
+            assert receiver.types("approve Globex Imports").startswith("422")
+            assert (await delete(client, target))["status"] == "approval_required"
+            assert upstream.changes() == []
+    # A receiver that was restarted hears it again from a server that was restarted.
+    with receiving(folder, "dana") as receiver:
+        async with Client(folder.server(), mode="legacy") as client:
+            assert (await delete(client, target))["status"] == "approval_required"
+            receiver.question()
+            assert receiver.types("approve Globex Exports").startswith("200")
+            answers = [await delete(client, target) for _ in range(2)]
+            assert (answers[0]["done"], answers[1]["outcome"]) == ("delete_customer", "not_found")
+    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['customer_id']}"]
+    assert [entry["approver"] for entry in folder.audited("approved")] == ["dana"]
+    assert folder.audited("answer_refused")[0]["approver"] == "dana"
+
+
+async def test_a_note_of_the_receiver_reaches_the_agent(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: a decline is final."""
+    with receiving(folder, "dana", "kim") as receiver:
+        async with Client(folder.server(), mode="2026-07-28") as client:
+            target = await deletion(client)
+            await delete(client, target)
+            receiver.question()
+            assert "declined" in receiver.types("kim decline they pay again, ask sales")
+            refused = await delete(client, target)
+            assert (refused["outcome"], refused["note"]) == ("declined", "they pay again, ask sales")
+    assert upstream.changes() == []
+
+
+async def test_two_approvers_at_the_receiver_are_four_eyes(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6, part 5: the same twice is one; the second lets it through."""
+    policy = Path(folder.env["FASTN_CONFIG_DIR"]) / "policy.toml"
+    policy.write_text('[defaults]\ndestroy = "four_eyes"\n')
+    policy.chmod(0o600)
+    example_ = example()
+    with caught(folder, example_) as receiver:
+        async with Client(folder.server(), mode="2026-07-28") as client:
+            target = await deletion(client)
+            assert "0 of 2 approved so far" in (await delete(client, target))["message"]
+            question = receiver.questions.get(timeout=10)
+
+            def answer(name: str, decision: str = "approve", text: str = "Globex Exports") -> str:
+                key = example_.private_key(f"{folder.path / name}.pem")
+                return str(example_.sent(example_.answer(question, name, key, decision, text)))
+
+            assert answer("mallory").startswith("401")
+            assert answer("dana").startswith("200")
+            assert answer("dana").startswith("409")
+            assert "1 of 2 approved so far (dana)" in (await delete(client, target))["message"]
+            assert upstream.changes() == []
+            assert answer("kim").startswith("200")
+            assert (await delete(client, target))["done"] == "delete_customer"
+            (second,) = [await delete(client, (await deletion_of(client, "Acme")))]
+            assert second["status"] == "approval_required"
+            question = receiver.questions.get(timeout=10)
+            assert answer("kim", text=question["expected"]).startswith("200")
+            assert answer("dana", "decline", "not Acme").startswith("200")
+            assert (await delete(client, await deletion_of(client, "Acme")))["note"] == "not Acme"
+    assert len(upstream.changes()) == 1
+
+
+async def deletion_of(client: Client, name: str) -> dict[str, Any]:
+    return {"customer_id": body(await client.call_tool("list_customers", {"search": name}))["data"][0]["id"]}
+
+
+@contextmanager
+def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
+    """The example's receiver in this process; the first `failing` questions are answered with 500."""
+    port = int(folder.env["FASTN_WEBHOOK_URL"].rstrip("/").rpartition(":")[2])
+
+    with module.Receiver(("127.0.0.1", port), SECRET) as receiver:
+        taking, left = receiver.RequestHandlerClass.do_POST, [500] * failing
+
+        def do_post(handler: Any) -> None:
+            if left:
+                handler.send_error(left.pop())
+            else:
+                taking(handler)
+
+        receiver.RequestHandlerClass = type("Failing", (receiver.RequestHandlerClass,), {"do_POST": do_post})
+        receiver.left = left
+        thread = threading.Thread(target=receiver.serve_forever, daemon=True)
+        thread.start()
+        yield receiver
+        receiver.shutdown()
+        thread.join()
+
+
+async def test_a_request_that_is_lost_twice_arrives(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: with backoff, each time signed anew, within the same call of the agent."""
+    module = example()
+    with caught(folder, module, failing=2) as receiver:
+        async with Client(folder.server(), mode="2026-07-28") as client:
+            assert (await delete(client, await deletion(client)))["status"] == "approval_required"
+            assert receiver.left == []
+            assert receiver.questions.qsize() == 1
+    assert upstream.changes() == []
+
+
+async def test_a_receiver_that_is_down_is_said_to_be(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: a refusal, nothing sent, audited; no secret in it."""
+    async with Client(folder.server(), mode="2026-07-28") as client:
+        refused = await delete(client, await deletion(client))
+    assert refused["outcome"] == "refused"
+    assert "Nobody could be asked: the webhook at 127.0.0.1" in refused["message"]
+    assert "4 attempts" in refused["message"]
+    assert "Nothing was sent." in refused["message"]
+    assert "Nobody could be asked" in folder.audited("refused")[0]["message"]
+    assert SECRET not in json.dumps(refused) + json.dumps(folder.audited("refused"))
+    assert upstream.changes() == []
+
+
+async def test_over_http_answers_come_to_the_server_itself(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: `POST /approvals/{grant}` beside MCP; what is forged, replayed, late or unlisted decides nothing."""
+    module = example()
+    port = free_port()
+    with caught(folder, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):
+        async with Client(f"http://127.0.0.1:{port}/mcp", mode="2026-07-28") as client:
+            target = await deletion(client)
+            assert (await delete(client, target))["status"] == "approval_required"
+            question = receiver.questions.get(timeout=10)
+            assert question["callback"] == f"http://127.0.0.1:{port}/approvals/{question['grant']}"
+            dana = module.private_key(f"{folder.path}/dana.pem")
+
+            def good(**change: Any) -> dict[str, Any]:
+                made = module.answer(question, "dana", dana, "approve", "Globex Exports")
+                return json.loads(made.data) | change
+
+            def status(made: Any) -> int:
+                answer = httpx2.post(made.full_url, content=made.data, headers=dict(made.header_items()))
+                assert answer.json()["decided"] is (answer.status_code == 200)
+                return answer.status_code
+
+            def signed(**change: Any) -> Any:
+                return module.signed(question["callback"], question["path"], good(**change), dana)
+
+            forged = signed()
+            forged.data = forged.data.replace(b'"approve"', b'"decline"')
+            elsewhere = module.signed(question["callback"] + "x", question["path"], good(), dana)
+            unlisted = module.answer(
+                question, "mallory", module.private_key(f"{folder.path}/mallory.pem"), "approve", "Globex Exports"
+            )
+            late = signed(timestamp=good()["timestamp"] - 301)
+            assert [status(each) for each in (forged, elsewhere, unlisted, late)] == [401] * 4
+            assert status(signed(typed="Globex")) == 422
+            assert status(signed(grant="another")) == 400
+            assert (await delete(client, target))["status"] == "approval_required"
+            assert upstream.changes() == []
+            approving = signed()
+            assert [status(approving), status(approving)] == [200, 409]
+            assert (await delete(client, target))["done"] == "delete_customer"
+    assert len(upstream.changes()) == 1
+    assert len(folder.audited("answer_refused")) == 7
+
+
+def test_the_example_takes_no_question_that_is_not_ours(folder: Folder) -> None:
+    """Ours: forged, edited, sent again, too old: each is refused by the receiver too."""
+    module = example()
+    with caught(folder, module) as receiver:
+        content = json.dumps({"grant": "g", "lines": []}).encode()
+        now = int(module.time.time())
+
+        def status(signed: dict[str, str], data: bytes = content) -> int:
+            return httpx2.post(folder.env["FASTN_WEBHOOK_URL"], content=data, headers=signed).status_code
+
+        good = headers(SECRET, now, "nonce-1", content)
+        assert status(headers("another secret", now, "nonce-2", content)) == 401
+        assert status(good, content + b" ") == 401
+        assert status(headers(SECRET, now - 400, "nonce-3", content)) == 401
+        assert status({}) == 401
+        assert [status(good), status(good)] == [204, 401]
+        assert receiver.questions.qsize() == 1
+
+
+def test_a_key_is_never_written_over(tmp_path: Path) -> None:
+    """Ours: and what is printed is a file of approvers already."""
+    command = [sys.executable, "-m", "fastn_mcp", "approvals", "keygen", "dana", "--output", str(tmp_path / "k.pem")]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert re.search(r'^\["dana"\]\npublic_key = "[A-Za-z0-9+/]{43}="$', first.stdout, re.MULTILINE)
+    before = (tmp_path / "k.pem").read_bytes()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 1
+    assert "cannot be made" in again.stderr
+    assert (tmp_path / "k.pem").read_bytes() == before

@@ -1,0 +1,192 @@
+"""Two different approvers, neither of them the requester, or nothing is sent. Issue 6, part 5; DESIGN 5.5."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webhook_world import WebhookWorld
+from world import FormLater, FormNow, World, yes
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Declined, Refused, TargetChanged
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.question import Waiting, Yes
+from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers, UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+POLICY = '[defaults]\ndestroy = "four_eyes"\n'
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[WebhookWorld]:
+    made = WebhookWorld(tmp_path, POLICY)
+    yield made
+    made.close()
+
+
+async def deletion(world: World) -> DeleteCustomer:
+    rows = await world.rows(ListCustomers(limit=100))
+    return DeleteCustomer(customer_id=next(str(row.id) for row in rows if row.name == "Globex Exports"))
+
+
+async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:
+    """Where it waits, as the agent reads it."""
+    outcome = await world.call(call, FormNow(yes, world.clock))
+    assert isinstance(outcome, Waiting)
+    return outcome.where
+
+
+async def asked(world: WebhookWorld, call: DeleteCustomer) -> dict[str, Any]:
+    await waiting(world, call)
+    return world.receiver.questions[-1]
+
+
+async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> None:
+    """Issue 6: the agent is told how far it is; no form is asked, whatever the client can do."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    assert (question["asks"], question["approvals"]) == ("four_eyes", {"needed": 2, "by": []})
+    assert "0 of 2 approved so far." in await waiting(world, call)
+    reply = await world.answer(world.dana, question)
+    assert (reply.status, reply.body["state"], reply.body["approvals"]) == (200, "waiting", 1)
+    for _ in range(3):
+        assert "1 of 2 approved so far (dana)." in await waiting(world, call)
+    assert world.changes == []
+    assert (await world.answer(world.kim, question)).body["state"] == "approved"
+    assert isinstance(await world.call(call), Done)
+    assert [heard.method for heard in world.changes] == ["DELETE"]
+    assert [entry["approver"] for entry in world.audited("approved")] == ["dana", "kim"]
+    assert world.audited("intent")[-1]["consent"] == "four_eyes"
+
+
+async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
+    """Issue 6: with new nonces, and after a minute."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    assert (await world.answer(world.dana, question)).status == 200
+    world.clock.pass_(61)
+    assert (await world.answer(world.dana, question)).status == 409
+    assert "1 of 2" in await waiting(world, call)
+    assert world.changes == []
+
+
+async def test_one_no_declines(world: WebhookWorld) -> None:
+    """Issue 6: before the second, after the first, and by the first who thinks again."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    await world.answer(world.dana, question)
+    assert (await world.answer(world.dana, question, "decline", note="wrong Globex")).body["state"] == "declined"
+    assert (await world.answer(world.kim, question)).status == 409
+    refused = await world.call(call)
+    assert isinstance(refused, Declined)
+    assert refused.data()["note"] == "wrong Globex"
+    assert world.changes == []
+
+
+async def test_the_requester_is_neither_of_the_two(tmp_path: Path) -> None:
+    """Issue 6: where one of two is the requester nobody is asked; where one of three is, the others decide."""
+    text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
+    world = WebhookWorld(tmp_path, POLICY, text)
+    call = await deletion(world)
+    refused = await world.call(call)
+    assert isinstance(refused, Refused)
+    assert "It takes 2 approvers, and 1 of those on the list" in str(refused)
+    assert world.receiver.came == []
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    question = {"grant": grant.id, "expected": grant.expected}
+    assert (await world.answer(world.dana, question)).status == 403
+    assert (await world.answer(world.kim, question)).status == 200
+    assert isinstance(await world.call(call), Refused)
+    assert world.changes == []
+    world.close()
+
+
+async def test_each_of_the_two_types_the_name(world: WebhookWorld) -> None:
+    """Ours: what destroys is typed, by both."""
+    question = await asked(world, await deletion(world))
+    assert question["expected"] == "Globex Exports"
+    assert (await world.answer(world.dana, question, typed=None)).status == 422
+    assert (await world.answer(world.dana, question)).status == 200
+    assert (await world.answer(world.kim, question, typed="Globex")).status == 422
+    assert (await world.answer(world.kim, question)).status == 200
+
+
+async def test_the_second_is_asked_again_with_the_name_of_the_first(world: WebhookWorld) -> None:
+    """Issue 6: a lost question is asked again, also when half of the answer is there."""
+    call = await deletion(world)
+    await world.answer(world.dana, await asked(world, call))
+    world.clock.pass_(61)
+    assert (await asked(world, call))["approvals"] == {"needed": 2, "by": ["dana"]}
+    assert len(world.receiver.came) == 2
+
+
+async def test_where_nobody_can_be_told_apart_it_is_refused(tmp_path: Path) -> None:
+    """Issue 6: the page and the terminal know one person; the refusal says what a person has to set up."""
+    (tmp_path / "policy.toml").write_text(POLICY)
+    (tmp_path / "policy.toml").chmod(0o600)
+    world = World(tmp_path, Policy(rules=load_rules(tmp_path / "policy.toml")))
+    refused = await world.call(await deletion(world), FormNow(yes, world.clock))
+    assert isinstance(refused, Refused)
+    assert "needs two people" in str(refused)
+    assert "set up a webhook with approvers" in str(refused)
+    assert world.desk.shown == []
+    world.close()
+
+
+async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: WebhookWorld) -> None:
+    """Ours: the votes count, whatever state the ledger was brought to."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    await world.answer(world.dana, question)
+    now = world.clock.at.timestamp()
+    assert await world.ledger.move(question["grant"], [State.OPEN], State.APPROVED, now, by="terminal")
+    assert isinstance(await world.call(call), TargetChanged)
+    assert world.changes == []
+    grant = await world.ledger.find(question["grant"])
+    assert grant is not None
+    assert grant.state is State.STALE
+
+
+async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld) -> None:
+    """Ours: not with the id of the grant, which a receiver knows."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    for _ in range(2):
+        resumed = FormLater(resumed=(question["grant"], Yes("Globex Exports")))
+        assert isinstance(await world.call(call, resumed), Refused)
+        await world.answer(world.dana, question)
+    assert world.changes == []
+
+
+async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_anew(tmp_path: Path) -> None:
+    """Ours: one approver does for a customer without dependents; it got some meanwhile, and needs two."""
+    rule = '[[rule]]\ntool = "delete_customer"\nwhen = { dependents = { min = 1 } }\nthen = "four_eyes"\n'
+    world = WebhookWorld(tmp_path, rule)
+    call = await deletion(world)
+    question = await asked(world, call)
+    assert question["asks"] == "four_eyes"
+    grant = await world.ledger.find(question["grant"])
+    assert grant is not None
+    now = world.clock.at.timestamp()
+    await world.ledger.move(grant.id, [State.OPEN], State.STALE, now)
+    await world.ledger.open(replace(grant, id="lesser", asks="typed", created=now + 1))
+    assert (await world.answer(world.dana, {**question, "grant": "lesser"})).body["state"] == "approved"
+    assert isinstance(await world.call(call), TargetChanged)
+    assert world.changes == []
+    world.close()
+
+
+async def test_two_who_approved_what_is_no_longer_there_approved_nothing(world: WebhookWorld) -> None:
+    """THREATS T11: the target is read again before it is sent."""
+    call = await deletion(world)
+    question = await asked(world, call)
+    for signer in (world.dana, world.kim):
+        await world.answer(signer, question)
+    await world.client.send(UpdateCustomer.model_validate({"customer_id": call.customer_id, "name": "Other"}))
+    assert isinstance(await world.call(call), TargetChanged)
+    assert [heard.method for heard in world.changes] == ["PUT"]
