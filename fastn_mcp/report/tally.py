@@ -55,7 +55,7 @@ class Tally:
             case Event.APPROVED:
                 if (at := self._of_grant.get(_text(line, "grant") or "")) is not None:
                     self._put(at, line, WAITING, _APPROVED)
-            case Event.EXPIRED | Event.SCOPE_REVOKED:
+            case Event.EXPIRED | Event.SCOPE_REVOKED | Event.ANSWER_REFUSED:
                 pass
 
     def begin_step(self, number: int) -> None:
