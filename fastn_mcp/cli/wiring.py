@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp import logs
@@ -14,7 +13,7 @@ from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
@@ -145,7 +144,7 @@ def assemble(
     logs.begin(settings.log_level, settings.log_file, filter(None, known))
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-    exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
+    exchange = _exchange(settings, account, sandbox, system)
     named = account_of(settings)
     client = Client(account, exchange, system)
     ledger = SqliteLedger(str(state / LEDGER))
@@ -209,14 +208,13 @@ _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
+def _exchange(settings: Settings, account: Account, sandbox: Sandboxed | None, system: System) -> Exchange:
     if sandbox is None:
-        return None
-    from fastn_mcp.sandbox import Sandbox, Size, create_app  # only where asked for: a real account needs none of it
+        return HttpExchange(settings.base_url, headers(account))
+    from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
+    from fastn_mcp.sandbox import Sandbox, Size
 
-    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
-    app = create_app(fake, control=False, broken=httpx2.ReadError)
-    return httpx2.ASGITransport(app=app)
+    return InProcess(Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file), headers(account))
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:
