@@ -14,15 +14,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Route
-from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.tools import BY_NAME
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
 
-TOOLSETS = tuple(dict.fromkeys(offer.toolset() for offer in OFFERS))
+TOOLSETS = (
+    *("procedures", "customers", "connectors", "connections", "workflows", "triggers", "executions"),
+    *("users", "roles", "api_keys", "secrets", "billing", "audit", "ai"),
+)
 """What `--toolsets` can name: one for each resource, and the procedures."""
 
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
@@ -193,6 +194,10 @@ class Settings(BaseModel):
     @field_validator("routes")
     @classmethod
     def _fitting(cls, routes: dict[str, Route]) -> dict[str, Route]:
+        if not routes:
+            return routes
+        from fastn_mcp.tools import BY_NAME  # all operations: a fifth of a start, for those few who have other paths
+
         for tool, route in routes.items():
             operation = BY_NAME.get(tool)
             if operation is None:

@@ -16,6 +16,7 @@ from fastn_mcp.cli.exits import EXIT_CODES
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
     from fastn_mcp.report.tally import Tally
+    from fastn_mcp.settings import Settings
 
 _EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
@@ -80,11 +81,16 @@ def cli(
 
     sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
+    def settings_() -> "Settings":
+        from fastn_mcp.cli.starting import settings_of
+
+        return settings_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
+
     def parts(*, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of, settings_of
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
 
         chosen: Sandboxed | None = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
-        settings = settings_of(flags, os.environ, config or _config_file(), chosen)
+        settings = settings_()
         if browser and settings.report is not None:
             from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
 
@@ -98,7 +104,35 @@ def cli(
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
         raise click.UsageError("--report is for serving, and for run.")
     if ctx.invoked_subcommand is None:
-        _serve(parts(browser=True), http)
+        if http is not None:
+            _collect_garbage()
+            from fastn_mcp.cli.serve import over_http
+
+            over_http(parts(browser=True), http)
+        else:
+            _over_stdio(settings_(), parts)
+
+
+def _over_stdio(settings: "Settings", parts: "Callable[..., Parts]") -> None:
+    from fastn_mcp.cli.serve import over_stdio
+    from fastn_mcp.cli.starting import introduction_of
+
+    if sys.stdin.isatty():
+        click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
+
+    def begin() -> "Parts":
+        try:
+            return parts(browser=True)
+        finally:
+            _collect_garbage()
+
+    over_stdio(begin, introduction_of(settings, os.environ))
+
+
+def _collect_garbage() -> None:
+    """From now on, and not in what was imported."""
+    gc.enable()
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +150,6 @@ class Start:
         from fastn_mcp.settings import state_dir
 
         return state_dir(os.environ) / "sandbox" if self.sandboxed else state_dir(os.environ)
-
-
-def _serve(parts: "Parts", http: str | None) -> None:
-    from fastn_mcp.cli import serve
-
-    gc.enable()
-    gc.freeze()
-    if http is None:
-        if sys.stdin.isatty():
-            click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
-        serve.over_stdio(parts)
-    else:
-        serve.over_http(parts, http)
 
 
 def _config_file() -> Path | None:

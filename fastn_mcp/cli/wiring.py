@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import Exchange, HttpExchange
@@ -34,7 +35,7 @@ from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.settings import Settings, config_dir, load
+from fastn_mcp.settings import Settings, config_dir
 from fastn_mcp.system import System
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ class Parts:
 def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     """The mode, and the policy file where there is one. Raises `SettingsError`."""
     mode = "read-only" if settings.read_only else settings.mode
-    own = config_dir(environment) / "policy.toml"
-    file = settings.policy or (own if own.exists() else None)
-    return Policy(mode, _rules(file), _plan(settings, environment))
+    return Policy(mode, _rules(policy_file(settings, environment)), _plan(settings, environment))
 
 
 def _rules(file: Path | None) -> Rules | None:
@@ -107,22 +106,6 @@ def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
 def account_of(settings: Settings) -> str:
     """The account, as approvals are bound to it and people read it."""
     return f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
-
-
-def settings_of(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
-) -> Settings:
-    """The settings of this start. Raises `SettingsError`."""
-    if sandbox is None:
-        return load(flags, environment, file)
-    # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
-    kept = {name: value for name, value in environment.items() if name not in own}
-    there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return load({**flags, **there}, kept, file)
-
-
-SANDBOX_KEY = "fsk_test_sandbox"
 
 
 def assemble(
