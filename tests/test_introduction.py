@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastn_mcp.cli.introducing import HELLO, META, WHO, said
-from fastn_mcp.cli.starting import introduction_of, settings_of
+from fastn_mcp.cli.starting import introduction_of, resolved_of
 from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
 from fastn_mcp.introduction import HANDSHAKE, Introduction
 from fastn_mcp.procedures.catalog import OFFERS
@@ -48,7 +48,7 @@ def result(introduction: Introduction, method: str, params: object) -> Any:
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, object], tmp_path: Path) -> None:
     """Ours: under whatever settings."""
-    settings = settings_of(flags, {}, None, sandboxed=True)
+    settings = resolved_of(flags, {}, None, sandboxed=True).settings
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
     parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=False, tally=None)
@@ -150,7 +150,7 @@ def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], aft
 def test_no_more_is_said_at_once_where_something_may_still_stop_the_start(tmp_path: Path) -> None:
     """Ours: a policy that cannot be read is told before anything else."""
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
-    assert introduction_of(settings_of({}, {}, None, sandboxed=True), environment) is not None
-    assert introduction_of(settings_of({"log_file": "x"}, {}, None, sandboxed=True), environment) is None
+    assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is not None
+    assert introduction_of(resolved_of({"log_file": "x"}, {}, None, sandboxed=True).settings, environment) is None
     (tmp_path / "policy.toml").touch()
-    assert introduction_of(settings_of({}, {}, None, sandboxed=True), environment) is None
+    assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is None

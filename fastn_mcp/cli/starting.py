@@ -1,29 +1,30 @@
 """The settings of this start, and what can be said to a client before anything else is loaded."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fastn_mcp.introduction import Introduction
-from fastn_mcp.settings import Settings, config_dir, load
+from fastn_mcp.settings import Resolved, Settings, config_dir, resolve
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
 
-def settings_of(
+def resolved_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandboxed: bool
-) -> Settings:
-    """The settings of this start. Raises `SettingsError`."""
+) -> Resolved:
+    """The settings of this start, and where the key comes from. Raises `SettingsError`."""
     if not sandboxed:
-        return load(flags, environment, file)
+        return resolve(flags, environment, file)
     # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
     own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
     kept = {name: value for name, value in environment.items() if name not in own}
     there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return load({**flags, **there}, kept, file)
+    return replace(resolve({**flags, **there}, kept, file, sandbox=True), key="the sandbox")
 
 
 def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
-    """The policy file, where there is one."""
+    """The policy file of the settings, or the user's own where there is one."""
     own = config_dir(environment) / "policy.toml"
     return settings.policy or (own if own.exists() else None)
 

@@ -10,9 +10,8 @@ from mcp.server import Server
 from pydantic_core import PydanticUndefined
 
 from fastn_mcp.cli.introducing import taken_down
-from fastn_mcp.cli.starting import settings_of
-from fastn_mcp.cli.wiring import Sandboxed, assemble
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.cli.starting import resolved_of
+from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
 from fastn_mcp.introduction import FILE
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
@@ -53,10 +52,10 @@ def write(folder: Path, readme: Path) -> list[Path]:
 
 def _server() -> Server[Any]:
     """One on the sandbox, which is never asked: the tools are the same on each account."""
-    chosen = Sandboxed()
-    settings = settings_of({}, {}, None, sandboxed=True)
+    settings = resolved_of({}, {}, None, sandboxed=True).settings
     with TemporaryDirectory() as state:
-        parts = assemble(settings, chosen, Policy("guarded", None, None), Path(state), {}, browser=False, tally=None)
+        policy = policy_of(settings, {"FASTN_CONFIG_DIR": state})
+        parts = assemble(settings, Sandboxed(), policy, Path(state), {}, browser=False, tally=None)
         return build(parts.dispatch, parts.offered, parts.label)
 
 

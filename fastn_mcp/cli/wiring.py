@@ -1,5 +1,7 @@
 """Puts the parts together, as the settings say. The only place that knows all of them."""
 
+import hashlib
+import json
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,7 +85,8 @@ class Parts:
 def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     """The mode, and the policy file where there is one. Raises `SettingsError`."""
     mode = "read-only" if settings.read_only else settings.mode
-    return Policy(mode, _rules(policy_file(settings, environment)), _plan(settings, environment))
+    rules = _rules(policy_file(settings, environment))
+    return Policy(mode, rules, _plan(settings, environment), live=settings.key_kind != "test")
 
 
 def _rules(file: Path | None) -> Rules | None:
@@ -104,8 +107,15 @@ def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
 
 
 def account_of(settings: Settings) -> str:
-    """The account, as approvals are bound to it and people read it."""
-    return f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
+    """The account, as approvals, budgets, plans and the journal are bound to it, and people read it."""
+    parts = {
+        "environment": settings.env,
+        "space": settings.space_id,
+        "tenant": settings.tenant_id,
+        "organisation": settings.end_org_id,
+    }
+    named = [f"{what} {value}" for what, value in parts.items() if value]
+    return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
 def assemble(
@@ -133,7 +143,7 @@ def assemble(
     ledger = SqliteLedger(str(state / LEDGER))
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
-    judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
+    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
     webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
     page = None
     if browser and webhook is None:
@@ -175,16 +185,22 @@ def _reads(client: Client) -> Send:
     return read
 
 
-def _owns(key: str) -> Callable[[Record], bool]:
+def owns(key: str) -> Callable[[Record], bool]:
     """Whether a key's record is of the key in use: lists show a prefix and the last four characters."""
 
-    def owns(record: Record) -> bool:
+    def is_own(record: Record) -> bool:
         fields = record.model_dump()
         last = next((str(v) for k in _LAST if (v := fields.get(k))), None)
         prefix = next((str(v) for k in _PREFIX if (v := fields.get(k))), "")
         return last is not None and key.endswith(last) and key.startswith(prefix.rstrip(".…*"))
 
-    return owns
+    return is_own
+
+
+def _bound(settings: Settings) -> str:
+    """Names the key and where it is sent, and tells neither: what is approved for one key is approved for no other."""
+    parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
