@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -30,6 +30,21 @@ Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
 def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+SHORTEST_SECRET = 32
+"""Characters of a secret that seals."""
+
+_SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
+
+
+def is_shared(ledger: str | None) -> bool:
+    """Whether a setting of the ledger names a server, and no file."""
+    return ledger is not None and ledger.startswith(_SERVERS)
+
+
+def _parts(secret: str) -> list[str]:
+    return [part.strip() for part in secret.split(",")] if secret else []
 
 
 def _routes(value: object) -> object:
@@ -138,6 +153,18 @@ class Settings(BaseModel):
     approval_url: Annotated[str | None, Field(description="Where approvers reach that, if it is behind a proxy.")] = (
         None
     )
+    ledger: Annotated[
+        str | None,
+        Field(
+            description="Where approvals, budgets and the journal are kept: a file, or valkeys://… for replicas "
+            "(shared-ledger.md).",
+            repr=False,
+        ),
+    ] = None
+    state_secret: Annotated[
+        str | None,
+        Field(description="Seals open questions, so that any replica can go on with them; 32 characters.", repr=False),
+    ] = None
     routes: Annotated[
         dict[str, Any],
         BeforeValidator(_routes),
@@ -166,6 +193,25 @@ class Settings(BaseModel):
     @classmethod
     def _postable(cls, url: str | None) -> str | None:
         return None if url is None else _address(url)
+
+    @field_validator("ledger")
+    @classmethod
+    def _kept(cls, ledger: str | None) -> str | None:
+        # What the URL of a server must be is said where one is opened.
+        if ledger is not None and not ledger.isprintable():
+            raise ValueError("holds a line break or another character that no file and no URL has")
+        if ledger is not None and "://" in ledger and not is_shared(ledger):
+            raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
+        return ledger
+
+    @field_validator("state_secret")
+    @classmethod
+    def _long(cls, secret: str | None) -> str | None:
+        if secret is not None and any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
+        if secret is not None and len(set(_parts(secret))) < len(_parts(secret)):
+            raise ValueError("has the same secret twice")
+        return secret
 
     @field_validator("approval_listen")
     @classmethod
@@ -211,6 +257,23 @@ class Settings(BaseModel):
         return names
 
     @property
+    def shares(self) -> bool:
+        """Whether other processes, on other machines, use the same ledger."""
+        return is_shared(self.ledger)
+
+    @property
+    def state_secrets(self) -> list[str]:
+        """The secret that seals, and after it those that still open what was sealed before."""
+        return _parts(self.state_secret or "")
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must stand in no log."""
+        password = urlsplit(self.ledger or "").password if self.shares else None
+        known = (self.api_key, self.webhook_secret, self.webhook_url, password, password and unquote(password))
+        return [secret for secret in (*known, *self.state_secrets) if secret]
+
+    @property
     def host(self) -> str:
         """Host and port, as results show the account."""
         return urlsplit(self.base_url).netloc
@@ -244,11 +307,7 @@ def load(
 
     With `sandbox` no key is needed: the sandbox in this process has its own.
     """
-    values: dict[str, object] = _read(file) if file is not None else {}
-    if file is not None and "webhook_secret" in values and os.name == "posix" and file.stat().st_mode & 0o077:
-        raise SettingsError(
-            f"{file} holds webhook_secret, and others than its owner can read it.", f"Run: chmod 600 {file}"
-        )
+    values = _private(file) if file is not None else {}
     values |= {s.field: environment[s.variable] for s in SOURCES if environment.get(s.variable, "") != ""}
     values |= {name: value for name, value in flags.items() if value is not None}
     if "api_key" not in values and not sandbox:
@@ -289,6 +348,29 @@ def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:
     flag = f"flag {source.flag}, " if source and source.flag else ""
     where = f" ({flag}environment {source.variable})" if source else ""
     return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
+
+
+def ledger_setting(environment: Mapping[str, str], file: Path | None) -> str | None:
+    """The setting of the ledger alone: who decides about calls needs no key. Raises `SettingsError`."""
+    found = environment.get("FASTN_LEDGER") or (_private(file).get("ledger") if file is not None else None)
+    if found is None:
+        return None
+    return load({"ledger": found, "api_key": "none"}, {}, None).ledger
+
+
+_SECRET = ("webhook_secret", "state_secret")
+
+
+def _private(file: Path) -> dict[str, object]:
+    """What the file says. One that holds a secret is its owner's alone."""
+    values = _read(file)
+    ledger = values.get("ledger")
+    held = [name for name in _SECRET if name in values]
+    if isinstance(ledger, str) and is_shared(ledger) and "@" in ledger:
+        held.append("ledger with a password")
+    if held and os.name == "posix" and file.stat().st_mode & 0o077:
+        raise SettingsError(f"{file} holds {held[0]}, and others than its owner can read it.", f"Run: chmod 600 {file}")
+    return values
 
 
 def _read(file: Path) -> dict[str, object]:

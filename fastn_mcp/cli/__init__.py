@@ -92,7 +92,7 @@ def cli(
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
         return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
-    ctx.obj = Start(parts, sandboxed)
+    ctx.obj = Start(parts, sandboxed, config)
     if http is not None and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
@@ -107,6 +107,7 @@ class Start:
 
     parts: "Callable[..., Parts]"
     sandboxed: bool
+    config: Path | None
 
     def __call__(self, tally: "Tally | None" = None) -> "Parts":
         return self.parts(tally=tally)
@@ -116,6 +117,12 @@ class Start:
         from fastn_mcp.settings import state_dir
 
         return state_dir(os.environ) / "sandbox" if self.sandboxed else state_dir(os.environ)
+
+    def ledger(self) -> str | None:
+        """The setting of the ledger."""
+        from fastn_mcp.settings import ledger_setting
+
+        return ledger_setting(os.environ, self.config or _config_file())
 
 
 def _serve(parts: "Parts", http: str | None) -> None:

@@ -1,5 +1,7 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP."""
 
+from collections.abc import Sequence
+
 import anyio
 
 from fastn_mcp import stdio
@@ -7,7 +9,7 @@ from fastn_mcp.cli.reporting import reported
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.server import build
-from fastn_mcp.settings import is_loopback
+from fastn_mcp.settings import Settings, is_loopback
 
 
 def over_stdio(parts: Parts) -> None:
@@ -17,7 +19,7 @@ def over_stdio(parts: Parts) -> None:
         try:
             if parts.webhook is not None:
                 parts.webhook.begin()
-            await stdio.serve(build(parts.dispatch, parts.offered, parts.label))
+            await stdio.serve(build(parts.dispatch, parts.offered, parts.label, parts.settings.state_secrets))
         finally:
             with anyio.CancelScope(shield=True):
                 await parts.aclose()
@@ -39,8 +41,22 @@ def over_http(parts: Parts, address: str) -> None:
             "Use 127.0.0.1, and a proxy that authenticates where others are to reach it.",
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
-    app = hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts)
+    server = build(parts.dispatch, parts.offered, parts.label, _sealing(parts.settings))
+    app = hosted.application(server, hosts)
     if parts.webhook is not None:
         app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
     with reported(parts):
         hosted.run(app, host.strip("[]"), int(port))
+
+
+def _sealing(settings: Settings) -> Sequence[str]:
+    """With what open questions are sealed; nothing where this process is the only one that goes on with its own.
+
+    A configured secret, and not keys in the ledger: who can read the ledger cannot open or forge what clients hold.
+    """
+    if settings.shares and not settings.state_secrets:
+        raise SettingsError(
+            "The ledger is shared, and state_secret is not set: what one replica asks no other could go on with.",
+            "Set FASTN_STATE_SECRET to the same 32 characters or more on each.",
+        )
+    return settings.state_secrets
