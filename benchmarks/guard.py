@@ -33,8 +33,8 @@ from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 from fastn_mcp.tools.customers import CreateCustomer
 
-AIM = 1.0
-"""Milliseconds at the median."""
+AIM, SHARED_AIM = 1.0, 2.0
+"""Milliseconds at the median, for a file and for a server: that is four round trips, two of them to its disk."""
 
 ROUNDS = 2_000
 
@@ -71,21 +71,21 @@ async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
     return statistics.median(without) * 1000, statistics.median(with_guard) * 1000
 
 
-def told(name: str, folder: Path, ledger: Ledger) -> float:
+def told(name: str, folder: Path, ledger: Ledger, aim: float) -> bool:
     without, with_guard = anyio.run(measure, folder, ledger)
     added = with_guard - without
     print(f"an allowed change, ledger on {name}: {without:.3f} ms without the guard, {with_guard:.3f} ms with it")
-    print(f"  the guard adds {added:.3f} ms at the median (aim: at most {AIM:.0f} ms)")
-    return added
+    print(f"  the guard adds {added:.3f} ms at the median (aim: at most {aim:.0f} ms)")
+    return added <= aim
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        added = [told("a file", Path(folder), SqliteLedger(f"{folder}/ledger.sqlite"))]
+        reached = [told("a file", Path(folder), SqliteLedger(f"{folder}/ledger.sqlite"), AIM)]
         with ValkeyServer(appendonly="yes", appendfsync="always") as server:
             shared = ValkeyLedger(parse(f"valkey://127.0.0.1:{server.port}"), System())
-            added.append(told("Valkey", Path(folder), shared))
-    return 0 if max(added) <= AIM else 1
+            reached.append(told("Valkey", Path(folder), shared, SHARED_AIM))
+    return 0 if all(reached) else 1
 
 
 if __name__ == "__main__":

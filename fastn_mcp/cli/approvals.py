@@ -1,6 +1,7 @@
 """`fastn-mcp approvals`: what waits for a person, decided by one at a real terminal, and nowhere else."""
 
 import json
+import logging
 import os
 import sys
 import webbrowser
@@ -225,6 +226,8 @@ def _with(kept: Kept, work: Callable[[Desk], Awaitable[Result]]) -> Result | Non
     """Do it with the ledger, and the audit of this machine; None where no ledger was begun."""
     if not kept.is_begun:
         return None
+    # What a shared ledger logs is for operators of servers; here the error itself is shown.
+    logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     system = System()
     record = AuditFile(kept.folder / audit.FILE, system)
 
