@@ -156,7 +156,7 @@ class Settings(BaseModel):
     ledger: Annotated[
         str | None,
         Field(
-            description="Where approvals, budgets and the journal are kept: a file, or valkeys://… for replicas "
+            description="Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas "
             "(shared-ledger.md).",
             repr=False,
         ),
