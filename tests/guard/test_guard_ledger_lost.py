@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import NOW, grant
 from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 from world import FormNow, World, yes
@@ -12,7 +13,7 @@ from world import FormNow, World, yes
 from fastn_mcp.client.exchange import Lost
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.guard.ledger import LedgerLost
+from fastn_mcp.guard.ledger import LedgerLost, State
 from fastn_mcp.guard.ledger.valkey import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.address import parse
 from fastn_mcp.guard.question import Waiting
@@ -96,6 +97,8 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
         ledger = ValkeyLedger(parse(valkey.url(port=proxy.port)), system)
         world = World(tmp_path, ledger=ledger)
         call = DeleteCustomer(customer_id=await _customer(world))
+        await ledger.open(grant())
+        await ledger.move("g1", [State.OPEN], State.STALE, NOW)  # so that the server has the script
         proxy.lose, proxy.hang_up = b"burnt", True
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, LedgerLost)

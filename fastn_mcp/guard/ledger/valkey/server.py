@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,16 +80,8 @@ class Server:
 
     async def run(self, script: str, keys: Sequence[str], *arguments: str | float) -> Any:
         """Run a script on the server: all of it or nothing. `keys` are all that it touches."""
-
-        async def command(client: Client) -> Any:
-            text, digest = _script(script)
-            rest = (len(keys), *keys, *arguments)
-            try:
-                return await self._counted(client, "EVALSHA", digest, *rest)
-            except NoScriptError:  # a new server; nothing was run
-                return await self._counted(client, "EVAL", text, *rest)
-
-        return await self._asked(command)
+        rest = (len(keys), *keys, *arguments)
+        return await self._asked(lambda client: _evaluated(script, rest, partial(self._counted, client)))
 
     async def read(self, *command: str | float) -> Any:
         """What a command answers that changes nothing."""
@@ -99,7 +91,10 @@ class Server:
         """The fields of each of these that is there, in one go."""
         if not keys:
             return []
-        found = cast("list[list[str]]", await self.run("gather", keys))
+        rest = (len(keys), *keys)
+        found = cast(
+            "list[list[str]]", await self._asked(lambda client: _evaluated("gather", rest, client.execute_command))
+        )
         return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
 
     async def aclose(self) -> None:
@@ -145,11 +140,13 @@ class Server:
             self._rest = min(max(_FIRST_REST, self._rest * 2), _LONGEST_REST)
             self._resting_until = now + self._rest * (0.5 + self._system.share() / 2)
         client, self._checked = self._client, False
+        if client is None:
+            return
         with anyio.move_on_after(_SECONDS, shield=True), suppress(ValkeyError, OSError):
             if self._address.cluster:
                 self._client = None
                 await client.aclose()
-            elif client is not None:  # what others wait for on their connections may still come
+            else:  # what others wait for on their connections may still come
                 await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _ready(self) -> Client:
@@ -159,6 +156,14 @@ class Server:
             await _check(self._client)
             self._checked = True
         return self._client
+
+
+async def _evaluated(script: str, rest: Sequence[str | float], send: Callable[..., Awaitable[Any]]) -> Any:
+    text, digest = _script(script)
+    try:
+        return await send("EVALSHA", digest, *rest)
+    except NoScriptError:  # a new server; nothing was run
+        return await send("EVAL", text, *rest)
 
 
 class _Unfit(Exception):
