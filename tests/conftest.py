@@ -5,6 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from valkey_server import ValkeyServer
 from world import World
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
@@ -13,6 +14,14 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[ValkeyServer]:
+    """A server for all tests: each has a ledger of its own on it."""
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"), ("--appendonly", "yes")).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

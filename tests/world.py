@@ -18,7 +18,7 @@ from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger import Ledger, State
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer as Said
@@ -114,13 +114,14 @@ class World:
         clock: Clock | None = None,
         tokens: str = "t",
         watch: Watch | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.system = self.clock.system(tokens)
         self.sandbox = Sandbox(self.clock.now)
         account = Account("http://localhost", KEY)
         self.client = Client(account, InProcess(self.sandbox, headers(account)), self.system)
-        self.ledger = SqliteLedger(str(folder / "ledger.sqlite3"))
+        self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
         self.desk = Desk()
@@ -157,5 +158,6 @@ class World:
         return sum(grant.state is State.BURNT for grant in await self.ledger.decided(1000))
 
     def close(self) -> None:
-        self.ledger.close()
+        if isinstance(self.ledger, SqliteLedger):
+            self.ledger.close()
         self.audit.close()

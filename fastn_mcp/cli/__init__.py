@@ -164,6 +164,12 @@ class Start:
 
         return state_dir(os.environ) / "sandbox" if self.sandboxed else state_dir(os.environ)
 
+    def ledger(self) -> str | None:
+        """The setting of the ledger."""
+        from fastn_mcp.settings import ledger_setting
+
+        return ledger_setting(self.flags, os.environ, self.config or _config_file(), sandbox=self.sandboxed)
+
 
 def _config_file() -> Path | None:
     """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""

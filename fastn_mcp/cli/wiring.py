@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
@@ -27,8 +28,6 @@ from fastn_mcp.guard.audit import Audit, AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger import Ledger
-from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Plan, Policy, Rules
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
@@ -59,6 +58,7 @@ class Parts:
     settings: Settings
     dispatch: Dispatcher
     guard: Guard
+    ledger: Ledger
     page: Page | None
     webhook: "Webhook | None"
     offered: tuple[AnyOffer, ...]
@@ -74,6 +74,7 @@ class Parts:
         if self.webhook is not None:
             await self.webhook.aclose()
         await self.dispatch.aclose()
+        await self.ledger.aclose()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -133,14 +134,13 @@ def assemble(
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
     page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
     """
-    known = (settings.api_key, settings.webhook_secret, settings.webhook_url)
-    logs.begin(settings.log_level, settings.log_file, filter(None, known))
+    logs.begin(settings.log_level, settings.log_file, settings.secrets)
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = _exchange(settings, account, sandbox, system)
     named = account_of(settings)
-    client = Client(account, exchange, system)
-    ledger = SqliteLedger(str(state / LEDGER))
+    ledger = ledger_at(settings.ledger, state, system)
+    client = Client(account, exchange, system, ledger if settings.shares else None)
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
     judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
@@ -161,7 +161,7 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(settings, dispatch, guard, page, webhook, offered(settings), about, tally, system)
+    return Parts(settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system)
 
 
 def _webhook(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -24,6 +24,21 @@ Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
 def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+SHORTEST_SECRET = 32
+"""Characters of a secret that seals."""
+
+_SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
+
+
+def is_shared(ledger: str | None) -> bool:
+    """Whether a setting of the ledger names a server, and no file."""
+    return ledger is not None and ledger.startswith(_SERVERS)
+
+
+def _parts(secret: str) -> list[str]:
+    return [part.strip() for part in secret.split(",")] if secret else []
 
 
 def _routes(value: object) -> object:
@@ -116,6 +131,18 @@ class Settings(BaseModel):
     approval_url: Annotated[str | None, Field(description="Where approvers reach that, if it is behind a proxy.")] = (
         None
     )
+    ledger: Annotated[
+        str | None,
+        Field(
+            description="Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas "
+            "(shared-ledger.md).",
+            repr=False,
+        ),
+    ] = None
+    state_secret: Annotated[
+        str | None,
+        Field(description="Seals open questions, so that any replica can go on with them; 32 characters.", repr=False),
+    ] = None
     routes: Annotated[
         dict[str, Any],
         BeforeValidator(_routes),
@@ -144,6 +171,25 @@ class Settings(BaseModel):
     @classmethod
     def _postable(cls, url: str | None) -> str | None:
         return None if url is None else callable_address(url)
+
+    @field_validator("ledger")
+    @classmethod
+    def _kept(cls, ledger: str | None) -> str | None:
+        # What the URL of a server must be is said where one is opened.
+        if ledger is not None and not ledger.isprintable():
+            raise ValueError("holds a line break or another character that no file and no URL has")
+        if ledger is not None and "://" in ledger and not is_shared(ledger):
+            raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
+        return ledger
+
+    @field_validator("state_secret")
+    @classmethod
+    def _long(cls, secret: str | None) -> str | None:
+        if secret is not None and any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
+        if secret is not None and len(set(_parts(secret))) < len(_parts(secret)):
+            raise ValueError("has the same secret twice")
+        return secret
 
     @field_validator("approval_listen")
     @classmethod
@@ -191,6 +237,23 @@ class Settings(BaseModel):
             if name not in TOOLSETS:
                 raise ValueError(f"does not know one of the names{nearest(name, TOOLSETS)}: {', '.join(TOOLSETS)}")
         return names
+
+    @property
+    def shares(self) -> bool:
+        """Whether other processes, on other machines, use the same ledger."""
+        return is_shared(self.ledger)
+
+    @property
+    def state_secrets(self) -> list[str]:
+        """The secret that seals, and after it those that still open what was sealed before."""
+        return _parts(self.state_secret or "")
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must stand in no log."""
+        password = urlsplit(self.ledger or "").password if self.shares else None
+        known = (self.api_key, self.webhook_secret, self.webhook_url, password, password and unquote(password))
+        return [secret for secret in (*known, *self.state_secrets) if secret]
 
     @property
     def host(self) -> str:
