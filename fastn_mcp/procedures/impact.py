@@ -12,12 +12,14 @@ from fastn_mcp.procedures.looks import Look, Unchecked, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.target import Call, read_target
 from fastn_mcp.procedures.troubles.access import called, owner_of
-from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
+from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of, text
 from fastn_mcp.tools import BY_NAME
 
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
 
 EXAMPLES = 10
+RUNS = 3
+"""Examples of runs, of which one says no more than another."""
 
 DETAILS = 30
 """Rows of one kind that are read one by one, where the list does not show enough."""
@@ -110,8 +112,9 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
 
 
 async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
-    rows = [cast(Row, row.model_dump()) for row in uses.rows[:EXAMPLES]]
-    names = [name_of(row) for row in rows]
+    most = RUNS if look.kind == "executions" else EXAMPLES
+    rows = [cast(Row, row.model_dump()) for row in uses.rows[:most]]
+    names = [text(row, "workflowName") or name_of(row) for row in rows]
     if look.kind == "connections":
         owners = filter(None, map(owner_of, rows))
         customers = await means.directory.names("customer", owners, means.send)

@@ -225,7 +225,7 @@ async def test_a_build_that_waits_for_a_person_or_has_ended_is_not_waited_for(
     found = await said(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
     assert (world.clock.at - at).total_seconds() == ASKING
     assert found["waited_seconds"] == 0
-    assert ("next" in found) == (answer.get("status") != "completed" and "resourceId" not in answer)
+    assert ("next" in found) == (answer.get("status") != "completed")
     world.close()
 
 

@@ -10,7 +10,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.impact import DETAILS, EXAMPLES, FindDependents, Kind
+from fastn_mcp.procedures.impact import DETAILS, RUNS, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.connections import ListConnections
@@ -208,7 +208,7 @@ async def test_the_guard_is_told_too_that_workflows_do_not_say_what_they_use(wor
     assert shown["not_checked"] == ["workflows"]
 
 
-async def test_of_many_there_are_ten_examples_and_the_count_says_at_least(world: World) -> None:
+async def test_of_many_runs_there_are_three_examples_by_name_and_the_count_says_at_least(world: World) -> None:
     """Ours: three pages of a hundred are read; where Fastn gives no total, there may be more."""
     state = world.sandbox.state
     row = state.all("executions")[0] | {"endOrgId": key(world, "customers", "widget-inc")}
@@ -217,7 +217,8 @@ async def test_of_many_there_are_ten_examples_and_the_count_says_at_least(world:
     widget = key(world, "customers", "widget-inc")
     exact = await dependents(world, "customer", widget)
     (runs,) = [used for used in exact["used_by"] if used["kind"] == "executions"]
-    assert (runs["count"], "at_least" in runs, len(runs["examples"])) == (405, False, EXAMPLES)
+    assert (runs["count"], "at_least" in runs, len(runs["examples"])) == (405, False, RUNS)
+    assert {example["name"] for example in runs["examples"]} == {str(row["workflowName"])}
     world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
     (runs,) = [
         used for used in (await dependents(world, "customer", widget))["used_by"] if used["kind"] == "executions"
