@@ -145,7 +145,11 @@ JOBS: tuple[Job, ...] = (
         4,
         "Run the slack to supabase sync for Acme Corp first, and report when it has finished.",
         (
-            Call("find", {"query": "slack to supabase sync"}, ('"name": "Slack Messages to Supabase Hourly Sync"',)),
+            Call(
+                "find",
+                {"query": "the slack to supabase sync", "kind": "workflow"},
+                ('"name": "Slack Messages to Supabase Hourly Sync"',),
+            ),
             Call("find", {"query": "Acme Corp", "kind": "customer"}, ('"name": "Acme Corp"',)),
             Call(
                 "run_workflow",
@@ -281,7 +285,7 @@ JOBS: tuple[Job, ...] = (
             ),
             Call("delete_customer", {"customer_id": From(0, FOUND)}, ('"done": "delete_customer"', "stay lost")),
         ),
-        (Call("list_customers", {"search": "it@widget.example"}, ('"total": 0',)),),
+        (Call("list_customers", {"search": "Widget Inc"}, ('"total": 1', '"name": "Widget Inc UK"')),),
     ),
     Job(
         13,
