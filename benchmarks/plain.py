@@ -116,7 +116,7 @@ def quota(api: Api) -> None:
 
 
 def keys(api: Api) -> None:
-    unused = next(row for row in api.pages("api-keys") if row["name"] == "Growth CI")
+    unused = next(row for row in api.pages("api-keys") if row["name"] == "TEST")
     api.call("POST", "/api-keys", {"name": "BI team", "permissions": "Viewer", "expires": "30d"})
     api.call("DELETE", f"/api-keys/{unused['id']}")
 

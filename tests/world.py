@@ -28,7 +28,7 @@ from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
 from fastn_mcp.guard.recording import Recorder, Watch
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Operation, Record, Request
-from fastn_mcp.sandbox import KEY, Heard, Sandbox
+from fastn_mcp.sandbox import KEY, Heard, Sandbox, Size
 from fastn_mcp.sandbox.reply import Broken
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
@@ -140,10 +140,11 @@ class World:
         clock: Clock | None = None,
         tokens: str = "t",
         watch: Watch | None = None,
+        size: Size = Size.SMALL,
     ) -> None:
         self.clock = clock or Clock()
         self.system = self.clock.system(tokens)
-        self.sandbox = Sandbox(self.clock.now)
+        self.sandbox = Sandbox(self.clock.now, size=size)
         account = Account("http://localhost", KEY)
         self.client = Client(account, InProcess(self.sandbox, account), self.system)
         self.ledger = SqliteLedger(str(folder / "ledger.sqlite3"))

@@ -25,7 +25,7 @@ _ROOM = 7_000
 _MANY = 20
 """Examples of a finding at most."""
 
-_PAGES = 3
+_PAGES = 5
 """Pages of failed runs."""
 
 _COUNTS = ("completed runs", "the number of runs", "the number of all runs")

@@ -137,7 +137,12 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "diagnose_workflow",
                 {"workflow_id": From(0, FOUND)},
-                ("HubSpot connection of Acme Corp is EXPIRED", "listContacts", '"will_not_help"', "5 consecutive"),
+                (
+                    "HubSpot connection of Acme Corp is EXPIRED",
+                    "listContacts",
+                    '"will_not_help"',
+                    "consecutive failures",
+                ),
             ),
         ),
     ),
@@ -205,9 +210,9 @@ JOBS: tuple[Job, ...] = (
     ),
     Job(
         8,
-        "Create a read-only key for the BI team that ends in 30 days, and revoke Growth CI if it was never used.",
+        "Create a read-only key for the BI team that ends in 30 days, and revoke TEST if it was never used.",
         (
-            Call("get_overview", {"about": "access"}, ("API keys were never used", '"name": "Growth CI"')),
+            Call("get_overview", {"about": "access"}, ("API keys were never used", '"name": "TEST"')),
             Call(
                 "create_api_key",
                 {"name": "BI team", "permissions": "Viewer", "expires": "30d"},
@@ -215,7 +220,7 @@ JOBS: tuple[Job, ...] = (
             ),
             Call(
                 "revoke_api_key",
-                {"api_key_id": From(0, ("findings", Says("never used"), "examples", Says("Growth CI"), "id"))},
+                {"api_key_id": From(0, ("findings", Says("never used"), "examples", Says("TEST"), "id"))},
                 ('"done": "revoke_api_key"',),
             ),
         ),
@@ -317,6 +322,6 @@ JOBS: tuple[Job, ...] = (
     Job(
         15,
         "Which app-event triggers are Active but not subscribed?",
-        (Call("get_overview", {"about": "triggers"}, ("are Active and never fire", '"Paid Shopify orders"')),),
+        (Call("get_overview", {"about": "triggers"}, ("Active and never fire", '"Paid Shopify orders"')),),
     ),
 )

@@ -10,7 +10,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.impact import DETAILS, RUNS, FindDependents, Kind
+from fastn_mcp.procedures.impact import DETAILS, EXAMPLES, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.connections import ListConnections
@@ -217,8 +217,9 @@ async def test_of_many_runs_there_are_three_examples_by_name_and_the_count_says_
     widget = key(world, "customers", "widget-inc")
     exact = await dependents(world, "customer", widget)
     (runs,) = [used for used in exact["used_by"] if used["kind"] == "executions"]
-    assert (runs["count"], "at_least" in runs, len(runs["examples"])) == (405, False, RUNS)
-    assert {example["name"] for example in runs["examples"]} == {str(row["workflowName"])}
+    assert (runs["count"], "at_least" in runs, len(runs["examples"])) == (405, False, EXAMPLES["executions"])
+    assert runs["more"] == {"tool": "list_executions", "arguments": {"customer_id": widget}}
+    assert all(example["name"] for example in runs["examples"])
     world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
     (runs,) = [
         used for used in (await dependents(world, "customer", widget))["used_by"] if used["kind"] == "executions"
