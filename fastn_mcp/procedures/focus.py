@@ -83,6 +83,8 @@ async def _connections(period: runs.Period, means: Means) -> dict[str, JsonValue
     """The connections that no longer work, and what fails for want of them."""
     found = await survey(period.since, means.send, means.report, (*FAILED, "connections", "workflows"), _PAGES)
     rows = broken(found.rows("connections"))
+    if found.chosen("connections").more:
+        found.gaps.append(Gap("more broken connections", "Only the first hundred were read; list_connections goes on."))
     owners = list(dict.fromkeys(owner for row in rows if (owner := access.owner_of(row))))
     if len(owners) > LOOKUPS:
         try:
