@@ -33,7 +33,7 @@ def environment(state: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_a_job_takes_few_calls_and_few_tokens(job: Job, office: Office) -> None:
-    """Ours (issue 6): at most four calls and 6,000 tokens of answers, of which none is larger than the budget."""
+    """Ours (issue 5): at most four calls and 6,000 tokens of answers, of which none is larger than the budget."""
     portal, client = office
     costs = portal.call(do, client, job)
     calls, tokens, _ = total(costs)
