@@ -248,6 +248,13 @@ async def test_ids_without_a_read_of_their_own_and_parts_of_ids_are_found_in_lis
     assert first(await asked(world, "sec_32b6eed0e330")) == ("secret", "PARTNER_TOKEN")
 
 
+async def test_the_beginning_of_an_id_is_enough_though_it_has_no_digit(world: World) -> None:
+    """Ours (find): what begins as ids do is one."""
+    row = world.sandbox.state.named("workflows", "process-new-orders")
+    world.sandbox.state.put("workflows", row | {"id": "wf_abcdef012345", "name": "Letters", "slug": "letters"})
+    assert first(await asked(world, "wf_abcd")) == ("workflow", "Letters")
+
+
 async def test_an_unknown_execution_is_none_and_searches_nothing(world: World) -> None:
     """Ours (find): there are hundreds of thousands; they are found by exact id only."""
     answer = await asked(world, "exec_000000000000")
