@@ -6,6 +6,9 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from fastn_mcp.installing.clients import CLIENTS, Client
+from fastn_mcp.installing.links import links
+from fastn_mcp.installing.refusal import NotInstalled
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
@@ -17,7 +20,7 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     """What each generated file ought to hold."""
     files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in OFFERS}
     if readme.exists():
-        files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings()})
+        files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings(), "clients": _clients()})
     return files
 
 
@@ -70,6 +73,22 @@ def _settings() -> str:
         flag = f"`{source.flag}`" if source.flag else ""
         rows.append(f"| `{source.field}` | `{source.variable}` | {flag} | {default} | {_cell(info.description)} |")
     return "\n".join(["| setting | environment | flag | default | |", "|---|---|---|---|---|", *rows])
+
+
+def _clients() -> str:
+    rows = [f"| {client.title} | `fastn-mcp install {client.name}` | {_buttons(client)} |" for client in CLIENTS]
+    return "\n".join(["| client | one line | or one click: the sandbox |", "|---|---|---|", *rows])
+
+
+def _buttons(client: Client) -> str:
+    try:
+        found = links(client, "fastn", ("--sandbox",), "profile")
+    except NotInstalled:
+        return ""
+    return " ".join(
+        f"[![Try it in {label}](docs/images/button-{label.lower().replace(' ', '-')}.svg)]({link})"
+        for label, link in found.items()
+    )
 
 
 def _cell(text: str | None) -> str:

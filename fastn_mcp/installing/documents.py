@@ -88,7 +88,7 @@ def _parsed(format_: Format, text: str) -> Any:
 
 def _takes(format_: Format, text: str, addition: Addition) -> bool:
     """Whether the document holds objects where the addition wants them. Where not, inserting says so."""
-    document = _parsed(format_, text)
+    document: Any = _parsed(format_, text)
     for step in addition.path:
         if not isinstance(document, dict):
             return False

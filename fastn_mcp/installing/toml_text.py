@@ -4,11 +4,10 @@ A table's header at the end of a text opens that table whatever stands before it
 """
 
 import tomllib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from typing import Any, cast
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from fastn_mcp.installing.addition import Addition, NoPlace, Trace, Unreadable
 
@@ -31,7 +30,7 @@ def insert(text: str, addition: Addition) -> tuple[str, Trace]:
     if not isinstance(tables, dict):
         raise NoPlace(".".join(addition.path))
     if addition.key in tables:
-        text = _edited(text, addition)
+        text = _without_tables(text, addition)
     newline = "\r\n" if "\r\n" in text else "\n"
     value: dict[str, Any] = {cast(str, addition.key): addition.value}
     for step in reversed(addition.path):
@@ -50,23 +49,49 @@ def removals(text: str, addition: Addition, trace: Trace) -> Iterator[str]:
     """The text without the addition: as it was put in, or else, where somebody has changed it, as it is now."""
     before, ours, after = text.partition(trace.added)
     # What stands after it and does not open a table of its own belongs to it.
-    if ours and not after.lstrip().startswith(trace.added) and after.lstrip()[:1] in ("", "["):
+    if ours and after.lstrip()[:1] in ("", "["):
         broken = before and after and not before.endswith("\n")
         yield before + ("\n" if broken else "") + after
-    yield _edited(text, addition)
+    yield _without_tables(text, addition, gap=trace.added[:1] in ("\r", "\n"))
 
 
-def _edited(text: str, addition: Addition) -> str:
+def _without_tables(text: str, addition: Addition, *, gap: bool = False) -> str:
+    """The text without the table and those below it, each from its header, or the gap before it, to its last line."""
+    path = (*addition.path, str(addition.key))
+    kept: list[str] = []
+    held: list[str] = []
+    inside = False
+    so_far = ""
+    for line in text.splitlines(keepends=True):
+        if line.lstrip().startswith("[") and _is_whole(so_far):
+            kept, held, inside = [*kept, *held], [], _opened(line)[: len(path)] == path
+            if inside and gap and kept and not kept[-1].strip():
+                kept.pop()
+            gap = gap and not inside
+        so_far += line
+        if not inside:
+            kept.append(line)
+        elif line.strip() and not line.lstrip().startswith("#"):
+            held = []
+        else:  # of the next table, if no line of this one follows
+            held.append(line)
+    return "".join([*kept, *held])
+
+
+def _is_whole(text: str) -> bool:
+    """Whether no string and no list is open at its end."""
     try:
-        document = tomlkit.parse(text)
-        tables = cast(MutableMapping[str, Any], document)
-        for step in addition.path:
-            tables = tables.get(step, {})
-        tables.pop(cast(str, addition.key), None)
-        after = tomlkit.dumps(document)  # pyright: ignore[reportUnknownMemberType]
-    except TOMLKitError as error:
-        raise NoPlace(str(error)) from None
-    rest = iter(text.splitlines(keepends=True))
-    if not all(line in rest for line in after.splitlines(keepends=True)):
-        raise NoPlace(".".join(addition.path))
-    return after
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _opened(header: str) -> tuple[str, ...]:
+    path: list[str] = []
+    table: Any = tomllib.loads(header)
+    while table:
+        ((name, table),) = table.items()
+        table = table[0] if isinstance(table, list) else table
+        path.append(name)
+    return tuple(path)
