@@ -20,7 +20,8 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     """What each generated file ought to hold."""
     files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in OFFERS}
     if readme.exists():
-        files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings(), "clients": _clients()})
+        tables = {"tools": _tools(), "settings": _settings(), "clients": _clients()}
+        files[readme] = _filled(readme.read_text(encoding="utf-8"), tables)
     return files
 
 

@@ -58,9 +58,9 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         left, right = cast(list[Any], one), cast(list[Any], other)
         return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return type(one) is type(other) and one == other
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    return type(cast(object, one)) is type(cast(object, other)) and bool(one == other)
 
 
 @dataclass(frozen=True, slots=True)

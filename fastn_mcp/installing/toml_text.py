@@ -88,10 +88,13 @@ def _is_whole(text: str) -> bool:
 
 
 def _opened(header: str) -> tuple[str, ...]:
+    """The path of the table that a header opens."""
     path: list[str] = []
     table: Any = tomllib.loads(header)
     while table:
-        ((name, table),) = table.items()
-        table = table[0] if isinstance(table, list) else table
+        if isinstance(table, list):  # of [[...]]
+            table = cast(list[Any], table)[0]
+            continue
+        ((name, table),) = cast(dict[str, Any], table).items()
         path.append(name)
     return tuple(path)

@@ -60,7 +60,11 @@ def _objects() -> st.SearchStrategy[dict[str, Any]]:
     )
     servers = st.dictionaries(NAMES.filter(lambda name: name != "fastn"), values, max_size=3)
     known = st.fixed_dictionaries({}, optional={"mcpServers": servers, "servers": servers, "inputs": st.lists(values)})
-    return st.builds(lambda one, two: {**one, **two}, st.dictionaries(NAMES, values, max_size=3), known)
+    return st.builds(_both, st.dictionaries(NAMES, values, max_size=3), known)
+
+
+def _both(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    return {**one, **two}
 
 
 _TOML = (

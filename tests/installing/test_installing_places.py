@@ -19,7 +19,7 @@ POSSIBLE = {
 }
 """Where a key can come from, by client."""
 
-HOMES = {"linux": "/home/ann", "darwin": "/Users/ann", "win32": r"C:\Users\Ann"}
+HOMES = {"linux": "/h/ann", "darwin": "/u/ann", "win32": r"C:\Users\Ann"}
 
 
 def machine(
