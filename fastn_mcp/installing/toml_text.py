@@ -48,8 +48,7 @@ def insert(text: str, addition: Addition) -> tuple[str, Trace]:
 def removals(text: str, addition: Addition, trace: Trace) -> Iterator[str]:
     """The text without the addition: as it was put in, or else, where somebody has changed it, as it is now."""
     before, ours, after = text.partition(trace.added)
-    # What stands after it and does not open a table of its own belongs to it.
-    if ours and after.lstrip()[:1] in ("", "["):
+    if ours:
         broken = before and after and not before.endswith("\n")
         yield before + ("\n" if broken else "") + after
     yield _without_tables(text, addition, gap=trace.added[:1] in ("\r", "\n"))

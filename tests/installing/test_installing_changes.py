@@ -250,20 +250,26 @@ def test_a_failed_second_entry_leaves_the_record_of_the_first(desk: Desk) -> Non
     """Ours."""
     desk.has(b"{}")
     desk.install()
-    first = desk.records.of(desk.path, "fastn")
+    first, copy = desk.records.of(desk.path, "fastn"), desk.records.before(desk.path, "fastn")
     change = changing.installing(desk.target, OTHER, desk.records)
     assert change is not None
-    gone = changing.Change(
-        desk.path, "fastn", change.now, change.then, change.record, change.before, folders=change.folders
-    )
-    kept = desk.path.read_bytes()
+    longest = desk.path.with_name("x" * 250)  # nothing longer can be made beside it
+    desk.path.rename(longest)
+    desk.path.symlink_to(longest)
+    with pytest.raises(NotInstalled, match=r"cannot be written: .*\. Nothing was changed"):
+        changing.apply(change, desk.records, private=True)
+    assert (desk.records.of(desk.path, "fastn"), desk.records.before(desk.path, "fastn")) == (first, copy)
+    assert desk.says == {"mcpServers": {"fastn": OURS[0].value}}
+
+
+def test_a_file_that_somebody_deleted_does_not_come_back(desk: Desk) -> None:
+    """Ours: what it was before that is of no account."""
+    desk.has(b'{"a": 1}')
+    desk.install()
     desk.path.unlink()
-    desk.path.symlink_to(desk.folder / "state" / "installed" / "nothing" / ("x" * 300))
-    with pytest.raises(NotInstalled):
-        changing.apply(gone, desk.records, private=True)
-    desk.path.unlink()
-    desk.path.write_bytes(kept)
-    assert desk.records.of(desk.path, "fastn") == first
+    desk.install()
+    desk.uninstall()
+    assert not desk.path.exists()
 
 
 def test_a_record_that_cannot_be_read_is_none(desk: Desk) -> None:
