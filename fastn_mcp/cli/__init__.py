@@ -22,7 +22,7 @@ _EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
 
 \b
-Connect a client:           claude mcp add fastn -e FASTN_API_KEY=... -- fastn-mcp
+Connect a client:           fastn-mcp install cursor --sandbox     (or claude-code, vscode, codex, ...)
 """
 
 
@@ -371,6 +371,98 @@ def demo_(plain: bool) -> None:
     from fastn_mcp.cli.demo import run
 
     raise SystemExit(run(plain=plain))
+
+
+def _entry(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which `install` and `uninstall` name an entry, and say how to go about it."""
+    for decorate in (
+        click.option("--dry-run", is_flag=True, help="Show the change, and make none."),
+        click.option("--yes", is_flag=True, help="Make the change without asking."),
+        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Another file of that client."),
+        click.option("--project", is_flag=True, help="The client's file in this folder, which others read too."),
+        click.option("--name", default="fastn", show_default=True, help="What the client calls the server."),
+        click.argument("client"),
+    ):
+        command = decorate(command)
+    return command
+
+
+_INSTALL = """\b
+Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
+          json prints the entry, for any other
+
+\b
+Examples: fastn-mcp install cursor --sandbox
+          fastn-mcp --read-only install claude-code --profile acme
+          fastn-mcp install vscode --key prompt --dry-run
+"""
+
+
+@cli.command(name="install", epilog=_INSTALL)
+@_entry
+@click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
+@click.option("--profile", metavar="NAME", help="Serve this account.")
+@click.option(
+    "--key",
+    type=click.Choice(["profile", "environment", "prompt"]),
+    default="profile",
+    show_default=True,
+    help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
+)
+@click.option("--uvx", is_flag=True, help="Start it by uvx, which fetches it, and not by the path of this program.")
+@click.option("--replace", is_flag=True, help="Put it in place of another entry of that name.")
+@click.option("--anyway", is_flag=True, help="Even where the client does not seem to be installed.")
+@click.option("--link", is_flag=True, help="Print links that install it, for web pages. Nothing is changed.")
+@click.pass_context
+def install_(
+    ctx: click.Context,
+    client: str,
+    name: str,
+    project: bool,
+    file: Path | None,
+    yes: bool,
+    dry_run: bool,
+    sandbox: bool,
+    profile: str | None,
+    key: Any,
+    uvx: bool,
+    replace: bool,
+    anyway: bool,
+    link: bool,
+) -> None:
+    """Put the server into the configuration of CLIENT. What changes is shown first, and never holds a key.
+
+    Options that stand before install are those that the server is started with.
+    """
+    from fastn_mcp.cli.install import How, Where, install, show_links, started_with
+
+    if project and file is not None:
+        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
+    arguments = started_with(ctx.find_root())
+    arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
+    arguments += ["--profile", profile] if profile is not None else []
+    where = Where(client, name, project, file)
+    if link:
+        show_links(where, arguments, key=key)
+    else:
+        install(where, How(yes, dry_run), arguments, key=key, uvx=uvx, replace=replace, anyway=anyway)
+
+
+@cli.command(name="uninstall")
+@_entry
+@click.pass_context
+def uninstall_(
+    ctx: click.Context, client: str, name: str, project: bool, file: Path | None, yes: bool, dry_run: bool
+) -> None:
+    """Take the server out of the configuration of CLIENT again.
+
+    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
+    """
+    from fastn_mcp.cli.install import How, Where, uninstall
+
+    if project and file is not None:
+        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
+    uninstall(Where(client, name, project, file), How(yes, dry_run))
 
 
 @cli.command(name="completion")

@@ -12,6 +12,9 @@ from pydantic_core import PydanticUndefined
 from fastn_mcp.cli.introducing import taken_down
 from fastn_mcp.cli.starting import resolved_of
 from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
+from fastn_mcp.installing.clients import CLIENTS, Client
+from fastn_mcp.installing.links import links
+from fastn_mcp.installing.refusal import NotInstalled
 from fastn_mcp.introduction import FILE
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
@@ -27,7 +30,8 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     if package.exists():
         files[package / FILE] = taken_down(_server(), OFFERS)
     if readme.exists():
-        files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings()})
+        tables = {"tools": _tools(), "settings": _settings(), "clients": _clients()}
+        files[readme] = _filled(readme.read_text(encoding="utf-8"), tables)
     return files
 
 
@@ -89,6 +93,22 @@ def _settings() -> str:
         flag = f"`{source.flag}`" if source.flag else ""
         rows.append(f"| `{source.field}` | `{source.variable}` | {flag} | {default} | {_cell(info.description)} |")
     return "\n".join(["| setting | environment | flag | default | |", "|---|---|---|---|---|", *rows])
+
+
+def _clients() -> str:
+    rows = [f"| {client.title} | `fastn-mcp install {client.name}` | {_buttons(client)} |" for client in CLIENTS]
+    return "\n".join(["| client | one line | or one click: the sandbox |", "|---|---|---|", *rows])
+
+
+def _buttons(client: Client) -> str:
+    try:
+        found = links(client, "fastn", ("--sandbox",), "profile")
+    except NotInstalled:
+        return ""
+    return " ".join(
+        f"[![Try it in {label}](docs/images/button-{label.lower().replace(' ', '-')}.svg)]({link})"
+        for label, link in found.items()
+    )
 
 
 def _cell(text: str | None) -> str:
