@@ -15,8 +15,9 @@ RUN python -m venv --without-pip /opt/fastn-mcp \
 COPY pyproject.toml README.md LICENSE ./
 COPY fastn_mcp fastn_mcp
 # Byte code that never asks for its source's time: the root is read-only, and nothing could be compiled there.
-RUN /opt/backend/bin/python -m pip --python /opt/fastn-mcp/bin/python install \
-        --quiet --no-deps --no-build-isolation --no-compile . \
+RUN /opt/backend/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/backend/bin/python -m pip --python /opt/fastn-mcp/bin/python install \
+        --quiet --no-deps --no-index --no-compile dist/*.whl \
     && /opt/fastn-mcp/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/fastn-mcp/lib
 
 FROM ${BASE}
