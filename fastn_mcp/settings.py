@@ -19,6 +19,7 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.tools import BY_NAME
+from fastn_mcp.tools.renamed import current
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
 
@@ -36,7 +37,8 @@ def _routes(value: object) -> object:
     if not isinstance(value, dict):
         return value
     routes: dict[str, Route] = {}
-    for tool, text in cast(dict[str, object], value).items():
+    for name, text in cast(dict[str, object], value).items():
+        tool = current(name)
         if isinstance(text, Route):
             routes[tool] = text
             continue

@@ -15,13 +15,13 @@ from pathlib import Path
 from uv import find_uv_bin
 
 HERE = Path(__file__).parent
-PIN = re.compile(r"^([a-z0-9-]+)==(\S+)(?: ; (.+?))?(?: \\)?$", re.MULTILINE)
+PIN = re.compile(r"^([a-z0-9][^\\\n]+)", re.MULTILINE)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def pins(requirements: str) -> list[str]:
     """Each requirement as it stands in a project: `click==8.5.1`, `pywin32==312 ; sys_platform == 'win32'`."""
-    return [f"{name}=={version}{f' ; {marker}' if marker else ''}" for name, version, marker in PIN.findall(requirements)]
+    return [pin.strip() for pin in PIN.findall(requirements)]
 
 
 def project(wheel: str, requirements: str) -> str:
