@@ -3,6 +3,7 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 READY := .venv/ready
+CONTAINER ?= docker
 # The peer that the benchmark compares with; its own environment, since it is no dependency of the project.
 FASTMCP := fastmcp==4.2.3
 # One for each folder that pins its framework: frameworks want other versions of the MCP SDK than we do.
@@ -15,8 +16,8 @@ build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { c
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	bundle sbom examples bench load lock clean
+.PHONY: help demo test check check-style check-types check-layers check-generated check-workflows check-tracked surface wheel \
+	conformance bundle image notes sbom examples bench load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,7 +37,7 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
 	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
 
-check: check-style check-types check-layers check-generated check-tracked ## What CI checks besides the tests
+check: check-style check-types check-layers check-generated check-workflows check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
 	@$(BIN)/ruff check .
@@ -50,6 +51,12 @@ check-layers: $(READY)
 
 check-generated: $(READY)
 	@$(BIN)/fastn-mcp surface --check
+
+check-workflows: $(READY)
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
+	@$(BIN)/hadolint Dockerfile
 
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
 check-tracked:
@@ -74,6 +81,24 @@ bundle: $(READY) .cache/mcpb/ready ## Build the bundle for clients that install 
 		$(NPM) exec --prefix .cache/mcpb -- mcpb pack .cache/bundle dist/fastn-mcp.mcpb >>.cache/mcpb.log 2>&1 || \
 		{ cat .cache/mcpb.log >&2; exit 1; }
 	@$(BIN)/python packaging/try_bundle.py dist/fastn-mcp.mcpb .cache/mcpb
+
+image: $(READY) ## Build the container, and run it over stdio and HTTP: make image CONTAINER=podman
+	@$(CONTAINER) build --tag fastn-mcp:here $(CONTAINER_ARGS) .
+	@$(BIN)/python packaging/try_image.py $(CONTAINER) fastn-mcp:here
+
+notes: $(READY) ## What a release says of itself, or why it is not ready: make notes TAG=v1.2.3
+	@$(BIN)/python packaging/notes.py '$(TAG)'
+
+sbom: $(READY) ## The bill of materials of a release: what packaging/requirements.txt installs here, with its licences
+	@rm -rf .cache/sbom .cache/billed && mkdir -p dist
+	@$(call build,--wheel --outdir .cache/billed)
+	@$(BIN)/python -m venv --without-pip .cache/sbom
+	@$(BIN)/python -m pip --python .cache/sbom/bin/python install --quiet --no-compile --require-hashes -r packaging/requirements.txt
+	@$(BIN)/python -m pip --python .cache/sbom/bin/python install --quiet --no-compile --no-deps --no-index .cache/billed/*.whl
+	@version=$$($(BIN)/python -c 'import fastn_mcp; print(fastn_mcp.__version__)') && \
+		sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >.cache/sbom/pyproject.toml
+	@$(BIN)/cyclonedx-py environment .cache/sbom/bin/python --pyproject .cache/sbom/pyproject.toml --mc-type application \
+		--output-reproducible --validate --spec-version 1.6 --output-format JSON --output-file dist/fastn-mcp.cdx.json
 
 .cache/mcpb/ready: packaging/package.json packaging/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp packaging/package.json packaging/package-lock.json $(@D)

@@ -44,9 +44,9 @@ async def speak(config: dict[str, Any], own: dict[str, str], promised: list[str]
     )
     async with Client(parameters) as client:
         listed = [tool.name for tool in (await client.list_tools()).tools]
-        customers = (await client.call_tool("list_customers", {"limit": 1})).structured_content or {}
+        customers = cast("dict[str, Any]", (await client.call_tool("list_customers", {"limit": 1})).structured_content)
         target = {"customer_id": customers["data"][0]["id"]}
-        deletion = (await client.call_tool("delete_customer", target)).structured_content or {}
+        deletion = cast("dict[str, Any]", (await client.call_tool("delete_customer", target)).structured_content)
     if listed != promised:
         sys.exit(f"The manifest promises {promised}; the server lists {listed}.")
     if deletion.get("status") != "approval_required" or "bundle" not in json.dumps(deletion):
