@@ -19,7 +19,8 @@ def engine(*command: str) -> str:
 
 
 def main(program: str, image: str) -> None:
-    subprocess.run([sys.executable, SMOKE, program, "run", "--rm", "-i", *LOCKED, image], check=True)
+    alone = (*LOCKED, "--network=none")  # its sandbox needs none
+    subprocess.run([sys.executable, SMOKE, program, "run", "--rm", "-i", *alone, image], check=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
