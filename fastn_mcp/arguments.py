@@ -11,6 +11,7 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer, Offer
 from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.renamed import ALIASES, Aliases, current
 
 _MOST_PROBLEMS = 8
 _DEEPEST = 6
@@ -29,8 +30,11 @@ class UnknownTool(NotSent):
     """No tool has this name."""
 
 
-def parse(offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any]) -> Wanted:
+def parse(
+    offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
+) -> Wanted:
     """The call that a client makes. Raises `NotSent`."""
+    name = current(name, aliases)
     operation = offered.get(name)
     if operation is None:
         if name in BY_NAME:

@@ -24,6 +24,7 @@ from fastn_mcp.guard.show import name_of, show
 from fastn_mcp.offer import Effect, Record
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.renamed import current
 from fastn_mcp.settings import config_dir
 from fastn_mcp.tools import BY_NAME, AnyOperation
 from fastn_mcp.visible import visible
@@ -96,7 +97,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         entry: dict[str, Any] = json.loads(line)
         if entry.get("event") != Event.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
-        operation, arguments = BY_NAME.get(str(entry.get("tool"))), entry.get("arguments")
+        operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
         held = json.dumps(arguments)
         if operation is None or "[left out]" in held or "[hidden]" in held:
             click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not held whole", err=True)

@@ -17,6 +17,7 @@ from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.policy import Policy, Situation, Verdict
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.target import Call
+from fastn_mcp.renamed import current
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
 Entry = Mapping[str, Any]
@@ -130,7 +131,7 @@ def _of_a_refusal(entry: Entry) -> str:
 
 
 def _call(entry: Entry) -> Call:
-    operation = BY_NAME.get(str(entry.get("tool")))
+    operation = BY_NAME.get(current(str(entry.get("tool"))))
     if operation is None:
         raise _Problem(f"there is no tool {str(entry.get('tool'))[:64]!r}")
     arguments = entry.get("arguments")
