@@ -17,9 +17,9 @@ from mcp.types import (
     TextContent,
 )
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import NotSent
 from fastn_mcp.offer import AnyOffer
+from fastn_mcp.problems import nearest
 from fastn_mcp.prompts import BY_NAME, Recipe, within
 
 Context = ServerRequestContext[Any]

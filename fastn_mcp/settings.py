@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
+from fastn_mcp.problems import nearest
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.tools import BY_NAME
 

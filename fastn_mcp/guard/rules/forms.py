@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import BREAKER, Decision
 from fastn_mcp.guard.rules.hours import Hours, hours
 from fastn_mcp.guard.rules.matching import Glob
 from fastn_mcp.operation import Effect
+from fastn_mcp.problems import nearest
 
 _EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
