@@ -129,8 +129,8 @@ class Together:
             try:
                 found[number] = facts = await self._judge.facts(call, principal, ahead)
             except FastnError as error:
-                error.what = several.named(number) + error.what
-                raise
+                what = several.named(number) + error.what
+                raise type(error)(what, error.next_step, certainty=error.known, facts=error.facts) from None
             if (permit := facts.verdict.permit) is not None:
                 ahead[permit.budget, PLANNED] += 1
             for _, period in self._judge.limits(facts.effect, principal):
