@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer, Offer
-from fastn_mcp.problems import nearest, problems
+from fastn_mcp.problems import problems
 from fastn_mcp.procedures.catalog import BY_NAME
 
 

@@ -1,11 +1,10 @@
 """What is wrong with arguments: the field and the reason, never the value. Pure."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import AnyOffer
 
 _MOST_PROBLEMS = 8
@@ -29,9 +28,3 @@ def _problem(offer: AnyOffer, problem: Any) -> str:
         case _:
             reason = str(problem["msg"]).removeprefix("Value error, ")
             return f"{field}: {reason}" if field else reason
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """(did you mean …?), where a known name is near."""
-    close = difflib.get_close_matches(name[:64], list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

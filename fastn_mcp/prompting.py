@@ -18,8 +18,8 @@ from mcp.types import (
 )
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import AnyOffer
-from fastn_mcp.problems import nearest
 from fastn_mcp.prompts import BY_NAME, Recipe, within
 
 Context = ServerRequestContext[Any]

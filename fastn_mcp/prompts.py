@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import AnyOffer
-from fastn_mcp.problems import nearest
 from fastn_mcp.visible import visible
 
 _LONGEST = 200

@@ -1,34 +1,55 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP."""
 
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any
+
 import anyio
 
 from fastn_mcp import stdio
-from fastn_mcp.cli.reporting import reported
-from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.server import build
+from fastn_mcp.introduction import Introduction
 from fastn_mcp.settings import is_loopback
 
+if TYPE_CHECKING:
+    from mcp.server import Server
 
-def over_stdio(parts: Parts) -> None:
-    """Serve one client on this process's pipes, until they close."""
-
-    async def serve() -> None:
-        try:
-            if parts.webhook is not None:
-                parts.webhook.begin()
-            await stdio.serve(build(parts.dispatch, parts.offered, parts.label))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await parts.aclose()
-
-    with reported(parts):
-        anyio.run(serve)
+    from fastn_mcp.cli.wiring import Parts
 
 
-def over_http(parts: Parts, address: str) -> None:
+def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) -> None:
+    """Serve one client on this process's pipes, until they close. The parts are made once they are needed."""
+
+    async def serve(closing: ExitStack) -> None:
+        async with AsyncExitStack() as parting:
+
+            def begin() -> "Server[Any]":
+                from fastn_mcp.cli.reporting import reported
+                from fastn_mcp.server import build  # the SDK, which the introduction does without
+
+                ours = parts()
+                parting.push_async_callback(_closed, ours)
+                closing.enter_context(reported(ours))
+                if ours.webhook is not None:
+                    ours.webhook.begin()
+                return build(ours.dispatch, ours.offered, ours.label)
+
+            await stdio.serve(begin, introduction)
+
+    with ExitStack() as closing:
+        anyio.run(serve, closing)
+
+
+async def _closed(parts: "Parts") -> None:
+    with anyio.CancelScope(shield=True):
+        await parts.aclose()
+
+
+def over_http(parts: "Parts", address: str) -> None:
     """Serve at `HOST:PORT`, until told to stop. Raises `SettingsError` for an address that anybody could reach."""
     from fastn_mcp import hosted  # the HTTP server is not needed, nor loaded, for stdio
+    from fastn_mcp.cli.reporting import reported
+    from fastn_mcp.server import build
 
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65536 or not host:

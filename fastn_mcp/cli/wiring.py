@@ -1,20 +1,22 @@
 """Puts the parts together, as the settings say. The only place that knows all of them."""
 
+import hashlib
+import json
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
@@ -35,7 +37,7 @@ from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.settings import Settings, config_dir, load
+from fastn_mcp.settings import Settings, config_dir
 from fastn_mcp.system import System
 
 if TYPE_CHECKING:
@@ -83,9 +85,8 @@ class Parts:
 def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     """The mode, and the policy file where there is one. Raises `SettingsError`."""
     mode = "read-only" if settings.read_only else settings.mode
-    own = config_dir(environment) / "policy.toml"
-    file = settings.policy or (own if own.exists() else None)
-    return Policy(mode, _rules(file), _plan(settings, environment))
+    rules = _rules(policy_file(settings, environment))
+    return Policy(mode, rules, _plan(settings, environment), live=settings.key_kind != "test")
 
 
 def _rules(file: Path | None) -> Rules | None:
@@ -106,24 +107,15 @@ def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
 
 
 def account_of(settings: Settings) -> str:
-    """The account, as approvals are bound to it and people read it."""
-    return f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
-
-
-def settings_of(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
-) -> Settings:
-    """The settings of this start. Raises `SettingsError`."""
-    if sandbox is None:
-        return load(flags, environment, file)
-    # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
-    kept = {name: value for name, value in environment.items() if name not in own}
-    there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return load({**flags, **there}, kept, file)
-
-
-SANDBOX_KEY = "fsk_test_sandbox"
+    """The account, as approvals, budgets, plans and the journal are bound to it, and people read it."""
+    parts = {
+        "environment": settings.env,
+        "space": settings.space_id,
+        "tenant": settings.tenant_id,
+        "organisation": settings.end_org_id,
+    }
+    named = [f"{what} {value}" for what, value in parts.items() if value]
+    return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
 def assemble(
@@ -145,13 +137,13 @@ def assemble(
     logs.begin(settings.log_level, settings.log_file, filter(None, known))
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-    exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
+    exchange = _exchange(settings, account, sandbox, system)
     named = account_of(settings)
     client = Client(account, exchange, system)
     ledger = SqliteLedger(str(state / LEDGER))
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
-    judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
+    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
     webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
     page = None
     if browser and webhook is None:
@@ -193,30 +185,35 @@ def _reads(client: Client) -> Send:
     return read
 
 
-def _owns(key: str) -> Callable[[Record], bool]:
+def owns(key: str) -> Callable[[Record], bool]:
     """Whether a key's record is of the key in use: lists show a prefix and the last four characters."""
 
-    def owns(record: Record) -> bool:
+    def is_own(record: Record) -> bool:
         fields = record.model_dump()
         last = next((str(v) for k in _LAST if (v := fields.get(k))), None)
         prefix = next((str(v) for k in _PREFIX if (v := fields.get(k))), "")
         return last is not None and key.endswith(last) and key.startswith(prefix.rstrip(".…*"))
 
-    return owns
+    return is_own
+
+
+def _bound(settings: Settings) -> str:
+    """Names the key and where it is sent, and tells neither: what is approved for one key is approved for no other."""
+    parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
+def _exchange(settings: Settings, account: Account, sandbox: Sandboxed | None, system: System) -> Exchange:
     if sandbox is None:
-        return None
-    from fastn_mcp.sandbox import Sandbox, Size, create_app  # only where asked for: a real account needs none of it
+        return HttpExchange(settings.base_url, headers(account))
+    from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
+    from fastn_mcp.sandbox import Sandbox, Size
 
-    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
-    app = create_app(fake, control=False, broken=httpx2.ReadError)
-    return httpx2.ASGITransport(app=app)
+    return InProcess(Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file), headers(account))
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:

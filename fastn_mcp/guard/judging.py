@@ -48,6 +48,7 @@ class Judge:
     """Judges calls on one account, which `account` names for people.
 
     `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
+    `bound` names that key and where it is sent, without telling them.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Judge:
         system: System,
         read: Send,
         owns: Callable[[Record], bool],
+        bound: str = "",
     ) -> None:
         self.policy = policy
         self.account = account
@@ -65,6 +67,7 @@ class Judge:
         self._system = system
         self._read = read
         self._owns = owns
+        self._bound = bound
         self._run = system.token()  # a budget for one run ends with this process, and the ledger does not
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
@@ -152,8 +155,8 @@ class Judge:
         return found
 
     def digest(self, call: Call, principal: str) -> str:
-        """Who calls what, with exactly which arguments, on which account."""
-        parts = [principal, self.account, call.tool_name(), call.arguments()]
+        """Who calls what, with exactly which arguments, on which account, by which key."""
+        parts = [principal, self.account, self._bound, call.tool_name(), call.arguments()]
         return hashlib.sha256(to_json(parts)).hexdigest()
 
     def binding(self, call: Call, principal: str, facts: Facts) -> str:

@@ -7,9 +7,10 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, Val
 from typing_extensions import override
 
 from fastn_mcp.errors import FastnError, Stopped, UnknownOutcome
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import OURS, Effect, Record
 from fastn_mcp.operation import RefusedValue
-from fastn_mcp.problems import nearest, problems
+from fastn_mcp.problems import problems
 from fastn_mcp.procedures.ages import since
 from fastn_mcp.procedures.batch import MADE, PERHAPS_MADE, Batch, Step
 from fastn_mcp.procedures.journal import BEGUN, Change

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from pydantic_core import to_json
-from world import InProcess, World
+from world import World
 
 from fastn_mcp.arguments import parse
+from fastn_mcp.cli.in_process import InProcess
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
+from fastn_mcp.client.headers import headers
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard import Caller
@@ -378,7 +380,7 @@ async def test_a_large_account_is_told_in_one_answer(world: World) -> None:
     """Ours (issue 6): 2,000 customers and 200,000 runs cost thirty requests, and are told as they are."""
     world.sandbox = Sandbox(world.clock.now, size=Size.LARGE)
     account = Account("http://localhost", KEY)
-    world.client.send = Client(account, InProcess(world.sandbox, account), world.system).send
+    world.client.send = Client(account, InProcess(world.sandbox, headers(account)), world.system).send
     done = await world.call(GetOverview())
     assert isinstance(done, Done)
     assert len(world.sandbox.requests) <= 30

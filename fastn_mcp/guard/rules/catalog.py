@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from fastn_mcp.guard.policy import RAISED
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect, Operation
-from fastn_mcp.problems import nearest
 from fastn_mcp.tools import CATALOG, AnyOperation
 
 CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)

@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from fastn_mcp.guard.policy import BREAKER, Decision
 from fastn_mcp.guard.rules.hours import Hours, hours
 from fastn_mcp.guard.rules.matching import Glob
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect
-from fastn_mcp.problems import nearest
 
 _EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -75,8 +75,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
 
-class Defaults(_Table):
-    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+class KeyDefaults(_Table):
+    """`[defaults.live]`, `[defaults.test]`: the same for one kind of key."""
 
     write: Decided | None = None
     external: Decided | None = None
@@ -84,6 +84,13 @@ class Defaults(_Table):
     access: Decided | None = None
     trash: Decided | None = None
     destroy: Decided | None = None
+
+
+class Defaults(KeyDefaults):
+    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+
+    live: KeyDefaults = KeyDefaults()
+    test: KeyDefaults = KeyDefaults()
 
 
 class Protect(_Table):
@@ -121,6 +128,7 @@ class RuleForm(_Table):
     tool: Globs | None = None
     effects: Effects | None = None
     target: Globs | None = None
+    key: Literal["live", "test"] | None = None
     when: dict[str, Any] = {}
     then: Decided
     reason: str = ""
