@@ -39,20 +39,21 @@ class JsonLines(logging.Formatter):
             "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._safe(record.getMessage()),
+            "message": self.safe(record.getMessage()),
         }
         if record.exc_info:
-            line["error"] = self._safe(self.formatException(record.exc_info))
+            line["error"] = self.safe(self.formatException(record.exc_info))
         return json.dumps(line)
 
-    def _safe(self, text: str) -> str:
+    def safe(self, text: str) -> str:
+        """A text without secrets, and not too long."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
 
 
-def begin(level: str, file: Path | None, secrets: Iterable[str]) -> None:
-    """Log from now on. Raises `SettingsError` where the file cannot be written."""
+def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
+    """Log from now on, in the lines that are given back. Raises `SettingsError` where the file cannot be written."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
         try:
@@ -61,8 +62,10 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> None:
             handler = logging.FileHandler(file, encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"The log file {file} cannot be written ({type(error).__name__}).") from None
-    handler.setFormatter(JsonLines(secrets))
+    lines = JsonLines(secrets)
+    handler.setFormatter(lines)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    return lines

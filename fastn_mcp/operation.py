@@ -123,6 +123,8 @@ class Request:
     query: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     body: dict[str, JsonValue] | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    template: str = field(default="", compare=False)
+    """The path as its route has it, with the names of its parameters instead of ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,8 @@ class Operation(Offer[Result], Generic[Result]):
                 raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
             fields = extra | fields
         if route.method in ("GET", "DELETE"):
-            return Request(route.method, path, query=fields)
-        return Request(route.method, path, body=fields)
+            return Request(route.method, path, query=fields, template=route.path)
+        return Request(route.method, path, body=fields, template=route.path)
 
     @classmethod
     def wire(cls, name: str) -> str:

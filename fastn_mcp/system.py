@@ -18,6 +18,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _untraced() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class System:
     """What a process has of the outside: clocks in seconds, a pause, a share from 0 to 1, an unguessable id."""
@@ -27,3 +31,5 @@ class System:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     share: Callable[[], float] = random.random
     token: Callable[[], str] = _token
+    trace: Callable[[], str | None] = _untraced
+    """What is being done, as W3C's `traceparent` names it, where that is told to somebody."""

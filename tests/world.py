@@ -2,19 +2,19 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from fastn_mcp.cli.in_process import InProcess
-from fastn_mcp.client import Client
+from fastn_mcp.cli.kinds import Kinds
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.headers import headers
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard import Caller, Guard
+from fastn_mcp.guard import Caller
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
@@ -116,12 +116,15 @@ class World:
         watch: Watch | None = None,
         ledger: Ledger | None = None,
         size: Size = Size.SMALL,
+        kinds: Kinds | None = None,
     ) -> None:
+        kinds = kinds or Kinds()
+        watch = kinds.watch(watch)
         self.clock = clock or Clock()
-        self.system = self.clock.system(tokens)
+        self.system = replace(self.clock.system(tokens), trace=kinds.trace)
         self.sandbox = Sandbox(self.clock.now, size=size)
         account = Account("http://localhost", KEY)
-        self.client = Client(account, InProcess(self.sandbox, headers(account)), self.system)
+        self.client = kinds.client(account, InProcess(self.sandbox, headers(account)), self.system, None)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
@@ -130,8 +133,9 @@ class World:
         self.own: Callable[[Record], bool] = lambda _: False
         self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
         judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
-        self.guard = Guard(judge, self.ledger, recorder, self.system, self.desk)
+        self.guard = kinds.guard(judge, self.ledger, recorder, self.system, self.desk)
         self.journalling = Journalling(self.ledger, "test", self.system)
+        self._kinds = kinds
         self.dispatch = self.dispatching(SecretValues({}, []), Delivery(folder / "keys"))
 
     async def call(
@@ -144,7 +148,9 @@ class World:
             return error
 
     def dispatching(self, secrets: SecretValues, delivery: Delivery | None) -> Dispatcher:
-        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, delivery, self.system)
+        return self._kinds.dispatcher(
+            self.client, self.guard, self.recorder, self.journalling, secrets, delivery, self.system
+        )
 
     async def rows(self, listing: Call) -> list[Any]:
         page: Any = await self.client.send(listing)

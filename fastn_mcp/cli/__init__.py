@@ -93,7 +93,8 @@ def cli(
         return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
 
     def parts(settings: "Settings | None" = None, *, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
+        from fastn_mcp.cli.telemetry import exporting, observed
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of
 
         chosen = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings or resolved().settings
@@ -102,7 +103,11 @@ def cli(
 
             tally = Tally()
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
-        return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
+        kinds = None
+        if (export := exporting(os.environ, begin_log(settings))) is not None:
+            ctx.call_on_close(export.end)
+            kinds = observed(export.signals, settings.profile)
+        return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally, kinds=kinds)
 
     ctx.obj = Start(parts, resolved, flags, config, sandboxed)
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE

@@ -32,7 +32,9 @@ def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) 
                 closing.enter_context(reported(ours))
                 if ours.webhook is not None:
                     ours.webhook.begin()
-                return build(ours.dispatch, ours.offered, ours.label, ours.settings.state_secrets)
+                server = build(ours.dispatch, ours.offered, ours.label, ours.settings.state_secrets)
+                ours.observe(server)
+                return server
 
             await stdio.serve(begin, introduction)
 
@@ -61,6 +63,7 @@ def over_http(parts: "Parts", address: str) -> None:
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
     server = build(parts.dispatch, parts.offered, parts.label, _sealing(parts.settings))
+    parts.observe(server)
     app = hosted.application(server, hosts)
     if parts.webhook is not None:
         app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))

@@ -6,13 +6,14 @@ import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.cli.kinds import Kinds
 from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
@@ -40,6 +41,8 @@ from fastn_mcp.settings import Settings, config_dir
 from fastn_mcp.system import System
 
 if TYPE_CHECKING:
+    from mcp.server import Server
+
     from fastn_mcp.channels.webhook import Webhook
 
 
@@ -66,6 +69,8 @@ class Parts:
     tally: Tally | None
     """What happens in this process, where somebody is to be told."""
     system: System
+    observe: "Callable[[Server[Any]], None]"
+    """Has the requests of a server observed, where somebody is to be told."""
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -119,6 +124,11 @@ def account_of(settings: Settings) -> str:
     return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
+def begin_log(settings: Settings) -> logs.JsonLines:
+    """Log as the settings say. Raises `SettingsError`."""
+    return logs.begin(settings.log_level, settings.log_file, settings.secrets)
+
+
 def assemble(
     settings: Settings,
     sandbox: Sandboxed | None,
@@ -128,32 +138,33 @@ def assemble(
     *,
     browser: bool,
     tally: Tally | None,
+    kinds: Kinds | None = None,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
-    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
+    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `kinds` makes the parts.
     """
-    logs.begin(settings.log_level, settings.log_file, settings.secrets)
-    system = System()
+    kinds = kinds or Kinds()
+    system, watch = System(trace=kinds.trace), kinds.watch(tally)
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = _exchange(settings, account, sandbox, system)
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
-    client = Client(account, exchange, system, ledger if settings.shares else None)
-    audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
-    recorder = Recorder(audit, named, system, tally)
+    client = kinds.client(account, exchange, system, ledger if settings.shares else None)
+    audit = AuditFile(state / AUDIT, system, watch.entry if watch else None)
+    recorder = Recorder(audit, named, system, watch)
     judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
     webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
     page = None
     if browser and webhook is None:
         page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
     terminal = TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals")
-    guard = Guard(judge, ledger, recorder, system, webhook or page or terminal)
+    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or terminal)
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
-    dispatch = Dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
+    dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
     about = About(
         named,
         policy.mode,
@@ -161,7 +172,9 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system)
+    return Parts(
+        settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system, kinds.observe
+    )
 
 
 def _webhook(

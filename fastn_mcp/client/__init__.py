@@ -1,5 +1,6 @@
 """Sends a call to Fastn: deadlines, retries, rate limits, merged updates, exact outcomes."""
 
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import anyio
@@ -15,7 +16,7 @@ from fastn_mcp.client.limits import Board, Limit
 from fastn_mcp.client.mask import Mask, carried_by
 from fastn_mcp.client.rejection import error_of, facts, throttled
 from fastn_mcp.client.retry import ATTEMPTS, LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
-from fastn_mcp.client.waits import tell
+from fastn_mcp.client.waits import Cause, tell
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLimited
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
 from fastn_mcp.procedures.target import Call, read_target
@@ -88,8 +89,7 @@ class Client:
                 "Fastn does not show what is there now, so a change could lose the rest.",
                 "Read it with its get tool; only a person can allow partial updates (FASTN_UPDATE=partial).",
             )
-        body = Update.merged(whole, request.body or {})
-        return Request(request.method, request.path, request.query, body, request.headers)
+        return replace(request, body=Update.merged(whole, request.body or {}))
 
     async def _attempt(self, request: Request, attempt: "Attempts") -> Answer:
         while True:
@@ -128,7 +128,8 @@ class Client:
             in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
             if not attempt.may_repeat(request.method) or not in_time or not self._retries.take(attempt.last):
                 raise failure
-            await tell(f"{failure.what} Trying again in {seconds:.1f} s (attempt {attempt.number + 1} of {ATTEMPTS}).")
+            again = f"Trying again in {seconds:.1f} s (attempt {attempt.number + 1} of {ATTEMPTS})."
+            await tell(f"{failure.what} {again}", Cause.RETRY, seconds)
             await self._system.sleep(seconds)
 
     async def _room(self, attempt: "Attempts") -> None:
@@ -144,7 +145,7 @@ class Client:
                 facts={"retry_after_seconds": round(seconds, 1)},
             )
             raise attempt.rejected(error)
-        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.")
+        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.", Cause.RATE_LIMIT, seconds)
         await self._system.sleep(seconds)
 
     def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", mask: Mask) -> R:

@@ -144,7 +144,7 @@ class Guard:
         await self._asker.spend(given, self._matter(call, caller, facts))
         # Only now: repeats of one approval must not use up the budget of others.
         await self._allowing.spend(facts.effect, caller.principal)
-        return Consent(given.by, facts.verdict, facts.effect, given.grant.id, facts.target)
+        return Consent(given.by, facts.verdict, facts.effect, given.grant.id, facts.target, given.grant.trace)
 
     async def _allowed(self, call: Call, caller: Caller, facts: Facts) -> Consent:
         return await self._allowing.allowed(call, caller.principal, facts.verdict, facts.effect, facts.target)

@@ -245,6 +245,7 @@ class Asker:
             lines=tuple(matter.preview.lines()),
             created=now,
             expires=now + LIFETIME,
+            trace=self._system.trace(),
         )
 
 

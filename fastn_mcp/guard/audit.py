@@ -278,6 +278,8 @@ def written(entry: Entry, system: System) -> dict[str, JsonValue]:
         value = getattr(entry, name)
         if name != "event" and value is not None:
             fields[name] = value
+    if (trace := system.trace()) is not None:
+        fields["trace"] = trace.split("-")[1]
     return fields
 
 

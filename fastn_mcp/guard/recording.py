@@ -31,6 +31,8 @@ class Consent:
     grant: str | None = None
     target: Record | None = None
     """What it acts on, where that was read for the consent."""
+    asked: str | None = None
+    """In what a person was asked for it, as `System.trace` names it."""
 
 
 @dataclass(frozen=True, slots=True)

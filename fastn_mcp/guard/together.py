@@ -118,7 +118,7 @@ class Together:
         if not await self._ledger.move(grant.id, [State.APPROVED], State.BURNT, self._now()):
             raise used_up()
         await self._allowing.spend(facts.effect, caller.principal)
-        return Consent(grant.by or "elsewhere", facts.verdict, facts.effect, grant.id, facts.target)
+        return Consent(grant.by or "elsewhere", facts.verdict, facts.effect, grant.id, facts.target, grant.trace)
 
     async def _facts(self, several: Several, numbers: Sequence[int], principal: str) -> dict[int, Facts]:
         """Each call judged as if those before it were made: a budget or a plan that is too small is found at once."""
@@ -210,6 +210,7 @@ class Together:
                 state=State.APPROVED,
                 by=given.by,
                 decided=now,
+                trace=asked.trace,
             )
             await self._ledger.open(grant)
             grants[number] = grant.id

@@ -1,5 +1,6 @@
 """Workflows: the automations that Fastn runs."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field, JsonValue
@@ -125,7 +126,7 @@ class RunWorkflow(Operation[Run]):
         request = super().request(route)
         body: dict[str, JsonValue] = dict(request.body or {})
         headers = {header: str(body.pop(wire)) for wire, header in RUN_HEADERS.items() if wire in body}
-        return Request(request.method, request.path, body={"input": body.get("input") or {}}, headers=headers)
+        return replace(request, body={"input": body.get("input") or {}}, headers=headers)
 
     @classmethod
     def received(cls, request: Request, route: Route | None = None) -> "RunWorkflow | None":

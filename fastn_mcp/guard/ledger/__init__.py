@@ -79,6 +79,8 @@ class Grant:
     by: str | None = None
     note: str | None = None
     decided: float | None = None
+    trace: str | None = None
+    """In what it was asked, as `System.trace` names it."""
 
 
 @dataclass(frozen=True, slots=True)

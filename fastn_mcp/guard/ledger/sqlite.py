@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS grants (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
     call TEXT NOT NULL, binding TEXT NOT NULL, asks TEXT NOT NULL, expected TEXT, scope INTEGER NOT NULL,
     elsewhere INTEGER NOT NULL, card TEXT NOT NULL, lines TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL,
-    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL
+    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT
 );
 CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
 CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
@@ -87,6 +87,7 @@ def _prepare(database: sqlite3.Connection) -> None:
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(_TABLES)
+            _bring_up_to_date(database)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 database.close()
@@ -94,6 +95,22 @@ def _prepare(database: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _bring_up_to_date(database: sqlite3.Connection) -> None:
+    """Add what a ledger of an earlier version lacks."""
+    if "trace" in _columns(database):
+        return
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        if "trace" not in _columns(database):  # another process was faster
+            database.execute("ALTER TABLE grants ADD COLUMN trace TEXT")
+    finally:
+        database.execute("COMMIT")
+
+
+def _columns(database: sqlite3.Connection) -> list[str]:
+    return [name for _, name, *_ in database.execute("PRAGMA table_info(grants)")]
 
 
 class SqliteLedger:

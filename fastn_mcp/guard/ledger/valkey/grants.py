@@ -116,9 +116,7 @@ def _written(grant: Grant) -> Mapping[str, str | float | None]:
 
 
 def _read(fields: Mapping[str, str]) -> Grant:
-    values: dict[str, Any] = {"target": None, "expected": None, "by": None, "note": None, "decided": None} | dict(
-        fields
-    )
+    values: dict[str, Any] = dict.fromkeys(("target", "expected", "by", "note", "decided", "trace")) | dict(fields)
     values |= {"card": json.loads(values["card"]), "lines": tuple(json.loads(values["lines"]))}
     values |= {name: values[name] == "1" for name in ("scope", "elsewhere")}
     values |= {name: float(values[name]) for name in ("created", "expires", "decided") if values[name] is not None}
