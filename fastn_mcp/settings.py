@@ -7,7 +7,6 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import Route
 from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.proxies import is_loopback, named_by
 from fastn_mcp.tools import BY_NAME
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
@@ -78,6 +78,17 @@ class Settings(BaseModel):
         Literal["header", "bearer"],
         Field(description="header sends x-fastn-api-key, bearer sends Authorization: Bearer."),
     ] = "header"
+    test_mode: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."),
+    ] = "auto"
+    ca_file: Annotated[
+        Path | None, Field(description="Certificates (PEM) to trust besides the system's, as those of a company's CA.")
+    ] = None
+    proxy: Annotated[
+        str | None,
+        Field(description="http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False),
+    ] = None
     space_id: Annotated[str | None, Field(description="Sent as x-fastn-space-id.")] = None
     tenant_id: Annotated[str | None, Field(description="Sent as x-fastn-space-tenantid.")] = None
     end_org_id: Annotated[str | None, Field(description="Sent as x-end-org-id.")] = None
@@ -143,6 +154,10 @@ class Settings(BaseModel):
         BeforeValidator(_routes),
         Field(description='Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'),
     ] = {}
+    fields: Annotated[
+        dict[str, dict[str, Annotated[str, Field(min_length=1)]]],
+        Field(description='Other names of fields, by resource: customers = { id = "orgId" }.'),
+    ] = {}
 
     @field_validator("api_key")
     @classmethod
@@ -161,6 +176,43 @@ class Settings(BaseModel):
         if "?" in url or "#" in url:
             raise ValueError("must be scheme, host and at most a port and a path")
         return _address(url).rstrip("/")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _certificates(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                found = b"-----BEGIN " in file.read_bytes()
+            except OSError as error:
+                raise ValueError(f"cannot be read ({type(error).__name__})") from None
+            if not found:
+                raise ValueError("is not a file of certificates in PEM")
+        return file
+
+    @field_validator("proxy")
+    @classmethod
+    def _passable(cls, proxy: str | None) -> str | None:
+        if proxy is None or proxy == "none":
+            return None
+        if not all("!" <= letter <= "~" for letter in proxy):
+            raise ValueError("holds a space, a line break or another character that no address has")
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        try:
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("has a port that is none") from None
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
+        return parts.geturl().rstrip("/")
+
+    @field_validator("fields")
+    @classmethod
+    def _of_resources(cls, fields: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        resources = {operation.toolset() for operation in BY_NAME.values()}
+        for name in fields:
+            if name not in resources:
+                raise ValueError(f"there is no resource {name!r}{nearest(name, resources)}")
+        return fields
 
     @field_validator("webhook_url")
     @classmethod
@@ -233,7 +285,7 @@ FLAGS = (
 SOURCES = tuple(
     Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
     for field in Settings.model_fields
-    if field != "routes"
+    if field not in ("routes", "fields")
 )
 
 
@@ -251,6 +303,9 @@ def load(
         )
     values |= {s.field: environment[s.variable] for s in SOURCES if environment.get(s.variable, "") != ""}
     values |= {name: value for name, value in flags.items() if value is not None}
+    named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
+    if named is not None:
+        values["proxy"] = named[1]
     if "api_key" not in values and not sandbox:
         raise SettingsError(
             "There is no API key.",
@@ -260,7 +315,8 @@ def load(
         return Settings.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
-        raise _wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, file) from None
+        wrong = str(problem["loc"][0]) if problem["loc"] else "settings"
+        raise _wrong(wrong, problem, file, named[0] if named is not None and wrong == "proxy" else None) from None
 
 
 def config_dir(environment: Mapping[str, str]) -> Path:
@@ -281,13 +337,13 @@ def state_dir(environment: Mapping[str, str]) -> Path:
     return user_state_path("fastn-mcp")
 
 
-def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:
+def _wrong(name: str, problem: Any, file: Path | None, variable: str | None) -> SettingsError:
     source = next((s for s in SOURCES if s.field == name), None)
     if problem["type"] == "extra_forbidden":
         return SettingsError(f"{file}: there is no setting {name!r}{nearest(name, Settings.model_fields)}.")
     reason = str(problem["msg"]).removeprefix("Value error, ")
     flag = f"flag {source.flag}, " if source and source.flag else ""
-    where = f" ({flag}environment {source.variable})" if source else ""
+    where = f" ({flag}environment {variable or source.variable})" if source else ""
     return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
 
 
@@ -300,13 +356,3 @@ def _read(file: Path) -> dict[str, object]:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name alone; nothing is looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -16,6 +16,7 @@ from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import HttpExchange
 from fastn_mcp.client.headers import headers
+from fastn_mcp.client.way import Way
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
@@ -110,6 +111,11 @@ def account_of(settings: Settings) -> str:
     return f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
 
 
+def client_account(settings: Settings) -> Account:
+    """The account, as the client needs it."""
+    return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
+
+
 def settings_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
 ) -> Settings:
@@ -117,7 +123,7 @@ def settings_of(
     if sandbox is None:
         return load(flags, environment, file)
     # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
+    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
     kept = {name: value for name, value in environment.items() if name not in own}
     there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
     return load({**flags, **there}, kept, file)
@@ -141,11 +147,12 @@ def assemble(
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
     page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
     """
-    known = (settings.api_key, settings.webhook_secret, settings.webhook_url)
+    known = (settings.api_key, settings.webhook_secret, settings.webhook_url, settings.proxy)
     logs.begin(settings.log_level, settings.log_file, filter(None, known))
     system = System()
-    account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-    exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
+    account = client_account(settings)
+    way = Way(settings.ca_file, settings.proxy)
+    exchange = HttpExchange(settings.base_url, headers(account), transport_of(sandbox, system), way)
     named = account_of(settings)
     client = Client(account, exchange, system)
     ledger = SqliteLedger(str(state / LEDGER))
@@ -209,7 +216,7 @@ _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
+def transport_of(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
     if sandbox is None:
         return None
     from fastn_mcp.sandbox import Sandbox, Size, create_app  # only where asked for: a real account needs none of it

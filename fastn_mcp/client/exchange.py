@@ -1,8 +1,9 @@
 """One request, one answer. The only module that speaks HTTP to Fastn.
 
-No redirects, no cookies, no retries and no settings of the machine's: the transport is read directly, with a cap.
+No redirects, no cookies, no retries: the transport is read directly, with a cap. Certificates and proxy are `way.py`'s.
 """
 
+import ssl
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from typing import Protocol, cast
 import httpx2
 from pydantic_core import to_json
 
+from fastn_mcp.client.way import Way, connecting
 from fastn_mcp.operation import Request
 
 CAP = 10 * 1024 * 1024
 """Bytes of a body, unpacked. More is not read."""
 
 _CONNECT_SECONDS = 5.0
-_IDLE_SECONDS = 30.0
 
 
 class Unsent(Exception):
@@ -61,23 +62,29 @@ class HttpExchange:
     """Over HTTP, with pooled connections that stay open for the life of the server."""
 
     def __init__(
-        self, base_url: str, headers: Mapping[str, str], transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        transport: httpx2.AsyncBaseTransport | None = None,
+        way: Way | None = None,
     ) -> None:
         self._base = httpx2.URL(base_url)
         self._prefix = self._base.raw_path.rstrip(b"/")
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._transport = transport or httpx2.AsyncHTTPTransport(
-            # Loopback needs no certificates, and reading the system's costs tens of milliseconds.
-            verify=False if self._base.scheme == "http" else httpx2.create_ssl_context(),
-            limits=httpx2.Limits(max_connections=256, max_keepalive_connections=256, keepalive_expiry=_IDLE_SECONDS),
-        )
+        self._transport = transport
+        self._way = way or Way()
 
     async def __call__(self, request: Request) -> Answer:
         """Raises `Unsent` or `Lost`."""
+        if self._transport is None:  # made for the first request: a start reads no certificates
+            try:
+                self._transport = connecting(str(self._base), self._way)
+            except OSError as error:
+                raise Unsent(f"the trusted certificates cannot be read: {type(error).__name__}") from error
         try:
             response = await self._transport.handle_async_request(self._built(request))
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
-            raise Unsent(type(error).__name__) from error
+            raise Unsent(_why(error)) from error
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as error:
             raise Unsent(type(error).__name__) from error
         except httpx2.TransportError as error:
@@ -108,7 +115,20 @@ class HttpExchange:
         )
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
+
+
+def _why(error: httpx2.TransportError) -> str:
+    """In words, where there is something to do about it. What a proxy says is not ours: its status alone."""
+    if isinstance(error, httpx2.ProxyError):
+        return f"the proxy refused: {str(error)[:3]}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 async def _read(response: httpx2.Response) -> Answer:

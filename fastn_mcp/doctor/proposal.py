@@ -1,0 +1,70 @@
+"""What the settings could be instead, as TOML that can be pasted, or written into a file with what is there. Pure."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable
+
+from fastn_mcp.errors import SettingsError
+
+Value = str | list[str]
+
+_LOCAL = ("ca_file", "proxy")
+"""Settings that say something of the machine."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """Settings by name, routes by tool, names of fields by resource; `notes` are by the name of a setting or a tool."""
+
+    settings: dict[str, Value] = field(default_factory=dict[str, Value])
+    routes: dict[str, str] = field(default_factory=dict[str, str])
+    fields: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    notes: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __bool__(self) -> bool:
+        return bool(self.settings or self.routes or self.fields)
+
+    def toml(self, *, local: bool = True) -> str:
+        """The settings to paste. Without `local`, paths of this machine are left out."""
+        kept = self.settings if local else {n: "..." if n in _LOCAL else v for n, v in self.settings.items()}
+        return self._in("", kept)
+
+    def merged(self, text: str) -> str:
+        """`text`, a file of settings, with the proposal in it; its comments and order stay. Raises `SettingsError`."""
+        return self._in(text, self.settings)
+
+    def _in(self, text: str, settings: Mapping[str, Value]) -> str:
+        try:
+            document = tomlkit.parse(text)
+            _put(document, settings, self.notes)
+            for name, table in {"routes": self.routes, **{f"fields.{r}": n for r, n in self.fields.items()}}.items():
+                if table:
+                    _put(_table(document, name), table, self.notes)
+            made = tomlkit.dumps(document)
+            tomllib.loads(made)
+        except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
+            raise SettingsError(
+                "The file is no TOML that the settings could be written into.", "Paste them by hand."
+            ) from None
+        return made
+
+
+def _table(document: tomlkit.TOMLDocument, path: str) -> Any:
+    found: Any = document
+    *parents, last = path.split(".")
+    for name in parents:
+        found = found.setdefault(name, tomlkit.table(is_super_table=True))
+    return found.setdefault(last, tomlkit.table())
+
+
+def _put(table: Any, values: Mapping[str, Value], notes: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        item = cast(Any, tomlkit.item(value))
+        if name in notes and not isinstance(table, InlineTable):
+            item.comment(notes[name])
+        table[name] = item
