@@ -11,13 +11,16 @@ VARIABLES = ("https_proxy", "HTTPS_PROXY")
 
 def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None:
     """The variable and the proxy that it names for this address; None where it is to be reached directly."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
     variable = next((name for name in VARIABLES if environment.get(name)), None)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError:
+        return None  # it is no address, which whoever checks the settings says
     if variable is None or parts.scheme != "https" or is_loopback(host):
         return None
     exempt = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    if any(_covers(entry.strip(), host, parts.port or 443) for entry in exempt.split(",")):
+    if any(_covers(entry.strip(), host, port) for entry in exempt.split(",")):
         return None
     return variable, environment[variable]
 

@@ -17,11 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fastn_mcp.cli.wiring import Sandboxed, client_account, offered, settings_of, transport_of
+from fastn_mcp.client.waits import listener
 from fastn_mcp.doctor import origins
 from fastn_mcp.doctor.document import document, evidence, markdown, summary
 from fastn_mcp.doctor.examine import Findings, Patient, examine
 from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Group, Verdict
+from fastn_mcp.doctor.verdict import Verdict
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.report.writing import replace
 from fastn_mcp.system import System
@@ -74,9 +75,7 @@ def _found(flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | 
     try:
         settings = settings_of(flags, os.environ, file, sandbox)
     except SettingsError as error:
-        failed = Check(Group.SETTINGS, "settings", Verdict.FAILED, "A setting is missing or wrong.", "See above.")
-        click.echo(f"fastn-mcp: {error}", err=True)
-        return Findings(checks=[failed])
+        return Findings(checks=[origins.wrong(error, file)])
     system = System()
     origin = origins.origins(settings, flags, os.environ, origins.names_in(file))
     patient = Patient(
@@ -93,6 +92,11 @@ def _found(flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | 
         console = Console(stderr=True)
         first = origins.check(settings, origin, file)
         with console.status("Looking ...") as status:
+
+            async def waits(why: str) -> None:
+                status.update(why)
+
+            listener.set(waits)
             return await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
 
     return anyio.run(visit)

@@ -11,7 +11,7 @@ from fastn_mcp.client.exchange import HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.client.way import Way, connecting
 from fastn_mcp.doctor import key, network
-from fastn_mcp.doctor.looking import Looking
+from fastn_mcp.doctor.looking import LONGEST_PAUSES, Looking
 from fastn_mcp.doctor.names import Names
 from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.reads import READS, Observed, Reads
@@ -90,7 +90,8 @@ async def _asked(
     if account is None:
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
-    account = replace(account, routes=routes, fields=fields)
+    # A pause for a rate limit may be longer than a call.
+    account = replace(account, routes=routes, fields=fields, deadline=account.deadline + LONGEST_PAUSES)
     looking.through(HttpExchange(account.base_url, headers(account), transport))
     client = Client(account, looking, patient.system)
     reads = Reads(client, looking, routes, fields, patient.account.fields, found.proposal, found.names)

@@ -69,6 +69,9 @@ class Keys:
             path, control = await self._without()
             if path is None:
                 return self._nowhere(control), None
+            if control.status >= 500:
+                seen = f"Fastn answers with an error ({control.status})."
+                return Check(Group.KEY, "authentication", Verdict.FAILED, seen, "Run doctor again later."), None
             refused: list[str] = []
             for style in self._styles():
                 answer = await self._with(headers(style.of(self._account)), path)
@@ -104,7 +107,7 @@ class Keys:
 
     async def _with(self, sent: Mapping[str, str], path: str) -> Answer:
         self._looking.through(HttpExchange(self._account.base_url, sent, self._transport))
-        return await self._looking.patiently(Request("GET", path, {"limit": 1}))
+        return await self._looking(Request("GET", path, {"limit": 1}))
 
     def _taken(self, style: _Style, refused: list[str], control: Answer, proposal: Proposal) -> Check:
         seen = f"Taken: {style} ({len(refused) + 1} tried)." if refused else f"Taken: {style}."

@@ -3,7 +3,7 @@
 import base64
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,16 +48,19 @@ async def checks(
 
     What works instead is added to the proposal.
     """
-    found: list[Check] = []
-    try:
-        reached = await _reach(base_url, way)
-    except Refusal as refusal:
-        other = await _other(base_url, way, refusal, environment)
-        if other is None:
-            return [_failed(refusal)], way
-        name, variable, way, reached = other
-        found.append(_instead(name, variable, refusal, way, proposal))
-    return [*_well(reached, way, environment), *found], way
+    instead: dict[str, Check] = {}
+    while True:
+        try:
+            reached = await _reach(base_url, way)
+        except Refusal as refusal:
+            other = await _other(base_url, way, refusal, environment)
+            if other is None:
+                return [*instead.values(), _failed(refusal)], way
+            name, variable, way = other
+            check = _instead(name, variable, refusal, way, proposal)
+            instead[check.name] = check
+        else:
+            return [instead.get(check.name, check) for check in _well(reached, way, environment)], way
 
 
 def _failed(refusal: Refusal) -> Check:
@@ -75,7 +78,8 @@ def _instead(name: str, variable: str, refusal: Refusal, way: Way, proposal: Pro
         proposal.settings[name] = str(way.proxy)
         proposal.notes[name] = f"the proxy that {variable} names"
         then = f"Set proxy to what {variable} names, as proposed below."
-    return Check(Group.CONNECTION, name, Verdict.DIFFERS, f"{refusal.seen} With what {variable} names it works.", then)
+    line, seen = "TLS" if name == "ca_file" else name, f"{refusal.seen} With what {variable} names it works."
+    return Check(Group.CONNECTION, line, Verdict.DIFFERS, seen, then)
 
 
 def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Check]:
@@ -86,7 +90,7 @@ def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Ch
     else:
         found.append(Check(group, "proxy", ok, "None: directly."))
     if reached.tls is None:
-        found.append(Check(group, "TLS", Verdict.SKIPPED, "Plain http, on this machine."))
+        found.append(Check(group, "TLS", Verdict.SKIPPED, "Plain http, on this machine.", "Nothing to do."))
         return found
     store = "the system's"
     if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
@@ -98,30 +102,45 @@ def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Ch
 
 async def _other(
     base_url: str, way: Way, refusal: Refusal, environment: Mapping[str, str]
-) -> tuple[str, str, Way, Reached] | None:
-    """The setting, the variable and the way of what works instead: what the machine tells other programs."""
+) -> tuple[str, str, Way] | None:
+    """The setting, the variable and the way of what works instead: what the machine tells other programs.
+
+    Each setting is replaced once: a file that is trusted is no reason to try another, and neither is a proxy.
+    """
+    ways: list[tuple[str, str, Way]] = []
     if refusal.untrusted:
-        name, variables = "ca_file", CA_VARIABLES
+        ways = [
+            ("ca_file", name, replace(way, ca_file=Path(value))) for name, value in _named(environment, CA_VARIABLES)
+        ]
     elif way.proxy is None and refusal.step in ("DNS", "reach"):
-        name, variables = "proxy", PROXY_VARIABLES
-    else:
-        return None
-    tried: set[str] = set()
-    for variable in variables:
-        value = environment.get(variable, "")
-        if not value or value in tried:
-            continue
-        tried.add(value)
-        if name == "proxy" and urlsplit(value).scheme != "http":
-            continue
-        other = replace(way, ca_file=Path(value)) if name == "ca_file" else replace(way, proxy=value)
+        named = _named(environment, PROXY_VARIABLES)
+        ways = [("proxy", name, replace(way, proxy=value)) for name, value in named if _is_proxy(value)]
+    for name, variable, other in ways:
         try:
-            return name, variable, other, await _reach(base_url, other)
+            await _reach(base_url, other)
         except Refusal as still:
-            # Behind a proxy there may be a company's own certificates.
-            if name == "proxy" and still.untrusted:
-                return name, variable, other, Reached("The proxy looks it up.", "The certificate is another matter")
+            if name == "proxy" and still.untrusted:  # there may be a company's own certificates behind it
+                return name, variable, other
+        else:
+            return name, variable, other
     return None
+
+
+def _named(environment: Mapping[str, str], variables: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Each value once, with the first variable that holds it."""
+    found: dict[str, str] = {}
+    for name in variables:
+        if value := environment.get(name):
+            found.setdefault(value, name)
+    return [(name, value) for value, name in found.items()]
+
+
+def _is_proxy(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 async def _reach(base_url: str, way: Way) -> Reached:
@@ -137,8 +156,9 @@ async def _reach(base_url: str, way: Way) -> Reached:
         await _looked_up(through, at, "proxy", "Check FASTN_PROXY or HTTPS_PROXY.")
         stream = await _connected(through, at, "proxy", "Check FASTN_PROXY or HTTPS_PROXY, and the network.")
         looked_up = "The proxy looks it up."
-        await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
     try:
+        if proxy is not None:
+            await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
         if parts.scheme != "https":
             return Reached(looked_up, None)
         return Reached(looked_up, await _secured(stream, host, way))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fastn_mcp.doctor.verdict import Check, Group, Verdict
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.proxies import named_by
 from fastn_mcp.settings import SOURCES, Settings
 
@@ -39,3 +40,11 @@ def check(settings: Settings, found: Mapping[str, str], file: Path | None) -> Ch
     values = ", ".join(f"{name} {getattr(settings, name)}" for name in _PLAIN if getattr(settings, name) is not None)
     here = values + (f"; the file is {file}" if file is not None else "; no file")
     return Check(Group.SETTINGS, "settings", Verdict.OK, f"Set: {said or 'nothing'}.", here=here)
+
+
+def wrong(error: SettingsError, file: Path | None) -> Check:
+    """What is missing or wrong. Where the file lies is nobody's but the person's at the terminal."""
+    own = "" if file is None else str(file)
+    seen, then = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
+    here = f"The file is {own}." if seen != error.what else ""
+    return Check(Group.SETTINGS, "settings", Verdict.FAILED, seen, then or "Correct it, and run doctor again.", here)

@@ -75,7 +75,7 @@ class Writes:
     async def _ask(self, path: str) -> Answer | None:
         if path not in self._answers:
             try:
-                self._answers[path] = await self.looking.patiently(Request("OPTIONS", path))
+                self._answers[path] = await self.looking(Request("OPTIONS", path))
             except (Unsent, Lost, FastnError):
                 self._answers[path] = None
         return self._answers[path]
