@@ -118,7 +118,7 @@ def test_shapes_are_blind_to_values() -> None:
         "d": ("object",),
         "e": ("boolean",),
     }
-    for body, envelope in (
+    envelopes: list[tuple[Any, str]] = [
         ([], "bare"),
         ({"id": 1, "data": {}}, "bare"),
         ({"data": []}, "data"),
@@ -127,8 +127,9 @@ def test_shapes_are_blind_to_values() -> None:
         ({"data": {"items": []}}, "data.items"),
         ({"acme": {}}, "bare"),
         (None, "bare"),
-    ):
-        assert envelope_of(cast(Any, body)) == envelope
+    ]
+    for body, envelope in envelopes:
+        assert envelope_of(body) == envelope
 
 
 def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
