@@ -231,7 +231,7 @@ def run_(ctx: click.Context, script: Path, report: Path | None, keep_going: bool
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
 @click.option("--record", type=click.Path(path_type=Path), help="Write what was observed, as JSON, for maintainers.")
-@click.option("--write", type=click.Path(path_type=Path), help="Put what is proposed into this file; once you agree.")
+@click.option("--write", type=click.Path(path_type=Path), help="Put what is proposed into this file, once you agree.")
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.pass_context
 def doctor_(

@@ -21,7 +21,8 @@ def summary(found: Findings) -> str:
     """One sentence, and how many lines say what."""
     counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in Verdict]
     told = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
-    return f"{_SAID[found.exit]} {told}; {found.sent} requests, none of which changes anything."
+    sent = f"{found.sent} requests, none of which changes anything" if found.sent else "nothing was sent"
+    return f"{_SAID[found.exit]} {told}; {sent}."
 
 
 def document(found: Findings, now: datetime) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _instead(name: str, variable: str, refusal: Refusal, way: Way, proposal: Pro
         proposal.notes[name] = f"the file that {variable} names"
         then = f"Set ca_file to the file that {variable} names, as proposed below."
     elif way.proxy is not None and "@" in way.proxy:
-        then = f"It takes a password, so put no file to use: set FASTN_PROXY to what {variable} holds."
+        then = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
     else:
         proposal.settings[name] = str(way.proxy)
         proposal.notes[name] = f"the proxy that {variable} names"
