@@ -207,11 +207,13 @@ async def test_a_host_that_is_another_s_is_said(clock: Clock) -> None:
     assert named(await visit(sandbox, clock), "authentication").here == "To new.example."
 
 
-async def test_a_path_that_only_behind_the_key_is_none_is_no_refusal(clock: Clock) -> None:
-    """Ours: a 403 or a 404 where nobody else gets in says that the key was known."""
-    sandbox = Sandbox(clock.now, behaviour=Behaviour(accepts=Accepts.BEARER))
-    found = await visit(sandbox, clock, api_key="fsk_test_viewer", auth="bearer")
-    assert named(found, "authentication").verdict is Verdict.OK
+async def test_a_refusal_that_everybody_gets_says_nothing_of_the_key(clock: Clock) -> None:
+    """Ours: a 403 where nobody else gets in says that the key was known; one that comes without a key too does not."""
+    sandbox = Sandbox(clock.now)
+    sandbox.faults.add(Status(status=401, times=1), Status(status=403, times=1))
+    assert named(await visit(sandbox, clock), "authentication").verdict is Verdict.OK
+    sandbox.faults.add(Status(status=403, times=None))
+    assert named(await visit(sandbox, clock), "authentication").verdict is Verdict.FAILED
 
 
 async def test_an_account_that_asks_for_no_key_is_said(clock: Clock) -> None:

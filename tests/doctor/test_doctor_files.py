@@ -151,7 +151,7 @@ def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
     assert str(settings.routes["run_workflow"]) == proposal.routes["run_workflow"]
     assert "# FASTN_AUTH overrules this: take it away" in file.read_text()
     assert not Proposal()
-    assert Proposal(settings={"ca_file": "/home/jane/ca.pem"}).toml(local=False) == 'ca_file = "..."\n'
+    assert Proposal(settings={"ca_file": "/etc/company/ca.pem"}).toml(local=False) == 'ca_file = "..."\n'
 
 
 def test_what_is_in_the_file_stays(tmp_path: Path) -> None:
