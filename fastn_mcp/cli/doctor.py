@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastn_mcp.cli.wiring import Sandboxed, client_account, offered, settings_of, transport_of
+from fastn_mcp.cli.wiring import Sandboxed, client_account, offered, transport_of
 from fastn_mcp.client.waits import listener
 from fastn_mcp.doctor import origins
 from fastn_mcp.doctor.document import document, evidence, markdown, summary
@@ -25,6 +25,8 @@ from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.verdict import Verdict
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.report.writing import replace
+from fastn_mcp.settings import Resolved
+from fastn_mcp.settings.file import ConfigFile, read
 from fastn_mcp.system import System
 from fastn_mcp.visible import visible
 
@@ -46,7 +48,14 @@ class Files:
 
 
 def run(
-    flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | None, files: Files, *, as_json: bool, yes: bool
+    flags: Mapping[str, object],
+    file: Path | None,
+    sandbox: Sandboxed | None,
+    files: Files,
+    resolve: Callable[[], Resolved],
+    *,
+    as_json: bool,
+    yes: bool,
 ) -> int:
     """Examine, and show. The exit code."""
     for path in (files.report, files.record, files.write):
@@ -55,7 +64,7 @@ def run(
     if files.report is not None and files.report.suffix not in (".md", ".json"):
         raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
     now = datetime.now(UTC)
-    found = _found(flags, file, sandbox)
+    found = _found(flags, file, sandbox, resolve)
     if as_json:
         sys.stdout.write(json.dumps(document(found, now), indent=2) + "\n")
     else:
@@ -71,13 +80,16 @@ def run(
     return int(found.exit)
 
 
-def _found(flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | None) -> Findings:
+def _found(
+    flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | None, resolve: Callable[[], Resolved]
+) -> Findings:
     try:
-        settings = settings_of(flags, os.environ, file, sandbox)
+        resolved = resolve()
     except SettingsError as error:
         return Findings(checks=[origins.wrong(error, file)])
-    system = System()
-    origin = origins.origins(settings, flags, os.environ, origins.names_in(file))
+    settings, system = resolved.settings, System()
+    config = ConfigFile() if file is None else read(file)
+    origin = origins.origins(resolved, flags, os.environ, config)
     patient = Patient(
         settings,
         client_account(settings),
@@ -86,6 +98,7 @@ def _found(flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | 
         frozenset(offer.tool_name() for offer in offered(settings)),
         transport_of(sandbox, system),
         system,
+        settings.profile if settings.profile in config.profiles and sandbox is None else None,
     )
 
     async def visit() -> Findings:
@@ -152,7 +165,7 @@ def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:
     mode = path.stat().st_mode & 0o777 if path.exists() else None
     _put(path, after)
     if mode is not None:
-        path.chmod(mode)
+        path.chmod(mode & 0o700 if "proxy" in proposal.settings else mode)  # a file that holds one is its owner's
 
 
 def _put(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from fastn_mcp.client.way import Way, connecting
 from fastn_mcp.doctor import key, network
 from fastn_mcp.doctor.looking import LONGEST_PAUSES, Looking
 from fastn_mcp.doctor.names import Names
+from fastn_mcp.doctor.origins import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.reads import READS, Observed, Reads
 from fastn_mcp.doctor.verdict import Check, Exit, Group, Verdict, exit_of
@@ -35,6 +36,8 @@ class Patient:
     """The tools that the settings leave."""
     transport: httpx2.AsyncBaseTransport | None
     system: System
+    profile: str | None = None
+    """The profile of the file that it is, for which the settings are proposed."""
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ Told = Callable[[str], object]
 
 async def examine(patient: Patient, first: Check, told: Told) -> Findings:
     """Look at everything. `first` is the check of the settings."""
-    found = Findings(host=patient.settings.host, checks=[first])
+    found = Findings(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
     way = Way(patient.settings.ca_file, patient.settings.proxy)
     if patient.transport is None:
         told("the network")
@@ -100,6 +103,7 @@ async def _asked(
     _narrowed(patient, reads)
     writes = Writes(looking, routes, reads.moved, reads.ids, found.proposal)
     await _each(WRITES, writes.check, Group.WRITES, patient, found, told)
+    _inherited(patient, found.proposal)
 
 
 async def _each(
@@ -132,10 +136,22 @@ def _narrowed(patient: Patient, reads: Reads) -> None:
         proposal.notes["toolsets"] = "without what the key may not read"
 
 
+def _inherited(patient: Patient, proposal: Proposal) -> None:
+    """A table of a profile stands in place of the file's own, so it says what that said."""
+    if proposal.profile is None:
+        return
+    if proposal.routes:
+        proposal.routes = {tool: str(route) for tool, route in patient.account.routes.items()} | proposal.routes
+    if proposal.fields:
+        proposal.fields = {name: dict(names) for name, names in patient.account.fields.items()} | {
+            name: {**patient.account.fields.get(name, {}), **names} for name, names in proposal.fields.items()
+        }
+
+
 def _noted(found: Findings, origins: Mapping[str, str]) -> Findings:
     """A variable and a flag overrule the file that the proposal is for."""
     for name in found.proposal.settings:
-        origin = origins.get(name, "the file")
-        if origin != "the file":
+        origin = origins.get(name, THE_FILE)
+        if origin not in (THE_FILE, THE_PROFILE):
             found.proposal.notes[name] = f"{origin} overrules this: take it away"
     return found

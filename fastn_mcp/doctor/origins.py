@@ -1,37 +1,39 @@
 """Where each setting came from: a flag, a variable, the file. Pure; never a value."""
 
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastn_mcp.doctor.verdict import Check, Group, Verdict
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.proxies import named_by
-from fastn_mcp.settings import SOURCES, Settings
+from fastn_mcp.settings import SOURCES, Resolved, Settings
+from fastn_mcp.settings.file import ConfigFile
+from fastn_mcp.settings.sources import KEY_SETTINGS
+
+THE_FILE, THE_PROFILE = "the file", "its profile"
 
 _PLAIN = ("base_url", "auth", "test_mode", "mode", "env", "profile", "update")
 """The settings whose values the person at the terminal is shown."""
 
 
 def origins(
-    settings: Settings, flags: Mapping[str, object], environment: Mapping[str, str], in_file: Collection[str]
+    resolved: Resolved, flags: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile
 ) -> dict[str, str]:
     """The settings that are set, in the words of whoever would change them."""
-    found = dict.fromkeys(in_file, "the file")
+    settings = resolved.settings
+    found = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
+    found |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
     for source in SOURCES:
-        if environment.get(source.variable):
+        if environment.get(source.variable) and source.field != "api_key":
             found[source.field] = source.variable
         if flags.get(source.field) is not None:
             found[source.field] = str(source.flag)
     named = named_by(environment, settings.base_url)
     if "proxy" not in found and named is not None:
         found["proxy"] = named[0]
+    # The place of a key may be a path.
+    found["api_key"] = resolved.key if not {"/", "\\"} & set(resolved.key) else "a file"
     return found
-
-
-def names_in(file: Path | None) -> frozenset[str]:
-    """What a file of settings sets. It was read before, so that it can be."""
-    return frozenset() if file is None else frozenset(tomllib.loads(file.read_text(encoding="utf-8")))
 
 
 def check(settings: Settings, found: Mapping[str, str], file: Path | None) -> Check:

@@ -25,26 +25,32 @@ class Proposal:
     routes: dict[str, str] = field(default_factory=dict[str, str])
     fields: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     notes: dict[str, str] = field(default_factory=dict[str, str])
+    profile: str | None = None
+    """The profile of the file that they are for."""
 
     def __bool__(self) -> bool:
         return bool(self.settings or self.routes or self.fields)
 
     def toml(self, *, local: bool = True) -> str:
-        """The settings to paste. Without `local`, paths of this machine are left out."""
-        kept = self.settings if local else {n: "..." if n in _LOCAL else v for n, v in self.settings.items()}
-        return self._in("", kept)
+        """The settings to paste. Without `local`, the profile and paths of this machine are left out."""
+        if local:
+            return self._in("", self.settings, self.profile)
+        return self._in("", {n: "..." if n in _LOCAL else v for n, v in self.settings.items()}, None)
 
     def merged(self, text: str) -> str:
         """`text`, a file of settings, with the proposal in it; its comments and order stay. Raises `SettingsError`."""
-        return self._in(text, self.settings)
+        return self._in(text, self.settings, self.profile)
 
-    def _in(self, text: str, settings: Mapping[str, Value]) -> str:
+    def _in(self, text: str, settings: Mapping[str, Value], profile: str | None) -> str:
         try:
             document = tomlkit.parse(text)
-            _put(document, settings, self.notes)
-            for name, table in {"routes": self.routes, **{f"fields.{r}": n for r, n in self.fields.items()}}.items():
+            at = () if profile is None else ("profiles", profile)
+            tables = {("routes",): self.routes, **{("fields", name): names for name, names in self.fields.items()}}
+            if settings:
+                _put(_table(document, *at), settings, self.notes)
+            for path, table in tables.items():
                 if table:
-                    _put(_table(document, name), table, self.notes)
+                    _put(_table(document, *at, *path), table, self.notes)
             made = tomlkit.dumps(document)
             tomllib.loads(made)
         except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
@@ -54,12 +60,11 @@ class Proposal:
         return made
 
 
-def _table(document: tomlkit.TOMLDocument, path: str) -> Any:
+def _table(document: tomlkit.TOMLDocument, *path: str) -> Any:
     found: Any = document
-    *parents, last = path.split(".")
-    for name in parents:
-        found = found.setdefault(name, tomlkit.table(is_super_table=True))
-    return found.setdefault(last, tomlkit.table())
+    for number, name in enumerate(path, 1):
+        found = found.setdefault(name, tomlkit.table(is_super_table=number < len(path)))
+    return found
 
 
 def _put(table: Any, values: Mapping[str, Value], notes: Mapping[str, str]) -> None:

@@ -23,11 +23,14 @@ from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.shape import envelope_of, fields_of
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox import Behaviour, Sandbox
+from fastn_mcp.sandbox.behaviour import Accepts
 from fastn_mcp.sandbox.fault_kinds import Status
 from fastn_mcp.sandbox.guises import Guise
-from fastn_mcp.settings import load
+from fastn_mcp.settings import Resolved, load, resolve
+from fastn_mcp.settings.file import ConfigFile
 from fastn_mcp.tools import CATALOG, ListRoles, ListUsers
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 
@@ -194,23 +197,46 @@ def test_a_file_that_cannot_take_it_is_left_alone(text: str) -> None:
 def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
     """Issue 7: flag, variable, file; never a secret's value."""
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
-    settings = load({"mode": "manual"}, environment, None)
-    found = origins.origins(settings, {"mode": "manual", "env": None}, environment, {"auth", "routes"})
+    resolved = resolve({"mode": "manual"}, environment, None)
+    file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
+    found = origins.origins(resolved, {"mode": "manual", "env": None}, environment, file)
     assert found == {
-        "api_key": "FASTN_API_KEY",
+        "api_key": "environment FASTN_API_KEY",
         "auth": "FASTN_AUTH",
         "mode": "--mode",
         "proxy": "HTTPS_PROXY",
         "routes": "the file",
     }
-    check = origins.check(settings, found, Path("config.toml"))
+    check = origins.check(resolved.settings, found, Path("config.toml"))
     assert "C4N4RY" not in repr(check)
     assert "mode (--mode)" in check.seen
     assert "base_url https://live.fastn.ai" in check.here
-    assert origins.names_in(None) == frozenset()
+    profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
+    kept = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
+    told = origins.origins(kept, {}, {}, profiles)
+    assert told == {"auth": "its profile", "api_key": "a file"}
 
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+@pytest.mark.anyio
+async def test_what_is_proposed_for_a_profile_is_its_own(tmp_path: Path, fastn: Run) -> None:
+    """Ours: a table of a profile stands in place of the file's, and keeps what that said; no report names it."""
+    file = tmp_path / "config.toml"
+    sandbox = sandbox_in(Guise.PATHS)
+    sandbox.behaviour = Behaviour(accepts=Accepts.BEARER)
+    with serving(sandbox) as port:
+        file.write_text(
+            f'profile = "canary"\n\n[routes]\nlist_roles = "GET /api/v1/roles"\n\n[profiles.canary] # theirs\n'
+            f'api_key = "fsk_test_sandbox"\nbase_url = "http://127.0.0.1:{port}"\n'
+        )
+        file.chmod(0o600)
+        first = fastn("--config", str(file), "doctor", "--json", "--write", str(file), "--yes")
+        assert (first.returncode, "canary" in first.stdout) == (1, False), first.stderr
+        written = tomllib.loads(file.read_text())
+        assert written["profiles"]["canary"]["auth"] == "bearer"
+        assert {"list_roles", "list_customers"} <= written["profiles"]["canary"]["routes"].keys()
+        assert written["routes"] == {"list_roles": "GET /api/v1/roles"}
+        assert "# theirs" in file.read_text()
+        assert fastn("--config", str(file), "doctor").returncode == 0
 
 
 def test_it_asks_before_it_writes(tmp_path: Path) -> None:
