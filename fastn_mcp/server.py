@@ -55,8 +55,16 @@ Administer Fastn (embedded integrations): customers, connectors, connections, wo
 Context = ServerRequestContext[Any]
 
 
-def build(dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> Server[Any]:
-    """The server that offers these operations on one account."""
+def build(
+    dispatch: Dispatcher,
+    offered: Sequence[AnyOffer],
+    account: dict[str, JsonValue],
+    state_secrets: Sequence[str] = (),
+) -> Server[Any]:
+    """The server that offers these operations on one account.
+
+    What it asks is sealed with the first of `state_secrets`, so that whoever has it can go on; without, it alone can.
+    """
     by_name = {offer.tool_name(): offer for offer in offered}
     listed = ListToolsResult(tools=[tool(offer, attended=dispatch.asks) for offer in offered])
     schemas = {tool.name: tool.input_schema for tool in listed.tools}
@@ -107,8 +115,9 @@ def build(dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, 
     )
     # Not by the constructor, which warns: deprecated since 2026-07-28, it still is how older clients choose a level.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, levels.choose)
+    sealing = RequestStateSecurity(keys=list(state_secrets)) if state_secrets else RequestStateSecurity.ephemeral()
     # Seals the grant of a pending question, so that an answer counts only for the call it was asked about.
-    server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=NAME))
+    server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
     return server
 
 

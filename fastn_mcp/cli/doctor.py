@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastn_mcp.cli.wiring import Sandboxed, client_account, offered, transport_of
+from fastn_mcp.cli.wiring import Sandboxed, client_account, exchange_of, offered
 from fastn_mcp.client.waits import listener
 from fastn_mcp.doctor import origins
 from fastn_mcp.doctor.document import document, evidence, markdown, summary
@@ -96,7 +96,7 @@ def _found(
         origin,
         os.environ,
         frozenset(offer.tool_name() for offer in offered(settings)),
-        transport_of(sandbox, system),
+        None if sandbox is None else exchange_of(settings, sandbox, system),
         system,
         settings.profile if settings.profile in config.profiles and sandbox is None else None,
     )

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
-from fastn_mcp.cli.wiring import Parts, policy_file, policy_of
+from fastn_mcp.cli.starting import policy_file
+from fastn_mcp.cli.wiring import Parts, policy_of
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastn_mcp.arguments import UnknownTool, Wanted, nearest, parse
+from fastn_mcp.arguments import UnknownTool, Wanted, parse
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer
 from fastn_mcp.secret_names import HIDDEN
 

@@ -4,19 +4,20 @@ import hashlib
 import json
 import webbrowser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.client.way import Way
 from fastn_mcp.delivery import Delivery
@@ -28,8 +29,6 @@ from fastn_mcp.guard.audit import Audit, AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger import Ledger
-from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Plan, Policy, Rules
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
@@ -38,7 +37,7 @@ from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.settings import Resolved, Settings, config_dir, resolve
+from fastn_mcp.settings import Settings, config_dir
 from fastn_mcp.system import System
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ class Parts:
     settings: Settings
     dispatch: Dispatcher
     guard: Guard
+    ledger: Ledger
     page: Page | None
     webhook: "Webhook | None"
     offered: tuple[AnyOffer, ...]
@@ -75,6 +75,7 @@ class Parts:
         if self.webhook is not None:
             await self.webhook.aclose()
         await self.dispatch.aclose()
+        await self.ledger.aclose()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -88,12 +89,6 @@ def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     mode = "read-only" if settings.read_only else settings.mode
     rules = _rules(policy_file(settings, environment))
     return Policy(mode, rules, _plan(settings, environment), live=settings.key_kind != "test")
-
-
-def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
-    """The policy file of the settings, or the user's own where there is one."""
-    own = config_dir(environment) / "policy.toml"
-    return settings.policy or (own if own.exists() else None)
 
 
 def _rules(file: Path | None) -> Rules | None:
@@ -130,22 +125,6 @@ def client_account(settings: Settings) -> Account:
     return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
 
 
-def resolved_of(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
-) -> Resolved:
-    """The settings of this start, and where the key comes from. Raises `SettingsError`."""
-    if sandbox is None:
-        return resolve(flags, environment, file)
-    # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
-    kept = {name: value for name, value in environment.items() if name not in own}
-    there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return replace(resolve({**flags, **there}, kept, file, sandbox=True), key="the sandbox")
-
-
-SANDBOX_KEY = "fsk_test_sandbox"
-
-
 def assemble(
     settings: Settings,
     sandbox: Sandboxed | None,
@@ -161,15 +140,13 @@ def assemble(
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
     page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
     """
-    known = (settings.api_key, settings.webhook_secret, settings.webhook_url, settings.proxy)
-    logs.begin(settings.log_level, settings.log_file, filter(None, known))
+    logs.begin(settings.log_level, settings.log_file, settings.secrets)
     system = System()
     account = client_account(settings)
-    way = Way(settings.ca_file, settings.proxy)
-    exchange = HttpExchange(settings.base_url, headers(account), transport_of(sandbox, system), way)
+    exchange = exchange_of(settings, sandbox, system)(headers(account))
     named = account_of(settings)
-    client = Client(account, exchange, system)
-    ledger = SqliteLedger(str(state / LEDGER))
+    ledger = ledger_at(settings.ledger, state, system)
+    client = Client(account, exchange, system, ledger if settings.shares else None)
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
     judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
@@ -190,7 +167,7 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(settings, dispatch, guard, page, webhook, offered(settings), about, tally, system)
+    return Parts(settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system)
 
 
 def _webhook(
@@ -236,14 +213,17 @@ _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def transport_of(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
+def exchange_of(
+    settings: Settings, sandbox: Sandboxed | None, system: System
+) -> Callable[[Mapping[str, str]], Exchange]:
+    """What sends requests with these headers, to Fastn or to the sandbox in this process."""
     if sandbox is None:
-        return None
-    from fastn_mcp.sandbox import Sandbox, Size, create_app  # only where asked for: a real account needs none of it
+        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy))
+    from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
+    from fastn_mcp.sandbox import Sandbox, Size
 
     fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
-    app = create_app(fake, control=False, broken=httpx2.ReadError)
-    return httpx2.ASGITransport(app=app)
+    return lambda sent: InProcess(fake, sent)
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:

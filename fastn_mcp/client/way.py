@@ -3,10 +3,11 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-import httpx2
+import httpcore2
 
-_IDLE_SECONDS = 30.0
+from fastn_mcp.proxies import address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +23,14 @@ def context(way: Way) -> ssl.SSLContext:
 
     Raises `OSError`, of which `ssl.SSLError` is one, where they cannot be read.
     """
-    trusted = httpx2.create_ssl_context()
+    trusted = httpcore2.default_ssl_context()
     if way.ca_file is not None:
         trusted.load_verify_locations(cafile=way.ca_file)
     return trusted
 
 
-def connecting(base_url: str, way: Way) -> httpx2.AsyncHTTPTransport:
-    """Pooled connections, which stay open for the life of the server. Raises `OSError` as `context` does."""
-    secure = httpx2.URL(base_url).scheme == "https"
-    return httpx2.AsyncHTTPTransport(
-        # Loopback needs no certificates, and reading the system's costs tens of milliseconds.
-        verify=context(way) if secure else False,
-        limits=httpx2.Limits(max_connections=256, max_keepalive_connections=256, keepalive_expiry=_IDLE_SECONDS),
-        # Plain http is for this machine; through a proxy it would be forwarded, key and all.
-        proxy=way.proxy if secure else None,
-    )
+def proxy_of(proxy: str) -> tuple[str, tuple[str, str] | None]:
+    """The address of a proxy, and the name and password that it wants."""
+    parts = urlsplit(proxy)
+    name = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return f"http://{address_of(proxy)}", name

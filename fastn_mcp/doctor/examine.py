@@ -3,13 +3,11 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-import httpx2
-
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
-from fastn_mcp.client.way import Way, connecting
+from fastn_mcp.client.way import Way
 from fastn_mcp.doctor import key, network
 from fastn_mcp.doctor.looking import LONGEST_PAUSES, Looking
 from fastn_mcp.doctor.names import Names
@@ -23,10 +21,13 @@ from fastn_mcp.settings import TOOLSETS, Settings
 from fastn_mcp.system import System
 from fastn_mcp.tools import AnyOperation
 
+Exchanging = Callable[[Mapping[str, str]], Exchange]
+"""What sends requests with these headers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is examined. `transport` is the sandbox's, where there is no network in between."""
+    """What is examined. `exchange` is the sandbox's, where there is no network in between."""
 
     settings: Settings
     account: Account
@@ -34,7 +35,7 @@ class Patient:
     environment: Mapping[str, str]
     offered: Collection[str]
     """The tools that the settings leave."""
-    transport: httpx2.AsyncBaseTransport | None
+    exchange: Exchanging | None
     system: System
     profile: str | None = None
     """The profile of the file that it is, for which the settings are proposed."""
@@ -64,29 +65,31 @@ async def examine(patient: Patient, first: Check, told: Told) -> Findings:
     """Look at everything. `first` is the check of the settings."""
     found = Findings(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
     way = Way(patient.settings.ca_file, patient.settings.proxy)
-    if patient.transport is None:
+    if patient.exchange is None:
         told("the network")
         made, way = await network.checks(patient.settings.base_url, way, patient.environment, found.proposal)
         found.checks += made
         if any(check.verdict is Verdict.FAILED for check in made):
             return _noted(found, patient.origins)
     found.checks.append(key.form(patient.account.api_key))
-    transport = patient.transport or connecting(patient.settings.base_url, way)
-    looking = Looking(HttpExchange(patient.account.base_url, headers(patient.account), transport), patient.system)
+
+    def reached(sent: Mapping[str, str]) -> Exchange:
+        return HttpExchange(patient.account.base_url, sent, way)
+
+    exchange = patient.exchange or reached
+    looking = Looking(exchange(headers(patient.account)), patient.system)
     try:
-        await _asked(patient, found, transport, looking, told)
+        await _asked(patient, found, exchange, looking, told)
     finally:
         found.sent = looking.sent
-        await transport.aclose()
+        await looking.aclose()
     return _noted(found, patient.origins)
 
 
-async def _asked(
-    patient: Patient, found: Findings, transport: httpx2.AsyncBaseTransport, looking: Looking, told: Told
-) -> None:
+async def _asked(patient: Patient, found: Findings, exchange: Exchanging, looking: Looking, told: Told) -> None:
     told("how the key is taken")
     try:
-        check, account = await key.Keys(patient.account, transport, looking).accepted(found.proposal)
+        check, account = await key.Keys(patient.account, exchange, looking).accepted(found.proposal)
     except FastnError as error:
         check, account = Check(Group.KEY, "authentication", Verdict.FAILED, error.what, error.next_step), None
     found.checks.append(check)
@@ -95,7 +98,7 @@ async def _asked(
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
     # A pause for a rate limit may be longer than a call.
     account = replace(account, routes=routes, fields=fields, deadline=account.deadline + LONGEST_PAUSES)
-    looking.through(HttpExchange(account.base_url, headers(account), transport))
+    await looking.through(exchange(headers(account)))
     client = Client(account, looking, patient.system)
     reads = Reads(client, looking, routes, fields, patient.account.fields, found.proposal, found.names)
     await _each(READS, reads.check, Group.READS, patient, found, told)

@@ -1,14 +1,12 @@
 """How the key is taken: by which header, and with or without the test mode."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-import httpx2
-
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer, HttpExchange, Lost, Unsent
+from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unsent
 from fastn_mcp.client.headers import headers
 from fastn_mcp.doctor.alternatives import HOSTS, alternatives
 from fastn_mcp.doctor.looking import Looking
@@ -55,9 +53,9 @@ def form(key: str) -> Check:
 class Keys:
     """Tries the key at one account, with lists that nearly every key may read."""
 
-    def __init__(self, account: Account, transport: httpx2.AsyncBaseTransport, looking: Looking) -> None:
+    def __init__(self, account: Account, exchange: Callable[[Mapping[str, str]], Exchange], looking: Looking) -> None:
         self._account = account
-        self._transport = transport
+        self._exchange = exchange
         self._looking = looking
 
     async def accepted(self, proposal: Proposal) -> tuple[Check, Account | None]:
@@ -106,7 +104,7 @@ class Keys:
         return _AT[-1] if _is_there(answer) else None, answer
 
     async def _with(self, sent: Mapping[str, str], path: str) -> Answer:
-        self._looking.through(HttpExchange(self._account.base_url, sent, self._transport))
+        await self._looking.through(self._exchange(sent))
         return await self._looking(Request("GET", path, {"limit": 1}))
 
     def _taken(self, style: _Style, refused: list[str], control: Answer, proposal: Proposal) -> Check:

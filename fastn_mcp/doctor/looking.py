@@ -29,8 +29,9 @@ class Looking:
         self.sent = 0
         self.last: Answer | None = None
 
-    def through(self, exchange: Exchange) -> None:
+    async def through(self, exchange: Exchange) -> None:
         """Go on with other headers."""
+        await self._exchange.aclose()
         self._exchange = exchange
 
     async def __call__(self, request: Request) -> Answer:

@@ -132,7 +132,10 @@ class Guard:
 
     async def lost(self, call: Call, caller: Caller) -> None:
         """Remember that the outcome of `call` is not known, so that it is not repeated unasked."""
-        await self._judge.lost(call, caller.principal)
+        try:
+            await self._judge.lost(call, caller.principal)
+        except Exception:  # the call was made: what is said of it must stay said
+            log.exception("the unknown outcome of %s could not be noted", call.tool_name())
 
     async def judged(self, call: Call, principal: str = "local") -> tuple[Verdict, Preview]:
         """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""

@@ -63,6 +63,7 @@ class Judge:
         self._read = read
         self._owns = owns
         self._bound = bound
+        self._lost: dict[str, float] = {}
         self._run = system.token()  # a budget for one run ends with this process, and the ledger does not
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
@@ -146,13 +147,18 @@ class Judge:
     async def lost(self, call: Call, principal: str) -> None:
         """Remember that the outcome of `call` is not known. What can be repeated without harm is not remembered."""
         if call.route.method == "POST":
-            until = self._system.now().timestamp() + UNSETTLED
-            await self._ledger.note_unknown(self.digest(call, principal), until)
+            now, digest = self._system.now().timestamp(), self.digest(call, principal)
+            # Here as well: the ledger may be what was lost.
+            self._lost = {known: until for known, until in self._lost.items() if until > now} | {
+                digest: now + UNSETTLED
+            }
+            await self._ledger.note_unknown(digest, now + UNSETTLED)
 
     async def _unsettled(self, call: Call, principal: str) -> bool:
-        return call.route.method == "POST" and await self._ledger.unknown(
-            self.digest(call, principal), self._system.now().timestamp()
-        )
+        if call.route.method != "POST":
+            return False
+        now, digest = self._system.now().timestamp(), self.digest(call, principal)
+        return self._lost.get(digest, 0.0) > now or await self._ledger.unknown(digest, now)
 
     async def _situation(self, call: Call, principal: str, effect: Effect) -> Situation:
         now = self._system.now()

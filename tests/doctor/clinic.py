@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import trustme
 import uvicorn
 from world import Clock
 
+from fastn_mcp.cli.in_process import InProcess
 from fastn_mcp.cli.wiring import client_account, offered
 from fastn_mcp.doctor import origins
 from fastn_mcp.doctor.examine import Findings, Patient, examine
@@ -38,14 +38,13 @@ def sandbox_in(guise: Guise, clock: Clock | None = None) -> Sandbox:
 async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> Findings:
     """Examine a sandbox in this process, with these settings."""
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
-    transport = httpx2.ASGITransport(app=create_app(sandbox, control=False, broken=httpx2.ReadError, sleep=clock.sleep))
     patient = Patient(
         settings,
         client_account(settings),
         {},
         {},
         frozenset(offer.tool_name() for offer in offered(settings)),
-        transport,
+        lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )
     return await examine(patient, origins.check(settings, {}, None), lambda _: None)

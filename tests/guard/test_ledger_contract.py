@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import stores
 from stores import NOW, change, grant, opened, scope
+from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
 
@@ -19,18 +21,26 @@ FINAL = [State.BURNT, State.DECLINED, State.UNANSWERED, State.STALE]
 
 @pytest.fixture(params=stores.KINDS)
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return stores.address(request.param, tmp_path)
+    """A store of its own for each test."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'state' / 'ledger'}"
+    server: ValkeyServer = request.getfixturevalue("valkey")
+    return server.url()
 
 
 @pytest.fixture
-def ledger(where: str) -> Ledger:
-    return opened(where)
+async def ledger(where: str) -> AsyncGenerator[Ledger]:
+    store = opened(where)
+    yield store
+    await store.aclose()
 
 
 @pytest.fixture
-def other(where: str) -> Ledger:
+async def other(where: str) -> AsyncGenerator[Ledger]:
     """The same store, as another process has it."""
-    return opened(where)
+    store = opened(where)
+    yield store
+    await store.aclose()
 
 
 def race(where: str, what: str, count: int = 25) -> list[int]:

@@ -16,11 +16,11 @@ from typing import Any, Protocol, cast
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.channels.webhook.signing import SHORTEST_SECRET, keyed
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect
 from fastn_mcp.toml_places import Key
 

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS budgets (
 );
 CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS distrust (
     principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
 );
@@ -112,6 +113,9 @@ class SqliteLedger:
             self._database.close()
             del self.__dict__["_database"]
 
+    async def aclose(self) -> None:
+        self.close()
+
     async def open(self, grant: Grant) -> None:
         values = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
         values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
@@ -123,9 +127,7 @@ class SqliteLedger:
             values | {"most": MOST_WAITING},
         )
         if opened.rowcount != 1:
-            raise TooManyWaiting(
-                f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
-            )
+            raise TooManyWaiting
         self._database.execute("DELETE FROM grants WHERE expires < ?", (grant.created - _KEPT,))
         self._database.execute("DELETE FROM votes WHERE at < ?", (grant.created - _KEPT,))
 
@@ -278,6 +280,17 @@ class SqliteLedger:
     async def unknown(self, call: str, now: float) -> bool:
         found = self._database.execute("SELECT 1 FROM unknowns WHERE call = ? AND until > ?", (call, now)).fetchone()
         return found is not None
+
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        self._database.execute("DELETE FROM limits WHERE until < ?", (now,))
+        self._database.execute(
+            "INSERT INTO limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET until = max(until, excluded.until)",
+            (key, until),
+        )
+
+    async def limited(self, key: str) -> float:
+        found = self._database.execute("SELECT until FROM limits WHERE key = ?", (key,)).fetchone()
+        return 0.0 if found is None else float(found[0])
 
     async def note(self, change: Change) -> None:
         values = {name: getattr(change, name) for name in Change.__dataclass_fields__}

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import RAISED
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.tools import CATALOG, AnyOperation
 
