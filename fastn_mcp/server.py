@@ -35,6 +35,7 @@ from fastn_mcp.offer import AnyOffer, Effect
 from fastn_mcp.prompting import Prompting
 from fastn_mcp.proposing import Proposing
 from fastn_mcp.reading import Reading
+from fastn_mcp.renamed import ALIASES, Aliases, hint
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
 from fastn_mcp.telling import Levels, Telling
 
@@ -60,6 +61,7 @@ def build(
     offered: Sequence[AnyOffer],
     account: dict[str, JsonValue],
     state_secrets: Sequence[str] = (),
+    aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """The server that offers these operations on one account.
 
@@ -68,6 +70,7 @@ def build(
     by_name = {offer.tool_name(): offer for offer in offered}
     listed = ListToolsResult(tools=[tool(offer, attended=dispatch.asks) for offer in offered])
     schemas = {tool.name: tool.input_schema for tool in listed.tools}
+    schemas |= {old: schemas[alias.to] for old, alias in aliases.items() if alias.to in schemas}
     levels = Levels()
     reading = Reading(dispatch, offered, account, levels)
     prompting = Prompting(offered)
@@ -77,25 +80,26 @@ def build(
 
     async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         telling = Telling(ctx, levels, dispatch.system)
+        said = hint(params.name, aliases)
         try:
-            wanted = parse(by_name, params.name, params.arguments or {})
+            wanted = parse(by_name, params.name, params.arguments or {}, aliases)
             caller = Caller("local", telling.asking(form.channel(ctx, params)))
             if wanted.dry_run:
                 preview = await telling.during(lambda _: dispatch.preview(wanted.call, caller))
-                return _result(previewed(preview.data()), is_error=False)
+                return _result(previewed(preview.data()) | said, is_error=False)
             outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(error)) from None
         except FastnError as error:
-            return _result(failed(error.data()), is_error=True)
+            return _result(failed(error.data()) | said, is_error=True)
         match outcome:
             case Asking(question):
                 return form.round_trip(question)
             case Waiting(preview, where, until):
-                return _result(waiting(preview.data(), where, until), is_error=False)
+                return _result(waiting(preview.data(), where, until) | said, is_error=False)
             case Done(result, change):
-                return _result(shaped(wanted.call, result, account, change), is_error=False)
+                return _result(shaped(wanted.call, result, account, change) | said, is_error=False)
 
     server = Server(
         NAME,

@@ -40,7 +40,12 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--http", metavar="HOST:PORT", help="Serve streamable HTTP at /mcp instead of stdio.")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    envvar="FASTN_HTTP",
+    help="Serve streamable HTTP at /mcp instead of stdio. [FASTN_HTTP]",
+)
 @click.option("--sandbox", is_flag=True, help="Use a Fastn in this process, with data: no account, no key.")
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
@@ -103,7 +108,8 @@ def cli(
         return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
     ctx.obj = Start(parts, resolved, flags, config, sandboxed, sandbox_file, sandbox_size or "small")
-    if http is not None and ctx.invoked_subcommand is not None:
+    named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
+    if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
         raise click.UsageError("--report is for serving, and for run.")
@@ -354,7 +360,7 @@ def tools_(as_json: bool) -> None:
 @click.option("--check", is_flag=True, help="Change nothing; fail where a file differs.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("tools"))
 def surface_(check: bool, folder: Path) -> None:
-    """Write the tools as clients see them to FOLDER, one file each, and the tables of the README beside it."""
+    """Write the tools as clients see them to FOLDER, one file each, and what lists them or the settings beside it."""
     from fastn_mcp.cli import surface
 
     readme = folder.parent / "README.md"
@@ -393,6 +399,20 @@ def sandbox_(port: int, file: Path | None, size: str, guise: str) -> None:
     from fastn_mcp.cli.sandbox import serve
 
     serve(port, file, size, guise)
+
+
+@cli.command(name="health")
+@click.argument("address", metavar="[HOST:PORT]", envvar="FASTN_HTTP", default="")
+def health_(address: str) -> None:
+    """Ask the server that listens at HOST:PORT whether it serves; by default the one of FASTN_HTTP.
+
+    For the health check of a container. Where neither is given it serves over stdio, and there is nothing to ask.
+    """
+    from fastn_mcp.cli.health import trouble
+
+    if address and (wrong := trouble(address)):
+        raise click.ClickException(f"Not healthy: {wrong}.")
+    click.echo("healthy" if address else "Serving over stdio: its client sees whether it lives.")
 
 
 @cli.command(name="demo")

@@ -25,7 +25,7 @@ from fastn_mcp.guard import audit
 from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes, asked, for_a_while, may_scope
+from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
 from fastn_mcp.guard.show import show
 from fastn_mcp.settings import is_loopback, is_shared
 from fastn_mcp.system import System
@@ -143,7 +143,7 @@ async def walk(desk: Desk, terminal: Terminal) -> None:
         terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
         if grant.asks == Decision.FOUR_EYES.value:
             terminal.say("Two approvers have to approve it, which a terminal cannot tell apart: decline, or leave it.")
-        given = await terminal.ask(_question(grant), may_wait=True)
+        given = await terminal.ask(question(grant), may_wait=True)
         match given:
             case Yes(_, minutes):
                 said = await approve(desk, grant, minutes)
@@ -242,10 +242,6 @@ def _with(kept: Kept, work: Callable[[Desk], Awaitable[Result]]) -> Result | Non
         return anyio.run(done)
     finally:
         record.close()
-
-
-def _question(grant: Grant) -> Question:
-    return asked(grant.id, grant.lines, grant.expected, scope=may_scope(grant))
 
 
 def _asked(grant: Grant) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.installing import changing, entry
 from fastn_mcp.installing.clients import BY_NAME, KEY_VARIABLE, Client
@@ -19,6 +18,7 @@ from fastn_mcp.installing.links import links
 from fastn_mcp.installing.places import Machine, is_present, place
 from fastn_mcp.installing.records import Records
 from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.nearest import nearest
 from fastn_mcp.settings import state_dir
 from fastn_mcp.visible import visible
 

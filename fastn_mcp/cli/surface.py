@@ -1,4 +1,4 @@
-"""`fastn-mcp surface`: writes each tool as clients see it, and the README's tables, so that a change is reviewed."""
+"""`fastn-mcp surface`: writes each tool as clients see it, and what else lists them, so that a change is reviewed."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from typing import Any
 from mcp.server import Server
 from pydantic_core import PydanticUndefined
 
+from fastn_mcp.cli import published
 from fastn_mcp.cli.introducing import taken_down
 from fastn_mcp.cli.starting import resolved_of
 from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
@@ -32,6 +33,10 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     if readme.exists():
         tables = {"tools": _tools(), "settings": _settings(), "clients": _clients()}
         files[readme] = _filled(readme.read_text(encoding="utf-8"), tables)
+    for name in published.PUBLISHED:
+        path = readme.parent / name
+        if path.exists():
+            files[path] = published.filled(name, path.read_text(encoding="utf-8"))
     return files
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from fastn_mcp.key_kinds import KeyKind, kind_of
 from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Route
+from fastn_mcp.renamed import current
 from fastn_mcp.settings.addresses import callable_address
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
@@ -45,7 +46,8 @@ def _routes(value: object) -> object:
     if not isinstance(value, dict):
         return value
     routes: dict[str, Route] = {}
-    for tool, text in cast(dict[str, object], value).items():
+    for name, text in cast(dict[str, object], value).items():
+        tool = current(name)
         if isinstance(text, Route):
             routes[tool] = text
             continue

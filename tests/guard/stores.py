@@ -98,6 +98,10 @@ async def _nonce(ledger: Ledger, _: str) -> bool:
     return await ledger.use_nonce("n1", NOW + 60, NOW)
 
 
+async def _step(ledger: Ledger, _: str) -> bool:
+    return await ledger.begin_step("b1", 1, NOW)
+
+
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
     "spend": _spend,
@@ -106,6 +110,7 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "claim": _claim,
     "vote": _vote,
     "nonce": _nonce,
+    "step": _step,
 }
 
 

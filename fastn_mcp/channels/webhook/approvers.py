@@ -74,9 +74,11 @@ class Approver:
     effects: frozenset[str] = _ALL
 
     def may_answer(self, grant: Grant) -> bool:
-        """Whether they may decide about it: of an effect that is theirs, and asked by somebody else."""
+        """Whether they may decide about it: of effects that are all theirs, and asked by somebody else."""
         asked_by = grant.principal.casefold()
-        return grant.card.get("effect") in self.effects and asked_by not in (
+        several = grant.card.get("effects")
+        effects = several if isinstance(several, list) else [grant.card.get("effect")]
+        return all(effect in self.effects for effect in effects) and asked_by not in (
             self.principal.casefold(),
             self.name.casefold(),
         )

@@ -188,4 +188,4 @@ class Deciding:
 def _complete(answer: _Answer, grant: Grant, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
     if grant.expected is not None and answer.typed not in (grant.expected, visible(grant.expected)):
-        raise _Nothing(422, "What was typed is not the name, letter by letter.", approver, grant)
+        raise _Nothing(422, "What was typed is not what was asked for, letter by letter.", approver, grant)

@@ -11,6 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
+from fastn_mcp.procedures.batch import Steps
 from fastn_mcp.procedures.journal import Journal
 
 MOST_WAITING = 32
@@ -104,11 +105,14 @@ class Vote:
     at: float
 
 
-class Ledger(Journal, Protocol):
-    """Keeps grants, votes, scopes, budgets, the breaker and the journal."""
+class Ledger(Journal, Steps, Protocol):
+    """Keeps grants, votes, scopes, budgets, the breaker, the journal, and how far batches have come."""
 
     async def open(self, grant: Grant) -> None:
-        """Record a grant about which a person is asked. Raises `TooManyWaiting`."""
+        """Record a grant as it is: one about which a person is asked, or one that was approved with others.
+
+        Raises `TooManyWaiting`.
+        """
         ...
 
     async def find(self, grant: str) -> Grant | None:

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting, Vote
-from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.batch import FINAL, Step
+from fastn_mcp.procedures.journal import BEGUN, Change
 
 FILE = "ledger.sqlite"
 """Its name in the folder of the state."""
@@ -50,12 +51,15 @@ CREATE TABLE IF NOT EXISTS changes (
     target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
     undone INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS steps (
+    batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
+);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 """
 _COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
 _KEPT = 30 * 86_400.0
-"""Seconds that decided grants and changes are kept, for the history."""
+"""Seconds that decided grants, changes and steps are kept, for the history."""
 
 
 _PATIENCE = 5.0
@@ -327,6 +331,35 @@ class SqliteLedger:
 
     async def release(self, change: str) -> None:
         self._database.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
+
+    async def steps(self, batch: str) -> list[Step]:
+        rows = self._database.execute(
+            'SELECT number, outcome, "grant", change, at FROM steps WHERE batch = ? ORDER BY number', (batch,)
+        )
+        return [Step(*row) for row in rows]
+
+    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
+        self._database.execute("DELETE FROM steps WHERE at < ?", (at - _KEPT,))
+        self._database.executemany(
+            'INSERT INTO steps (batch, number, "grant", at) VALUES (?, ?, ?, ?)'
+            ' ON CONFLICT DO UPDATE SET "grant" = excluded."grant"',
+            [(batch, number, grant, at) for number, grant in grants.items()],
+        )
+
+    async def begin_step(self, batch: str, number: int, at: float) -> bool:
+        marks = ", ".join("?" * len(FINAL))
+        begun = self._database.execute(
+            "INSERT INTO steps (batch, number, outcome, at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"  # noqa: S608
+            f" SET outcome = excluded.outcome, at = excluded.at WHERE outcome IS NULL OR outcome NOT IN ({marks})",
+            (batch, number, BEGUN, at, *FINAL),
+        )
+        return begun.rowcount == 1
+
+    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
+        self._database.execute(
+            "UPDATE steps SET outcome = ?, change = ?, at = ? WHERE batch = ? AND number = ?",
+            (outcome, change, at, batch, number),
+        )
 
     async def revision(self) -> int:
         # data_version sees other connections' changes, total_changes our own.
