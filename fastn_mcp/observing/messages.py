@@ -61,7 +61,11 @@ class Messages:
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, calling: Calling, said: Attributes
     ) -> HandlerResult:
         with counted(self._signals, calling):
-            result = await call_next(ctx)
+            try:
+                result = await call_next(ctx)
+            except (MCPError, ValidationError):
+                calling.outcome = calling.outcome or "not_sent"
+                raise
             if (outcome := _error(result)) is not None:
                 calling.outcome = calling.outcome or outcome
                 said[names.ERROR] = "tool_error"

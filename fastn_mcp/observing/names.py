@@ -52,7 +52,7 @@ ATTRIBUTES: dict[str, str] = {
     ADDRESS: "Fastn's host",
     PORT: "Fastn's port",
     PROFILE: "the profile, which is the tenant's where there are several",
-    EFFECT: "READ, WRITE, EXTERNAL, SPEND, ACCESS, TRASH or DESTROY",
+    EFFECT: "read, write, external, spend, access, trash or destroy",
     OUTCOME: "what became of it: `done`, `approval_required`, `previewed`, `admitted`, or the outcome of the error",
     DECISION: "what the policy says: allow, confirm, typed, out_of_band, four_eyes, deny",
     RULE: "the rule that says so, by its line where it stands in a file",
