@@ -2,7 +2,7 @@
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.client.retry import exhausted_for, retry_after
-from fastn_mcp.client.waits import tell
+from fastn_mcp.client.waits import Cause, tell
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.operation import Request
 from fastn_mcp.system import System
@@ -60,7 +60,7 @@ class Looking:
         if seconds is None or seconds > LONGEST_PAUSE or self._paused + seconds > LONGEST_PAUSES:
             raise RateLimited("Fastn's rate limit is used up.", "Run doctor again in some minutes.")
         self._paused += seconds
-        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.0f} s.")
+        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.0f} s.", Cause.RATE_LIMIT, seconds)
         await self._system.sleep(seconds)
 
     async def aclose(self) -> None:

@@ -1,0 +1,229 @@
+"""A real process sends what it tells to a real collector, over OTLP; and one that is away costs nobody anything."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import httpx2
+import pytest
+from driving import ERAS, KEY, Person, Upstream, approving, body, environment, free_port, running
+from mcp import Client, StdioServerParameters
+from otlp_receiver import Receiver, values
+
+pytestmark = pytest.mark.anyio
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+ON_STDIO = [sys.executable, "-m", "fastn_mcp"]
+
+
+@pytest.fixture
+def collector() -> Generator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def sending(upstream: Upstream, url: str, **more: str) -> dict[str, str]:
+    return environment(upstream) | {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "BROWSER": "true"} | more
+
+
+def _strike(upstream: Upstream) -> None:
+    fault = {"kind": "status", "status": 503, "method": "GET", "path": "*", "message": "canary of Fastn"}
+    httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+
+
+async def _work(client: Client, upstream: Upstream) -> str:
+    """A read that is tried twice, and a change that is asked about; the id of what it changed."""
+    _strike(upstream)
+    target = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
+    result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
+    assert body(result)["done"] == "delete_customer"
+    return str(target["id"])
+
+
+def _arrived(collector: Receiver, customer: str) -> None:
+    spans = {span.name for span in collector.spans}
+    assert {"tools/call delete_customer", "guard delete_customer", "fastn delete_customer"} <= spans
+    assert "DELETE /api/v1/customers/{customer_id}" in spans
+    assert collector.metrics >= {
+        "mcp.server.operation.duration", "fastn_mcp.calls", "fastn_mcp.decisions", "http.client.request.duration",
+        "fastn_mcp.retries", "fastn_mcp.wait.duration", "fastn_mcp.rate_limit.remaining",
+    }  # fmt: skip
+    (waited,) = [record for record in collector.records if "Trying again" in record.body.string_value]
+    assert waited.body.string_value.startswith("Fastn answered 503. Trying again in ")
+    read = next(span for span in collector.spans if span.name == "fastn list_customers")
+    assert (waited.trace_id, waited.span_id) == (read.trace_id, read.span_id)
+    everything = collector.everything()
+    for told in (KEY, customer, "Globex", "canary"):
+        assert told not in everything
+
+
+@pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
+async def test_over_stdio_all_has_arrived_once_the_process_has_ended(
+    era: str, upstream: Upstream, collector: Receiver
+) -> None:
+    """Ours: what waits to be sent is sent at the end."""
+    env = sending(upstream, collector.url, OTEL_SERVICE_NAME="our-fastn", FASTN_LOG_LEVEL="info")
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+    async with Client(server, mode=ERAS[era], elicitation_callback=Person(approving, reading=1.1)) as client:
+        customer = await _work(client, upstream)
+    _arrived(collector, customer)
+    assert collector.services == {"our-fastn"}
+
+
+async def test_over_http_all_has_arrived_once_the_process_has_ended(upstream: Upstream, collector: Receiver) -> None:
+    """And the parent is what the message names, else what the request's header does: W3C, SEP-414."""
+    port = free_port()
+    env = sending(upstream, collector.url, FASTN_LOG_LEVEL="info", OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+    url = f"http://127.0.0.1:{port}/mcp"
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        async with Client(url, mode="2026-07-28", elicitation_callback=Person(approving)) as client:
+            customer = await _work(client, upstream)
+        async with httpx2.AsyncClient() as plain:
+            await _post(plain, url, {"traceparent": OTHER}, {"traceparent": PARENT})
+            await _post(plain, url, {"traceparent": PARENT}, {})
+    _arrived(collector, customer)
+    assert collector.services == {"fastn-mcp"}
+    both, header = [span for span in collector.spans if span.name == "tools/call get_billing"]
+    assert (both.trace_id.hex(), header.trace_id.hex()) == (TRACE, TRACE)
+    assert [link.trace_id.hex() for link in both.links] == [OTHER[3:35]]
+    assert not header.links
+    assert values(header.attributes)["network.transport"] == "tcp"
+    asked, answered = [span for span in collector.spans if span.name == "guard delete_customer"]
+    assert [link.span_id for link in answered.links] == [asked.span_id]
+    # Ours: nothing of it leaves for Fastn.
+    headers = {name for request in upstream.requests() for name in request["headers"]}
+    assert "user-agent" in headers or "x-fastn-api-key" in headers
+    assert not {"traceparent", "tracestate", "baggage"} & headers
+
+
+async def _post(plain: httpx2.AsyncClient, url: str, headers: dict[str, str], meta: dict[str, Any]) -> None:
+    own = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+    }
+    params = {"name": "get_billing", "arguments": {}, "_meta": own | meta}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    said = {
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "get_billing",
+        "Accept": "application/json, text/event-stream",
+    }
+    (await plain.post(url, json=message, headers=said | headers)).raise_for_status()
+
+
+def test_a_command_sends_what_it_did(upstream: Upstream, collector: Receiver) -> None:
+    env = os.environ | sending(upstream, collector.url)
+    subprocess.run([*ON_STDIO, "call", "list_customers"], env=env, check=True, capture_output=True, timeout=60)
+    assert {span.name for span in collector.spans} == {
+        "execute_tool list_customers", "fastn list_customers", "GET /api/v1/customers",
+    }  # fmt: skip
+    assert "fastn_mcp.calls" in collector.metrics
+
+
+@pytest.mark.parametrize("away", ["refuses", "never answers"])
+@pytest.mark.parametrize("ending", ["end of input", "SIGTERM"])
+def test_a_collector_that_is_away_costs_no_call_and_no_ending(away: str, ending: str, upstream: Upstream) -> None:
+    """Ours: the SDK's own end would wait half a minute for each of the three."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        if away == "never answers":
+            deaf.listen(16)
+        env = os.environ | sending(upstream, f"http://127.0.0.1:{deaf.getsockname()[1]}", OTEL_BSP_SCHEDULE_DELAY="1")
+        with subprocess.Popen(
+            ON_STDIO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+        ) as server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            for message in (_INITIALIZE, _INITIALIZED, _CALL):
+                server.stdin.write(json.dumps(message).encode() + b"\n")
+            server.stdin.flush()
+            server.stdout.readline()
+            assert b'"structuredContent"' in server.stdout.readline()
+            if ending == "SIGTERM":
+                server.send_signal(signal.SIGTERM)
+            else:
+                server.stdin.close()
+            assert server.wait(10) == 0
+
+
+_HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+_INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _HELLO}
+_INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+_CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_billing", "arguments": {}}}
+
+LOADED = """
+import sys
+from fastn_mcp.cli import cli
+code = 0
+try:
+    cli(["--sandbox", "call", "get_billing"])
+except SystemExit as ended:
+    code = ended.code
+print(code, sorted({name.split(".")[0] + "." + name.split(".")[1] for name in sys.modules
+    if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.observing"))}))
+"""
+
+
+def _loaded(program: str, upstream: Upstream, **variables: str) -> "subprocess.CompletedProcess[str]":
+    env = os.environ | environment(upstream) | variables
+    return subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_SERVICE_NAME": "named"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": " "},
+    ],
+)
+def test_where_nobody_collects_nothing_of_it_is_loaded(variables: dict[str, str], upstream: Upstream) -> None:
+    """Ours: a start must not get slower."""
+    assert _loaded(LOADED, upstream, **variables).stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, and only http/protobuf is spoken here: no traces are sent",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+            "OTEL_TRACES_EXPORTER is console, and only otlp is spoken here: no traces are sent",
+        ),
+        (
+            {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "-1"},
+            "no telemetry is sent: a variable of OpenTelemetry is wrong (ValueError)",
+        ),
+    ],
+)
+def test_what_cannot_be_sent_is_said_and_stops_nothing(
+    variables: dict[str, str], said: str, upstream: Upstream
+) -> None:
+    """Ours: clients hand their own variables on to the servers that they start."""
+    ended = _loaded(LOADED, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", **variables)
+    assert ended.stdout.splitlines()[-1].startswith("0 ")
+    assert said in [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
+
+
+def test_where_the_library_is_missing_it_is_said_and_stops_nothing(upstream: Upstream) -> None:
+    program = "import sys\nsys.modules['opentelemetry.sdk'] = None\n" + LOADED.replace('"opentelemetry.sdk", ', "")
+    ended = _loaded(program, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    assert ended.stdout.splitlines()[-1].startswith("0 ")
+    assert re.search(r"not installed: pip install 'fastn-mcp\[otel\]'", ended.stderr)

@@ -1,0 +1,175 @@
+"""What telemetry may hold: a closed vocabulary, and nothing of an account. Ours (issue 8)."""
+
+import logging
+import re
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from collected import Collected
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from pydantic import JsonValue
+from world import FormNow, World, yes
+
+from fastn_mcp.logs import JsonLines
+from fastn_mcp.observing import names
+from fastn_mcp.observing.records import Records
+from fastn_mcp.operation import Operation
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.sandbox import KEY
+from fastn_mcp.sandbox.faults import EchoKey, Garbage, Status
+from fastn_mcp.tools import CATALOG, AnyOperation
+
+pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+CANARY = "Canary0x7"
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+
+
+def _call(operation: AnyOperation, world: World) -> Operation[Any]:
+    """Canaries wherever a text has to stand, and the ids of what there is."""
+    values: dict[str, Any] = {"string": CANARY, "object": {CANARY: CANARY}, "array": [], "integer": 1}
+    fields = operation.model_fields
+    needed = {name for name in fields if fields[name].is_required()} | (fields.keys() & {"name"})
+    needed |= {"value"} if operation.tool_name() == "create_secret" else set()
+    schema = cast("dict[str, dict[str, Any]]", operation.input_schema()["properties"])
+    given = {name: values[schema[name]["type"]] for name in needed}
+    given |= {"email": "canary0x7@acme.example"} if "email" in needed else {}
+    for name in operation.route.parameters:
+        rows = world.sandbox.state.all({"api_key_id": "api_keys"}.get(name, f"{name.removesuffix('_id')}s"))
+        given[name] = rows[0]["id"]
+    return operation.model_validate(given)
+
+
+@pytest.mark.parametrize("fault", [None, Status(status=500, message=CANARY, times=None), EchoKey(times=None)])
+async def test_no_span_and_no_metric_holds_anything_of_an_account(fault: Any, tmp_path: Path) -> None:
+    """Every operation, with canaries in its arguments, on data that is all canaries; answered and failed."""
+    told = Collected()
+    world = told.world(tmp_path)
+    if fault is not None:
+        world.sandbox.faults.add(fault.model_copy(update={"method": "POST"}), fault)
+    for operation in CATALOG:
+        await world.call(_call(operation, world), FormNow(yes, world.clock))
+    assert {span.name for span in told.spans} >= {f"execute_tool {operation.tool_name()}" for operation in CATALOG}
+    everything = told.everything()
+    held = {text for text in _texts(cast(JsonValue, world.sandbox.state.dump())) if _tells(text)}
+    assert len(held) > 200
+    assert [text for text in [KEY, CANARY, CANARY.lower(), *held] if text in everything] == []
+    world.close()
+
+
+def _tells(text: str) -> bool:
+    """Whether a text is of an account: an id, an address, a name; no word of the API's own."""
+    return len(text) > 8 and re.search(r"[\d@ ]", text) is not None
+
+
+async def test_every_attribute_and_metric_is_a_documented_one(tmp_path: Path) -> None:
+    told = Collected()
+    world = told.world(tmp_path)
+    for operation in CATALOG:
+        world.sandbox.faults.add(Garbage(method="PUT"))
+        await world.call(_call(operation, world), FormNow(yes, world.clock))
+    events = [event for span in told.spans for event in span.events]
+    used = {name for one in [*told.spans, *events] for name in one.attributes or {}}
+    used |= {name for metric in names.METRICS for said, _ in told.points(metric.name) for name in said}
+    assert used <= names.ATTRIBUTES.keys()
+    world.close()
+
+
+def test_the_page_lists_all_that_is_told() -> None:
+    """`docs/observability.md` against the code, line by line."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, says in names.SPANS.items():
+        assert f"| `{name}` | {says} |" in page
+    for metric in names.METRICS:
+        attributes = ", ".join(f"`{name}`" for name in metric.attributes)
+        assert f"| `{metric.name}` | {metric.kind}, {metric.unit} | {metric.says} | {attributes} |" in page
+    for name, holds in names.ATTRIBUTES.items():
+        assert f"| `{name}` | {holds} |" in page
+
+
+def test_what_tells_how_much_is_bounded() -> None:
+    """A metric holds no attribute whose values an account, or a client, can make more."""
+    free = {names.REQUEST_ID, names.RULE, names.SECONDS, names.RESENT, names.CALLS}
+    assert all(free.isdisjoint(metric.attributes) for metric in names.METRICS)
+    assert {"tools/call", "resources/read"} <= names.METHODS
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("reads", "reads"),
+        ("mode guarded: destroy, live key", "mode guarded: destroy, live key"),
+        ("/home/ana/policy.toml line 12: protected customer acme-*", "protected, line 12"),
+        ("policy.toml line 3: rule delete_*", "rule, line 3"),
+        ("plan night.toml line 7", "plan, line 7"),
+    ],
+)
+def test_a_rule_is_told_by_its_place(rule: str, told: str) -> None:
+    assert names.rule(rule) == told
+
+
+def test_every_tool_that_is_offered_is_a_name_that_may_be_told() -> None:
+    assert {offer.tool_name() for offer in OFFERS} >= {operation.tool_name() for operation in CATALOG}
+
+
+@pytest.fixture
+def records() -> Generator[InMemoryLogRecordExporter]:
+    kept = InMemoryLogRecordExporter()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
+    handler, root = Records(provider, JsonLines([f"fsk_live_{CANARY}"])), logging.getLogger()
+    before, root.level = root.level, logging.DEBUG
+    root.addHandler(handler)
+    yield kept
+    root.removeHandler(handler)
+    root.setLevel(before)
+
+
+def test_our_own_lines_are_told_without_secrets(records: InMemoryLogRecordExporter) -> None:
+    logging.getLogger("fastn_mcp.guard").warning("the key fsk_live_%s was used", CANARY)
+    (one,) = records.get_finished_logs()
+    assert one.log_record.body == "the key [hidden] was used"
+    assert one.log_record.severity_text == "WARNING"
+    assert (one.log_record.attributes or {})["logger.name"] == "fastn_mcp.guard"
+
+
+def test_the_text_of_an_exception_stays_here(records: InMemoryLogRecordExporter) -> None:
+    """It can hold what Fastn said, or what a client sent; where it was raised is told."""
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        logging.getLogger("fastn_mcp.guard").exception("the guard failed on delete_customer")
+    (one,) = records.get_finished_logs()
+    said = dict(one.log_record.attributes or {})
+    assert said["exception.type"] == "ValueError"
+    assert sys._getframe().f_code.co_name in str(said["exception.stacktrace"])
+    assert CANARY not in one.to_json()
+
+
+def test_of_the_messages_of_libraries_only_their_place_is_told(records: InMemoryLogRecordExporter) -> None:
+    logging.getLogger("mcp.server.runner").error(f"cannot be read: {CANARY}")
+    (one,) = records.get_finished_logs()
+    assert one.log_record.body == "A message of mcp.server.runner: it stands in the log of this process."
+    assert CANARY not in one.to_json()
+
+
+def test_who_sends_the_records_is_not_sent(records: InMemoryLogRecordExporter) -> None:
+    """A failure to send would be sent in turn, for ever."""
+    for name in ("opentelemetry.exporter", "urllib3.connectionpool", "requests"):
+        logging.getLogger(name).error("cannot connect")
+    assert records.get_finished_logs() == ()
