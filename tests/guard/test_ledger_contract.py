@@ -72,9 +72,12 @@ def race(where: str, what: str, count: int = 25) -> list[int]:
 
 async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger, other: Ledger) -> None:
     """Ours: any process can finish what another began."""
+    traced = replace(grant("g3"), trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     await ledger.open(grant())
+    await ledger.open(traced)
     assert await other.find("g1") == grant()
     assert await other.find("g2") is None
+    assert await other.find("g3") == traced
 
 
 async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:

@@ -113,3 +113,20 @@ async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_fir
     assert path.with_name("ledger.sqlite-wal").exists()
     first.close()
     second.close()
+
+
+async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Ours: approvals that wait survive an update."""
+    path = str(tmp_path / "ledger.sqlite")
+    ledger = SqliteLedger(path)
+    await ledger.open(grant())
+    ledger.close()
+    with sqlite3.connect(path) as before:
+        before.execute("ALTER TABLE grants DROP COLUMN trace")
+    before.close()
+    one, two = SqliteLedger(path), SqliteLedger(path)
+    assert await one.find("g1") == grant()
+    await two.open(replace(grant("g2"), trace="00-1-2-01"))
+    assert await one.find("g2") == replace(grant("g2"), trace="00-1-2-01")
+    one.close()
+    two.close()

@@ -16,10 +16,12 @@ from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from opentelemetry.trace import SpanKind, StatusCode
 from world import FormLater, FormNow, World, yes
 
+from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Asking, No, Yes
+from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.sandbox.faults import Reset, Status
 from fastn_mcp.server import build
@@ -284,3 +286,19 @@ async def test_calls_are_counted_once_by_what_became_of_them(told: Collected, wa
     assert ("resources/read", None) in durations
     ((_, room),) = told.points("fastn_mcp.rate_limit.remaining")
     assert room > 0
+
+
+async def test_the_calls_of_a_batch_link_to_the_one_question_about_them(told: Collected, watched: World) -> None:
+    customers = [str(row.id) for row in await watched.rows(ListCustomers())][:2]
+    changes = [{"tool": "delete_customer", "arguments": {"customer_id": id_}} for id_ in customers]
+    told.clear()
+    batch = ApplyChanges.model_validate({"changes": changes})
+    assert isinstance(await watched.call(batch, FormNow(yes, watched.clock)), Done)
+    asked = told.named("guard apply_changes")
+    assert (asked.attributes or {})["fastn_mcp.batch.calls"] == 2
+    made = [span for span in told.spans if span.name == "guard delete_customer"]
+    assert asked.context is not None
+    assert [[link.context.span_id for link in span.links] for span in made] == [[asked.context.span_id]] * 2
+    assert [(span.attributes or {})["fastn_mcp.consent"] for span in made] == ["client_form"] * 2
+    counted = [(said["gen_ai.tool.name"], n) for said, n in told.points("fastn_mcp.calls")]
+    assert counted == [("apply_changes", 1)]

@@ -50,8 +50,8 @@ def _call(operation: AnyOperation, world: World) -> Operation[Any]:
     given = {name: values[schema[name]["type"]] for name in needed}
     given |= {"email": "canary0x7@acme.example"} if "email" in needed else {}
     for name in operation.route.parameters:
-        rows = world.sandbox.state.all({"api_key_id": "api_keys"}.get(name, f"{name.removesuffix('_id')}s"))
-        given[name] = rows[0]["id"]
+        rows = world.sandbox.state.all({"api_key_id": "apiKeys"}.get(name, f"{name.removesuffix('_id')}s"))
+        given[name] = rows[0]["id"] if rows else CANARY  # all are deleted already
     return operation.model_validate(given)
 
 
