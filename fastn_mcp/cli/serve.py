@@ -1,13 +1,21 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP."""
 
+from typing import Any
+
 import anyio
+from mcp.server import Server
 
 from fastn_mcp import stdio
 from fastn_mcp.cli.reporting import reported
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.served import Served, alone
 from fastn_mcp.server import build
 from fastn_mcp.settings import is_loopback
+
+
+def _server(parts: Parts) -> Server[Any]:
+    return build(alone(Served(parts.dispatch, parts.offered, parts.label)))
 
 
 def over_stdio(parts: Parts) -> None:
@@ -17,7 +25,7 @@ def over_stdio(parts: Parts) -> None:
         try:
             if parts.webhook is not None:
                 parts.webhook.begin()
-            await stdio.serve(build(parts.dispatch, parts.offered, parts.label))
+            await stdio.serve(_server(parts))
         finally:
             with anyio.CancelScope(shield=True):
                 await parts.aclose()
@@ -39,7 +47,7 @@ def over_http(parts: Parts, address: str) -> None:
             "Use 127.0.0.1, and a proxy that authenticates where others are to reach it.",
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
-    app = hosted.application(build(parts.dispatch, parts.offered, parts.label), hosts)
+    app = hosted.application(_server(parts), hosts)
     if parts.webhook is not None:
         app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
     with reported(parts):

@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import tool
+from fastn_mcp.served import tool
 from fastn_mcp.settings import SOURCES, Settings
 
 

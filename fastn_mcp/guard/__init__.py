@@ -32,6 +32,7 @@ from fastn_mcp.guard.question import (
     question,
 )
 from fastn_mcp.guard.recording import Consent, Recorder
+from fastn_mcp.guard.rights import Rights
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.system import System
 
@@ -87,6 +88,13 @@ class Caller:
 
     principal: str
     form: Form | None
+    rights: Rights | None = None
+    """What their sign-in allows; None where nobody signs in, since whoever has this process has the account."""
+
+    def check(self, tool: str, effect: Effect) -> None:
+        """Raises `InsufficientScope` where they may not make a call of this effect."""
+        if self.rights is not None:
+            self.rights.check(tool, effect)
 
 
 class Guard:
@@ -140,9 +148,11 @@ class Guard:
         return facts.verdict, facts.preview
 
     async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
+        caller.check(call.tool_name(), call.effective)
         if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
             return await self._allowed(call, caller, verdict, call.effective)
         facts = await self._judge.facts(call, caller.principal)
+        caller.check(call.tool_name(), facts.effect)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
             return await self._allowed(call, caller, facts.verdict, facts.effect, facts.target)
         if facts.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):

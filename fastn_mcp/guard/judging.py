@@ -53,14 +53,16 @@ class Judge:
         system: System,
         read: Send,
         owns: Callable[[Record], bool],
+        run: str | None = None,
     ) -> None:
+        """`run` names the run that budgets can be for, where it is more than this object's life."""
         self.policy = policy
         self.account = account
         self._ledger = ledger
         self._system = system
         self._read = read
         self._owns = owns
-        self._run = system.token()  # a budget for one run ends with this process, and the ledger does not
+        self._run = run or system.token()
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
         """The verdict where nothing has to be read for it; None where something has."""
