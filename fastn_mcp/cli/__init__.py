@@ -37,6 +37,9 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--http", metavar="HOST:PORT", help="Serve streamable HTTP at /mcp instead of stdio.")
+@click.option(
+    "--team", type=click.Path(path_type=Path), help="With --http: who signs in, and whose account serves them."
+)
 @click.option("--sandbox", is_flag=True, help="Use a Fastn in this process, with data: no account, no key.")
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
@@ -67,6 +70,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 def cli(
     ctx: click.Context,
     http: str | None,
+    team: Path | None,
     sandbox: bool,
     sandbox_file: Path | None,
     sandbox_size: str | None,
@@ -81,7 +85,7 @@ def cli(
     sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
     def parts(*, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of, settings_of
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of, settings_of
 
         chosen: Sandboxed | None = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings_of(flags, os.environ, config or _config_file(), chosen)
@@ -89,15 +93,20 @@ def cli(
             from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
 
             tally = Tally()
+        begin_log(settings)
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
         return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
     ctx.obj = Start(parts, sandboxed)
     if http is not None and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
+    if team is not None and http is None:
+        raise click.UsageError("--team is for --http: over stdio there is one account.")
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
         raise click.UsageError("--report is for serving, and for run.")
-    if ctx.invoked_subcommand is None:
+    if team is not None:
+        _team(team, http, flags, config or _config_file(), ctx.obj.state())
+    elif ctx.invoked_subcommand is None:
         _serve(parts(browser=True), http)
 
 
@@ -129,6 +138,21 @@ def _serve(parts: "Parts", http: str | None) -> None:
         serve.over_stdio(parts)
     else:
         serve.over_http(parts, http)
+
+
+def _team(file: Path, http: str | None, flags: dict[str, object], config: Path | None, state: Path) -> None:
+    own = {"log_level", "log_file"}
+    for name, value in flags.items():
+        if value is not None and name not in own:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is of one account: the team file says it of each."
+            )
+    from fastn_mcp.cli.team import serve
+
+    sandboxed = click.get_current_context().obj.sandboxed
+    gc.enable()
+    gc.freeze()
+    serve(file, http or "", {name: flags[name] for name in own}, config, state, sandboxed=sandboxed)
 
 
 def _config_file() -> Path | None:

@@ -1,7 +1,7 @@
 """Puts the parts together, as the settings say. The only place that knows all of them."""
 
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,14 @@ class Sandboxed:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenanted:
+    """One account of several in this process. `run` names the run of the process, which outlives a tenant's parts."""
+
+    name: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What a command works with."""
 
@@ -64,6 +72,8 @@ class Parts:
     tally: Tally | None
     """What happens in this process, where somebody is to be told."""
     system: System
+    kept: tuple[SqliteLedger, AuditFile]
+    """The files of the state."""
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -72,6 +82,8 @@ class Parts:
         if self.webhook is not None:
             await self.webhook.aclose()
         await self.dispatch.aclose()
+        for file in self.kept:
+            file.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -126,6 +138,16 @@ def settings_of(
 SANDBOX_KEY = "fsk_test_sandbox"
 
 
+def begin_log(settings: Settings) -> None:
+    """Log as the settings say. Raises `SettingsError`."""
+    logs.begin(settings.log_level, settings.log_file, secrets_of(settings))
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """What no log may hold."""
+    return tuple(filter(None, (settings.api_key, settings.webhook_secret, settings.webhook_url)))
+
+
 def assemble(
     settings: Settings,
     sandbox: Sandboxed | None,
@@ -135,14 +157,14 @@ def assemble(
     *,
     browser: bool,
     tally: Tally | None,
+    tenant: Tenanted | None = None,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
-    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
+    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
+    one account of several in this process.
     """
-    known = (settings.api_key, settings.webhook_secret, settings.webhook_url)
-    logs.begin(settings.log_level, settings.log_file, filter(None, known))
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
     exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
@@ -151,13 +173,13 @@ def assemble(
     ledger = SqliteLedger(str(state / LEDGER))
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
-    judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key))
-    webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
+    run = tenant.run if tenant else None
+    judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key), run)
+    webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
         page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
-    terminal = TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals")
-    guard = Guard(judge, ledger, recorder, system, webhook or page or terminal)
+    guard = Guard(judge, ledger, recorder, system, webhook or page or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
@@ -169,7 +191,26 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(settings, dispatch, guard, page, webhook, offered(settings), about, tally, system)
+    kept = (ledger, audit)
+    return Parts(settings, dispatch, guard, page, webhook, offered(settings), about, tally, system, kept)
+
+
+def _terminal(sandbox: Sandboxed | None, tenant: Tenanted | None) -> TerminalDesk:
+    command = "fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"
+    if tenant is None:
+        return TerminalDesk(command)
+    return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")
+
+
+def ledger_check(state: Path) -> Callable[[], Awaitable[bool]]:
+    """Whether the ledger can be reached, for a probe."""
+    ledger = SqliteLedger(str(state / LEDGER))
+
+    async def reachable() -> bool:
+        await ledger.revision()
+        return True
+
+    return reachable
 
 
 def _webhook(
