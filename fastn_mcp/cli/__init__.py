@@ -144,9 +144,7 @@ def _team(file: Path, http: str | None, flags: dict[str, object], config: Path |
     own = {"log_level", "log_file"}
     for name, value in flags.items():
         if value is not None and name not in own:
-            raise click.UsageError(
-                f"--{name.replace('_', '-')} is of one account: the team file says it of each."
-            )
+            raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
     from fastn_mcp.cli.team import serve
 
     sandboxed = click.get_current_context().obj.sandboxed

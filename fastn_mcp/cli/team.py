@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mcp.server import ServerRequestContext
+from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -125,18 +126,21 @@ def serve(
 ) -> None:
     """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
     host, port = place(address)
-    team = load_team(file)
-    system = System()
+    team, system = load_team(file), System()
     opening = Opening(team, os.environ, config, state, _log(flags), system, sandboxed=sandboxed)
     opening.check()
     keys = IssuerKeys(team.trust.issuer, system)
-    health = Health({"ledger": ledger_check(state), "issuer": lambda: _reached(keys)})
-    tenants = Tenants(opening, team.bounds, system)
-    app = team_application(
-        build(_whose), team, tenants, keys, health, system, [Mount(_at("{tenant}"), _answers(team, tenants))]
-    )
+    health = Health({"ledger": ledger_check(state), "issuer": keys.reached})
     bounds = team.bounds
-    run(app, host, port, health, Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head))
+    ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
+    run(application(team, opening, keys, health, system), host, port, health, ending)
+
+
+def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, system: System) -> Starlette:
+    """The application, with the tenants that it opens."""
+    tenants = Tenants(opening, team.bounds, system)
+    answers = Mount(_at("{tenant}"), _answers(team, tenants))
+    return team_application(build(_whose), team, tenants, keys, health, system, [answers])
 
 
 def _log(flags: Mapping[str, object]) -> logs.JsonLines:
@@ -144,12 +148,6 @@ def _log(flags: Mapping[str, object]) -> logs.JsonLines:
     variables = {name: os.environ[name] for name in ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE") if name in os.environ}
     own = load({**flags, "api_key": "of-no-account"}, variables, None)
     return logs.begin(own.log_level, own.log_file, ())
-
-
-async def _reached(keys: IssuerKeys) -> bool:
-    if not keys.known:
-        await keys.refresh()
-    return keys.known
 
 
 def _whose(ctx: ServerRequestContext[Any]) -> Visit:

@@ -71,6 +71,12 @@ class IssuerKeys:
         """Whether there are keys that are still believed."""
         return bool(self._keys) and self._system.monotonic() - self._read < STALE
 
+    async def reached(self) -> bool:
+        """Whether tokens can be verified; where they never could, that is tried."""
+        if not self.known:
+            await self.refresh()
+        return self.known
+
     async def find(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
         """The key of this id, or without an id the only one, for this algorithm. Raises `UnknownKey`, `NoKeys`."""
         # Where somebody is reading them already, those that are known serve meanwhile.

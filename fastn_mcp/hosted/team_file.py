@@ -92,17 +92,20 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+_DEFAULT = Bounds()
+
+
 class _Limits(_Form):
-    body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = Bounds.body
-    header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = Bounds.head
-    connections: Annotated[int, Field(ge=1, le=100_000)] = Bounds.connections
-    calls: Annotated[int, Field(ge=1, le=1000)] = Bounds.calls
-    queue: Annotated[int, Field(ge=0, le=10_000)] = Bounds.queue
-    queue_seconds: Annotated[float, Field(ge=0, le=300)] = Bounds.patience
-    tenants: Annotated[int, Field(ge=1, le=10_000)] = Bounds.tenants
-    idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = Bounds.idle
-    drain_seconds: Annotated[float, Field(ge=0, le=300)] = Bounds.drain
-    grace_seconds: Annotated[float, Field(ge=0, le=600)] = Bounds.grace
+    body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = _DEFAULT.body
+    header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = _DEFAULT.head
+    connections: Annotated[int, Field(ge=1, le=100_000)] = _DEFAULT.connections
+    calls: Annotated[int, Field(ge=1, le=1000)] = _DEFAULT.calls
+    queue: Annotated[int, Field(ge=0, le=10_000)] = _DEFAULT.queue
+    queue_seconds: Annotated[float, Field(ge=0, le=300)] = _DEFAULT.patience
+    tenants: Annotated[int, Field(ge=1, le=10_000)] = _DEFAULT.tenants
+    idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = _DEFAULT.idle
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = _DEFAULT.drain
+    grace_seconds: Annotated[float, Field(ge=0, le=600)] = _DEFAULT.grace
 
     def bounds(self) -> Bounds:
         return Bounds(

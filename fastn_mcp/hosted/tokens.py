@@ -22,6 +22,9 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """What can be accepted: signatures by a key that only the issuer has. Never a shared secret, never none."""
 
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
+_LONGEST_SUBJECT = 255
+"""Characters, as OpenID Connect has it."""
+
 _CHECKED: Options = {
     "require": ["iss", "aud", "exp", "sub"],
     "enforce_minimum_key_length": True,
@@ -82,7 +85,7 @@ class Tokens:
         claims = await self._claims(token, header)
         expires = self._in_time(claims)
         subject = claims["sub"]
-        if not isinstance(subject, str) or not subject:
+        if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
             raise TokenRefused("It names no subject.")
         return AccessToken(
             token=token,
