@@ -1,13 +1,17 @@
 """An OpenID provider: discovery, keys, tokens. Built on joserfc, so that what signs is not what verifies."""
 
 import base64
+import socket
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import uvicorn
 from joserfc import jwt
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
@@ -105,3 +109,28 @@ class Provider:
         scope = " ".join(one for one in asked.get("scope", "").split() if one in may)
         token = self.token(sub=client, aud=asked.get("resource", self.audience), scope=scope, **claims)
         return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scope})
+
+
+@contextmanager
+def listening(app: Any, port: int) -> Generator[str]:
+    """An application on the loopback address, in a thread of this process."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off", ws="none")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        _reached(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def _reached(port: int) -> None:
+    for _ in range(2_000):
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+    raise AssertionError("it does not listen")

@@ -53,7 +53,6 @@ def team_application(
     parts = urlsplit(team.url)
     path, own = parts.path, f"{parts.scheme}://{parts.netloc}"
     tokens = Tokens(team.trust, keys, system)
-    resource = AnyHttpUrl(team.url)
     app = server.streamable_http_app(
         streamable_http_path=path,
         stateless_http=True,
@@ -61,16 +60,19 @@ def team_application(
         transport_security=TransportSecuritySettings(
             allowed_hosts=list(team.hosts), allowed_origins=[own, *team.origins]
         ),
-        auth=AuthSettings(
-            issuer_url=AnyHttpUrl(team.trust.issuer),
-            resource_server_url=resource,
-            validate_token_resource=True,
-            required_scopes=[READ],  # what to ask for at first; what more a call needs is said when it is made
+        # From texts, so that an issuer without a path gets no slash, which would make it another one (RFC 8414).
+        auth=AuthSettings.model_validate(
+            {
+                "issuer_url": team.trust.issuer,
+                "resource_server_url": team.url,
+                "validate_token_resource": True,
+                "required_scopes": [READ],  # what to ask for first; what more a call needs is said when it is made
+            }
         ),
         token_verifier=tokens,
     )
     app.router.routes.extend([*health.routes(), *more])
-    challenger = Challenger(str(build_resource_metadata_url(resource)))
+    challenger = Challenger(str(build_resource_metadata_url(AnyHttpUrl(team.url))))
     # The innermost: who is calling is known there.
     app.user_middleware.append(Middleware(Admission, path, team, tokens, tenants, challenger))
     if team.origins:

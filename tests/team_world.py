@@ -80,7 +80,7 @@ class TeamWorld:
                 transport=httpx2.ASGITransport(app=app), base_url="https://fastn-mcp.example.com"
             ) as http,
         ):
-            yield Caller(http, self.provider)
+            yield Caller(http)
 
 
 @dataclass
@@ -88,7 +88,6 @@ class Caller:
     """Sends requests of the new era, and of the old one."""
 
     http: httpx2.AsyncClient
-    provider: Provider
 
     async def ask(self, token: str | None, body: object, **headers: str) -> httpx2.Response:
         sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
