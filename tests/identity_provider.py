@@ -112,25 +112,15 @@ class Provider:
 
 
 @contextmanager
-def listening(app: Any, port: int) -> Generator[str]:
+def listening(app: Any, port: int = 0) -> Generator[str]:
     """An application on the loopback address, in a thread of this process."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off", ws="none")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        _reached(port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-def _reached(port: int) -> None:
-    for _ in range(2_000):
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-    raise AssertionError("it does not listen")
+    # Listening before anybody runs, so that who comes early only waits.
+    with socket.create_server(("127.0.0.1", port)) as taken:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)

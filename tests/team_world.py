@@ -19,7 +19,7 @@ from fastn_mcp.hosted.team_file import load_team
 from fastn_mcp.system import System
 
 MODERN = "2026-07-28"
-META = {
+META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
     "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},

@@ -133,9 +133,9 @@ class _TeamForm(_Form):
     url: Annotated[str, AfterValidator(_resource)]
     issuer: Annotated[str, AfterValidator(_safe_url)]
     audience: str | None = None
-    hosts: list[Annotated[str, AfterValidator(_host)]] | None = None
+    hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], AfterValidator(_some)] | None = None
     origins: list[Annotated[str, AfterValidator(_origin)]] = []
-    algorithms: list[Annotated[str, AfterValidator(_algorithm)]] = list(ALGORITHMS)
+    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], AfterValidator(_some)] = list(ALGORITHMS)
     groups_claim: str = "groups"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: _Limits = _Limits()
@@ -177,6 +177,8 @@ def _tenant(number: int, form: _Tenant, folder: Path) -> Tenant:
     )
     if not (match.subjects or match.groups or match.claims):
         raise Flaw(at, f"the tenant {form.name} needs subjects, groups or claims: whom it serves")
+    if any("*" in subject for subject in match.subjects):
+        raise Flaw((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
     values = _settings(at, form, folder)
     secrets = {name: kept for name in SECRETS if (kept := _kept(at, form, name, folder)) is not None}
     _keyed(at, form, secrets, values)

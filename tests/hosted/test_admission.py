@@ -154,7 +154,7 @@ async def test_what_only_the_guard_can_see_is_refused_by_it(team: TeamWorld) -> 
     found = again.json()["result"]["structuredContent"]
     assert (found["outcome"], found["scope"]) == ("refused", "fastn:destroy")
     lines = list(entries(team.folder / "tenants" / "acme" / "audit.jsonl"))
-    assert {line["principal"] for line in lines} == {f"{ISSUER}|anna"}
+    assert [line["principal"] for line in lines] == [f"{ISSUER}|anna"] * 3
     assert [line["event"] for line in lines] == ["intent", "outcome", "refused"]
 
 
@@ -335,7 +335,7 @@ async def test_a_form_of_one_caller_is_nothing_in_the_hands_of_another(team: Tea
 async def test_a_question_elsewhere_waits_for_its_own_caller(team: TeamWorld) -> None:
     """Ours: the same call by another of the same tenant asks anew."""
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
-    no_forms = META | {"io.modelcontextprotocol/clientCapabilities": {}}
+    no_forms: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
     async with team.served() as caller:
         rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
         body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=no_forms)
