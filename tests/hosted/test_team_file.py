@@ -72,6 +72,17 @@ deadline = 10
     assert (settings.mode, settings.toolsets, settings.deadline) == ("manual", ["customers"], 10.0)
 
 
+def test_the_example_is_a_team_file(tmp_path: Path) -> None:
+    """Ours: as it stands in examples/."""
+    example = Path(__file__).parents[2] / "examples" / "team.toml"
+    team = loaded(tmp_path, example.read_text(encoding="utf-8"))
+    admins = team.tenant_of({"groups": ["fastn-admins"], "hd": "acme.com", "email_verified": True})
+    others = team.tenant_of({"groups": [], "hd": "acme.com", "email_verified": True})
+    assert admins is not None
+    assert others is not None
+    assert (admins.name, others.name, len(team.tenants)) == ("acme-admins", "acme", 3)
+
+
 GOOD = f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n'
 WRONG: dict[str, tuple[str, str]] = {
     "no tenant": (GOOD, "the file needs the key 'tenant'"),
