@@ -17,7 +17,9 @@ CANARY = "canary-3f9a\nX-Evil: hunter2"
 
 
 def written(folder: Path, text: str) -> Path:
+    """A file of settings that only its owner can read."""
     file = folder / "fastn.toml"
+    file.touch(mode=0o600)
     file.write_text(text, encoding="utf-8")
     return file
 
@@ -70,8 +72,8 @@ def test_a_missing_key_says_how_to_set_it() -> None:
     with pytest.raises(SettingsError) as caught:
         load({}, {}, None)
     assert str(caught.value) == (
-        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or try without an account: "
-        "fastn-mcp --sandbox"
+        "There is no API key. Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: "
+        "fastn-mcp login --file. Without an account: fastn-mcp --sandbox"
     )
 
 
@@ -127,7 +129,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
     file = written(tmp_path, 'api_kye = "canary"\n')
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
-    assert str(caught.value).startswith(f"{file}: there is no setting 'api_kye'")
+    assert str(caught.value).startswith(f"{file}, line 1: there is no setting 'api_kye'")
     assert "'api_key'" in str(caught.value)
     assert "canary" not in str(caught.value)
 

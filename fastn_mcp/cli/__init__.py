@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from fastn_mcp import __version__
 from fastn_mcp.cli.exits import EXIT_CODES
 
 if TYPE_CHECKING:
-    from fastn_mcp.cli.wiring import Parts
+    from fastn_mcp.cli.wiring import Parts, Sandboxed
     from fastn_mcp.report.tally import Tally
+    from fastn_mcp.settings import Resolved, Settings
 
 _EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
@@ -52,7 +53,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 )
 @_setting("--base-url", "Where Fastn is.", metavar="URL")
 @_setting("--auth", "How the key is sent.", type=click.Choice(["header", "bearer"]))
-@_setting("--profile", "Name of the account, shown in questions and results.", metavar="NAME")
+@_setting("--profile", "Account to use, of those in the file; shown in questions and results.", metavar="NAME")
 @_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
 @_setting("--mode", "What is asked first.", type=click.Choice(["read-only", "guarded", "manual", "unattended", "auto"]))
 @_setting("--policy", "Policy file: rules, protected resources, budgets.", metavar="FILE")
@@ -79,25 +80,35 @@ def cli(
 ) -> None:
     """Administer Fastn from an agent, safely.
 
-    Without a command it serves agents over stdio. The API key comes from the environment: FASTN_API_KEY.
+    Without a command it serves agents over stdio. The API key comes from the environment, FASTN_API_KEY, or is kept in
+    the system's keyring: fastn-mcp login.
     """
 
     sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
-    def parts(*, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of, settings_of
+    def chosen() -> "Sandboxed | None":
+        from fastn_mcp.cli.wiring import Sandboxed
 
-        chosen: Sandboxed | None = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
-        settings = settings_of(flags, os.environ, config or _config_file(), chosen)
+        return Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
+
+    def resolved() -> "Resolved":
+        from fastn_mcp.cli.wiring import resolved_of
+
+        return resolved_of(flags, os.environ, config or _config_file(), chosen())
+
+    def parts(settings: "Settings | None" = None, *, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
+        from fastn_mcp.cli.wiring import assemble, begin_log, policy_of
+
+        settings = settings or resolved().settings
         if browser and settings.report is not None:
             from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
 
             tally = Tally()
         begin_log(settings)
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
-        return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
+        return assemble(settings, chosen(), policy, state, os.environ, browser=browser, tally=tally)
 
-    ctx.obj = Start(parts, sandboxed)
+    ctx.obj = Start(parts, resolved, flags, config, sandboxed)
     if http is not None and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
     if team is not None and http is None:
@@ -115,10 +126,21 @@ class Start:
     """How this start was asked for: what each command begins from."""
 
     parts: "Callable[..., Parts]"
+    """What a command works with, of these settings or else of the account that is chosen."""
+    resolved: "Callable[[], Resolved]"
+    flags: Mapping[str, object]
+    config: Path | None
+    """The configuration file of --config."""
     sandboxed: bool
 
     def __call__(self, tally: "Tally | None" = None) -> "Parts":
         return self.parts(tally=tally)
+
+    def config_file(self) -> Path:
+        """The configuration file, where it is or would be."""
+        from fastn_mcp.settings.folders import CONFIG, config_dir
+
+        return self.config or _config_file() or config_dir(os.environ) / CONFIG
 
     def state(self) -> Path:
         """Where grants and the audit are. The sandbox's are no part of an account's."""
@@ -157,9 +179,9 @@ def _config_file() -> Path | None:
     """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
     if named := os.environ.get("FASTN_CONFIG"):
         return Path(named)
-    from fastn_mcp.settings import config_dir
+    from fastn_mcp.settings.folders import CONFIG, config_dir
 
-    own = config_dir(os.environ) / "config.toml"
+    own = config_dir(os.environ) / CONFIG
     return own if own.exists() else None
 
 
@@ -215,11 +237,61 @@ def _plan_group() -> click.Group:
     return plan_group
 
 
+def _profiles_group() -> click.Group:
+    from fastn_mcp.cli.profiles import profiles_group
+
+    return profiles_group
+
+
 cli.add_command(_Lazy("call", "Make one call, asking on the terminal before anything destructive.", _call_group))
 cli.add_command(_Lazy("approvals", "See what waits for an approval, and decide.", _approvals_group))
 cli.add_command(_Lazy("audit", "Read the record of decisions and calls, and check it.", _audit_group))
 cli.add_command(_Lazy("plan", "Write, read and sign what may be done while nobody is there.", _plan_group))
 cli.add_command(_Lazy("policy", "Check a policy file, and ask what it says of a call.", _policy_group))
+cli.add_command(_Lazy("profiles", "See the accounts of the configuration file, add and remove them.", _profiles_group))
+
+
+@cli.command(name="login")
+@click.argument("profile", required=False)
+@click.option("--stdin", is_flag=True, help="Read the key from the standard input instead of asking for it.")
+@click.option("--file", "in_file", is_flag=True, help="Keep it in a file that only you can read, not in the keyring.")
+@click.option("--no-check", is_flag=True, help="Do not try the key first.")
+@click.pass_obj
+def login_(start: Start, profile: str | None, stdin: bool, in_file: bool, no_check: bool) -> None:
+    """Ask for the API key of an account, try it by one read, and keep it in the system's keyring.
+
+    Without PROFILE it is the key of the account that is used by default.
+    """
+    from fastn_mcp.cli.login import login
+
+    raise SystemExit(login(start, profile, stdin=stdin, in_file=in_file, check=not no_check))
+
+
+@cli.command(name="logout")
+@click.argument("profile", required=False)
+@click.pass_obj
+def logout_(start: Start, profile: str | None) -> None:
+    """Forget the API key of an account that login has kept. It is not revoked at Fastn."""
+    from fastn_mcp.cli.login import logout
+
+    raise SystemExit(logout(start, profile))
+
+
+@cli.command(name="whoami")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def whoami_(start: Start, as_json: bool) -> None:
+    """Say which account is used, where its key comes from, what is asked first, and by one read whether it works.
+
+    \b
+    Exit codes:
+      0  the key works
+      1  it does not, or Fastn could not be asked
+      2  a setting is wrong, or there is no key
+    """
+    from fastn_mcp.cli.whoami import whoami
+
+    raise SystemExit(whoami(start, as_json=as_json))
 
 
 @cli.command(name="run", epilog=EXIT_CODES)

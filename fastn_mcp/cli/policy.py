@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
-from fastn_mcp.cli.wiring import Parts, policy_of
+from fastn_mcp.cli.wiring import Parts, policy_file, policy_of
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
@@ -25,7 +26,7 @@ from fastn_mcp.guard.show import show
 from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.target import Call
-from fastn_mcp.settings import Settings, config_dir
+from fastn_mcp.settings import Settings
 from fastn_mcp.system import System
 from fastn_mcp.visible import visible
 
@@ -111,18 +112,21 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
         parts = _started(ctx, policy=file, mode=mode)
     except SettingsError as error:
         parts, unknown = _started(ctx, policy=file, mode=mode, sandbox=True), f"Nothing was read: {error}"
+    policy = policy_of(parts.settings, os.environ)
+    if unknown:
+        policy = replace(policy, live=True)
+    under = _under(parts.settings, policy)
     try:
         if call.effect is Effect.READ:
-            return [*_said(call, Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")), _under(parts.settings)]
+            return [*_said(call, Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")), under]
         if not unknown:
             try:
                 verdict, seen = await parts.guard.judged(call)
-                return [*_said(call, verdict), *_seen(seen), _under(parts.settings)]
+                return [*_said(call, verdict), *_seen(seen), under]
             except FastnError as error:
                 unknown = f"The guard would refuse the call as it is: {error}"
-        policy = _policy(parts.settings)
         verdict = policy.judge(Situation(call, call.effective, System().now()))
-        return [*_said(call, verdict), *_unseen(call, unknown), _under(parts.settings)]
+        return [*_said(call, verdict), *_unseen(call, unknown), under]
     finally:
         await parts.aclose()
 
@@ -163,11 +167,10 @@ def _unseen(call: Call, why: str) -> Iterator[str]:
     yield visible(why)
 
 
-def _under(settings: Settings) -> str:
-    mode = "read-only" if settings.read_only else settings.mode
-    own = config_dir(os.environ) / "policy.toml"
-    file = settings.policy or (own if own.exists() else None)
-    return f"Policy: mode {mode}, {f'file {file}' if file else 'no file'}."
+def _under(settings: Settings, policy: Policy) -> str:
+    mode, key = policy.mode, policy.key
+    file = policy_file(settings, os.environ)
+    return f"Policy: mode {mode}, {key} key, {f'file {file}' if file else 'no file'}."
 
 
 # --- simulate ----------------------------------------------------------------------------------------------------
@@ -177,15 +180,18 @@ def _under(settings: Settings) -> str:
 @click.option("--audit", type=click.Path(path_type=Path), required=True, help="The file of recorded calls.")
 @_FILE
 @_MODE
+@click.option(
+    "--key", type=click.Choice(["live", "test"]), default="live", show_default=True, help="Ask for this kind of key."
+)
 @click.pass_context
-def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None) -> None:
+def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None, key: str) -> None:
     """Say what the policy would have made of recorded calls. Exit code 1 where a line could not be judged.
 
     What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
     """
     try:
         settings = anyio.run(_settings, ctx, file, mode)
-        policy = _policy(settings)
+        policy = replace(policy_of(settings, os.environ), live=key == "live")
         with audit.open("rb") as lines:
             found = list(replayed(lines, policy))
     except FileNotFoundError:
@@ -202,7 +208,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
         console.print(_counts(judged))
     if different := [row for row in judged if row.differs]:
         console.print(_differences(different))
-    click.echo(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings)}")
+    click.echo(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings, policy)}")
     for row in unreadable:
         click.echo(f"Line {row.line} was not judged: {visible(row.problem)}.", err=True)
     sys.exit(1 if unreadable else 0)
@@ -242,10 +248,6 @@ def _minute(time: datetime) -> str:
 
 
 # --- what both need ----------------------------------------------------------------------------------------------
-
-
-def _policy(settings: Settings) -> Policy:
-    return policy_of(settings, os.environ)
 
 
 def _started(ctx: click.Context, **flags: object) -> Parts:

@@ -1,8 +1,10 @@
 """Puts the parts together, as the settings say. The only place that knows all of them."""
 
+import hashlib
+import json
 import webbrowser
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +37,7 @@ from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.settings import Settings, config_dir, load
+from fastn_mcp.settings import Resolved, Settings, config_dir, resolve
 from fastn_mcp.system import System
 
 if TYPE_CHECKING:
@@ -95,9 +97,14 @@ class Parts:
 def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     """The mode, and the policy file where there is one. Raises `SettingsError`."""
     mode = "read-only" if settings.read_only else settings.mode
+    rules = _rules(policy_file(settings, environment))
+    return Policy(mode, rules, _plan(settings, environment), live=settings.key_kind != "test")
+
+
+def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
+    """The policy file of the settings, or the user's own where there is one."""
     own = config_dir(environment) / "policy.toml"
-    file = settings.policy or (own if own.exists() else None)
-    return Policy(mode, _rules(file), _plan(settings, environment))
+    return settings.policy or (own if own.exists() else None)
 
 
 def _rules(file: Path | None) -> Rules | None:
@@ -118,21 +125,28 @@ def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
 
 
 def account_of(settings: Settings) -> str:
-    """The account, as approvals are bound to it and people read it."""
-    return f"{settings.profile} at {settings.host}" + (f", environment {settings.env}" if settings.env else "")
+    """The account, as approvals, budgets, plans and the journal are bound to it, and people read it."""
+    parts = {
+        "environment": settings.env,
+        "space": settings.space_id,
+        "tenant": settings.tenant_id,
+        "organisation": settings.end_org_id,
+    }
+    named = [f"{what} {value}" for what, value in parts.items() if value]
+    return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
-def settings_of(
+def resolved_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
-) -> Settings:
-    """The settings of this start. Raises `SettingsError`."""
+) -> Resolved:
+    """The settings of this start, and where the key comes from. Raises `SettingsError`."""
     if sandbox is None:
-        return load(flags, environment, file)
+        return resolve(flags, environment, file)
     # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
     own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
     kept = {name: value for name, value in environment.items() if name not in own}
     there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return load({**flags, **there}, kept, file)
+    return replace(resolve({**flags, **there}, kept, file, sandbox=True), key="the sandbox")
 
 
 SANDBOX_KEY = "fsk_test_sandbox"
@@ -174,7 +188,7 @@ def assemble(
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
     run = tenant.run if tenant else None
-    judge = Judge(policy, named, ledger, system, _reads(client), _owns(settings.api_key), run)
+    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings), run)
     webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
@@ -234,16 +248,22 @@ def _reads(client: Client) -> Send:
     return read
 
 
-def _owns(key: str) -> Callable[[Record], bool]:
+def owns(key: str) -> Callable[[Record], bool]:
     """Whether a key's record is of the key in use: lists show a prefix and the last four characters."""
 
-    def owns(record: Record) -> bool:
+    def is_own(record: Record) -> bool:
         fields = record.model_dump()
         last = next((str(v) for k in _LAST if (v := fields.get(k))), None)
         prefix = next((str(v) for k in _PREFIX if (v := fields.get(k))), "")
         return last is not None and key.endswith(last) and key.startswith(prefix.rstrip(".…*"))
 
-    return owns
+    return is_own
+
+
+def _bound(settings: Settings) -> str:
+    """Names the key and where it is sent, and tells neither: what is approved for one key is approved for no other."""
+    parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")

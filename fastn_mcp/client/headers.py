@@ -6,8 +6,7 @@ want a space and a tenant as well. All of it is therefore a setting.
 
 from fastn_mcp import __version__
 from fastn_mcp.client.account import Account
-
-TEST_KEY = "fsk_test_"
+from fastn_mcp.key_kinds import kind_of
 
 
 def headers(account: Account) -> dict[str, str]:
@@ -19,7 +18,7 @@ def headers(account: Account) -> dict[str, str]:
         "User-Agent": f"fastn-mcp/{__version__}",
     }
     sent |= {"Authorization": f"Bearer {key}"} if account.auth == "bearer" else {"x-fastn-api-key": key}
-    if key.startswith(TEST_KEY):
+    if kind_of(key) == "test":
         sent["X-fastn-Test-Mode"] = "true"
     optional = {
         "x-fastn-space-id": account.space_id,

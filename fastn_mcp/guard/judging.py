@@ -43,6 +43,7 @@ class Judge:
     """Judges calls on one account, which `account` names for people.
 
     `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
+    `bound` names that key and where it is sent, without telling them.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Judge:
         system: System,
         read: Send,
         owns: Callable[[Record], bool],
+        bound: str = "",
         run: str | None = None,
     ) -> None:
         """`run` names the run that budgets can be for, where it is more than this object's life."""
@@ -62,6 +64,7 @@ class Judge:
         self._system = system
         self._read = read
         self._owns = owns
+        self._bound = bound
         self._run = run or system.token()
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
@@ -138,8 +141,8 @@ class Judge:
         return found
 
     def digest(self, call: Call, principal: str) -> str:
-        """Who calls what, with exactly which arguments, on which account."""
-        parts = [principal, self.account, call.tool_name(), call.arguments()]
+        """Who calls what, with exactly which arguments, on which account, by which key."""
+        parts = [principal, self.account, self._bound, call.tool_name(), call.arguments()]
         return hashlib.sha256(to_json(parts)).hexdigest()
 
     async def lost(self, call: Call, principal: str) -> None:

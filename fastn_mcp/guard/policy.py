@@ -43,6 +43,17 @@ _TABLE: dict[Mode, tuple[Decision, ...]] = {
 MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
     mode: dict(zip(Effect, decisions, strict=True)) for mode, decisions in _TABLE.items()
 }
+"""What each mode asks for, with a test key. Such a key is no sandbox, so this is no looser than it would be anyway."""
+
+LIVE: Mapping[Effect, Decision] = {Effect.TRASH: _T}
+"""What any mode asks for at least, with a live key: what stops in production is stopped by name."""
+
+
+def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
+    """What a mode asks for, with a live key or a test key."""
+    decision = MODES[mode][effect]
+    more = LIVE.get(effect, decision) if live else decision
+    return more if more.rank > decision.rank else decision
 
 
 BREAKER = (5, 600.0)
@@ -122,6 +133,8 @@ class Situation:
     """Declines in a row, within the breaker's rest."""
     declined_at: datetime | None = None
     """When the last of them was."""
+    live: bool = False
+    """Whether it would be made with a live key; the policy says it."""
     permit: Permit | None = None
     """The entry of the plan that covers the call and is not used up."""
     used_up: Permit | None = None
@@ -147,8 +160,8 @@ class Rules(Protocol):
         """Names exactly this text."""
         ...
 
-    def default(self, effect: Effect) -> Verdict | None:
-        """What it says of an effect in place of the mode; None where the mode's default stays."""
+    def default(self, effect: Effect, *, live: bool) -> Verdict | None:
+        """What it says of an effect in place of the mode, by the key; None where the mode's default stays."""
         ...
 
     def verdicts(self, situation: Situation, default: Verdict) -> list[Verdict]:
@@ -184,11 +197,19 @@ class Policy:
     mode: Mode = "guarded"
     rules: Rules | None = None
     plan: Plan | None = None
+    live: bool = False
+    """Whether calls are made with a live key, or with one that is not known to be a test key."""
+
+    @property
+    def key(self) -> Literal["live", "test"]:
+        """The kind of key that it is for."""
+        return "live" if self.live else "test"
 
     @property
     def digest(self) -> str:
         """Names exactly this policy: an approval under another one is void."""
-        return f"{self.mode}:{self.rules.digest if self.rules else ''}:{self.plan.digest if self.plan else ''}"
+        files = [part.digest if part else "" for part in (self.rules, self.plan)]
+        return ":".join([self.mode, self.key, *files])
 
     @property
     def asks(self) -> bool:
@@ -218,12 +239,13 @@ class Policy:
             return False
         return (
             (call.route.method == "PUT" and call.toolset() in RAISED)
-            or MODES[self.mode][call.effective] is not Decision.ALLOW
+            or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
             or (self.rules is not None and self.rules.mentions(call))
         )
 
     def judge(self, situation: Situation) -> Verdict:
         """The verdict on a call."""
+        situation = replace(situation, live=self.live)
         if situation.effect is Effect.READ:
             return Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")
         if (never := self._never(situation)) is not None:
@@ -269,10 +291,12 @@ class Policy:
 
     def _default(self, situation: Situation) -> Verdict:
         effect = situation.effect
-        if self.rules is not None and (said := self.rules.default(effect)) is not None:
+        if self.rules is not None and (said := self.rules.default(effect, live=self.live)) is not None:
             return said
-        decision = MODES[self.mode][effect]
+        decision = least(self.mode, effect, live=self.live)
         rule = f"mode {self.mode}: {effect.value}"
+        if decision is not MODES[self.mode][effect]:
+            rule += ", live key"
         if decision is Decision.TYPED and situation.call.tool_name() == "delete_customer" and situation.dependents == 0:
             return Verdict(
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."

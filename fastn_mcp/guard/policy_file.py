@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
-from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, PolicyForm, RuleForm, RunBudget, Window
+from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, KeyDefaults, PolicyForm, RuleForm, RunBudget, Window
 from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule
-from fastn_mcp.guard.rules.places import Key
 from fastn_mcp.guard.rules.reach import cases, unreachable
 from fastn_mcp.guard.rules.ruling import FileRules, Opening
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
 from fastn_mcp.operation import Effect
+from fastn_mcp.toml_places import Key
 from fastn_mcp.tools import AnyOperation
 
 
@@ -42,12 +42,24 @@ class _Builder:
             effect: Verdict(said, self._name(f"default {key}", "defaults", key))
             for effect, key, said in _set(form.defaults)
         }
-        decisions = {effect: said.decision for effect, said in defaults.items()}
+        of_live, of_test = (
+            {
+                effect: Verdict(said, self._name(f"default {kind} {key}", "defaults", kind, key))
+                for effect, key, said in _set(getattr(form.defaults, kind))
+            }
+            for kind in ("live", "test")
+        )
+        decisions = {
+            live: {effect: said.decision for effect, said in (defaults | own).items()}
+            for live, own in ((True, of_live), (False, of_test))
+        }
         if flaws := [Flaw(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)]:
             raise self._first(flaws)
         return FileRules(
             digest=self._source.digest,
             defaults=defaults,
+            live_defaults=of_live,
+            test_defaults=of_test,
             protected=tuple(self._protected(number, entry) for number, entry in enumerate(form.protect)),
             rules=rules,
             openings=tuple(self._opening(number, window) for number, window in enumerate(form.window)),
@@ -97,6 +109,7 @@ class _Builder:
             tools=tools,
             effects=None if form.effects is None else frozenset(form.effects),
             targets=tuple(form.target or ()),
+            key=form.key,
             dependents=_bounds((*at, "when", "dependents"), form.when),
             arguments={
                 name: _choice((*at, "when", name), operations, value)
@@ -176,7 +189,6 @@ _PROBLEMS = {
     "list_type": "must be a list of texts, or one text",
     "dict_type": "must be a table, as { ... }",
     "too_short": "must not be empty",
-    "literal_error": 'must be "day" or "run"',
 }
 
 
@@ -195,6 +207,8 @@ def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
             return Flaw(at, f"{table} needs the key {key!r}")
         case "model_type":
             return Flaw(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
+        case "literal_error":
+            return Flaw(at, f"{key}: must be {str(problem['ctx']['expected']).replace(chr(39), chr(34))}")
         case "list_type" if len(at) == 1:
             return Flaw(at, f"each {key} is a table of its own, as [[{key}]]")
         case kind:
@@ -206,7 +220,7 @@ def _inner(names: list[str]) -> str:
     """A table inside a table, as people call it."""
     if len(names) < 3:
         return ""
-    return "[budget.run]" if names[:2] == ["budget", "run"] else "dependents"
+    return f"[{'.'.join(names[:2])}]" if names[0] in ("budget", "defaults") else "dependents"
 
 
 def _bracketed(table: str, at: Key) -> str:
@@ -219,4 +233,5 @@ def _known(names: list[str]) -> list[str]:
         return list(TABLES)
     if "dependents" in names[:-1]:
         return list(DependentsForm.model_fields)
-    return list((RunBudget if names[:2] == ["budget", "run"] else TABLES[names[0]]).model_fields)
+    inner = {"budget": RunBudget, "defaults": KeyDefaults}.get(names[0]) if len(names) > 2 else None
+    return list((inner or TABLES[names[0]]).model_fields)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.rules.places import Key, places
+from fastn_mcp.toml_places import Key, places
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 

@@ -105,7 +105,7 @@ def test_explain_names_the_rule_the_facts_and_the_channel(run: Run, kept: Path) 
     assert "Rule: mode guarded: destroy." in result.stdout
     assert f'target: "Globex Exports", id "{globex}"' in result.stdout
     assert "dependents: 1 connections" in result.stdout
-    assert "Policy: mode guarded, no file." in result.stdout
+    assert "Policy: mode guarded, test key, no file." in result.stdout
     assert kept.read_bytes() == before
     assert "Globex" in run("--sandbox-file", str(kept), "call", "list-customers").stdout
 
@@ -119,7 +119,7 @@ def test_explain_asks_another_file_in_another_mode(run: Run, kept: Path, file: C
     assert "Decision: deny. Nobody is asked: it is refused." in result.stdout
     assert "Rule: policy.toml line 1: rule delete_customer." in result.stdout
     assert "Why: they pay" in result.stdout
-    assert f"Policy: mode auto, file {path}." in result.stdout
+    assert f"Policy: mode auto, test key, file {path}." in result.stdout
     assert "Rule: mode read-only: destroy." in run(*command, "--mode", "read-only").stdout
 
 
@@ -142,6 +142,8 @@ def test_without_an_account_explain_says_what_is_unknown_and_loosens_nothing(
     assert "Unknown, and taken so that it loosens nothing:" in result.stdout
     assert 'the target "t"' in result.stdout
     assert "Nothing was read: There is no API key." in result.stdout
+    assert f"Policy: mode guarded, live key, file {path}." in result.stdout
+    assert "Decision: typed." in run("policy", "explain", "delete_workflow", "workflow_id=w").stdout
 
 
 def test_explain_says_that_the_guard_would_refuse_what_is_not_there(run: Run) -> None:

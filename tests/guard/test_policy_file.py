@@ -60,6 +60,11 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
             4,
             "no argument 'enviroment' (did you mean 'environment'?)".removeprefix("no "),
         ),
+        ("[defaults.liv]\n", 1, "no key 'liv' in [defaults] (did you mean 'live'?)"),
+        ('[defaults.live]\ndestory = "deny"', 2, "no key 'destory' in [defaults.live] (did you mean 'destroy'?)"),
+        ("[budget.run]\ndestory = 1", 2, "no key 'destory' in [budget.run] (did you mean 'destroy'?)"),
+        ('[defaults.test]\ndestroy = "dny"', 2, "destroy: 'dny' is no decision (did you mean 'deny'?)"),
+        (RULE + 'key = "prod"', 4, 'key: must be "live" or "test"'),
         ('[[rule]]\ntool = "delete_trigger"\nthn = "deny"', 3, "no key 'thn' in [[rule]] (did you mean 'then'?)"),
         # Values.
         ('[defaults]\ndestroy = "outofband"', 2, "destroy: 'outofband' is no decision (did you mean 'out_of_band'?)"),
@@ -133,6 +138,21 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
             '[defaults]\ntrash = "out_of_band"\n[[rule]]\neffects = "trash"\nthen = "typed"',
             3,
             "never decides: out_of_band is asked for anyway",
+        ),
+        (
+            '[[rule]]\ntool = "delete_workflow"\nkey = "live"\nthen = "confirm"',
+            1,
+            "never decides: typed is asked for anyway",
+        ),
+        (
+            '[defaults.live]\nwrite = "typed"\n[[rule]]\neffects = "write"\nkey = "live"\nthen = "confirm"',
+            3,
+            "never decides: typed is asked for anyway",
+        ),
+        (
+            '[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE + 'key = "test"',
+            4,
+            "line 1: rule delete_* covers it wholly",
         ),
         # Arguments.
         (RULE + "when = { trigger_id = 1 }", 4, "when: trigger_id has to be compared with a text"),
@@ -210,7 +230,8 @@ def test_an_empty_file_changes_nothing(file: Path) -> None:
     """Ours: the defaults of the mode, no budget, the breaker's own."""
     rules = load_rules(file)
     assert Policy("guarded", rules).breaker == Policy("guarded").breaker
-    assert all(rules.limit(effect) is None and rules.default(effect) is None for effect in Effect)
+    assert all(rules.limit(effect) is None for effect in Effect)
+    assert all(rules.default(effect, live=live) is None for effect in Effect for live in (True, False))
     assert rules.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
 
 

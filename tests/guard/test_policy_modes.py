@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation
+from fastn_mcp.guard.rules.catalog import possible_effects
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.tools import CATALOG
 from fastn_mcp.tools.ai import AiChat
@@ -131,3 +132,33 @@ def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give
     target = Record.model_validate({"id": "wf"})
     assert Policy().judge(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
     assert Policy().judge(Situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dependents", [0, 1, None])
+def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, dependents: int | None) -> None:
+    """Issue 7: for every operation of the catalogue, and a test key is no sandbox."""
+    for operation in CATALOG:
+        if operation.effect is Effect.READ:
+            continue
+        call = operation.model_construct(status=None, extra=None)
+        for effect in possible_effects(operation):
+            situation = Situation(call, effect, NOW, target=Record(), dependents=dependents)
+            live, test = (Policy(mode, live=key).judge(situation).decision for key in (True, False))
+            assert live.rank >= test.rank, operation.tool_name()
+        assert Policy(mode, live=True).needs_facts(call) or not Policy(mode).needs_facts(call)
+
+
+def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
+    """Issue 7: what stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
+    for mode in MODES:
+        verdict = Policy(mode, live=True).judge(Situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
+        if mode in ("guarded", "manual", "auto"):
+            assert (verdict.decision, verdict.rule) == (Decision.TYPED, f"mode {mode}: trash, live key")
+        else:
+            assert verdict.decision is Decision.DENY
+
+
+def test_the_policy_of_a_live_key_is_another_than_that_of_a_test_key() -> None:
+    """Ours (DESIGN 5.4): an approval under another policy is void."""
+    assert Policy(live=True).digest != Policy().digest

@@ -521,3 +521,41 @@ def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[Rule], situation:
     opening = Opening("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
     closed = replace(EMPTY, rules=tuple(rules), openings=(opening,))
     assert Policy(mode, closed).judge(situation).decision is Decision.DENY
+
+
+# --- live and test keys ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_key(tmp_path: Path) -> Policy:
+    """One file for both kinds of key."""
+    path = tmp_path / "policy.toml"
+    path.touch(mode=0o600)
+    path.write_text(
+        '[defaults]\nwrite = "confirm"\n[defaults.live]\nwrite = "typed"\n[defaults.test]\ntrash = "allow"\n'
+        '[[rule]]\ntool = "delete_trigger"\nkey = "live"\nthen = "deny"\nreason = "in production"\n'
+    )
+    return Policy("guarded", load_rules(path))
+
+
+@pytest.mark.parametrize(
+    ("live", "write", "trash", "destroy"), [(True, "typed", "typed", "deny"), (False, "confirm", "allow", "typed")]
+)
+def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
+    by_key: Policy, live: bool, write: str, trash: str, destroy: str
+) -> None:
+    """Issue 7: [defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
+    policy = replace(by_key, live=live)
+    calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
+    calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
+    said = {effect: policy.judge(Situation(call, effect, NOW)).decision.value for effect, call in calls.items()}
+    assert said == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
+
+
+def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:
+    """Ours: policy check shows it."""
+    assert isinstance(by_key.rules, FileRules)
+    words = "\n".join(by_key.rules.words())
+    assert "By default with a live key, write: typed." in words
+    assert "By default with a test key, trash: allow." in words
+    assert "rule delete_trigger with a live key: deny. in production." in words

@@ -369,7 +369,7 @@ def lets_through(query: dict[str, str], row: Row) -> bool:
 def test_filters_let_through_what_a_look_at_each_row_does(fresh: Fastn) -> None:
     """Ours: columns are filtered, and rows are what is meant."""
     assert ListExecutions.model_fields.keys() == {
-        "limit", "cursor", "workflow_id", "customer_id", "status", "since", "until",
+        "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "since", "until",
     }  # fmt: skip
     rows = all_runs(fresh)
     empty = 0

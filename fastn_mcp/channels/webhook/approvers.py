@@ -20,9 +20,9 @@ from fastn_mcp.arguments import nearest
 from fastn_mcp.channels.webhook.signing import SHORTEST_SECRET, keyed
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger import Grant
-from fastn_mcp.guard.rules.places import Key
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
 from fastn_mcp.operation import Effect
+from fastn_mcp.toml_places import Key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _KEYS = ("public_key", "secret", "principal", "effects")

@@ -11,9 +11,9 @@ from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of
 from fastn_mcp.guard.rules.matching import Choice, Glob
-from fastn_mcp.guard.rules.places import Key
 from fastn_mcp.guard.strict_toml import Flaw, Source
 from fastn_mcp.offer import Effect
+from fastn_mcp.toml_places import Key
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
 _ANY = "any"

@@ -75,8 +75,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
 
-class Defaults(_Table):
-    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+class KeyDefaults(_Table):
+    """`[defaults.live]`, `[defaults.test]`: the same for one kind of key."""
 
     write: Decided | None = None
     external: Decided | None = None
@@ -84,6 +84,13 @@ class Defaults(_Table):
     access: Decided | None = None
     trash: Decided | None = None
     destroy: Decided | None = None
+
+
+class Defaults(KeyDefaults):
+    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+
+    live: KeyDefaults = KeyDefaults()
+    test: KeyDefaults = KeyDefaults()
 
 
 class Protect(_Table):
@@ -121,6 +128,7 @@ class RuleForm(_Table):
     tool: Globs | None = None
     effects: Effects | None = None
     target: Globs | None = None
+    key: Literal["live", "test"] | None = None
     when: dict[str, Any] = {}
     then: Decided
     reason: str = ""

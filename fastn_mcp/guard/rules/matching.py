@@ -92,11 +92,13 @@ class Rule:
     arguments: Mapping[str, Choice]
     then: Decision
     reason: str = ""
+    key: str | None = None
+    """Live or test; for others than test keys it is live."""
 
     @property
     def unconditional(self) -> bool:
         """Whether it matches every call of its tools with its effects."""
-        return not self.targets and self.dependents is None and not self.arguments
+        return not self.targets and self.dependents is None and not self.arguments and self.key is None
 
     def looks_at_facts(self, call: Call) -> bool:
         """Whether it may match `call` or not, as the facts are."""
@@ -109,6 +111,7 @@ class Rule:
         return (
             (self.tools is None or call.tool_name() in self.tools)
             and (self.effects is None or situation.effect in self.effects)
+            and self.key in (None, "live" if situation.live else "test")
             and self._fits_arguments(call)
             and (not self.targets or self._fits_target(situation))
             and (self.dependents is None or self._fits_dependents(situation.dependents))
@@ -123,6 +126,7 @@ class Rule:
         said = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
         said += [str(self.dependents)] if self.dependents else []
         said += [f"{name} {choice or 'not given'}" for name, choice in self.arguments.items()]
+        said += [f"a {self.key} key"] if self.key else []
         return f" with {', '.join(said)}" if said else ""
 
     def _fits_arguments(self, call: Call) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fastn_mcp.guard.policy import MODES, Decision
+from fastn_mcp.guard.policy import MODES, Decision, least
 from fastn_mcp.guard.rules.catalog import CHANGING, possible_effects
 from fastn_mcp.guard.rules.matching import Rule
 from fastn_mcp.operation import Effect
@@ -22,14 +22,14 @@ def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> fr
     )
 
 
-def unreachable(rules: Sequence[Rule], defaults: Mapping[Effect, Decision]) -> Iterator[tuple[int, str]]:
-    """The number of each rule that never decides, and why."""
+def unreachable(rules: Sequence[Rule], defaults: Mapping[bool, Mapping[Effect, Decision]]) -> Iterator[tuple[int, str]]:
+    """The number of each rule that never decides, and why. `defaults` are by whether the key is a live one."""
     reached = [cases(rule.tools, rule.effects) for rule in rules]
     for number, rule in enumerate(rules):
         if (cover := _cover(number, rules, reached)) is not None:
             yield number, f"never decides: {rules[cover].name} covers it wholly, and is as strict or stricter"
-        elif (least := _least_default(reached[number], defaults)).rank > rule.then.rank > Decision.ALLOW.rank:
-            yield number, f"never decides: {least.value} is asked for anyway. {_LOOSENING}"
+        elif (asked := _least_default(rule, reached[number], defaults)).rank > rule.then.rank > Decision.ALLOW.rank:
+            yield number, f"never decides: {asked.value} is asked for anyway. {_LOOSENING}"
 
 
 def _cover(number: int, rules: Sequence[Rule], reached: Sequence[frozenset[Case]]) -> int | None:
@@ -45,13 +45,19 @@ def _cover(number: int, rules: Sequence[Rule], reached: Sequence[frozenset[Case]
     return None
 
 
-def _least_default(reached: frozenset[Case], defaults: Mapping[Effect, Decision]) -> Decision:
-    """The loosest that any mode asks for in any of these cases."""
+def _least_default(
+    rule: Rule, reached: frozenset[Case], defaults: Mapping[bool, Mapping[Effect, Decision]]
+) -> Decision:
+    """The loosest that any mode asks for in any of these cases, with a key that the rule speaks of."""
     found = [
         # A customer on which nothing depends is deleted on a plain confirmation.
-        Decision.CONFIRM if tool == "delete_customer" and effect not in defaults else defaults.get(effect, row[effect])
+        Decision.CONFIRM
+        if tool == "delete_customer" and effect not in said
+        else said.get(effect, least(mode, effect, live=live))
         for tool, effect in reached
-        for mode, row in MODES.items()
+        for mode in MODES
         if mode != "read-only"
+        for live, said in defaults.items()
+        if rule.key in (None, "live" if live else "test")
     ]
     return min(found, key=lambda decision: decision.rank)

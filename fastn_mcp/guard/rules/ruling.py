@@ -1,7 +1,7 @@
 """What the whole of a policy file says of a call. Pure: no I/O, no clock."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from fastn_mcp.guard.policy import Decision, Situation, Verdict
@@ -45,9 +45,14 @@ class FileRules:
     per: str
     run_budget: Mapping[Effect, int]
     breaker: tuple[int, float]
+    live_defaults: Mapping[Effect, Verdict] = field(default_factory=dict[Effect, Verdict])
+    """Over `defaults`, with a live key."""
+    test_defaults: Mapping[Effect, Verdict] = field(default_factory=dict[Effect, Verdict])
+    """The same with a test key."""
 
-    def default(self, effect: Effect) -> Verdict | None:
-        return self.defaults.get(effect)
+    def default(self, effect: Effect, *, live: bool) -> Verdict | None:
+        own = self.live_defaults if live else self.test_defaults
+        return own.get(effect) or self.defaults.get(effect)
 
     def limit(self, effect: Effect) -> int | None:
         return self.budget.get(effect)
@@ -105,6 +110,9 @@ class FileRules:
         """What the file says, a line for each part."""
         for effect, said in self.defaults.items():
             yield f"By default, {effect.value}: {said.decision.value}."
+        for key, defaults in (("live", self.live_defaults), ("test", self.test_defaults)):
+            for effect, said in defaults.items():
+                yield f"By default with a {key} key, {effect.value}: {said.decision.value}."
         for resource in self.protected:
             yield f"{resource.name}: {resource.then.value}, whatever the rules allow.{_because(resource.reason)}"
         for rule in self.rules:

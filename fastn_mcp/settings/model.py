@@ -1,23 +1,16 @@
-"""Flags, environment and configuration file become `Settings`, once, at the edge. Nothing else reads the environment.
+"""All that can be set, and what each setting can be. Pure."""
 
-A setting that is missing or wrong ends with one line that names it and says how to set it, and never shows its value.
-"""
-
-import os
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from fastn_mcp.arguments import nearest
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.key_kinds import KeyKind, kind_of
 from fastn_mcp.operation import Route
 from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.settings.addresses import callable_address
 from fastn_mcp.tools import BY_NAME
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
@@ -47,24 +40,6 @@ def _routes(value: object) -> object:
     return routes
 
 
-def _address(url: str) -> str:
-    """An address that may be called. Raises `ValueError`."""
-    if not all("!" <= letter <= "~" for letter in url):
-        raise ValueError("holds a space, a line break or another character that no address has")
-    parts = urlsplit(url)
-    try:
-        parts.port  # noqa: B018 - reading it is the check
-    except ValueError:
-        raise ValueError("has a port that is none") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is not an https address")
-    if "@" in parts.netloc or "#" in url:
-        raise ValueError("must be scheme, host and at most a port and a path")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
-    return url
-
-
 class Settings(BaseModel):
     """All that can be set. The description of a field is its documentation."""
 
@@ -82,7 +57,9 @@ class Settings(BaseModel):
     tenant_id: Annotated[str | None, Field(description="Sent as x-fastn-space-tenantid.")] = None
     end_org_id: Annotated[str | None, Field(description="Sent as x-end-org-id.")] = None
     env: Annotated[str | None, Field(description="Fastn environment, sent as x-fastn-env.")] = None
-    profile: Annotated[str, Field(description="Name of the account, repeated in every result of a change.")] = "default"
+    profile: Annotated[
+        str, Field(description="Account to use, of those in the file; its name is in every result of a change.")
+    ] = "default"
     mode: Annotated[Mode, Field(description="What is asked before it is sent: see the table of effects.")] = "guarded"
     read_only: Annotated[bool, Field(description="Only tools that read.")] = False
     toolsets: Annotated[
@@ -160,12 +137,12 @@ class Settings(BaseModel):
             return None
         if "?" in url or "#" in url:
             raise ValueError("must be scheme, host and at most a port and a path")
-        return _address(url).rstrip("/")
+        return callable_address(url).rstrip("/")
 
     @field_validator("webhook_url")
     @classmethod
     def _postable(cls, url: str | None) -> str | None:
-        return None if url is None else _address(url)
+        return None if url is None else callable_address(url)
 
     @field_validator("approval_listen")
     @classmethod
@@ -215,98 +192,7 @@ class Settings(BaseModel):
         """Host and port, as results show the account."""
         return urlsplit(self.base_url).netloc
 
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where one setting can come from, besides the file. A key has no flag: flags are seen by every process."""
-
-    field: str
-    variable: str
-    flag: str | None
-
-
-FLAGS = (
-    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "update"),
-    *("reveal", "report", "log_level", "log_file", "deadline"),
-)
-
-SOURCES = tuple(
-    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
-    for field in Settings.model_fields
-    if field != "routes"
-)
-
-
-def load(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
-) -> Settings:
-    """The settings, from flags, then the environment, then the file. Raises `SettingsError`.
-
-    With `sandbox` no key is needed: the sandbox in this process has its own.
-    """
-    values: dict[str, object] = _read(file) if file is not None else {}
-    if file is not None and "webhook_secret" in values and os.name == "posix" and file.stat().st_mode & 0o077:
-        raise SettingsError(
-            f"{file} holds webhook_secret, and others than its owner can read it.", f"Run: chmod 600 {file}"
-        )
-    values |= {s.field: environment[s.variable] for s in SOURCES if environment.get(s.variable, "") != ""}
-    values |= {name: value for name, value in flags.items() if value is not None}
-    if "api_key" not in values and not sandbox:
-        raise SettingsError(
-            "There is no API key.",
-            "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or try without an account: fastn-mcp --sandbox",
-        )
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        raise _wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, file) from None
-
-
-def config_dir(environment: Mapping[str, str]) -> Path:
-    """The user's own folder. Never the working directory: a cloned repository must not loosen anything."""
-    if named := environment.get("FASTN_CONFIG_DIR"):
-        return Path(named)
-    from platformdirs import user_config_path  # only where a default is asked for
-
-    return user_config_path("fastn-mcp")
-
-
-def state_dir(environment: Mapping[str, str]) -> Path:
-    """Where grants and the audit are kept."""
-    if named := environment.get("FASTN_STATE_DIR"):
-        return Path(named)
-    from platformdirs import user_state_path  # only where a default is asked for
-
-    return user_state_path("fastn-mcp")
-
-
-def _wrong(name: str, problem: Any, file: Path | None) -> SettingsError:
-    source = next((s for s in SOURCES if s.field == name), None)
-    if problem["type"] == "extra_forbidden":
-        return SettingsError(f"{file}: there is no setting {name!r}{nearest(name, Settings.model_fields)}.")
-    reason = str(problem["msg"]).removeprefix("Value error, ")
-    flag = f"flag {source.flag}, " if source and source.flag else ""
-    where = f" ({flag}environment {source.variable})" if source else ""
-    return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
-
-
-def _read(file: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"There is no file {file}.", "Correct --config or FASTN_CONFIG.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file} is not TOML: {error}.") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name alone; nothing is looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    @property
+    def key_kind(self) -> KeyKind:
+        """Live, test, or not known."""
+        return kind_of(self.api_key)

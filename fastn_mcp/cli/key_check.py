@@ -1,0 +1,44 @@
+"""One read with a key, and what it says of the key: whether Fastn takes it, and what it may do."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from fastn_mcp.cli.wiring import Parts, owns
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
+from fastn_mcp.guard import Caller
+from fastn_mcp.operation import Record
+from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.visible import visible
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """`works` is None where it could not be learnt."""
+
+    works: bool | None
+    said: str
+
+
+async def checked(parts: Parts) -> Checked:
+    """Ask Fastn for its API keys, of which this should be one."""
+    try:
+        try:
+            found = await parts.dispatch(ListApiKeys(limit=100), Caller("local", None))
+        finally:
+            await parts.aclose()
+    except Unauthorized as error:
+        return Checked(False, f"The key does not work. {error.what} Copy it anew: Fastn dashboard, Settings, API keys.")
+    except Forbidden:
+        return Checked(True, "The key works. It may not list API keys, so what else it may do is not known.")
+    except FastnError as error:
+        return Checked(None, f"Whether the key works could not be learnt. {error}")
+    own = owns(parts.settings.api_key)
+    page = found.result if isinstance(found, Done) else None
+    rows = cast("list[Record]", getattr(page, "items", []))
+    mine = next((row.model_dump() for row in rows if own(row)), None)
+    if mine is None:
+        return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
+    known = [str(mine[name]) for name in ("mode", "permissions") if mine.get(name)]
+    until = f"until {mine['expiresAt']}" if mine.get("expiresAt") else "without an end"
+    return Checked(True, visible(f"The key works. It is {str(mine['name'])!r}: {', '.join([*known, until])}."))

@@ -1,0 +1,169 @@
+"""`fastn-mcp login` and `logout`: keep the key of an account, and forget it. A key is never an argument."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import click
+
+from fastn_mcp.cli import Start
+from fastn_mcp.cli.key_check import checked
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.settings.editing import put, read_or_none, unset
+from fastn_mcp.settings.file import ConfigFile
+from fastn_mcp.settings.keyring import NoKeyring, SystemKeyring
+from fastn_mcp.settings.keys import VARIABLE, Key, entry
+from fastn_mcp.settings.loading import DEFAULT, Chosen, choose, no_profile
+from fastn_mcp.settings.sources import KEY_SETTINGS
+
+_LONGEST = 4096
+
+
+def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, check: bool) -> int:
+    """Keep a key. Raises `SettingsError`."""
+    path = start.config_file()
+    account = account_of(start, path, profile)
+    at_rest = account.keyless()
+    _only_one(account, in_file=in_file)
+    keyring = SystemKeyring()
+    if not in_file:
+        with _or_in_a_file(account.profile):
+            keyring.check()  # before a person has pasted anything
+    if not stdin and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise SettingsError(
+            "There is no terminal to ask for the key at.", "Give it on the standard input: fastn-mcp login --stdin"
+        )
+    key = _read() if stdin else _asked(f"API key of {at_rest.profile} at {at_rest.host} (not shown)")
+    settings = account.with_key(Key(key, "what was given"))
+    if check:
+        result = anyio.run(checked, start.parts(settings))
+        if not result.works:
+            click.echo(f"fastn-mcp: {result.said} Nothing was kept; with --no-check it is kept untried.", err=True)
+            return 1
+        click.echo(result.said)
+    if in_file:
+        place = _in_file(path, account, key)
+    else:
+        with _or_in_a_file(account.profile):
+            place = keyring.keep(entry(settings.profile, settings.host), key)
+    kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
+    click.echo(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
+    if os.environ.get(VARIABLE):
+        click.echo(f"fastn-mcp: {VARIABLE} is set: unset it, or what is kept is not used.", err=True)
+    return 0
+
+
+def logout(start: Start, profile: str | None) -> int:
+    """Forget a key. Raises `SettingsError`."""
+    path = start.config_file()
+    account = account_of(start, path, profile)
+    settings = account.keyless()
+    done = forget(path, account)
+    for place in done:
+        click.echo(f"The key of {settings.profile} at {settings.host} is no longer kept in {place}.")
+    if done:
+        click.echo("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
+        return 0
+    elsewhere = next((f"{name} in {path}" for name in KEY_SETTINGS if name in account.table), None)
+    if elsewhere is None and account.profile is None and os.environ.get(VARIABLE):
+        elsewhere = f"the environment: {VARIABLE}"
+    said = f" Its key comes from {elsewhere}." if elsewhere else ""
+    click.echo(f"fastn-mcp: login has kept no key of {settings.profile} at {settings.host}.{said}", err=True)
+    return 1
+
+
+def forget(path: Path, account: Chosen) -> list[str]:
+    """Forget what login has kept of an account; from where it was taken. Raises `SettingsError`."""
+    settings, done = account.keyless(), list[str]()
+    own = key_file(path, account)
+    if account.table.get("api_key_file") == own:
+        own.unlink(missing_ok=True)
+        unset(path, account.profile, "api_key_file")
+        done.append(str(own))
+    try:
+        if SystemKeyring().drop(entry(settings.profile, settings.host)):
+            done.append("the keyring")
+    except NoKeyring:
+        pass  # then none is kept there
+    return done
+
+
+def account_of(start: Start, path: Path, profile: str | None) -> Chosen:
+    """The account that is meant, whatever key there is. Raises `SettingsError`."""
+    if start.sandboxed:
+        raise click.UsageError("The sandbox has a key of its own.")
+    asked = start.flags.get("profile")
+    if profile is not None and asked is not None and asked != profile:
+        raise click.UsageError(f"--profile {asked} is another account than {profile}.")
+    config = read_or_none(path)
+    if profile is not None and not config.profiles:
+        raise no_profile(profile, config)
+    return choose({**start.flags, "profile": profile or asked}, without_key(os.environ), config)
+
+
+def without_key(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the key of whoever is the default."""
+    return {name: value for name, value in environment.items() if name != VARIABLE}
+
+
+def key_file(path: Path, account: Chosen) -> Path:
+    """The file in which login keeps the key of an account."""
+    return path.absolute().parent / "keys" / f"{account.profile or DEFAULT}.key"
+
+
+def _only_one(account: Chosen, *, in_file: bool) -> None:
+    """Refuse to keep a key that would never be used."""
+    file: ConfigFile = account.file
+    for name in KEY_SETTINGS:
+        if name in account.table and not (name == "api_key_file" and in_file):
+            at = ("profiles", account.profile, name) if account.profile else (name,)
+            raise SettingsError(
+                f"{file.line(*at)}: {name} says already where the key is, and what is kept would not be used.",
+                "Remove that line first.",
+            )
+
+
+def _read() -> str:
+    lines = sys.stdin.read(_LONGEST).strip().splitlines()
+    if len(lines) != 1:
+        raise SettingsError(
+            "The standard input holds no key." if not lines else "The standard input holds more than one line.",
+            "Give the key and nothing else: fastn-mcp login --stdin < FILE",
+        )
+    return lines[0]
+
+
+def _asked(text: str) -> str:
+    found: str = click.prompt(text, hide_input=True, err=True)
+    return found.strip()
+
+
+def _in_file(path: Path, account: Chosen, key: str) -> Path:
+    own = account.table.get("api_key_file")
+    file = own if isinstance(own, Path) else key_file(path, account)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.unlink(missing_ok=True)  # created by us or not at all: never into a file that others have open
+        with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as writing:
+            writing.write(f"{key}\n")
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be written: {error.strerror or type(error).__name__}.") from None
+    if own is None:
+        put(path, account.profile, "api_key_file", str(file.relative_to(path.absolute().parent)))
+    return file
+
+
+class _or_in_a_file:  # noqa: N801 - read as a clause of the with statement
+    """Where there is no keyring, say how to do without."""
+
+    def __init__(self, profile: str | None) -> None:
+        self._command = f"fastn-mcp login {profile} --file" if profile else "fastn-mcp login --file"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, NoKeyring):
+            raise SettingsError(error.what, f"Keep it in a file that only you can read: {self._command}") from None

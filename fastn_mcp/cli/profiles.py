@@ -1,0 +1,137 @@
+"""`fastn-mcp profiles`: the accounts of the configuration file. It never shows a key."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastn_mcp.cli import Start
+from fastn_mcp.cli.login import forget
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.settings import editing
+from fastn_mcp.settings.file import ConfigFile
+from fastn_mcp.settings.keyring import SystemKeyring
+from fastn_mcp.settings.loading import DEFAULT, choose, key_of, no_profile
+from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS
+from fastn_mcp.visible import visible
+
+
+@click.group(name="profiles", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def profiles_group(ctx: click.Context, as_json: bool) -> None:
+    """See the accounts of the configuration file, add and remove them."""
+    if ctx.invoked_subcommand is not None:
+        return
+    path = ctx.find_object(Start).config_file()  # pyright: ignore[reportOptionalMemberAccess]
+    config = editing.read_or_none(path)
+    rows = [_row(name, config) for name in config.profiles]
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    elif rows:
+        table = Table("profile", "", "host", "environment", "mode", "key", "from", box=None, pad_edge=False)
+        for row in rows:
+            default = "default" if row["default"] else ""
+            cells = [row["profile"], default, *(row[name] for name in ("host", "environment", "mode", "key", "from"))]
+            table.add_row(*(Text(visible(str(cell or ""))) for cell in cells))
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+        for row in rows:
+            if row["problem"]:
+                click.echo(f"fastn-mcp: {row['problem']}", err=True)
+    else:
+        click.echo(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
+
+
+def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
+    row: dict[str, str | bool | None] = {"profile": name, "default": name == config.top.get("profile", DEFAULT)}
+    row |= dict.fromkeys(("host", "environment", "mode", "key", "from", "problem"))
+    try:
+        account = choose({"profile": name}, {}, config)
+        settings = account.keyless()
+        row |= {"host": settings.host, "environment": settings.env}
+        row["mode"] = "read-only" if settings.read_only else settings.mode
+        key = key_of(account, os.environ, SystemKeyring())
+        row |= {"key": account.with_key(key).key_kind, "from": key.place}
+    except SettingsError as error:
+        row |= {"key": "none", "problem": str(error)}
+    return row
+
+
+@profiles_group.command(name="add")
+@click.argument("name")
+@click.option("--base-url", help="Where Fastn is.")
+@click.option("--auth", type=click.Choice(["header", "bearer"]), help="How the key is sent.")
+@click.option("--env", help="Fastn environment.")
+@click.option("--space-id", help="Sent as x-fastn-space-id.")
+@click.option("--tenant-id", help="Sent as x-fastn-space-tenantid.")
+@click.option("--end-org-id", help="Sent as x-end-org-id.")
+@click.option(
+    "--mode", type=click.Choice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What is asked first."
+)
+@click.option("--policy", type=click.Path(path_type=Path), help="Policy file of this account.")
+@click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
+@click.option("--default", "as_default", is_flag=True, help="Use it where no other is chosen.")
+@click.pass_obj
+def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
+    """Add the account NAME to the configuration file. What else it needs can be written there by hand."""
+    path = start.config_file()
+    config = editing.read_or_none(path)
+    if name in config.profiles:
+        raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
+    values = {
+        setting: str(Path(str(value)).absolute()) if setting in PATHS else value
+        for setting, value in given.items()
+        if value is not None
+    }
+    of_an_account = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
+    choose(of_an_account, {}, ConfigFile()).keyless()
+    editing.add(path, name, values)
+    if as_default:
+        editing.use(path, name)
+    click.echo(f"Added to {path}: {name}.")
+    if not given["api_key_env"] and not given["api_key_file"]:
+        click.echo(f"Next, give it a key: fastn-mcp login {name}")
+    if not as_default:
+        click.echo(f"Use it: fastn-mcp --profile {name}, or by default: fastn-mcp profiles use {name}")
+
+
+@profiles_group.command(name="remove")
+@click.argument("name")
+@click.pass_obj
+def remove_(start: Start, name: str) -> None:
+    """Remove the account NAME from the configuration file, with the key that login has kept of it."""
+    path = start.config_file()
+    config = editing.read_or_none(path)
+    account = choose({"profile": name}, {}, _having(name, config))
+    others = [other for other in config.profiles if other != name]
+    if others and config.top.get("profile") == name:
+        raise SettingsError(
+            f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
+        )
+    for place in forget(path, account):
+        click.echo(f"Its key is no longer kept in {place}; it is not revoked.")
+    editing.remove(path, name)
+    click.echo(f"Removed from {path}: {name}.")
+
+
+@profiles_group.command(name="use")
+@click.argument("name")
+@click.pass_obj
+def use_(start: Start, name: str) -> None:
+    """Use the account NAME where no other is chosen."""
+    path = start.config_file()
+    _having(name, editing.read_or_none(path))
+    editing.use(path, name)
+    click.echo(f"Used by default from now on: {name}.")
+
+
+def _having(name: str, config: ConfigFile) -> ConfigFile:
+    if name not in config.profiles:
+        raise no_profile(name, config)
+    return config

@@ -1,0 +1,71 @@
+"""The key of an account, and where it comes from. A key is never shown, nor put where another account would find it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.settings.file import PROFILES, ConfigFile
+from fastn_mcp.settings.keyring import Keyring
+
+VARIABLE = "FASTN_API_KEY"
+
+_LONGEST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key, and where it was found, for people."""
+
+    value: object
+    place: str
+
+
+def entry(profile: str, host: str) -> str:
+    """The name of an account's entry in the keyring."""
+    return f"{profile} at {host}"
+
+
+def written(
+    table: Mapping[str, object], file: ConfigFile, profile: str | None, environment: Mapping[str, str]
+) -> Key | None:
+    """The key that a table of the file names; None where it names none. Raises `SettingsError`."""
+    at = (PROFILES, profile) if profile is not None else ()
+    if "api_key" in table:
+        return Key(table["api_key"], f"{file.line(*at, 'api_key')}")
+    if "api_key_env" in table:
+        name = table["api_key_env"]
+        where = file.line(*at, "api_key_env")
+        if not isinstance(name, str) or not name:
+            raise SettingsError(f"{where}: api_key_env must be the name of a variable.")
+        if not environment.get(name):
+            raise SettingsError(f"{where}: the key is to come from {name}, which is not set.", f"Set {name}.")
+        return Key(environment[name], f"environment {name}")
+    if "api_key_file" in table:
+        path = table["api_key_file"]
+        where = file.line(*at, "api_key_file")
+        if not isinstance(path, Path):
+            raise SettingsError(f"{where}: api_key_file must be the path of a file.")
+        return Key(_contents(path, where), f"file {path}")
+    return None
+
+
+def kept(keyring: Keyring, profile: str, host: str) -> Key | None:
+    """The key that the keyring has for this account. Raises `NoKeyring`."""
+    found = keyring.get(entry(profile, host))
+    return None if found is None else Key(found, "keyring")
+
+
+def _contents(path: Path, where: str) -> str:
+    try:
+        with path.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            data = opened.read(_LONGEST)
+    except FileNotFoundError:
+        raise SettingsError(f"{where}: there is no file {path}.", "Keep a key there: fastn-mcp login --file") from None
+    except OSError as error:
+        raise SettingsError(f"{where}: {path} cannot be read: {type(error).__name__}.") from None
+    if os.name == "posix" and mode & 0o077:
+        raise SettingsError(f"{path} holds a key, and others than its owner can read it.", f"Run: chmod 600 {path}")
+    return data.decode("utf-8", "replace").strip()

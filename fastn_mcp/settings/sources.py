@@ -1,0 +1,38 @@
+"""Where each setting can come from. Pure."""
+
+from dataclasses import dataclass
+
+from fastn_mcp.settings.model import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one setting can come from, besides the file. A key has no flag: flags are seen by every process."""
+
+    field: str
+    variable: str
+    flag: str | None
+
+
+FLAGS = (
+    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "update"),
+    *("reveal", "report", "log_level", "log_file", "deadline"),
+)
+
+SOURCES = tuple(
+    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
+    for field in Settings.model_fields
+    if field != "routes"
+)
+
+KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
+"""What names a key in the file: the key itself, the variable that holds it, the file that holds it."""
+
+SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
+"""What only the owner of a file may read there."""
+
+PATHS = ("policy", "plan", "plan_keys", "report", "log_file", "approvers", "api_key_file")
+"""What names a file. In the configuration file a relative one begins at its folder."""
+
+OF_ONE_ACCOUNT = ("base_url", "space_id", "tenant_id", "end_org_id")
+"""Where a key belongs. What the environment says of it is of no profile."""

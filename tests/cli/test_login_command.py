@@ -1,0 +1,330 @@
+"""`fastn-mcp login`, `logout` and `whoami`, as processes, against a sandbox over HTTP and a keyring. Issue 7."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from at_a_terminal import sitting
+
+from fastn_mcp.sandbox import KEY, LIVE_KEY, VIEWER_KEY, Sandbox, create_app
+from fastn_mcp.system import System
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+CANARY = "fsk_test_C4N4RY"
+
+
+@pytest.fixture(scope="module")
+def address() -> Generator[str]:
+    """A sandbox that listens, in this process."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app(Sandbox(System().now), control=False)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+@pytest.fixture
+def config(environment: dict[str, str], tmp_path: Path, address: str) -> Path:
+    """A file of two profiles at the sandbox, and a keyring."""
+    environment |= {
+        "PYTHON_KEYRING_BACKEND": "quiet_keyring.Keyring",
+        "PYTHONPATH": str(Path(__file__).parent),
+        "TEST_KEYRING": str(tmp_path / "keyring.json"),
+    }
+    path = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
+    path.parent.mkdir()
+    path.touch(mode=0o600)
+    path.write_text(f'# ours\nbase_url = "http://{address}"\n\n# the big one\n[profiles.acme]\nenv = "test"\n')
+    return path
+
+
+@pytest.fixture
+def login(config: Path, environment: dict[str, str]) -> Run:  # noqa: ARG001 - the file has to be there
+    """Run it with this on its standard input."""
+
+    def login(given: str, *arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "fastn_mcp", "login", *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            env=environment | (env or {}),
+            timeout=30,
+            check=False,
+        )
+
+    return login
+
+
+def kept(environment: dict[str, str]) -> dict[str, str]:
+    file = Path(environment["TEST_KEYRING"])
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def one_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
+    """It ends with this code, nothing on stdout, and one line that shows no key."""
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastn-mcp: ")
+    assert "C4N4RY" not in line
+    return line.removeprefix("fastn-mcp: ")
+
+
+# --- login -------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_asked_for_unseen_tried_and_kept_and_then_used(
+    config: Path, environment: dict[str, str], address: str, fastn: Run
+) -> None:
+    """Issue 7: from no key to an answered call."""
+    before = config.read_text()
+    with sitting(["-m", "fastn_mcp", "login", "acme"], environment) as person:
+        person.sees(f"API key of acme at {address} (not shown): ")
+        person.types(f" {KEY} \r")
+        code, shown = person.leaves()
+    assert (code, KEY in person.shown) == (0, False)
+    assert "The key works. It is 'Sandbox': Test, Full access, without an end." in shown
+    assert f"The test key of acme at {address} is kept in the test's keyring." in shown
+    assert kept(environment) == {f"fastn-mcp/acme at {address}": KEY}
+    assert config.read_text() == before
+    called = fastn("--profile", "acme", "call", "create-customer", "--name", "Initech")
+    assert json.loads(called.stdout)["account"] == {"profile": "acme", "host": address, "environment": "test"}
+
+
+def test_a_key_of_the_default_account_is_kept_without_any_profile(
+    login: Run, config: Path, environment: dict[str, str], address: str, fastn: Run
+) -> None:
+    """Ours: what a newcomer types first."""
+    config.write_text(f'base_url = "http://{address}"\n')
+    done = login(f"{KEY}\n", "--stdin")
+    assert done.returncode == 0, done.stderr
+    assert list(kept(environment)) == [f"fastn-mcp/default at {address}"]
+    assert fastn("whoami").returncode == 0
+
+
+def test_a_key_that_fastn_does_not_take_is_not_kept(login: Run, environment: dict[str, str], address: str) -> None:
+    """Issue 7: one read, and what came is said; --no-check keeps it all the same."""
+    said = one_line(login(CANARY, "acme", "--stdin"), 1)
+    assert said.startswith("The key does not work. ")
+    assert said.endswith("Nothing was kept; with --no-check it is kept untried.")
+    assert kept(environment) == {}
+    done = login(CANARY, "acme", "--stdin", "--no-check")
+    assert (done.returncode, done.stdout) == (0, f"The test key of acme at {address} is kept in the test's keyring.\n")
+
+
+def test_a_fastn_that_cannot_be_reached_is_not_taken_for_a_wrong_key(login: Run, environment: dict[str, str]) -> None:
+    """Ours."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    done = login(KEY, "--stdin", env={"FASTN_BASE_URL": url, "FASTN_DEADLINE": "1"})
+    assert "Whether the key works could not be learnt. " in one_line(done, 1)
+    assert kept(environment) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "The standard input holds no key."),
+        (" \n", "The standard input holds no key."),
+        (f"{CANARY}\n{CANARY}\n", "The standard input holds more than one line."),
+        (f"{CANARY} {CANARY}", "holds a space, a line break or another character that no key has. Copy the key again"),
+    ],
+)
+def test_what_was_pasted_wrongly_is_said_and_not_shown(login: Run, given: str, said: str) -> None:
+    """Issue 7."""
+    assert said in one_line(login(given, "acme", "--stdin"))
+
+
+def test_without_a_terminal_it_says_how_to_give_the_key(login: Run) -> None:
+    """Issue 7: never from an argument."""
+    assert one_line(login(KEY, "acme")) == (
+        "There is no terminal to ask for the key at. Give it on the standard input: fastn-mcp login --stdin"
+    )
+    assert "unexpected extra argument" in one_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("keyring.backends.fail.Keyring", "This system has no keyring that can be used."),
+        ("keyring.backends.null.Keyring", "This system has no keyring that can be used."),
+        ("keyring.backends.SecretService.Keyring", "The system's keyring cannot be used (FileNotFoundError)."),
+        ("not.there.Keyring", "The system's keyring cannot be used (ModuleNotFoundError)."),
+        ("quiet_keyring.Locked", "The system's keyring cannot be used (KeyringLocked)."),
+        ("quiet_keyring.Forgetful", "the test's keyring did not keep the key."),
+    ],
+)
+def test_without_a_keyring_a_file_is_offered(login: Run, backend: str, said: str, environment: dict[str, str]) -> None:
+    """Issue 7: Secret Service too, which is really absent here."""
+    environment["PYTHON_KEYRING_BACKEND"] = backend
+    environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
+    done = login(KEY, "acme", "--stdin", "--no-check")
+    assert one_line(done) == f"{said} Keep it in a file that only you can read: fastn-mcp login acme --file"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_key_in_a_file_is_its_owners_alone_and_the_profile_says_where(
+    login: Run, config: Path, environment: dict[str, str], fastn: Run
+) -> None:
+    """Issue 7: --file; the comments stay, and another login replaces it."""
+    environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+    before = config.read_text()
+    for key in (KEY, LIVE_KEY):
+        assert login(key, "acme", "--stdin", "--file").returncode == 0
+    file = config.parent / "keys" / "acme.key"
+    assert file.read_text() == f"{LIVE_KEY}\n"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent, config)] == [0o600, 0o700, 0o600]
+    assert config.read_text() == f'{before}api_key_file = "keys/acme.key"\n'
+    assert fastn("--profile", "acme", "whoami").returncode == 0
+    file.chmod(0o640)
+    said = one_line(fastn("--profile", "acme", "whoami"))
+    assert said == f"{file} holds a key, and others than its owner can read it. Run: chmod 600 {file}"
+    assert fastn("logout", "acme").returncode == 0
+    assert not file.exists()
+    assert config.read_text() == before
+
+
+def test_a_key_in_a_file_of_the_default_account_is_found_again(login: Run, config: Path, fastn: Run) -> None:
+    """Ours: at the top level, which a profile does not inherit."""
+    before = config.read_text()
+    assert login(KEY, "--stdin", "--file").returncode == 0
+    assert config.read_text() == f'api_key_file = "keys/default.key"\n\n{before}'
+    assert fastn("whoami").returncode == 0
+    assert "The profile 'acme' has no key" in one_line(fastn("--profile", "acme", "whoami"))
+
+
+def test_a_key_that_would_never_be_used_is_not_kept(login: Run, config: Path) -> None:
+    """Ours: the file says already where the key is."""
+    config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
+    said = one_line(login(KEY, "acme", "--stdin"))
+    assert said.startswith(f"{config}, line 7: api_key_env says already where the key is")
+
+
+def test_a_key_of_the_environment_is_said_to_be_in_the_way(login: Run) -> None:
+    """Ours: it is neither tried nor kept in place of what was given."""
+    done = login(KEY, "acme", "--stdin", env={"FASTN_API_KEY": CANARY})
+    assert done.returncode == 0
+    assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or what is kept is not used.\n"
+
+
+def test_a_wrong_name_is_told(login: Run, config: Path, fastn: Run) -> None:
+    """Issue 7."""
+    said = "There is no profile 'acne' (did you mean 'acme'?); there are acme."
+    for done in (login(KEY, "acne", "--stdin"), fastn("logout", "acne"), fastn("--profile", "acne", "whoami")):
+        assert one_line(done).startswith(said)
+    assert "is another account than acme" in one_line(fastn("--profile", "globex", "logout", "acme"))
+    assert "The sandbox has a key of its own." in one_line(fastn("--sandbox", "logout"))
+    config.write_text("")
+    said = one_line(login(KEY, "acme", "--stdin"))
+    assert said.startswith(f"There is no profile 'acme'; {config} has none. Correct the name, or add it first")
+
+
+# --- logout ------------------------------------------------------------------------------------------------------
+
+
+def test_logout_forgets_a_key_and_says_that_it_still_works(
+    login: Run, environment: dict[str, str], fastn: Run, address: str
+) -> None:
+    """Issue 7."""
+    login(KEY, "acme", "--stdin")
+    done = fastn("logout", "acme")
+    assert done.stdout.splitlines() == [
+        f"The key of acme at {address} is no longer kept in the keyring.",
+        "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
+    ]
+    assert kept(environment) == {}
+    assert one_line(fastn("logout", "acme"), 1) == f"login has kept no key of acme at {address}."
+
+
+def test_logout_says_where_a_key_is_that_it_does_not_keep(config: Path, fastn: Run, address: str) -> None:
+    """Ours."""
+    of_default = one_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), 1)
+    assert of_default == (
+        f"login has kept no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
+    )
+    config.write_text(config.read_text() + f'api_key = "{CANARY}"\n')
+    assert one_line(fastn("logout", "acme"), 1).endswith(f"Its key comes from api_key in {config}.")
+
+
+# --- whoami ------------------------------------------------------------------------------------------------------
+
+
+def test_whoami_says_the_account_its_key_and_what_is_asked(login: Run, fastn: Run, address: str, config: Path) -> None:
+    """Issue 7: never the key."""
+    login(KEY, "acme", "--stdin")
+    (config.parent / "policy.toml").write_text("[budget]\ndestroy = 1\n")
+    done = fastn("--profile", "acme", "--mode", "manual", "whoami")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "profile      acme",
+        f"host         {address}",
+        "environment  test",
+        "key          test (no sandbox: it acts on the same live connections), from keyring",
+        "mode         manual",
+        f"policy       {config.parent / 'policy.toml'}",
+        "The key works. It is 'Sandbox': Test, Full access, without an end.",
+    ]
+
+
+def test_whoami_as_json_says_the_same(config: Path, fastn: Run, address: str) -> None:
+    """Ours: for programs."""
+    assert config.exists()
+    env = {"FASTN_API_KEY": LIVE_KEY, "FASTN_READ_ONLY": "true"}
+    found = json.loads(fastn("whoami", "--json", env=env).stdout)
+    assert found == found | {
+        "profile": "default", "host": address, "key": "live", "key_from": "environment FASTN_API_KEY",
+        "mode": "read-only", "policy": None, "works": True,
+    }  # fmt: skip
+    assert "live_sandbox" not in json.dumps(found)
+
+
+def test_whoami_ends_with_1_where_the_key_does_not_work(config: Path, fastn: Run) -> None:
+    """Issue 7: the exit code."""
+    assert config.exists()
+    done = fastn("whoami", env={"FASTN_API_KEY": "not-C4N4RY"})
+    assert done.returncode == 1
+    assert "key          of no known kind, so taken as live, from environment FASTN_API_KEY" in done.stdout
+    assert done.stderr.startswith("The key does not work. Fastn does not accept the API key (401).")
+    assert "C4N4RY" not in done.stdout + done.stderr
+
+
+def test_a_narrow_key_works_though_it_may_not_list_keys(config: Path, fastn: Run) -> None:
+    """Ours: a refusal of the one read says that the key was known."""
+    assert config.exists()
+    done = fastn("whoami", env={"FASTN_API_KEY": VIEWER_KEY})
+    assert done.returncode == 0
+    assert "The key works. It may not list API keys, so what else it may do is not known." in done.stdout
+
+
+def test_whoami_of_the_sandbox(fastn: Run) -> None:
+    """Ours: what is the sandbox's is said to be."""
+    done = fastn("--sandbox", "whoami")
+    assert done.returncode == 0
+    assert "from the sandbox" in done.stdout
+
+
+def test_serving_over_stdio_with_a_key_of_the_environment_asks_no_keyring(environment: dict[str, str]) -> None:
+    """Ours: a start gets no slower by what it does not need."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "fastn_mcp"],
+        capture_output=True,
+        text=True,
+        env=environment | {"FASTN_API_KEY": KEY},
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "fastn_mcp.settings.loading" in loaded
+    assert not loaded & {"keyring", "tomlkit", "fastn_mcp.toml_places"}

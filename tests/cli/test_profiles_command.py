@@ -1,0 +1,182 @@
+"""`fastn-mcp profiles`: the table, and the file with its comments. Issue 7."""
+
+import json
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastn_mcp.settings import load
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+FILE = """\
+# Our accounts. Ask Dana before you change one.
+profile = "acme"  # the default
+tenant_id = "t-0"
+
+# the big one
+[profiles.acme]
+api_key_env = "ACME_KEY"   # from the vault
+env = "live"
+
+[profiles.globex]
+base_url = "https://us.fastn.example"
+read_only = true
+
+# For all of them:
+[routes]
+run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"
+"""
+
+
+@pytest.fixture
+def config(environment: dict[str, str]) -> Path:
+    """Where the file is."""
+    path = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.fixture
+def file(config: Path) -> Path:
+    """The file above."""
+    config.touch(mode=0o600)
+    config.write_text(FILE)
+    return config
+
+
+def test_the_table_shows_each_account_and_never_a_key(file: Path, fastn: Run) -> None:
+    """Issue 7: which is the default, where it is, and where its key comes from."""
+    assert file.exists()
+    done = fastn("profiles", env={"ACME_KEY": "fsk_live_C4N4RY"})
+    assert done.returncode == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows == [
+        ["profile", "host", "environment", "mode", "key", "from"],
+        ["acme", "default", "live.fastn.ai", "live", "guarded", "live", "environment", "ACME_KEY"],
+        ["globex", "us.fastn.example", "read-only", "none"],
+    ]
+    assert "\x1b" not in done.stdout
+    assert done.stderr == (
+        "fastn-mcp: The profile 'globex' has no key for us.fastn.example. This system has no keyring that can be used. "
+        "Keep one: fastn-mcp login globex --file\n"
+    )
+
+
+def test_the_table_as_json_says_the_same_whatever_key_the_environment_has(file: Path, fastn: Run) -> None:
+    """Ours: FASTN_API_KEY and FASTN_PROFILE are of no profile, and the table is of all."""
+    assert file.exists()
+    env = {"ACME_KEY": "fsk_test_C4N4RY", "FASTN_API_KEY": "C4N4RY", "FASTN_PROFILE": "globex"}
+    acme, globex = json.loads(fastn("profiles", "--json", env=env).stdout)
+    assert (acme["default"], acme["key"], acme["problem"]) == (True, "test", None)
+    assert (globex["default"], globex["key"], globex["from"]) == (False, "none", None)
+    assert "C4N4RY" not in json.dumps([acme, globex])
+
+
+def test_without_profiles_it_says_how_to_add_one(config: Path, fastn: Run) -> None:
+    """Issue 7: what to do next."""
+    assert fastn("profiles").stdout == f"{config} has no profiles. Add one: fastn-mcp profiles add NAME\n"
+
+
+def test_the_first_profile_makes_a_file_that_only_its_owner_can_read(config: Path, fastn: Run) -> None:
+    """Ours: whoever sets FASTN_API_KEY goes on as before."""
+    done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "manual")
+    assert done.stdout.splitlines() == [
+        f"Added to {config}: acme.",
+        "Next, give it a key: fastn-mcp login acme",
+        "Use it: fastn-mcp --profile acme, or by default: fastn-mcp profiles use acme",
+    ]
+    assert config.read_text() == '[profiles.acme]\nbase_url = "https://eu.fastn.example"\nmode = "manual"\n'
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert load({}, {"FASTN_API_KEY": "k"}, config).profile == "default"
+
+
+def test_adding_and_removing_leaves_the_file_as_it_was(file: Path, fastn: Run) -> None:
+    """Issue 7: byte for byte, comments and all."""
+    assert fastn("profiles", "add", "initech", "--tenant-id", "t-1", "--api-key-env", "K").returncode == 0
+    assert file.read_text() == f'{FILE}\n[profiles.initech]\ntenant_id = "t-1"\napi_key_env = "K"\n'
+    assert load({"profile": "initech"}, {"K": "k"}, file).tenant_id == "t-1"
+    done = fastn("profiles", "remove", "initech")
+    assert (done.returncode, done.stdout) == (0, f"Removed from {file}: initech.\n")
+    assert file.read_text() == FILE
+
+
+def test_what_stands_above_the_next_table_stays(file: Path, fastn: Run) -> None:
+    """Issue 7: comments are kept, and so is all that is not of the profile."""
+    assert fastn("profiles", "remove", "globex").returncode == 0
+    begin, end = FILE.index("[profiles.globex]"), FILE.index("# For all of them")
+    assert file.read_text() == FILE[:begin] + FILE[end:]
+    file.write_text(
+        '[profiles."a"] # one\n# of a\nenv = "x"\n[ profiles . a . routes ]\n'
+        'run_workflow = "POST /x/{workflow_id}"\n[profiles.ab]\n# of ab\n'
+    )
+    assert fastn("profiles", "remove", "a").returncode == 0
+    assert file.read_text() == "[profiles.ab]\n# of ab\n"
+
+
+def test_a_profile_that_is_written_in_another_way_is_left_to_its_owner(file: Path, fastn: Run) -> None:
+    """Ours: nothing is lost by guessing."""
+    text = '[profiles]\na = { env = "x" }\nb = { env = "y" }\n'
+    file.write_text(text)
+    done = fastn("profiles", "remove", "a")
+    assert (done.returncode, file.read_text()) == (2, text)
+    assert done.stderr == f"fastn-mcp: a could not be taken out of {file}. Take it out by hand.\n"
+
+
+def test_the_default_is_changed_in_its_line(file: Path, fastn: Run) -> None:
+    """Issue 7: and one that has no line gets it at the top."""
+    assert fastn("profiles", "use", "globex").stdout == "Used by default from now on: globex.\n"
+    assert file.read_text() == FILE.replace('profile = "acme"', 'profile = "globex"')
+    file.write_text("# mine\n[profiles.acme]\n")
+    assert fastn("profiles", "use", "acme").returncode == 0
+    assert file.read_text() == 'profile = "acme"\n\n# mine\n[profiles.acme]\n'
+    assert fastn("profiles", "add", "b", "--default").returncode == 0
+    assert file.read_text() == 'profile = "b"\n\n# mine\n[profiles.acme]\n\n[profiles.b]\n'
+
+
+def test_the_last_profile_takes_the_default_with_it(config: Path, fastn: Run) -> None:
+    """Ours: a default that is not there would stop every start."""
+    config.write_text('profile = "a"\nenv = "x"  # all\n[profiles.a]\n')
+    assert fastn("profiles", "remove", "a").returncode == 0
+    assert config.read_text() == 'env = "x"  # all\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("add", "acme"), "There is a profile 'acme' already. Change it in "),
+        (("add", "a b"), "'a b' is no name for a profile. Use letters, digits,"),
+        (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url, "),
+        (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?); there are acme, globex."),
+        (("use", "acne"), "There is no profile 'acne' (did you mean 'acme'?); there are acme, globex."),
+        (("remove", "acme"), "'acme' is the default profile. Choose another first: fastn-mcp profiles use globex"),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], said: str) -> None:
+    """Issue 7: and says what to do next."""
+    done = fastn("profiles", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"fastn-mcp: {said}")
+    assert file.read_text() == FILE
+
+
+def test_a_label_of_the_top_level_is_not_made_the_name_of_no_profile(config: Path, fastn: Run) -> None:
+    """Ours: profile = "prod" was a label as long as there was no profile; the file is not left wrong."""
+    config.write_text('profile = "prod"\n')
+    done = fastn("profiles", "add", "acme")
+    assert done.returncode == 2
+    assert f"{config}, line 1: There is no profile 'prod'; there are acme." in done.stderr
+    assert config.read_text() == 'profile = "prod"\n'
+
+
+def test_a_file_that_is_a_link_stays_one(config: Path, fastn: Run, tmp_path: Path) -> None:
+    """Ours: so do people keep their settings in a repository of their own."""
+    real = tmp_path / "dotfiles.toml"
+    real.write_text("# kept\n")
+    config.symlink_to(real)
+    assert fastn("profiles", "add", "acme").returncode == 0
+    assert config.is_symlink()
+    assert real.read_text() == "# kept\n\n[profiles.acme]\n"

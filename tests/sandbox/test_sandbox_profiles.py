@@ -1,0 +1,119 @@
+"""What is done for one profile is named after it, and no approval of one holds for another. Issue 7; DESIGN 5.4, 6."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import Fastn
+from sensible_calls import sensible
+from world import Clock, FormNow, yes
+
+from fastn_mcp.cli.wiring import Parts, Sandboxed, account_of, assemble
+from fastn_mcp.dispatch import Done
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.audit import FILE as AUDIT
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.question import Waiting
+from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.procedures.changes import ListChanges
+from fastn_mcp.sandbox import KEY, Sandbox
+from fastn_mcp.settings import Settings
+from fastn_mcp.shaping import shaped
+from fastn_mcp.system import System
+
+pytestmark = pytest.mark.anyio
+
+ALONE = Caller("local", None)
+ACME = {"profile": "acme", "env": "test", "tenant_id": "t-1"}
+
+
+class Desk:
+    """Profiles that share the folders of one person, before one account of the sandbox."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "sandbox.json"
+        self.fastn = Fastn(Sandbox(System().now, file=self.file))
+
+    def parts(self, **settings: Any) -> Parts:
+        chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})
+        state = self.folder / "state"
+        return assemble(chosen, Sandboxed(self.file), Policy("manual"), state, {}, browser=False, tally=None)
+
+    def audit(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]
+
+    async def approve(self) -> None:
+        """A person approves all that waits."""
+        ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
+        now = System().now().timestamp()
+        for grant in await ledger.waiting(now):
+            assert await ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="terminal")
+        ledger.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+async def test_the_profile_is_named_in_the_question_the_result_and_the_audit_of_every_change(desk: Desk) -> None:
+    """Issue 7: a loop over the catalogue, with the guard that asks about everything."""
+    changes = [call for call in sensible(desk.fastn) if call.effect is not Effect.READ]
+    parts = desk.parts(**ACME)
+    named = "acme at localhost, environment test, tenant t-1"
+    assert account_of(parts.settings) == named
+    for call in changes:
+        form = FormNow(yes, Clock())
+        assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
+        done = await parts.dispatch(call, Caller("local", form))
+        assert isinstance(done, Done), call.tool_name()
+        assert named in form.asked[-1].text, call.tool_name()
+        body: Any = shaped(call, done.result, parts.label, done.change)
+        assert body["account"] == {"profile": "acme", "host": "localhost", "environment": "test"}, call.tool_name()
+    await parts.aclose()
+    entries = desk.audit()
+    for call in changes:
+        assert {"asked", "intent", "outcome"} <= {e["event"] for e in entries if e["tool"] == call.tool_name()}
+    assert {entry["account"] for entry in entries} == {named}
+
+
+OTHERS = {
+    "another profile": {"profile": "globex"},
+    "another environment": {"env": "live"},
+    "another tenant": {"tenant_id": "t-2"},
+    "another space": {"space_id": "s-2"},
+    "another organisation": {"end_org_id": "o-2"},
+    "another path": {"base_url": "http://localhost/base"},
+    "another key of the same name": {"api_key": "fsk_test_viewer"},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_what_was_approved_for_one_account_is_asked_anew_for_another(what: str, desk: Desk) -> None:
+    """DESIGN 5.4: and it still holds where it was approved, once. Both share the ledger."""
+    call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "create_customer")
+    ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | OTHERS[what]))
+    assert isinstance(await ours.dispatch(call, ALONE), Waiting)
+    await desk.approve()
+    assert isinstance(await theirs.dispatch(call, ALONE), Waiting)
+    assert isinstance(await ours.dispatch(call, ALONE), Done)
+    assert isinstance(await ours.dispatch(call, ALONE), Waiting)
+    await ours.aclose()
+    await theirs.aclose()
+
+
+async def test_the_changes_of_one_profile_are_not_those_of_another(desk: Desk) -> None:
+    """Ours: so neither can be undone as the other."""
+    call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
+    ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
+    assert isinstance(await ours.dispatch(call, Caller("local", FormNow(yes, Clock()))), Done)
+    for parts, count in ((ours, 1), (theirs, 0)):
+        listed = await parts.dispatch(ListChanges(), ALONE)
+        assert isinstance(listed, Done)
+        assert len(listed.result.model_dump()["changes"]) == count
+        await parts.aclose()

@@ -1,0 +1,344 @@
+"""Profiles: which account is meant, which key is used, and what is never mixed up. Issue 7."""
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, load, resolve
+from fastn_mcp.settings.keyring import NoKeyring
+from fastn_mcp.settings.sources import OF_ONE_ACCOUNT, SECRETS
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+Write = Callable[[str], Path]
+
+BOTH = """\
+base_url = "https://eu.fastn.example"
+tenant_id = "t-0"
+mode = "manual"
+
+[profiles.acme]
+api_key_env = "ACME_KEY"
+env = "live"
+mode = "guarded"
+
+[profiles.globex]
+base_url = "https://us.fastn.example"
+"""
+ACME = {"ACME_KEY": "fsk_live_acme"}
+
+
+@dataclass
+class Kept:
+    """A keyring that holds this."""
+
+    entries: Mapping[str, str] = field(default_factory=dict[str, str])
+    asked: list[str] = field(default_factory=list[str])
+
+    def get(self, entry: str) -> str | None:
+        self.asked.append(entry)
+        return self.entries.get(entry)
+
+    def keep(self, entry: str, key: str) -> str:
+        raise NotImplementedError
+
+    def drop(self, entry: str) -> bool:
+        raise NotImplementedError
+
+
+class Nothing(Kept):
+    """No keyring at all."""
+
+    def get(self, entry: str) -> str | None:  # noqa: ARG002
+        raise NoKeyring("This system has no keyring that can be used.")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Write:
+    """A configuration file that holds this, and that only its owner can read."""
+
+    def file(text: str) -> Path:
+        path = tmp_path / "config.toml"
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return file
+
+
+def refused(
+    path: Path, environment: Mapping[str, str] | None = None, keyring: Kept | None = None, profile: str | None = None
+) -> str:
+    """What is said where this cannot start. It never holds a key."""
+    with pytest.raises(SettingsError) as caught:
+        load({"profile": profile}, environment or {}, path, keyring=keyring or Kept())
+    assert "canary" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- which account -----------------------------------------------------------------------------------------------
+
+
+def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
+    """Issue 7: any setting of an account, over what is said for all."""
+    settings = load({"profile": "acme"}, ACME, file(BOTH))
+    assert (settings.profile, settings.api_key, settings.env) == ("acme", "fsk_live_acme", "live")
+    assert (settings.mode, settings.host, settings.tenant_id) == ("guarded", "eu.fastn.example", "t-0")
+    other = load({"profile": "globex"}, {}, file(BOTH), keyring=Kept({"globex at us.fastn.example": "k"}))
+    assert (other.profile, other.mode, other.host, other.env) == ("globex", "manual", "us.fastn.example", None)
+
+
+def test_a_flag_chooses_over_the_environment_and_that_over_the_file(file: Write) -> None:
+    """Issue 7: --profile, FASTN_PROFILE, profile = "..."."""
+    three = "".join(f'[profiles.{name}]\napi_key_env = "K"\n' for name in ("a", "b", "c"))
+    path = file(f'profile = "c"\n{three}')
+    environment = {"K": "k", "FASTN_PROFILE": "b"}
+    assert load({"profile": "a"}, environment, path).profile == "a"
+    assert load({"profile": None}, environment, path).profile == "b"
+    assert load({}, {"K": "k"}, path).profile == "c"
+
+
+def test_a_profile_called_default_is_the_default_one(file: Write) -> None:
+    """Ours: the name says it."""
+    assert load({}, {}, file('env = "x"\n[profiles.default]\napi_key = "k"\nenv = "y"\n')).env == "y"
+
+
+def test_where_none_is_chosen_the_top_level_is_the_account(file: Write) -> None:
+    """Ours: adding a profile changes nothing for whoever sets FASTN_API_KEY."""
+    settings = load({}, {"FASTN_API_KEY": "k"}, file(BOTH))
+    assert (settings.profile, settings.api_key, settings.host) == ("default", "k", "eu.fastn.example")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"), [({"profile": "acem"}, {}), ({}, {"FASTN_PROFILE": "acem"}), ({"profile": "acem"}, ACME)]
+)
+def test_a_profile_that_is_not_there_names_those_that_are(
+    file: Write, flags: dict[str, str], environment: dict[str, str]
+) -> None:
+    """Issue 7."""
+    said = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
+    assert said == (
+        "There is no profile 'acem' (did you mean 'acme'?); there are acme, globex. "
+        "Correct the name, or add it first: fastn-mcp profiles add NAME"
+    )
+
+
+def test_a_default_that_is_not_there_is_named_with_its_line(file: Write) -> None:
+    """Issue 7."""
+    path = file(f'# mine\nprofile = "acne"\n{BOTH}')
+    assert refused(path).startswith(f"{path}, line 2: There is no profile 'acne' (did you mean 'acme'?)")
+
+
+def test_without_any_profile_the_name_is_a_label(file: Write) -> None:
+    """Issue 7: as it was before there were profiles."""
+    assert load({"profile": "anything at all"}, {"FASTN_API_KEY": "k"}, file('env = "x"')).profile == "anything at all"
+    assert load({"profile": "anything"}, {"FASTN_API_KEY": "k"}, None).profile == "anything"
+
+
+def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
+    """Ours: neither the default profile nor its key reaches it."""
+    path = file('profile = "acme"\n' + BOTH)
+    settings = load({"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}, ACME, path, sandbox=True)
+    assert (settings.profile, settings.api_key, settings.env, settings.host) == ("sandbox", "s", None, "localhost")
+
+
+# --- which key ---------------------------------------------------------------------------------------------------
+
+
+def test_the_key_of_a_profile_comes_from_itself_from_a_variable_from_a_file_or_from_the_keyring(
+    file: Write, tmp_path: Path
+) -> None:
+    """Issue 7: and where it came from is known."""
+    (tmp_path / "k").touch(mode=0o600)
+    (tmp_path / "k").write_text("in-file\n")
+    path = file(
+        '[profiles.a]\napi_key = "in-line"\n[profiles.b]\napi_key_env = "K"\n'
+        '[profiles.c]\napi_key_file = "k"\n[profiles.d]\n'
+    )
+    ring = Kept({"d at live.fastn.ai": "in-ring"})
+    found = [resolve({"profile": name}, {"K": "in-env"}, path, keyring=ring) for name in "abcd"]
+    assert [(one.settings.api_key, one.key) for one in found] == [
+        ("in-line", f"{path}, line 2"),
+        ("in-env", "environment K"),
+        ("in-file", f"file {tmp_path / 'k'}"),
+        ("in-ring", "keyring"),
+    ]
+    assert ring.asked == ["d at live.fastn.ai"]  # and of nothing else
+
+
+def test_the_key_of_the_top_level_is_looked_for_in_the_same_places_after_the_environment(file: Write) -> None:
+    """Ours: FASTN_API_KEY first."""
+    path = file('api_key_env = "K"\n')
+    assert load({}, {"FASTN_API_KEY": "first", "K": "second"}, path).api_key == "first"
+    assert load({}, {"K": "second"}, path).api_key == "second"
+    assert load({}, {}, None, keyring=Kept({"default at live.fastn.ai": "kept"})).api_key == "kept"
+    assert load({"profile": "mine"}, {}, None, keyring=Kept({"mine at live.fastn.ai": "kept"})).api_key == "kept"
+
+
+def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
+    """Ours: whoever changes the address of a profile does not get its key."""
+    ring = Kept({"globex at us.fastn.example": "canary"})
+    assert load({"profile": "globex"}, {}, file(BOTH), keyring=ring).api_key == "canary"
+    with pytest.raises(SettingsError) as caught:
+        load({"profile": "globex", "base_url": "https://evil.example"}, {}, file(BOTH), keyring=ring)
+    assert str(caught.value) == "The profile 'globex' has no key for evil.example. Keep one: fastn-mcp login globex"
+
+
+def test_a_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
+    """Issue 7: a profile that was chosen is never used with another account's key."""
+    path = file('api_key = "canary"\n[profiles.acme]\n')
+    assert "The profile 'acme' has no key for live.fastn.ai." in refused(path, profile="acme")
+
+
+@pytest.mark.parametrize("by", ["flag", "environment", "file"])
+def test_a_key_in_the_environment_beside_a_profile_is_refused_and_not_guessed(file: Write, by: str) -> None:
+    """Issue 7: neither is that key sent as the profile, nor is it passed over in silence."""
+    path = file(('profile = "acme"\n' if by == "file" else "") + BOTH)
+    environment = {**ACME, "FASTN_API_KEY": "canary"} | ({"FASTN_PROFILE": "acme"} if by == "environment" else {})
+    said = refused(path, environment, profile="acme" if by == "flag" else None)
+    assert said.startswith("FASTN_API_KEY is set, and the profile 'acme' is an account of its own")
+    assert 'Unset FASTN_API_KEY, or write api_key_env = "FASTN_API_KEY" in [profiles.acme].' in said
+
+
+def test_a_profile_may_say_that_the_key_of_the_environment_is_its_own(file: Write) -> None:
+    """Ours: said once, in the file."""
+    path = file('[profiles.acme]\napi_key_env = "FASTN_API_KEY"\n')
+    assert load({"profile": "acme"}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
+
+
+@pytest.mark.parametrize("name", OF_ONE_ACCOUNT)
+def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Write, name: str) -> None:
+    """Ours (DESIGN 4): a key never goes to another origin. A flag says it in the same breath, and is believed."""
+    value = "https://elsewhere.example"
+    variable = next(source.variable for source in SOURCES if source.field == name)
+    said = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
+    assert said.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
+    assert getattr(load({"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}, file(BOTH)), name)
+    same = {"base_url": "https://eu.fastn.example/", "tenant_id": "t-0"}
+    if name in same:
+        assert load({"profile": "acme"}, {**ACME, variable: same[name]}, file(BOTH)).profile == "acme"
+
+
+def test_where_no_key_is_what_to_do_next_is_said(file: Write) -> None:
+    """Issue 7: for a profile, for none among several, and for a system without a keyring."""
+    assert refused(file("")).endswith("or keep one: fastn-mcp login. Without an account: fastn-mcp --sandbox")
+    assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
+    assert refused(file(BOTH)) == (
+        "There is no API key, and no profile is chosen; there are acme, globex. "
+        "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME"
+    )
+    assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (
+        "The profile 'globex' has no key for us.fastn.example. This system has no keyring that can be used. "
+        "Keep one: fastn-mcp login globex --file"
+    )
+    path = file(BOTH)
+    said = refused(path, profile="acme")
+    assert said == f"{path}, line 6: the key is to come from ACME_KEY, which is not set. Set ACME_KEY."
+
+
+@pytest.mark.parametrize("key", ["canary key", "canary\nX: y", "canary\xe4"])
+def test_a_key_that_was_pasted_wrongly_says_where_it_stands_and_is_not_shown(file: Write, key: str) -> None:
+    """Issue 7."""
+    assert "(environment ACME_KEY) is wrong" in refused(file(BOTH), {"ACME_KEY": key}, profile="acme")
+    kept = Kept({"globex at us.fastn.example": key})
+    said = refused(file(BOTH), keyring=kept, profile="globex")
+    assert said.startswith("The setting api_key (keyring) is wrong")
+    assert said.endswith("Copy the key again, whole, without what stands around it.")
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_file_with_a_key_that_others_can_read_is_refused(file: Write, tmp_path: Path, mode: int) -> None:
+    """Issue 7: with the command that closes it."""
+    (tmp_path / "k").write_text("canary")
+    (tmp_path / "k").chmod(mode)
+    assert f"Run: chmod 600 {tmp_path / 'k'}" in refused(file('api_key_file = "k"'))
+
+
+def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_path: Path) -> None:
+    """Ours: with the line that names it."""
+    path = file('[profiles.a]\napi_key_file = "k"')
+    assert refused(path, profile="a").startswith(f"{path}, line 2: there is no file {tmp_path / 'k'}.")
+    (tmp_path / "k").touch(mode=0o600)
+    assert f"(file {tmp_path / 'k'}) is wrong: is empty" in refused(path, profile="a")
+    (tmp_path / "k").unlink()
+    (tmp_path / "k").mkdir()
+    assert "cannot be read: IsADirectoryError" in refused(path, profile="a")
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("[profiles.acme]\nevn = 1", 2, "there is no setting 'evn' in [profiles.acme] (did you mean 'env'?)"),
+        ("[profiles.acme]\nprofile = 'x'", 2, "there is no setting 'profile' in [profiles.acme]"),
+        ("\n[profile.acme]\nenv = 'x'", 2, "the table of a profile is [profiles.NAME], with an s"),
+        ("[profils.acme]\nenv = 'x'", 1, "there is no setting 'profils' (did you mean 'profiles'?)"),
+        ("profiles = 1", 1, "profiles are tables, as [profiles.acme]"),
+        ("[profiles]\nacme = 1", 2, "a profile is a table, as [profiles.acme]"),
+        ('[profiles."a b"]', 1, "'a b' is no name for a profile"),
+        ('[profiles."a at h"]', 1, "'a at h' is no name for a profile"),
+        ('[profiles.""]', 1, "'' is no name for a profile"),
+        ("[profiles.a]\napi_key_env = 'K'\napi_key_file = 'k'", 3, "api_key_env and api_key_file are two keys"),
+        ("api_key = 'canary'\napi_key_env = 'K'", 2, "api_key and api_key_env are two keys for one account"),
+        ("api_key_env = 1", 1, "api_key_env must be the name of a variable"),
+        ("api_key_file = 1", 1, "api_key_file must be the path of a file"),
+        ("mode = 'canary'", 1, "the setting mode is wrong"),
+        ("profile = 'a'\n[profiles.a]\n\nmode = 'canary'", 4, "the setting mode is wrong"),
+        ("profile = 'a'\ndeadline = 'canary'\n[profiles.a]", 2, "the setting deadline is wrong"),
+    ],
+)
+def test_each_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line: int, said: str) -> None:
+    """Issue 7: strict keys, and no value is shown."""
+    path = file(text)
+    told = refused(path)
+    assert told.startswith(f"{path}, line {line}: ")
+    assert said in told
+
+
+@posix
+@pytest.mark.parametrize("where", ["", "[profiles.acme]\n"])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_file_that_holds_a_secret_is_its_owners_alone(file: Write, secret: str, where: str) -> None:
+    """Issue 7: with the command that closes it; one that holds none may be read."""
+    path = file(f'{where}{secret} = "canary"')
+    path.chmod(0o644)
+    assert refused(path) == f"{path} holds {secret}, and others than its owner can read it. Run: chmod 600 {path}"
+    path.write_text('[profiles.acme]\nenv = "x"\n')
+    assert load({}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> None:
+    """Ours: whoever changes the address gets the key."""
+    path = file(BOTH)
+    path.chmod(mode)
+    assert refused(path) == f"{path} can be changed by others than its owner. Run: chmod go-w {path}"
+
+
+@posix
+def test_the_null_device_is_a_configuration_that_says_nothing() -> None:
+    """Ours: FASTN_CONFIG=/dev/null is how one starts without the user's own."""
+    assert stat.S_IMODE(Path(os.devnull).stat().st_mode) & 0o022
+    assert load({}, {"FASTN_API_KEY": "k"}, Path(os.devnull)).base_url == DEFAULT_BASE_URL
+
+
+def test_a_path_in_the_file_begins_at_its_folder(file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """THREATS T21: never in the working directory, which may be a cloned repository."""
+    away = tmp_path / "cloned"
+    away.mkdir()
+    monkeypatch.chdir(away)
+    path = file('[profiles.acme]\napi_key_env = "K"\npolicy = "acme.toml"\nplan = "~/plan.toml"\nreport = "/r.json"\n')
+    settings = load({"profile": "acme"}, {"K": "k"}, path)
+    assert (settings.policy, settings.plan, settings.report) == (
+        tmp_path / "acme.toml", Path("~/plan.toml").expanduser(), Path("/r.json"),
+    )  # fmt: skip
+    assert load({"profile": "acme", "policy": "x.toml"}, {"K": "k"}, path).policy == Path("x.toml")
