@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fastn_mcp.arguments import nearest
-from fastn_mcp.guard.rules.places import Key
 from fastn_mcp.guard.strict_toml import Flaw, load, read
 from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.settings import Settings, is_loopback
+from fastn_mcp.toml_places import Key
 
 _KIND = "team file"
 _SEE = "See docs/hosting.md."
