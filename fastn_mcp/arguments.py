@@ -1,7 +1,6 @@
 """What a client sends becomes a call, or a refusal that names the field and the reason, never the value. Pure."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +8,11 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer, Offer
+from fastn_mcp.problems import problems
 from fastn_mcp.procedures.catalog import BY_NAME
-
-_MOST_PROBLEMS = 8
-_DEEPEST = 6
-"""Parts of a field's path that are named."""
+from fastn_mcp.renamed import ALIASES, Aliases, current
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +27,15 @@ class UnknownTool(NotSent):
     """No tool has this name."""
 
 
-def parse(offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any]) -> Wanted:
+def parse(
+    offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
+) -> Wanted:
     """The call that a client makes. Raises `NotSent`."""
+    name = current(name, aliases)
     operation = offered.get(name)
     if operation is None:
         if name in BY_NAME:
-            raise NotSent(
-                f"{name} is switched off here, by read-only mode or toolsets.", "Only a person can change that."
-            )
+            raise _switched_off(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, offered)}.", "See tools/list.")
     given = dict(arguments)
     dry_run = operation.previews() and given.pop(DRY_RUN, False)
@@ -47,11 +46,17 @@ def parse(offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, An
             f"{beyond[0][:64]!r} holds half a character, or is nested too deep.", "Correct it and call again."
         )
     try:
-        return Wanted(operation.model_validate(given), dry_run)
+        call = operation.model_validate(given)
     except ValidationError as error:
-        problems = [_problem(operation, problem) for problem in error.errors(include_input=False, include_url=False)]
-        said = "; ".join(problems[:_MOST_PROBLEMS])
-        raise NotSent(f"{said}.", "Correct the arguments and call again.") from None
+        raise NotSent(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
+    for number, part in enumerate(call.made_of, 1):
+        if part.tool_name() not in offered:
+            raise _switched_off(f"Call {number}: {part.tool_name()}")
+    return Wanted(call, dry_run)
+
+
+def _switched_off(what: str) -> NotSent:
+    return NotSent(f"{what} is switched off here, by read-only mode or toolsets.", "Only a person can change that.")
 
 
 def _encodable(value: object) -> bool:
@@ -61,21 +66,3 @@ def _encodable(value: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _problem(operation: AnyOffer, problem: Any) -> str:
-    field = ".".join(str(part)[:64] for part in problem["loc"][:_DEEPEST])
-    match problem["type"]:
-        case "extra_forbidden":
-            return f"unknown argument {field!r}{nearest(field, operation.model_fields)}"
-        case "missing":
-            return f"{field}: is required"
-        case _:
-            reason = str(problem["msg"]).removeprefix("Value error, ")
-            return f"{field}: {reason}" if field else reason
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """(did you mean …?), where a known name is near."""
-    close = difflib.get_close_matches(name[:64], list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

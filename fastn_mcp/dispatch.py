@@ -1,6 +1,6 @@
 """The one way through: guard, journal, send, record. Everything that reaches Fastn passes here; no second entry."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,11 +10,13 @@ from fastn_mcp.delivery import Delivery
 from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent, UnknownOutcome
 from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.journalling import Journalling
-from fastn_mcp.guard.preview import Preview
+from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.guard.recording import Consent, Recorder
+from fastn_mcp.guard.together import Agreed, Several
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.procedures.batch import Batch, Made, Step
 from fastn_mcp.procedures.directory import Directory
 from fastn_mcp.procedures.journal import Change
 from fastn_mcp.procedures.performing import perform
@@ -42,11 +44,45 @@ class _Asked(Exception):
 
 
 class _Shown(Exception):
-    """The first change that a procedure would make, shown instead of made."""
+    """The first change that a procedure would make, or those that it would make together, shown instead of made."""
 
-    def __init__(self, preview: Preview) -> None:
+    def __init__(self, preview: Shown) -> None:
         super().__init__()
         self.preview = preview
+
+
+Agreeing = Callable[[Several, Caller, Sequence[int]], Awaitable[Agreed]]
+Sending = Callable[[Call, Caller, Consent], Awaitable[Done]]
+
+
+class _Batch:
+    """Calls that are agreed to together, each made once."""
+
+    def __init__(self, several: Several, caller: Caller, guard: Guard, agreeing: Agreeing, sending: Sending) -> None:
+        self._several = several
+        self._caller = caller
+        self._guard = guard
+        self._agreeing = agreeing
+        self._sending = sending
+        self._agreed: Agreed = {}
+        self.id = several.id
+
+    async def earlier(self) -> Mapping[int, Step]:
+        return await self._guard.progress(self._several, self._caller)
+
+    async def agree(self, numbers: Sequence[int]) -> None:
+        self._agreed = await self._agreeing(self._several, self._caller, numbers)
+
+    async def make(self, number: int) -> Made:
+        call = self._several.calls[number - 1]
+        admitted = await self._guard.admit_one(self._several, number, self._agreed, self._caller)
+        try:
+            done = await self._sending(call, self._caller, admitted)
+        except FastnError as error:
+            await self._guard.ended(self._several, number, error.outcome)
+            raise
+        await self._guard.ended(self._several, number, "done", done.change.id if done.change else None)
+        return Made(done.result, done.change)
 
 
 class Dispatcher:
@@ -85,12 +121,12 @@ class Dispatcher:
             return outcome.result
 
         try:
-            result = await perform(call, self._means(send, report, caller))
+            result = await perform(call, self._means(send, report, caller, self._together))
         except _Asked as asked:
             return asked.outcome
         return Done(result, changes[-1] if changes else None)
 
-    async def preview(self, call: Offer[Any], caller: Caller) -> Preview:
+    async def preview(self, call: Offer[Any], caller: Caller) -> Shown:
         """What `call` would do, by fresh reads. Nothing is sent."""
 
         async def send(inner: Call) -> Record:
@@ -100,15 +136,37 @@ class Dispatcher:
             raise _Shown(shown)
 
         try:
-            await perform(call, self._means(send, unheard, caller))
+            await perform(call, self._means(send, unheard, caller, self._shown))
         except _Shown as shown:
             return shown.preview
         raise NotSent(f"{call.tool_name()} would change nothing.")
 
-    def _means(self, send: Callable[[Call], Awaitable[Record]], report: Report, caller: Caller) -> Means:
+    def _means(
+        self,
+        send: Callable[[Call], Awaitable[Record]],
+        report: Report,
+        caller: Caller,
+        agreeing: Agreeing,
+    ) -> Means:
         kept = self._journalling
+
+        def batch(offer: Offer[Any], calls: Sequence[Call], name: str | None) -> Batch:
+            several = self._guard.several(offer, calls, name, caller)
+            return _Batch(several, caller, self._guard, agreeing, self._sent)
+
         allowance = partial(self._guard.allowance, caller.principal)
-        return Means(send, self.system, report, kept.account, kept.journal, self.directory, allowance)
+        return Means(send, self.system, report, kept.account, kept.journal, self.directory, batch, allowance)
+
+    async def _together(self, several: Several, caller: Caller, numbers: Sequence[int]) -> Agreed:
+        agreed = await self._guard.agree(several, numbers, caller)
+        if isinstance(agreed, Waiting):
+            self._recorder.waits(several.offer, caller.principal, agreed.preview)
+        if isinstance(agreed, (Asking, Waiting)):
+            raise _Asked(agreed)
+        return agreed
+
+    async def _shown(self, several: Several, caller: Caller, numbers: Sequence[int]) -> Agreed:
+        raise _Shown(await self._guard.judged_together(several, numbers, caller.principal))
 
     async def _make(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
         admitted = await self._guard.admit(call, caller)
@@ -119,6 +177,10 @@ class Dispatcher:
         if call.effect is Effect.READ:
             self._recorder.read()
             return Done(await self._client.send(call))
+        return await self._sent(call, caller, admitted)
+
+    async def _sent(self, call: Call, caller: Caller, admitted: Consent) -> Done:
+        """Send what may be sent, and record what becomes of it."""
         try:
             filled = self._secrets.fill(call)
             change = await self._journalling.begin(call, caller.principal, admitted.target, self._client.send)

@@ -136,6 +136,12 @@ class Timeout(FastnError):
     certainty = NOTHING_CHANGED
 
 
+class Stopped(FastnError):
+    """Some of several calls were made, and others not."""
+
+    outcome = "stopped"
+
+
 class UnknownOutcome(FastnError):
     """It was sent and the answer was lost. It may or may not have happened."""
 

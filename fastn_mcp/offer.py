@@ -153,6 +153,11 @@ class Offer(BaseModel, Generic[Result]):
         """The id that this call acts on, where it names one."""
         return None
 
+    @property
+    def made_of(self) -> "tuple[Offer[Any], ...]":
+        """The calls that it makes, where it is given them. Each has to be one that may be made by itself."""
+        return ()
+
     @classmethod
     def toolset(cls) -> str:
         """What it belongs to, by the module that holds it: `customers`."""

@@ -14,8 +14,8 @@ from mcp.types import (
     TextContent,
 )
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.prompts import BY_NAME, Recipe, within
 

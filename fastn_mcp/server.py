@@ -4,7 +4,7 @@ What else MCP has stands beside it: `reading` (resources), `prompting`, `proposi
 Whose a request is, and what there is for them, is `served`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,10 +36,12 @@ from pydantic_core import to_json
 from fastn_mcp import __version__
 from fastn_mcp.arguments import UnknownTool, parse
 from fastn_mcp.channels import form
-from fastn_mcp.dispatch import Done
+from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.question import Asking, Waiting
-from fastn_mcp.served import Visit, input_schema
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.renamed import ALIASES, Aliases, current, hint
+from fastn_mcp.served import Served, Visit, alone, input_schema
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
 from fastn_mcp.telling import Levels, Telling
 
@@ -63,8 +65,9 @@ Context = ServerRequestContext[Any]
 class _Handlers:
     """What answers each kind of request. Nothing is kept between two."""
 
-    def __init__(self, whose: Callable[[Context], Visit]) -> None:
+    def __init__(self, whose: Callable[[Context], Visit], aliases: Aliases) -> None:
         self._whose = whose
+        self._aliases = aliases
         self.levels = Levels()
 
     async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
@@ -74,26 +77,27 @@ class _Handlers:
         visit = self._whose(ctx)
         served, dispatch = visit.served, visit.served.dispatch
         telling = Telling(ctx, self.levels, dispatch.system)
+        said = hint(params.name, self._aliases)
         try:
-            wanted = parse(served.by_name, params.name, params.arguments or {})
+            wanted = parse(served.by_name, params.name, params.arguments or {}, self._aliases)
             caller = replace(visit.caller, form=telling.asking(form.channel(ctx, params)))
             async with visit.room():
                 if wanted.dry_run:
                     preview = await telling.during(lambda _: dispatch.preview(wanted.call, caller))
-                    return _result(previewed(preview.data()), is_error=False)
+                    return _result(previewed(preview.data()) | said, is_error=False)
                 outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(error)) from None
         except FastnError as error:
-            return _result(failed(error.data()), is_error=True)
+            return _result(failed(error.data()) | said, is_error=True)
         match outcome:
             case Asking(question):
                 return form.round_trip(question)
             case Waiting(preview, where, until):
-                return _result(waiting(preview.data(), where, until), is_error=False)
+                return _result(waiting(preview.data(), where, until) | said, is_error=False)
             case Done(result, change):
-                return _result(shaped(wanted.call, result, served.account, change), is_error=False)
+                return _result(shaped(wanted.call, result, served.account, change) | said, is_error=False)
 
     async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
         return self._whose(ctx).served.reading.listed
@@ -116,9 +120,25 @@ class _Handlers:
         return await visit.served.proposing.complete(params, visit.caller, visit.room)
 
 
-def build(whose: Callable[[Context], Visit]) -> Server[Any]:
-    """The server. `whose` says of each request whose it is."""
-    handlers = _Handlers(whose)
+def build(
+    dispatch: Dispatcher,
+    offered: Sequence[AnyOffer],
+    account: dict[str, JsonValue],
+    state_secrets: Sequence[str] = (),
+    aliases: Aliases = ALIASES,
+) -> Server[Any]:
+    """The server that offers these operations on one account, to whoever reaches it."""
+    return build_for(alone(Served(dispatch, offered, account)), state_secrets, aliases)
+
+
+def build_for(
+    whose: Callable[[Context], Visit], state_secrets: Sequence[str] = (), aliases: Aliases = ALIASES
+) -> Server[Any]:
+    """The server of several accounts. `whose` says of each request whose it is.
+
+    What it asks is sealed with the first of `state_secrets`, so that whoever has it can go on; without, it alone can.
+    """
+    handlers = _Handlers(whose, aliases)
     server = Server(
         NAME,
         version=__version__,
@@ -133,12 +153,13 @@ def build(whose: Callable[[Context], Visit]) -> Server[Any]:
         on_get_prompt=handlers.get_prompt,
         on_completion=handlers.complete,
         # Without it, each call over HTTP would list all tools again to find its schema. Whose it is says nothing of it.
-        get_tool_input_schema=input_schema,
+        get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
     )
     # Not by the constructor, which warns: deprecated since 2026-07-28, it still is how older clients choose a level.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
+    sealing = RequestStateSecurity(keys=list(state_secrets)) if state_secrets else RequestStateSecurity.ephemeral()
     # Seals the grant of a pending question, so that an answer counts only for the call it was asked about.
-    server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=NAME))
+    server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
     return server
 
 

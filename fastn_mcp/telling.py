@@ -21,7 +21,7 @@ from mcp.types import (
 
 from fastn_mcp.channels.form import MODERN
 from fastn_mcp.client import waits
-from fastn_mcp.guard import Form
+from fastn_mcp.guard.asking import Form
 from fastn_mcp.guard.question import Answer, Asking, Question
 from fastn_mcp.procedures.procedure import Report, unheard
 from fastn_mcp.system import System

@@ -5,7 +5,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from valkey_server import ValkeyServer
 from world import World
+
+from fastn_mcp.sandbox import Size
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
@@ -15,9 +18,25 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[ValkeyServer]:
+    """A server for all tests: each has a ledger of its own on it."""
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"), ("--appendonly", "yes")).start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Generator[World]:
     """A fresh account behind a fresh guard."""
     made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def large_world(tmp_path: Path) -> Generator[World]:
+    """The same with 400 connectors, 2,000 customers and 200,000 runs."""
+    made = World(tmp_path, size=Size.LARGE)
     yield made
     made.close()

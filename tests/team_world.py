@@ -16,6 +16,7 @@ from fastn_mcp.hosted.health import Health
 from fastn_mcp.hosted.keys import IssuerKeys
 from fastn_mcp.hosted.team import Team
 from fastn_mcp.hosted.team_file import load_team
+from fastn_mcp.settings import load
 from fastn_mcp.system import System
 
 MODERN = "2026-07-28"
@@ -68,7 +69,10 @@ class TeamWorld:
         self.team: Team = load_team(written(self.folder, self.text))
         self.environment |= {"FASTN_CONFIG_DIR": str(self.folder), "FASTN_STATE_DIR": str(self.folder)}
         lines = logs.JsonLines(())
-        self.opening = Opening(self.team, self.environment, None, self.folder, lines, self.system, sandboxed=True)
+        process = load({"api_key": "-"}, {}, None)
+        self.opening = Opening(
+            self.team, process, self.environment, None, self.folder, lines, self.system, sandboxed=True
+        )
         self.keys = IssuerKeys(self.team.trust.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))
 
     @asynccontextmanager

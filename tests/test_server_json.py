@@ -8,50 +8,62 @@ import importlib.resources
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from jsonschema import Draft7Validator
+from registry import with_bundle
 
 from fastn_mcp import __version__
-from fastn_mcp.settings import SOURCES, Settings, Source
+from fastn_mcp.cli.published import filled
+from fastn_mcp.settings import SOURCES
 
 ROOT = Path(__file__).parent.parent
-SERVER: dict[str, Any] = json.loads((ROOT / "server.json").read_text(encoding="utf-8"))
+FILE = ROOT / "server.json"
+SERVER: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 SCHEMA_SHA256 = "3fba09590c99f61735d234822279f4223fab9e300c0a81e81c91ab62a4114de0"
 
 
-def variable(source: Source) -> dict[str, Any]:
-    """What the registry should be told of one setting."""
-    field = Settings.model_fields[source.field]
-    numbers = {bool: "boolean", float: "number", int: "number"}
-    shape = next((name for kind, name in numbers.items() if field.annotation is kind), "string")
-    told: dict[str, Any] = {"name": source.variable, "description": field.description, "format": shape}
-    if source.field == "api_key":
-        return told | {"isRequired": True, "isSecret": True}
-    if not field.repr:
-        told["isSecret"] = True
-    if field.default is not None:
-        told["default"] = json.dumps(field.default).strip('"')
-    if get_origin(field.annotation) is Literal:
-        told["choices"] = list(get_args(field.annotation))
-    return told
-
-
-def test_the_registrys_schema_accepts_server_json() -> None:
+def problems(document: dict[str, Any]) -> list[str]:
+    """What the registry's schema says of it."""
     resource = importlib.resources.files("skillsaw") / "schemas/mcp_registry/v2025_12_11/server.schema.json"
     schema = resource.read_bytes()
     assert hashlib.sha256(schema).hexdigest() == SCHEMA_SHA256
-    problems = Draft7Validator(json.loads(schema)).iter_errors(SERVER)  # pyright: ignore[reportUnknownMemberType]
-    assert [f"{error.json_path}: {error.message}" for error in problems] == []
+    errors = Draft7Validator(json.loads(schema)).iter_errors(document)  # pyright: ignore[reportUnknownMemberType]
+    return [f"{error.json_path}: {error.message}" for error in errors]
 
 
-def test_server_json_has_the_version_of_the_package() -> None:
-    assert [SERVER["version"], *(package["version"] for package in SERVER["packages"])] == [__version__] * 2
+def test_the_registrys_schema_accepts_server_json() -> None:
+    assert problems(SERVER) == []
+    assert len(SERVER["description"]) <= 100
+    assert {package["registryType"] for package in SERVER["packages"]} == {"pypi", "oci"}
+    assert [remote["type"] for remote in SERVER["remotes"]] == ["streamable-http"]
 
 
-def test_server_json_lists_every_setting_of_the_environment_as_the_settings_say() -> None:
-    (package,) = SERVER["packages"]
-    assert package["environmentVariables"] == [variable(source) for source in SOURCES]
+def test_the_registrys_schema_accepts_it_with_the_bundle_of_a_release() -> None:
+    assert problems(with_bundle(SERVER, "https://github.com/fastn-ai/fastn-mcp", "fastn-mcp.mcpb", b"data")) == []
+
+
+def test_everything_in_it_has_the_version_of_the_package() -> None:
+    pypi, oci = SERVER["packages"]
+    assert (SERVER["version"], pypi["version"], oci["identifier"].rpartition(":")[2]) == (__version__,) * 3
+
+
+def test_it_is_as_the_code_says_now() -> None:
+    """`make surface` writes it."""
+    assert FILE.read_text(encoding="utf-8") == filled("server.json", FILE.read_text(encoding="utf-8"))
+    for package in SERVER["packages"]:
+        assert [told["name"] for told in package["environmentVariables"]] == [source.variable for source in SOURCES]
+
+
+def test_what_is_secret_is_marked_so_and_the_key_is_the_only_thing_required() -> None:
+    told = {variable["name"]: variable for variable in SERVER["packages"][0]["environmentVariables"]}
+    secret = {name for name, variable in told.items() if variable.get("isSecret")}
+    of_webhooks = {"FASTN_WEBHOOK_URL", "FASTN_WEBHOOK_SECRET"}
+    assert secret == {"FASTN_API_KEY", "FASTN_LEDGER", "FASTN_STATE_SECRET"} | of_webhooks
+    assert [name for name, variable in told.items() if variable.get("isRequired")] == ["FASTN_API_KEY"]
+    assert (told["FASTN_READ_ONLY"]["format"], told["FASTN_READ_ONLY"]["default"]) == ("boolean", "false")
+    assert told["FASTN_CONCURRENCY"]["format"] == "number"
+    assert told["FASTN_AUTH"]["choices"] == ["header", "bearer"]
 
 
 def test_the_readme_proves_to_the_registry_that_the_package_is_ours() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import POST
-from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings, is_loopback, load
+from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings, is_loopback, ledger_setting, load
 
 KEY = {"FASTN_API_KEY": "fsk_live_1"}
 CANARY = "canary-3f9a\nX-Evil: hunter2"
@@ -93,6 +93,14 @@ WRONG: dict[str, list[Any]] = {
     "concurrency": [CANARY, "0", "257", "1.5"],
     "webhook_url": [CANARY, "canary", "http://canary.example/x", "https://canary@h/x", "https://h/x#canary"],
     "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters"],
+    "ledger": [CANARY, "http://canary", "unix://canary"],
+    "state_secret": [
+        CANARY,
+        "canary",
+        "canary-of-thirty-one-characters",
+        f"{'s' * 32},canary",
+        f"{'s' * 32},{'s' * 32}",
+    ],
     "webhook_style": [CANARY, "teams"],
     "approval_listen": [CANARY, "canary", "canary:", ":1", "canary:65536"],
     "approval_url": [CANARY, "canary", "http://canary.example", "https://h/?canary"],
@@ -231,3 +239,43 @@ def test_settings_do_not_show_the_key() -> None:
     settings = load({}, {"FASTN_API_KEY": "canary-key"}, None)
     assert "canary" not in repr(settings)
     assert "canary" not in str(settings)
+
+
+SECRET = "a-secret-of-thirty-two-characters"
+LEDGER = "valkey://fastn:p%40ssword@ledger:6379"
+
+
+def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_owners_alone(tmp_path: Path) -> None:
+    """Issue 8: environment or owner-only file, and never a flag or a repr."""
+    for text in (f'ledger = "{LEDGER}"\n', f'state_secret = "{SECRET}"\n'):
+        file = written(tmp_path, text)
+        file.chmod(0o644)
+        with pytest.raises(SettingsError, match="and others than its owner can read it"):
+            load({}, KEY, file)
+        with pytest.raises(SettingsError, match="and others than its owner can read it"):
+            ledger_setting({}, {}, file)
+        file.chmod(0o600)
+        assert not {LEDGER, SECRET} & set(repr(load({}, KEY, file)).split("'"))
+    file = written(tmp_path, 'ledger = "valkey://ledger:6379"\n')
+    file.chmod(0o644)
+    assert ledger_setting({}, {}, file) == "valkey://ledger:6379"
+    assert {s.field: s.flag for s in SOURCES if s.field in ("ledger", "state_secret")} == {
+        "ledger": None,
+        "state_secret": None,
+    }
+
+
+def test_what_must_stand_in_no_log_is_known() -> None:
+    """Issue 8: the password of the ledger too, as it stands in the URL and as it is meant."""
+    settings = load({}, {**KEY, "FASTN_LEDGER": LEDGER, "FASTN_STATE_SECRET": f"{SECRET}, {SECRET[::-1]}"}, None)
+    assert {"p%40ssword", "p@ssword", SECRET, SECRET[::-1], "fsk_live_1"} <= set(settings.secrets)
+    assert settings.state_secrets == [SECRET, SECRET[::-1]]
+    assert settings.shares
+
+
+def test_the_ledger_is_found_without_a_key() -> None:
+    """Ours: who decides at a terminal needs none."""
+    assert ledger_setting({}, {}, None) is None
+    assert ledger_setting({}, {"FASTN_LEDGER": "sqlite:/tmp/l"}, None) == "sqlite:/tmp/l"
+    with pytest.raises(SettingsError, match="ledger"):
+        ledger_setting({}, {"FASTN_LEDGER": "ftp://l"}, None)

@@ -7,11 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
-
+from fastn_mcp.cli.in_process import InProcess
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer, Lost
 from fastn_mcp.client.headers import headers
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher, Done
@@ -20,16 +18,15 @@ from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger import Ledger, State
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer as Said
 from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
 from fastn_mcp.guard.recording import Recorder, Watch
 from fastn_mcp.offer import Offer
-from fastn_mcp.operation import Operation, Record, Request
-from fastn_mcp.sandbox import KEY, Heard, Sandbox
-from fastn_mcp.sandbox.reply import Broken
+from fastn_mcp.operation import Operation, Record
+from fastn_mcp.sandbox import KEY, Heard, Sandbox, Size
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 
@@ -56,29 +53,6 @@ class Clock:
         return System(
             self.now, lambda: self.at.timestamp(), self.sleep, lambda: 0.5, lambda: f"{tokens}{next(numbers)}"
         )
-
-
-class InProcess:
-    """Requests answered by a sandbox, without HTTP."""
-
-    def __init__(self, sandbox: Sandbox, account: Account) -> None:
-        self._sandbox = sandbox
-        self._headers = {name.lower(): value for name, value in headers(account).items()}
-
-    async def __call__(self, request: Request) -> Answer:
-        own = {name.lower(): value for name, value in request.headers.items()}
-        query = {
-            name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
-        }
-        body = b"" if request.body is None else to_json(request.body)
-        sent = {"content-type": "application/json"} | self._headers | own
-        reply = self._sandbox.answer(request.method, request.path, query, sent, body)
-        if isinstance(reply.delivery, Broken):
-            raise Lost("ReadError")
-        return Answer(reply.status, {k.lower(): v for k, v in reply.headers.items()}, reply.body)
-
-    async def aclose(self) -> None:
-        pass
 
 
 @dataclass
@@ -140,13 +114,15 @@ class World:
         clock: Clock | None = None,
         tokens: str = "t",
         watch: Watch | None = None,
+        ledger: Ledger | None = None,
+        size: Size = Size.SMALL,
     ) -> None:
         self.clock = clock or Clock()
         self.system = self.clock.system(tokens)
-        self.sandbox = Sandbox(self.clock.now)
+        self.sandbox = Sandbox(self.clock.now, size=size)
         account = Account("http://localhost", KEY)
-        self.client = Client(account, InProcess(self.sandbox, account), self.system)
-        self.ledger = SqliteLedger(str(folder / "ledger.sqlite3"))
+        self.client = Client(account, InProcess(self.sandbox, headers(account)), self.system)
+        self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
         self.desk = Desk()
@@ -183,5 +159,6 @@ class World:
         return sum(grant.state is State.BURNT for grant in await self.ledger.decided(1000))
 
     def close(self) -> None:
-        self.ledger.close()
+        if isinstance(self.ledger, SqliteLedger):
+            self.ledger.close()
         self.audit.close()

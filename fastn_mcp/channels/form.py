@@ -10,7 +10,7 @@ import anyio
 from mcp.server import ServerRequestContext
 from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
-from fastn_mcp.guard import LIFETIME
+from fastn_mcp.guard.asking import LIFETIME
 from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, Asking, No, Nobody, Question, Yes
 from fastn_mcp.guard.show import show
 
@@ -81,8 +81,8 @@ def _schema(question: Question) -> dict[str, Any]:
     if question.expected is not None:
         typed = {
             "type": "string",
-            "title": "Name",
-            "description": f"To approve, type the name between the quotes: {show(question.expected)}",
+            "title": question.typing.capitalize(),
+            "description": f"To approve, type the {question.typing} between the quotes: {show(question.expected)}",
         }
         return {"type": "object", "properties": {"name": typed}, "required": ["name"]}
     choices = ["decline", "approve", *([_FOR_A_WHILE] if question.scope else [])]

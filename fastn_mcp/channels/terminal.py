@@ -77,7 +77,7 @@ class Terminal:
         self._forget()
         self.say(f"\n{question.text}")
         if question.expected is not None:
-            return await self._typing(question.expected, may_wait=may_wait)
+            return await self._typing(question.expected, question.typing, may_wait=may_wait)
         choices = ["y = approve", "n = decline"]
         if question.scope:
             choices.insert(1, f"{SCOPE_MINUTES} = approve this tool on this target for {SCOPE_MINUTES} minutes")
@@ -96,9 +96,9 @@ class Terminal:
                     self.say("That is none of the choices.")
         return _CLOSED
 
-    async def _typing(self, expected: str, *, may_wait: bool) -> Answer:
+    async def _typing(self, expected: str, what: str, *, may_wait: bool) -> Answer:
         enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
-        while (typed := await self.line(f"the name, n = decline, {enter}")) is not None:
+        while (typed := await self.line(f"the {what}, n = decline, {enter}")) is not None:
             # As it is, or as it is shown where it holds what no keyboard has.
             if typed in (expected.strip(), visible(expected).strip()):
                 return Yes(expected)
@@ -108,7 +108,7 @@ class Terminal:
                 return await self._no()
             if not may_wait:
                 return Yes(typed)
-            self.say("That is not the name.")
+            self.say(f"That is not the {what}." if what == "name" else f"Those are not the {what}.")
         return _CLOSED
 
     async def _no(self) -> Answer:

@@ -14,7 +14,7 @@ from fastn_mcp import __version__
 from fastn_mcp.cli.exits import EXIT_CODES
 
 if TYPE_CHECKING:
-    from fastn_mcp.cli.wiring import Parts, Sandboxed
+    from fastn_mcp.cli.wiring import Parts
     from fastn_mcp.report.tally import Tally
     from fastn_mcp.settings import Resolved, Settings
 
@@ -22,7 +22,7 @@ _EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
 
 \b
-Connect a client:           claude mcp add fastn -e FASTN_API_KEY=... -- fastn-mcp
+Connect a client:           fastn-mcp install cursor --sandbox     (or claude-code, vscode, codex, ...)
 """
 
 
@@ -37,7 +37,12 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--http", metavar="HOST:PORT", help="Serve streamable HTTP at /mcp instead of stdio.")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    envvar="FASTN_HTTP",
+    help="Serve streamable HTTP at /mcp instead of stdio. [FASTN_HTTP]",
+)
 @click.option(
     "--team", type=click.Path(path_type=Path), help="With --http: who signs in, and whose account serves them."
 )
@@ -86,19 +91,15 @@ def cli(
 
     sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
-    def chosen() -> "Sandboxed | None":
-        from fastn_mcp.cli.wiring import Sandboxed
-
-        return Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
-
     def resolved() -> "Resolved":
-        from fastn_mcp.cli.wiring import resolved_of
+        from fastn_mcp.cli.starting import resolved_of
 
-        return resolved_of(flags, os.environ, config or _config_file(), chosen())
+        return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
 
     def parts(settings: "Settings | None" = None, *, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import assemble, begin_log, policy_of
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of
 
+        chosen = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings or resolved().settings
         if browser and settings.report is not None:
             from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
@@ -106,19 +107,49 @@ def cli(
             tally = Tally()
         begin_log(settings)
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
-        return assemble(settings, chosen(), policy, state, os.environ, browser=browser, tally=tally)
+        return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
     ctx.obj = Start(parts, resolved, flags, config, sandboxed)
-    if http is not None and ctx.invoked_subcommand is not None:
+    named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
+    if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
     if team is not None and http is None:
         raise click.UsageError("--team is for --http: over stdio there is one account.")
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
         raise click.UsageError("--report is for serving, and for run.")
-    if team is not None:
-        _team(team, http, flags, config or _config_file(), ctx.obj.state())
-    elif ctx.invoked_subcommand is None:
-        _serve(parts(browser=True), http)
+    if ctx.invoked_subcommand is None:
+        if team is not None:
+            _team(team, http, flags, config or _config_file(), ctx.obj.state())
+        elif http is not None:
+            _collect_garbage()
+            from fastn_mcp.cli.serve import over_http
+
+            over_http(parts(browser=True), http)
+        else:
+            settings = resolved().settings
+            _over_stdio(settings, lambda: parts(settings, browser=True))
+
+
+def _over_stdio(settings: "Settings", parts: "Callable[[], Parts]") -> None:
+    from fastn_mcp.cli.serve import over_stdio
+    from fastn_mcp.cli.starting import introduction_of
+
+    if sys.stdin.isatty():
+        click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
+
+    def begin() -> "Parts":
+        try:
+            return parts()
+        finally:
+            _collect_garbage()
+
+    over_stdio(begin, introduction_of(settings, os.environ))
+
+
+def _collect_garbage() -> None:
+    """From now on, and not in what was imported."""
+    gc.enable()
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +179,11 @@ class Start:
 
         return state_dir(os.environ) / "sandbox" if self.sandboxed else state_dir(os.environ)
 
+    def ledger(self) -> str | None:
+        """The setting of the ledger."""
+        from fastn_mcp.settings import ledger_setting
 
-def _serve(parts: "Parts", http: str | None) -> None:
-    from fastn_mcp.cli import serve
-
-    gc.enable()
-    gc.freeze()
-    if http is None:
-        if sys.stdin.isatty():
-            click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
-        serve.over_stdio(parts)
-    else:
-        serve.over_http(parts, http)
+        return ledger_setting(self.flags, os.environ, self.config or _config_file(), sandbox=self.sandboxed)
 
 
 def _team(file: Path, http: str | None, flags: dict[str, object], config: Path | None, state: Path) -> None:
@@ -170,8 +194,7 @@ def _team(file: Path, http: str | None, flags: dict[str, object], config: Path |
     from fastn_mcp.cli.team import serve
 
     sandboxed = click.get_current_context().obj.sandboxed
-    gc.enable()
-    gc.freeze()
+    _collect_garbage()
     serve(file, http or "", {name: flags[name] for name in own}, config, state, sandboxed=sandboxed)
 
 
@@ -328,7 +351,7 @@ def tools_(as_json: bool) -> None:
 @click.option("--check", is_flag=True, help="Change nothing; fail where a file differs.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("tools"))
 def surface_(check: bool, folder: Path) -> None:
-    """Write the tools as clients see them to FOLDER, one file each, and the tables of the README beside it."""
+    """Write the tools as clients see them to FOLDER, one file each, and what lists them or the settings beside it."""
     from fastn_mcp.cli import surface
 
     readme = folder.parent / "README.md"
@@ -368,6 +391,20 @@ def sandbox_(port: int, file: Path | None, size: str) -> None:
     serve(port, file, size)
 
 
+@cli.command(name="health")
+@click.argument("address", metavar="[HOST:PORT]", envvar="FASTN_HTTP", default="")
+def health_(address: str) -> None:
+    """Ask the server that listens at HOST:PORT whether it serves; by default the one of FASTN_HTTP.
+
+    For the health check of a container. Where neither is given it serves over stdio, and there is nothing to ask.
+    """
+    from fastn_mcp.cli.health import trouble
+
+    if address and (wrong := trouble(address)):
+        raise click.ClickException(f"Not healthy: {wrong}.")
+    click.echo("healthy" if address else "Serving over stdio: its client sees whether it lives.")
+
+
 @cli.command(name="demo")
 @click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
 def demo_(plain: bool) -> None:
@@ -375,6 +412,98 @@ def demo_(plain: bool) -> None:
     from fastn_mcp.cli.demo import run
 
     raise SystemExit(run(plain=plain))
+
+
+def _entry(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which `install` and `uninstall` name an entry, and say how to go about it."""
+    for decorate in (
+        click.option("--dry-run", is_flag=True, help="Show the change, and make none."),
+        click.option("--yes", is_flag=True, help="Make the change without asking."),
+        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Another file of that client."),
+        click.option("--project", is_flag=True, help="The client's file in this folder, which others read too."),
+        click.option("--name", default="fastn", show_default=True, help="What the client calls the server."),
+        click.argument("client"),
+    ):
+        command = decorate(command)
+    return command
+
+
+_INSTALL = """\b
+Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
+          json prints the entry, for any other
+
+\b
+Examples: fastn-mcp install cursor --sandbox
+          fastn-mcp --read-only install claude-code --profile acme
+          fastn-mcp install vscode --key prompt --dry-run
+"""
+
+
+@cli.command(name="install", epilog=_INSTALL)
+@_entry
+@click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
+@click.option("--profile", metavar="NAME", help="Serve this account.")
+@click.option(
+    "--key",
+    type=click.Choice(["profile", "environment", "prompt"]),
+    default="profile",
+    show_default=True,
+    help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
+)
+@click.option("--uvx", is_flag=True, help="Start it by uvx, which fetches it, and not by the path of this program.")
+@click.option("--replace", is_flag=True, help="Put it in place of another entry of that name.")
+@click.option("--anyway", is_flag=True, help="Even where the client does not seem to be installed.")
+@click.option("--link", is_flag=True, help="Print links that install it, for web pages. Nothing is changed.")
+@click.pass_context
+def install_(
+    ctx: click.Context,
+    client: str,
+    name: str,
+    project: bool,
+    file: Path | None,
+    yes: bool,
+    dry_run: bool,
+    sandbox: bool,
+    profile: str | None,
+    key: Any,
+    uvx: bool,
+    replace: bool,
+    anyway: bool,
+    link: bool,
+) -> None:
+    """Put the server into the configuration of CLIENT. What changes is shown first, and never holds a key.
+
+    Options that stand before install are those that the server is started with.
+    """
+    from fastn_mcp.cli.install import How, Where, install, show_links, started_with
+
+    if project and file is not None:
+        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
+    arguments = started_with(ctx.find_root())
+    arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
+    arguments += ["--profile", profile] if profile is not None else []
+    where = Where(client, name, project, file)
+    if link:
+        show_links(where, arguments, key=key)
+    else:
+        install(where, How(yes, dry_run), arguments, key=key, uvx=uvx, replace=replace, anyway=anyway)
+
+
+@cli.command(name="uninstall")
+@_entry
+@click.pass_context
+def uninstall_(
+    ctx: click.Context, client: str, name: str, project: bool, file: Path | None, yes: bool, dry_run: bool
+) -> None:
+    """Take the server out of the configuration of CLIENT again.
+
+    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
+    """
+    from fastn_mcp.cli.install import How, Where, uninstall
+
+    if project and file is not None:
+        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
+    uninstall(Where(client, name, project, file), How(yes, dry_run))
 
 
 @cli.command(name="completion")

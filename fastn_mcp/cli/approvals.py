@@ -1,6 +1,7 @@
 """`fastn-mcp approvals`: what waits for a person, decided by one at a real terminal, and nowhere else."""
 
 import json
+import logging
 import os
 import sys
 import webbrowser
@@ -18,15 +19,15 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import DOOR
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.ledger import file_of, ledger_at
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import audit
 from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
-from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Question, Yes, asked, for_a_while, may_scope
+from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
 from fastn_mcp.guard.show import show
-from fastn_mcp.settings import is_loopback
+from fastn_mcp.settings import is_loopback, is_shared
 from fastn_mcp.system import System
 from fastn_mcp.visible import visible
 
@@ -46,26 +47,38 @@ class Desk:
         return self.system.now().timestamp()
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where what waits is kept: the folder of this machine's state, and the setting of the ledger."""
+
+    folder: Path
+    ledger: str | None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there can be anything."""
+        return is_shared(self.ledger) or file_of(self.ledger, self.folder).exists()
+
+
 @click.group(name="approvals", invoke_without_command=True)
 @click.option("--open", "in_browser", is_flag=True, help="Open the approval page in your browser.")
 @click.option("--json", "as_json", is_flag=True, help="List what waits as JSON.")
 @click.pass_context
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
-    folder: Path = ctx.obj.state()
-    ctx.obj = folder
+    kept = ctx.obj = Kept(ctx.obj.state(), ctx.obj.ledger())
     if ctx.invoked_subcommand is not None:
         return
     if in_browser:
-        open_page(folder / DOOR)
+        open_page(kept.folder / DOOR)
         return
-    waiting = _with(folder, lambda desk: desk.ledger.waiting(desk.now())) or []
+    waiting = _with(kept, lambda desk: desk.ledger.waiting(desk.now())) or []
     if as_json:
         click.echo(json.dumps([_data(grant) for grant in waiting]))
     elif not waiting:
         click.echo("Nothing waits for an approval.")
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
-        _with(folder, partial(walk, terminal=terminal))
+        _with(kept, partial(walk, terminal=terminal))
     else:
         for grant in waiting:
             click.echo("\n".join(visible(line) for line in (_asked(grant), *grant.lines, "")))
@@ -75,9 +88,9 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
 @approvals_group.command(name="scopes")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def scopes_(folder: Path, as_json: bool) -> None:
+def scopes_(kept: Kept, as_json: bool) -> None:
     """List what is approved for a while: one tool on one target."""
-    scopes = _with(folder, lambda desk: desk.ledger.scopes(desk.now())) or []
+    scopes = _with(kept, lambda desk: desk.ledger.scopes(desk.now())) or []
     if as_json:
         rows = [{name: getattr(scope, name) for name in Scope.__dataclass_fields__} for scope in scopes]
         click.echo(json.dumps(rows))
@@ -94,9 +107,9 @@ def scopes_(folder: Path, as_json: bool) -> None:
 @approvals_group.command(name="revoke")
 @click.argument("scope")
 @click.pass_obj
-def revoke_(folder: Path, scope: str) -> None:
+def revoke_(kept: Kept, scope: str) -> None:
     """End what `approvals scopes` lists, at once. The beginning of its id is enough."""
-    revoked = _with(folder, partial(revoke, beginning=scope))
+    revoked = _with(kept, partial(revoke, beginning=scope))
     if revoked is None:
         raise click.ClickException("Nothing that is approved for a while has this id: see fastn-mcp approvals scopes")
     click.echo(visible(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
@@ -130,7 +143,7 @@ async def walk(desk: Desk, terminal: Terminal) -> None:
         terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
         if grant.asks == Decision.FOUR_EYES.value:
             terminal.say("Two approvers have to approve it, which a terminal cannot tell apart: decline, or leave it.")
-        given = await terminal.ask(_question(grant), may_wait=True)
+        given = await terminal.ask(question(grant), may_wait=True)
         match given:
             case Yes(_, minutes):
                 said = await approve(desk, grant, minutes)
@@ -209,20 +222,26 @@ def _is_here(address: str) -> bool:
 _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has run out."
 
 
-def _with(folder: Path, work: Callable[[Desk], Awaitable[Result]]) -> Result | None:
-    """Do it with the ledger and the audit of a folder; None where no ledger was begun there."""
-    if not (folder / FILE).exists():
+def _with(kept: Kept, work: Callable[[Desk], Awaitable[Result]]) -> Result | None:
+    """Do it with the ledger, and the audit of this machine; None where no ledger was begun."""
+    if not kept.is_begun:
         return None
-    ledger, kept, system = SqliteLedger(str(folder / FILE)), AuditFile(folder / audit.FILE, System()), System()
+    # What a shared ledger logs is for operators of servers; here the error itself is shown.
+    logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
+    system = System()
+    record = AuditFile(kept.folder / audit.FILE, system)
+
+    async def done() -> Result:
+        ledger = ledger_at(kept.ledger, kept.folder, system)
+        try:
+            return await work(Desk(ledger, record, system))
+        finally:
+            await ledger.aclose()
+
     try:
-        return anyio.run(work, Desk(ledger, kept, system))
+        return anyio.run(done)
     finally:
-        ledger.close()
-        kept.close()
-
-
-def _question(grant: Grant) -> Question:
-    return asked(grant.id, grant.lines, grant.expected, scope=may_scope(grant))
+        record.close()
 
 
 def _asked(grant: Grant) -> str:

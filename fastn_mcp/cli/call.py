@@ -18,6 +18,7 @@ from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.renamed import current
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
 
 
@@ -31,7 +32,7 @@ class Calls(click.Group):
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        operation = BY_NAME.get(cmd_name.replace("-", "_"))
+        operation = BY_NAME.get(current(cmd_name.replace("-", "_")))
         return None if operation is None else _command(operation)
 
 

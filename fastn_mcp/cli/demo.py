@@ -26,7 +26,7 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from fastn_mcp.cli.wiring import SANDBOX_KEY
+from fastn_mcp.cli.starting import SANDBOX_KEY
 from fastn_mcp.procedures.catalog import OFFERS
 
 _ERAS = (("2026-07-28", "2026-07-28"), ("2025-11-25", "legacy"))

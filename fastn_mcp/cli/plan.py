@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -21,14 +21,19 @@ from fastn_mcp.guard.plans import Plan, toml, would_allow
 from fastn_mcp.guard.plans.file import KEYS, signatures_of, signed, trusted, unsigned, with_key
 from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, signers, written
 from fastn_mcp.guard.show import name_of, show
-from fastn_mcp.offer import Effect, Record
+from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.operation import Operation
+from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.renamed import current
 from fastn_mcp.settings import config_dir
 from fastn_mcp.tools import BY_NAME, AnyOperation
 from fastn_mcp.visible import visible
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_PLANNABLE: Mapping[str, AnyOffer] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
+"""What a plan can be made of: calls, and batches of them, each call by itself."""
+
 _SHORTEST = 10
 """Characters of a passphrase."""
 
@@ -51,7 +56,8 @@ def new_(
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
-    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted.
+    CALLS is a file of JSON lines, {"tool": ..., "arguments": {...}}; - is standard input. Equal calls are counted, and
+    those of apply_changes each by itself.
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
@@ -81,13 +87,14 @@ def _from_lines(lines: Iterable[str]) -> Iterator[Call]:
             continue
         try:
             given: Any = json.loads(line)
-            call = parse(BY_NAME, str(given["tool"]), dict(given.get("arguments") or {})).call
+            call = parse(_PLANNABLE, str(given["tool"]), dict(given.get("arguments") or {})).call
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise click.ClickException(f'line {number} is not {{"tool": ..., "arguments": {{...}}}}') from None
         except FastnError as error:
             raise click.ClickException(f"line {number}: {error}") from None
-        if isinstance(call, Operation) and call.effect is not Effect.READ:
-            yield call
+        for part in call.made_of or (call,):
+            if isinstance(part, Operation) and part.effect is not Effect.READ:
+                yield part
 
 
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
@@ -96,7 +103,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         entry: dict[str, Any] = json.loads(line)
         if entry.get("event") != Event.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
-        operation, arguments = BY_NAME.get(str(entry.get("tool"))), entry.get("arguments")
+        operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
         held = json.dumps(arguments)
         if operation is None or "[left out]" in held or "[hidden]" in held:
             click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not held whole", err=True)

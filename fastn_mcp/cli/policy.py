@@ -17,7 +17,8 @@ from rich.text import Text
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
-from fastn_mcp.cli.wiring import Parts, policy_file, policy_of
+from fastn_mcp.cli.starting import policy_file
+from fastn_mcp.cli.wiring import Parts, policy_of
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
@@ -26,6 +27,7 @@ from fastn_mcp.guard.show import show
 from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.target import Call
+from fastn_mcp.renamed import current
 from fastn_mcp.settings import Settings
 from fastn_mcp.system import System
 from fastn_mcp.visible import visible
@@ -80,7 +82,7 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
 
     The target is read where there is an account; nothing is changed, and nobody is asked.
     """
-    name = tool.replace("-", "_")
+    name = current(tool.replace("-", "_"))
     try:
         call = parse(BY_NAME, name, dict(_argument(name, given) for given in arguments)).call
         if not isinstance(call, Operation):

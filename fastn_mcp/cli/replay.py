@@ -16,7 +16,9 @@ from pydantic import ValidationError
 from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.policy import Policy, Situation, Verdict
 from fastn_mcp.operation import Effect, Record
+from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.target import Call
+from fastn_mcp.renamed import current
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
 Entry = Mapping[str, Any]
@@ -61,7 +63,9 @@ def replayed(lines: Iterable[bytes], policy: Policy) -> Iterator[Replayed | Unre
     history = _History(policy)
     for number, entry in entries:
         try:
-            if entry["event"] in _JUDGED and not (entry["event"] == Event.ASKED.value and entry.get("grant") in sent):
+            asked = entry["event"] == Event.ASKED.value and entry.get("grant") in sent
+            together = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
+            if entry["event"] in _JUDGED and not asked and not together:
                 yield _judged(number, entry, history)
             history.add(entry)
         except _Problem as problem:
@@ -130,7 +134,7 @@ def _of_a_refusal(entry: Entry) -> str:
 
 
 def _call(entry: Entry) -> Call:
-    operation = BY_NAME.get(str(entry.get("tool")))
+    operation = BY_NAME.get(current(str(entry.get("tool"))))
     if operation is None:
         raise _Problem(f"there is no tool {str(entry.get('tool'))[:64]!r}")
     arguments = entry.get("arguments")

@@ -230,7 +230,7 @@ async def _one(running: _Run, step: Step, caller: Caller, dry_run: bool) -> _End
 
 def _wanted(running: _Run, step: Step) -> Wanted:
     """The call, now that what it needs is known. Raises `Missing`, `NotSent`."""
-    offers: dict[str, AnyOffer] = {step.offer.tool_name(): step.offer}
+    offers: dict[str, AnyOffer] = {offer.tool_name(): offer for offer in running.parts.offered}
     arguments: dict[str, Any] = filled(step.arguments, running.results)
     return parse(offers, step.offer.tool_name(), arguments)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import uvicorn
 
-from fastn_mcp.cli.wiring import SANDBOX_KEY
+from fastn_mcp.cli.starting import SANDBOX_KEY
 from fastn_mcp.sandbox import Sandbox, Size, create_app
 
 

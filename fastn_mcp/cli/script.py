@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastn_mcp.arguments import UnknownTool, Wanted, nearest, parse
+from fastn_mcp.arguments import UnknownTool, Wanted, parse
 from fastn_mcp.errors import NotSent
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer
+from fastn_mcp.renamed import current
 from fastn_mcp.secret_names import HIDDEN
 
 MOST = 10_000
@@ -93,6 +95,7 @@ def _no_number(name: str) -> object:
 
 def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, AnyOffer], ids: set[str]) -> Step:
     tool, arguments, id_ = _parts(given)
+    tool = current(tool)
     if id_ in ids:
         raise _Wrong("an earlier call has the same id")
     needs = _needs(arguments)

@@ -1,45 +1,58 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from mcp.server import Server
 
 from fastn_mcp import stdio
-from fastn_mcp.cli.reporting import reported
-from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.served import Served, alone
-from fastn_mcp.server import build
-from fastn_mcp.settings import is_loopback
+from fastn_mcp.introduction import Introduction
+from fastn_mcp.settings import Settings, is_loopback
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+
+    from fastn_mcp.cli.wiring import Parts
 
 
-def _server(parts: Parts) -> Server[Any]:
-    return build(alone(Served(parts.dispatch, parts.offered, parts.label)))
+def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) -> None:
+    """Serve one client on this process's pipes, until they close. The parts are made once they are needed."""
+
+    async def serve(closing: ExitStack) -> None:
+        async with AsyncExitStack() as parting:
+
+            def begin() -> "Server[Any]":
+                from fastn_mcp.cli.reporting import reported
+                from fastn_mcp.server import build  # the SDK, which the introduction does without
+
+                ours = parts()
+                parting.push_async_callback(_closed, ours)
+                closing.enter_context(reported(ours))
+                if ours.webhook is not None:
+                    ours.webhook.begin()
+                return build(ours.dispatch, ours.offered, ours.label, ours.settings.state_secrets)
+
+            await stdio.serve(begin, introduction)
+
+    with ExitStack() as closing:
+        anyio.run(serve, closing)
 
 
-def over_stdio(parts: Parts) -> None:
-    """Serve one client on this process's pipes, until they close."""
-
-    async def serve() -> None:
-        try:
-            if parts.webhook is not None:
-                parts.webhook.begin()
-            await stdio.serve(_server(parts))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await parts.aclose()
-
-    with reported(parts):
-        anyio.run(serve)
+async def _closed(parts: "Parts") -> None:
+    with anyio.CancelScope(shield=True):
+        await parts.aclose()
 
 
-def over_http(parts: Parts, address: str) -> None:
+def over_http(parts: "Parts", address: str) -> None:
     """Serve at `HOST:PORT`, until told to stop. Raises `SettingsError` for an address that anybody could reach."""
     # The HTTP server is not needed, nor loaded, for stdio.
+    from fastn_mcp.cli.reporting import reported
     from fastn_mcp.hosted.application import application
     from fastn_mcp.hosted.health import Health
     from fastn_mcp.hosted.serving import Ending, run
+    from fastn_mcp.server import build
 
     host, port = place(address)
     if not is_loopback(host):
@@ -48,8 +61,9 @@ def over_http(parts: Parts, address: str) -> None:
             "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
+    server = build(parts.dispatch, parts.offered, parts.label, sealing(parts.settings))
     health = Health()
-    app = application(_server(parts), hosts, health)
+    app = application(server, hosts, health)
     if parts.webhook is not None:
         app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
     with reported(parts):
@@ -62,3 +76,16 @@ def place(address: str) -> tuple[str, int]:
     if not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536 or not host:
         raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080")
     return host.strip("[]"), int(port)
+
+
+def sealing(settings: Settings) -> Sequence[str]:
+    """With what open questions are sealed; nothing where this process is the only one that goes on with its own.
+
+    A configured secret, and not keys in the ledger: who can read the ledger cannot open or forge what clients hold.
+    """
+    if settings.shares and not settings.state_secrets:
+        raise SettingsError(
+            "The ledger is shared, and state_secret is not set: what one replica asks no other could go on with.",
+            "Set FASTN_STATE_SECRET to the same 32 characters or more on each.",
+        )
+    return settings.state_secrets

@@ -1,23 +1,43 @@
-"""`fastn-mcp surface`: writes each tool as clients see it, and the README's tables, so that a change is reviewed."""
+"""`fastn-mcp surface`: writes each tool as clients see it, and what else lists them, so that a change is reviewed."""
 
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from mcp.server import Server
 from pydantic_core import PydanticUndefined
 
+from fastn_mcp.cli import published
+from fastn_mcp.cli.introducing import taken_down
+from fastn_mcp.cli.starting import resolved_of
+from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
+from fastn_mcp.installing.clients import CLIENTS, Client
+from fastn_mcp.installing.links import links
+from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.introduction import FILE
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.served import tool
+from fastn_mcp.server import build
 from fastn_mcp.settings import SOURCES, Settings
 
 
 def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     """What each generated file ought to hold."""
     files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in OFFERS}
+    package = folder.parent / "fastn_mcp"
+    if package.exists():
+        files[package / FILE] = taken_down(_server(), OFFERS)
     if readme.exists():
-        files[readme] = _filled(readme.read_text(encoding="utf-8"), {"tools": _tools(), "settings": _settings()})
+        tables = {"tools": _tools(), "settings": _settings(), "clients": _clients()}
+        files[readme] = _filled(readme.read_text(encoding="utf-8"), tables)
+    for name in published.PUBLISHED:
+        path = readme.parent / name
+        if path.exists():
+            files[path] = published.filled(name, path.read_text(encoding="utf-8"))
     return files
 
 
@@ -38,6 +58,15 @@ def write(folder: Path, readme: Path) -> list[Path]:
         else:
             path.unlink()
     return changed
+
+
+def _server() -> Server[Any]:
+    """One on the sandbox, which is never asked: the tools are the same on each account."""
+    settings = resolved_of({}, {}, None, sandboxed=True).settings
+    with TemporaryDirectory() as state:
+        policy = policy_of(settings, {"FASTN_CONFIG_DIR": state})
+        parts = assemble(settings, Sandboxed(), policy, Path(state), {}, browser=False, tally=None)
+        return build(parts.dispatch, parts.offered, parts.label)
 
 
 def snapshot(offer: AnyOffer) -> str:
@@ -70,6 +99,22 @@ def _settings() -> str:
         flag = f"`{source.flag}`" if source.flag else ""
         rows.append(f"| `{source.field}` | `{source.variable}` | {flag} | {default} | {_cell(info.description)} |")
     return "\n".join(["| setting | environment | flag | default | |", "|---|---|---|---|---|", *rows])
+
+
+def _clients() -> str:
+    rows = [f"| {client.title} | `fastn-mcp install {client.name}` | {_buttons(client)} |" for client in CLIENTS]
+    return "\n".join(["| client | one line | or one click: the sandbox |", "|---|---|---|", *rows])
+
+
+def _buttons(client: Client) -> str:
+    try:
+        found = links(client, "fastn", ("--sandbox",), "profile")
+    except NotInstalled:
+        return ""
+    return " ".join(
+        f"[![Try it in {label}](docs/images/button-{label.lower().replace(' ', '-')}.svg)]({link})"
+        for label, link in found.items()
+    )
 
 
 def _cell(text: str | None) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,19 +15,19 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp import logs
-from fastn_mcp.cli.serve import place
+from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.cli.serve import place, sealing
+from fastn_mcp.cli.starting import SANDBOX_KEY
 from fastn_mcp.cli.wiring import (
-    SANDBOX_KEY,
     Parts,
     Sandboxed,
     Tenanted,
     account_of,
     assemble,
-    ledger_check,
     policy_of,
-    secrets_of,
 )
 from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.hosted.admission import admitted
 from fastn_mcp.hosted.application import team_application
 from fastn_mcp.hosted.health import Health
@@ -36,8 +37,9 @@ from fastn_mcp.hosted.team import Team, Tenant
 from fastn_mcp.hosted.team_file import load_team
 from fastn_mcp.hosted.tenants import Own, Tenants
 from fastn_mcp.offer import Effect
+from fastn_mcp.renamed import current
 from fastn_mcp.served import Served, Visit
-from fastn_mcp.server import build
+from fastn_mcp.server import build_for
 from fastn_mcp.settings import Settings, load
 from fastn_mcp.system import System
 
@@ -51,7 +53,7 @@ class Serving:
         """Answers of approvers arrive at `url`, where there is a webhook."""
         self._parts = parts
         self._log = log
-        self._hidden = secrets_of(parts.settings)
+        self._hidden = parts.settings.secrets
         log.hide(*self._hidden)
         self.served = Served(parts.dispatch, parts.offered, parts.label)
         self.answers: ASGIApp | None = None
@@ -59,7 +61,7 @@ class Serving:
             self.answers = Router(parts.webhook.mounted(url))
 
     def effect_of(self, tool: str) -> Effect | None:
-        offer = self.served.by_name.get(tool)
+        offer = self.served.by_name.get(current(tool))
         return None if offer is None else offer.effect
 
     async def aclose(self) -> None:
@@ -71,9 +73,12 @@ class Opening:
     """Opens accounts, as the team file and the environment say."""
 
     def __init__(
-        self, team: Team, environment: Mapping[str, str], config: Path | None, state: Path, log: logs.JsonLines,
-        system: System, *, sandboxed: bool,
+        self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
+        log: logs.JsonLines, system: System, *, sandboxed: bool,
     ) -> None:  # fmt: skip
+        """`process` holds what all tenants share: a ledger that is a server, and what questions are sealed with."""
+        self._ours = {"ledger": process.ledger, "state_secret": process.state_secret}
+        self.sealed_with = sealing(process)
         self._team = team
         self._environment = environment
         self._config = config
@@ -99,6 +104,7 @@ class Opening:
     def settings(self, tenant: Tenant, own: Own | None = None) -> Settings:
         """Raises `SettingsError`."""
         settings = tenant.settings(self._environment, self._config, own.key if own else None)
+        settings = settings.model_copy(update=self._ours)
         if own is not None:
             settings = settings.model_copy(update={"profile": f"{tenant.name} {own.account}"})
         if self._sandbox is not None:
@@ -127,10 +133,12 @@ def serve(
     """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
     host, port = place(address)
     team, system = load_team(file), System()
-    opening = Opening(team, os.environ, config, state, _log(flags), system, sandboxed=sandboxed)
+    process = _process(flags, os.environ)
+    lines = logs.begin(process.log_level, process.log_file, process.secrets)
+    opening = Opening(team, process, os.environ, config, state, lines, system, sandboxed=sandboxed)
     opening.check()
     keys = IssuerKeys(team.trust.issuer, system)
-    health = Health({"ledger": ledger_check(state), "issuer": keys.reached})
+    health = Health({"ledger": partial(_reachable, ledger_at(process.ledger, state, system)), "issuer": keys.reached})
     bounds = team.bounds
     ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
     run(application(team, opening, keys, health, system), host, port, health, ending)
@@ -140,14 +148,21 @@ def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, 
     """The application, with the tenants that it opens."""
     tenants = Tenants(opening, team.bounds, system)
     answers = Mount(_at("{tenant}"), _answers(team, tenants))
-    return team_application(build(_whose), team, tenants, keys, health, system, [answers])
+    return team_application(build_for(_whose, opening.sealed_with), team, tenants, keys, health, system, [answers])
 
 
-def _log(flags: Mapping[str, object]) -> logs.JsonLines:
-    """The log of the process, which no tenant has a part in."""
-    variables = {name: os.environ[name] for name in ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE") if name in os.environ}
-    own = load({**flags, "api_key": "of-no-account"}, variables, None)
-    return logs.begin(own.log_level, own.log_file, ())
+_OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET")
+
+
+def _process(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """What no tenant has a part in. Raises `SettingsError`."""
+    variables = {name: environment[name] for name in _OF_THE_PROCESS if name in environment}
+    return load({**flags, "api_key": "of-no-account"}, variables, None)
+
+
+async def _reachable(ledger: Ledger) -> bool:
+    await ledger.revision()
+    return True
 
 
 def _whose(ctx: ServerRequestContext[Any]) -> Visit:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.key_check import checked
-from fastn_mcp.cli.wiring import policy_file
+from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.settings import Settings
 from fastn_mcp.visible import visible
 

@@ -3,20 +3,21 @@
 import hashlib
 import json
 import webbrowser
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
@@ -27,8 +28,6 @@ from fastn_mcp.guard.audit import Audit, AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger import Ledger
-from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Plan, Policy, Rules
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
@@ -37,7 +36,7 @@ from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.settings import Resolved, Settings, config_dir, resolve
+from fastn_mcp.settings import Settings, config_dir
 from fastn_mcp.system import System
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ class Parts:
     settings: Settings
     dispatch: Dispatcher
     guard: Guard
+    ledger: Ledger
     page: Page | None
     webhook: "Webhook | None"
     offered: tuple[AnyOffer, ...]
@@ -74,8 +74,7 @@ class Parts:
     tally: Tally | None
     """What happens in this process, where somebody is to be told."""
     system: System
-    kept: tuple[SqliteLedger, AuditFile]
-    """The files of the state."""
+    audit: AuditFile
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -84,8 +83,8 @@ class Parts:
         if self.webhook is not None:
             await self.webhook.aclose()
         await self.dispatch.aclose()
-        for file in self.kept:
-            file.close()
+        await self.ledger.aclose()
+        self.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -99,12 +98,6 @@ def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
     mode = "read-only" if settings.read_only else settings.mode
     rules = _rules(policy_file(settings, environment))
     return Policy(mode, rules, _plan(settings, environment), live=settings.key_kind != "test")
-
-
-def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
-    """The policy file of the settings, or the user's own where there is one."""
-    own = config_dir(environment) / "policy.toml"
-    return settings.policy or (own if own.exists() else None)
 
 
 def _rules(file: Path | None) -> Rules | None:
@@ -136,30 +129,9 @@ def account_of(settings: Settings) -> str:
     return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
-def resolved_of(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, sandbox: Sandboxed | None
-) -> Resolved:
-    """The settings of this start, and where the key comes from. Raises `SettingsError`."""
-    if sandbox is None:
-        return resolve(flags, environment, file)
-    # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
-    kept = {name: value for name, value in environment.items() if name not in own}
-    there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return replace(resolve({**flags, **there}, kept, file, sandbox=True), key="the sandbox")
-
-
-SANDBOX_KEY = "fsk_test_sandbox"
-
-
 def begin_log(settings: Settings) -> None:
     """Log as the settings say. Raises `SettingsError`."""
-    logs.begin(settings.log_level, settings.log_file, secrets_of(settings))
-
-
-def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """What no log may hold."""
-    return tuple(filter(None, (settings.api_key, settings.webhook_secret, settings.webhook_url)))
+    logs.begin(settings.log_level, settings.log_file, settings.secrets)
 
 
 def assemble(
@@ -181,10 +153,10 @@ def assemble(
     """
     system = System()
     account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-    exchange = HttpExchange(settings.base_url, headers(account), _transport(sandbox, system))
+    exchange = _exchange(settings, account, sandbox, system)
     named = account_of(settings)
-    client = Client(account, exchange, system)
-    ledger = SqliteLedger(str(state / LEDGER))
+    ledger = ledger_at(settings.ledger, state, system)
+    client = Client(account, exchange, system, ledger if settings.shares else None)
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
     run = tenant.run if tenant else None
@@ -205,8 +177,7 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    kept = (ledger, audit)
-    return Parts(settings, dispatch, guard, page, webhook, offered(settings), about, tally, system, kept)
+    return Parts(settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system, audit)
 
 
 def _terminal(sandbox: Sandboxed | None, tenant: Tenanted | None) -> TerminalDesk:
@@ -214,17 +185,6 @@ def _terminal(sandbox: Sandboxed | None, tenant: Tenanted | None) -> TerminalDes
     if tenant is None:
         return TerminalDesk(command)
     return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")
-
-
-def ledger_check(state: Path) -> Callable[[], Awaitable[bool]]:
-    """Whether the ledger can be reached, for a probe."""
-    ledger = SqliteLedger(str(state / LEDGER))
-
-    async def reachable() -> bool:
-        await ledger.revision()
-        return True
-
-    return reachable
 
 
 def _webhook(
@@ -270,14 +230,13 @@ _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def _transport(sandbox: Sandboxed | None, system: System) -> httpx2.AsyncBaseTransport | None:
+def _exchange(settings: Settings, account: Account, sandbox: Sandboxed | None, system: System) -> Exchange:
     if sandbox is None:
-        return None
-    from fastn_mcp.sandbox import Sandbox, Size, create_app  # only where asked for: a real account needs none of it
+        return HttpExchange(settings.base_url, headers(account))
+    from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
+    from fastn_mcp.sandbox import Sandbox, Size
 
-    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
-    app = create_app(fake, control=False, broken=httpx2.ReadError)
-    return httpx2.ASGITransport(app=app)
+    return InProcess(Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file), headers(account))
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:

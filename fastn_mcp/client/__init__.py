@@ -11,6 +11,7 @@ from fastn_mcp.client.attempts import Attempts
 from fastn_mcp.client.budget import RetryBudget
 from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
+from fastn_mcp.client.limits import Board, Limit
 from fastn_mcp.client.mask import Mask, carried_by
 from fastn_mcp.client.rejection import error_of, facts, throttled
 from fastn_mcp.client.retry import ATTEMPTS, LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
@@ -30,13 +31,14 @@ LONGEST_QUEUE = 1_000
 class Client:
     """One account at Fastn."""
 
-    def __init__(self, account: Account, exchange: Exchange, system: System) -> None:
+    def __init__(self, account: Account, exchange: Exchange, system: System, board: Board | None = None) -> None:
+        """Where others use the same key, they tell each other over the board that its rate limit is used up."""
         self._account = account
         self._exchange = exchange
         self._system = system
         self._places = anyio.CapacityLimiter(account.concurrency)
         self._retries = RetryBudget()
-        self._closed_until = 0.0  # monotonic: the rate limit is used up until then
+        self._limit = Limit(account, system, board)
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -106,7 +108,7 @@ class Client:
                 said = _said(answer)
                 now = self._system.now()
                 if (closed := exhausted_for(answer.headers, now)) is not None:
-                    self._closed_until = self._system.monotonic() + closed
+                    await self._limit.used_up(closed)
                 became = fate(answer.status, cast("str | None", said.get("code")))
                 what = f"Fastn answered {answer.status}."
                 if answer.unreadable is Unreadable.BROKEN and answer.status < 300 and request.method == "GET":
@@ -117,6 +119,8 @@ class Client:
                     self._retries.refill()
                     return answer
                 wait = retry_after(answer.headers, now)
+                if became is Fate.THROTTLED and wait:
+                    await self._limit.refused(wait)
                 failure = (
                     attempt.rejected(throttled(said, wait)) if became is Fate.THROTTLED else attempt.lost(what, said)
                 )
@@ -129,7 +133,7 @@ class Client:
 
     async def _room(self, attempt: "Attempts") -> None:
         """Wait for a used-up rate limit to open, or say how long it would take."""
-        seconds = self._closed_until - self._system.monotonic()
+        seconds = await self._limit.closed_for()
         if seconds <= 0:
             return
         if seconds > LONGEST_WAIT:

@@ -1,24 +1,26 @@
 """One request, one answer. The only module that speaks HTTP to Fastn.
 
-No redirects, no cookies, no retries and no settings of the machine's: the transport is read directly, with a cap.
+No redirects, no cookies, no retries and no settings of the machine's: the connection is read directly, with a cap.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, cast
+from urllib.parse import urlencode, urlsplit
 
-import httpx2
+import anyio
+import httpcore2
 from pydantic_core import to_json
 
+from fastn_mcp.client.connections import Connections
 from fastn_mcp.operation import Request
 
 CAP = 10 * 1024 * 1024
 """Bytes of a body, unpacked. More is not read."""
 
 _CONNECT_SECONDS = 5.0
-_IDLE_SECONDS = 30.0
 
 
 class Unsent(Exception):
@@ -58,76 +60,91 @@ class Exchange(Protocol):
 
 
 class HttpExchange:
-    """Over HTTP, with pooled connections that stay open for the life of the server."""
+    """Over HTTP/1.1, with connections that stay open for the life of the server."""
 
-    def __init__(
-        self, base_url: str, headers: Mapping[str, str], transport: httpx2.AsyncBaseTransport | None = None
-    ) -> None:
-        self._base = httpx2.URL(base_url)
-        self._prefix = self._base.raw_path.rstrip(b"/")
-        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._transport = transport or httpx2.AsyncHTTPTransport(
-            # Loopback needs no certificates, and reading the system's costs tens of milliseconds.
-            verify=False if self._base.scheme == "http" else httpx2.create_ssl_context(),
-            limits=httpx2.Limits(max_connections=256, max_keepalive_connections=256, keepalive_expiry=_IDLE_SECONDS),
-        )
+    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+        base = httpcore2.URL(base_url)
+        self._scheme, self._host, self._port = base.scheme, base.host, base.port
+        self._prefix = base.target.rstrip(b"/")
+        self._headers = [(b"Host", urlsplit(base_url).netloc.encode()), *_encoded(headers)]
+        # Loopback needs no certificates, and reading the system's costs tens of milliseconds.
+        tls = httpcore2.default_ssl_context() if self._scheme == b"https" else None
+        self._connections = Connections(base.origin, tls)
 
     async def __call__(self, request: Request) -> Answer:
         """Raises `Unsent` or `Lost`."""
+        connection = await self._connections.take()
         try:
-            response = await self._transport.handle_async_request(self._built(request))
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
+            response = await connection.handle_async_request(self._built(request))
+        except _UNSENT as error:
             raise Unsent(type(error).__name__) from error
-        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as error:
-            raise Unsent(type(error).__name__) from error
-        except httpx2.TransportError as error:
+        except _BROKEN as error:
             raise Lost(type(error).__name__) from error
         try:
             return await _read(response)
         finally:
-            await response.aclose()
+            # What is cancelled here must not leave its connection open, and half read.
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+                await self._connections.give_back(connection)
 
-    def _built(self, request: Request) -> httpx2.Request:
-        path = self._prefix + request.path.encode()
+    def _built(self, request: Request) -> httpcore2.Request:
+        target = self._prefix + request.path.encode()
         if request.query:
-            query = httpx2.QueryParams({name: _text(value) for name, value in request.query.items()})
-            path += b"?" + str(query).encode()
-        extra = [(name.encode(), value.encode()) for name, value in request.headers.items()]
+            query = {name: _text(value) for name, value in request.query.items()}
+            target += b"?" + urlencode(query).encode()
+        own = _encoded(request.headers)
         content = None
         if request.body is not None:
             content = to_json(request.body)
-            extra.append((b"Content-Type", b"application/json"))
-        named = {name.lower() for name, _ in extra}
-        return httpx2.Request(
+            own.append((b"Content-Type", b"application/json"))
+        if request.method != "GET":
+            own.append((b"Content-Length", str(len(content or b"")).encode()))
+        named = {name.lower() for name, _ in own}
+        return httpcore2.Request(
             request.method,
-            self._base.copy_with(raw_path=path),
+            httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port, target=target),
             # A call's own header, as the environment of a run, replaces the account's.
-            headers=[pair for pair in self._headers if pair[0].lower() not in named] + extra,
+            headers=[pair for pair in self._headers if pair[0].lower() not in named] + own,
             content=content,
             extensions={"timeout": {"connect": _CONNECT_SECONDS}},
         )
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        await self._connections.aclose()
 
 
-async def _read(response: httpx2.Response) -> Answer:
-    headers = {name.lower(): value for name, value in response.headers.items()}
+_UNSENT = (
+    httpcore2.ConnectError,
+    httpcore2.ConnectTimeout,
+    httpcore2.ProxyError,
+    httpcore2.LocalProtocolError,
+    httpcore2.UnsupportedProtocol,
+)
+_BROKEN = (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError)
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+async def _read(response: httpcore2.Response) -> Answer:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "deflate"):
-        return Answer(response.status_code, headers, b"", Unreadable.PACKED)
+        return Answer(response.status, headers, b"", Unreadable.PACKED)
     unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
     body = bytearray()
     try:
-        async for chunk in cast(httpx2.AsyncByteStream, response.stream):
+        async for chunk in cast("AsyncIterable[bytes]", response.stream):
             body += unpack.decompress(chunk, CAP + 1 - len(body)) if unpack else chunk
             if len(body) > CAP:
-                return Answer(response.status_code, headers, b"", Unreadable.TOO_LARGE)
-    except (httpx2.TransportError, zlib.error):
-        return Answer(response.status_code, headers, b"", Unreadable.BROKEN)
+                return Answer(response.status, headers, b"", Unreadable.TOO_LARGE)
+    except (*_BROKEN, zlib.error):
+        return Answer(response.status, headers, b"", Unreadable.BROKEN)
     if unpack is not None and not unpack.eof:
-        return Answer(response.status_code, headers, b"", Unreadable.BROKEN)
-    return Answer(response.status_code, headers, bytes(body))
+        return Answer(response.status, headers, b"", Unreadable.BROKEN)
+    return Answer(response.status, headers, bytes(body))
 
 
 def _text(value: object) -> str:

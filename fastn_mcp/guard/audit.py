@@ -25,7 +25,7 @@ from fastn_mcp.errors import NOTHING_SENT, Refused
 from fastn_mcp.guard import audit_chain
 from fastn_mcp.guard.audit_chain import End, Report, end_of, sealed
 from fastn_mcp.guard.ledger import Grant
-from fastn_mcp.operation import Operation
+from fastn_mcp.offer import Offer
 from fastn_mcp.secret_names import is_secret
 from fastn_mcp.system import System
 
@@ -42,6 +42,8 @@ class Event(Enum):
     REFUSED = "refused"
     ASKED = "asked"
     APPROVED = "approved"
+    AGREED = "agreed"
+    """The calls of a batch were approved together. Each has entries of its own, whose grant begins with this one."""
     DECLINED = "declined"
     EXPIRED = "expired"
     SCOPE_REVOKED = "scope_revoked"
@@ -95,7 +97,7 @@ class Audit(Protocol):
         ...
 
 
-def about(event: Event, call: Operation[Any], principal: str, account: str) -> Entry:
+def about(event: Event, call: Offer[Any], principal: str, account: str) -> Entry:
     """An entry about a call; `dataclasses.replace` adds the rest."""
     return Entry(
         event=event,

@@ -49,6 +49,8 @@ class Journalling:
         )
         try:
             await self.journal.note(change)
+        except FastnError:
+            raise
         except Exception as error:
             log.exception("%s could not be journalled", call.tool_name())
             raise Refused(

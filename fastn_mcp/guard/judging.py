@@ -1,7 +1,7 @@
 """A call, what is there, and what the policy says of it: fresh reads, no question, nothing sent."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.guard.effects import in_view_of
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
-from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.guard.preview import Preview, preview, state
 from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
 from fastn_mcp.procedures.target import Call, Send, read_target
@@ -20,6 +20,11 @@ from fastn_mcp.system import System
 
 UNSETTLED = 600.0
 """Seconds in which a call is not repeated unasked after its outcome was lost."""
+
+Ahead = Mapping[tuple[str, str], int]
+"""What calls that are about to be made will spend: of which budget, in which period."""
+
+_NOTHING: Ahead = {}
 
 _UNSETTLED = "The same call was made less than ten minutes ago, and its outcome is not known: it may have happened."
 
@@ -65,6 +70,7 @@ class Judge:
         self._read = read
         self._owns = owns
         self._bound = bound
+        self._lost: dict[str, float] = {}
         self._run = run or system.token()
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
@@ -76,8 +82,11 @@ class Judge:
         verdict = self.policy.judge(await self._situation(call, principal, call.effective))
         return verdict if verdict.decision in (Decision.ALLOW, Decision.DENY) else None
 
-    async def facts(self, call: Call, principal: str) -> Facts:
-        """The verdict in view of the target and of what depends on it. Raises a `FastnError`."""
+    async def facts(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> Facts:
+        """The verdict in view of the target and of what depends on it, as if `ahead` were spent already.
+
+        Raises a `FastnError`.
+        """
         try:
             target = await read_target(call, self._read)
             dependence = await find_dependents(call, target, self._read)
@@ -94,7 +103,7 @@ class Judge:
         known = None if dependence.unchecked else dependence.count
         effect = in_view_of(call, target, known)
         situation = replace(
-            await self._situation(call, principal, effect),
+            await self._situation(call, principal, effect, ahead),
             target=target,
             dependents=known,
             own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
@@ -108,6 +117,14 @@ class Judge:
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         return Facts(target, effect, verdict, shown)
+
+    def limits(self, effect: Effect, principal: str) -> list[tuple[int, str]]:
+        """The budgets that a call of an effect counts in: how many, and in which period."""
+        of = (
+            (self.policy.limit(effect), self.period(principal)),
+            (self.policy.run_limit(effect), self.run_period(principal)),
+        )
+        return [(limit, period) for limit, period in of if limit is not None]
 
     def period(self, principal: str) -> str:
         """The budget period that it is now, of a caller on this account."""
@@ -145,28 +162,38 @@ class Judge:
         parts = [principal, self.account, self._bound, call.tool_name(), call.arguments()]
         return hashlib.sha256(to_json(parts)).hexdigest()
 
+    def binding(self, call: Call, principal: str, facts: Facts) -> str:
+        """That, on which state of the target, under which policy."""
+        parts = [self.digest(call, principal), state(facts.target), self.policy.digest, facts.effect.value]
+        return hashlib.sha256(to_json(parts)).hexdigest()
+
     async def lost(self, call: Call, principal: str) -> None:
         """Remember that the outcome of `call` is not known. What can be repeated without harm is not remembered."""
         if call.route.method == "POST":
-            until = self._system.now().timestamp() + UNSETTLED
-            await self._ledger.note_unknown(self.digest(call, principal), until)
+            now, digest = self._system.now().timestamp(), self.digest(call, principal)
+            # Here as well: the ledger may be what was lost.
+            self._lost = {known: until for known, until in self._lost.items() if until > now} | {
+                digest: now + UNSETTLED
+            }
+            await self._ledger.note_unknown(digest, now + UNSETTLED)
 
     async def _unsettled(self, call: Call, principal: str) -> bool:
-        return call.route.method == "POST" and await self._ledger.unknown(
-            self.digest(call, principal), self._system.now().timestamp()
-        )
+        if call.route.method != "POST":
+            return False
+        now, digest = self._system.now().timestamp(), self.digest(call, principal)
+        return self._lost.get(digest, 0.0) > now or await self._ledger.unknown(digest, now)
 
-    async def _situation(self, call: Call, principal: str, effect: Effect) -> Situation:
+    async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
         now = self._system.now()
         declines, last = await self._ledger.declines(principal)
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
         limited = self.policy.limit(effect) is not None
-        spent = {effect: await self._ledger.spent(effect.value, self.period(principal))} if limited else {}
+        spent = {effect: await self._spent(effect.value, self.period(principal), ahead)} if limited else {}
         in_run = self.policy.run_limit(effect) is not None
-        run = {effect: await self._ledger.spent(effect.value, self.run_period(principal))} if in_run else {}
+        run = {effect: await self._spent(effect.value, self.run_period(principal), ahead)} if in_run else {}
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
-        permit, used_up = await self._permit(call, now)
+        permit, used_up = await self._permit(call, now, ahead)
         return Situation(
             call,
             effect,
@@ -179,11 +206,14 @@ class Judge:
             used_up=used_up,
         )
 
-    async def _permit(self, call: Call, now: datetime) -> tuple[Permit | None, Permit | None]:
+    async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
+        return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
+
+    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[Permit | None, Permit | None]:
         """The entry of the plan that covers `call`, or else one that is used up."""
         used_up: Permit | None = None
         for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
-            if await self._ledger.spent(permit.budget, PLANNED) < permit.count:
+            if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
                 return permit, None
             used_up = permit
         return None, used_up

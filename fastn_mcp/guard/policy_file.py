@@ -6,7 +6,6 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
 from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, KeyDefaults, PolicyForm, RuleForm, RunBudget, Window
@@ -14,6 +13,7 @@ from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protecte
 from fastn_mcp.guard.rules.reach import cases, unreachable
 from fastn_mcp.guard.rules.ruling import FileRules, Opening
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect
 from fastn_mcp.toml_places import Key
 from fastn_mcp.tools import AnyOperation

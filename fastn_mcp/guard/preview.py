@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
-from fastn_mcp.guard.show import name_of, show
+from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
 from fastn_mcp.tools.updating import Update
@@ -42,6 +42,33 @@ class Change:
     after: JsonValue
 
 
+class Shown(Protocol):
+    """What a person is shown before they decide, of one call or of several."""
+
+    @property
+    def effect(self) -> Effect:
+        """The one that wants the most care."""
+        ...
+
+    @property
+    def name(self) -> str | None:
+        """How people call the target, where there is one."""
+        ...
+
+    @property
+    def expected(self) -> str:
+        """What is to be typed, where typing is asked."""
+        ...
+
+    def lines(self) -> list[str]:
+        """In words."""
+        ...
+
+    def data(self) -> dict[str, JsonValue]:
+        """As data."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """All that a person needs to decide. Values are as Fastn has them: whoever shows them quotes them."""
@@ -61,16 +88,30 @@ class Preview:
     dependence: Dependence
     left_out: int
 
+    @property
+    def expected(self) -> str:
+        """What is to be typed: the name, or the id where a name is too long to be shown whole."""
+        name = self.name if self.name is not None and len(self.name) <= LONGEST else None
+        return name or self.target or self.tool
+
     def lines(self) -> list[str]:
         """In words, each value quoted and cut; ours first. Some clients show no more than three rows of a question."""
-        given = " ".join(f"{name}={show(value)}" for name, value in self.arguments.items())
-        call = f"{self.tool} {given}".rstrip()
-        where = f"Account: {self.account}."
-        if self.target is not None and self.name:
-            where = f"Target: {show(self.name)}, id {show(self.target)}. {where}"
-        return [call, *filter(None, (self._impact(),)), where, *filter(None, (self.does,))]
+        where = f"{self._where()} Account: {self.account}.".lstrip()
+        return [self._call(), *filter(None, (self._impact(self.undo),)), where, *filter(None, (self.does,))]
 
-    def _impact(self) -> str:
+    def line(self) -> str:
+        """All of that in one line, as one of several calls on the same account."""
+        undo = "" if self.effect is Effect.DESTROY else self.undo
+        return " ".join(filter(None, (f"{self._call()}.", self._where(), self._impact(undo))))
+
+    def _call(self) -> str:
+        given = " ".join(f"{name}={show(value)}" for name, value in self.arguments.items())
+        return f"{self.tool} {given}".rstrip()
+
+    def _where(self) -> str:
+        return f"Target: {show(self.name)}, id {show(self.target)}." if self.target is not None and self.name else ""
+
+    def _impact(self, undo: str) -> str:
         """What would change, what depends on it, and whether it can be undone: what matters, at the beginning."""
         changes = [f"{show(c.field, 60)}: {show(c.before, 80)} becomes {show(c.after, 80)}" for c in self.changes]
         more = [f"and {self.left_out} more fields"] if self.left_out else []
@@ -83,7 +124,7 @@ class Preview:
             f"With it: {found}." if found else "",
             f"Not checked: {unchecked}." if unchecked else "",
             self.because,
-            self.undo,
+            undo,
         )
         return " ".join(filter(None, said))
 

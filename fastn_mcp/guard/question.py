@@ -1,12 +1,11 @@
 """What a person is asked, and what may come back. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastn_mcp.guard.ledger import Grant, Scope
-from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.show import LONGEST, show
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.show import show
 
 SCOPE_MINUTES = 15
 """How long an approval of a tool on a target holds, where a person gives one."""
@@ -14,7 +13,7 @@ SCOPE_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question about one call."""
+    """One question about one call, or about several."""
 
     grant: str
     text: str
@@ -22,6 +21,12 @@ class Question:
     """What has to be typed, where typing is asked."""
     scope: bool = False
     """Whether it may be answered for this tool on this target for a while."""
+    calls: int = 1
+
+    @property
+    def typing(self) -> str:
+        """What has to be typed, for people: a target has a name."""
+        return "name" if self.calls == 1 else "words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Asking:
 class Waiting:
     """The question lies elsewhere. The same call, made again, finds the answer; `until` is in Unix seconds."""
 
-    preview: Preview
+    preview: Shown
     where: str
     until: float
 
@@ -65,18 +70,29 @@ class Waiting:
 Answer = Yes | No | Nobody
 
 
-def question(grant: str, preview: Preview, asks: Decision, *, scope: bool) -> Question:
-    """The question about a call. Our own line comes last, so that no name can speak for us."""
-    return asked(grant, preview.lines(), expected(preview) if asks is Decision.TYPED else None, scope=scope)
+def question(grant: Grant) -> Question:
+    """The question about a grant."""
+    return asked(grant.id, grant.lines, grant.expected, scope=may_scope(grant), calls=count(grant))
 
 
-def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool) -> Question:
-    """The question in these lines, with our own behind them; `typed` is what has to be typed, where something has."""
+def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool, calls: int = 1) -> Question:
+    """The question in these lines, with our own behind them, so that no name can speak for us.
+
+    `typed` is what has to be typed, where something has.
+    """
+    what = "this one call" if calls == 1 else f"these {calls} calls"
+    said = Question(grant, "", typed, scope, calls)
     if typed is not None:
-        action = f"To approve this one call, type the name between the quotes: {show(typed)}"
+        action = f"To approve {what}, type the {said.typing} between the quotes: {show(typed)}"
     else:
-        action = "Approve this one call?"
-    return Question(grant, "\n".join([*lines, action]), typed, scope)
+        action = f"Approve {what}?"
+    return replace(said, text="\n".join([*lines, action]))
+
+
+def count(grant: Grant) -> int:
+    """How many calls it is about."""
+    calls = grant.card.get("calls")
+    return len(calls) if isinstance(calls, list) else 1
 
 
 def may_scope(grant: Grant) -> bool:
@@ -88,9 +104,3 @@ def for_a_while(grant: Grant, token: str, now: float, by: str) -> Scope:
     """The scope that an approval of `grant` for a while opens, from `now` in Unix seconds."""
     until = now + SCOPE_MINUTES * 60
     return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, by)
-
-
-def expected(preview: Preview) -> str:
-    """What is to be typed: the name, or the id where a name is too long to be shown whole."""
-    name = preview.name if preview.name is not None and len(preview.name) <= LONGEST else None
-    return name or preview.target or preview.tool

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
@@ -11,8 +11,9 @@ from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.audit import Audit, Event, about, decided, named, written
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.policy import Verdict
-from fastn_mcp.guard.preview import Preview
+from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.show import name_of, show
+from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.system import System
@@ -70,7 +71,7 @@ class Recorder:
         if self._watch is not None:
             self._watch.read()
 
-    def waits(self, call: Call, principal: str, shown: Preview) -> None:
+    def waits(self, call: Offer[Any], principal: str, shown: Shown) -> None:
         """A call waits for a decision. Where it was asked about is recorded already, perhaps by another process."""
         if self._watch is not None:
             asked = about(Event.ASKED, call, principal, self._account)
@@ -121,12 +122,17 @@ class Recorder:
             log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
 
     def asked(
-        self, call: Call, principal: str, verdict: Verdict, effect: Effect, grant: str, target: Record | None
+        self, call: Offer[Any], principal: str, verdict: Verdict, effect: Effect, grant: str, target: Record | None
     ) -> None:
         """Record that a person is asked."""
         asked = about(Event.ASKED, call, principal, self._account)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
         self._audit.record(replace(asked, grant=grant, name=named(name_of(target)), **verdicts))
+
+    def agreed(self, batch: Offer[Any], grant: Grant, by: str) -> None:
+        """Record that the calls of a batch may be made, each by its own grant. Raises a `Refused`."""
+        agreed = about(Event.AGREED, batch, grant.principal, self._account)
+        self._audit.record(replace(agreed, decision=grant.asks, consent=by, grant=grant.id, arguments=None))
 
     def decided(self, event: Event, grant: Grant, note: str | None) -> None:
         """Record what a person decided on the approval page. It holds already: what cannot be written is logged."""
@@ -135,7 +141,7 @@ class Recorder:
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
-    def not_sent(self, call: Call, principal: str, error: FastnError) -> None:
+    def not_sent(self, call: Offer[Any], principal: str, error: FastnError) -> None:
         """Record why a call is not sent."""
         event = Event.DECLINED if isinstance(error, Declined) else Event.REFUSED
         rule, note = error.facts.get("rule"), error.facts.get("note")

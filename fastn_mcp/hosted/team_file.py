@@ -20,9 +20,19 @@ _SEE = "See docs/hosting.md."
 
 SETTINGS = sorted(
     Settings.model_fields.keys()
-    - {*SECRETS, "profile", "log_level", "log_file", "report", "approval_listen", "approval_url"}
+    - {
+        *SECRETS,
+        "profile",
+        "ledger",
+        "state_secret",
+        "log_level",
+        "log_file",
+        "report",
+        "approval_listen",
+        "approval_url",
+    }
 )
-"""What a tenant can set: the process has one log, answers of approvers come to the server itself."""
+"""What a tenant can set. The process has one log and one ledger; answers of approvers come to the server itself."""
 
 _FILES = ("policy", "plan", "plan_keys", "approvers")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

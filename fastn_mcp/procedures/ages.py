@@ -19,6 +19,11 @@ def aged(moment: datetime, now: datetime) -> str:
     return f"{stamp} ({age(moment, now)})"
 
 
+def dated(moment: datetime, now: datetime) -> str:
+    """`2026-11-25 (3 hours ago)`, where the hour says nothing."""
+    return f"{moment.astimezone(UTC).date().isoformat()} ({age(moment, now)})"
+
+
 def since(at: float, now: float) -> str:
     """The same for Unix seconds."""
     return aged(datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC))

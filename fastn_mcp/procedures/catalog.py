@@ -1,6 +1,7 @@
 """Everything that an agent is offered: the procedures first, for they answer most questions; then the operations."""
 
 from fastn_mcp.offer import AnyOffer
+from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.changes import ListChanges, UndoChange
 from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.find import Find
@@ -15,6 +16,7 @@ PROCEDURES: tuple[AnyOffer, ...] = (
     DiagnoseWorkflow,
     WaitForExecution,
     FindDependents,
+    ApplyChanges,
     ListChanges,
     UndoChange,
 )

@@ -1,5 +1,6 @@
 """What was done through this server, and undoing it. Undoing is a change of its own: guarded, journalled, undoable."""
 
+from contextlib import suppress
 from typing import Annotated, Any, cast
 
 from pydantic import Field, JsonValue
@@ -88,7 +89,8 @@ async def _made(change: Change, undo: Undo, means: Means) -> Record:
         raise
     except BaseException:
         # Not made: asked about, declined, refused, cancelled before it left.
-        await means.journal.release(change.id)
+        with suppress(Exception):  # a change that cannot be given back stays taken, and why it was not made is said
+            await means.journal.release(change.id)
         raise
 
 

@@ -8,16 +8,20 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
 from fastn_mcp.offer import DRY_RUN, Effect, Record
 from fastn_mcp.procedures.dependents import Uses, uses_of
 from fastn_mcp.procedures.directory import entry
-from fastn_mcp.procedures.looks import Look, Unchecked, looks
+from fastn_mcp.procedures.looks import Look, Unchecked, every, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.target import Call, read_target
 from fastn_mcp.procedures.troubles.access import called, owner_of
-from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
+from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of, text
 from fastn_mcp.tools import BY_NAME
 
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
 
-EXAMPLES = 10
+EXAMPLES = {"connections": 10, "executions": 3}
+"""Examples of kinds whose ids are long, or of which one says no more than another."""
+
+MANY = 30
+"""Examples of the other kinds."""
 
 DETAILS = 30
 """Rows of one kind that are read one by one, where the list does not show enough."""
@@ -110,8 +114,8 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
 
 
 async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
-    rows = [cast(Row, row.model_dump()) for row in uses.rows[:EXAMPLES]]
-    names = [name_of(row) for row in rows]
+    rows = [cast(Row, row.model_dump()) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
+    names = [text(row, "workflowName") or name_of(row) for row in rows]
     if look.kind == "connections":
         owners = filter(None, map(owner_of, rows))
         customers = await means.directory.names("customer", owners, means.send)
@@ -124,4 +128,7 @@ async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
     if uses.more:
         said["at_least"] = True
     said["examples"] = examples
+    if len(examples) < uses.count and look.depends is every:
+        wanted = {name: value for name, value in look.reading.arguments().items() if name != "limit"}
+        said["more"] = {"tool": look.reading.tool_name(), "arguments": wanted}
     return said

@@ -1,16 +1,18 @@
 """A procedure: an operation that is made of several calls. It knows no way to Fastn but the one that it is given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 from pydantic import JsonValue
 from typing_extensions import override
 
+from fastn_mcp.errors import NotSent
 from fastn_mcp.offer import Effect, Offer, Result
+from fastn_mcp.procedures.batch import Batch, Batching
 from fastn_mcp.procedures.directory import Directory
 from fastn_mcp.procedures.journal import Journal
-from fastn_mcp.procedures.target import Send
+from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.system import System
 
 Report = Callable[[str, float, float | None], Awaitable[None]]
@@ -30,9 +32,17 @@ async def unlimited() -> dict[str, JsonValue]:
     return {}
 
 
+def apart(_: Offer[Any], __: Sequence[Call], ___: str | None) -> Batch:
+    """No calls can be approved together."""
+    raise NotSent("Nobody can agree to several calls at once here.")
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a procedure works with. `send` makes one call, the guard's question included: it may end the procedure."""
+    """What a procedure works with. `send` makes one call, the guard's question included: it may end the procedure.
+
+    `batch` makes several, with one question.
+    """
 
     send: Send
     system: System
@@ -40,6 +50,7 @@ class Means:
     account: str
     journal: Journal
     directory: Directory
+    batch: Batching = apart
     allowance: Allowance = unlimited
 
 

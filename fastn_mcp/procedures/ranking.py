@@ -207,7 +207,8 @@ class Index:
     def _by_id(self, text: str) -> Iterable[tuple[int, int]]:
         """Things whose id, or a part of it, stands in the text."""
         asked = [word.strip(".,;!?\"'()").casefold() for word in text.split()]
-        asked = [word for word in asked if len(word) >= _ID_LETTERS and any(map(str.isdigit, word))]
+        # Letters alone stand in many ids by chance, and `wf_` stands in each.
+        asked = [word for word in asked if len(word) >= _ID_LETTERS and (any(map(str.isdigit, word)) or "_" in word)]
         whole = text.strip().casefold()
         for place, thing in enumerate(self._things):
             own = thing.id.casefold()

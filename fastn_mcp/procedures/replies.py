@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.following import following
 from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.workflows import GetWorkflow
 
 Fields = dict[str, JsonValue]
 
@@ -24,6 +26,7 @@ _OTHERS = {
 }
 _LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
 _WAITING = frozenset({"waiting_for_user", "waiting", "waiting_for_approval", "needs_input", "awaiting_approval"})
+_GOING_ON = frozenset({"running", "building", "planning", "generating", "in_progress", "queued", "pending"})
 _OVER = frozenset({"completed", "done", "deployed", "succeeded", "success"})
 _FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
 
@@ -68,10 +71,8 @@ def is_over(reply: Mapping[str, JsonValue]) -> bool:
 def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
     """What to do next; None where the AI has ended and asks nothing."""
     session = reply.get("session_id")
-    if session is None:
-        return (
-            "Fastn names no session, so this conversation cannot be continued." if waits_for_a_person(reply) else None
-        )
+    if session is None and waits_for_a_person(reply):
+        return "Fastn names no session, so this conversation cannot be continued."
     if reply.get("pending_approvals"):
         return {
             "what": "Show the person what pending_approvals holds: only they can agree. "
@@ -81,6 +82,13 @@ def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
         }
     if waits_for_a_person(reply):
         return {"what": "Ask the person, and answer by ai_chat.", "ai_chat": {"session_id": session}}
+    if isinstance(made := reply.get("resourceId"), str) and made:
+        # What was made is a draft; an id that is no workflow's may be anything's.
+        return following(GetWorkflow, workflow_id=made) if made.startswith("wf_") else following(Find, query=made)
+    if session is None:
+        return None
+    if _status(reply) in _GOING_ON:
+        return asking_how_it_goes(reply)
     if _status(reply) in _FAILED:
         return {"what": "It failed. Ask in the same session why, by ai_chat.", "ai_chat": {"session_id": session}}
     return None

@@ -51,6 +51,11 @@ def concise(
             told[kind] = names[kind][value]
         elif name == "routes":
             told |= _routed(value, names.get("workflow", {}), legend.get("workflow", {}))
+        elif (thing := _thing(value)) is not None:
+            kind, key = thing
+            called = names.get(kind, {}).get(key)
+            short = f"{kind} {called}" if key in legend.get(kind, {}) else f"{kind} {key} ({called})"
+            told[name] = short if called else f"{kind} {key}"
         elif not (name.endswith("Name") and name.removesuffix("Name") in told):
             told |= _plain(name, value, now)
     return told
@@ -74,6 +79,9 @@ def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) 
                 named.setdefault(kind, {})[value] = name
             else:
                 unnamed.setdefault(kind, {})[value] = None
+        for thing in filter(None, (_thing(row.get(field)) for field in columns)):
+            if thing[0] in REFERS.values():
+                unnamed.setdefault(thing[0], {})[thing[1]] = None
         if "routes" in columns:
             unnamed.setdefault("workflow", {}).update(dict.fromkeys(_routes(row.get("routes"))))
     return named, {kind: [key for key in keys if key not in named.get(kind, {})] for kind, keys in unnamed.items()}
@@ -96,12 +104,18 @@ def _name(row: Mapping[str, JsonValue], kind: str) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
+def _thing(value: JsonValue) -> tuple[str, str] | None:
+    """The kind and the id of what an object refers to."""
+    if not isinstance(value, dict):
+        return None
+    kind, key = value.get("type"), value.get("id")
+    return (kind, str(key)) if isinstance(kind, str) and isinstance(key, (str, int)) else None
+
+
 def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonValue]:
     if value is None or value == "":
         return {name: "never"} if name in _NEVER else {}
     if isinstance(value, dict):
-        if isinstance(value.get("type"), str) and isinstance(value.get("id"), (str, int)):
-            return {name: f"{value['type']} {value['id']}"}
         value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
         return {} if value is None else _plain(name, value, now)
     if isinstance(value, list):

@@ -3,7 +3,7 @@
 Reads by the sender it is given: about fifteen requests on a small account, about thirty on any.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -75,10 +75,16 @@ class Survey:
         return self.matching.get(kind) or self.all.get(kind) or Seen()
 
 
-async def survey(since: str, send: Send, report: Report) -> Survey:
-    """Read what the overview of an account needs. Raises a `FastnError` only where nothing at all could be read."""
+async def survey(
+    since: str, send: Send, report: Report, only: Collection[str] | None = None, failures: int = 1
+) -> Survey:
+    """Read what the overview of an account needs, or `only` some of it, with so many pages of failed runs.
+
+    Raises a `FastnError` only where nothing at all could be read.
+    """
     found = Survey()
-    jobs = _jobs(found, since, send)
+    jobs = _jobs(found, since, send, failures)
+    jobs = {what: job for what, job in jobs.items() if only is None or what in only}
     done = 0
 
     async def run(what: str, job: Callable[[], Awaitable[None]]) -> None:
@@ -125,10 +131,10 @@ class _Reading:
             seen = await _read(cast(Call, listing(limit=_PAGE)), self._send)
         self._found.all[kind] = seen
 
-    async def runs(self, kind: str, reading: ListExecutions) -> None:
+    async def runs(self, kind: str, reading: ListExecutions, pages: int = 1) -> None:
         """The newest of these runs."""
-        self._found.all[kind] = seen = await _read(reading, self._send)
-        if reading.limit > 1 and seen.more and len(seen.rows) < reading.limit:
+        self._found.all[kind] = seen = await _read(reading, self._send, pages)
+        if reading.limit > 1 and seen.more and len(seen.rows) < reading.limit * pages:
             why = "Fastn did not filter: of all runs, only the newest were looked through."
             self._found.gaps.append(Gap(f"older {kind}", why))
 
@@ -137,7 +143,7 @@ class _Reading:
         self._found.answers[kind] = (await self._send(reading)).model_dump()
 
 
-def _jobs(found: Survey, since: str, send: Send) -> dict[str, Callable[[], Awaitable[None]]]:
+def _jobs(found: Survey, since: str, send: Send, failures: int) -> dict[str, Callable[[], Awaitable[None]]]:
     """One job for each thing to read, by its name for people."""
     to = _Reading(found, send)
     failed = ListExecutions(limit=_PAGE, status="failed", since=since)
@@ -145,7 +151,7 @@ def _jobs(found: Survey, since: str, send: Send) -> dict[str, Callable[[], Await
     completed = ListExecutions(limit=1, status="completed", since=since)
     broken = ({"status": "FAILED"}, {"status": "EXPIRED"})
     return {
-        "failed runs": partial(to.runs, "failed runs", failed),
+        "failed runs": partial(to.runs, "failed runs", failed, failures),
         "timed-out runs": partial(to.runs, "timed-out runs", timeout),
         "completed runs": partial(to.runs, "completed runs", completed),
         "the number of runs": partial(to.runs, "runs", ListExecutions(limit=1, since=since)),

@@ -1,13 +1,14 @@
 """What would undo a change, and what nothing brings back. Pure: no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.journal import BEGUN, Change
+from fastn_mcp.renamed import current
 from fastn_mcp.secret_names import HIDDEN
 from fastn_mcp.tools import BY_NAME
 from fastn_mcp.tools.updating import Update
@@ -74,6 +75,7 @@ def undo_of(change: Change) -> Undo | Never:
     """What would undo `change`, by what the journal holds of it."""
     if change.outcome not in _MADE + _PERHAPS_MADE:
         return Never(f"It was not made ({change.outcome}).")
+    change = replace(change, tool=current(change.tool))
     operation = BY_NAME.get(change.tool)
     if operation is None or change.tool in _NEVER:
         return Never(_NEVER.get(change.tool, "It is not known how."))

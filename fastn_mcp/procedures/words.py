@@ -15,6 +15,10 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 _BREAK = re.compile(r"[\W_]+")
 _PART = re.compile(r"\s[/|>]\s")
+_WHEN = re.compile(
+    r"\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b", re.IGNORECASE
+)
+"""When something happened. Its words may stand in a name, where they mean something else."""
 
 _STOP = """
 a an the this that these those of for from in into on at to by with and or is are was were be been do does did not no
@@ -25,7 +29,7 @@ again still
 _CIRCUMSTANCES = """
 last night yesterday today tomorrow morning evening week month day hour now recent recently latest fail failed fails
 failing failure error errors broken broke break breaks stop stopped stuck wrong happened happen problem issue working
-work works run runs ran running fix check list up
+work works run runs ran running fix check list up times timed timing timeout out slow slowly hang hangs crash crashed
 """
 
 STOP = frozenset(_STOP.split())
@@ -90,7 +94,7 @@ def kinds(word: str) -> frozenset[str]:
 
 def question(text: str, in_names: frozenset[str]) -> Question:
     """What `text` asks for; `in_names` are the words of all names. No words where it holds none."""
-    said = [word for part in parts(text) for word in part]
+    said = [word for part in parts(_WHEN.sub(" ", text)) or parts(text) for word in part]
     telling = [word for word in said if word not in STOP]
     kept = [word for word in telling if word not in CIRCUMSTANCES or word in in_names]
     words = tuple((kept or telling or said)[:MOST_WORDS])

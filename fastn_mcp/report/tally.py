@@ -22,7 +22,9 @@ class Tally:
     """The calls of one process, in the order in which they were first heard of."""
 
     def __init__(self) -> None:
-        self.attempts: list[Attempt] = []
+        self._heard: list[Attempt] = []
+        self._split: set[int] = set()
+        """Batches that were agreed to: their calls stand for them."""
         self.reads = 0
         self.head: Link | None = None
         """The newest entry of the audit."""
@@ -30,6 +32,11 @@ class Tally:
         self._of_grant: dict[str, int] = {}
         self._of_intent: dict[str, int] = {}
         self._of_call: dict[tuple[object, ...], int] = {}
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """All of them."""
+        return [attempt for at, attempt in enumerate(self._heard) if at not in self._split]
 
     def read(self) -> None:
         """A read was made."""
@@ -52,9 +59,8 @@ class Tally:
                 self._outcome(line)
             case Event.REFUSED | Event.DECLINED:
                 self._not_sent(line, event)
-            case Event.APPROVED:
-                if (at := self._of_grant.get(_text(line, "grant") or "")) is not None:
-                    self._put(at, line, WAITING, _APPROVED)
+            case Event.APPROVED | Event.AGREED:
+                self._approved(line, event)
             case Event.EXPIRED | Event.SCOPE_REVOKED | Event.ANSWER_REFUSED:
                 pass
 
@@ -68,7 +74,7 @@ class Tally:
 
     def add(self, attempt: Attempt) -> None:
         """A call of which the audit knows nothing: one that never came so far."""
-        self.attempts.append(attempt)
+        self._heard.append(attempt)
 
     def _asked(self, line: Mapping[str, JsonValue]) -> None:
         at = self._latest(line, Group.WAITING)
@@ -78,11 +84,23 @@ class Tally:
         if (grant := _text(line, "grant")) is not None:
             self._of_grant[grant] = at
 
+    def _approved(self, line: Mapping[str, JsonValue], event: Event) -> None:
+        at = self._of_grant.get(_text(line, "grant") or "")
+        if at is None:
+            return
+        self._put(at, line, WAITING, _APPROVED)
+        if event is Event.AGREED:
+            self._split.add(at)
+
     def _intent(self, line: Mapping[str, JsonValue]) -> None:
         at = self._of_grant.get(_text(line, "grant") or "")
-        if at is not None and self.attempts[at].step != self._step:
+        if at is not None and self._heard[at].step != self._step:
             at = None  # another call of the script was approved by the same answer
         at = self._put(self._latest(line, Group.WAITING) if at is None else at, line, UNKNOWN, _UNANSWERED)
+        together = self._of_grant.get((_text(line, "grant") or "").rpartition(".")[0])
+        if together is not None:
+            had = self._heard[at]
+            self._heard[at] = replace(had, audit=(*self._heard[together].audit, *had.audit))
         self._of_intent[str(line.get("n"))] = at
 
     def _outcome(self, line: Mapping[str, JsonValue]) -> None:
@@ -91,7 +109,7 @@ class Tally:
             return  # of a call that was sent before this began to listen
         took = line.get("duration_ms")
         self._put(at, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
-        self.attempts[at] = replace(self.attempts[at], duration_ms=took if isinstance(took, (int, float)) else None)
+        self._heard[at] = replace(self._heard[at], duration_ms=took if isinstance(took, (int, float)) else None)
 
     def _not_sent(self, line: Mapping[str, JsonValue], event: Event) -> None:
         outcome = _text(line, "outcome") or event.value
@@ -105,7 +123,9 @@ class Tally:
     def _latest(self, line: Mapping[str, JsonValue], *groups: Group) -> int | None:
         """The newest attempt at exactly this call, where it is one of `groups`."""
         at = self._of_call.get(self._key(line))
-        return at if at is not None and self.attempts[at].group in groups else None
+        if at is None or at in self._split:
+            return None
+        return at if self._heard[at].group in groups else None
 
     def _key(self, line: Mapping[str, JsonValue]) -> tuple[object, ...]:
         return (self._step, *(line.get(name) for name in ("principal", "account", "tool", "digest")))
@@ -113,15 +133,13 @@ class Tally:
     def _put(self, at: int | None, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> int:
         """Add to an attempt, or begin one; where it stands."""
         if at is None:
-            self.attempts.append(
-                Attempt(_text(line, "time") or "", _text(line, "tool") or "", outcome, step=self._step)
-            )
-            at = len(self.attempts) - 1
+            self._heard.append(Attempt(_text(line, "time") or "", _text(line, "tool") or "", outcome, step=self._step))
+            at = len(self._heard) - 1
             self._of_call[self._key(line)] = at
-        had = self.attempts[at]
+        had = self._heard[at]
         said = {name: value for name in _TAKEN if (value := _text(line, name)) is not None}
         link = _link(line)
-        self.attempts[at] = replace(
+        self._heard[at] = replace(
             had,
             outcome=outcome,
             message=message,

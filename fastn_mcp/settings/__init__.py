@@ -5,8 +5,8 @@ A setting that is missing or wrong ends with one line that names it and says how
 
 from fastn_mcp.settings.addresses import is_loopback
 from fastn_mcp.settings.folders import config_dir, state_dir
-from fastn_mcp.settings.loading import Resolved, load, resolve
-from fastn_mcp.settings.model import DEFAULT_BASE_URL, TOOLSETS, Mode, Settings
+from fastn_mcp.settings.loading import Resolved, ledger_setting, load, resolve
+from fastn_mcp.settings.model import DEFAULT_BASE_URL, TOOLSETS, Mode, Settings, is_shared
 from fastn_mcp.settings.sources import FLAGS, SOURCES, Source
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "Source",
     "config_dir",
     "is_loopback",
+    "is_shared",
+    "ledger_setting",
     "load",
     "resolve",
     "state_dir",

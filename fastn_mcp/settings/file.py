@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.settings.model import Settings
+from fastn_mcp.nearest import nearest
+from fastn_mcp.settings.model import Settings, is_shared
 from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS, SECRETS
 
 PROFILES = "profiles"
@@ -62,14 +62,18 @@ def read(path: Path) -> ConfigFile:
         raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
     found = parsed(data, path)
     if kept and mode & 0o077:
-        held = next(
-            (name for table in (found.top, *found.profiles.values()) for name in SECRETS if name in table), None
-        )
+        tables = (found.top, *found.profiles.values())
+        held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
         if held is not None:
             raise SettingsError(
                 f"{path} holds {held}, and others than its owner can read it.", f"Run: chmod 600 {path}"
             )
     return found
+
+
+def _is_secret(name: str, value: object) -> bool:
+    """The URL of a ledger is one where it holds a password."""
+    return name in SECRETS and (name != "ledger" or "@" in str(value))
 
 
 def parsed(data: bytes, path: Path) -> ConfigFile:
@@ -121,7 +125,12 @@ def _strict(file: ConfigFile, table: Mapping[str, object], known: tuple[str, ...
 
 def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
     """The settings, with files found from the folder of this one: never from the working directory."""
-    return {
-        name: path.absolute().parent / Path(value).expanduser() if name in PATHS and isinstance(value, str) else value
+    folder = path.absolute().parent
+    found = {
+        name: folder / Path(value).expanduser() if name in PATHS and isinstance(value, str) else value
         for name, value in table.items()
     }
+    ledger = found.get("ledger")
+    if isinstance(ledger, str) and ledger and not is_shared(ledger):
+        found["ledger"] = str(folder / Path(ledger.removeprefix("sqlite:")).expanduser())
+    return found

@@ -6,14 +6,14 @@ profile that does not name it: which of the two was meant is not guessed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.nearest import nearest
 from fastn_mcp.settings import file as files
 from fastn_mcp.settings import keys
 from fastn_mcp.settings.file import PROFILES, ConfigFile
@@ -114,6 +114,15 @@ def resolve(
         key = Key(_NO_KEY, "sandbox")
     key = key or key_of(account, environment, keyring or SystemKeyring())
     return Resolved(account.with_key(key), key.place)
+
+
+def ledger_setting(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
+) -> str | None:
+    """The setting of the ledger alone: who decides about calls needs no key. Raises `SettingsError`."""
+    config = files.read(file) if file is not None else ConfigFile()
+    account = choose(flags, environment, config, sandbox=sandbox)
+    return replace(account, values={"ledger": account.values.get("ledger")}).keyless().ledger
 
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:

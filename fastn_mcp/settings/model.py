@@ -2,20 +2,22 @@
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.key_kinds import KeyKind, kind_of
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Route
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.renamed import current
 from fastn_mcp.settings.addresses import callable_address
-from fastn_mcp.tools import BY_NAME
 
 DEFAULT_BASE_URL = "https://live.fastn.ai"
 
-TOOLSETS = tuple(dict.fromkeys(offer.toolset() for offer in OFFERS))
+TOOLSETS = (
+    *("procedures", "customers", "connectors", "connections", "workflows", "triggers", "executions"),
+    *("users", "roles", "api_keys", "secrets", "billing", "audit", "ai"),
+)
 """What `--toolsets` can name: one for each resource, and the procedures."""
 
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
@@ -25,11 +27,27 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+SHORTEST_SECRET = 32
+"""Characters of a secret that seals."""
+
+_SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
+
+
+def is_shared(ledger: str | None) -> bool:
+    """Whether a setting of the ledger names a server, and no file."""
+    return ledger is not None and ledger.startswith(_SERVERS)
+
+
+def _parts(secret: str) -> list[str]:
+    return [part.strip() for part in secret.split(",")] if secret else []
+
+
 def _routes(value: object) -> object:
     if not isinstance(value, dict):
         return value
     routes: dict[str, Route] = {}
-    for tool, text in cast(dict[str, object], value).items():
+    for name, text in cast(dict[str, object], value).items():
+        tool = current(name)
         if isinstance(text, Route):
             routes[tool] = text
             continue
@@ -115,6 +133,18 @@ class Settings(BaseModel):
     approval_url: Annotated[str | None, Field(description="Where approvers reach that, if it is behind a proxy.")] = (
         None
     )
+    ledger: Annotated[
+        str | None,
+        Field(
+            description="Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas "
+            "(shared-ledger.md).",
+            repr=False,
+        ),
+    ] = None
+    state_secret: Annotated[
+        str | None,
+        Field(description="Seals open questions, so that any replica can go on with them; 32 characters.", repr=False),
+    ] = None
     routes: Annotated[
         dict[str, Any],
         BeforeValidator(_routes),
@@ -144,6 +174,25 @@ class Settings(BaseModel):
     def _postable(cls, url: str | None) -> str | None:
         return None if url is None else callable_address(url)
 
+    @field_validator("ledger")
+    @classmethod
+    def _kept(cls, ledger: str | None) -> str | None:
+        # What the URL of a server must be is said where one is opened.
+        if ledger is not None and not ledger.isprintable():
+            raise ValueError("holds a line break or another character that no file and no URL has")
+        if ledger is not None and "://" in ledger and not is_shared(ledger):
+            raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
+        return ledger
+
+    @field_validator("state_secret")
+    @classmethod
+    def _long(cls, secret: str | None) -> str | None:
+        if secret is not None and any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
+        if secret is not None and len(set(_parts(secret))) < len(_parts(secret)):
+            raise ValueError("has the same secret twice")
+        return secret
+
     @field_validator("approval_listen")
     @classmethod
     def _listenable(cls, address: str | None) -> str | None:
@@ -170,6 +219,10 @@ class Settings(BaseModel):
     @field_validator("routes")
     @classmethod
     def _fitting(cls, routes: dict[str, Route]) -> dict[str, Route]:
+        if not routes:
+            return routes
+        from fastn_mcp.tools import BY_NAME  # all operations: a fifth of a start, for those few who have other paths
+
         for tool, route in routes.items():
             operation = BY_NAME.get(tool)
             if operation is None:
@@ -186,6 +239,23 @@ class Settings(BaseModel):
             if name not in TOOLSETS:
                 raise ValueError(f"does not know one of the names{nearest(name, TOOLSETS)}: {', '.join(TOOLSETS)}")
         return names
+
+    @property
+    def shares(self) -> bool:
+        """Whether other processes, on other machines, use the same ledger."""
+        return is_shared(self.ledger)
+
+    @property
+    def state_secrets(self) -> list[str]:
+        """The secret that seals, and after it those that still open what was sealed before."""
+        return _parts(self.state_secret or "")
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must stand in no log."""
+        password = urlsplit(self.ledger or "").password if self.shares else None
+        known = (self.api_key, self.webhook_secret, self.webhook_url, password, password and unquote(password))
+        return [secret for secret in (*known, *self.state_secrets) if secret]
 
     @property
     def host(self) -> str:

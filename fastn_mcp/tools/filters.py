@@ -21,8 +21,8 @@ def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> 
         if there is None or bound is None:
             return None
         return there >= bound if name == "since" else there < bound
-    for key in (wire, name):
-        value = row.get(key)
+    within = row.get(name.removesuffix("_id")) if name.endswith("_id") else None
+    for value in (row.get(wire), row.get(name), within.get("id") if isinstance(within, dict) else None):
         if isinstance(value, (str, int)):
             return str(value).casefold() == str(wanted).casefold()
     return None

@@ -96,6 +96,24 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> Grant:
     return question(id_, **(given | changes))
 
 
+def batch(id_: str = "grant-8", **changes: Any) -> Grant:
+    """Two calls that are decided together."""
+    parts = [question().card, {**update_of_workflow().card, "because": "Fastn is asked less often then."}]
+    calls: list[JsonValue] = [{"number": number, **part} for number, part in enumerate(parts, 1)]
+    card: dict[str, JsonValue] = {
+        "call": "apply_changes",
+        "sum": "DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW",
+        "account": "default at live.fastn.ai",
+        "effect": "destroy",
+        "effects": ["external", "destroy"],
+        "calls": calls,
+        "does": "Make several changes in order, approved by one question.",
+    }
+    lines = ("DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW: 2 calls in order, each once.", "1. delete_customer", "2. update")
+    given = {"tool": "apply_changes", "target": None, "expected": card["sum"], "card": card, "lines": lines}
+    return question(id_, **(given | changes))
+
+
 @dataclass
 class Desk:
     """A page over a ledger in memory, and what its opener was given."""

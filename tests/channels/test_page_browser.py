@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from approval_desk import Desk, question, update_of_workflow
+from approval_desk import Desk, batch, question, update_of_workflow
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
 from pydantic import JsonValue
 
@@ -127,11 +127,11 @@ async def test_the_name_is_typed_and_a_wrong_one_is_explained_before_it_is_sent(
     await field.press_sequentially("Glob")
     await expect(hint).to_have_text("Letter by letter, so that it is this one and no other.")
     await approve.click()
-    await expect(hint).to_have_text("Not approved: what you typed is not the name yet.")
+    await expect(hint).to_have_text("Not approved: what you typed is not the same yet.")
     await expect(field).to_be_focused()
     await expect(field).to_have_attribute("aria-invalid", "true")
     await field.fill("globex")
-    await expect(hint).to_have_text("This is not the name: look at capitals, spaces and signs.")
+    await expect(hint).to_have_text("This is not the same: look at capitals, spaces and signs.")
     assert await state(desk) is State.OPEN
     await field.fill("Globex")
     await expect(hint).to_have_text("This is the name. You can approve.")
@@ -244,7 +244,7 @@ async def test_without_scripts_everything_can_be_decided(desk: Desk, chromium: B
     await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
     await tab.get_by_label("To approve, type Globex").fill("globex")
     await tab.get_by_role("button", name="Approve this one call").click()
-    await expect(tab.get_by_text("what you typed is not the name, letter by letter")).to_be_visible()
+    await expect(tab.get_by_text("what you typed is not the same, letter by letter")).to_be_visible()
     field = tab.get_by_label("To approve, type Globex")
     await expect(field).to_have_value("globex")
     await field.fill("Globex")
@@ -301,6 +301,9 @@ async def everything(desk: Desk) -> None:
     }
     await desk.ask(question(expected="Globex"), update_of_workflow(), question("grant-3", asks="four_eyes"))
     await desk.ask(replace(long, card={**long.card, **awkward}, principal="p" * 120, account="a" * 120))
+    await desk.ask(
+        batch(), batch("grant-9", card={**batch().card, "calls": [{"number": 1, **long.card, **awkward}] * 2})
+    )
     await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
     await desk.ledger.move("grant-5", [State.OPEN], State.DECLINED, now, by="local_page", note="n" * 300)
     await desk.ledger.move("grant-6", [State.OPEN], State.BURNT, now, by="client_form")
@@ -308,6 +311,24 @@ async def everything(desk: Desk) -> None:
     await desk.ledger.grant_scope(
         Scope("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
     )
+
+
+async def test_several_calls_are_listed_and_decided_by_one_answer(desk: Desk, chromium: Browser) -> None:
+    """Issue 6: each with its target, its arguments, what would change and what uses it; the words are typed once."""
+    await desk.ask(batch())
+    tab = await visit(chromium, desk)
+    calls = tab.get_by_role("listitem").filter(has=tab.get_by_role("heading", level=4))
+    await expect(calls).to_have_count(2)
+    await expect(calls.nth(0)).to_contain_text("Delete customer")
+    await expect(calls.nth(0)).to_contain_text('"Globex"')
+    await expect(calls.nth(0)).to_contain_text("2 connections")
+    await expect(calls.nth(1)).to_contain_text('"Orders v2"')
+    await tab.get_by_label("To approve, type").fill("DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW")
+    await tab.get_by_role("button", name="Approve these 2 calls").click()
+    await expect(tab.get_by_text("Approved: Apply changes")).to_be_visible()
+    found = await desk.ledger.find("grant-8")
+    assert found is not None
+    assert found.state is State.APPROVED
 
 
 @pytest.mark.parametrize("width", [320, 375, 900, 1600])

@@ -92,7 +92,7 @@ async def test_another_name_approves_nothing(typed: str, desk: Desk, visitor: Vi
     before = await desk.snapshot()
     answer = await visitor.decide("approve", "grant-1", name=typed)
     assert answer.status_code == 422
-    assert "what you typed is not the name, letter by letter" in answer.text
+    assert "what you typed is not the same, letter by letter" in answer.text
     assert 'aria-invalid="true" autofocus' in answer.text
     assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303

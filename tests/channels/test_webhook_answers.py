@@ -15,7 +15,7 @@ from fastn_mcp.channels.webhook.deciding import Deciding
 from fastn_mcp.channels.webhook.refusals import MOST, SPAN
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger import LedgerLost, State
 from fastn_mcp.guard.question import Waiting
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
@@ -320,3 +320,19 @@ async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Pat
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
     assert (await world.deciding(question["grant"], "v1=" + signing.keyed(secret, text), data)).status == 200
     world.close()
+
+
+async def test_without_the_ledger_an_answer_is_neither_taken_nor_refused(world: WebhookWorld) -> None:
+    """Issue 8: it may have counted, so the approver is told to send it again, as a new one."""
+    question = await asked(world, await deletion(world))
+
+    async def lost(nonce: str, until: float, now: float) -> bool:
+        raise LedgerLost(f"{nonce and until and now and 'TimeoutError'}")
+
+    world.ledger.use_nonce = lost
+    reply = await world.answer(world.dana, question)
+    assert reply.status == 503
+    assert reply.body == {
+        "message": "The shared ledger cannot be used (TimeoutError). It may have counted: send it again, with another"
+        " nonce."
+    }

@@ -44,11 +44,11 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
         if source.flag is not None:
             assert source.flag in done.stdout
             assert f"[{source.variable}]" in done.stdout
-    for said in ("FASTN_API_KEY", "fastn-mcp demo", "--sandbox", "claude mcp add fastn", "Without a command it serves"):
+    for said in ("FASTN_API_KEY", "fastn-mcp demo", "--sandbox", "fastn-mcp install", "Without a command it serves"):
         assert said in done.stdout
 
 
-@pytest.mark.parametrize("name", ["call", "tools", "surface", "sandbox", "demo", "completion"])
+@pytest.mark.parametrize("name", ["call", "tools", "surface", "sandbox", "demo", "completion", "install", "uninstall"])
 def test_every_command_says_what_it_does_and_what_its_options_are(name: str, fastn: Run) -> None:
     """Ours: no option without a word on it, and no word that is cut."""
     done = fastn(name, "--help")

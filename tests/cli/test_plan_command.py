@@ -65,6 +65,20 @@ def test_calls_become_exact_entries_and_equal_ones_are_counted(fastn: Run, calls
     assert re.findall(r"count = (\d)", text) == ["1", "2"]
 
 
+def test_the_calls_of_a_batch_become_an_entry_each(fastn: Run, tmp_path: Path) -> None:
+    """Issue 6: a plan must cover every call of a batch; a mistake in one is named with its line."""
+    file = tmp_path / "calls.jsonl"
+    targets = [{"tool": "delete_trigger", "arguments": {"trigger_id": key}} for key in ("t1", "t2")]
+    file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": targets}}) + "\n")
+    text = planned(fastn, file).read_text()
+    assert [text.count(part) for part in ('tool = "delete_trigger"', 'target = "t1"', 'target = "t2"')] == [2, 1, 1]
+    file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": [*targets, {"tool": "x"}]}}) + "\n")
+    done = fastn("--sandbox", "plan", "new", str(file))
+    assert done.returncode == 1
+    assert "line 1: " in done.stderr
+    assert "call 3: there is no tool 'x'" in done.stderr
+
+
 def test_a_recorded_run_becomes_a_plan(fastn: Run, environment: dict[str, str]) -> None:
     """Issue 6: from the audit of a recorded run."""
     for name in ("Initech", "Hooli"):

@@ -294,3 +294,15 @@ def test_simulate_reads_what_this_server_records(run: Run, kept: Path, tmp_path:
     result = run("policy", "simulate", "--audit", str(audit), "--mode", "manual")
     assert result.exit_code == 0
     assert ["allow", "confirm", "1"] in [line.split() for line in result.stdout.splitlines()]
+
+
+def test_simulate_judges_the_calls_of_a_batch_and_not_the_batch(
+    run: Run, file: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Ours: a list that was asked about is in the record by each of its calls."""
+    asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
+    audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
+    result = run("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
+    assert result.exit_code == 0
+    assert "1 calls, " in result.stdout
+    assert "apply_changes" not in result.stdout

@@ -82,6 +82,41 @@ def test_all_done_is_0_and_the_hashes_are_those_of_the_audit(
     assert created["change_id"] == results(done)[0]["result"]["receipt"]["change_id"]
 
 
+def together(*calls: dict[str, Any]) -> dict[str, Any]:
+    changes = [{name: call[name] for name in ("tool", "arguments")} for call in calls]
+    return {"tool": "apply_changes", "arguments": {"changes": changes}}
+
+
+def test_a_batch_in_a_script_is_made_and_each_of_its_calls_reported(
+    fastn: Run, script: Callable[..., str], tmp_path: Path
+) -> None:
+    """Issue 6: with what an earlier call returned."""
+    calls = script(CREATE, together(RENAME, LAST))
+    done = fastn("--sandbox", "run", calls, "--json", "--report", str(tmp_path / "r.json"))
+    assert done.returncode == 0, done.stderr
+    assert [row["outcome"] for row in results(done)[1]["result"]["data"]["calls"]] == ["done", "done"]
+    assert outcomes(report_in(tmp_path)) == {"done": ["create_customer", "update_customer", "create_customer"]}
+
+
+def test_a_mistake_in_a_batch_is_found_before_anything_is_made(fastn: Run, script: Callable[..., str]) -> None:
+    """Issue 6."""
+    done = fastn("--sandbox", "run", script(CREATE, together(LAST, {"tool": "delete_customer", "arguments": {}})))
+    assert done.returncode == 2
+    assert "line 2: call 2, delete_customer: customer_id: is required" in done.stderr
+
+
+def test_a_batch_that_stops_says_what_was_left_and_is_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: what waits for a person in a pipe is 3, and none of the batch is made."""
+    listed = {"tool": "list_customers", "arguments": {"search": "Globex Exports"}, "id": "globex"}
+    calls = script(listed, together(LAST, DELETE))
+    done = fastn("--sandbox", "run", calls, "--report", str(tmp_path / "r.json"))
+    assert done.returncode == 3, done.stderr
+    assert outcomes(report_in(tmp_path)) == {"waiting": ["apply_changes"]}
+    done = fastn("--sandbox", "run", script(together(LAST, NOBODY)))
+    assert done.returncode == 1
+    assert "Call 2, update_customer: " in done.stderr
+
+
 def test_each_call_has_a_line_for_a_person(fastn: Run, script: Callable[..., str]) -> None:
     """Issue 6: number, tool, target, outcome on stderr; stdout stays empty."""
     done = fastn("--sandbox", "run", script(CREATE, RENAME))

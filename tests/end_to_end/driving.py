@@ -84,14 +84,14 @@ def running(*command: str, port: int, env: dict[str, str] | None = None) -> Gene
     program = [sys.executable, "-m", "fastn_mcp", *command]
     with subprocess.Popen(program, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL) as process:
         try:
-            _listening(port, process)
+            listening(port, process)
             yield process
         finally:
             process.terminate()
             process.wait(15)
 
 
-def _listening(port: int, process: "subprocess.Popen[bytes]") -> None:
+def listening(port: int, process: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < until:
         with socket.socket() as probe:

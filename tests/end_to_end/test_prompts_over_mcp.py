@@ -3,7 +3,7 @@
 import pytest
 from driving import ERAS, Connect
 from mcp import MCPError
-from mcp.types import TextContent
+from mcp.types import ResourceTemplateReference, TextContent
 
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.prompts import within
@@ -63,3 +63,10 @@ async def test_read_only_and_toolsets_filter_prompts_and_resources_as_they_do_to
         assert only.uri_template == "fastn://customers/{customer_id}"
         with pytest.raises(MCPError, match="no such resource"):
             await client.read_resource("fastn://billing")
+        typed = {"name": "customer_id", "value": "acme"}
+        customer = ResourceTemplateReference(uri="fastn://customers/{customer_id}")
+        (wanted, *_) = (await client.complete(customer, typed)).completion.values
+        assert (await client.read_resource(f"fastn://customers/{wanted}")).contents
+        workflow = ResourceTemplateReference(uri="fastn://workflows/{workflow_id}")
+        with pytest.raises(MCPError, match="no such resource template"):
+            await client.complete(workflow, {"name": "workflow_id", "value": "acme"})

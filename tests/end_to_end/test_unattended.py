@@ -68,6 +68,11 @@ async def customers(upstream: Upstream, run: Run) -> list[str]:
     return [row["id"] for row in listed]
 
 
+def together(*targets: str) -> dict[str, Any]:
+    changes = [{"tool": "delete_customer", "arguments": {"customer_id": target}} for target in targets]
+    return {"changes": changes}
+
+
 @each_era
 async def test_a_plan_for_two_deletions_makes_exactly_these_two_and_the_report_accounts_for_every_try(
     era: str, run: Run, upstream: Upstream
@@ -88,13 +93,17 @@ async def test_a_plan_for_two_deletions_makes_exactly_these_two_and_the_report_a
         group.start_soon(attempt, client, "delete_workflow", {"workflow_id": "wf_0d93ee5b1f62"})
         group.start_soon(attempt, client, "create_api_key", {"name": "mine", "permissions": "Full access"})
         group.start_soon(attempt, client, "undo_change", {"change_id": "chg_1"})
+        group.start_soon(attempt, client, "update_customer", {"customer_id": first, "plan": "Free"})
+        group.start_soon(attempt, client, "apply_changes", together(second, third))
     assert sorted(run.deletions()) == sorted([first, second])
     assert outcomes.count("done") == 2
     report = json.loads(run.report.read_text())
     told = json.dumps(report)
     assert report["counts"]["done"] == 2
-    assert report["counts"]["refused"] + report["counts"].get("failed", 0) >= 10
     assert "no plan" in told
+    # All but the undoing of a change that never was, which came to be no call.
+    tried = sum(report["counts"][group] for group in ("done", "refused", "failed"))
+    assert tried == sum(map(len, report["calls"].values())) == len(outcomes) - 1
     async with run.server(era, person) as client:
         for target in (first, second, third):
             await attempt(client, "delete_customer", {"customer_id": target})

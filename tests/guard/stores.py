@@ -10,24 +10,18 @@ from pathlib import Path
 
 import anyio
 
+from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, TooManyWaiting, Vote
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.procedures.journal import Change
+from fastn_mcp.system import System
 
 NOW = 1_795_570_835.5
-KINDS = ["sqlite"]
-
-
-def address(kind: str, folder: Path) -> str:
-    """A store of its own for a test."""
-    return f"{kind}:{folder / 'state' / 'ledger'}"
+KINDS = ["sqlite", "valkey"]
 
 
 def opened(where: str) -> Ledger:
     """Another way into the store, as another process has it."""
-    kind, _, path = where.partition(":")
-    assert kind == "sqlite"
-    return SqliteLedger(path)
+    return ledger_at(where, Path(), System())
 
 
 def grant(name: str = "g1", principal: str = "local", created: float = NOW, expires: float = NOW + 600) -> Grant:
@@ -104,6 +98,10 @@ async def _nonce(ledger: Ledger, _: str) -> bool:
     return await ledger.use_nonce("n1", NOW + 60, NOW)
 
 
+async def _step(ledger: Ledger, _: str) -> bool:
+    return await ledger.begin_step("b1", 1, NOW)
+
+
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
     "spend": _spend,
@@ -112,6 +110,7 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "claim": _claim,
     "vote": _vote,
     "nonce": _nonce,
+    "step": _step,
 }
 
 
@@ -120,10 +119,17 @@ def main(where: str, what: str, count: int, name: str) -> None:
     together = threading.Barrier(count + 1)
     won: list[bool] = []
 
-    def attempt(number: int) -> None:
+    async def attempted(number: int) -> bool:
         ledger = opened(where)
-        together.wait()
-        won.append(anyio.run(ATTEMPTS[what], ledger, f"{name}{number}"))
+        try:
+            await ledger.revision()  # connected
+            together.wait()
+            return await ATTEMPTS[what](ledger, f"{name}{number}")
+        finally:
+            await ledger.aclose()
+
+    def attempt(number: int) -> None:
+        won.append(anyio.run(attempted, number))
 
     threads = [threading.Thread(target=attempt, args=(number,)) for number in range(count)]
     for thread in threads:

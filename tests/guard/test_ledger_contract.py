@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 import pytest
 import stores
 from stores import NOW, change, grant, opened, scope
+from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
+from fastn_mcp.procedures.batch import FINAL as OVER
+from fastn_mcp.procedures.batch import Step
+from fastn_mcp.procedures.journal import BEGUN
 
 pytestmark = pytest.mark.anyio
 
@@ -19,18 +24,26 @@ FINAL = [State.BURNT, State.DECLINED, State.UNANSWERED, State.STALE]
 
 @pytest.fixture(params=stores.KINDS)
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return stores.address(request.param, tmp_path)
+    """A store of its own for each test."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'state' / 'ledger'}"
+    server: ValkeyServer = request.getfixturevalue("valkey")
+    return server.url()
 
 
 @pytest.fixture
-def ledger(where: str) -> Ledger:
-    return opened(where)
+async def ledger(where: str) -> AsyncGenerator[Ledger]:
+    store = opened(where)
+    yield store
+    await store.aclose()
 
 
 @pytest.fixture
-def other(where: str) -> Ledger:
+async def other(where: str) -> AsyncGenerator[Ledger]:
     """The same store, as another process has it."""
-    return opened(where)
+    store = opened(where)
+    yield store
+    await store.aclose()
 
 
 def race(where: str, what: str, count: int = 25) -> list[int]:
@@ -388,3 +401,52 @@ async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger,
     assert not await other.use_nonce("n1", NOW + 600, NOW + 60)
     assert await other.use_nonce("n2", NOW + 600, NOW + 61)
     assert await ledger.use_nonce("n1", NOW + 600, NOW + 61)
+
+
+async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
+    """Issue 6: what was done, or perhaps was, is never begun again."""
+    assert await ledger.begin_step("b1", 1, NOW)
+    assert not await other.begin_step("b1", 1, NOW)
+    assert await other.steps("b1") == [Step(1, BEGUN, None, None, NOW)]
+    await ledger.end_step("b1", 1, "conflict", None, NOW + 1)
+    assert await other.begin_step("b1", 1, NOW + 2)
+    for outcome in OVER:
+        await ledger.end_step("b1", 1, outcome, "c1", NOW + 3)
+        assert not await other.begin_step("b1", 1, NOW + 4)
+    assert await ledger.begin_step("b1", 2, NOW + 5)
+    assert await ledger.begin_step("b2", 1, NOW + 5)
+    assert [step.number for step in await other.steps("b1")] == [1, 2]
+    assert await other.steps("no such batch") == []
+
+
+async def test_the_grants_of_a_batch_are_kept_beside_what_became_of_its_calls(ledger: Ledger, other: Ledger) -> None:
+    await ledger.hold_steps("b1", {1: "g.1", 2: "g.2"}, NOW)
+    assert await other.begin_step("b1", 1, NOW + 1)
+    await other.end_step("b1", 1, "done", "c1", NOW + 2)
+    assert await ledger.steps("b1") == [Step(1, "done", "g.1", "c1", NOW + 2), Step(2, None, "g.2", None, NOW)]
+    await ledger.hold_steps("b1", {2: "h.2"}, NOW + 3)
+    assert [step.grant for step in await other.steps("b1")] == ["g.1", "h.2"]
+
+
+async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) -> None:
+    """Issue 6: two who go on with the same batch at once."""
+    assert sum(race(where, "step")) == 1
+
+
+async def test_steps_are_kept_for_a_month(ledger: Ledger) -> None:
+    await ledger.hold_steps("b1", {1: "g.1"}, NOW)
+    await ledger.hold_steps("b2", {1: "g.1"}, NOW + 29 * 86_400)
+    assert len(await ledger.steps("b1")) == 1
+    await ledger.hold_steps("b2", {2: "g.2"}, NOW + 31 * 86_400)
+    assert await ledger.steps("b1") == []
+
+
+async def test_a_grant_that_was_approved_with_others_is_opened_as_that(ledger: Ledger, other: Ledger) -> None:
+    """Issue 6: one question for several calls, and a grant for each; none of them waits for anybody."""
+    approved = replace(grant(), elsewhere=False, state=State.APPROVED, by="verified", decided=NOW)
+    await ledger.open(approved)
+    assert await other.find("g1") == approved
+    assert await other.waiting(NOW) == []
+    assert await other.latest("call of g1", NOW) is None
+    assert await other.move("g1", [State.APPROVED], State.BURNT, NOW)
+    assert not await ledger.move("g1", [State.APPROVED], State.BURNT, NOW)

@@ -1,6 +1,7 @@
 """Signed run plans: what they cover, whose signature holds, and that nobody is ever asked in an unattended run."""
 
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import anyio
 import pytest
 from world import FormNow, World, yes
 
+from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.plans import Plan, would_allow
@@ -16,6 +18,8 @@ from fastn_mcp.guard.plans.file import signatures_of, signed, unsigned, with_key
 from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, public, sealed, sign, written
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.offer import Offer
+from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.sandbox.fault_kinds import Moment, Reset
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
@@ -432,3 +436,46 @@ def test_a_plan_says_itself_in_words(desk: Desk) -> None:
         "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or .",
         "plan plan.toml line 12: 1 x create_customer with any arguments.",
     ]
+
+
+# Batches.
+
+
+def several(*targets: str) -> Offer[Any]:
+    changes = [{"tool": "delete_customer", "arguments": {"customer_id": target}} for target in targets]
+    return parse(OFFERED, "apply_changes", {"changes": changes}).call
+
+
+async def test_a_plan_that_covers_every_call_of_a_batch_allows_it_and_counts_each(desk: Desk, tmp_path: Path) -> None:
+    """Issue 6: nobody is asked; a plan must cover every call."""
+    world = unattended(tmp_path, None)
+    first, second, third, *_ = [str(row.id) for row in await world.rows(ListCustomers())]
+    plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
+    world = unattended(tmp_path, plan)
+    outcome = await world.call(several(first, third, second))
+    assert isinstance(outcome, Refused)
+    assert outcome.what.startswith("Call 2, delete_customer: ")
+    assert f'target = "{third}"' in str(outcome.facts["would_allow"])
+    assert world.changes == []
+    assert isinstance(await world.call(several(first, second)), Done)
+    assert isinstance(await world.call(DeleteCustomer(customer_id=third)), Refused)
+    assert len(world.changes) == 2
+
+
+async def test_a_batch_of_more_calls_than_an_entry_counts_is_refused_before_its_first(
+    desk: Desk, tmp_path: Path
+) -> None:
+    world = unattended(tmp_path, None)
+    ids = [str(row.id) for row in await world.rows(ListCustomers())]
+    targets = json.dumps(ids[:3])
+    plan = desk.write(f'[[allow]]\ntool = "delete_customer"\ntarget = {targets}\ncount = 2\n').read()
+    world = unattended(tmp_path, plan)
+    outcome = await world.call(several(*ids[:3]))
+    assert isinstance(outcome, Refused)
+    assert outcome.what.startswith("Call 3, delete_customer: ")
+    assert world.changes == []
+    assert isinstance(await world.call(several(*ids[:2])), Done)
+    again = unattended(tmp_path, plan)
+    assert isinstance(await again.call(several(ids[2])), Refused)
+    assert isinstance(await again.call(several(*ids[:2])), Done)  # told again, and not made again
+    assert again.changes == []

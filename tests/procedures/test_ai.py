@@ -104,6 +104,34 @@ async def test_what_wants_approval_is_for_a_person_and_is_never_answered_here(wo
     assert world.sandbox.state.get("workflows", ORDERS) is None
 
 
+async def test_a_build_is_planned_agreed_to_and_found_by_what_each_answer_says_to_do_next(world: World) -> None:
+    """Ours (issue 5): the agent has but to follow; only the agreement is a person's."""
+    begun = await said(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
+    planned = await said(world, AiChat.model_validate(begun["next"]["arguments"]))
+    assert planned["pending_approvals"]
+    going = await said(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
+    assert going["status"] == "running"
+    done = await said(world, AiChat.model_validate(going["next"]["arguments"]))
+    made = world.sandbox.state.named("workflows", "sync-orders-to-xero")
+    assert done["next"] == {"tool": "get_workflow", "arguments": {"workflow_id": made["id"]}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "tool"),
+    [
+        ({"resourceId": "wf_1"}, "get_workflow"),
+        ({"session_id": "s", "status": "completed", "resourceId": "c0ffee"}, "find"),
+        ({"session_id": "s", "status": "in progress"}, "ai_chat"),
+        ({"status": "running"}, None),
+        ({"session_id": "s", "status": "completed"}, None),
+    ],
+)
+def test_an_answer_says_what_to_do_next(reply: dict[str, JsonValue], tool: str | None) -> None:
+    """Ours: look at what was made, ask again while it goes on, nothing where all is said."""
+    found: Any = how_to_go_on(reply)
+    assert (found and found["tool"]) == tool
+
+
 @pytest.mark.parametrize(
     ("answer", "shape"),
     [
@@ -225,7 +253,7 @@ async def test_a_build_that_waits_for_a_person_or_has_ended_is_not_waited_for(
     found = await said(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
     assert (world.clock.at - at).total_seconds() == ASKING
     assert found["waited_seconds"] == 0
-    assert ("next" in found) == (answer.get("status") != "completed" and "resourceId" not in answer)
+    assert ("next" in found) == (answer.get("status") != "completed")
     world.close()
 
 

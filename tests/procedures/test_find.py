@@ -104,6 +104,32 @@ LARGE = [
 ]
 
 
+SANDBOX = [
+    ("the acme hubspot sync", "workflow", "Acme HubSpot sync"),
+    ("ACME HUBSPOT SYNC", "workflow", "Acme HubSpot sync"),
+    ("acmee hubsopt snyc", "workflow", "Acme HubSpot sync"),
+    ("hub spot sync of acme", "workflow", "Acme HubSpot sync"),
+    ("why did acme's hubspot sync fail last night?", "workflow", "Acme HubSpot sync"),
+    ("what broke the acme hubspot sync this morning", "workflow", "Acme HubSpot sync"),
+    ("the acme hubspot sync that times out", "workflow", "Acme HubSpot sync"),
+    ("the tiktok orders sync that is slow", "workflow", "Sync TikTok Orders to Cin7 Core"),
+    ("acme corporation", "customer", "ACME Corporation"),
+    ("acme corp", "customer", "Acme Corp"),
+    ("glbex exports", "customer", "Globex Exports"),
+    ("Globex Exports BV", "customer", "Globex Exports BV"),
+    ("north wind trader", "customer", "North Wind Traders"),
+    ("atlas logistics", "customer", "Atlass Logistics"),
+    ("crm-1001", "customer", "Acme Corp"),
+    ("wf_b588", "workflow", "Slack Messages to Supabase Hourly Sync"),
+    ("netsute", "connector", "NetSuite"),
+    ("tik tok shop", "connector", "TikTok Shop"),
+    ("the slack connection of acme corp", "connection", "Acme Corp / Slack"),
+    ("the hourly slack sync trigger", "trigger", "Hourly Slack sync"),
+    ("stripe secret key", "secret", "STRIPE_SECRET_KEY"),
+    ("the BI export key", "api_key", "BI export"),
+]
+
+
 @pytest.fixture(scope="module")
 def listing() -> Listing:
     return Listing(large())
@@ -142,6 +168,12 @@ async def test_the_right_one_comes_first_among_thousands(world: World, listing: 
         for query, *_ in LARGE
     }
     assert got == {query: (kind, name) for query, kind, name in LARGE}
+
+
+async def test_the_right_one_comes_first_on_the_large_account_of_the_sandbox(large_world: World) -> None:
+    """Ours (find): where ten customers are called Acme, and one sync."""
+    got = {query: first(await asked(large_world, query)) for query, *_ in SANDBOX}
+    assert got == {query: (kind, name) for query, kind, name in SANDBOX}
 
 
 async def test_a_large_account_is_read_once_and_within_bounds(world: World) -> None:
@@ -214,6 +246,13 @@ async def test_ids_without_a_read_of_their_own_and_parts_of_ids_are_found_in_lis
     assert first(await asked(world, "75ca8d88-c107-45b3-a690-e278db6f48c1")) == ("user", "Lee Okafor")
     assert first(await asked(world, "wf_e5047")) == ("workflow", "sync_tiktok_settlements_cin7")
     assert first(await asked(world, "sec_32b6eed0e330")) == ("secret", "PARTNER_TOKEN")
+
+
+async def test_the_beginning_of_an_id_is_enough_though_it_has_no_digit(world: World) -> None:
+    """Ours (find): what begins as ids do is one."""
+    row = world.sandbox.state.named("workflows", "process-new-orders")
+    world.sandbox.state.put("workflows", row | {"id": "wf_abcdef012345", "name": "Letters", "slug": "letters"})
+    assert first(await asked(world, "wf_abcd")) == ("workflow", "Letters")
 
 
 async def test_an_unknown_execution_is_none_and_searches_nothing(world: World) -> None:

@@ -78,6 +78,16 @@ async def test_an_id_that_comes_once_stands_beside_its_name(world: World) -> Non
     assert by_name["Paid Shopify orders"]["starts"] == "wf_0d93ee5b1f62 (process-new-orders)"
 
 
+async def test_the_audit_log_names_what_was_acted_on_and_filters_by_it(world: World) -> None:
+    """Ours (issue 5): ids come with names, and a filter that rows can confirm is not called unchecked."""
+    shown = await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
+    assert {row["resource"] for row in shown["data"]} == {"workflow update-inventory"}
+    assert shown["ids"]["workflow"] == {"update-inventory": "wf_c27aa8f04e19"}
+    assert "not_checked" not in shown
+    (once,) = (await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=1)))["data"]
+    assert once["resource"] == "workflow wf_c27aa8f04e19 (update-inventory)"
+
+
 async def test_two_customers_of_one_name_are_told_apart_by_id(world: World) -> None:
     """Ours: a name that is of two ids stands for neither."""
     for row in world.sandbox.state.all("customers"):

@@ -11,6 +11,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.question import No, Question, Waiting
 from fastn_mcp.offer import Effect
 from fastn_mcp.operation import Operation, Record
@@ -212,6 +213,7 @@ async def test_a_preview_of_an_undo_sends_nothing(world: World) -> None:
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     sent = len(world.changes)
     shown = await world.dispatch.preview(UndoChange(change_id=change.id), Caller("local", None))
+    assert isinstance(shown, Preview)
     assert (shown.tool, shown.target, [c.field for c in shown.changes]) == ("update_customer", key, ["plan"])
     assert len(world.changes) == sent
     assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import preview
-from fastn_mcp.guard.question import question
+from fastn_mcp.guard.question import asked
 from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
@@ -129,14 +129,14 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     target = Record.model_validate({"id": name, "name": name, "slug": name})
     users = Dependence((Dependents("connections", 2, (name, name), more=True),), ("secrets",))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
-    return question("grant", seen, asks, scope=False).text
+    return asked("grant", seen.lines(), seen.expected if asks is Decision.TYPED else None, scope=False).text
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:
     """Ours (THREATS T4)."""
-    asked = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
-    assert "hunter2" not in asked
-    assert 'value="[hidden]"' in asked
+    text = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
+    assert "hunter2" not in text
+    assert 'value="[hidden]"' in text
 
 
 def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
@@ -144,9 +144,8 @@ def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
     call = DeleteCustomer(customer_id="c1")
     named = preview(call, Effect.DESTROY, "a", Record.model_validate({"name": "Acme"}), Dependence())
     nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
-    assert question("g", named, Decision.TYPED, scope=False).expected == "Acme"
-    assert question("g", nameless, Decision.TYPED, scope=False).expected == "c1"
-    assert question("g", named, Decision.CONFIRM, scope=False).expected is None
+    assert named.expected == "Acme"
+    assert nameless.expected == "c1"
 
 
 @pytest.mark.parametrize(

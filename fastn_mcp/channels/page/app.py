@@ -146,7 +146,7 @@ class _Page:
             return await self._shown(request, session, 403, Said(said, good=False))
         typed = fields.get("name", "")
         if grant.expected is not None and typed not in _accepted(grant.expected):
-            problem = "Nothing was approved: what you typed is not the name, letter by letter."
+            problem = "Nothing was approved: what you typed is not the same, letter by letter."
             return await self._shown(request, session, 422, draft=Draft(grant.id, problem, name=typed))
         if not await self._ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=NAME):
             return await self._overtaken(request, session, grant.id)

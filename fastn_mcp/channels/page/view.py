@@ -37,7 +37,7 @@ _BY = {
 }
 _KNOWN = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked",
+    "not_checked", "calls", "sum", "effects", "number",
 }  # fmt: skip
 
 
@@ -75,13 +75,34 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One of several calls that are decided together. `key` is its own on the page."""
+
+    key: str
+    number: str
+    title: str
+    tool: str
+    arguments: tuple[Named, ...]
+    target_name: str | None
+    target_id: str | None
+    undo: str
+    changes: tuple[Changed, ...]
+    more_changes: int
+    used: tuple[Used, ...]
+    not_checked: tuple[str, ...]
+    also: tuple[Named, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """One question, all of it."""
+    """One question, all of it. `key` is its own on the page; of several calls, `calls` are the parts."""
 
     id: str
+    key: str
     title: str
     subject: str | None
     tool: str
+    calls: tuple[Part, ...]
     arguments: tuple[Named, ...]
     principal: str
     account: str
@@ -138,9 +159,11 @@ def question(grant: Grant, now: float) -> Question:
     effect = _text(card.get("effect"))
     return Question(
         id=grant.id,
+        key=grant.id,
         title=title(grant.tool),
         subject=_subject(grant),
         tool=grant.tool,
+        calls=tuple(_part(grant.id, _mapping(row)) for row in _items(card.get("calls"))),
         arguments=tuple(Named(visible(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
         principal=visible(grant.principal),
         account=visible(grant.account),
@@ -154,13 +177,39 @@ def question(grant: Grant, now: float) -> Question:
         more_changes=_number(card.get("more_changes")),
         used=tuple(_used(_mapping(used)) for used in _items(card.get("used_by"))),
         not_checked=tuple(visible(_text(kind)) for kind in _items(card.get("not_checked"))),
-        also=tuple(Named(visible(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN),
+        also=_also(card),
         expected=None if grant.expected is None else visible(grant.expected),
         two_people=grant.asks == Decision.FOUR_EYES.value,
         scope=may_scope(grant),
         asked=Moment(_iso(grant.created), ago(now - grant.created)),
         until=Moment(_iso(grant.expires), left(grant.expires - now)),
     )
+
+
+def _part(grant: str, card: Mapping[str, JsonValue]) -> Part:
+    target = _mapping(card.get("target"))
+    name, id_, tool = target.get("name"), target.get("id"), visible(_text(card.get("call")))
+    number = str(_number(card.get("number")))
+    return Part(
+        key=f"{grant}-{number}",
+        number=number,
+        title=title(tool),
+        tool=tool,
+        arguments=tuple(Named(visible(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
+        target_name=None if name is None else shown(name),
+        target_id=None if id_ is None else shown(id_),
+        undo=visible(_text(card.get("undo"))),
+        changes=tuple(_changed(_mapping(change)) for change in _items(card.get("changes"))),
+        more_changes=_number(card.get("more_changes")),
+        used=tuple(_used(_mapping(used)) for used in _items(card.get("used_by"))),
+        not_checked=tuple(visible(_text(kind)) for kind in _items(card.get("not_checked"))),
+        also=_also(card),
+    )
+
+
+def _also(card: Mapping[str, JsonValue]) -> tuple[Named, ...]:
+    """What the card says besides what has a place of its own."""
+    return tuple(Named(visible(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN)
 
 
 def running(scope: Scope, now: float) -> Running:
@@ -262,7 +311,9 @@ def _note(note: str) -> str:
 def _subject(grant: Grant) -> str | None:
     """What a call is about, as short as a heading has to be; all of it stands below."""
     target = _mapping(grant.card.get("target"))
-    name = target.get("name") or grant.target or _mapping(grant.card.get("arguments")).get("name")
+    name = (
+        grant.card.get("sum") or target.get("name") or grant.target or _mapping(grant.card.get("arguments")).get("name")
+    )
     return show(name, 80) if isinstance(name, str) else None
 
 

@@ -16,11 +16,11 @@ from typing import Any, Protocol, cast
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.channels.webhook.signing import SHORTEST_SECRET, keyed
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect
 from fastn_mcp.toml_places import Key
 
@@ -74,9 +74,11 @@ class Approver:
     effects: frozenset[str] = _ALL
 
     def may_answer(self, grant: Grant) -> bool:
-        """Whether they may decide about it: of an effect that is theirs, and asked by somebody else."""
+        """Whether they may decide about it: of effects that are all theirs, and asked by somebody else."""
         asked_by = grant.principal.casefold()
-        return grant.card.get("effect") in self.effects and asked_by not in (
+        several = grant.card.get("effects")
+        effects = several if isinstance(several, list) else [grant.card.get("effect")]
+        return all(effect in self.effects for effect in effects) and asked_by not in (
             self.principal.casefold(),
             self.name.casefold(),
         )

@@ -67,12 +67,8 @@ def slack(asked: Asked) -> dict[str, JsonValue]:
         by = f" ({', '.join(asked.approved)})" if asked.approved else ""
         texts.append(f"It takes {asked.needed} approvers; {len(asked.approved)} approved{by}.")
     if grant.expected is not None:
-        texts.append(f"To approve, the name between the quotes has to be typed: {show(grant.expected)}")
-    blocks: list[JsonValue] = [
-        {"type": "section", "text": _plain(text[start : start + _CHARACTERS])}
-        for text in texts
-        for start in range(0, len(text), _CHARACTERS)
-    ]
+        texts.append(f"To approve, the text between the quotes has to be typed: {show(grant.expected)}")
+    blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _packed(texts)]
     if len(blocks) > _BLOCKS:
         raise Refused(
             "Nobody could be asked: the question is longer than Slack takes.",
@@ -91,6 +87,20 @@ def slack(asked: Asked) -> dict[str, JsonValue]:
     )
     # What notifications show is interpreted: it is ours alone.
     return {"text": "A call waits for an approval.", "blocks": blocks}
+
+
+def _packed(texts: Sequence[str]) -> list[str]:
+    """The texts, each in a block of its own, or in several; the calls of a long list share blocks."""
+    parts = [text[start : start + _CHARACTERS] for text in texts for start in range(0, len(text), _CHARACTERS)]
+    if len(parts) <= _BLOCKS:
+        return parts
+    packed = [""]
+    for part in parts:
+        if len(packed[-1]) + len(part) < _CHARACTERS:
+            packed[-1] = f"{packed[-1]}\n{part}".lstrip("\n")
+        else:
+            packed.append(part)
+    return packed
 
 
 def _button(action: str, text: str, style: str, value: str) -> JsonValue:

@@ -17,7 +17,7 @@ from fastn_mcp.channels.webhook.refusals import Refusals
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Audit, Entry, Event, decided
-from fastn_mcp.guard.ledger import Grant, Ledger, State, Vote
+from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, State, Vote
 from fastn_mcp.system import System
 from fastn_mcp.visible import visible
 
@@ -93,6 +93,8 @@ class Deciding:
         except _Nothing as nothing:
             self._refuse(nothing)
             return Reply(nothing.status, {"decided": False, "message": nothing.why})
+        except LedgerLost as lost:
+            return Reply(503, {"message": f"{lost.what} It may have counted: send it again, with another nonce."})
 
     def too_large(self) -> Reply:
         """What becomes of an answer that was not read to its end."""
@@ -186,4 +188,4 @@ class Deciding:
 def _complete(answer: _Answer, grant: Grant, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
     if grant.expected is not None and answer.typed not in (grant.expected, visible(grant.expected)):
-        raise _Nothing(422, "What was typed is not the name, letter by letter.", approver, grant)
+        raise _Nothing(422, "What was typed is not what was asked for, letter by letter.", approver, grant)

@@ -11,6 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
+from fastn_mcp.procedures.batch import Steps
 from fastn_mcp.procedures.journal import Journal
 
 MOST_WAITING = 32
@@ -19,6 +20,21 @@ MOST_WAITING = 32
 
 class TooManyWaiting(Refused):
     """More questions are open than a person can be expected to answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
+        )
+
+
+class LedgerLost(Refused):
+    """The ledger did not do it, or its answer was lost: then it may have. What may have been spent counts as spent."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The shared ledger cannot be used ({why}).",
+            "Reads go on. Call again later; an approval that was just being used may have to be given anew.",
+        )
 
 
 class State(Enum):
@@ -89,11 +105,14 @@ class Vote:
     at: float
 
 
-class Ledger(Journal, Protocol):
-    """Keeps grants, votes, scopes, budgets, the breaker and the journal."""
+class Ledger(Journal, Steps, Protocol):
+    """Keeps grants, votes, scopes, budgets, the breaker, the journal, and how far batches have come."""
 
     async def open(self, grant: Grant) -> None:
-        """Record a grant about which a person is asked. Raises `TooManyWaiting`."""
+        """Record a grant as it is: one about which a person is asked, or one that was approved with others.
+
+        Raises `TooManyWaiting`.
+        """
         ...
 
     async def find(self, grant: str) -> Grant | None:
@@ -192,6 +211,18 @@ class Ledger(Journal, Protocol):
 
     async def unknown(self, call: str, now: float) -> bool:
         """Whether the outcome of this exact call, made lately, is not known."""
+        ...
+
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        """Remember that the rate limit of an API key, which `key` stands for, is used up; a later `until` stays."""
+        ...
+
+    async def limited(self, key: str) -> float:
+        """Until when it is; a time that is over, or 0, where it is not."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what was opened. The next use opens it again."""
         ...
 
     async def revision(self) -> int:

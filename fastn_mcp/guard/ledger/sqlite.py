@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting, Vote
-from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.batch import FINAL, Step
+from fastn_mcp.procedures.journal import BEGUN, Change
 
 FILE = "ledger.sqlite"
 """Its name in the folder of the state."""
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS budgets (
 );
 CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS distrust (
     principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
 );
@@ -49,12 +51,15 @@ CREATE TABLE IF NOT EXISTS changes (
     target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
     undone INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS steps (
+    batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
+);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 """
 _COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
 _KEPT = 30 * 86_400.0
-"""Seconds that decided grants and changes are kept, for the history."""
+"""Seconds that decided grants, changes and steps are kept, for the history."""
 
 
 _PATIENCE = 5.0
@@ -112,6 +117,9 @@ class SqliteLedger:
             self._database.close()
             del self.__dict__["_database"]
 
+    async def aclose(self) -> None:
+        self.close()
+
     async def open(self, grant: Grant) -> None:
         values = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
         values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
@@ -123,9 +131,7 @@ class SqliteLedger:
             values | {"most": MOST_WAITING},
         )
         if opened.rowcount != 1:
-            raise TooManyWaiting(
-                f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
-            )
+            raise TooManyWaiting
         self._database.execute("DELETE FROM grants WHERE expires < ?", (grant.created - _KEPT,))
         self._database.execute("DELETE FROM votes WHERE at < ?", (grant.created - _KEPT,))
 
@@ -279,6 +285,17 @@ class SqliteLedger:
         found = self._database.execute("SELECT 1 FROM unknowns WHERE call = ? AND until > ?", (call, now)).fetchone()
         return found is not None
 
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        self._database.execute("DELETE FROM limits WHERE until < ?", (now,))
+        self._database.execute(
+            "INSERT INTO limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET until = max(until, excluded.until)",
+            (key, until),
+        )
+
+    async def limited(self, key: str) -> float:
+        found = self._database.execute("SELECT until FROM limits WHERE key = ?", (key,)).fetchone()
+        return 0.0 if found is None else float(found[0])
+
     async def note(self, change: Change) -> None:
         values = {name: getattr(change, name) for name in Change.__dataclass_fields__}
         values |= {name: json.dumps(values[name]) for name in ("arguments", "before", "sent")}
@@ -314,6 +331,35 @@ class SqliteLedger:
 
     async def release(self, change: str) -> None:
         self._database.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
+
+    async def steps(self, batch: str) -> list[Step]:
+        rows = self._database.execute(
+            'SELECT number, outcome, "grant", change, at FROM steps WHERE batch = ? ORDER BY number', (batch,)
+        )
+        return [Step(*row) for row in rows]
+
+    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
+        self._database.execute("DELETE FROM steps WHERE at < ?", (at - _KEPT,))
+        self._database.executemany(
+            'INSERT INTO steps (batch, number, "grant", at) VALUES (?, ?, ?, ?)'
+            ' ON CONFLICT DO UPDATE SET "grant" = excluded."grant"',
+            [(batch, number, grant, at) for number, grant in grants.items()],
+        )
+
+    async def begin_step(self, batch: str, number: int, at: float) -> bool:
+        marks = ", ".join("?" * len(FINAL))
+        begun = self._database.execute(
+            "INSERT INTO steps (batch, number, outcome, at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"  # noqa: S608
+            f" SET outcome = excluded.outcome, at = excluded.at WHERE outcome IS NULL OR outcome NOT IN ({marks})",
+            (batch, number, BEGUN, at, *FINAL),
+        )
+        return begun.rowcount == 1
+
+    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
+        self._database.execute(
+            "UPDATE steps SET outcome = ?, change = ?, at = ? WHERE batch = ? AND number = ?",
+            (outcome, change, at, batch, number),
+        )
 
     async def revision(self) -> int:
         # data_version sees other connections' changes, total_changes our own.

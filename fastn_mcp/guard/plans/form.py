@@ -7,12 +7,13 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of
 from fastn_mcp.guard.rules.matching import Choice, Glob
 from fastn_mcp.guard.strict_toml import Flaw, Source
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import Effect
+from fastn_mcp.renamed import ALIASES, Aliases, current
 from fastn_mcp.toml_places import Key
 from fastn_mcp.tools import BY_NAME, AnyOperation
 
@@ -50,7 +51,7 @@ class PlanForm(_Table):
     allow: Annotated[list[Allow], Field(min_length=1, max_length=1_000)]
 
 
-def plan(table: Mapping[str, Any], source: Source, signers: tuple[str, ...]) -> Plan:
+def plan(table: Mapping[str, Any], source: Source, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
     """The plan that a file holds. Raises `Flaw`."""
     try:
         form = PlanForm.model_validate(table)
@@ -68,13 +69,13 @@ def plan(table: Mapping[str, Any], source: Source, signers: tuple[str, ...]) -> 
         until=form.until,
         digest=source.digest,
         signers=signers,
-        permits=tuple(_permit(number, allow, source, len(signers)) for number, allow in enumerate(form.allow)),
+        permits=tuple(_permit(number, allow, source, len(signers), aliases) for number, allow in enumerate(form.allow)),
     )
 
 
-def _permit(number: int, allow: Allow, source: Source, signers: int) -> Permit:
+def _permit(number: int, allow: Allow, source: Source, signers: int, aliases: Aliases) -> Permit:
     at: Key = ("allow", number)
-    operation = BY_NAME.get(allow.tool)
+    operation = BY_NAME.get(current(allow.tool, aliases))
     if operation is None or operation.effect is Effect.READ:
         near = nearest(allow.tool, (known.tool_name() for known in CHANGING))
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"
@@ -83,7 +84,7 @@ def _permit(number: int, allow: Allow, source: Source, signers: int) -> Permit:
     return Permit(
         name=f"plan {source.file} line {source.line(at)}",
         budget=f"plan {source.digest} {number}",
-        tool=allow.tool,
+        tool=operation.tool_name(),
         targets=_targets(at, allow, operation),
         arguments=exact,
         conditions=conditions,

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import RAISED
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.renamed import ALIASES, Aliases
 from fastn_mcp.tools import CATALOG, AnyOperation
 
 CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
@@ -19,12 +20,21 @@ def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
     return frozenset({operation.effect, *([Effect.EXTERNAL] if by_arguments or by_facts else [])})
 
 
-def named(glob: str) -> list[AnyOperation]:
-    """The tools that a glob names. Raises `ValueError` where it names none that changes something."""
-    found = [operation for operation in CHANGING if fnmatchcase(operation.tool_name(), glob.casefold())]
+def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
+    """The tools that a glob names, by a name that they have or had.
+
+    Raises `ValueError` where it names none that changes something.
+    """
+    renamed = {alias.to for old, alias in aliases.items() if fnmatchcase(old, glob.casefold())}
+
+    def meant(operation: AnyOperation) -> bool:
+        name = operation.tool_name()
+        return name in renamed or fnmatchcase(name, glob.casefold())
+
+    found = [operation for operation in CHANGING if meant(operation)]
     if found:
         return found
-    if any(fnmatchcase(operation.tool_name(), glob.casefold()) for operation in CATALOG):
+    if any(meant(operation) for operation in CATALOG):
         raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")
     raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING))}")
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.policy import BREAKER, Decision
 from fastn_mcp.guard.rules.hours import Hours, hours
 from fastn_mcp.guard.rules.matching import Glob
+from fastn_mcp.nearest import nearest
 from fastn_mcp.operation import Effect
 
 _EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]

@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
 
-_EXAMPLES = 3
+FEW = 3
+"""Examples of a finding that stands among others."""
 
 
 class Severity(Enum):
@@ -43,8 +44,9 @@ class Finding:
     what: str
     more: Offer[Any]
     examples: tuple[Example, ...] = ()
+    """All that are known."""
 
-    def data(self, most: int = _EXAMPLES) -> dict[str, JsonValue]:
+    def data(self, most: int = FEW) -> dict[str, JsonValue]:
         """As an agent reads it, with at most so many examples."""
         given = self.more.arguments()
         arguments = {name: value for name, value in given.items() if name in self.more.model_fields_set}
@@ -62,9 +64,8 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def examples(rows: Sequence[Row]) -> tuple[Example, ...]:
-    """The first of these rows that have an id."""
-    known = [row for row in rows if key_of(row)]
-    return tuple(Example(key_of(row), name_of(row)) for row in known[:_EXAMPLES])
+    """Those of these rows that have an id."""
+    return tuple(Example(key_of(row), name_of(row)) for row in rows if key_of(row))
 
 
 def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:

@@ -18,7 +18,7 @@ UNUSED = timedelta(days=7)
 """Nobody has to use a key, or accept an invitation, on the first day."""
 
 NAMED = 2
-"""Broken connections of one status that are named: their ids are long."""
+"""Broken connections of one status that are named: their ids are long, and the focus on connections shows them all."""
 
 PENDING = "Pending Admin Activation"
 
@@ -107,7 +107,7 @@ def invited(users: Sequence[Row], now: datetime, more: bool) -> list[Finding]:
     who = counted(len(rows), "person", at_least=more, plural="people")
     verb = "was" if len(rows) == 1 else "were"
     what = f"{who} {verb} invited over a week ago and never came."
-    named = tuple(Example(key_of(row), short(text(row, "email") or name_of(row))) for row in rows[:3] if key_of(row))
+    named = tuple(Example(key_of(row), short(text(row, "email") or name_of(row))) for row in rows if key_of(row))
     return [Finding(Severity.LOW, sentence(what), ListUsers(status="Invited"), named)]
 
 

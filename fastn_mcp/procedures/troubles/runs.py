@@ -37,7 +37,7 @@ class Period:
 
 
 @dataclass(slots=True)
-class _Failing:
+class Failing:
     """A workflow whose runs failed."""
 
     key: str
@@ -46,7 +46,7 @@ class _Failing:
 
     @property
     def last(self) -> Row:
-        return max(self.runs, key=lambda run: moment(run, "createdAt", "startedAt", "completedAt") or _NEVER)
+        return max(self.runs, key=lambda run: at(run) or _NEVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +62,50 @@ class Totals:
 
 def failing(runs: Sequence[Row], names: Mapping[str, str], period: Period, more: bool) -> list[Finding]:
     """The workflows of these failed runs, those that failed most first. `more`: there are older ones."""
-    found: dict[str, _Failing] = {}
-    for run in runs:
-        key = text(run, "workflowId") or key_of(inside(run, "workflow")) or text(run, "workflowSlug") or ""
-        name = text(run, "workflowName") or names.get(key) or text(run, "workflowSlug") or key or "A workflow"
-        found.setdefault(key, _Failing(key, short(name))).runs.append(run)
-    ordered = sorted(found.values(), key=lambda workflow: -len(workflow.runs))
+    ordered = by_workflow(runs, names)
     rest = ordered[_NAMED:]
     findings = [_finding(workflow, period, more) for workflow in ordered[:_NAMED]]
     if rest:
         count = counted(sum(len(workflow.runs) for workflow in rest), "time", at_least=more)
         what = f"{counted(len(rest), 'more workflow', at_least=more)} failed {count} in {period}."
-        examples = tuple(Example(workflow.key, workflow.name) for workflow in rest[:_NAMED] if workflow.key)
+        examples = tuple(Example(workflow.key, workflow.name) for workflow in rest if workflow.key)
         shows = ListExecutions(status="failed", since=period.since)
         findings.append(Finding(Severity.HIGH, sentence(what), shows, examples))
     return findings
 
 
-def _finding(workflow: _Failing, period: Period, more: bool) -> Finding:
+def by_workflow(runs: Sequence[Row], names: Mapping[str, str]) -> list[Failing]:
+    """The workflows of these failed runs, those that failed most first. `names` are of workflows, by id."""
+    found: dict[str, Failing] = {}
+    for run in runs:
+        key = text(run, "workflowId") or key_of(inside(run, "workflow")) or text(run, "workflowSlug") or ""
+        name = text(run, "workflowName") or names.get(key) or text(run, "workflowSlug") or key or "A workflow"
+        found.setdefault(key, Failing(key, short(name))).runs.append(run)
+    return sorted(found.values(), key=lambda workflow: -len(workflow.runs))
+
+
+def at(run: Row) -> datetime | None:
+    """When it was."""
+    return moment(run, "createdAt", "startedAt", "completedAt")
+
+
+def _finding(workflow: Failing, period: Period, more: bool) -> Finding:
     last = workflow.last
-    when = moment(last, "createdAt", "startedAt", "completedAt")
+    when = at(last)
     what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
     what += f", last {age(when, period.now)}" if when else ""
-    cause = _cause(last)
+    why = cause(last)
     examples = (Example(workflow.key, workflow.name),) if workflow.key else ()
     shows: Offer[Any] = ListExecutions(status="failed", since=period.since)
     if workflow.key.startswith("wf_"):  # and not a slug, which is all that some rows have
         shows = DiagnoseWorkflow(workflow_id=workflow.key)
     elif key := key_of(last):
         shows = GetExecution(execution_id=key)
-    return Finding(Severity.HIGH, f"{what}{f': {cause}' if cause else ''}.", shows, examples)
+    return Finding(Severity.HIGH, f"{what}{f': {why}' if why else ''}.", shows, examples)
 
 
-def _cause(run: Row) -> str:
+def cause(run: Row) -> str:
+    """Why a run failed, in Fastn's words; empty where it does not say."""
     error = inside(run, "error")
     said = text(error, "headline", "message", "raw", "code") or text(run, "error", "errorMessage")
     if said is None and text(run, "status") is not None:

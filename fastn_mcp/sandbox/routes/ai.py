@@ -1,8 +1,8 @@
 """Fastn's AI agents, as far as a fake can be one: sessions, questions, approval cards, builds that take their time.
 
-In `manual` mode the agent asks by a card before it changes anything, and a build before it makes what it built; an
-answer that begins with "approve" or "reject" decides. In `auto` mode nobody is asked. Looking ("status?") brings a
-build on, and so does time.
+In `manual` mode the agent asks by a card before it changes anything, and a build once it has a plan; an answer that
+begins with "approve" or "reject" decides. In `auto` mode nobody is asked. Looking ("status?") brings a build on, and so
+does time.
 """
 
 import re
@@ -21,6 +21,7 @@ from fastn_mcp.tools.ai import AiBuild, AiChat
 
 PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
 _STATES = ("PLANNING", "PLANNED", "GENERATING", "GENERATED", "DEPLOYED")
+_PLANNED = _STATES.index("PLANNED")
 _SECONDS_A_PHASE = 15
 _WORKFLOW_ID = re.compile(r"wf_[0-9a-f]{12}")
 _CREATES = re.compile(r"\b(create|make|add)\b")
@@ -35,7 +36,11 @@ def chat(desk: Desk, call: AiChat) -> Outcome:
     words = call.message.casefold()
     cards = cast("list[Row]", session["pendingApprovals"])
     if cards and words.startswith(("approve", "accept", "yes")):
-        return _say(desk, session, "Done.", calls=[_do(desk, card) for card in cards])
+        calls = [_do(desk, card) for card in cards]
+        planned = desk.state.get("_builds", session["buildId"])
+        if planned is not None and planned["resourceId"] is None:
+            return _progress(desk, desk.state.put("_sessions", {**session, "pendingApprovals": []}), planned, calls)
+        return _say(desk, session, "Done.", calls=calls)
     if cards and words.startswith(("reject", "no")):
         return _say(desk, session, "Then I leave it as it is. What should I do instead?")
     building = desk.state.get("_builds", session["buildId"])
@@ -86,24 +91,24 @@ def build(desk: Desk, call: AiBuild) -> Outcome:
     return One(_build_shown(row, 0, "running"), 202)
 
 
-def _progress(desk: Desk, session: Row, row: Row) -> Outcome:
-    """Somebody asks how the build is going, which brings it on."""
+def _progress(desk: Desk, session: Row, row: Row, calls: list[Row] | None = None) -> Outcome:
+    """Somebody asks how the build is going, or agrees to its plan, which brings it on."""
     row["polls"] = cast(int, row["polls"]) + 1
     desk.state.put("_builds", row)
     step = _step(row, desk.now)
-    if step >= len(PHASES) - 1 and not row["approved"]:
+    if step >= _PLANNED and not row["approved"]:
         asked = cast("list[Row]", session["pendingApprovals"])
         fresh = _card(desk, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
-        shown = _build_shown(row, len(PHASES) - 1, "waiting_for_user")
+        shown = _build_shown(row, _PLANNED, "waiting_for_user")
         return _say(desk, session, "The plan is ready. May I make it?", cards=asked or [fresh], more=shown)
     if step < len(PHASES):
         text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
-        return _say(desk, session, text, more=_build_shown(row, step, "running"))
+        return _say(desk, session, text, calls=calls, more=_build_shown(row, step, "running"))
     if row["resourceId"] is None:
         row["resourceId"] = _made(desk, str(row["type"]), str(row["name"]), str(row["prompt"]), row["connectors"])
         desk.state.put("_builds", row)
     text = f"BUILD PROGRESS {len(PHASES)}/{len(PHASES)}: the {row['type']} {row['resourceId']} is ready."
-    return _say(desk, session, text, more=_build_shown(row, len(PHASES), "completed"))
+    return _say(desk, session, text, calls=calls, more=_build_shown(row, len(PHASES), "completed"))
 
 
 def _step(row: Row, now: datetime) -> int:
@@ -198,7 +203,8 @@ def _do(desk: Desk, card: Row) -> Row:
     """Do what a card says."""
     arguments = cast(Row, card["arguments"])
     if (row := desk.state.get("_builds", arguments.get("buildId"))) is not None:
-        desk.state.put("_builds", {**row, "approved": True})
+        # What was planned is nearly made by then: the next look finds it.
+        desk.state.put("_builds", {**row, "approved": True, "polls": max(cast(int, row["polls"]), len(PHASES) - 2)})
     elif card["tool"] == "deleteWorkflow":
         workflow = desk.state.get("workflows", arguments["workflowId"])
         if workflow is not None:

@@ -165,7 +165,7 @@
       hint.textContent = "Letter by letter, so that it is this one and no other.";
     } else {
       hint.dataset.state = "wrong";
-      hint.textContent = "This is not the name: look at capitals, spaces and signs.";
+      hint.textContent = "This is not the same: look at capitals, spaces and signs.";
     }
     if (matches || begins) input.removeAttribute("aria-invalid");
     return matches || expected.includes("\\u{");
@@ -187,7 +187,7 @@
       event.preventDefault();
       const hint = document.getElementById(input.id.replace("name-", "hint-"));
       hint.dataset.state = "wrong";
-      hint.textContent = "Not approved: what you typed is not the name yet.";
+      hint.textContent = "Not approved: what you typed is not the same yet.";
       input.setAttribute("aria-invalid", "true");
       input.focus();
     } else {

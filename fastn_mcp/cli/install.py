@@ -1,0 +1,172 @@
+"""`fastn-mcp install` and `uninstall`: the server in the configuration of a client, shown first, and out again."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.installing import changing, entry
+from fastn_mcp.installing.clients import BY_NAME, KEY_VARIABLE, Client
+from fastn_mcp.installing.links import links
+from fastn_mcp.installing.places import Machine, is_present, place
+from fastn_mcp.installing.records import Records
+from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.nearest import nearest
+from fastn_mcp.settings import state_dir
+from fastn_mcp.visible import visible
+
+_FILES = {"config", "sandbox_file", "policy", "plan", "log_file"}
+"""Options that name a file. A client starts the server in a folder of its own choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which entry of which client."""
+
+    client: str
+    name: str
+    project: bool
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How it is gone about."""
+
+    yes: bool
+    dry_run: bool
+
+
+def install(
+    where: Where, how: How, arguments: Sequence[str], *, key: entry.Key, uvx: bool, replace: bool, anyway: bool
+) -> None:
+    """Put the entry in."""
+    machine = _machine()
+    own = entry.running(sys.executable, sys.prefix, machine.exists)
+    start = (entry.BY_UVX if uvx else entry.BY_NAME if where.project else own).with_(arguments)
+    if where.client == "json":
+        click.echo(json.dumps(entry.printed(where.name, start), indent=2))
+        return
+    client = _client(where.client)
+    if not anyway and where.file is None and not where.project and not is_present(client, machine):
+        raise NotInstalled(
+            f"There is no {client.title} here: neither {place(client, machine).parent} nor a program.",
+            f"Install it and start it once; or write its file all the same: --anyway. Others: {', '.join(BY_NAME)}.",
+        )
+    target = _target(client, where, machine)
+    records = _records()
+    change = changing.installing(
+        target, entry.additions(client, where.name, start, key, machine.platform), records, overwrite=replace
+    )
+    if change is None:
+        click.echo(f"{client.title} has this entry already, in {target.path}.")
+        return
+    if not _agreed(change, how):
+        return
+    changing.apply(change, records, private=target.private)
+    click.echo(f"Done. {client.after}.")
+    if change.before is not None:
+        click.echo(f"What the file was: {records.copy(target.path, target.name)}")
+    options = (f" --name {where.name}" if where.name != "fastn" else "") + (" --project" if where.project else "")
+    options += f" --file {where.file}" if where.file is not None else ""
+    click.echo(f"Undo: fastn-mcp uninstall {client.name}{options}")
+    if not any(argument.startswith("--sandbox") for argument in arguments):
+        click.echo(_about_the_key(client, arguments, key))
+
+
+def uninstall(where: Where, how: How) -> None:
+    """Take it out."""
+    client = _client(where.client)
+    target = _target(client, where, _machine())
+    records = _records()
+    change = changing.uninstalling(target, records)
+    if change is None:
+        click.echo(f"The entry {where.name!r} is no longer in {target.path}. There is nothing to do.")
+        return
+    if not _agreed(change, how):
+        return
+    changing.apply(change, records, private=target.private)
+    click.echo(f"Done. {target.path} is {'gone, as it was before' if change.then is None else 'without it'}.")
+    if change.keep_copy:
+        click.echo(f"The entry that ours replaced is in {records.copy(target.path, target.name)}")
+
+
+def show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> None:
+    """Print the links that install it."""
+    for label, link in links(_client(where.client), where.name, tuple(arguments), key).items():
+        click.echo(f"{label}: {link}")
+
+
+def started_with(root: click.Context) -> list[str]:
+    """The options that were given before the command, as the server is to be started with them."""
+    arguments: list[str] = []
+    for option in root.command.params:
+        name = option.name or ""
+        if not isinstance(option, click.Option) or root.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = root.params[name]
+        arguments.append(option.opts[0])
+        if not option.is_flag:
+            arguments.append(str(Path(value).absolute()) if name in _FILES else str(value))
+    return arguments
+
+
+def _client(name: str) -> Client:
+    client = BY_NAME.get(name)
+    if client is None:
+        raise NotInstalled(f"There is no client {name!r}{nearest(name, BY_NAME)}.", f"One of: {', '.join(BY_NAME)}.")
+    return client
+
+
+def _target(client: Client, where: Where, machine: Machine) -> changing.Target:
+    if where.file is not None:
+        return changing.Target(client, where.file.absolute(), where.name, private=True)
+    if not where.project:
+        return changing.Target(client, Path(str(place(client, machine))), where.name, private=True)
+    if client.project is None:
+        raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
+    return changing.Target(client, Path.cwd() / client.project, where.name, private=False)
+
+
+def _agreed(change: changing.Change, how: How) -> bool:
+    click.echo("\n".join(visible(line) for line in change.diff().splitlines()) + "\n")
+    if how.dry_run:
+        click.echo("Nothing was changed: this was a dry run.")
+        return False
+    if how.yes:
+        return True
+    if Terminal.here() is None:
+        raise NotInstalled("There is no terminal to ask on.", "Run it again with --yes.")
+    if click.confirm("Change it so?", default=False, err=True):
+        return True
+    click.echo("Nothing was changed.")
+    return False
+
+
+def _about_the_key(client: Client, arguments: Sequence[str], key: entry.Key) -> str:
+    if key == "prompt":
+        return f"{client.title} asks for the key at the first start, and keeps it."
+    if key == "environment":
+        return f"The key comes from {KEY_VARIABLE}, as {client.title} was started with it."
+    profile = f" --profile {arguments[arguments.index('--profile') + 1]}" if "--profile" in arguments else ""
+    return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
+
+
+def _records() -> Records:
+    return Records(state_dir(os.environ) / "installed")
+
+
+def _machine() -> Machine:
+    return Machine(sys.platform, str(Path.home()), os.environ, os.path.exists, _matching, shutil.which)
+
+
+def _matching(pattern: str) -> list[str]:
+    path = Path(pattern)
+    return [str(found) for found in Path(path.anchor).glob(str(path.relative_to(path.anchor)))]

@@ -1,0 +1,50 @@
+"""The ledger, as the settings say: a file, or a server that replicas share. The only place that chooses."""
+
+from pathlib import Path
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.settings import is_shared
+from fastn_mcp.system import System
+
+_SQLITE = "sqlite:"
+
+
+def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
+    """The ledger that the setting names, by default a file in the folder `state`. Raises `SettingsError`.
+
+    Nothing is opened yet.
+    """
+    if is_shared(setting):
+        return _shared(str(setting), system)
+    from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+
+    return SqliteLedger(str(file_of(setting, state)))
+
+
+def file_of(setting: str | None, state: Path) -> Path:
+    """The file of a ledger that is one."""
+    from fastn_mcp.guard.ledger.sqlite import FILE
+
+    if setting is None:
+        return state / FILE
+    return Path(setting.removeprefix(_SQLITE)).expanduser()
+
+
+def _shared(url: str, system: System) -> Ledger:
+    try:
+        from fastn_mcp.guard.ledger.valkey import ValkeyLedger  # only where a server is named: it is an extra
+        from fastn_mcp.guard.ledger.valkey.address import parse
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "valkey":
+            raise
+        raise SettingsError(
+            "The setting ledger names a server, and the library for it is not installed.",
+            'Run: pip install "fastn-mcp[valkey]"',
+        ) from None
+    try:
+        return ValkeyLedger(parse(url), system)
+    except ValueError as error:
+        raise SettingsError(
+            f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/shared-ledger.md."
+        ) from None

@@ -1,0 +1,276 @@
+"""How a person is asked: by the client's form, or elsewhere; and what follows from the answer, or from none."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.errors import Declined, Refused, TargetChanged
+from fastn_mcp.guard import four_eyes
+from fastn_mcp.guard.ledger import Grant, Ledger, State
+from fastn_mcp.guard.policy import Decision, Verdict
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Waiting, Yes, for_a_while, question
+from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.guard.rights import Rights
+from fastn_mcp.offer import Effect, Offer
+from fastn_mcp.operation import Record
+from fastn_mcp.system import System
+
+LIFETIME = 600.0
+"""Seconds in which a question can be answered, and the approved call made."""
+
+_TOO_FAST = 1.0
+"""Seconds within which nobody reads a question: such an answer comes from a program."""
+
+_DISTRUST = 900.0
+"""Seconds that a channel is left alone after it was found not to reach a person."""
+
+ASKABLE = (State.OPEN, State.APPROVED)
+
+
+class Form(Protocol):
+    """The client's own way to ask its person."""
+
+    name: str
+    surely_seen: bool
+    """Whether what is asked is in front of a person, so that even a quick answer is one."""
+
+    @property
+    def resumed(self) -> tuple[str, Answer] | None:
+        """The grant whose question this call answers, with the answer, where it does."""
+        ...
+
+    async def ask(self, question: Question) -> Answer | Asking:
+        """Ask, and wait for the answer where that can be done."""
+        ...
+
+
+class Desk(Protocol):
+    """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
+
+    verifies: bool
+    """Whether it tells people apart by credentials of theirs, so that two can be known to be two."""
+
+    async def show(self, grant: str) -> str:
+        """Bring a question before a person, and say where it is answered. Never a secret."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call, and the client's form, where it has one."""
+
+    principal: str
+    form: Form | None
+    rights: Rights | None = None
+    """What their sign-in allows; None where nobody signs in, since whoever has this process has the account."""
+
+    def check(self, tool: str, effect: Effect) -> None:
+        """Raises `InsufficientScope` where they may not make a call of this effect."""
+        if self.rights is not None:
+            self.rights.check(tool, effect)
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What a person is asked about: one call, or several at once."""
+
+    offer: Offer[Any]
+    digest: str
+    """Who calls what, with exactly which arguments, on which account."""
+    binding: str
+    """That, on which state of its targets, under which policy."""
+    verdict: Verdict
+    effect: Effect
+    preview: Shown
+    may_scope: bool
+    target: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What a person said yes to. Nothing is spent yet."""
+
+    grant: Grant
+    by: str
+    fresh: bool
+    """Whether what is there was read after the answer. A person takes time."""
+
+
+class Asker:
+    """Asks about calls on one account."""
+
+    def __init__(self, account: str, ledger: Ledger, recorder: Recorder, system: System, desk: Desk | None) -> None:
+        self._account = account
+        self._ledger = ledger
+        self._recorder = recorder
+        self._system = system
+        self._desk = desk
+
+    async def ask(self, matter: Matter, caller: Caller) -> Approved | Asking | Waiting:
+        """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
+        if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
+            raise Refused(
+                f"{matter.offer.tool_name()} needs two people ({matter.verdict.rule}), and this server can tell none"
+                " apart.",
+                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
+                facts={"preview": matter.preview.data()},
+            )
+        now = self._system.now().timestamp()
+        if caller.form is not None and (resumed := caller.form.resumed) is not None:
+            return await self._resumed(matter, caller, *resumed)
+        form, why_not = caller.form, await self._why_no_form(caller, matter, now)
+        if (earlier := await self._ledger.latest(matter.digest, now)) is not None:
+            if form is None or why_not is not None or earlier.state is not State.OPEN:
+                return await self._earlier(earlier, matter, caller)
+            # The person is at a form now: what another client put elsewhere is not asked twice.
+            await self._ledger.move(earlier.id, [State.OPEN], State.STALE, now, note="asked in a form instead")
+        if form is None or why_not is not None:
+            return await self._elsewhere(matter, caller, why_not or "")
+        grant = self._grant(matter, caller, elsewhere=False)
+        await self._open(grant, matter)
+        given = await form.ask(question(grant))
+        if isinstance(given, Asking):
+            return given
+        return await self._answered(matter, caller, grant, given, fresh=False)
+
+    async def spend(self, approved: Approved, matter: Matter) -> None:
+        """Use an approval up. `matter` is what is there now: what was approved must still be that."""
+        grant, now = approved.grant, self._system.now().timestamp()
+        if not covers(grant, matter.binding, matter.verdict) or await four_eyes.incomplete(grant, self._ledger):
+            await self._ledger.move(grant.id, ASKABLE, State.STALE, now)
+            raise TargetChanged(
+                "What was approved is no longer what is there.",
+                "Look at the preview; call again to ask anew.",
+                facts={"preview": matter.preview.data()},
+            )
+        if not await self._ledger.move(grant.id, ASKABLE, State.BURNT, now, by=approved.by):
+            raise used_up()
+        await self._ledger.note_answer(grant.principal, declined=False, now=now)
+
+    async def _why_no_form(self, caller: Caller, matter: Matter, now: float) -> str | None:
+        """Why the client's form is not used, in words for the agent; None where it is."""
+        if caller.form is None:
+            return "This client cannot ask. "
+        if matter.verdict.decision is Decision.OUT_OF_BAND:
+            return "The policy wants it decided outside of the client. "
+        if matter.verdict.decision is Decision.FOUR_EYES:
+            return "The policy wants two people to approve it. "
+        if await self._ledger.distrusted(caller.principal, caller.form.name, now):
+            return "A form was closed lately before anybody could read it. "
+        return None
+
+    async def _resumed(self, matter: Matter, caller: Caller, grant_id: str, answer: Answer) -> Approved | Waiting:
+        grant = await self._ledger.find(grant_id)
+        if grant is None or grant.elsewhere or grant.call != matter.digest:
+            raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
+        return await self._answered(matter, caller, grant, answer, fresh=True)
+
+    async def _answered(
+        self, matter: Matter, caller: Caller, grant: Grant, answer: Answer, *, fresh: bool
+    ) -> Approved | Waiting:
+        """What follows from the answer that the client's form brought."""
+        by = caller.form.name if caller.form else "client_form"
+        now = self._system.now().timestamp()
+        quick = now - grant.created < _TOO_FAST and not (caller.form and caller.form.surely_seen)
+        if isinstance(answer, No) and quick:
+            answer = Nobody("the form was declined faster than anybody reads")
+        match answer:
+            case Nobody(reason):
+                await self._ledger.move(grant.id, ASKABLE, State.UNANSWERED, now, by=by, note=reason)
+                if quick or now >= grant.expires:
+                    await self._ledger.distrust(caller.principal, by, now + _DISTRUST)
+                return await self._elsewhere(matter, caller, f"Nobody answered: {reason}. ")
+            case No(note):
+                await self._decline(grant, now, by, note)
+                raise _declined(note)
+            case Yes(typed, minutes):
+                if grant.expected is not None and typed != grant.expected:
+                    await self._decline(grant, now, by, "another text was typed")
+                    raise Declined("What was typed is not what was asked for.", "Ask the person, then call again.")
+                if minutes and grant.scope and grant.target is not None:
+                    await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, by))
+        return Approved(grant, by, fresh)
+
+    async def _earlier(self, grant: Grant, matter: Matter, caller: Caller) -> Approved | Waiting:
+        """What became of a question that was put elsewhere."""
+        if grant.state is State.DECLINED:
+            raise _declined(grant.note or "")
+        if grant.state is State.APPROVED:
+            return Approved(grant, grant.by or "elsewhere", fresh=True)
+        if not covers(grant, matter.binding, matter.verdict):
+            await self._ledger.move(grant.id, ASKABLE, State.STALE, self._system.now().timestamp())
+            return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
+        where = await self._where(grant.id)
+        return Waiting(matter.preview, "It still waits for an answer. " + where, grant.expires)
+
+    async def _elsewhere(self, matter: Matter, caller: Caller, why: str) -> Waiting:
+        tool = matter.offer.tool_name()
+        if self._desk is None:
+            raise Refused(
+                f"{why}{tool} needs the approval of a person.",
+                f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
+                facts={"preview": matter.preview.data()},
+            )
+        grant = self._grant(matter, caller, elsewhere=True)
+        await self._open(grant, matter)
+        return Waiting(matter.preview, why + await self._where(grant.id), grant.expires)
+
+    async def _open(self, grant: Grant, matter: Matter) -> None:
+        await self._ledger.open(grant)
+        self._recorder.asked(matter.offer, grant.principal, matter.verdict, matter.effect, grant.id, matter.target)
+
+    async def _where(self, grant: str) -> str:
+        assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere
+        return await self._desk.show(grant)
+
+    async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
+        await self._ledger.move(grant.id, ASKABLE, State.DECLINED, now, by=by, note=note or None)
+        await self._ledger.note_answer(grant.principal, declined=True, now=now)
+
+    def _grant(self, matter: Matter, caller: Caller, *, elsewhere: bool) -> Grant:
+        now = self._system.now().timestamp()
+        asks = matter.verdict.decision
+        severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
+        typed = asks is Decision.TYPED or (severe and matter.effect is Effect.DESTROY)
+        return Grant(
+            id=self._system.token(),
+            principal=caller.principal,
+            account=self._account,
+            tool=matter.offer.tool_name(),
+            target=matter.offer.target,
+            call=matter.digest,
+            binding=matter.binding,
+            asks=asks.value,
+            expected=matter.preview.expected if typed else None,
+            scope=matter.may_scope and matter.offer.target is not None,
+            elsewhere=elsewhere,
+            card=matter.preview.data(),
+            lines=tuple(matter.preview.lines()),
+            created=now,
+            expires=now + LIFETIME,
+        )
+
+
+def covers(grant: Grant, binding: str, verdict: Verdict) -> bool:
+    """Whether a grant is still for this on what is there, and asks no less than the policy wants now."""
+    return grant.binding == binding and not four_eyes.less_than(grant.asks, verdict.decision)
+
+
+def used_up() -> Refused:
+    """An approval that is no longer one."""
+    return Refused("This approval was used already, or has run out.", "Call again to ask anew.")
+
+
+def sha256(parts: object) -> str:
+    """A digest of values, by their JSON."""
+    return hashlib.sha256(to_json(parts)).hexdigest()
+
+
+def _declined(note: str) -> Declined:
+    said: Mapping[str, JsonValue] = {"note": note} if note else {}
+    return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)

@@ -1,0 +1,40 @@
+"""Budgets and the breaker in a shared ledger: replicas together use no more than one would."""
+
+from fastn_mcp.guard.ledger.valkey.server import Server
+from fastn_mcp.guard.policy import PLANNED
+
+_QUARTER = 90 * 86_400_000
+"""Milliseconds that what was used is kept after its last use: its period ends long before."""
+
+
+class Budgets:
+    """What was used and declined, in one ledger."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._revision = server.key("revision")
+
+    def _budget(self, budget: str, period: str) -> str:
+        return self._server.key("budget", self._server.digest(budget, period))
+
+    def _declines(self, principal: str) -> str:
+        return self._server.key("declines", principal)
+
+    async def spent(self, budget: str, period: str) -> int:
+        return int(await self._server.read("GET", self._budget(budget, period)) or 0)
+
+    async def spend(self, budget: str, period: str, limit: int) -> bool:
+        # A plan can hold for years, and what was made of it must never be forgotten while it does.
+        kept = 0 if period == PLANNED else _QUARTER
+        return await self._server.run("spend", [self._budget(budget, period), self._revision], limit, kept) == 1
+
+    async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
+        keys = [self._declines(principal), self._revision]
+        if declined:
+            await self._server.run("decline", keys, now, _QUARTER)
+        else:
+            await self._server.run("remove", keys)
+
+    async def declines(self, principal: str) -> tuple[int, float]:
+        count, last = await self._server.read("HMGET", self._declines(principal), "count", "last")
+        return int(count or 0), float(last or 0)

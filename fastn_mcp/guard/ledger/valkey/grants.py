@@ -1,0 +1,131 @@
+"""Grants and votes in a shared ledger: each is opened, decided and spent by one script, at one moment."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastn_mcp.guard.ledger import MOST_WAITING, Grant, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
+
+
+class Grants:
+    """The grants of one ledger."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._waiting = server.key("waiting")
+        self._decided = server.key("decided")
+        self._revision = server.key("revision")
+
+    def _grant(self, id_: str) -> str:
+        return self._server.key("grant", id_)
+
+    def _open_of(self, principal: str) -> str:
+        return self._server.key("open", principal)
+
+    async def open(self, grant: Grant) -> None:
+        opened = await self._server.run(
+            "open",
+            [
+                self._grant(grant.id),
+                self._open_of(grant.principal),
+                self._server.key("call", grant.call),
+                self._waiting,
+                self._revision,
+            ],
+            grant.id,
+            grant.created,
+            grant.expires,
+            int(grant.elsewhere),
+            MOST_WAITING,
+            KEPT,
+            *_flat(_written(grant)),
+        )
+        if opened == 0:
+            raise TooManyWaiting
+        if opened != 1:
+            raise ValueError("a grant of this id exists already")
+
+    async def find(self, grant: str) -> Grant | None:
+        found = await self._server.gather([self._grant(grant)])
+        return _read(found[0]) if found else None
+
+    async def latest(self, call: str, now: float) -> Grant | None:
+        ids = await self._server.read("ZRANGE", self._server.key("call", call), 0, -1, "REV")
+        usable = (State.OPEN, State.APPROVED, State.DECLINED)
+        return next((grant for grant in await self._all(ids) if grant.state in usable and grant.expires > now), None)
+
+    async def move(
+        self,
+        grant: str,
+        before: Iterable[State],
+        after: State,
+        now: float,
+        *,
+        by: str | None = None,
+        note: str | None = None,
+    ) -> bool:
+        # Of whom a grant is never changes, so that it can be asked for first: a script names all keys that it touches.
+        principal = await self._server.read("HGET", self._grant(grant), "principal")
+        if principal is None:
+            return False
+        states = [state.value for state in before]
+        keys = [self._grant(grant), self._open_of(principal), self._waiting, self._decided, self._revision]
+        said = _flat({"by": by, "note": note})
+        moved = await self._server.run("move", keys, grant, now, after.value, KEPT, len(states), *states, *said)
+        return moved == 1
+
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
+        principal = await self._server.read("HGET", self._grant(vote.grant), "principal")
+        if principal is None:
+            return None
+        keys = [
+            self._grant(vote.grant),
+            self._server.key("votes", vote.grant),
+            self._open_of(principal),
+            self._waiting,
+            self._decided,
+            self._revision,
+        ]
+        counted = (vote.grant, vote.approver, int(vote.approves), vote.at, needed, KEPT)
+        after = await self._server.run("vote", keys, *counted, *_flat({"by": by, "note": note}))
+        return State(after) if after else None
+
+    async def votes(self, grant: str) -> list[Vote]:
+        found = await self._server.gather([self._server.key("votes", grant)])
+        votes = [(approver, *text.split(" ")) for approver, text in (found[0] if found else {}).items()]
+        votes.sort(key=lambda vote: (float(vote[2]), int(vote[3])))
+        return [Vote(grant, approver, approves == "1", float(at)) for approver, approves, at, _ in votes]
+
+    async def waiting(self, now: float) -> list[Grant]:
+        ids = await self._server.read("ZRANGE", self._waiting, f"({now!r}", "+inf", "BYSCORE")
+        open_ = [grant for grant in await self._all(ids) if grant.state is State.OPEN]
+        return sorted(open_, key=lambda grant: grant.created)
+
+    async def decided(self, limit: int) -> list[Grant]:
+        return await self._all(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))
+
+    async def _all(self, ids: Iterable[str]) -> list[Grant]:
+        return [_read(fields) for fields in await self._server.gather([self._grant(id_) for id_ in ids])]
+
+
+def _written(grant: Grant) -> Mapping[str, str | float | None]:
+    values: dict[str, Any] = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
+    values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
+    return values | {"scope": int(grant.scope), "elsewhere": int(grant.elsewhere)}
+
+
+def _read(fields: Mapping[str, str]) -> Grant:
+    values: dict[str, Any] = {"target": None, "expected": None, "by": None, "note": None, "decided": None} | dict(
+        fields
+    )
+    values |= {"card": json.loads(values["card"]), "lines": tuple(json.loads(values["lines"]))}
+    values |= {name: values[name] == "1" for name in ("scope", "elsewhere")}
+    values |= {name: float(values[name]) for name in ("created", "expires", "decided") if values[name] is not None}
+    values["state"] = State(values["state"])
+    return Grant(**values)
+
+
+def _flat(values: Mapping[str, str | float | None]) -> list[str | float]:
+    """Fields and values in turn, without those that are not there."""
+    return [part for name, value in values.items() if value is not None for part in (name, value)]

@@ -1,0 +1,66 @@
+"""The journal in a shared ledger: what one replica changed another can undo, once."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
+from fastn_mcp.procedures.journal import Change
+
+_JSON = ("arguments", "before", "sent")
+
+
+class Changes:
+    """The changes of all accounts of one ledger."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._revision = server.key("revision")
+
+    def _change(self, id_: str) -> str:
+        return self._server.key("change", id_)
+
+    def _all_of(self, account: str) -> str:
+        return self._server.key("changes", account)
+
+    async def note(self, change: Change) -> None:
+        values: dict[str, Any] = {name: getattr(change, name) for name in Change.__dataclass_fields__}
+        values |= {name: json.dumps(values[name]) for name in _JSON} | {"undone": int(change.undone)}
+        fields = [part for name, value in values.items() if value is not None for part in (name, value)]
+        keys = [self._change(change.id), self._all_of(change.account), self._revision]
+        if await self._server.run("note", keys, change.id, change.at, KEPT, *fields) != 1:
+            raise ValueError("a change of this id exists already")
+
+    async def settle(
+        self, change: str, outcome: str, target: str | None, name: str | None, sent: Mapping[str, JsonValue]
+    ) -> None:
+        said = {"outcome": outcome, "target": target, "name": name, "sent": json.dumps(sent)}
+        await self._set(change, "id", "", {field: value for field, value in said.items() if value is not None})
+
+    async def change(self, account: str, change: str) -> Change | None:
+        found = await self._server.gather([self._change(change)])
+        return _read(found[0]) if found and found[0]["account"] == account else None
+
+    async def changes(self, account: str, limit: int, before: float) -> list[Change]:
+        newest = ("ZRANGE", self._all_of(account), f"({before!r}", "-inf", "BYSCORE", "REV", "LIMIT", 0, limit)
+        ids: list[str] = await self._server.read(*newest)
+        return [_read(fields) for fields in await self._server.gather([self._change(id_) for id_ in ids])]
+
+    async def claim(self, change: str) -> bool:
+        return await self._set(change, "undone", "0", {"undone": "1"})
+
+    async def release(self, change: str) -> None:
+        await self._set(change, "undone", "1", {"undone": "0"})
+
+    async def _set(self, change: str, field: str, expected: str, values: Mapping[str, str]) -> bool:
+        flat = [part for pair in values.items() for part in pair]
+        return await self._server.run("settle", [self._change(change), self._revision], field, expected, *flat) == 1
+
+
+def _read(fields: Mapping[str, str]) -> Change:
+    values: dict[str, Any] = {"target": None, "name": None} | dict(fields)
+    values |= {name: json.loads(values[name]) for name in _JSON}
+    values |= {"at": float(values["at"]), "undone": values["undone"] == "1"}
+    return Change(**values)

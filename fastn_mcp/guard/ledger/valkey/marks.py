@@ -1,0 +1,49 @@
+"""What holds until a time, in a shared ledger: used nonces, channels that reach nobody, lost outcomes, full limits."""
+
+from fastn_mcp.guard.ledger.valkey.server import Server
+
+_DAY = 86_400_000
+"""Milliseconds that a mark is kept which is asked for by its own time: far longer than any holds."""
+
+_GRACE = 60.0
+"""Seconds that a nonce is kept beyond its time, since clocks differ."""
+
+
+class Marks:
+    """The marks of one ledger."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._revision = server.key("revision")
+
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        kept = round((max(0.0, until - now) + _GRACE) * 1000)
+        keys = [self._server.key("nonce", nonce), self._revision]
+        return await self._server.run("nonce", keys, until, now, kept) == 1
+
+    async def distrust(self, principal: str, channel: str, until: float) -> None:
+        await self._mark(self._distrusted(principal, channel), until, _DAY)
+
+    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
+        return await self._until(self._distrusted(principal, channel)) > now
+
+    def _distrusted(self, principal: str, channel: str) -> str:
+        return self._server.key("distrust", channel, principal)
+
+    async def note_unknown(self, call: str, until: float) -> None:
+        await self._mark(self._server.key("unknown", call), until, _DAY)
+
+    async def unknown(self, call: str, now: float) -> bool:
+        return await self._until(self._server.key("unknown", call)) > now
+
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        await self._mark(self._server.key("limit", key), until, max(1, round((until - now) * 1000)))
+
+    async def limited(self, key: str) -> float:
+        return await self._until(self._server.key("limit", key))
+
+    async def _mark(self, key: str, until: float, kept: int) -> None:
+        await self._server.run("mark", [key, self._revision], until, kept)
+
+    async def _until(self, key: str) -> float:
+        return float(await self._server.read("GET", key) or 0)

@@ -1,0 +1,10 @@
+-- Notes that a nonce was used: of any number of uses on any replica one is the first.
+-- KEYS: the nonce, the revision
+-- ARGV: until, now, milliseconds to keep
+local before = redis.call('GET', KEYS[1])
+if before and tonumber(before) >= tonumber(ARGV[2]) then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+redis.call('INCR', KEYS[2])
+return 1

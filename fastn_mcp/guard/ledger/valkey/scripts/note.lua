@@ -1,0 +1,13 @@
+-- Journals a change, once, where its account finds it.
+-- KEYS: the change, those of its account, the revision
+-- ARGV: id, at, milliseconds to keep it, then fields and values
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return 0
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[2] - ARGV[3] / 1000)
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('INCR', KEYS[3])
+return 1

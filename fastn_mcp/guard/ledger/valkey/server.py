@@ -1,0 +1,221 @@
+"""One server that keeps a shared ledger: sends it scripts and reads, once each, and says when it cannot be used.
+
+The only module that speaks to it. Nothing is ever sent twice: whoever lost an answer does not know what was done, and
+what may have been spent counts as spent.
+"""
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+from valkey.asyncio import BlockingConnectionPool, Connection, SSLConnection, Valkey
+from valkey.asyncio.cluster import ValkeyCluster
+from valkey.asyncio.retry import Retry
+from valkey.backoff import NoBackoff
+from valkey.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    ValkeyError,
+)
+
+from fastn_mcp.guard.ledger import LedgerLost
+from fastn_mcp.guard.ledger.valkey.address import Address
+from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
+
+KEPT = 30 * 86_400_000
+"""Milliseconds that decided grants and changes are kept, for the history."""
+
+_SECONDS = 1.0
+"""For a connection, and for an answer."""
+
+_PATIENCE = 3.0
+"""Seconds for everything that one command can take: waiting for a connection, opening it, finding the cluster."""
+
+_CONNECTIONS = 32
+_FIRST_REST, _LONGEST_REST = 0.1, 5.0
+"""Seconds after a failure in which it is not tried again, so that callers do not queue behind a dead server."""
+
+_OLDEST = 7
+_HERE = Path(__file__).parent / "scripts"
+
+Client = Any
+"""The library types its commands for its blocking client as well: what they return is checked here."""
+
+
+@cache
+def _script(name: str) -> tuple[str, str]:
+    text = (_HERE / f"{name}.lua").read_text(encoding="utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Server:
+    """The connections to it, opened when it is first needed and again when they were lost."""
+
+    def __init__(self, address: Address, system: System) -> None:
+        self._address = address
+        self._system = system
+        self._client: Client = None
+        self._checked = False
+        self._rest = 0.0
+        self._resting_until = 0.0
+
+    def key(self, *parts: str) -> str:
+        """The name of a key. What can hold anything stands last, so that no two things share a name."""
+        return ":".join((f"{{{self._address.name}}}", *parts))
+
+    @staticmethod
+    def digest(*parts: str) -> str:
+        """One name for several texts, whatever they hold."""
+        return hashlib.sha256("\0".join(f"{len(part)} {part}" for part in parts).encode()).hexdigest()
+
+    async def run(self, script: str, keys: Sequence[str], *arguments: str | float) -> Any:
+        """Run a script on the server: all of it or nothing. `keys` are all that it touches."""
+        rest = (len(keys), *keys, *arguments)
+        return await self._asked(lambda client: _evaluated(script, rest, partial(self._counted, client)))
+
+    async def read(self, *command: str | float) -> Any:
+        """What a command answers that changes nothing."""
+        return await self._asked(lambda client: client.execute_command(*command))
+
+    async def gather(self, keys: Sequence[str]) -> list[dict[str, str]]:
+        """The fields of each of these that is there, in one go."""
+        if not keys:
+            return []
+        rest = (len(keys), *keys)
+        found = cast(
+            "list[list[str]]", await self._asked(lambda client: _evaluated("gather", rest, client.execute_command))
+        )
+        return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
+
+    async def aclose(self) -> None:
+        client, self._client, self._checked = self._client, None, False
+        if client is not None:
+            await client.aclose()
+
+    async def _counted(self, client: Client, *command: str | float) -> Any:
+        """What a command answers, once as many copies have it as were asked for."""
+        if not self._address.copies:
+            return await client.execute_command(*command)
+        pipeline = client.pipeline(transaction=False)
+        pipeline.execute_command(*command)
+        pipeline.execute_command("WAIT", self._address.copies, int(_SECONDS * 500))
+        answer, copies = await pipeline.execute(raise_on_error=False)
+        for said in (answer, copies):
+            if isinstance(said, Exception):
+                raise said
+        if copies < self._address.copies:
+            raise _Unfit(f"only {copies} of {self._address.copies} replicas have it")
+        return answer
+
+    async def _asked(self, command: Callable[[Client], Awaitable[Any]]) -> Any:
+        if self._system.monotonic() < self._resting_until:
+            raise LedgerLost("it did not answer just now")
+        try:
+            with anyio.fail_after(_PATIENCE):
+                answer = await command(await self._ready())
+        except (ValkeyError, OSError, TimeoutError, _Unfit) as error:
+            why = _why(error)
+            log.error("the shared ledger at %s failed: %s", self._address.shown, why)
+            await self._failed(error)
+            raise LedgerLost(why) from error
+        self._rest = 0.0
+        return answer
+
+    async def _failed(self, error: Exception) -> None:
+        """Rest for a while where the server is away; where it may be another now, find it anew."""
+        if isinstance(error, (ResponseError, _Unfit)) and not isinstance(error, ReadOnlyError):
+            return
+        now = self._system.monotonic()
+        if now >= self._resting_until:  # those that fail together are one failure
+            self._rest = min(max(_FIRST_REST, self._rest * 2), _LONGEST_REST)
+            self._resting_until = now + self._rest * (0.5 + self._system.share() / 2)
+        client, self._checked = self._client, False
+        if client is None:
+            return
+        with anyio.move_on_after(_SECONDS, shield=True), suppress(ValkeyError, OSError):
+            if self._address.cluster:
+                self._client = None
+                await client.aclose()
+            else:  # what others wait for on their connections may still come
+                await client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _ready(self) -> Client:
+        if self._client is None:
+            self._client = _client(self._address)
+        if not self._checked:
+            await _check(self._client)
+            self._checked = True
+        return self._client
+
+
+async def _evaluated(script: str, rest: Sequence[str | float], send: Callable[..., Awaitable[Any]]) -> Any:
+    text, digest = _script(script)
+    try:
+        return await send("EVALSHA", digest, *rest)
+    except NoScriptError:  # a new server; nothing was run
+        return await send("EVAL", text, *rest)
+
+
+class _Unfit(Exception):
+    """The server answers, and cannot keep what a ledger has to keep."""
+
+
+async def _check(client: Client) -> None:
+    """Raises `_Unfit` for a server that would forget, or knows too little. What it may not be asked is assumed."""
+    try:
+        facts = cast("dict[str, Any]", await client.info())
+    except NoPermissionError:
+        log.warning("the shared ledger may not be asked how it keeps its data (INFO): see docs/shared-ledger.md")
+        return
+    if int(str(facts.get("redis_version", "0")).partition(".")[0]) < _OLDEST:
+        raise _Unfit(f"it is older than version {_OLDEST}")
+    if facts.get("maxmemory") and facts.get("maxmemory_policy") != "noeviction":
+        raise _Unfit("it may forget what it keeps: set maxmemory-policy noeviction")
+    if not facts.get("aof_enabled"):
+        log.warning("the shared ledger keeps nothing over its restart: set appendonly yes (docs/shared-ledger.md)")
+
+
+def _client(address: Address) -> Client:
+    given: dict[str, Any] = {
+        "host": address.host,
+        "port": address.port,
+        "username": address.username,
+        "password": address.password,
+        "decode_responses": True,
+        "socket_timeout": _SECONDS,
+        "socket_connect_timeout": _SECONDS,
+        "socket_keepalive": True,
+    }
+    if address.tls:
+        given |= {"ssl_check_hostname": True, "ssl_ca_certs": str(address.ca) if address.ca else None}
+    if address.cluster:
+        given |= {"cluster_error_retry_attempts": 0, "connection_error_retry_attempts": 0, "ssl": address.tls}
+        return ValkeyCluster(**given)
+    given |= {"db": address.database, "retry": Retry(NoBackoff(), 0), "timeout": _PATIENCE}
+    kind = SSLConnection if address.tls else Connection
+    return Valkey.from_pool(BlockingConnectionPool(max_connections=_CONNECTIONS, connection_class=kind, **given))
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in words that hold no address and no data."""
+    match error:
+        case _Unfit():
+            return str(error)
+        case AuthenticationError() | NoPermissionError():
+            return "it does not accept the user or the password of the setting ledger"
+        case ReadOnlyError():
+            return "it has become a replica"
+        case ResponseError():
+            return f"it refused: {type(error).__name__}"
+        case _:
+            return type(error).__name__

@@ -1,0 +1,174 @@
+"""The clients, as data: where each keeps its servers, in what form, and how it passes on a key that its file lacks.
+
+A place is a path in which `{NAME}` is a folder of the machine: see `places`. One with a `*` counts only where there is
+such a folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+KEY_VARIABLE = "FASTN_API_KEY"
+
+
+class Format(Enum):
+    """How a configuration is written."""
+
+    JSON = "JSON"
+    JSONC = "JSON with comments"
+    TOML = "TOML"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a file may be on each platform: the first that is there, or else the first that can be."""
+
+    linux: tuple[str, ...]
+    darwin: tuple[str, ...]
+    win32: tuple[str, ...]
+
+    def on(self, platform: str) -> tuple[str, ...]:
+        """Those of a platform, as `sys.platform` calls it."""
+        return {"darwin": self.darwin, "win32": self.win32}.get(platform, self.linux)
+
+
+def _everywhere(place: str) -> Places:
+    return Places((place,), (place,), (place,))
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client. What it cannot do is empty."""
+
+    name: str
+    title: str
+    format: Format
+    servers: str
+    """The key under which it keeps its servers, by name."""
+    places: Places
+    after: str
+    """What makes it read the file."""
+    programs: tuple[str, ...] = ()
+    """What it is called on the command line."""
+    project: str | None = None
+    """Its file in the folder of a project, which others read too."""
+    fixed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What every entry of it holds."""
+    reference: str | None = None
+    """How its file names the variable of the environment that holds the key."""
+    forwards: bool = False
+    """It passes on no variable that its file does not list by name, in `env_vars`."""
+    prompts: bool = False
+    """It asks for what its file lists under `inputs`, and keeps it itself."""
+
+
+_DESKTOP = "claude_desktop_config.json"
+
+CLIENTS = (
+    Client(
+        name="claude-code",
+        title="Claude Code",
+        format=Format.JSON,
+        servers="mcpServers",
+        places=_everywhere("{CLAUDE_CONFIG_DIR}/.claude.json"),
+        project=".mcp.json",
+        fixed={"type": "stdio"},
+        # Without the default, a variable that is not set would arrive as its own name.
+        reference=f"${{{KEY_VARIABLE}:-}}",
+        programs=("claude",),
+        after="Look: claude mcp list. In an open session: /mcp",
+    ),
+    Client(
+        name="claude-desktop",
+        title="Claude Desktop",
+        format=Format.JSON,
+        servers="mcpServers",
+        places=Places(
+            linux=(f"{{XDG_CONFIG_HOME}}/Claude/{_DESKTOP}",),
+            darwin=(f"{{HOME}}/Library/Application Support/Claude/{_DESKTOP}",),
+            # The packaged application reads a folder of its own, and never the one that its documentation names.
+            win32=(
+                f"{{LOCALAPPDATA}}/Claude-Data/claude*/{_DESKTOP}",
+                f"{{LOCALAPPDATA}}/Packages/Claude_*/LocalCache/Roaming/Claude/{_DESKTOP}",
+                f"{{APPDATA}}/Claude/{_DESKTOP}",
+            ),
+        ),
+        after="Quit Claude Desktop and start it again",
+    ),
+    Client(
+        name="vscode",
+        title="VS Code",
+        format=Format.JSONC,
+        servers="servers",
+        places=Places(
+            linux=("{XDG_CONFIG_HOME}/Code/User/mcp.json",),
+            darwin=("{HOME}/Library/Application Support/Code/User/mcp.json",),
+            win32=("{APPDATA}/Code/User/mcp.json",),
+        ),
+        project=".vscode/mcp.json",
+        fixed={"type": "stdio"},
+        reference=f"${{env:{KEY_VARIABLE}}}",
+        prompts=True,
+        programs=("code",),
+        after="In VS Code: MCP: List Servers, then start it",
+    ),
+    Client(
+        name="cursor",
+        title="Cursor",
+        format=Format.JSONC,
+        servers="mcpServers",
+        places=_everywhere("{HOME}/.cursor/mcp.json"),
+        project=".cursor/mcp.json",
+        fixed={"type": "stdio"},
+        reference=f"${{env:{KEY_VARIABLE}}}",
+        programs=("cursor",),
+        after="In Cursor: Settings, MCP, and switch it on",
+    ),
+    Client(
+        name="windsurf",
+        title="Windsurf",
+        format=Format.JSONC,
+        servers="mcpServers",
+        places=_everywhere("{HOME}/.codeium/windsurf/mcp_config.json"),
+        reference=f"${{env:{KEY_VARIABLE}}}",
+        programs=("windsurf",),
+        after="In Windsurf: refresh the list of MCP servers",
+    ),
+    Client(
+        name="codex",
+        title="Codex",
+        format=Format.TOML,
+        servers="mcp_servers",
+        places=_everywhere("{CODEX_HOME}/config.toml"),
+        project=".codex/config.toml",
+        forwards=True,
+        programs=("codex",),
+        after="Look: codex mcp list",
+    ),
+    Client(
+        name="gemini",
+        title="Gemini CLI",
+        format=Format.JSONC,
+        servers="mcpServers",
+        places=_everywhere("{GEMINI_CLI_HOME}/.gemini/settings.json"),
+        project=".gemini/settings.json",
+        reference=f"${KEY_VARIABLE}",
+        programs=("gemini",),
+        after="Look, in a folder that Gemini CLI trusts: gemini mcp list",
+    ),
+    Client(
+        name="zed",
+        title="Zed",
+        format=Format.JSONC,
+        servers="context_servers",
+        places=Places(
+            linux=("{XDG_CONFIG_HOME}/zed/settings.json",),
+            darwin=("{HOME}/.config/zed/settings.json",),
+            win32=("{APPDATA}/Zed/settings.json",),
+        ),
+        programs=("zed", "zeditor"),
+        after="Zed starts it by itself: its dot in the settings of the agent panel turns green",
+    ),
+)
+
+BY_NAME: Mapping[str, Client] = {client.name: client for client in CLIENTS}

@@ -1,0 +1,164 @@
+"""File descriptors 0 and 1 as lines of bytes: the only module that reads the one and writes the other.
+
+A line that is too long is answered here, since nobody else may hold it. On pipes the event loop waits; from a file or
+a terminal, for which it cannot, a thread reads.
+"""
+
+import os
+import re
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import anyio
+import anyio.to_thread
+from pydantic_core import from_json, to_json
+
+LONGEST_LINE = 4 * 1024 * 1024
+"""Bytes of one message. A longer line is answered by an error and dropped."""
+
+PARSE_ERROR = -32700
+
+_WINDOWS = sys.platform == "win32"
+_CHUNK = 256 * 1024
+_HEAD = 4096
+_ID = re.compile(rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]){0,200}")(?=\s*[,}])')
+
+
+class Pipes:
+    """File descriptors 0 and 1, taken away from everybody else.
+
+    While it lives, fd 0 is empty and fd 1 goes to stderr: what a library prints cannot corrupt the wire.
+    """
+
+    def __init__(self) -> None:
+        self._in, self._out = os.dup(0), os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+        self._writing = anyio.Lock()
+        self._gone = False
+        self._idle = anyio.CancelScope()
+        self.written = 0
+        """Bytes. While it grows, somebody reads."""
+        self._source = self._in if _WINDOWS or _is_pipe(self._in) else _piped(self._in)
+        self._waits = _is_pipe(self._out) and not _WINDOWS
+        if not _WINDOWS:
+            os.set_blocking(self._source, False)
+        if self._waits:
+            os.set_blocking(self._out, False)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a message is being written, and waits for the reader."""
+        return self._writing.locked()
+
+    def restore(self) -> None:
+        """Give the descriptors back."""
+        if not _WINDOWS:
+            os.set_blocking(self._source, True)
+        if self._waits:
+            os.set_blocking(self._out, True)
+        os.dup2(self._in, 0)
+        os.dup2(self._out, 1)
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The lines of the input; one that is too long is answered and left out."""
+        held = bytearray()
+        too_long = b""  # the beginning of a line that is being left out
+        while chunk := await self._read():
+            *complete, rest = chunk.split(b"\n")
+            for part in complete:
+                line = bytes(held) + part
+                held.clear()
+                if too_long or len(line) > LONGEST_LINE:
+                    problem = f"This message is longer than {LONGEST_LINE} bytes. Nothing was sent."
+                    await self.write(error_line(id_in(too_long or line), PARSE_ERROR, problem))
+                    too_long = b""
+                    continue
+                yield line
+            if len(held) + len(rest) > LONGEST_LINE:
+                too_long = too_long or bytes(held[:_HEAD]) or rest[:_HEAD]
+                held.clear()
+            else:
+                held += rest
+        if held:
+            yield bytes(held)
+
+    async def _read(self) -> bytes:
+        """The next bytes; none once the input has ended, or nobody reads the answers any more."""
+        if _WINDOWS:
+            return await anyio.to_thread.run_sync(os.read, self._source, _CHUNK, abandon_on_cancel=True)
+        while not self._gone:
+            try:
+                return os.read(self._source, _CHUNK)
+            except BlockingIOError:
+                with anyio.CancelScope() as self._idle:
+                    await anyio.wait_readable(self._source)
+            except ConnectionResetError:
+                break
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        """Write whole messages only. A reader that has gone is no error of ours: it ends the input as well."""
+        async with self._writing:
+            view = memoryview(data)
+            while view and not self._gone:
+                try:
+                    count = await self._write(view)
+                except (BrokenPipeError, ConnectionResetError):
+                    self._gone = True
+                    self._idle.cancel()
+                    return
+                self.written += count
+                view = view[count:]
+
+    async def _write(self, view: memoryview) -> int:
+        if not self._waits:
+            return await anyio.to_thread.run_sync(os.write, self._out, view)
+        while True:
+            try:
+                return os.write(self._out, view)
+            except BlockingIOError:
+                await anyio.wait_writable(self._out)
+
+
+def id_in(line: bytes) -> str | int | None:
+    """The id of a message that cannot be parsed, where it can still be told."""
+    found = _ID.findall(line)
+    if len(found) != 1:
+        return None
+    value: str | int = from_json(found[0])
+    return value
+
+
+def error_line(id_: str | int | None, code: int, message: str) -> bytes:
+    return to_json({"jsonrpc": "2.0", "id": id_, "error": {"code": code, "message": message}}) + b"\n"
+
+
+def _piped(descriptor: int) -> int:
+    """A pipe that a thread fills from a file or a terminal, which the event loop cannot wait for.
+
+    A daemon: one that waits for a terminal's next line must not keep the process from ending.
+    """
+    source, sink = os.pipe()
+
+    def copy() -> None:
+        with suppress(OSError):
+            while chunk := os.read(descriptor, _CHUNK):
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(sink, view) :]
+        os.close(sink)
+
+    threading.Thread(target=copy, daemon=True).start()
+    return source
+
+
+def _is_pipe(descriptor: int) -> bool:
+    """Whether the event loop can wait for it."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)

@@ -1,0 +1,88 @@
+"""Everything that a survey shows to be wrong, by subject, and what it could not show."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.procedures.procedure import Means
+from fastn_mcp.procedures.survey import Gap, Seen, Survey
+from fastn_mcp.procedures.troubles import FEW, Finding, access, limits, runs, triggers
+from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of, word
+
+FAILED = ("failed runs", "timed-out runs")
+
+NO_TOTALS = Gap("success rate", "Fastn gives no totals that surely are of this period.")
+
+
+def told(findings: Sequence[Finding], room: int, most: int = FEW) -> list[JsonValue]:
+    """The findings, with as many examples as there is room for, and one at least."""
+    said: list[JsonValue] = []
+    while most:
+        said = [finding.data(most) for finding in findings]
+        if len(to_json(said)) <= room:
+            break
+        most -= 1
+    return said
+
+
+def findings(found: Survey, names: Mapping[str, str], period: runs.Period) -> dict[str, list[Finding]]:
+    """Everything that is wrong by subject, in the order in which equals are told. `names` are of customers, by id."""
+    failed = [found.all[kind] for kind in FAILED if kind in found.all]
+    more = any(seen.more for seen in failed)
+    workflows = {key_of(row): name_of(row) for row in found.rows("workflows")}
+    waiting = found.chosen("customers")
+    return {
+        "runs": runs.failing(failures(found), workflows, period, more),
+        "connections": access.broken(found.rows("connections"), names, found.chosen("connections").more),
+        "triggers": triggers.wrong_with(found.rows("triggers"), found.rows("workflows")),
+        "quotas": [*limits.near(found.answers.get("quotas")), *limits.credits_left(found.answers.get("billing", {}))],
+        "access": [
+            *access.pending(waiting.rows, waiting.total if "customers" in found.matching else None, waiting.more),
+            *access.keys(found.rows("API keys"), period.now),
+            *access.invited(found.rows("users"), period.now, found.chosen("users").more),
+        ],
+    }
+
+
+def failures(found: Survey) -> list[Row]:
+    """The runs that failed, as far as they were read."""
+    return [row for kind in FAILED if kind in found.all for row in found.all[kind].rows]
+
+
+async def customers(found: Survey, means: Means) -> dict[str, str]:
+    """Names by id: those on the page that was read, and those of the first broken connections."""
+    read = found.all.get("customers", Seen())
+    names = {key_of(row): name_of(row) for row in (*read.rows, *found.rows("customers"))}
+    wanted: list[str] = []
+    for status in ("failed", "expired"):
+        owners = [access.owner_of(row) for row in found.rows("connections") if word(row, "status") == status]
+        wanted += [owner for owner in owners[: access.NAMED] if owner and owner not in names]
+    return names | await means.directory.names("customer", wanted, means.send)
+
+
+def totals(found: Survey) -> runs.Totals:
+    def total(kind: str) -> int | None:
+        seen = found.all.get(kind)
+        return None if seen is None else seen.total
+
+    return runs.Totals(
+        ever=total("executions"),
+        all=total("runs"),
+        completed=total("completed runs"),
+        failed=total("failed runs"),
+        timeout=total("timed-out runs"),
+    )
+
+
+def not_checked(found: Survey) -> dict[str, JsonValue]:
+    """What was not looked at, and why."""
+    return {"not_checked": [{"what": gap.what, "why": gap.why} for gap in _together(found.gaps)]}
+
+
+def _together(gaps: list[Gap]) -> list[Gap]:
+    """What was not checked for the same reason, said once."""
+    by_reason: dict[str, list[str]] = {}
+    for gap in gaps:
+        by_reason.setdefault(gap.why, []).append(gap.what)
+    return [Gap(", ".join(what), why) for why, what in by_reason.items()]

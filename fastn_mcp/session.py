@@ -1,0 +1,128 @@
+"""A conversation on the SDK's streams: parses what comes, answers what is no message, and ends once all is answered."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from mcp.server import Server
+from mcp.shared._context_streams import create_context_streams
+from mcp.shared.message import SessionMessage
+from mcp.types import (
+    INVALID_REQUEST,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from fastn_mcp.pipes import PARSE_ERROR, Pipes, error_line, id_in
+
+DRAIN = 5.0
+"""Seconds without an answer written after which, once the input has ended, nothing more is waited for."""
+
+
+async def converse(
+    server: Server[Any],
+    pipes: Pipes,
+    lines: AsyncIterator[bytes],
+    heard: Iterable[bytes] = (),
+    answered: Iterable[object] = (),
+) -> None:
+    """Until the input ends. What was `heard` before is heard again, without answering again the ids in `answered`."""
+    to_server, incoming = create_context_streams[SessionMessage | Exception](0)
+    outgoing, from_server = create_context_streams[SessionMessage](0)
+    unanswered = _Unanswered(pipes)
+    told = set(answered)
+
+    async def receive() -> None:
+        async with to_server:
+            async for line in _after(heard, lines):
+                message = await _parsed(line, pipes)
+                if message is not None:
+                    unanswered.heard(message)
+                    await to_server.send(SessionMessage(message))
+            # As soon as its input closes, the SDK cancels what is in flight and answers it with an error.
+            if not await unanswered.settled() and pipes.stuck:
+                tasks.cancel_scope.cancel()  # nobody would read that either
+
+    async def send() -> None:
+        async with from_server:
+            async for outbound in from_server:
+                message = outbound.message
+                if isinstance(message, (JSONRPCResponse, JSONRPCError)) and message.id in told:
+                    told.discard(message.id)
+                else:
+                    await pipes.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                unanswered.said(message)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        tasks.start_soon(send)
+        await server.run(incoming, outgoing, server.create_initialization_options())
+
+
+async def _after(heard: Iterable[bytes], lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for line in heard:
+        yield line
+    async for line in lines:
+        yield line
+
+
+class _Unanswered:
+    """The requests that have no answer yet."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
+        self._ids: set[object] = set()
+        self._none = anyio.Event()
+
+    def heard(self, message: JSONRPCMessage) -> None:
+        """A request counts until it is answered, or until the client says that it waits no more."""
+        if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
+            self._ids.add(message.id)
+        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            given = (message.params or {}).get("requestId")
+            self._ids.discard(given if isinstance(given, (str, int)) else None)
+
+    def said(self, message: JSONRPCMessage) -> None:
+        """An answer has been written."""
+        if isinstance(message, (JSONRPCResponse, JSONRPCError)):
+            self._ids.discard(message.id)
+        if not self._ids:
+            self._none.set()
+
+    async def settled(self) -> bool:
+        """Whether all are answered. A slow reader is waited for; a call that hangs, or a reader that does, is not."""
+        self._none = anyio.Event()
+        while self._ids:
+            written = self._pipes.written
+            with anyio.move_on_after(DRAIN):
+                await self._none.wait()
+            if self._pipes.written == written:
+                break
+        return not self._ids
+
+
+async def _parsed(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
+    """The message of a line; None where it is none, which has then been answered."""
+    if not line.strip():
+        return None
+    with suppress(ValidationError, ValueError, RecursionError):
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        # A request whose id is none (null, 1.5, an object) is taken for a notification, which nobody answers.
+        if not isinstance(message, JSONRPCNotification) or b'"id"' not in line or "id" not in from_json(line):
+            return message
+    try:
+        body: object = from_json(line)
+    except ValueError:
+        await pipes.write(error_line(id_in(line), PARSE_ERROR, "This is not JSON that can be read. Nothing was sent."))
+        return None
+    if isinstance(body, dict) and "method" not in body:
+        return None  # a broken answer, which nobody waits for
+    await pipes.write(error_line(id_in(line), INVALID_REQUEST, "This is not a JSON-RPC 2.0 message. Nothing was sent."))
+    return None

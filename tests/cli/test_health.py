@@ -1,0 +1,73 @@
+"""`fastn-mcp health`: what a container's health check is told. Ours (issue 7)."""
+
+import subprocess
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from fastn_mcp.cli.health import trouble
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@contextmanager
+def answering(status: int) -> Generator[int]:
+    """A server on loopback that answers everything so; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name for it
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104
+def test_a_server_that_answers_is_healthy_also_where_it_listens_everywhere(host: str) -> None:
+    with answering(200) as port:
+        assert trouble(f"{host}:{port}") is None
+
+
+def test_a_server_that_is_unwell_or_gone_is_not() -> None:
+    with answering(503) as port:
+        assert trouble(f"127.0.0.1:{port}") == f"127.0.0.1:{port} answers 503"
+    assert trouble(f"127.0.0.1:{port}") == f"nothing answers at 127.0.0.1:{port} (ConnectionRefusedError)"
+
+
+@pytest.mark.parametrize("address", ["here", ":8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "[::1", "h:0"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    assert trouble(address) == f"{address!r} is not HOST:PORT, as in 127.0.0.1:8080"
+
+
+def test_the_command_says_it_by_its_exit_code(fastn: Run) -> None:
+    with answering(200) as port:
+        well = fastn("health", f"127.0.0.1:{port}")
+    assert (well.returncode, well.stdout) == (0, "healthy\n")
+    gone = fastn("health", f"127.0.0.1:{port}")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr.startswith("fastn-mcp: Not healthy: nothing answers at ")
+
+
+def test_over_stdio_there_is_nothing_to_ask(fastn: Run) -> None:
+    assert fastn("health").returncode == 0
+
+
+def test_where_it_serves_can_be_said_by_the_environment_beside_any_command(fastn: Run) -> None:
+    """A container has it set for all that runs in it; given as a flag, it is for serving alone."""
+    assert fastn("tools", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 0
+    assert fastn("health", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 1
+    assert "takes no command beside it" in fastn("--http", "127.0.0.1:1", "tools").stderr

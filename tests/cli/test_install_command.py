@@ -1,0 +1,206 @@
+"""`fastn-mcp install` and `uninstall`: what a newcomer sees, and what is written."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from at_a_terminal import sitting
+
+from fastn_mcp.cli import cli
+from fastn_mcp.installing.clients import CLIENTS
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, environment: dict[str, str]) -> Path:
+    """A home with Cursor in it, and nothing else."""
+    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_CLI_HOME"):
+        environment.pop(name, None)
+    environment["HOME"] = str(tmp_path / "ann")
+    environment["PATH"] = "/usr/bin:/bin"
+    (tmp_path / "ann" / ".cursor").mkdir(parents=True)
+    return tmp_path / "ann"
+
+
+def cursor(home: Path) -> Any:
+    return json.loads((home / ".cursor" / "mcp.json").read_bytes())["mcpServers"]
+
+
+def refused(done: "subprocess.CompletedProcess[str]", *said: str) -> None:
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    for part in said:
+        assert part in line
+
+
+def test_it_shows_the_change_makes_it_and_says_how_to_undo_it(fastn: Run, home: Path) -> None:
+    """Issue 7."""
+    done = fastn("install", "cursor", "--sandbox", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"+++ {home}/.cursor/mcp.json\n" in done.stdout
+    assert '+        "--sandbox"\n' in done.stdout
+    assert done.stdout.endswith("Done. In Cursor: Settings, MCP, and switch it on.\nUndo: fastn-mcp uninstall cursor\n")
+    assert cursor(home) == {"fastn": {"type": "stdio", "command": PROGRAM, "args": ["--sandbox"]}}
+    undone = fastn("uninstall", "cursor", "--yes")
+    assert undone.stdout.endswith(f"Done. {home}/.cursor/mcp.json is gone, as it was before.\n")
+    assert list((home / ".cursor").iterdir()) == []
+
+
+def test_a_person_is_asked_and_can_say_no(home: Path, environment: dict[str, str]) -> None:
+    """Issue 7."""
+    with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
+        person.sees("Change it so? [y/N]:")
+        person.types("\r")
+        code, shown = person.leaves()
+    assert (code, "Nothing was changed." in shown, (home / ".cursor" / "mcp.json").exists()) == (0, True, False)
+    with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
+        assert "--sandbox" in person.sees("Change it so? [y/N]:")
+        person.types("y\r")
+        code, shown = person.leaves()
+    assert (code, "Done." in shown, "fastn" in cursor(home)) == (0, True, True)
+
+
+def test_without_a_terminal_it_changes_nothing_unless_told(fastn: Run, home: Path) -> None:
+    """Ours."""
+    refused(fastn("install", "cursor", "--sandbox"), "There is no terminal to ask on", "--yes")
+    dry = fastn("install", "cursor", "--sandbox", "--dry-run")
+    assert (dry.returncode, dry.stdout.splitlines()[-1]) == (0, "Nothing was changed: this was a dry run.")
+    assert not (home / ".cursor" / "mcp.json").exists()
+
+
+def test_options_before_it_are_those_of_the_server(fastn: Run, home: Path) -> None:
+    """Ours: and a file is named in full, since the client starts the server anywhere."""
+    options = ("--read-only", "--toolsets", "customers", "--policy", "p.toml", "--deadline", "30")
+    done = fastn(*options, "install", "cursor", "--profile", "acme", "--yes", cwd=home)
+    assert cursor(home)["fastn"]["args"] == [
+        *("--policy", str(home / "p.toml"), "--read-only", "--toolsets", "customers", "--deadline", "30.0"),
+        *("--profile", "acme"),
+    ]
+    assert done.stdout.endswith("No key was written. Store it, if you have not: fastn-mcp --profile acme login\n")
+    again = fastn("--sandbox", "install", "cursor", "--sandbox", "--yes", "--name", "try")
+    assert again.stdout.endswith("Undo: fastn-mcp uninstall cursor --name try\n")
+    assert cursor(home)["try"]["args"] == ["--sandbox"]
+    assert f"What the file was: {home.parent}/FASTN_STATE_DIR/installed/" in again.stdout
+
+
+def test_what_is_so_already_is_said(fastn: Run, home: Path) -> None:
+    """Ours."""
+    fastn("install", "cursor", "--sandbox", "--yes")
+    assert fastn("install", "cursor", "--sandbox").stdout == (
+        f"Cursor has this entry already, in {home}/.cursor/mcp.json.\n"
+    )
+    (home / ".cursor" / "mcp.json").write_text("{}")
+    assert "is no longer in" in fastn("uninstall", "cursor").stdout
+
+
+def test_an_entry_that_was_replaced_is_named_where_it_does_not_come_back(fastn: Run, home: Path) -> None:
+    """Ours."""
+    file = home / ".cursor" / "mcp.json"
+    file.write_text('{"mcpServers": {"fastn": {"url": "x"}}}')
+    refused(fastn("install", "cursor", "--yes"), "has an entry 'fastn' already", "--replace", "--name")
+    fastn("install", "cursor", "--replace", "--yes")
+    file.write_text(file.read_text() + "\n")
+    done = fastn("uninstall", "cursor", "--yes")
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("The entry that ours replaced is in ")
+    assert '"url"' in Path(last.rpartition(" ")[2]).read_text()
+
+
+def test_where_the_key_comes_from_is_said(fastn: Run, home: Path) -> None:
+    """Issue 7: never from the file."""
+    done = fastn("install", "cursor", "--key", "environment", "--yes")
+    assert done.stdout.endswith("The key comes from FASTN_API_KEY, as Cursor was started with it.\n")
+    prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
+    assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
+    written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
+    assert json.loads(written)["inputs"][0]["password"] is True
+    refused(fastn("install", "cursor", "--key", "prompt"), "Cursor does not ask for keys", "fastn-mcp login")
+    refused(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed has no way to name a variable")
+
+
+def test_a_project_gets_the_plain_name_and_no_path_of_this_machine(fastn: Run, home: Path) -> None:
+    """Issue 7: others read this file."""
+    fastn("install", "vscode", "--project", "--key", "prompt", "--yes", cwd=home)
+    written = json.loads((home / ".vscode" / "mcp.json").read_bytes())
+    assert written["servers"]["fastn"]["command"] == "fastn-mcp"
+    assert "uninstall vscode --project" in fastn("install", "vscode", "--project", "--uvx", "--yes", cwd=home).stdout
+    assert fastn("uninstall", "vscode", "--project", "--yes", cwd=home).returncode == 0
+    assert not (home / ".vscode").exists()
+    refused(fastn("install", "windsurf", "--project"), "Windsurf has no file for a project", "Leave out --project")
+
+
+def test_another_file_can_be_named(fastn: Run, home: Path) -> None:
+    """Ours: of VS Code Insiders, or of a profile of it."""
+    file = home / "else.json"
+    done = fastn("install", "vscode", "--file", str(file), "--uvx", "--sandbox", "--yes")
+    assert done.stdout.endswith(f"Undo: fastn-mcp uninstall vscode --file {file}\n")
+    assert json.loads(file.read_bytes())["servers"]["fastn"] == {
+        "type": "stdio",
+        "command": "uvx",
+        "args": ["--from", "fastn-mcp", "fastn-mcp", "--sandbox"],
+    }
+    fastn("uninstall", "vscode", "--file", str(file), "--yes")
+    assert not file.exists()
+    for command in ("install", "uninstall"):
+        refused(
+            fastn(command, "vscode", "--file", str(file), "--project"), "--project names a file, and so does --file"
+        )
+
+
+def test_a_client_that_is_not_there_or_not_known_is_named(fastn: Run, home: Path) -> None:
+    """Issue 7: with what to do next."""
+    refused(fastn("install", "zed"), "There is no Zed here", f"{home}/.config/zed", "--anyway", "cursor")
+    refused(fastn("install", "curser"), "There is no client 'curser'", "cursor")
+    refused(fastn("uninstall", "json"), "There is no client 'json'")
+    refused(fastn("uninstall", "cursor"), "has no entry that was installed by fastn-mcp")
+    (home / ".cursor" / "mcp.json").write_text("{,}")
+    refused(fastn("install", "cursor", "--yes"), "is not JSON: line 1, column 2", "Correct it")
+
+
+def test_for_any_other_client_the_entry_is_printed(fastn: Run, home: Path) -> None:
+    """Issue 7."""
+    done = fastn("--read-only", "install", "json", "--sandbox", "--uvx")
+    assert json.loads(done.stdout) == {
+        "mcpServers": {
+            "fastn": {"command": "uvx", "args": ["--from", "fastn-mcp", "fastn-mcp", "--read-only", "--sandbox"]}
+        }
+    }
+    assert list(home.iterdir()) == [home / ".cursor"]
+
+
+def test_links_say_what_the_entry_would(fastn: Run) -> None:
+    """Issue 7: as VS Code and Cursor document them."""
+    code, insiders = fastn("install", "vscode", "--link", "--key", "prompt").stdout.splitlines()
+    for line, scheme, host in (
+        (code, "vscode:", "vscode.dev"),
+        (insiders, "vscode-insiders:", "insiders.vscode.dev"),
+    ):
+        link = urlsplit(line.partition(": ")[2])
+        assert (link.scheme, link.netloc, link.path) == ("https", host, "/redirect")
+        target = parse_qs(link.query)["url"][0]
+        assert target.startswith(f"{scheme}mcp/install?")
+        config = json.loads(unquote(target.partition("?")[2]))
+        assert (config["name"], config["command"], config["env"]["FASTN_API_KEY"]) == (
+            *("fastn", "uvx"),
+            "${input:" + config["inputs"][0]["id"] + "}",
+        )
+    (line,) = fastn("install", "cursor", "--link", "--sandbox").stdout.splitlines()
+    link = urlsplit(line.partition(": ")[2])
+    query = parse_qs(link.query)
+    assert (link.netloc, link.path, query["name"]) == ("cursor.com", "/en/install-mcp", ["fastn"])
+    assert json.loads(base64.b64decode(query["config"][0]))["args"][-1] == "--sandbox"
+    refused(fastn("install", "zed", "--link"), "Zed has no links", "fastn-mcp install zed")
+
+
+def test_the_help_names_every_client() -> None:
+    """Ours."""
+    epilog = cli.commands["install"].epilog or ""
+    assert [name for name in epilog.splitlines()[1].split() if name != "Clients:"] == [one.name for one in CLIENTS]

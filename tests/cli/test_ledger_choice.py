@@ -1,0 +1,87 @@
+"""Which ledger the settings name: a file, or a server. Issue 8."""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import anyio
+import pytest
+from valkey_server import ValkeyServer
+
+from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.system import System
+
+
+@pytest.mark.parametrize(
+    ("setting", "file"),
+    [(None, "state/ledger.sqlite"), ("{}/own.db", "own.db"), ("sqlite:{}/own.db", "own.db")],
+)
+def test_without_a_server_it_is_a_file(tmp_path: Path, setting: str | None, file: str) -> None:
+    """Ours: by default in the folder of the state; a path, or sqlite: and a path."""
+    ledger = ledger_at(setting and setting.format(tmp_path), tmp_path / "state", System())
+    assert isinstance(ledger, SqliteLedger)
+    anyio.run(ledger.revision)
+    anyio.run(ledger.aclose)
+    assert (tmp_path / file).exists()
+
+
+def test_a_url_that_is_wrong_is_told_without_what_it_holds(tmp_path: Path) -> None:
+    """Ours: it can hold a password."""
+    with pytest.raises(SettingsError) as caught:
+        ledger_at("valkey://user:canary@host:port", tmp_path, System())
+    assert str(caught.value).startswith("The setting ledger (environment FASTN_LEDGER) has a port that is none.")
+    assert "canary" not in str(caught.value)
+
+
+class _Missing(MetaPathFinder):
+    """As if the library were not installed."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        if fullname.partition(".")[0] == "valkey":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        return None
+
+
+def test_without_the_library_it_says_how_to_get_it(tmp_path: Path) -> None:
+    """Issue 8: the extra is named."""
+    ours = "fastn_mcp.guard.ledger.valkey"
+    taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}
+    sys.meta_path.insert(0, finder := _Missing())
+    try:
+        with pytest.raises(SettingsError) as caught:
+            ledger_at("valkey://host", tmp_path, System())
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if name.startswith(ours)]:
+            del sys.modules[name]
+        sys.modules.update(taken)
+    assert str(caught.value) == (
+        "The setting ledger names a server, and the library for it is not installed."
+        ' Run: pip install "fastn-mcp[valkey]"'
+    )
+
+
+def test_the_server_is_chosen_by_its_url(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """Issue 8: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
+    from fastn_mcp.guard.ledger.valkey import ValkeyLedger
+
+    for scheme in ("valkey", "valkeys", "redis", "rediss"):
+        assert isinstance(ledger_at(f"{scheme}://127.0.0.1:1", tmp_path, System()), ValkeyLedger)
+
+    async def used() -> int:
+        ledger = ledger_at(valkey.url(scheme="redis"), tmp_path, System())
+        try:
+            return await ledger.revision()
+        finally:
+            await ledger.aclose()
+
+    assert anyio.run(used) == 0
+    assert list(tmp_path.iterdir()) == []

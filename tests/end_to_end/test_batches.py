@@ -1,0 +1,153 @@
+"""Batches through a real client and a real server; one that is killed in the middle is gone on with. Issue 6."""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+from driving import ERAS, Connect, Person, Upstream, approving, body, environment
+from mcp import Client, StdioServerParameters
+
+pytestmark = pytest.mark.anyio
+
+each_era = pytest.mark.parametrize("era", ERAS)
+
+
+class Server:
+    """Processes, one after the other, on one state folder."""
+
+    def __init__(self, upstream: Upstream, folder: Path, era: str) -> None:
+        self.upstream = upstream
+        self.era = era
+        self.person = Person(approving)
+        self._environment = environment(upstream)
+        self._pid = folder / "pid"
+
+    @asynccontextmanager
+    async def started(self) -> AsyncGenerator[Client]:
+        # The shell writes down its id, and then becomes the server.
+        line = f'echo $$ > "{self._pid}"; exec "{sys.executable}" -m fastn_mcp'
+        parameters = StdioServerParameters(command="sh", args=["-c", line], env={**os.environ, **self._environment})
+        async with Client(parameters, mode=ERAS[self.era], elicitation_callback=self.person) as client:
+            yield client
+
+    async def killed_in(self, batch: dict[str, Any], target: str, moment: str) -> None:
+        """Make the batch, and kill the server (SIGKILL) while it waits for the answer to the deletion of `target`.
+
+        Fastn has done it by then, where `moment` is after, and has not where it is before.
+        """
+        fault = {"kind": "hang", "method": "DELETE", "path": f"*/{target}", "moment": moment}
+        httpx2.post(f"{self.upstream.url}/__sandbox/faults", json=fault).raise_for_status()
+        async with self.started() as client, anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "apply_changes", batch)
+            await anyio.to_thread.run_sync(arrived, self.upstream, target)
+            os.kill(int(await anyio.Path(self._pid).read_text()), signal.SIGKILL)
+            group.cancel_scope.cancel()
+        httpx2.delete(f"{self.upstream.url}/__sandbox/faults").raise_for_status()
+
+    async def made(self, batch: dict[str, Any]) -> dict[str, Any]:
+        async with self.started() as client:
+            return body(await client.call_tool("apply_changes", batch))
+
+
+def deleted(upstream: Upstream) -> list[str]:
+    """The targets of the deletions that reached Fastn, in order."""
+    return [change.rpartition("/")[2] for change in upstream.changes() if change.startswith("DELETE")]
+
+
+def arrived(upstream: Upstream, target: str) -> None:
+    """Return once the deletion of `target` has reached Fastn."""
+    until = time.monotonic() + 30
+    while target not in deleted(upstream):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def deletions(targets: list[str]) -> dict[str, Any]:
+    return {"changes": [{"tool": "delete_trigger", "arguments": {"trigger_id": target}} for target in targets]}
+
+
+async def triggers(client: Client) -> list[str]:
+    return [row["id"] for row in body(await client.call_tool("list_triggers", {"detail": "full"}))["data"]]
+
+
+@each_era
+async def test_a_batch_that_is_killed_twice_is_finished_by_the_third_process(
+    era: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Issue 6: nothing is done twice, nothing is left out, unknowns are named; SIGKILL, and no question again."""
+    server = Server(upstream, tmp_path, era)
+    async with server.started() as client:
+        targets = (await triggers(client))[:5]
+    assert len(targets) == 5
+    batch = deletions(targets)
+    await server.killed_in(batch, targets[1], "after")
+    assert deleted(upstream) == targets[:2]
+    await server.killed_in(batch, targets[3], "before")
+    assert deleted(upstream) == targets[:4]
+    answer = await server.made(batch)
+
+    assert [row["outcome"] for row in answer["calls"]] == [
+        "done", "unknown_outcome", "done", "unknown_outcome", "done"
+    ]  # fmt: skip
+    assert Counter(deleted(upstream)) == Counter(targets)
+    assert deleted(upstream) == targets
+    assert answer["outcome"] == "unknown_outcome"
+    for number in (1, 3):
+        assert targets[number] in answer["message"]
+        assert answer["calls"][number]["settle"] == {
+            "tool": "get_trigger",
+            "arguments": {"trigger_id": targets[number]},
+        }
+    assert [asked.splitlines()[0].split(":")[0] for asked in server.person.asked] == ["DELETE 5 TRIGGERS"]
+    async with server.started() as client:
+        left = await triggers(client)
+    # The one that Fastn had done is gone, and the one that it had not is still there: the named reads tell which.
+    assert [target for target in targets if target in left] == [targets[3]]
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+@each_era
+async def test_a_client_approves_a_batch_by_one_form(
+    transport: str, era: str, connect: Connect, upstream: Upstream
+) -> None:
+    """Issue 6: both eras, both transports; the progress tells how far it is."""
+    person, told = Person(approving), list[str]()
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
+        told.append(message or "")
+
+    async with connect(transport, era, person) as client:
+        targets = (await triggers(client))[:3]
+        preview = body(await client.call_tool("apply_changes", {**deletions(targets), "dry_run": True}))
+        assert preview["preview"]["sum"] == "DELETE 3 TRIGGERS"
+        assert deleted(upstream) == []
+        answer = body(await client.call_tool("apply_changes", deletions(targets), progress_callback=hear))
+    if (
+        transport == "http" and era == "2025-11-25"
+    ):  # stateless: no request can go to the client in the middle of a call
+        assert answer["status"] == "approval_required"
+        return
+    assert [row["outcome"] for row in answer["data"]["calls"]] == ["done"] * 3
+    assert deleted(upstream) == targets
+    assert len(person.asked) == 1
+    assert person.asked[0].splitlines()[-1].startswith("To approve these 3 calls, type the words between the quotes:")
+    assert [message for message in told if " of 3: " in message] == [f"{n} of 3: delete_trigger" for n in (1, 2, 3)]
+
+
+async def test_a_mistake_names_the_call_and_nothing_is_sent(connect: Connect, upstream: Upstream) -> None:
+    async with connect("stdio", "2026-07-28") as client:
+        changes = [*deletions(["a"])["changes"], {"tool": "delete_trigger", "arguments": {"trigger": "b"}}]
+        answer = body(await client.call_tool("apply_changes", {"changes": changes}))
+    assert answer["outcome"] == "not_sent"
+    assert "call 2, delete_trigger: " in answer["message"]
+    assert upstream.changes() == []

@@ -1,0 +1,45 @@
+"""The program as the first process of a container, which has no init. Ours (issue 7)."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from driving import free_port, listening
+
+FIRST = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "fastn_mcp", "--sandbox"]
+
+
+def can_be_first() -> bool:
+    try:
+        return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not can_be_first(), reason="no namespace can be made here")
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_as_the_first_process_it_ends_with_0_when_it_is_told_to(transport: str, tmp_path: Path) -> None:
+    """A first process gets only the signals that it asks for; without that, an engine kills it after ten seconds."""
+    port = free_port()
+    own = {"FASTN_STATE_DIR": str(tmp_path), "FASTN_CONFIG_DIR": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/sbin"}
+    if transport == "http":
+        own["FASTN_HTTP"] = f"127.0.0.1:{port}"
+    with subprocess.Popen(FIRST, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=own) as outer:
+        assert outer.stdin is not None
+        assert outer.stdout is not None
+        if transport == "stdio":
+            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+            outer.stdin.write(json.dumps(request).encode() + b"\n")
+            outer.stdin.flush()
+            assert b'"serverInfo"' in outer.stdout.readline()
+        else:
+            listening(port, outer)
+            asked = [sys.executable, "-m", "fastn_mcp", "health"]
+            assert subprocess.run(asked, env=own, capture_output=True, check=True).stdout == b"healthy\n"
+        (first,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        subprocess.run(["kill", f"-{signal.SIGTERM}", first], check=True)
+        assert outer.wait(10) == 0

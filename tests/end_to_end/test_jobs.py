@@ -1,0 +1,55 @@
+"""The fifteen jobs, from what a person says to what they want, on a large account and by a real client."""
+
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from doing import do, total
+from driving import ERAS, Person, approving
+from jobs import ENVIRONMENT, FLAGS, JOBS, LARGEST, MOST_CALLS, MOST_TOKENS, From, Job
+from mcp import Client, StdioServerParameters
+
+Office = tuple[BlockingPortal, Client]
+
+
+@pytest.fixture(scope="module", params=ERAS)
+def office(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
+    """A server with a large account, for all jobs of an era: each leaves the others' things alone."""
+    state = tmp_path_factory.mktemp("state")
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", *FLAGS], env=environment(state))
+    with start_blocking_portal() as portal:
+        client = Client(server, mode=ERAS[request.param], elicitation_callback=Person(approving, reading=0.0))
+        with portal.wrap_async_context_manager(client) as connected:
+            yield portal, connected
+
+
+def environment(state: Path) -> dict[str, str]:
+    own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(state), "FASTN_STATE_DIR": str(state)}
+    return own | ENVIRONMENT
+
+
+@pytest.mark.parametrize("job", JOBS, ids=str)
+def test_a_job_takes_few_calls_and_few_tokens(job: Job, office: Office) -> None:
+    """Ours (issue 5): at most four calls and 6,000 tokens of answers, of which none is larger than the budget."""
+    portal, client = office
+    costs = portal.call(do, client, job)
+    calls, tokens, _ = total(costs)
+    print(f"job {job.number}: {calls} calls, {tokens} tokens")  # noqa: T201 shown by pytest -rP
+    assert calls <= MOST_CALLS
+    assert tokens <= MOST_TOKENS
+    assert max(cost.characters for cost in costs) <= LARGEST
+
+
+def test_there_are_fifteen_jobs_and_no_script_knows_an_id() -> None:
+    """Ours: what a script gives as an id, an answer before has said."""
+    assert [job.number for job in JOBS] == list(range(1, 16))
+    for job in JOBS:
+        for call in (*job.calls, *job.proof):
+            if isinstance(call.arguments, From):
+                continue
+            for name, value in call.arguments.items():
+                if name == "id" or name.endswith("_id"):
+                    assert isinstance(value, From), (job.number, name)

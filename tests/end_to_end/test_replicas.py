@@ -1,0 +1,144 @@
+"""Two servers, two folders, one Valkey: what one began the other finishes, once. DESIGN 8; issue 8."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import pytest
+from at_a_terminal import sitting
+from driving import Person, Upstream, approving, body, environment, free_port, running
+from mcp import Client, MCPError
+from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
+from valkey_server import ValkeyServer
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "a-secret-of-more-than-32-characters"
+MODERN = "2026-07-28"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Servers that share a ledger, and what a command on it needs."""
+
+    urls: list[str]
+    env: dict[str, str]
+
+
+@pytest.fixture
+def fleet(upstream: Upstream, valkey: ValkeyServer) -> Generator[Fleet]:
+    """Two that share the secret of states too, and a third that has another."""
+    shared = {"FASTN_LEDGER": valkey.url(), "FASTN_STATE_SECRET": SECRET, "BROWSER": "true"}
+    others = {"FASTN_STATE_SECRET": f"{SECRET[::-1]}"}
+    with ExitStack() as stack:
+        urls: list[str] = []
+        for own in ({}, {"FASTN_STATE_SECRET": f"{SECRET}-new,{SECRET}"}, others):
+            port = free_port()
+            env = environment(upstream) | shared | own
+            stack.enter_context(running("--http", f"127.0.0.1:{port}", port=port, env=env))
+            urls.append(f"http://127.0.0.1:{port}/mcp")
+        yield Fleet(urls, environment(upstream) | shared)
+
+
+async def _customer(client: Client) -> dict[str, Any]:
+    return body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
+
+
+async def test_a_form_that_one_server_showed_is_answered_at_another_once(fleet: Fleet, upstream: Upstream) -> None:
+    """MCP 2026-07-28: the round trip of a form. The second has a newer secret besides; the third only another."""
+    async with (
+        Client(fleet.urls[0], mode=MODERN, elicitation_callback=Person(approving)) as one,
+        Client(fleet.urls[1], mode=MODERN, elicitation_callback=Person(approving)) as two,
+        Client(fleet.urls[2], mode=MODERN, elicitation_callback=Person(approving)) as stranger,
+    ):
+        target = await _customer(one)
+        deletion = {"customer_id": target["id"]}
+        asked = await one.session.call_tool("delete_customer", deletion, allow_input_required=True)
+        assert isinstance(asked, InputRequiredResult)
+
+        async def reply(client: Client) -> CallToolResult | InputRequiredResult:
+            return await client.session.call_tool(
+                "delete_customer",
+                deletion,
+                input_responses={"approval": ElicitResult(action="accept", content={"name": target["name"]})},
+                request_state=asked.request_state,
+                allow_input_required=True,
+            )
+
+        with pytest.raises(MCPError, match="Invalid or expired requestState"):
+            await reply(stranger)
+        assert upstream.changes() == []
+        answers: list[CallToolResult | InputRequiredResult] = []
+
+        async def repeat(client: Client) -> None:
+            answers.append(await reply(client))
+
+        async with anyio.create_task_group() as tasks:
+            for client in (two, one, two):
+                tasks.start_soon(repeat, client)
+    done = ["done" in body(answer) for answer in answers if isinstance(answer, CallToolResult)]
+    assert sum(done) == 1
+    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
+
+
+async def test_fifty_repeats_of_an_approved_call_over_two_servers_make_one_request(
+    fleet: Fleet, upstream: Upstream
+) -> None:
+    """Issue 8. A person approves at a terminal, by the same setting."""
+    async with Client(fleet.urls[0], mode=MODERN) as one, Client(fleet.urls[1], mode="legacy") as two:
+        workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
+        run = {"workflow_id": workflow["id"]}
+        assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
+        assert "It still waits" in body(await two.call_tool("run_workflow", run))["message"]
+        listed = _approvals(fleet, "--json")
+        assert [row["preview"]["call"] for row in listed] == ["run_workflow"]
+        await anyio.to_thread.run_sync(_approve, fleet.env)
+        results: list[dict[str, Any]] = []
+
+        async def repeat(client: Client) -> None:
+            results.append(body(await client.call_tool("run_workflow", run)))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(25):
+                tasks.start_soon(repeat, one)
+                tasks.start_soon(repeat, two)
+    assert sum("done" in result for result in results) == 1
+    assert len(upstream.changes()) == 1
+    assert all("done" in r or r.get("outcome") == "refused" or r.get("status") == "approval_required" for r in results)
+
+
+def _approve(env: dict[str, str]) -> None:
+    with sitting(["-m", "fastn_mcp", "approvals"], env) as person:
+        person.sees("Enter = leave it waiting > ")
+        person.types("y\r")
+        person.sees("Nothing else waits.")
+
+
+def _approvals(fleet: Fleet, *arguments: str) -> Any:
+    program = [sys.executable, "-m", "fastn_mcp", "approvals", *arguments]
+    listed = subprocess.run(program, env={**os.environ, **fleet.env}, capture_output=True, text=True, check=True)
+    return json.loads(listed.stdout)
+
+
+def test_a_server_that_others_could_not_take_over_from_does_not_start(upstream: Upstream, valkey: ValkeyServer) -> None:
+    """Issue 8: fail closed. Without a shared secret a form would be lost whenever another replica gets the answer."""
+    env = {**os.environ, **environment(upstream), "FASTN_LEDGER": valkey.url().replace("//", "//user:canary@")}
+    started = subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{free_port()}"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert started.returncode == 2
+    assert started.stderr == (
+        "fastn-mcp: The ledger is shared, and state_secret is not set: what one replica asks no other could go on with."
+        " Set FASTN_STATE_SECRET to the same 32 characters or more on each.\n"
+    )

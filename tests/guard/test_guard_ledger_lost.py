@@ -1,0 +1,140 @@
+"""Issue 8: without its shared ledger what changes something is refused, reads pass, and what was sent stays said."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import NOW, grant
+from valkey_proxy import proxied
+from valkey_server import ValkeyServer
+from world import FormNow, World, yes
+
+from fastn_mcp.client.exchange import Lost
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError, UnknownOutcome
+from fastn_mcp.guard.ledger import LedgerLost, State
+from fastn_mcp.guard.ledger.valkey import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.address import parse
+from fastn_mcp.guard.question import Waiting
+from fastn_mcp.procedures.changes import ListChanges
+from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncGenerator[ValkeyServer]:
+    server = ValkeyServer(tmp_path).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def shared(own: ValkeyServer, tmp_path: Path) -> AsyncGenerator[World]:
+    """A world whose ledger is on a server; its rests are not felt, since its clock stands still."""
+    seconds = iter(range(0, 1_000_000, 10))
+    ledger = ValkeyLedger(parse(own.url()), System(monotonic=lambda: float(next(seconds))))
+    world = World(tmp_path, ledger=ledger)
+    yield world
+    await ledger.aclose()
+    world.close()
+
+
+async def _customer(world: World) -> str:
+    rows = await world.rows(ListCustomers(search="Globex Exports"))
+    return str(rows[0].id)
+
+
+async def test_without_its_ledger_reads_pass_and_changes_are_refused(own: ValkeyServer, shared: World) -> None:
+    """DESIGN 8: a lost ledger refuses what changes something and lets reads pass."""
+    customer = await _customer(shared)
+    assert isinstance(await shared.call(CreateCustomer(name="Initech")), Done)
+    changed = len(shared.changes)
+    own.stop()
+    assert isinstance(await shared.call(ListCustomers()), Done)
+    overview: Any = await shared.call(GetOverview())
+    assert isinstance(overview, Done)
+    for call in (CreateCustomer(name="Umbrella"), DeleteCustomer(customer_id=customer)):
+        for form in (None, FormNow(yes, shared.clock)):
+            refused = await shared.call(call, form)
+            assert isinstance(refused, LedgerLost)
+            assert refused.data()["outcome"] == "refused"
+            assert "Nothing was sent." in str(refused)
+            assert "Reads go on." in str(refused)
+    assert isinstance(await shared.call(ListChanges()), LedgerLost)
+    assert len(shared.changes) == changed
+    own.start()
+    assert isinstance(await shared.call(CreateCustomer(name="Umbrella")), Done)
+
+
+async def test_an_approval_that_the_server_forgot_is_asked_for_anew(own: ValkeyServer, shared: World) -> None:
+    """Issue 8: an empty ledger approves nothing, also what it had approved before."""
+    call = DeleteCustomer(customer_id=await _customer(shared))
+    assert isinstance(await shared.call(call), Waiting)
+    first = shared.desk.shown[-1]
+    own.stop()
+    own.start()
+    asked = await shared.call(call)
+    if isinstance(asked, LedgerLost):  # the first to find the old connection closed
+        asked = await shared.call(call)
+    assert isinstance(asked, Waiting)
+    assert shared.desk.shown[-1] != first
+    assert await shared.ledger.find(first) is None
+    assert shared.changes == []
+
+
+async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
+    valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """Issue 8: the approval is gone, the call was not made, and its repeat is a question again."""
+    async with proxied(valkey.port) as proxy:
+        ticks = iter(range(0, 1_000_000, 10))
+        system = System(monotonic=lambda: float(next(ticks)))
+        ledger = ValkeyLedger(parse(valkey.url(port=proxy.port)), system)
+        world = World(tmp_path, ledger=ledger)
+        call = DeleteCustomer(customer_id=await _customer(world))
+        await ledger.open(grant())
+        await ledger.move("g1", [State.OPEN], State.STALE, NOW)  # so that the server has the script
+        proxy.lose, proxy.hang_up = b"burnt", True
+        refused = await world.call(call, FormNow(yes, world.clock))
+        assert isinstance(refused, LedgerLost)
+        assert proxy.lost == 1
+        proxy.lose = None
+        assert await world.burnt() == 1
+        assert world.changes == []
+        assert isinstance(await world.call(call), Waiting)
+        assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+        assert len(world.changes) == 1
+        await ledger.aclose()
+        world.close()
+
+
+async def test_an_outcome_that_is_unknown_stays_so_and_is_remembered_without_the_ledger(
+    own: ValkeyServer, shared: World
+) -> None:
+    """THREATS T14: nothing says that nothing was sent, and once the ledger is back the repeat is asked about."""
+    call = CreateCustomer(name="Initech")
+    assert isinstance(await shared.call(ListCustomers()), Done)
+    answer = shared.sandbox.answer
+
+    def unlucky(method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+        del method, path, query, headers, body
+        own.stop()
+        raise Lost("ReadError")
+
+    shared.sandbox.answer = unlucky
+    outcome = await shared.call(call)
+    assert isinstance(outcome, UnknownOutcome)
+    shared.sandbox.answer = answer
+    own.start()
+    asked: Any = FastnError("not asked")
+    for _ in range(3):
+        asked = await shared.call(call)
+        if not isinstance(asked, LedgerLost):
+            break
+    assert isinstance(asked, Waiting)
+    assert shared.changes == []

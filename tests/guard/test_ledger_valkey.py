@@ -1,0 +1,428 @@
+"""What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost. Ours."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import anyio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from stores import NOW, change, grant, scope
+from valkey_proxy import proxied
+from valkey_server import ValkeyServer
+
+from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.guard.ledger import LedgerLost, State, Vote
+from fastn_mcp.guard.ledger.valkey import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.address import parse
+from fastn_mcp.guard.policy import PLANNED
+from fastn_mcp.system import System
+
+pytestmark = pytest.mark.anyio
+
+ASKABLE = (State.OPEN, State.APPROVED)
+
+
+class Clock:
+    """The clock by which a ledger rests."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def system(self) -> System:
+        return System(monotonic=lambda: self.passed, share=lambda: 1.0)
+
+
+@asynccontextmanager
+async def ledger_on(url: str, system: System | None = None) -> AsyncGenerator[ValkeyLedger]:
+    ledger = ValkeyLedger(parse(url), system or System())
+    try:
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+Start = Callable[..., ValkeyServer]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Generator[Start]:
+    """Starts servers that this test may treat as it likes."""
+    started: list[ValkeyServer] = []
+
+    def start(*options: str) -> ValkeyServer:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(ValkeyServer(folder, options).start())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def own(start: Start) -> ValkeyServer:
+    return start()
+
+
+async def test_nothing_is_opened_before_the_first_use() -> None:
+    """Issue 3: a start does not wait for the ledger, and closing what was never opened does nothing."""
+    ledger = ValkeyLedger(parse("valkey://127.0.0.1:1"), System())
+    await ledger.aclose()
+    with pytest.raises(LedgerLost):
+        await ledger.waiting(NOW)
+
+
+async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
+    """Ours: one ledger works on a cluster, and only the revision and what a plan has used stay for ever."""
+    url = valkey.url()
+    async with ledger_on(url) as ledger:
+        await ledger.open(grant())
+        await ledger.vote(Vote("g1", "dana", True, NOW), 2, by="four_eyes")
+        await ledger.open(grant("g2"))
+        await ledger.move("g2", ASKABLE, State.DECLINED, NOW)
+        await ledger.grant_scope(scope())
+        await ledger.spend("destroy", "monday", 5)
+        await ledger.spend("entry", PLANNED, 5)
+        await ledger.note_answer("local", declined=True, now=NOW)
+        await ledger.distrust("local", "client_form", NOW + 900)
+        await ledger.note_unknown("call", NOW + 600)
+        await ledger.note_limit("key", NOW + 30, NOW)
+        await ledger.use_nonce("n1", NOW + 60, NOW)
+        await ledger.note(change())
+    name = parse(url).name
+    keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
+    kinds = {key.split(":")[1] for key in keys}
+    assert kinds == {
+        *("grant", "votes", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
+        *("distrust", "unknown", "limit", "nonce", "change", "changes", "revision"),
+    }
+    assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
+    for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
+    assert for_ever == {"revision", "scopes", "budget"}
+    assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
+
+
+async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(valkey: ValkeyServer) -> None:
+    """Ours: the server does not fill up, and what was made of a plan is not forgotten while it can be used."""
+    url = valkey.url()
+    async with ledger_on(url) as ledger:
+        await ledger.open(grant())
+        await ledger.spend("entry", PLANNED, 5)
+    name = parse(url).name
+    left = int(valkey.ask("PTTL", f"{{{name}}}:grant:g1")[1:])
+    assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
+
+
+async def test_text_stays_text(valkey: ValkeyServer) -> None:
+    """Ours: whatever a name holds, it is one key or one value, and never part of a script or of another key."""
+    hostile = "}:grant:g1\r\n*1\r\n\x00\u202e{x}"
+    async with ledger_on(valkey.url()) as ledger:
+        await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, lines=(hostile,), expected=""))
+        found = await ledger.find(hostile)
+        assert found is not None
+        assert (found.principal, found.target, found.lines, found.expected) == (hostile, hostile, (hostile,), "")
+        assert await ledger.find("g1") is None
+        assert await ledger.spend("a", "b c", 1)
+        assert await ledger.spend("a b", "c", 1)
+
+
+async def test_two_ledgers_on_one_server_know_nothing_of_each_other(valkey: ValkeyServer) -> None:
+    """Ours: the name in the URL says which."""
+    async with ledger_on(valkey.url()) as one, ledger_on(valkey.url()) as two:
+        await one.open(grant())
+        assert await two.find("g1") is None
+
+
+@pytest.mark.parametrize("hang_up", [False, True])
+async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeyServer, hang_up: bool) -> None:
+    """Issue 8: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
+    async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
+        await ledger.open(grant())
+        assert await ledger.move("g1", [State.OPEN], State.APPROVED, NOW)
+        proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
+        with pytest.raises(LedgerLost) as caught:
+            await ledger.move("g1", ASKABLE, State.BURNT, NOW)
+        assert caught.value.known == NOTHING_SENT
+        assert proxy.lost == 1
+        async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
+            found = await another.find("g1")
+            assert found is not None
+            assert found.state is State.BURNT
+            assert not await another.move("g1", ASKABLE, State.BURNT, NOW)
+
+
+async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: ValkeyServer) -> None:
+    """Ours: each hears its own answer, or none."""
+    async with proxied(valkey.port) as proxy, ledger_on(valkey.url(port=proxy.port)) as ledger:
+        for name in ("a", "b"):
+            await ledger.spend(name, "monday", 9)
+        await ledger.spend("b", "monday", 9)
+        for _ in range(5):
+            with anyio.move_on_after(0):
+                await asyncio.gather(*(ledger.spent("a", "monday") for _ in range(5)))
+            assert await asyncio.gather(*(ledger.spent("b", "monday") for _ in range(5))) == [2] * 5
+
+
+async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: ValkeyServer) -> None:
+    """Issue 8: timeouts are short. While it rests, nobody waits for it; then it is tried again."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.freeze()
+        began = anyio.current_time()
+        with pytest.raises(LedgerLost, match="Timeout"):
+            await ledger.find("g1")
+        assert anyio.current_time() - began < 3
+        own.thaw()
+        for _ in range(100):
+            with pytest.raises(LedgerLost, match="did not answer just now"):
+                await ledger.find("g1")
+        clock.passed += 0.11
+        assert await ledger.find("g1") == grant()
+
+
+async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: ValkeyServer) -> None:
+    """Issue 8: reconnects with backoff, up to five seconds."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.stop()
+        rests: list[float] = []
+        for _ in range(8):
+            began = clock.passed
+            with pytest.raises(LedgerLost, match="ConnectionError"):
+                await ledger.find("g1")
+            while True:
+                clock.passed = round(clock.passed + 0.1, 1)
+                with pytest.raises(LedgerLost) as caught:
+                    await ledger.find("g1")
+                if "just now" not in str(caught.value):
+                    break
+            rests.append(round(clock.passed - began, 1))
+            clock.passed += 10
+        assert rests[0] <= 0.2
+        assert rests == sorted(rests)
+        assert rests[-1] <= 5.1
+        own.start()
+        assert await ledger.find("g1") is None
+
+
+async def test_what_a_server_without_persistence_forgot_is_refused_and_not_approved(own: ValkeyServer) -> None:
+    """Issue 8: an empty server knows no approval, so none can be used, burnt or guessed."""
+    async with ledger_on(own.url()) as ledger:
+        await ledger.open(grant())
+        assert await ledger.move("g1", ASKABLE, State.APPROVED, NOW)
+        own.stop()
+        own.start()
+        found: object = "not asked"
+        for _ in range(50):
+            try:
+                found = await ledger.find("g1")
+                break
+            except LedgerLost:
+                await anyio.sleep(0.02)
+        assert found is None
+        assert not await ledger.move("g1", ASKABLE, State.BURNT, NOW)
+        assert await ledger.latest("call of g1", NOW) is None
+        await ledger.open(grant("g2"))
+        assert await ledger.move("g2", ASKABLE, State.BURNT, NOW)
+
+
+async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
+    """Issue 8: with appendonly and appendfsync always, what was spent stays spent through a kill."""
+    server = start("--appendonly", "yes", "--appendfsync", "always")
+    url = server.url()
+    async with ledger_on(url) as ledger:
+        await ledger.open(grant())
+        assert await ledger.move("g1", ASKABLE, State.BURNT, NOW)
+    server.stop()
+    server.start()
+    async with ledger_on(url) as ledger:
+        found = await ledger.find("g1")
+        assert found is not None
+        assert found.state is State.BURNT
+
+
+async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
+    """Ours: a nonce or a budget that was evicted would be as if it had never been used."""
+    server = start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    async with ledger_on(server.url()) as ledger:
+        with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
+            await ledger.open(grant())
+        server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await ledger.open(grant())
+
+
+async def test_a_full_server_refuses(own: ValkeyServer) -> None:
+    """Ours: with noeviction nothing is forgotten, and what cannot be kept is not sent."""
+    async with ledger_on(own.url()) as ledger:
+        await ledger.open(grant())
+        own.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(LedgerLost, match="it refused: OutOfMemoryError"):
+            await ledger.spend("destroy", "monday", 5)
+        assert await ledger.find("g1") == grant()
+
+
+async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found(own: ValkeyServer) -> None:
+    """Issue 8: a failover. What the old one refuses is not sent."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.ask("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(LedgerLost, match="it has become a replica"):
+            await ledger.move("g1", ASKABLE, State.BURNT, NOW)
+        own.ask("REPLICAOF", "NO", "ONE")
+        clock.passed += 1
+        assert await ledger.move("g1", ASKABLE, State.BURNT, NOW)
+
+
+async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(start: Start) -> None:
+    """Ours: so that no failover brings back what was spent. Fewer are a refusal, and the approval is gone."""
+    first, second = (start("--repl-diskless-sync-delay", "0") for _ in range(2))
+    url = first.url("&copies=1")
+    async with ledger_on(url) as ledger:
+        with pytest.raises(LedgerLost, match="only 0 of 1 replicas have it"):
+            await ledger.spend("destroy", "monday", 5)
+        second.ask("REPLICAOF", "127.0.0.1", str(first.port))
+        first.await_("state=online", "INFO", "replication")
+        name = ""
+        for attempt in range(20):  # it has to catch up first
+            name = f"g{attempt}"
+            with suppress(LedgerLost) if attempt < 19 else nullcontext():
+                await ledger.open(grant(name))
+                assert await ledger.move(name, ASKABLE, State.BURNT, NOW)
+                break
+        assert await ledger.spent("destroy", "monday") == 1
+    first.stop()
+    assert "burnt" in second.ask("HGET", f"{{{parse(url).name}}}:grant:{name}", "state")
+
+
+async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
+    """Ours: the same scripts, with the key's slot on another node than the one that is named."""
+    servers = [start("--cluster-enabled", "yes", "--cluster-node-timeout", "5000") for _ in range(2)]
+    for server, (low, high) in zip(servers, ((0, 8191), (8192, 16383)), strict=True):
+        server.ask("CLUSTER", "ADDSLOTSRANGE", str(low), str(high))
+    servers[0].ask("CLUSTER", "MEET", "127.0.0.1", str(servers[1].port))
+    for server in servers:
+        server.await_("cluster_state:ok", "CLUSTER", "INFO")
+    for name in ("a", "b", "c", "d"):  # two of them on each node
+        async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name={name}&cluster=yes") as ledger:
+            await ledger.open(grant())
+            await ledger.grant_scope(scope())
+            assert await ledger.scopes(NOW) == [scope()]
+            assert await ledger.vote(Vote("g1", "dana", True, NOW), 1, by="verified") is State.APPROVED
+            won = await asyncio.gather(*(ledger.move("g1", ASKABLE, State.BURNT, NOW) for _ in range(50)))
+            assert sum(won) == 1
+            assert [found.id for found in await ledger.decided(5)] == ["g1"]
+            await ledger.note(change())
+            assert await ledger.claim("c1")
+    assert all("cluster_slots_assigned:16384" in server.ask("CLUSTER", "INFO") for server in servers)
+    assert all(int(server.ask("DBSIZE")[1:]) > 0 for server in servers)
+    async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name=a&cluster=yes") as ledger:
+        assert await ledger.claim("c1") is False
+        for server in servers:
+            server.stop()
+        with pytest.raises(LedgerLost):
+            await ledger.release("c1")
+
+
+async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: Path) -> None:
+    """Ours: the setting is named, what it holds is not."""
+    (tmp_path / "users").write_text("user default on nopass ~* +ping\nuser fastn on >right%2F&1 ~* +@all\n")
+    server = start("--aclfile", str(tmp_path / "users"))
+    where = f"127.0.0.1:{server.port}"
+    async with ledger_on(f"valkey://fastn:right%252F%261@{where}") as ledger:
+        await ledger.open(grant())
+    for url in (f"valkey://fastn:wrong-canary@{where}", f"valkey://{where}"):
+        async with ledger_on(url) as ledger:
+            with pytest.raises(LedgerLost) as caught:
+                await ledger.open(grant("g2"))
+            assert "does not accept the user or the password" in str(caught.value)
+            assert "canary" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that vouches for itself, and its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ledger")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(made.public_bytes(Encoding.PEM) + private)
+    return file
+
+
+async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: ValkeyServer, certificate: Path) -> None:
+    """Ours: the certificate and the name in it are checked, always."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    async with proxied(valkey.port, context) as proxy:
+        trusted = valkey.url(f"&ca={certificate}", "valkeys", proxy.port)
+        async with ledger_on(trusted) as ledger:
+            await ledger.open(grant())
+            assert await ledger.find("g1") == grant()
+        for url in (
+            valkey.url("", "valkeys", proxy.port),
+            trusted.replace("127.0.0.1", "localhost"),
+            valkey.url(port=proxy.port),
+        ):
+            async with ledger_on(url) as ledger:
+                with pytest.raises(LedgerLost):
+                    await ledger.open(grant())
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("http://h", "must begin with one of: valkey://, valkeys://, redis://, rediss://"),
+        ("valkey://", "must be SCHEME://"),
+        ("valkey://h:canary", "a port that is none"),
+        ("valkey://h/canary", "must be SCHEME://"),
+        ("valkey://h#canary", "must be SCHEME://"),
+        ("valkey://h/?canary=1", "an option that is none: there are ca, cluster, copies, name"),
+        ("valkey://h/?name=canary%7D", "the option name, which is at most 64"),
+        ("valkey://h/?copies=many", "the option copies, which is a number from 0 to 9"),
+        ("valkey://h/1?cluster=yes", "is a cluster, which has neither databases"),
+        ("valkey://h/?cluster=yes&copies=1", "is a cluster, which has neither databases"),
+        ("valkey://h/?ca=canary", "speaks no TLS: begin with valkeys://"),
+        ("valkey://user:canary pass@h", "a space, a line break"),
+    ],
+)
+def test_a_wrong_url_is_told_without_what_it_holds(url: str, wrong: str) -> None:
+    """Ours: a URL can hold a password."""
+    with pytest.raises(ValueError, match=r".+") as caught:
+        parse(url)
+    assert wrong in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_url_is_read_whole() -> None:
+    """Ours: user, password, database, name and trust; the password is in no repr."""
+    address = parse("rediss://user:p%40ss@[::1]:7000/3?name=team&ca=/etc/ca.pem&copies=2")
+    assert (address.host, address.port, address.database, address.tls) == ("::1", 7000, 3, True)
+    assert (address.username, address.password, address.name, address.copies) == ("user", "p@ss", "team", 2)
+    assert (address.ca, address.cluster) == (Path("/etc/ca.pem"), False)
+    assert "p@ss" not in repr(address)
+    assert parse("redis://h").port == 6379

@@ -1,0 +1,96 @@
+"""Arbitrary documents, as people and programs write them: any layout, comments, line ends, marks."""
+
+import json
+import tomllib
+from typing import Any
+
+from hypothesis import strategies as st
+
+NAMES = st.sampled_from(["mcpServers", "servers", "inputs", "fastn", "other", "a b", "", "//", 'q"q', "ü"]) | st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=8
+)
+SCALARS: st.SearchStrategy[Any] = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12)
+    | st.sampled_from(["// no comment", "/* nor this */", ",]", ",}", '\\"', "{", "a,\n}"])
+)
+BLANKS = st.sampled_from(["", "", " ", "\t", "\n", "\n  ", "\r\n\t", "  \n\n    "])
+COMMENTS = st.sampled_from(["// one\n", "/* two */", "/* three,\n} */", "//\n", '// "four": {\r\n', "/**/"])
+
+
+@st.composite
+def json_texts(draw: st.DrawFn, *, comments: bool) -> str:
+    """A JSON text whose layout is drawn too."""
+
+    def gap() -> str:
+        kinds = st.lists(BLANKS | COMMENTS if comments else BLANKS, max_size=2)
+        return "".join(draw(kinds))
+
+    def written(value: Any) -> str:
+        if isinstance(value, dict):
+            members = [
+                f"{gap()}{json.dumps(name, ensure_ascii=draw(st.booleans()))}{gap()}:{gap()}{written(item)}{gap()}"
+                for name, item in value.items()  # pyright: ignore[reportUnknownVariableType]
+            ]
+            return "{" + ",".join(members) + last(members) + gap() + "}"
+        if isinstance(value, list):
+            items = [f"{gap()}{written(item)}{gap()}" for item in value]  # pyright: ignore[reportUnknownVariableType]
+            return "[" + ",".join(items) + last(items) + gap() + "]"
+        return json.dumps(value, ensure_ascii=draw(st.booleans()))
+
+    def last(members: list[str]) -> str:
+        return "," if comments and members and draw(st.booleans()) else ""
+
+    laid_out = draw(st.sampled_from([None, None, 2, "\t"]))
+    document = draw(_objects())
+    if laid_out is not None:  # as programs write it
+        text = json.dumps(document, indent=laid_out)
+        return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"]))) + draw(st.sampled_from(["", "\n"]))
+    return gap() + written(document) + gap()
+
+
+def _objects() -> st.SearchStrategy[dict[str, Any]]:
+    values = st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+        max_leaves=8,
+    )
+    servers = st.dictionaries(NAMES.filter(lambda name: name != "fastn"), values, max_size=3)
+    known = st.fixed_dictionaries({}, optional={"mcpServers": servers, "servers": servers, "inputs": st.lists(values)})
+    return st.builds(_both, st.dictionaries(NAMES, values, max_size=3), known)
+
+
+def _both(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    return {**one, **two}
+
+
+_TOML = (
+    "# a comment\n",
+    "\n",
+    'model = "gpt-5"  # as ever\n',
+    "[profiles.'a b']\nlimit = nan\n",
+    "[[hooks]]\non = 1979-05-27T07:32:00Z\n",
+    "[mcp_servers.other]\n  command = 'true'\nargs = [\n  'a', # why\n]\n",
+    "[mcp_servers.other.env]\nA = '''\n[mcp_servers.fastn]\n'''\n",
+    "[mcp_servers]\n",
+    "[tools]\nweb = { on = true, where = [1, 2] }\n",
+    'mcp_servers.third.command = "x"\n',
+)
+
+
+@st.composite
+def toml_texts(draw: st.DrawFn) -> str:
+    """A TOML text of parts that people write; those that do not go together are left out."""
+    parts = draw(st.lists(st.sampled_from(_TOML), unique=True, max_size=6))
+    text = ""
+    for part in sorted(parts, key=lambda part: part.startswith("[")):
+        try:
+            tomllib.loads(text + part)
+        except tomllib.TOMLDecodeError:  # two parts that define the same
+            continue
+        text += part
+    text = text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
+    return text.rstrip("\r\n") if draw(st.booleans()) else text

@@ -1,0 +1,220 @@
+"""What is put into a document comes out again and leaves it as it was, byte for byte, whatever the document."""
+
+import json
+
+import pytest
+from documents_of import json_texts, toml_texts
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from fastn_mcp.installing.addition import Addition, NoPlace, Unreadable, found, with_, without
+from fastn_mcp.installing.clients import Format
+from fastn_mcp.installing.documents import load, put, same, take
+
+ENTRY = {"command": "/opt/fastn mcp/bin/fastn-mcp", "args": ["--profile", 'a"b'], "env": {"K": "${env:K}"}}
+SERVER = Addition(("mcpServers",), "fastn", ENTRY)
+INPUT = Addition(("inputs",), None, {"type": "promptString", "id": "fastn-api-key"})
+TABLE = Addition(("mcp_servers",), "fastn", {"command": "fastn-mcp", "args": ["--sandbox"], "env_vars": ["K"]})
+MARKS = st.sampled_from([b"", b"\xef\xbb\xbf"])
+
+
+QUICK = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> bytes:
+    """Put them in and take them out, with all that is promised in between."""
+    before = load(format_, content)
+    assume(not any(found(before, addition) is not None for addition in additions))
+    try:
+        then, traces = put(format_, content, additions)
+    except NoPlace:
+        assume(False)
+        raise
+    wanted = before
+    for addition in additions:
+        wanted = with_(wanted, addition)
+    assert same(load(format_, then), wanted)
+    return take(format_, then, additions, traces)
+
+
+@QUICK
+@given(json_texts(comments=False), MARKS)
+@example("", b"")
+@example("\n", b"\xef\xbb\xbf")
+@example("{}", b"")
+@example('{"mcpServers": {}}', b"")
+@example('{"mcpServers":{"x":1}}', b"")
+@example('{"a": 1, "a": 2}', b"")
+def test_json_is_as_it_was(text: str, mark: bytes) -> None:
+    """Issue 7: order, indentation, line ends, the mark at the beginning, the newline at the end."""
+    content = mark + text.encode()
+    assert round_trip(Format.JSON, content, [SERVER]) == content
+
+
+@QUICK
+@given(json_texts(comments=True), MARKS)
+@example("// nothing but this", b"")
+@example('{\n  "mcpServers": {\n    "x": {}, // mine\n    // and this\n  },\n}\n', b"")
+@example('{"inputs": [/* none */], "mcpServers": { /* nor here */ }}', b"")
+@example('{"inputs": [{"id": "other"},],}', b"")
+def test_json_with_comments_is_as_it_was(text: str, mark: bytes) -> None:
+    """Issue 7: comments and trailing commas too, and with two things put in."""
+    content = mark + text.encode()
+    assert round_trip(Format.JSONC, content, [SERVER, INPUT]) == content
+
+
+@QUICK
+@given(toml_texts(), MARKS)
+@example("", b"")
+@example("# only this", b"")
+@example("a = 1\r\n[b]\r\n", b"")
+def test_toml_is_as_it_was(text: str, mark: bytes) -> None:
+    """Issue 7."""
+    content = mark + text.encode()
+    assert round_trip(Format.TOML, content, [TABLE]) == content
+
+
+@QUICK
+@given(json_texts(comments=True), st.sampled_from(["front", "back"]))
+def test_what_somebody_added_meanwhile_stays(text: str, place: str) -> None:
+    """Issue 7: exactly our entry goes. A member before ours or after it is not ours."""
+    content = text.encode()
+    before = load(Format.JSONC, content)
+    assume(before != {} and all(found(before, one) is None for one in (SERVER, INPUT)))
+    theirs = Addition(("mcpServers",), "theirs", {"command": "x"})
+    assume(found(before, theirs) is None)
+    try:
+        if place == "front":
+            base, _ = put(Format.JSONC, content, [theirs])
+            then, traces = put(Format.JSONC, base, [SERVER])
+            assert take(Format.JSONC, then, [SERVER], traces) == base
+        else:
+            ours, traces = put(Format.JSONC, content, [SERVER])
+            then, _ = put(Format.JSONC, ours, [theirs])
+            left = take(Format.JSONC, then, [SERVER], traces)
+            assert same(load(Format.JSONC, left), with_(before, theirs))
+            assert without(load(Format.JSONC, left), theirs).get("mcpServers", {}) == before.get("mcpServers", {})
+    except NoPlace:
+        assume(False)
+
+
+@QUICK
+@given(toml_texts())
+def test_a_table_that_was_extended_goes_whole_and_nothing_else(text: str) -> None:
+    """Issue 7: Codex keeps the approvals of tools below the entry."""
+    try:
+        then, traces = put(Format.TOML, text.encode(), [TABLE])
+    except NoPlace:
+        assume(False)
+        raise
+    more = b'\n[mcp_servers.fastn.tools.run_workflow]\napproval_mode = "approve"\n\n[later] # theirs\nx = 1\n'
+    left = take(Format.TOML, then + more, [TABLE], traces)
+    assert b"fastn-mcp" not in left
+    assert left.endswith(b"[later] # theirs\nx = 1\n")
+    assert left.startswith(text.rstrip("\r\n").encode())
+
+
+def test_a_line_that_somebody_wrote_into_our_table_does_not_land_in_another() -> None:
+    """Ours: what follows our lines and opens no table of its own is part of our table."""
+    then, traces = put(Format.TOML, b"# a comment without an end", [TABLE])
+    left = take(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
+    assert left == b"# a comment without an end\n\n[later]\nx = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{"a": 1}', '{"a": 1, "mcpServers": {"fastn": {"command": "x"}}}'),
+        (
+            '{\n\t"mcpServers": {\n\t\t"other": {} // theirs\n\t}\n}\n',
+            '{\n\t"mcpServers": {\n\t\t"other": {}, // theirs\n\t\t"fastn": {\n\t\t\t"command": "x"\n\t\t}\n\t}\n}\n',
+        ),
+        (
+            '{\r\n    "mcpServers": {}\r\n}',
+            '{\r\n    "mcpServers": {\r\n        "fastn": {\r\n            "command": "x"\r\n        }\r\n    }\r\n}',
+        ),
+        ("", '{\n  "mcpServers": {\n    "fastn": {\n      "command": "x"\n    }\n  }\n}\n'),
+    ],
+)
+def test_an_entry_is_laid_out_like_what_is_around_it(before: str, after: str) -> None:
+    """Ours: indentation, line ends, and the comma where a comment does not swallow it."""
+    addition = Addition(("mcpServers",), "fastn", {"command": "x"})
+    then, _ = put(Format.JSONC, before.encode(), [addition])
+    assert then.decode() == after
+
+
+def test_an_entry_that_is_there_is_replaced_in_its_place() -> None:
+    """Ours."""
+    content = b'{"mcpServers": {"fastn": {"url": "x"}, "b": 1}, "c": 2}'
+    then, _ = put(Format.JSON, content, [SERVER])
+    assert list(json.loads(then)["mcpServers"]) == ["fastn", "b"]
+    assert json.loads(then) == {"mcpServers": {"fastn": ENTRY, "b": 1}, "c": 2}
+    toml, _ = put(Format.TOML, b"[mcp_servers.fastn]\nurl = 'x'\n\n[z]\na = 1\n", [TABLE])
+    assert load(Format.TOML, toml) == {"z": {"a": 1}, "mcp_servers": {"fastn": TABLE.value}}
+
+
+@pytest.mark.parametrize(
+    ("format_", "content", "said"),
+    [
+        (Format.JSON, b'{"a": 1,}', "comments or trailing commas"),
+        (Format.JSON, b'{"a": 1} // b', "comments or trailing commas"),
+        (Format.JSON, b'{"a" 1}', "line 1, column 6"),
+        (Format.JSONC, b'{"a": NaN}', "NaN is no JSON"),
+        (Format.JSONC, b'{"a": [1,,]}', "line 1"),
+        (Format.JSONC, b'{"a": "x // y}', "line 1"),
+        (Format.JSONC, b"[" * 100_000, "nested too deeply"),
+        (Format.JSONC, '{"a": "ü"}'.encode("utf-16"), "not UTF-8"),
+        (Format.TOML, b"a = \n", "line 1"),
+        (Format.TOML, b"a = 1\na = 2\n", "line 2"),
+        (Format.TOML, b"a = " + b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_cannot_be_read_is_not_touched(format_: Format, content: bytes, said: str) -> None:
+    """Issue 7: and it is said where it cannot."""
+    with pytest.raises(Unreadable, match=said):
+        put(format_, content, [SERVER])
+
+
+@pytest.mark.parametrize(
+    ("format_", "content", "addition", "where"),
+    [
+        (Format.JSONC, b"[]", SERVER, "the document"),
+        (Format.JSONC, b'{"mcpServers": null}', SERVER, "mcpServers"),
+        (Format.JSONC, b'{"inputs": {}}', INPUT, "inputs"),
+        (Format.TOML, b"mcp_servers = {}\n", TABLE, "mcp_servers"),
+        (Format.TOML, b"mcp_servers = 1\n", TABLE, "mcp_servers"),
+    ],
+)
+def test_where_an_entry_has_no_place_it_is_said(
+    format_: Format, content: bytes, addition: Addition, where: str
+) -> None:
+    """Ours."""
+    with pytest.raises(NoPlace, match=where):
+        put(format_, content, [addition])
+
+
+def test_an_entry_that_is_gone_is_not_missed() -> None:
+    """Ours: somebody else took it out."""
+    then, traces = put(Format.JSONC, b'{"a": 1}', [SERVER, INPUT])
+    assert then != b'{"a": 1}'
+    for left in (b"", b'{"a": 1}', b'{"mcpServers": {}, "inputs": []}'):
+        assert take(Format.JSONC, left, [SERVER, INPUT], traces) == left
+
+
+def test_an_entry_that_is_there_twice_is_left_to_a_person() -> None:
+    """Ours: taking one out would bring the other one to life."""
+    _, traces = put(Format.JSON, b"{}", [SERVER])
+    twice = b'{"mcpServers": {"fastn": 1, "fastn": 2}}'
+    with pytest.raises(NoPlace, match="mcpServers"):
+        take(Format.JSON, twice, [SERVER], traces)
+
+
+def test_what_is_no_number_is_the_same_as_itself() -> None:
+    """Ours: TOML has it, and it must not stand in the way."""
+    nan, one = float("nan"), [{"a": [1.0, float("nan")]}]
+    assert same(one, [{"a": [1.0, nan]}])
+    assert not same(one, [{"a": [1.0, 2.0]}])
+    assert not same(1, True)
+    assert not same({"a": 1}, {"a": 1, "b": 1})

@@ -1,0 +1,188 @@
+"""Where each client's file is on each platform, as data: no such machine is needed."""
+
+import json
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+import pytest
+
+from fastn_mcp.installing import entry
+from fastn_mcp.installing.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format
+from fastn_mcp.installing.entry import Key, Start, additions
+from fastn_mcp.installing.places import Machine, is_present, place
+from fastn_mcp.installing.refusal import NotInstalled
+
+POSSIBLE = {
+    *((client.name, "profile") for client in CLIENTS),
+    *((name, "environment") for name in ("claude-code", "vscode", "cursor", "windsurf", "codex", "gemini")),
+    ("vscode", "prompt"),
+}
+"""Where a key can come from, by client."""
+
+HOMES = {"linux": "/h/ann", "darwin": "/u/ann", "win32": r"C:\Users\Ann"}
+
+
+def machine(
+    platform: str, environment: dict[str, str] | None = None, there: Iterable[str] = (), programs: Iterable[str] = ()
+) -> Machine:
+    files = list(there)
+    return Machine(
+        platform=platform,
+        home=HOMES[platform],
+        environment=environment or {},
+        exists=lambda path: path in files,
+        matching=lambda pattern: [path for path in files if fnmatchcase(path, pattern)],
+        program=lambda name: f"/bin/{name}" if name in programs else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("client", "linux", "darwin", "win32"),
+    [
+        ("claude-code", "~/.claude.json", "~/.claude.json", r"~\.claude.json"),
+        (
+            "claude-desktop",
+            "~/.config/Claude/claude_desktop_config.json",
+            "~/Library/Application Support/Claude/claude_desktop_config.json",
+            r"~\AppData\Roaming\Claude\claude_desktop_config.json",
+        ),
+        (
+            "vscode",
+            "~/.config/Code/User/mcp.json",
+            "~/Library/Application Support/Code/User/mcp.json",
+            r"~\AppData\Roaming\Code\User\mcp.json",
+        ),
+        ("cursor", "~/.cursor/mcp.json", "~/.cursor/mcp.json", r"~\.cursor\mcp.json"),
+        (
+            "windsurf",
+            "~/.codeium/windsurf/mcp_config.json",
+            "~/.codeium/windsurf/mcp_config.json",
+            r"~\.codeium\windsurf\mcp_config.json",
+        ),
+        ("codex", "~/.codex/config.toml", "~/.codex/config.toml", r"~\.codex\config.toml"),
+        ("gemini", "~/.gemini/settings.json", "~/.gemini/settings.json", r"~\.gemini\settings.json"),
+        ("zed", "~/.config/zed/settings.json", "~/.config/zed/settings.json", r"~\AppData\Roaming\Zed\settings.json"),
+    ],
+)
+def test_each_client_keeps_its_servers_where_its_documentation_says(
+    client: str, linux: str, darwin: str, win32: str
+) -> None:
+    """Issue 7."""
+    for platform, path in (("linux", linux), ("darwin", darwin), ("win32", win32)):
+        assert str(place(BY_NAME[client], machine(platform))) == path.replace("~", HOMES[platform], 1)
+
+
+@pytest.mark.parametrize(
+    ("client", "platform", "variable", "value", "path"),
+    [
+        ("claude-code", "linux", "CLAUDE_CONFIG_DIR", "/x", "/x/.claude.json"),
+        ("codex", "darwin", "CODEX_HOME", "/x", "/x/config.toml"),
+        ("gemini", "linux", "GEMINI_CLI_HOME", "/x", "/x/.gemini/settings.json"),
+        ("zed", "linux", "XDG_CONFIG_HOME", "/x", "/x/zed/settings.json"),
+        ("vscode", "linux", "XDG_CONFIG_HOME", "/x", "/x/Code/User/mcp.json"),
+        ("vscode", "win32", "APPDATA", r"D:\Roaming", r"D:\Roaming\Code\User\mcp.json"),
+    ],
+)
+def test_a_variable_moves_it(client: str, platform: str, variable: str, value: str, path: str) -> None:
+    """Ours: the clients read these."""
+    assert str(place(BY_NAME[client], machine(platform, {variable: value}))) == path
+
+
+def test_a_packaged_claude_desktop_is_found_where_windows_keeps_its_files() -> None:
+    """Ours: it never reads the folder that its documentation names."""
+    local = r"C:\Users\Ann\AppData\Local"
+    packaged = rf"{local}\Packages\Claude_pzs8sxrjxfjjc\LocalCache\Roaming\Claude"
+    newer = rf"{local}\Claude-Data\claude_1"
+    desktop = BY_NAME["claude-desktop"]
+    assert str(place(desktop, machine("win32", there=[packaged]))) == rf"{packaged}\claude_desktop_config.json"
+    assert str(place(desktop, machine("win32", there=[packaged, newer]))) == rf"{newer}\claude_desktop_config.json"
+    file = rf"{packaged}\claude_desktop_config.json"
+    assert str(place(desktop, machine("win32", there=[packaged, newer, file]))) == file
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_a_client_is_present_by_its_folder_its_file_or_its_program(client: object) -> None:
+    """Ours: the home folder alone says nothing."""
+    known = next(one for one in CLIENTS if one is client)
+    assert not is_present(known, machine("linux", there=[HOMES["linux"]]))
+    file = place(known, machine("linux"))
+    assert is_present(known, machine("linux", there=[str(file)]))
+    if str(file.parent) != HOMES["linux"]:
+        assert is_present(known, machine("linux", there=[str(file.parent)]))
+    for program in known.programs:
+        assert is_present(known, machine("linux", programs=[program]))
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize("key", ["profile", "environment", "prompt"])
+def test_no_entry_holds_a_key(client: object, key: Key) -> None:
+    """Issue 7: it refers to one, in a way that this client has, or it is refused."""
+    known = next(one for one in CLIENTS if one is client)
+    start = Start("/bin/fastn-mcp", ("--profile", "acme"))
+    if (known.name, key) not in POSSIBLE:
+        with pytest.raises(NotInstalled, match="fastn-mcp login"):
+            additions(known, "fastn", start, key, "linux")
+        return
+    ours = additions(known, "fastn", start, key, "linux")
+    first = ours[0].value
+    assert (first["command"], first["args"]) == ("/bin/fastn-mcp", ["--profile", "acme"])
+    references = [*first.get("env", {}).values(), *first.get("env_vars", [])]
+    assert all(text.startswith("$") or text in (KEY_VARIABLE, "DBUS_SESSION_BUS_ADDRESS") for text in references)
+    assert (references == []) == (key == "profile" and known.name != "codex")
+    assert len(ours) == (2 if key == "prompt" else 1)
+
+
+def test_what_each_client_needs_is_in_its_entry() -> None:
+    """Issue 7: as each one's documentation has it."""
+    shapes = {
+        client.name: additions(client, "fastn", Start("x"), "environment", "linux")[0].value
+        for client in CLIENTS
+        if client.reference or client.forwards
+    }
+    plain: dict[str, object] = {"command": "x", "args": []}
+    assert shapes == {
+        "claude-code": {"type": "stdio", **plain, "env": {KEY_VARIABLE: "${FASTN_API_KEY:-}"}},
+        "vscode": {"type": "stdio", **plain, "env": {KEY_VARIABLE: "${env:FASTN_API_KEY}"}},
+        "cursor": {"type": "stdio", **plain, "env": {KEY_VARIABLE: "${env:FASTN_API_KEY}"}},
+        "windsurf": {**plain, "env": {KEY_VARIABLE: "${env:FASTN_API_KEY}"}},
+        "codex": {**plain, "env_vars": [KEY_VARIABLE]},
+        "gemini": {**plain, "env": {KEY_VARIABLE: "$FASTN_API_KEY"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("platform", "arguments", "forwarded"),
+    [("linux", (), True), ("darwin", (), False), ("win32", (), False), ("linux", ("--sandbox",), False)],
+)
+def test_a_client_that_hides_the_environment_is_told_to_show_the_keyring(
+    platform: str, arguments: tuple[str, ...], forwarded: bool
+) -> None:
+    """Ours: on Linux a profile's key is found by way of the session bus. The sandbox needs none."""
+    (one,) = additions(BY_NAME["codex"], "fastn", Start("x", arguments), "profile", platform)
+    assert ("env_vars" in one.value) is forwarded
+
+
+@pytest.mark.parametrize(
+    ("executable", "prefix", "there", "start"),
+    [
+        ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], Start("/v/bin/fastn-mcp")),
+        ("/v/bin/python", "/v", [], Start("/v/bin/python", ("-m", "fastn_mcp"))),
+        ("/c/uv/archive-v0/x/bin/python", "/c/uv/archive-v0/x", ["/c/uv/archive-v0/x/bin/fastn-mcp"], entry.BY_UVX),
+        ("/d/uv/tools/fastn-mcp/bin/python", "/d/uv/tools/fastn-mcp", [], None),
+    ],
+)
+def test_the_server_is_started_by_a_path_that_lasts(
+    executable: str, prefix: str, there: list[str], start: Start | None
+) -> None:
+    """Issue 7: a client from the desktop has another PATH. What uvx fetched is gone one day."""
+    found = entry.running(executable, prefix, lambda path: path in there)
+    assert found == (start or Start(executable, ("-m", "fastn_mcp")))
+
+
+def test_the_table_is_whole() -> None:
+    """Ours."""
+    assert len(BY_NAME) == len(CLIENTS) == 8
+    assert {client.format for client in CLIENTS} == set(Format)
+    assert json.dumps(entry.printed("fastn", Start("x", ("--sandbox",)))) == (
+        '{"mcpServers": {"fastn": {"command": "x", "args": ["--sandbox"]}}}'
+    )

@@ -1,0 +1,656 @@
+"""Several changes by one question: none unapproved, none twice, none left out. Ours, unless a test says otherwise."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+from webhook_world import WebhookWorld
+from world import FormLater, FormNow, World, yes
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.channels.webhook.bodies import Asked, slack
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import (
+    Conflict,
+    Declined,
+    FastnError,
+    NotFound,
+    NotSent,
+    Refused,
+    Stopped,
+    TargetChanged,
+    UnknownOutcome,
+)
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.asking import LIFETIME
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.question import Asking, No, Nobody, Question, Waiting, Yes
+from fastn_mcp.procedures.applying import MOST, ApplyChanges
+from fastn_mcp.procedures.batch import Step
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.report.attempt import Group
+from fastn_mcp.report.tally import Tally
+from fastn_mcp.sandbox.faults import Moment, Reset, Status
+from fastn_mcp.shaping import BUDGET, shaped
+
+pytestmark = pytest.mark.anyio
+
+NAMES = ("Globex Exports", "Katana", "Acme Corp")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def batch(*calls: tuple[str, dict[str, Any]], **more: Any) -> ApplyChanges:
+    """The batch of these calls, as a client sends it."""
+    given = {"changes": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
+    found = parse(BY_NAME, "apply_changes", given | more).call
+    assert isinstance(found, ApplyChanges)
+    return found
+
+
+def key(world: World, name: str) -> str:
+    return str(world.sandbox.state.named("customers", name, by="name")["id"])
+
+
+def deletions(world: World, *names: str, **more: Any) -> ApplyChanges:
+    """Of customers that have connections, so that each would have to be typed."""
+    return batch(*(("delete_customer", {"customer_id": key(world, name)}) for name in names or NAMES), **more)
+
+
+def creations(*names: str, **more: Any) -> ApplyChanges:
+    """Which the policy allows by itself."""
+    return batch(*(("create_customer", {"name": name}) for name in names), **more)
+
+
+def updates(world: World, **more: Any) -> ApplyChanges:
+    """The same, of what can be done again."""
+    calls = [("update_customer", {"customer_id": key(world, name), "plan": "Free"}) for name in NAMES[:2]]
+    return batch(*calls, **more)
+
+
+def there(world: World, names: str) -> list[str]:
+    """The customers of these names of one letter, as often as they were made."""
+    return [str(row["name"]) for row in world.sandbox.state.all("customers") if str(row["name"]) in names]
+
+
+def rows(outcome: object) -> list[dict[str, Any]]:
+    """What is told of each call."""
+    told = outcome.result.model_dump() if isinstance(outcome, Done) else cast(FastnError, outcome).facts
+    return cast("list[dict[str, Any]]", told["calls"])
+
+
+def outcomes(outcome: object) -> list[str]:
+    return [row["outcome"] for row in rows(outcome)]
+
+
+def form(world: World, answer: Callable[[Question], Any] = yes) -> FormNow:
+    return FormNow(answer, world.clock)
+
+
+def ruled(folder: Path, rules: str, tokens: str = "t") -> World:
+    path = folder / "policy.toml"
+    path.write_text(rules)
+    path.chmod(0o600)
+    return World(folder, Policy(rules=load_rules(path)), tokens=tokens)
+
+
+def again(world: World, folder: Path) -> World:
+    """A new process on the same state folder and the same account."""
+    other = World(folder, world.policy, world.clock, tokens="again")
+    other.sandbox.state = world.sandbox.state
+    return other
+
+
+# What is a batch.
+
+WRONG: list[tuple[Any, str]] = [
+    ([{"tool": "create_customer", "arguments": {"name": "A"}}, {"tool": "delete_custmer"}], "call 2: there is no tool"),
+    ([{"tool": "delete_custmer"}], "(did you mean 'delete_customer'?)"),
+    ([{"tool": "create_customer", "arguments": {}}], "call 1, create_customer: name: is required"),
+    ([{"tool": "create_customer", "arguments": {"nme": "A"}}], "unknown argument 'nme' (did you mean 'name'?)"),
+    ([{"tool": "create_customer", "arguments": {"name": "A", "dry_run": True}}], "unknown argument 'dry_run'"),
+    ([{"tool": "create_customer", "arguments": "{"}], "call 1, create_customer: its arguments are no object"),
+    ([{"tool": "create_customer", "argument": {}}], "call 1: unknown 'argument' (did you mean 'arguments'?)"),
+    ([{"arguments": {}}], "call 1: its tool is missing"),
+    ([{"tool": "list_customers"}], "call 1, list_customers: changes nothing"),
+    ([{"tool": "undo_change", "arguments": {"change_id": "c"}}], "call 1: there is no tool 'undo_change'"),
+    ([{"tool": "apply_changes", "arguments": {"changes": []}}], "call 1: there is no tool 'apply_changes'"),
+    ([{"tool": "create_api_key", "arguments": {"name": "a", "permissions": "x"}}], "its key is shown once"),
+    ([{"tool": "ai_chat", "arguments": {"message": "a"}}], "its reply has to be read"),
+    ([{"tool": "delete_customer", "arguments": {"customer_id": "../x"}}], "1, delete_customer: customer_id: not an id"),
+    ([{"tool": "run_workflow", "arguments": {"workflow_id": "w", "wait_seconds": 3}}], "wait_seconds: a batch"),
+    ([{"tool": "delete_customer", "arguments": {"customer_id": "a"}}] * 2, "call 2, delete_customer: is the same"),
+    (
+        [
+            {"tool": "update_customer", "arguments": {"customer_id": "a", "name": "B"}},
+            {"tool": "delete_customer", "arguments": {"customer_id": "a"}},
+        ],
+        "call 2, delete_customer: has the same target as call 1",
+    ),
+    ([], "changes: "),
+    ([{"tool": "create_customer", "arguments": {"name": f"N{n}"}} for n in range(MOST + 1)], "changes: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_a_mistake_in_one_call_refuses_them_all_and_is_named(changes: Any, said: str) -> None:
+    """Issue 6: the number of the call, the field and the reason, and never a value."""
+    with pytest.raises(NotSent) as refused:
+        parse(BY_NAME, "apply_changes", {"changes": changes})
+    assert said in refused.value.what
+
+
+def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
+    """Ours: a batch is no way around toolsets."""
+    offered = {"apply_changes": ApplyChanges, "create_customer": BY_NAME["create_customer"]}
+    changes = [
+        {"tool": "create_customer", "arguments": {"name": "A"}},
+        {"tool": "delete_customer", "arguments": {"customer_id": "a"}},
+    ]
+    with pytest.raises(NotSent, match=r"Call 2: delete_customer is switched off here"):
+        parse(offered, "apply_changes", {"changes": changes})
+    assert parse(offered, "apply_changes", {"changes": json.dumps(changes[:1])})
+
+
+def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
+    calls = [("run_workflow", {"workflow_id": "w", "input": {"n": n}}) for n in range(3)]
+    assert len(batch(*calls).made_of) == 3
+
+
+# One question.
+
+
+async def test_three_deletions_are_asked_about_once_and_made_in_order(world: World) -> None:
+    """Issue 6: "type DELETE 3 CUSTOMERS"; a grant for each, burnt before its dispatch."""
+    call, person = deletions(world), form(world)
+    outcome = await world.call(call, person)
+    assert isinstance(outcome, Done)
+    assert outcome.change is None
+    assert outcomes(outcome) == ["done"] * 3
+    (question,) = person.asked
+    assert question.expected == "DELETE 3 CUSTOMERS"
+    lines = question.text.split("\n")
+    assert lines[0].startswith("DELETE 3 CUSTOMERS: 3 calls in order, each once.")
+    assert [line.split(" ")[:2] for line in lines[1:4]] == [[f"{n}.", "delete_customer"] for n in (1, 2, 3)]
+    assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
+    assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "DELETE 3 CUSTOMERS"'
+    targets = [part.target for part in call.made_of]
+    assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
+    decided = await world.ledger.decided(10)
+    assert {grant.state for grant in decided} == {State.BURNT}
+    assert sorted(grant.tool for grant in decided) == ["apply_changes", *["delete_customer"] * 3]
+    assert all(row["change_id"] for row in rows(outcome))
+
+
+async def test_nothing_else_than_the_words_approves(world: World) -> None:
+    for typed in ("delete 3 customers", "DELETE 2 CUSTOMERS", "Globex Exports", "", None):
+        outcome = await world.call(deletions(world), form(world, lambda _, typed=typed: Yes(typed)))
+        assert isinstance(outcome, (Declined, Refused))
+    assert world.changes == []
+
+
+async def test_a_no_is_for_all_of_them(world: World) -> None:
+    outcome = await world.call(deletions(world), form(world, lambda _: No("not on a Friday")))
+    assert isinstance(outcome, Declined)
+    assert outcome.facts["note"] == "not on a Friday"
+    assert world.changes == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "asks"),
+    [
+        ("", "typed"),
+        ('[[rule]]\ntool = "create_customer"\nthen = "out_of_band"\n', "out_of_band"),
+        ('[defaults]\ndestroy = "confirm"\n', "confirm"),
+    ],
+)
+async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path, rules: str, asks: str) -> None:
+    world = ruled(tmp_path, rules)
+    update = ("update_customer", {"customer_id": key(world, "Acme Corp"), "plan": "Free"})
+    delete = ("delete_customer", {"customer_id": key(world, "Katana")})
+    await world.call(batch(("create_customer", {"name": "Initech"}), update, delete), FormLater())
+    found = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
+    assert [(grant.tool, grant.asks) for grant in found] == [("apply_changes", asks)]
+    words = "DELETE 1 CUSTOMER, CREATE 1 CUSTOMER AND UPDATE 1 CUSTOMER"
+    assert found[0].expected == (None if asks == "confirm" else words)
+    assert world.changes == []
+
+
+async def test_one_call_that_the_policy_denies_refuses_the_whole(tmp_path: Path) -> None:
+    """Issue 6: deny is the strictest; the number of the call is said."""
+    world = ruled(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
+    delete = ("delete_customer", {"customer_id": key(world, "Katana")})
+    person = form(world)
+    outcome = await world.call(batch(("create_customer", {"name": "Initech"}), delete), person)
+    assert isinstance(outcome, Refused)
+    assert outcome.what.startswith("Call 2, delete_customer: The policy refuses it")
+    assert (person.asked, world.changes) == ([], [])
+
+
+async def test_a_target_that_is_not_there_refuses_the_whole(world: World) -> None:
+    missing = ("delete_customer", {"customer_id": "00000000-0000-4000-8000-000000000000"})
+    outcome = await world.call(batch(("create_customer", {"name": "Initech"}), missing), form(world))
+    assert isinstance(outcome, NotFound)
+    assert outcome.what.startswith("Call 2, delete_customer: ")
+    assert world.changes == []
+
+
+async def test_what_the_policy_allows_is_not_asked_about(world: World) -> None:
+    person = form(world)
+    outcome = await world.call(creations("Initech", "Hooli"), person)
+    assert outcomes(outcome) == ["done", "done"]
+    assert person.asked == []
+    assert all(row["made"] for row in rows(outcome))
+
+
+async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
+    """Issue 6: as one list, by the same code as the question."""
+    call = deletions(world)
+    shown = await world.dispatch.preview(call, Caller("local", None))
+    data = cast("dict[str, Any]", shown.data())
+    assert [(row["number"], row["target"]["id"]) for row in data["calls"]] == [
+        (number, part.target) for number, part in enumerate(call.made_of, 1)
+    ]
+    person = form(world, lambda _: Nobody("away"))
+    await world.call(call, person)
+    assert person.asked[0].text.startswith("\n".join(shown.lines()))
+    assert world.changes == []
+
+
+async def test_a_preview_says_which_call_would_be_refused(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\nreason = "pays most"\n')
+    shown = cast("dict[str, Any]", (await world.dispatch.preview(deletions(world), Caller("local", None))).data())
+    assert [("refused" in row) for row in shown["calls"]] == [False, True, False]
+
+
+async def test_a_secret_is_as_hidden_as_in_a_call_of_its_own(world: World, tmp_path: Path) -> None:
+    """THREATS T4: not in the question, the audit, the ledger, the journal, a result or a mistake."""
+    call = batch(
+        ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
+    )
+    person = form(world)
+    shown = await world.dispatch.preview(call, Caller("local", None))
+    outcome = await world.call(call, person)
+    assert outcomes(outcome) == ["done", "done"]
+    world.close()
+    kept = _kept(tmp_path)
+    told = [person.asked[0].text, str(shown.data()), kept, repr(call), str(call.shown()), str(rows(outcome))]
+    assert not any("hunter2" in text for text in told)
+    with pytest.raises(NotSent) as refused:
+        batch(("create_secret", {"name": "A", "value": "hunter2", "value_from_env": "hunter2"}))
+    assert "hunter2" not in str(refused.value)
+
+
+def _kept(folder: Path) -> str:
+    return "".join(path.read_bytes().decode(errors="ignore") for path in folder.rglob("*") if path.is_file())
+
+
+async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path) -> None:
+    """Issue 6: budgets hold for each call, and the whole is looked at first."""
+    world = ruled(tmp_path, "[budget]\nwrite = 2\n")
+    outcome = await world.call(creations("A", "B", "C"))
+    assert isinstance(outcome, Refused)
+    assert outcome.what.startswith("Call 3, create_customer: ")
+    assert world.changes == []
+    assert outcomes(await world.call(creations("A", "B"))) == ["done", "done"]
+    assert isinstance(await world.call(creations("C")), Refused)
+
+
+async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
+    for _ in range(2):
+        assert isinstance(await world.call(deletions(world), form(world, lambda _: No())), Declined)
+    person = form(world)
+    outcome = await world.call(deletions(world), person)
+    assert isinstance(outcome, Refused)
+    assert outcome.facts["rule"] == "breaker"
+    assert person.asked == []
+
+
+# What goes wrong in the middle.
+
+
+async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World) -> None:
+    """Issue 6."""
+    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
+    outcome = await world.call(deletions(world), form(world))
+    assert isinstance(outcome, Stopped)
+    assert outcomes(outcome) == ["done", Conflict.outcome, "left"]
+    assert "1 of 3 calls were done. Call 2, delete_customer" in outcome.what
+    assert outcome.what.endswith("1 was left.")
+    assert "fastn" in outcome.facts
+    assert len(world.changes) == 2
+
+
+async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
+    """Issue 6: unless told otherwise."""
+    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
+    outcome = await world.call(deletions(world, keep_going=True), form(world))
+    assert isinstance(outcome, Stopped)
+    assert outcomes(outcome) == ["done", Conflict.outcome, "done"]
+    assert "left" not in outcome.what
+
+
+async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> None:
+    """Issue 6: each target is read again before its call."""
+    call = deletions(world)
+
+    async def report(message: str, *_: object) -> None:
+        if message == "2 of 3: delete_customer":
+            there = world.sandbox.state.rows["customers"][key(world, "Katana")]
+            world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
+
+    with pytest.raises(Stopped) as stopped:
+        await world.dispatch(call, Caller("local", form(world)), report)
+    assert outcomes(stopped.value) == ["done", TargetChanged.outcome, "left"]
+    assert len(world.changes) == 1
+    person = form(world)
+    assert outcomes(await world.call(call, person)) == ["done"] * 3
+    assert person.asked[0].expected == "DELETE 2 CUSTOMERS"
+
+
+async def test_a_target_that_changed_while_the_person_read_is_asked_about_anew(world: World) -> None:
+    def slow(question: Question) -> Yes:
+        there = world.sandbox.state.rows["customers"][key(world, "Katana")]
+        world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
+        return Yes(question.expected)
+
+    assert isinstance(await world.call(deletions(world), form(world, slow)), TargetChanged)
+    assert world.changes == []
+
+
+async def test_a_call_that_came_to_need_a_question_is_not_made_without_it(world: World) -> None:
+    """Ours: what was allowed when the batch began, and is not any more."""
+    flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
+    call = batch(("create_customer", {"name": "A"}), ("update_workflow", {"workflow_id": flow, "description": "x"}))
+
+    async def report(*_: object) -> None:
+        there = world.sandbox.state.rows["workflows"][flow]
+        world.sandbox.state.put("workflows", {**there, "status": "live"})
+
+    person = form(world)
+    with pytest.raises(Stopped) as stopped:
+        await world.dispatch(call, Caller("local", person), report)
+    assert outcomes(stopped.value) == ["done", TargetChanged.outcome]
+    assert person.asked == []
+    assert len(world.changes) == 1
+
+
+async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: World) -> None:
+    call = deletions(world)
+
+    async def report(message: str, *_: object) -> None:
+        if message.startswith("3 of 3"):
+            world.clock.pass_(LIFETIME + 1)
+
+    with pytest.raises(Stopped) as stopped:
+        await world.dispatch(call, Caller("local", form(world)), report)
+    assert outcomes(stopped.value) == ["done", "done", Refused.outcome]
+    assert len(world.changes) == 2
+    person = form(world)
+    assert outcomes(await world.call(call, person)) == ["done"] * 3
+    assert person.asked[0].expected == "DELETE 1 CUSTOMER"
+
+
+async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: World) -> None:
+    """Issue 6: unknowns are named, with the read that settles each, and not repeated unasked."""
+    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    call = creations("A", "B", "C")
+    outcome = await world.call(call)
+    assert isinstance(outcome, UnknownOutcome)
+    assert outcomes(outcome) == ["unknown_outcome", "left", "left"]
+    assert rows(outcome)[0]["settle"]["tool"] == "list_customers"
+    outcome = await world.call(call)
+    assert isinstance(outcome, UnknownOutcome)
+    assert outcomes(outcome) == ["unknown_outcome", "done", "done"]
+    assert rows(outcome)[0]["settle"]["tool"] == "list_customers"
+    outcome = await world.call(call)
+    assert outcomes(outcome) == ["unknown_outcome", "done", "done"]
+    assert there(world, "ABC") == ["A", "B", "C"]
+
+
+# Going on with it.
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_a_batch_whose_process_ended_between_two_calls_goes_on_without_a_question(
+    world: World, tmp_path: Path, at: int
+) -> None:
+    """Issue 6: nothing twice, nothing left out; what was approved is still approved."""
+    call = deletions(world)
+
+    async def report(message: str, *_: object) -> None:
+        if message.startswith(f"{at} of"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        await world.dispatch(call, Caller("local", form(world)), report)
+    assert len(world.changes) == at - 1
+    other = again(world, tmp_path)
+    person = form(other)
+    assert outcomes(await other.call(call, person)) == ["done"] * 3
+    assert person.asked == []
+    made = [heard.path.rpartition("/")[2] for heard in (*world.changes, *other.changes)]
+    assert made == [part.target for part in call.made_of]
+    other.close()
+
+
+async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: World, tmp_path: Path) -> None:
+    call = deletions(world)
+
+    async def report(message: str, *_: object) -> None:
+        if message.startswith("2 of"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        await world.dispatch(call, Caller("local", form(world)), report)
+    other = again(world, tmp_path)
+    world.clock.pass_(LIFETIME + 1)
+    person = form(other)
+    assert outcomes(await other.call(call, person)) == ["done"] * 3
+    assert [question.expected for question in person.asked] == ["DELETE 2 CUSTOMERS"]
+    assert [len(world.changes), len(other.changes)] == [1, 2]
+    other.close()
+
+
+async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: World) -> None:
+    call = creations("A", "B")
+    several = world.guard.several(call, call.made_of, None, Caller("local", None))
+    assert await world.ledger.begin_step(several.id, 1, world.clock.at.timestamp())
+    outcome = await world.call(call)
+    assert isinstance(outcome, UnknownOutcome)
+    assert outcomes(outcome) == ["unknown_outcome", "done"]
+    assert "no answer recorded" in rows(outcome)[0]["message"]
+    assert len(world.changes) == 1
+
+
+async def test_a_batch_that_is_done_is_told_and_not_made_again(world: World) -> None:
+    call = updates(world)
+    first = await world.call(call)
+    second = await world.call(call)
+    assert isinstance(second, Done)
+    assert "nothing was made now" in second.result.model_dump()["note"]
+    assert [row["change_id"] for row in rows(second)] == [row["change_id"] for row in rows(first)]
+    assert len(world.changes) == 2
+    assert outcomes(await world.call(updates(world, batch="once more"))) == ["done", "done"]
+    assert len(world.changes) == 4
+
+
+async def test_keep_going_does_not_make_it_another_batch(world: World) -> None:
+    await world.call(creations("A"))
+    await world.call(creations("A", keep_going=True))
+    assert len(world.changes) == 1
+
+
+async def test_a_batch_is_of_one_caller(world: World) -> None:
+    for principal in ("ana", "ben", "ana"):
+        await world.dispatch(updates(world), Caller(principal, None))
+    assert len(world.changes) == 4
+
+
+async def test_the_same_batch_at_once_makes_each_call_once(world: World) -> None:
+    """Ours: also where two agents, or two processes, resume at the same time."""
+    call = creations(*"ABCDEF")
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(world.call, call)
+    made = there(world, "ABCDEF")
+    assert sorted(made) == sorted(set(made))
+    while len(world.changes) < 6:
+        assert isinstance(await world.call(call), (Done, Stopped))
+    assert outcomes(await world.call(call)) == ["done"] * 6
+
+
+async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None:
+    """Ours: what was approved as a part of a list is made as that."""
+    call = deletions(world)
+
+    async def report(*_: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        await world.dispatch(call, Caller("local", form(world)), report)
+    assert isinstance(await world.call(call.made_of[0]), Waiting)
+    assert world.changes == []
+
+
+async def test_each_of_them_can_be_undone(world: World) -> None:
+    outcome = await world.call(creations("A", "B"))
+    undo = parse(BY_NAME, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
+    assert isinstance(await world.call(undo, form(world)), Done)
+    assert there(world, "AB") == ["B"]
+
+
+# Every channel.
+
+
+async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: World) -> None:
+    """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
+    call, first = deletions(world), FormLater()
+    asked = await world.call(call, first)
+    assert isinstance(asked, Asking)
+    world.clock.pass_(5)
+    other = FormLater(resumed=(asked.question.grant, Yes("DELETE 3 CUSTOMERS")))
+    assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
+    assert world.changes == []
+    outcome = await world.call(call, FormLater(resumed=(asked.question.grant, Yes(asked.question.expected))))
+    assert outcomes(outcome) == ["done"] * 3
+
+
+async def test_what_lies_elsewhere_is_found_when_the_batch_is_called_again(world: World) -> None:
+    """The page and the terminal."""
+    call = deletions(world)
+    waits = await world.call(call)
+    assert isinstance(waits, Waiting)
+    assert isinstance(await world.call(call), Waiting)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    assert (grant.tool, grant.expected) == ("apply_changes", "DELETE 3 CUSTOMERS")
+    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    assert world.changes == []
+    assert outcomes(await world.call(call)) == ["done"] * 3
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> WebhookWorld:
+    return WebhookWorld(tmp_path, '[defaults]\ndestroy = "four_eyes"\n')
+
+
+async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld) -> None:
+    """Issue 6: four eyes, by the webhook."""
+    call = deletions(far)
+    assert isinstance(await far.call(call), Waiting)
+    question = far.receiver.questions[-1]
+    assert question["expected"] == "DELETE 3 CUSTOMERS"
+    assert len(question["preview"]["calls"]) == 3
+    await far.answer(far.dana, question)
+    assert isinstance(await far.call(call), Waiting)
+    assert (await far.answer(far.kim, question)).body["state"] == "approved"
+    assert outcomes(await far.call(call)) == ["done"] * 3
+    assert [entry["consent"] for entry in far.audited("intent")] == ["four_eyes"] * 3
+
+
+async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:
+    approvers = (
+        '[dana]\npublic_key = "DANA"\neffects = ["destroy"]\n[kim]\npublic_key = "KIM"\neffects = ["destroy", "write"]'
+    )
+    far = WebhookWorld(tmp_path, "", approvers)
+    call = batch(("create_customer", {"name": "A"}), ("delete_customer", {"customer_id": key(far, "Katana")}))
+    assert isinstance(await far.call(call), Waiting)
+    question = far.receiver.questions[-1]
+    assert (await far.answer(far.dana, question)).status == 403
+    assert (await far.answer(far.kim, question)).status == 200
+    assert outcomes(await far.call(call)) == ["done", "done"]
+
+
+async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: World) -> None:
+    """Ours: the largest batch there is can be asked about, and told of, whole."""
+    call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
+    assert isinstance(await world.call(call), Waiting)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    blocks = cast("list[Any]", slack(Asked(grant, [], 1, "https://here.example", "/approvals/x"))["blocks"])
+    text = "\n".join(block["text"]["text"] for block in blocks[:-1])
+    assert all(f"{n + 1}. create_secret" in text for n in range(MOST))
+    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    outcome = await world.call(call)
+    assert isinstance(outcome, Done)
+    answer = shaped(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
+    assert len(json.dumps(answer)) <= BUDGET * 1.1
+    assert len(cast("dict[str, Any]", answer["data"])["calls"]) == MOST
+
+
+# What is recorded.
+
+
+async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: Path) -> None:
+    """Issue 6: the report accounts for every try."""
+    tally = Tally()
+    world = World(tmp_path, watch=tally)
+    world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
+    call = deletions(world)
+    await world.call(call, form(world))
+    found = [(attempt.tool, attempt.group) for attempt in tally.attempts]
+    assert found == [("delete_customer", Group.DONE), ("delete_customer", Group.FAILED)]
+    assert [link.event for link in tally.attempts[0].audit] == ["asked", "agreed", "intent", "outcome"]
+    await world.call(call, form(world, lambda _: No()))
+    assert [(attempt.tool, attempt.group) for attempt in tally.attempts[2:]] == [("apply_changes", Group.DECLINED)]
+    world.close()
+
+
+async def test_an_outcome_that_cannot_be_noted_counts_as_unknown(world: World) -> None:
+    """Ours: the call was made; what is not known of it is not guessed."""
+    call = creations("A")
+    world.ledger.end_step = _fails  # type: ignore[method-assign]
+    assert outcomes(await world.call(call)) == ["done"]
+    outcome = await world.call(call)
+    assert outcomes(outcome) == ["unknown_outcome"]
+    assert len(world.changes) == 1
+
+
+async def _fails(*_: object) -> None:
+    raise OSError("the disk is full")
+
+
+async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
+    """DESIGN 5: fail closed."""
+    for name in ("steps", "hold_steps", "begin_step"):
+        setattr(world.ledger, name, _fails)
+        outcome = await world.call(deletions(world), form(world))
+        assert isinstance(outcome, (Refused, Stopped))
+        delattr(world.ledger, name)
+    assert world.changes == []
+
+
+async def test_steps_are_told_by_number(world: World) -> None:
+    await world.call(creations("A", "B"))
+    call = creations("A", "B")
+    several = world.guard.several(call, call.made_of, None, Caller("local", None))
+    found = await world.ledger.steps(several.id)
+    assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
+    assert all(isinstance(step, Step) for step in found)

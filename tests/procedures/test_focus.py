@@ -1,0 +1,217 @@
+"""One subject of the overview, in full: on the sandbox's accounts, and on a Fastn that does otherwise."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic_core import to_json
+from world import World
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError
+from fastn_mcp.procedures.breakage import Breakage
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.procedures.rates import believable
+from fastn_mcp.procedures.troubles.runs import by_workflow
+from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
+from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.shaping import BUDGET, shaped
+
+pytestmark = pytest.mark.anyio
+
+Answer = dict[str, Any]
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+SUBJECTS = ["runs", "connections", "triggers", "access"]
+
+
+async def focus(world: World, about: str, hours: int = 24) -> Answer:
+    call = GetOverview.model_validate({"about": about, "hours": hours})
+    done = await world.call(call)
+    assert isinstance(done, Done), done
+    answer = shaped(call, done.result, {})
+    assert len(to_json(answer)) <= BUDGET
+    assert "left_out" not in answer, "what is left out, the procedure says itself"
+    data: Any = answer["data"]
+    return data
+
+
+def of(answer: Answer, connector: str) -> Answer:
+    (found,) = [app for app in answer["by_connector"] if app["connector"] == connector]
+    return found
+
+
+async def test_broken_connections_are_told_with_whose_they_are_and_what_fails(world: World) -> None:
+    """Ours: which customers have to authorise what again, and which workflows wait for it."""
+    katana = world.sandbox.state.named("customers", "katana-customer")["id"]
+    answer = await focus(world, "connections")
+    assert answer["broken"] == 2
+    assert of(answer, "TikTok Shop")["failed"] == {"Katana": "2026-11-16 (1 week ago)"}
+    assert of(answer, "TikTok Shop")["breaks"] == {"wf_96d1b3072c5a": "Sync TikTok Orders to Cin7 Core"}
+    assert list(of(answer, "Cin7 Core")["expired"]) == ["Katana"]
+    assert answer["ids"] == {"customer": {"Katana": katana}}
+    assert "authorise the app again" in answer["fix"]
+    assert answer["not_checked"] == []
+
+
+async def test_all_broken_connections_of_a_large_account_stand_in_one_answer(large_world: World) -> None:
+    """Ours: forty of them, by customer, within the budget; bounded requests, and the ids are left to find."""
+    state = large_world.sandbox.state
+    rows = [row for row in state.all("connections") if row["status"] in ("EXPIRED", "FAILED")]
+    answer = await focus(large_world, "connections")
+    assert answer["broken"] == len(rows) > 30
+    told = [app.get(status, {}) for app in answer["by_connector"] for status in ("failed", "expired")]
+    assert sum(map(len, told)) == len(rows)
+    names = {row["id"]: row["name"] for row in state.all("customers")}
+    assert {name for of_status in told for name in of_status} == {str(names[row["endOrgId"]]) for row in rows}
+    assert "Acme HubSpot sync" in of(answer, "HubSpot")["breaks"].values()
+    assert "find" in answer["left_out"]
+    assert len(large_world.sandbox.requests) <= 40
+
+
+async def test_far_too_many_connections_are_counted_and_the_call_for_the_rest_is_said(world: World) -> None:
+    """Ours: what does not fit has a call that shows it."""
+    state = world.sandbox.state
+    row = next(row for row in state.all("connections") if row["status"] == "EXPIRED")
+    for number in range(300):
+        state.put("connections", row | {"id": f"extra:{number}", "endOrgId": f"{number:064}"})
+    answer = await focus(world, "connections")
+    app = of(answer, "Cin7 Core")
+    assert len(app["expired"]) + app["more_connections"] == answer["broken"] - 1 == 100
+    assert "more broken connections" in str(answer["not_checked"])
+    assert app["next"] == {"tool": "list_connections", "arguments": {"connector_id": row["connectorId"]}}
+    parse(BY_NAME, app["next"]["tool"], app["next"]["arguments"])
+
+
+def test_two_connections_of_one_customer_are_both_told() -> None:
+    """Ours: a customer may be connected twice to the same app."""
+    row: dict[str, Any] = {"status": "EXPIRED", "connectorId": "c1", "endOrgId": "one"}
+    rows: list[Any] = [row | {"id": "a"}, row | {"id": "b", "lastUsedAt": "2026-11-20T00:00:00Z"}]
+    seen: Any = Breakage(rows, [], [], {"one": "One"}, NOW).data()
+    assert seen["by_connector"][0]["expired"] == {
+        "One": "unknown since when",
+        "One, b": "last used 2026-11-20 (5 days ago)",
+    }
+
+
+def test_a_failure_that_names_the_connection_counts_where_the_workflow_does_not_say_what_it_uses() -> None:
+    """Ours: nothing is known of the manifests of Fastn's workflows."""
+    connection: Any = {"id": "ucl:1", "status": "FAILED", "connectorId": "c1", "endOrgId": "one"}
+    runs: Any = [
+        {"workflowId": "wf_1", "endOrgId": "one", "error": {"message": "Pinned connection ucl:1 is not usable"}},
+        {"workflowId": "wf_2", "endOrgId": "one", "error": {"message": "out of memory"}},
+        {"workflowId": "wf_3", "endOrgId": "two", "error": "ucl:1"},
+    ]
+    seen: Any = Breakage([connection], [], by_workflow(runs, {}), {}, NOW).data()
+    assert seen["by_connector"][0]["breaks"] == {"wf_1": "wf_1"}
+
+
+async def test_the_worst_workflows_are_told_in_numbers_of_the_whole_period(large_world: World) -> None:
+    """Ours: a weekly report. The numbers are Fastn's own counts, and add up."""
+    answer = await focus(large_world, "runs", 168)
+    workflows = answer["workflows"]
+    assert len(workflows) == 8
+    failed = [found.get("failed", 0) + found.get("timeout", 0) for found in workflows]
+    assert failed == sorted(failed, reverse=True)
+    for found, bad in zip(workflows, failed, strict=True):
+        rate = 100 * found["completed"] / (found["completed"] + bad)
+        assert found["success_rate"] == f"{rate:.1f} %"
+        assert " ago)" in found["last_failure"]
+        assert found["why"]
+    assert answer["next"] == {
+        "tool": "diagnose_workflow",
+        "arguments": {"workflow_id": workflows[0]["id"], "hours": 168},
+    }
+    assert answer["looked_at"].startswith("The failures since 2026-11-2")
+    assert answer["top_errors"][0]["runs"] >= answer["top_errors"][-1]["runs"]
+    assert len(large_world.sandbox.requests) <= 40
+
+
+async def test_runs_of_an_account_where_little_fails_are_all_looked_at(world: World) -> None:
+    """Ours."""
+    answer = await focus(world, "runs", 168)
+    assert "Sync TikTok Orders to Cin7 Core" in [found["name"] for found in answer["workflows"]]
+    for status in ("failed", "timeout"):
+        assert sum(found.get(status, 0) for found in answer["workflows"]) == answer["runs"][status]
+    assert "looked_at" not in answer
+
+
+@pytest.mark.parametrize(
+    ("counts", "seen", "told"),
+    [
+        ({"completed": 90, "failed": 9, "timeout": 1}, 10, True),
+        ({"completed": 90, "failed": 9}, 9, False),
+        ({"completed": 90, "failed": 9, "timeout": 1}, 11, False),
+        ({"completed": 901, "failed": 9, "timeout": 1}, 10, False),
+    ],
+)
+def test_counts_that_cannot_be_one_workflows_are_not_told(counts: dict[str, int], seen: int, told: bool) -> None:
+    """Ours: a Fastn that ignores a filter counts the same runs each time."""
+    assert believable(counts, {"completed": 900, "failed": 90, "timeout": 10}, seen) is told
+    assert not believable(counts, {}, seen)
+
+
+async def test_all_triggers_that_never_fire_are_named(large_world: World) -> None:
+    """Ours: an active trigger of an app event that is not subscribed says nothing by itself."""
+    silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
+    (found,) = [f for f in (await focus(large_world, "triggers"))["findings"] if "never fire" in f["what"]]
+    active = {str(row["id"]) for row in silent if row["status"] == "Active"}
+    assert {example["id"] for example in found["examples"]} == active
+
+
+async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
+    """Ours: so that each can be revoked."""
+    (found,) = [f for f in (await focus(large_world, "access"))["findings"] if "never used" in f["what"]]
+    assert found["what"].startswith(f"{len(found['examples'])} API keys")
+    assert len(found["examples"]) > 3
+
+
+STRANGE = [
+    Behaviour(envelope=Envelope.BARE, paging=Paging.IGNORED, filtering=Filtering.IGNORED),
+    Behaviour(envelope=Envelope.ITEMS, paging=Paging.CURSOR, filtering=Filtering.HEEDED),
+    Behaviour(envelope=Envelope.DATA, paging=Paging.TOTAL_AND_CURSOR, filtering=Filtering.IGNORED),
+    Behaviour(envelope=Envelope.RESULTS, paging=Paging.SILENT, filtering=Filtering.HEEDED),
+]
+
+
+@pytest.mark.parametrize("behaviour", STRANGE, ids=str)
+@pytest.mark.parametrize("about", SUBJECTS)
+async def test_no_number_is_made_up_however_fastn_lists(world: World, about: str, behaviour: Behaviour) -> None:
+    """Ours: what Fastn does not say is not told, and the requests stay few."""
+    usual = await focus(world, about)
+    world.sandbox.requests.clear()
+    world.sandbox.behaviour = behaviour
+    answer = await focus(world, about)
+    assert len(world.sandbox.requests) <= 50
+    if about in ("triggers", "access"):
+        assert answer["findings"] == usual["findings"]
+    if about == "connections":
+        assert [app | {"breaks": None} for app in answer["by_connector"]] == [
+            app | {"breaks": None} for app in usual["by_connector"]
+        ]
+    if about == "runs" and behaviour.filtering is Filtering.IGNORED:
+        assert "success_rate" not in str(answer)
+        assert "success rate" in str(answer["not_checked"])
+
+
+@pytest.mark.parametrize("about", SUBJECTS)
+@pytest.mark.parametrize(
+    "path", ["executions", "connections", "workflows", "customers", "triggers", "users", "api-keys"]
+)
+async def test_what_could_not_be_read_is_named_and_the_rest_is_told(world: World, about: str, path: str) -> None:
+    """Ours: a 403 on one kind sinks nothing but what is made of it alone."""
+    whole = await focus(world, about)
+    world.sandbox.faults.add(Status(status=403, path=f"/api/v1/{path}", times=None))
+    try:
+        answer = await focus(world, about)
+    except AssertionError:
+        assert (about, path) == ("runs", "executions")
+        return
+    assert answer == whole or answer["not_checked"] or (about, path) == ("connections", "customers")
+
+
+def test_a_subject_that_there_is_not_is_refused_by_name() -> None:
+    """Ours."""
+    with pytest.raises(FastnError, match="about"):
+        parse(BY_NAME, "get_overview", {"about": "everything"})

@@ -1,0 +1,119 @@
+"""A list of two hundred thousand runs: what is read of it, and held in memory, is what was asked for."""
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import from_json, to_json
+from world import World
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.dispatch import Done
+from fastn_mcp.operation import Request
+from fastn_mcp.procedures.listing import FURTHER
+from fastn_mcp.sandbox import KEY
+from fastn_mcp.shaping import BUDGET, shaped
+from fastn_mcp.tools.executions import ListExecutions
+
+pytestmark = pytest.mark.anyio
+
+RUNS = 200_000
+MEGABYTE = 1_000_000
+
+
+class Runs:
+    """A Fastn with very many runs, which it makes up as it is asked for them. It heeds no filter."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.given: Counter[int] = Counter()
+
+    async def __call__(self, request: Request) -> Answer:
+        self.asked += 1
+        start, limit = (int(str(request.query.get(name) or 0)) for name in ("offset", "limit"))
+        numbers = range(start, min(start + limit, RUNS))
+        self.given.update(numbers)
+        body = to_json({"data": [run(number) for number in numbers], "total": RUNS})
+        return Answer(200, {"content-type": "application/json"}, body)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def run(number: int) -> dict[str, Any]:
+    return {
+        "id": f"exec_{number:012x}",
+        "status": "completed",
+        "workflowId": "wf_1",
+        "workflowName": "Orders",
+        "createdAt": "2026-11-24T15:00:00Z",
+        "error": None,
+        "input": {"text": "x" * 400},
+    }
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Generator[tuple[World, Runs]]:
+    """An account of which only runs can be read."""
+    world, runs = World(tmp_path), Runs()
+    world.client.send = Client(Account("http://localhost", KEY), runs, world.system).send
+    yield world, runs
+    world.close()
+
+
+async def page(world: World, call: ListExecutions) -> dict[str, Any]:
+    done = await world.call(call)
+    assert isinstance(done, Done), done
+    answer: dict[str, Any] = shaped(call, done.result, {})
+    assert len(to_json(answer)) <= BUDGET
+    return from_json(to_json(answer))
+
+
+async def test_a_page_is_one_request_of_as_many_rows(busy: tuple[World, Runs]) -> None:
+    """Ours (issue 5): never more than was asked for."""
+    world, runs = busy
+    answer = await page(world, ListExecutions())
+    assert (runs.asked, runs.given.total(), len(answer["data"])) == (1, 20, 20)
+    assert answer["total"] == RUNS
+
+
+async def test_reading_on_needs_one_request_a_page_and_no_more_memory(busy: tuple[World, Runs]) -> None:
+    """Ours (issue 5): the hundredth page costs what the first did, and nothing of those before is kept."""
+    world, runs = busy
+    cursor: str | None = None
+    peaks: list[int] = []
+    tracemalloc.start()
+    for _ in range(100):
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        answer = await page(world, ListExecutions(cursor=cursor))
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+        cursor = answer["next_cursor"]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert runs.asked == 100
+    assert runs.given == Counter(range(2_000))
+    assert max(peaks) < MEGABYTE
+    assert held < MEGABYTE
+
+
+async def test_the_search_for_what_no_row_matches_ends_at_its_bound(busy: tuple[World, Runs]) -> None:
+    """Ours (issue 5): where Fastn heeds no filter, a thousand rows are looked at, this is said, and how to go on."""
+    world, runs = busy
+    tracemalloc.start()
+    answer = await page(world, ListExecutions(status="failed"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (runs.asked, runs.given.total()) == (1 + FURTHER, 20 + FURTHER * 100)
+    assert answer["data"] == []
+    assert answer["looked_at"] == 20 + FURTHER * 100
+    assert answer["next_cursor"]
+    assert "total" not in answer
+    assert peak < 3 * MEGABYTE
+    await page(world, ListExecutions(status="failed", cursor=answer["next_cursor"]))
+    assert runs.given.most_common(1)[0][1] == 1, "no row is read twice"

@@ -1,0 +1,156 @@
+"""What a client is told before the SDK is loaded is what the SDK would have told it, or nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_mcp.cli.introducing import HELLO, META, WHO, said
+from fastn_mcp.cli.starting import introduction_of, resolved_of
+from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
+from fastn_mcp.introduction import HANDSHAKE, Introduction
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.server import build
+from fastn_mcp.settings import TOOLSETS
+
+pytestmark = pytest.mark.anyio
+
+READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+FLAGS: list[dict[str, object]] = [
+    {},
+    {"read_only": True},
+    {"mode": "read-only"},
+    {"mode": "unattended"},
+    {"toolsets": "workflows,procedures"},
+    {"toolsets": "secrets", "mode": "unattended"},
+]
+
+
+def line(method: str, params: object = None, id_: object = 7) -> bytes:
+    return json.dumps(
+        {"jsonrpc": "2.0", "id": id_, "method": method, **({} if params is None else {"params": params})}
+    ).encode()
+
+
+def hello(**changed: object) -> dict[str, object]:
+    return {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": WHO} | changed
+
+
+def result(introduction: Introduction, method: str, params: object) -> Any:
+    reply = introduction.reply(line(method, params))
+    assert reply is not None
+    answer = json.loads(reply.line)
+    assert (answer["jsonrpc"], answer["id"], reply.id) == ("2.0", 7, 7)
+    return answer["result"]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=str)
+async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, object], tmp_path: Path) -> None:
+    """Ours: under whatever settings."""
+    settings = resolved_of(flags, {}, None, sandboxed=True).settings
+    environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
+    policy = policy_of(settings, environment)
+    parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=False, tally=None)
+    server = build(parts.dispatch, parts.offered, parts.label)
+    for version in HANDSHAKE:
+        introduction = introduction_of(settings, environment)
+        assert introduction is not None
+        initialized, listed = await said(server, ("initialize", hello(protocolVersion=version)), ("tools/list", {}))
+        assert result(introduction, "initialize", hello(protocolVersion=version)) == initialized
+        ready = introduction.reply(READY)
+        assert ready is not None
+        assert (ready.line, ready.last) == (b"", False)
+        assert result(introduction, "tools/list", {}) == listed
+    introduction = introduction_of(settings, environment)
+    assert introduction is not None
+    discovered, listed = await said(server, ("server/discover", META), ("tools/list", META))
+    assert result(introduction, "server/discover", META) == discovered
+    assert result(introduction, "tools/list", META) == listed
+
+
+def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
+    """Ours: settings name them without loading the catalogue."""
+    assert tuple(dict.fromkeys(offer.toolset() for offer in OFFERS)) == TOOLSETS
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        {"elicitation": {}},
+        {"elicitation": {"form": {}, "url": {}}, "roots": {"listChanged": True}},
+        {"sampling": {"tools": {}}, "experimental": {"x": {}}, "extensions": {"a/b": {}}},
+    ],
+    ids=str,
+)
+def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> None:
+    """Ours: or they would gain nothing."""
+    introduction = Introduction(None, reads_only=False, attended=True)
+    assert introduction.reply(line("initialize", hello(capabilities=capabilities))) is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"",
+        b"no JSON",
+        b"[]",
+        b"[" * 5000,
+        b'{"jsonrpc":"2.0","id":1,"method":"initialize"}',
+        line("initialize", hello(), None),
+        line("initialize", hello(), True),
+        line("initialize", hello(), 1.5),
+        line("initialize", hello(), "\ud800"),
+        line("initialize", hello(protocolVersion="1999-01-01")),
+        line("initialize", hello(protocolVersion=["2025-11-25"])),
+        line("initialize", hello(capabilities=[])),
+        line("initialize", hello(capabilities={"roots": True})),
+        line("initialize", hello(capabilities={"roots": {"listChanged": {}}})),
+        line("initialize", hello(capabilities={"tasks": {}})),
+        line("initialize", hello(clientInfo={"name": "x"})),
+        line("initialize", hello(clientInfo=WHO | {"icons": None})),
+        line("initialize", hello(more=1)),
+        line("initialize", hello(capabilities={"experimental": {"x" * 5000: {}}})),
+        line("tools/list", {}),
+        READY,
+        line("server/discover", {}),
+        line("server/discover", {"_meta": META["_meta"] | {"progressToken": 1}}),
+        line("server/discover", {"_meta": META["_meta"] | {"io.modelcontextprotocol/protocolVersion": "2027-01-01"}}),
+        line("tools/call", {"name": "find", "arguments": {}}),
+        line("ping"),
+    ],
+    ids=lambda odd: odd[:60].decode("utf-8", "replace"),
+)
+def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
+    """Ours: no second opinion about the protocol."""
+    assert Introduction(None, reads_only=False, attended=True).reply(odd) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([line(*HELLO)], line("tools/list", {})),
+        ([line(*HELLO), READY], line("tools/list", {"cursor": "x"})),
+        ([line(*HELLO), READY], line("tools/list", META)),
+        ([line(*HELLO)], line(*HELLO)),
+        ([line(*HELLO)], line("server/discover", META)),
+        ([line("server/discover", META)], line(*HELLO)),
+        ([line("server/discover", META)], READY),
+        ([line(*HELLO)], READY[:-1] + b',"params":{"x":1}}'),
+    ],
+)
+def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
+    """Ours: eras are not mixed, and nothing is listed before the handshake is over."""
+    introduction = Introduction(None, reads_only=False, attended=True)
+    for known in before:
+        assert introduction.reply(known) is not None
+    assert introduction.reply(after) is None
+
+
+def test_no_more_is_said_at_once_where_something_may_still_stop_the_start(tmp_path: Path) -> None:
+    """Ours: a policy that cannot be read is told before anything else."""
+    environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
+    assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is not None
+    assert introduction_of(resolved_of({"log_file": "x"}, {}, None, sandboxed=True).settings, environment) is None
+    (tmp_path / "policy.toml").touch()
+    assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is None

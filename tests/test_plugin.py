@@ -1,0 +1,82 @@
+"""The plugin for Claude Code: what can be held without it. `make clients` has Claude Code itself install it."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_mcp import __version__, errors
+from fastn_mcp.errors import FastnError
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.settings import SOURCES
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "plugins" / "fastn"
+MARKETPLACE: dict[str, Any] = json.loads((ROOT / ".claude-plugin" / "marketplace.json").read_text())
+MANIFEST: dict[str, Any] = json.loads((PLUGIN / ".claude-plugin" / "plugin.json").read_text())
+SERVERS: dict[str, Any] = json.loads((PLUGIN / ".mcp.json").read_text())["mcpServers"]
+SKILL = (PLUGIN / "skills" / "fastn" / "SKILL.md").read_text()
+FRONT = dict(re.findall(r"^(\w+): (.+)$", SKILL.split("---\n")[1], re.MULTILINE))
+OUTCOMES = {kind.outcome for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FastnError)}
+
+
+def test_the_marketplace_leads_to_the_plugin() -> None:
+    """Claude Code: a name, an owner, and a path from the root for each plugin."""
+    assert (MARKETPLACE["name"], MARKETPLACE["owner"]["name"]) == ("fastn-mcp", "fastn-mcp")
+    (listed,) = MARKETPLACE["plugins"]
+    assert (ROOT / listed["source"]).resolve() == PLUGIN
+    assert (listed["name"], listed["description"]) == (MANIFEST["name"], MANIFEST["description"])
+
+
+def test_the_plugin_has_the_version_of_the_package() -> None:
+    """Ours: Claude Code updates a plugin by its version."""
+    assert MANIFEST["version"] == __version__
+
+
+def test_the_plugin_starts_the_server_and_holds_no_key() -> None:
+    """Ours: what it asks for is a setting of ours, and no secret."""
+    server = SERVERS["fastn"]
+    assert (server["command"], server["args"]) == ("fastn-mcp", [])
+    variables = {source.variable for source in SOURCES}
+    for name, value in server["env"].items():
+        assert name in variables
+        asked = re.fullmatch(r"\$\{user_config\.(\w+)\}", value)
+        assert asked is not None
+        assert MANIFEST["userConfig"][asked[1]]["default"] == ""  # or the server would not start before it is asked
+    assert not re.search(r"fsk_|API_KEY", (PLUGIN / ".mcp.json").read_text())
+
+
+def test_the_skill_says_when_it_is_for() -> None:
+    """Claude Code: a name that is the folder's, and a description of at most 1,024 characters."""
+    assert FRONT["name"] == "fastn"
+    assert "Use when" in FRONT["description"]
+    assert len(FRONT["description"]) <= 1024
+    assert len(SKILL) < 4000  # it is read whole, each time
+
+
+def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
+    """Ours: a skill that is wrong is worse than none."""
+    tools = {offer.tool_name() for offer in OFFERS}
+    fields = {"dry_run", "message", "next"}
+    words = set(re.findall(r"`([a-z_]+)[`:]", SKILL))
+    assert words <= tools | OUTCOMES | fields, words - tools - OUTCOMES - fields
+    for needed in ("find", "find_dependents", "list_changes", "undo_change", "wait_for_execution", "diagnose_workflow"):
+        assert needed in words
+    for needed in ("approval_required", "declined", "unknown_outcome", "target_changed"):
+        assert needed in words
+
+
+@pytest.mark.parametrize("file", [*sorted(PLUGIN.rglob("*.json")), ROOT / ".claude-plugin" / "marketplace.json"])
+def test_each_file_is_laid_out_as_json_dumps_does(file: Path) -> None:
+    """Ours: so that a change shows as what it is."""
+    assert file.read_text() == json.dumps(json.loads(file.read_text()), indent=2) + "\n"
+
+
+def test_the_readme_installs_it_by_the_names_that_it_has() -> None:
+    """Ours."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    words = next(shlex.split(line) for line in lines if line.startswith("claude plugin install "))
+    assert words[3] == f"{MANIFEST['name']}@{MARKETPLACE['name']}"

@@ -1,0 +1,121 @@
+"""A tool that is renamed is still meant by its old name: by calls, by policies, by plans. Ours."""
+
+import json
+import tomllib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, MCPError
+from pydantic import JsonValue
+from world import World
+
+from fastn_mcp import __version__
+from fastn_mcp.arguments import parse
+from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.plans.form import plan
+from fastn_mcp.guard.rules.catalog import named
+from fastn_mcp.guard.strict_toml import Source
+from fastn_mcp.offer import DRY_RUN
+from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
+from fastn_mcp.renamed import ALIASES, Renamed
+from fastn_mcp.sandbox import Heard
+from fastn_mcp.server import build
+from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+
+pytestmark = pytest.mark.anyio
+
+OLD = {
+    "remove_client": Renamed("delete_customer", "0.3.0", "1.0.0"),
+    "list_clients": Renamed("list_customers", "0.3.0", "1.0.0"),
+}
+SAID = "remove_client is delete_customer since 0.3.0. Use that; 1.0.0 forgets the old name."
+ACCOUNT: dict[str, JsonValue] = {"profile": "test"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def test_an_old_name_is_no_tool_and_stands_for_one_until_a_version_that_is_to_come() -> None:
+    """What is expired has to go, and nothing is renamed to what is itself renamed."""
+    for old, alias in (ALIASES or OLD).items():
+        assert old not in BY_NAME
+        assert alias.to in BY_NAME
+        assert version(alias.since) < version(alias.until)
+        assert version(__version__) < version(alias.until)
+
+
+async def test_an_old_name_is_listed_nowhere(world: World) -> None:
+    async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
+        assert [tool.name for tool in (await client.list_tools()).tools] == list(BY_NAME)
+
+
+async def test_a_call_by_an_old_name_works_and_its_result_says_the_new_one(world: World) -> None:
+    async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
+        page = (await client.call_tool("list_clients", {"limit": 1})).structured_content
+        assert page is not None
+        assert page.pop("renamed") == "list_clients is list_customers since 0.3.0. " + SAID.split(". ")[1]
+        assert page == (await client.call_tool("list_customers", {"limit": 1})).structured_content
+
+
+async def test_a_call_by_an_old_name_passes_the_same_guard(world: World) -> None:
+    """Nothing is sent before somebody approves, a preview is a preview, and an error names both."""
+    target = {"customer_id": (await world.rows(ListCustomers()))[0].id}
+    async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
+        asked = await client.call_tool("remove_client", target)
+        shown = await client.call_tool("remove_client", {**target, DRY_RUN: True})
+        wrong = await client.call_tool("remove_client", {"customer": "x"})
+    answers: list[dict[str, Any]] = [answer.structured_content or {} for answer in (asked, shown, wrong)]
+    assert [answer["renamed"] for answer in answers] == [SAID] * 3
+    assert answers[0]["status"] == "approval_required"
+    assert (wrong.is_error, "unknown argument 'customer'" in str(answers[2])) == (True, True)
+    nothing: list[Heard] = []
+    assert world.changes == nothing
+    assert [entry["tool"] for entry in map(json.loads, world.audit_path.read_text().splitlines())] == [
+        "delete_customer"
+    ]
+
+
+async def test_without_an_alias_the_name_is_unknown(world: World) -> None:
+    async with Client(build(world.dispatch, OFFERS, ACCOUNT)) as client:
+        with pytest.raises(MCPError, match="There is no tool 'remove_client'"):
+            await client.call_tool("remove_client", {})
+
+
+def test_what_is_switched_off_is_so_by_its_old_name_as_well() -> None:
+    reads = {name: offer for name, offer in BY_NAME.items() if name == "list_customers"}
+    with pytest.raises(NotSent, match="delete_customer is switched off here"):
+        parse(reads, "remove_client", {"customer_id": "c1"}, OLD)
+
+
+@pytest.mark.parametrize("glob", ["remove_client", "remove_*", "Remove_*"])
+def test_a_rule_that_names_an_old_tool_holds_for_the_new_one(glob: str) -> None:
+    """A rule that is silently about nothing would loosen the policy."""
+    assert named(glob, OLD) == [DeleteCustomer]
+
+
+def test_a_rule_for_an_old_tool_that_only_reads_is_refused_as_for_the_new_one() -> None:
+    with pytest.raises(ValueError, match="names only tools that read"):
+        named("list_clients", OLD)
+
+
+def test_a_plan_that_names_an_old_tool_permits_the_new_one_as_far_and_no_further() -> None:
+    text = (
+        'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
+        '[[allow]]\ntool = "{}"\ntarget = "c1"\narguments = "any"\n'
+    )
+    source = Source("plan.toml", "digest", {})
+    old, new = (
+        plan(tomllib.loads(text.format(name)), source, (), OLD) for name in ("remove_client", "delete_customer")
+    )
+    assert old == new
+    assert [permit.tool for permit in old.permits] == ["delete_customer"]
