@@ -15,6 +15,7 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp import logs
+from fastn_mcp.arguments import parse
 from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.cli.serve import place, sealing
 from fastn_mcp.cli.starting import SANDBOX_KEY
@@ -37,7 +38,6 @@ from fastn_mcp.hosted.team import Team, Tenant
 from fastn_mcp.hosted.team_file import load_team
 from fastn_mcp.hosted.tenants import Own, Tenants
 from fastn_mcp.offer import Effect
-from fastn_mcp.renamed import current
 from fastn_mcp.served import Served, Visit
 from fastn_mcp.server import build_for
 from fastn_mcp.settings import Settings, load
@@ -60,9 +60,12 @@ class Serving:
         if parts.webhook is not None and url is not None:
             self.answers = Router(parts.webhook.mounted(url))
 
-    def effect_of(self, tool: str) -> Effect | None:
-        offer = self.served.by_name.get(current(tool))
-        return None if offer is None else offer.effect
+    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
+        try:
+            wanted = parse(self.served.by_name, tool, arguments)
+        except FastnError:
+            return None
+        return Effect.READ if wanted.dry_run else wanted.call.effective
 
     async def aclose(self) -> None:
         await self._parts.aclose()

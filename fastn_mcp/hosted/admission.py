@@ -4,7 +4,6 @@ What is refused here never reaches a handler. Whatever is let in is looked at ag
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -23,7 +22,6 @@ from fastn_mcp.hosted.limits import Busy
 from fastn_mcp.hosted.team import Team, Tenant
 from fastn_mcp.hosted.tenants import Account, Opened, Own, Tenants
 from fastn_mcp.hosted.tokens import Tokens
-from fastn_mcp.offer import DRY_RUN, Effect
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +76,7 @@ class Admission(Generic[T]):
                 body = await read(receive, self._team.bounds.body)
                 wanted = asked(body)
                 account = await stack.enter_async_context(self._tenants.lease(signed_in.tenant, signed_in.own))
-                self._check(signed_in.rights, account.served.effect_of, wanted)
+                self._check(signed_in.rights, account.served, wanted)
             except Turned as turned:
                 return await turned.response(wanted.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
@@ -119,15 +117,18 @@ class Admission(Generic[T]):
         except NoKeys:
             return unavailable("The identity provider cannot be reached, so no token can be looked at.", int(AGAIN))
 
-    def _check(self, rights: Rights, effect_of: Callable[[str], Effect | None], wanted: Asked) -> None:
-        """Raises `Turned` where the tool surely needs more than the token holds."""
-        effect = effect_of(wanted.tool) if wanted.tool is not None else None
-        if wanted.tool is None or effect is None or (wanted.arguments or {}).get(DRY_RUN) is True:
+    def _check(self, rights: Rights, account: Account, wanted: Asked) -> None:
+        """Raises `Turned` where the call surely needs more than the token holds."""
+        if wanted.tool is None:
             return
+        effect = account.effect_of(wanted.tool, wanted.arguments or {})
+        if effect is None:
+            return  # whatever it is, MCP has an answer for it
         try:
             rights.check(wanted.tool, effect)
         except InsufficientScope as error:
-            raise self._challenger.insufficient(_ours(rights), error.scope, f"{error.what} {error.next_step}") from None
+            said = f"{error.what} {error.next_step}"
+            raise self._challenger.insufficient(_ours(rights), error.scope, said) from None
 
 
 def _closed(error: Busy | SettingsError) -> Turned:

@@ -5,10 +5,10 @@ What is open of an account (connections, rate limits, ledger, audit, names) is i
 
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
@@ -26,8 +26,8 @@ KEYS_EACH = 4
 class Account(Protocol):
     """What serves a tenant."""
 
-    def effect_of(self, tool: str) -> Effect | None:
-        """What a tool does; None where the tenant has none of this name."""
+    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
+        """What a call does, as far as it says itself; None where it is none that the tenant has."""
         ...
 
     async def aclose(self) -> None:

@@ -1,8 +1,9 @@
 """Accounts are opened when they are needed, kept apart, bounded in number, and closed. THREATS T10, T17."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -28,8 +29,8 @@ class Account:
     closed: int = 0
     fails: bool = False
 
-    def effect_of(self, tool: str) -> Effect | None:
-        raise AssertionError(tool)
+    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
+        raise AssertionError(tool, arguments)
 
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()
