@@ -31,8 +31,8 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     if package.exists():
         files[package / FILE] = taken_down(_server(), OFFERS)
     if readme.exists():
-        tables = {"tools": _tools(), "settings": _settings(), "clients": _clients()}
-        files[readme] = _filled(readme.read_text(encoding="utf-8"), tables)
+        tables = {"tools": _tools(), "settings": settings_table(), "clients": _clients()}
+        files[readme] = filled(readme.read_text(encoding="utf-8"), tables)
     for name in published.PUBLISHED:
         path = readme.parent / name
         if path.exists():
@@ -90,7 +90,8 @@ def _evidence(offer: AnyOffer) -> str:
     return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
 
-def _settings() -> str:
+def settings_table() -> str:
+    """What can be set, where, and what it is by default."""
     rows: list[str] = []
     for source in SOURCES:
         info = Settings.model_fields[source.field]
@@ -120,7 +121,8 @@ def _cell(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("\n", " ")
 
 
-def _filled(text: str, tables: dict[str, str]) -> str:
+def filled(text: str, tables: dict[str, str]) -> str:
+    """The text with each table between its markers."""
     for name, table in tables.items():
         text = re.sub(
             rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- /{name} -->)",
