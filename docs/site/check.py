@@ -69,7 +69,11 @@ def _wrong(link: str, page: Path, site: Path, found: dict[Path, Found]) -> str:
         return "" if "@" in parts.path else f"{link} is no address"
     if parts.scheme or parts.netloc:
         well = parts.scheme == "https" and "." in parts.netloc and not any(c.isspace() for c in link)
-        return "" if well or parts.hostname in ("127.0.0.1", "localhost") else f"{link} is no link of the form https://host/path"
+        return (
+            ""
+            if well or parts.hostname in ("127.0.0.1", "localhost")
+            else f"{link} is no link of the form https://host/path"
+        )
     file = (page.parent / unquote(parts.path)).resolve() if parts.path else page
     if file.is_dir():
         file /= "index.html"

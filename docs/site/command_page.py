@@ -49,7 +49,14 @@ def _option(parameter: click.Parameter, context: click.Context) -> str:
     if found is None:
         return ""
     names, about = (text.replace("|", "\\|") for text in found)
-    return f"| `{names}` | {about} |"
+    return f"| `{names}` | {re.sub(_TERMS, _code, about)} |"
+
+
+_TERMS = r"\[(FASTN_\w+)\]|(--[a-z][a-z-]*)"
+
+
+def _code(found: re.Match[str]) -> str:
+    return f"`{found[1] or found[2]}`"
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -58,7 +65,7 @@ def _prose(text: str) -> Iterator[str]:
         if paragraph.startswith("\b"):
             yield f"```text\n{paragraph.lstrip(chr(8)).strip(chr(10))}\n```\n"
         elif paragraph.strip():
-            yield " ".join(paragraph.split()).replace("<", "&lt;") + "\n"
+            yield re.sub(_TERMS, _code, " ".join(paragraph.split()).replace("<", "&lt;")) + "\n"
 
 
 def _dedented(text: str) -> str:

@@ -53,10 +53,10 @@ def title(toolset: str) -> str:
 def overview() -> str:
     """The table of all tools, each with a link to what is said of it."""
     rows = [
-        f"| [`{offer.tool_name()}`](tools/{toolset}.md#{offer.tool_name()}) | {offer.effect.value} | {_evidence(offer)} |"
-        f" {_cell(offer.__doc__)} |"
+        f"| [`{name}`](tools/{toolset}.md#{name}) | {offer.effect.value} | {known(offer)} | {_cell(offer.__doc__)} |"
         for toolset, offers in toolsets().items()
         for offer in offers
+        if (name := offer.tool_name())
     ]
     return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
 
@@ -117,7 +117,9 @@ def _asked(effect: Effect) -> str:
         else "; ".join(f"`{mode}`: {words}" for mode, words in said.items())
     )
     strictest = least("guarded", effect, live=True)
-    return text + (f". With a live key {_ASKED[strictest]}" if strictest is not least("guarded", effect, live=False) else "")
+    return text + (
+        f". With a live key {_ASKED[strictest]}" if strictest is not least("guarded", effect, live=False) else ""
+    )
 
 
 def _arguments(offer: AnyOffer) -> str:
@@ -137,7 +139,8 @@ def _kind(facts: dict[str, Any]) -> str:
     return kind + (f", one of {', '.join(f'`{value}`' for value in facts['enum'])}" if "enum" in facts else "")
 
 
-def _evidence(offer: AnyOffer) -> str:
+def known(offer: AnyOffer) -> str:
+    """How its shape is known, in a word or three."""
     return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
 
@@ -161,7 +164,10 @@ async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
                     found[call.tool_name()] = (given, shaped(call, done.result, label, None))
                 else:
                     shown = await world.dispatch.preview(call, Caller("local", None))
-                    found[call.tool_name()] = (given | {DRY_RUN: True}, previewed(shown.data() | {"account": "sandbox at localhost"}))
+                    found[call.tool_name()] = (
+                        given | {DRY_RUN: True},
+                        previewed(shown.data() | {"account": "sandbox at localhost"}),
+                    )
             finally:
                 world.close()
     return found
@@ -174,7 +180,9 @@ def _calls() -> Iterator[Offer[Any]]:
             fastn = Fastn(world.sandbox)
             for call in sensible(fastn):
                 yield type(call)(**{**call.arguments(), "limit": 1}) if isinstance(call, List) else call
-            failed = next(row["id"] for row in reversed(world.sandbox.state.all("executions")) if row["status"] == "failed")
+            failed = next(
+                row["id"] for row in reversed(world.sandbox.state.all("executions")) if row["status"] == "failed"
+            )
             yield BY_NAME["find"](query="acme")
             yield BY_NAME["get_overview"]()
             yield BY_NAME["diagnose_workflow"](workflow_id=SLACK)

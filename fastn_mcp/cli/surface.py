@@ -96,9 +96,9 @@ def settings_table() -> str:
     for source in SOURCES:
         info = Settings.model_fields[source.field]
         default = "" if info.default in (PydanticUndefined, None) else f"`{info.default}`"
-        flag = f"`{source.flag}`" if source.flag else ""
-        rows.append(f"| `{source.field}` | `{source.variable}` | {flag} | {default} | {_cell(info.description)} |")
-    return "\n".join(["| setting | environment | flag | default | |", "|---|---|---|---|---|", *rows])
+        names = "<br>".join(f"`{name}`" for name in (source.field, source.variable, source.flag) if name)
+        rows.append(f"| {names} | {default} | {_cell(info.description)} |")
+    return "\n".join(["| setting, variable, flag | default | |", "|---|---|---|", *rows])
 
 
 def _clients() -> str:
