@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +32,22 @@ class JsonLines(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
-        self._secrets = sorted((text for text in secrets if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._held = Counter[str]()
+        self._secrets: list[str] = []
+        self.hide(*secrets)
+
+    def hide(self, *secrets: str) -> None:
+        """Hide these from now on, until each is forgotten as often."""
+        self._hold(Counter(text for text in secrets if len(text) >= _SHORTEST_SECRET))
+
+    def forget(self, *secrets: str) -> None:
+        """They are used no more."""
+        self._hold(Counter({text: -1 for text in secrets if self._held[text]}))
+
+    def _hold(self, change: Counter[str]) -> None:
+        self._held.update(change)
+        self._held += Counter()  # drops what is held no more
+        self._secrets = sorted(self._held, key=len, reverse=True)
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -53,7 +69,7 @@ class JsonLines(logging.Formatter):
 
 
 def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
-    """Log from now on, in the lines that are given back. Raises `SettingsError` where the file cannot be written."""
+    """Log from now on; what is returned hides secrets that come later. Raises `SettingsError` for the file."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
         try:

@@ -21,7 +21,7 @@ def _untraced() -> None:
     return None
 
 
-def _unobserved(_: "Server[Any]") -> None:
+def _as_it_is(_: "Server[Any]") -> None:
     pass
 
 
@@ -34,4 +34,9 @@ class Kinds:
     dispatcher: Callable[..., Dispatcher] = Dispatcher
     watch: Callable[[Watch | None], Watch | None] = _itself
     trace: Callable[[], str | None] = _untraced
-    observe: "Callable[[Server[Any]], None]" = _unobserved
+    observe: "Callable[[Server[Any]], None]" = _as_it_is
+
+
+def unobserved(_: str) -> Kinds:
+    """Those of a profile, where nobody is told of it."""
+    return Kinds()

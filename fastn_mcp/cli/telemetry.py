@@ -5,11 +5,11 @@ is said in the log.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastn_mcp.cli.kinds import Kinds
+from fastn_mcp.cli.kinds import Kinds, unobserved
 from fastn_mcp.logs import JsonLines
 
 if TYPE_CHECKING:
@@ -84,3 +84,14 @@ def observed(signals: "Signals", profile: str) -> Kinds:
         current_trace,
         partial(observe, signals=signals),
     )
+
+
+def kinds_of(
+    environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
+) -> Callable[[str], Kinds]:
+    """What makes the parts of the account of a profile; what was begun for it ends with `at_the_end`."""
+    export = exporting(environment, lines)
+    if export is None:
+        return unobserved
+    at_the_end(export.end)
+    return partial(observed, export.signals)

@@ -56,6 +56,14 @@ class Sandboxed:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenanted:
+    """One account of several in this process. `run` names the run of the process, which outlives a tenant's parts."""
+
+    name: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What a command works with."""
 
@@ -70,6 +78,7 @@ class Parts:
     tally: Tally | None
     """What happens in this process, where somebody is to be told."""
     system: System
+    audit: AuditFile
     observe: "Callable[[Server[Any]], None]"
     """Has the requests of a server observed, where somebody is to be told."""
 
@@ -81,6 +90,7 @@ class Parts:
             await self.webhook.aclose()
         await self.dispatch.aclose()
         await self.ledger.aclose()
+        self.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -144,12 +154,14 @@ def assemble(
     *,
     browser: bool,
     tally: Tally | None,
+    tenant: Tenanted | None = None,
     kinds: Kinds | None = None,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
-    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `kinds` makes the parts.
+    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
+    one account of several in this process. `kinds` makes the parts.
     """
     kinds = kinds or Kinds()
     system, watch = System(trace=kinds.trace), kinds.watch(tally)
@@ -160,13 +172,13 @@ def assemble(
     client = kinds.client(account, exchange, system, ledger if settings.shares else None)
     audit = AuditFile(state / AUDIT, system, watch.entry if watch else None)
     recorder = Recorder(audit, named, system, watch)
-    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
-    webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
+    run = tenant.run if tenant else None
+    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings), run)
+    webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
         page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
-    terminal = TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals")
-    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or terminal)
+    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
@@ -179,8 +191,15 @@ def assemble(
         policy.plan.digest if policy.plan else None,
     )
     return Parts(
-        settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system, kinds.observe
+        settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system, audit, kinds.observe
     )
+
+
+def _terminal(sandbox: Sandboxed | None, tenant: Tenanted | None) -> TerminalDesk:
+    command = "fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"
+    if tenant is None:
+        return TerminalDesk(command)
+    return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")
 
 
 def _webhook(

@@ -53,6 +53,7 @@ _calling: ContextVar[Calling | None] = ContextVar("calling", default=None)
 def counted(signals: Signals, calling: Calling) -> Generator[Calling]:
     """The call that is made meanwhile, counted at its end."""
     token = _calling.set(calling)
+    signals.active(1)
     try:
         yield calling
     except BaseException as error:
@@ -60,6 +61,7 @@ def counted(signals: Signals, calling: Calling) -> Generator[Calling]:
         raise
     finally:
         _calling.reset(token)
+        signals.active(-1)
         trace.get_current_span().set_attributes(calling.said())
         signals.count(names.CALLED, calling.said())
 

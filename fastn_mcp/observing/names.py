@@ -89,6 +89,7 @@ MCP_DURATION = Metric(
 CALLED = Metric(
     "fastn_mcp.calls", "counter", "{call}", "Calls of tools, by what became of them.", (TOOL, EFFECT, OUTCOME, PROFILE)
 )
+ACTIVE = Metric("fastn_mcp.calls.active", "updowncounter", "{call}", "Calls of tools that are being made now.", ())
 DECIDED = Metric(
     "fastn_mcp.decisions",
     "counter",
@@ -131,7 +132,7 @@ ROOM = Metric(
     (PROFILE,),
 )
 
-METRICS = (MCP_DURATION, CALLED, DECIDED, ASKED, REQUESTED, RETRIED, WAITED, ROOM)
+METRICS = (MCP_DURATION, CALLED, ACTIVE, DECIDED, ASKED, REQUESTED, RETRIED, WAITED, ROOM)
 
 SPANS: dict[str, str] = {
     "{mcp.method.name} {tool or prompt}": "an MCP request, from its arrival to its answer",

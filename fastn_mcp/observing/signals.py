@@ -25,6 +25,7 @@ class Signals:
         self._tracer = tracers.get_tracer("fastn_mcp", __version__)
         meter = meters.get_meter("fastn_mcp", __version__)
         self._counters = {m: meter.create_counter(m.name, m.unit, m.says) for m in names.METRICS if m.kind == "counter"}
+        self._active = meter.create_up_down_counter(names.ACTIVE.name, names.ACTIVE.unit, names.ACTIVE.says)
         self._gauges = {m: meter.create_gauge(m.name, m.unit, m.says) for m in names.METRICS if m.kind == "gauge"}
         self._histograms = {
             m: meter.create_histogram(m.name, m.unit, m.says, explicit_bucket_boundaries_advisory=m.bounds)
@@ -56,6 +57,10 @@ class Signals:
     def count(self, metric: names.Metric, said: Mapping[str, object]) -> None:
         """One more."""
         self._counters[metric].add(1, _of(metric, said))
+
+    def active(self, change: int) -> None:
+        """So many calls more are being made."""
+        self._active.add(change)
 
     def measure(self, metric: names.Metric, seconds: float, said: Mapping[str, object]) -> None:
         """It took so long."""

@@ -157,10 +157,19 @@ def test_a_collector_that_is_away_costs_no_call_and_no_ending(away: str, ending:
             assert server.wait(10) == 0
 
 
-_HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-_INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _HELLO}
-_INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-_CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_billing", "arguments": {}}}
+_HELLO: dict[str, Any] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "t", "version": "1"},
+}
+_INITIALIZE: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _HELLO}
+_INITIALIZED: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+_CALL: dict[str, Any] = {
+    "jsonrpc": "2.0",
+    "id": 2,
+    "method": "tools/call",
+    "params": {"name": "get_billing", "arguments": {}},
+}
 
 LOADED = """
 import sys

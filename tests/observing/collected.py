@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -52,7 +52,7 @@ class Collected:
         """What was counted or measured: the attributes, and the value or the number of values."""
         data = self._metrics.get_metrics_data()
         return [
-            (dict(point.attributes or {}), getattr(point, "value", None) or getattr(point, "count", 0))
+            (dict(point.attributes or {}), point.value if isinstance(point, NumberDataPoint) else point.count)
             for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
             for one in scope.metrics

@@ -20,7 +20,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Asking, No, Yes
+from fastn_mcp.guard.question import Asking, No, Question, Yes
 from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.sandbox.faults import Reset, Status
@@ -44,7 +44,7 @@ def watched(told: Collected, tmp_path: Path) -> Generator[World]:
     made.close()
 
 
-async def approving(_: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+async def approving(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
     assert isinstance(params, ElicitRequestFormParams)
     (typed,) = re.findall(r'quotes: "(.*)"$', params.requested_schema["properties"]["name"]["description"])
     return ElicitResult(action="accept", content={"name": typed})
@@ -245,7 +245,7 @@ async def test_decisions_are_counted(told: Collected, tmp_path: Path) -> None:
         ("delete_customer", "confirm", "client_form", "admitted"),
         ("create_customer", "allow", "policy", "admitted"),
     }
-    rules = {(span.attributes or {}).get("fastn_mcp.rule") for span in told.spans if span.name.startswith("guard")}
+    rules = [(span.attributes or {}).get("fastn_mcp.rule") for span in told.spans if span.name.startswith("guard")]
     assert "protected, line 1" in rules
     assert "canary" not in told.everything()
     assert told.points("fastn_mcp.question.duration")[0][1] == 2
@@ -286,6 +286,19 @@ async def test_calls_are_counted_once_by_what_became_of_them(told: Collected, wa
     assert ("resources/read", None) in durations
     ((_, room),) = told.points("fastn_mcp.rate_limit.remaining")
     assert room > 0
+
+
+async def test_how_many_calls_are_being_made_is_known_while_they_are(told: Collected, watched: World) -> None:
+    """Ours: what the Helm chart scales by. A form that asks is in the middle of one."""
+    seen: list[object] = []
+
+    def answer(question: Question) -> Yes:
+        seen.extend(value for _, value in told.points("fastn_mcp.calls.active"))
+        return yes(question)
+
+    await watched.call(DeleteCustomer(customer_id=await _globex(watched)), FormNow(answer, watched.clock))
+    assert seen == [1]
+    assert told.points("fastn_mcp.calls.active") == [({}, 0)]
 
 
 async def test_the_calls_of_a_batch_link_to_the_one_question_about_them(told: Collected, watched: World) -> None:

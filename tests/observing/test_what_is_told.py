@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -114,7 +113,7 @@ def test_what_tells_how_much_is_bounded() -> None:
     [
         ("reads", "reads"),
         ("mode guarded: destroy, live key", "mode guarded: destroy, live key"),
-        ("/home/ana/policy.toml line 12: protected customer acme-*", "protected, line 12"),
+        ("policies of ana/policy.toml line 12: protected customer acme-*", "protected, line 12"),
         ("policy.toml line 3: rule delete_*", "rule, line 3"),
         ("plan night.toml line 7", "plan, line 7"),
     ],
@@ -157,7 +156,7 @@ def test_the_text_of_an_exception_stays_here(records: InMemoryLogRecordExporter)
     (one,) = records.get_finished_logs()
     said = dict(one.log_record.attributes or {})
     assert said["exception.type"] == "ValueError"
-    assert sys._getframe().f_code.co_name in str(said["exception.stacktrace"])
+    assert "test_the_text_of_an_exception_stays_here" in str(said["exception.stacktrace"])
     assert CANARY not in one.to_json()
 
 
