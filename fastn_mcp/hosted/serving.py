@@ -5,6 +5,7 @@ What is in flight has its time; what then still is gets cancelled, and a change 
 
 import asyncio
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from types import FrameType
@@ -34,15 +35,21 @@ class _Server(uvicorn.Server):
         self._health = health
         self._drain = drain
         self._told = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Told once, it stops being ready, and ends a while later. Told again, it ends at once."""
         first, self._told = not self._told, True
         self._health.leave()
-        if first and self._drain > 0:
-            loop = asyncio.get_running_loop()
-            loop.call_soon_threadsafe(loop.call_later, self._drain, super().handle_exit, sig, frame)
+        if first and self._drain > 0 and self._loop is not None:
+            later = self._loop.call_later
+            self._loop.call_soon_threadsafe(later, self._drain, super().handle_exit, sig, frame)
         else:
             super().handle_exit(sig, frame)
 
