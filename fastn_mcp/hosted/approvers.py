@@ -49,7 +49,7 @@ class Approvals:
     url: str
     """Where people find it."""
     client: str
-    secret: Kept | None
+    secret: Kept
     scopes: tuple[str, ...]
     own: bool
     """Whether who asks may approve what is asked of one person."""

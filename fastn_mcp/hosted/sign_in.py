@@ -44,7 +44,7 @@ class SignIn:
     """Sign-ins of one client, which come back to `redirect`."""
 
     def __init__(
-        self, trust: Trust, keys: IssuerKeys, client: str, secret: str | None, scopes: tuple[str, ...], redirect: str,
+        self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: tuple[str, ...], redirect: str,
         system: System,
     ) -> None:  # fmt: skip
         self._trust = trust
@@ -113,9 +113,7 @@ class SignIn:
         }
         headers: dict[str, str] = {}
         methods: Any = metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        if self._secret is None:
-            fields["client_id"] = self._client
-        elif "client_secret_basic" in methods:
+        if "client_secret_basic" in methods:
             pair = f"{quote(self._client, safe='')}:{quote(self._secret, safe='')}"
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         else:

@@ -1,4 +1,4 @@
-"""Who somebody is: an access token becomes a sign-in, an ID token the claims of a person, or a reason why it is none.
+"""Who somebody is: an access token becomes a sign-in, an ID token a person, or a reason why it is none.
 
 Nothing that a token says is believed before its signature, by a key that the issuer publishes.
 """
@@ -94,9 +94,7 @@ class Tokens:
 class _Signed:
     """What a JWT of the issuer says, for one audience."""
 
-    def __init__(
-        self, trust: Trust, keys: IssuerKeys, system: System, audience: str, kinds: Collection[str]
-    ) -> None:
+    def __init__(self, trust: Trust, keys: IssuerKeys, system: System, audience: str, kinds: Collection[str]) -> None:
         self._trust = trust
         self._keys = keys
         self._system = system

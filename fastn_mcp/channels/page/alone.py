@@ -40,9 +40,9 @@ class _ByKey:
     """Let in by a key that works once, and kept in by a cookie."""
 
     room = "/{room}"
-    looks: dict[str, Any] = {"team": False}
 
     def __init__(self, entry: Entry, inbox: Inbox) -> None:
+        self.looks: dict[str, Any] = {"team": False}
         self._entry = entry
         self._inbox = inbox
 

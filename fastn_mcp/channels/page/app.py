@@ -178,9 +178,7 @@ class _Page(Generic[S]):
             self._templates.get_template(template).render(base=base, **self._way.looks, **content), status
         )
 
-    async def _given(
-        self, request: Request, action: str
-    ) -> tuple[S, dict[str, str], Lying | None, float] | Response:
+    async def _given(self, request: Request, action: str) -> tuple[S, dict[str, str], Lying | None, float] | Response:
         sent = await self._sent(request, action, "grant")
         if isinstance(sent, Response):
             return sent

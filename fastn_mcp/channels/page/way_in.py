@@ -1,4 +1,4 @@
-"""How a page is reached, and what lies on it: one page, whether one person has it or a team does. No HTTP is spoken here.
+"""How a page is reached, and what lies on it: one page, whether one person has it or a team does.
 
 A way in says who is let in; what lies there is then theirs to decide about, as far as it says so.
 """
