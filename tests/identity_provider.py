@@ -115,7 +115,13 @@ class Provider:
 
     def id_token(self, asked: dict[str, Any], **claims: Any) -> str:
         """What it says to a client of who signed in."""
-        said = {"aud": asked["client_id"], "nonce": asked["nonce"], "scope": None, "azp": None, **asked["person"]}
+        said: dict[str, Any] = {
+            "aud": asked["client_id"],
+            "nonce": asked["nonce"],
+            "scope": None,
+            "azp": None,
+            **asked["person"],
+        }
         return self.token(header={"typ": "JWT"}, **(said | claims))
 
     async def _exchange(self, client: str, form: dict[str, str]) -> Response:

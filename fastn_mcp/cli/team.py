@@ -133,7 +133,7 @@ class Opening:
     def page(
         self, tenants: "Tenants[Serving]", keys: IssuerKeys, health: Health, system: System
     ) -> tuple[Mount, Ledger] | None:
-        """The approval page, and the ledger to close with it; None where the team file has none. Raises `SettingsError`."""
+        """The approval page, and the ledger to close with it; None where there is none. Raises `SettingsError`."""
         approvals = self._team.approvals
         if approvals is None:
             return None

@@ -100,7 +100,7 @@ class _SignedIn:
                 await self._ledger.distrust(session.id, _ENDED, session.ends)
             answer = render(
                 request, "refused.html", heading="You are signed out",
-                why="You may still be signed in at the identity provider, which other people at this computer could use.",
+                why="At the identity provider you may still be signed in: other people at this computer could use it.",
                 again="Sign in again",
             )  # fmt: skip
             self._drop(answer, "session")

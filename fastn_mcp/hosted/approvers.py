@@ -1,7 +1,7 @@
 """Who may decide about which calls of a team, and what keeps somebody from it. Pure.
 
-A requester never approves their own call where two people are asked. A plain one they may: the person behind an agent is
-who a form of its client would ask too, unless the team file says `own = false`.
+A requester never approves their own call where two people are asked. A plain one they may: the person behind an agent
+is who a form of its client would ask too, unless the team file says `own = false`.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The OpenID provider over HTTP, and the only module that speaks to it: no redirects, no proxy, no cookies, a bounded body,
+"""The OpenID provider over HTTP. The only module that speaks to it: no redirects, no proxy, no cookies, a bounded body,
 little patience."""
 
 from collections.abc import Mapping
