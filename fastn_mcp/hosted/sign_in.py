@@ -1,7 +1,7 @@
 """A person signs in with a browser: OpenID Connect's authorization code flow, with PKCE, state and nonce.
 
-What comes back is believed once its ID token is signed by the issuer, for this client, and for this very sign-in. No token
-is kept: all that is needed of it is who they are.
+What comes back is believed once its ID token is signed by the issuer, for this client, and for this very sign-in. No
+token is kept: all that is needed of it is who they are.
 """
 
 import base64
