@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastn_mcp import __version__
+from fastn_mcp.cli.examples import exampled
 from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
@@ -150,9 +151,14 @@ def _over_stdio(settings: "Settings", parts: "Callable[[], Parts]") -> None:
 
 
 def _collect_garbage() -> None:
-    """From now on, and not in what was imported."""
+    """From now on, and not in what was imported.
+
+    The rows of one answer are more objects than the 700 after which Python looks for garbage among the new: looking
+    after as many as ten answers make saves a tenth of a list's cost.
+    """
     gc.enable()
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +224,7 @@ class _Lazy(click.Group):
 
     def __init__(self, name: str, short_help: str, load: Callable[[], click.Group]) -> None:
         super().__init__(name, short_help=short_help)
-        self._load = load
+        self._load = lambda: exampled(load(), name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._load().list_commands(ctx)
@@ -464,9 +470,10 @@ Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
           json prints the entry, for any other
 
 \b
-Examples: fastn-mcp install cursor --sandbox
-          fastn-mcp --read-only install claude-code --profile acme
-          fastn-mcp install vscode --key prompt --dry-run
+Examples:
+  fastn-mcp install cursor --sandbox
+  fastn-mcp --read-only install claude-code --profile acme
+  fastn-mcp install vscode --key prompt --dry-run
 """
 
 
@@ -547,6 +554,9 @@ def completion_(shell: str) -> None:
     if kind is None:
         raise click.ClickException(f"{shell} is not known")
     click.echo(kind(cli, {}, "fastn-mcp", "_FASTN_MCP_COMPLETE").source())
+
+
+exampled(cli)
 
 
 def main() -> None:
