@@ -1,6 +1,7 @@
 """An OpenID provider: discovery, keys, tokens. Built on joserfc, so that what signs is not what verifies."""
 
 import base64
+import hashlib
 import socket
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlencode
 
 import uvicorn
 from joserfc import jwt
@@ -18,7 +19,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 ISSUER = "https://login.example.com/realms/team"
@@ -50,6 +51,11 @@ class Provider:
     asked: list[str] = field(default_factory=list[str])
     clients: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Who may have tokens by their own credentials: the secret is the id backwards, the rest are claims."""
+    person: dict[str, Any] = field(default_factory=lambda: {"sub": "anna", "name": "Anna Example"})
+    """Who sits at the browser that comes to sign in."""
+    lies: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Claims of ID tokens that are not as they should be."""
+    codes: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     def token(
         self, key: Key | None = None, alg: str = "RS256", header: dict[str, Any] | None = None, **claims: Any
@@ -76,6 +82,7 @@ class Provider:
                 Route(f"{at}/.well-known/openid-configuration", self._discovery),
                 Route(f"/.well-known/oauth-authorization-server{at}", self._discovery),
                 Route(f"{at}/keys", self._keys),
+                Route(f"{at}/authorize", self._authorize),
                 Route(f"{at}/token", self._token, methods=["POST"]),
             ]
         )
@@ -98,10 +105,44 @@ class Provider:
         published = [key.as_dict(private=False) for key in self.keys]
         return Response(status_code=503) if self.down else JSONResponse({"keys": published})
 
+    async def _authorize(self, request: Request) -> Response:
+        """Signs in whoever `person` is, without asking, and sends the browser back with a code."""
+        asked = dict(request.query_params)
+        code = f"code-{len(self.codes)}"
+        self.codes[code] = asked | {"person": self.person}
+        back = {"code": code, "state": asked["state"], "iss": self.issuer}
+        return RedirectResponse(f"{asked['redirect_uri']}?{urlencode(back)}", 303)
+
+    def id_token(self, asked: dict[str, Any], **claims: Any) -> str:
+        """What it says to a client of who signed in."""
+        said: dict[str, Any] = {
+            "aud": asked["client_id"],
+            "nonce": asked["nonce"],
+            "scope": None,
+            "azp": None,
+            **asked["person"],
+        }
+        return self.token(header={"typ": "JWT"}, **(said | claims))
+
+    async def _exchange(self, client: str, form: dict[str, str]) -> Response:
+        asked = self.codes.pop(form.get("code", ""), None)  # once
+        digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        if (
+            asked is None
+            or (asked["client_id"], asked["redirect_uri"]) != (client, form["redirect_uri"])
+            or (asked["code_challenge"], asked["code_challenge_method"]) != (challenge, "S256")
+        ):
+            return JSONResponse({"error": "invalid_grant"}, 400)
+        said = {"access_token": "of-no-use-here", "token_type": "Bearer", "id_token": self.id_token(asked, **self.lies)}
+        return JSONResponse(said)
+
     async def _token(self, request: Request) -> Response:
         basic = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
         client, _, secret = (unquote(part) for part in basic.partition(":"))
         asked = dict(parse_qsl((await request.body()).decode()))
+        if secret == client[::-1] and asked["grant_type"] == "authorization_code":
+            return await self._exchange(client, asked)
         if secret != client[::-1] or client not in self.clients or asked["grant_type"] != "client_credentials":
             return JSONResponse({"error": "invalid_client"}, 401)
         claims = dict(self.clients[client])

@@ -63,13 +63,13 @@ class TeamWorld:
     provider: Provider = field(default_factory=Provider)
     environment: dict[str, str] = field(default_factory=lambda: dict(KEYS))
     health: Health = field(default_factory=Health)
+    system: System = field(default_factory=System)
 
     def __post_init__(self) -> None:
-        self.system = System()
         self.team: Team = load_team(written(self.folder, self.text))
         self.environment |= {"FASTN_CONFIG_DIR": str(self.folder), "FASTN_STATE_DIR": str(self.folder)}
         lines = logs.JsonLines(())
-        process = load({"api_key": "-"}, {}, None)
+        process = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
         self.opening = Opening(
             self.team, process, self.environment, None, self.folder, lines, self.system, sandboxed=True
         )

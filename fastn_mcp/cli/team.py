@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 from mcp.server import ServerRequestContext
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -31,19 +32,25 @@ from fastn_mcp.cli.wiring import (
     policy_of,
 )
 from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.asking import Desk as AnyDesk
+from fastn_mcp.guard.audit import Audit
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.hosted.admission import admitted
 from fastn_mcp.hosted.application import team_application
+from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.health import Health
+from fastn_mcp.hosted.inbox import Desk
 from fastn_mcp.hosted.keys import IssuerKeys
 from fastn_mcp.hosted.serving import Ending, run
+from fastn_mcp.hosted.sessions import Seal
+from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team import Team, Tenant
 from fastn_mcp.hosted.team_file import load_team
 from fastn_mcp.hosted.tenants import Own, Tenants
 from fastn_mcp.offer import Effect
 from fastn_mcp.served import Served, Visit
 from fastn_mcp.server import build_for
-from fastn_mcp.settings import Settings, load
+from fastn_mcp.settings import Settings, is_shared, load
 from fastn_mcp.system import System
 
 log = logging.getLogger(__name__)
@@ -69,6 +76,18 @@ class Serving:
         except FastnError:
             return None
         return Effect.READ if wanted.dry_run else wanted.call.effective
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._parts.ledger
+
+    @property
+    def audit(self) -> Audit:
+        return self._parts.audit
+
+    @property
+    def account(self) -> str:
+        return account_of(self._parts.settings)
 
     async def aclose(self) -> None:
         await self._parts.aclose()
@@ -106,10 +125,41 @@ class Opening:
             folder = folder / "callers" / own.folder
         parts = assemble(
             settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
-            tenant=Tenanted(tenant.name, self._run), kinds=self.kinds(tenant.name),
+            tenant=Tenanted(tenant.name, self._run, self._desk(tenant)), kinds=self.kinds(tenant.name),
         )  # fmt: skip
         base = urlsplit(self._team.url)
         return Serving(parts, self._log, f"{base.scheme}://{base.netloc}{_at(tenant.name)}" if own is None else None)
+
+    def _desk(self, tenant: Tenant) -> Callable[[Ledger], AnyDesk] | None:
+        approvals = self._team.approvals
+        if approvals is None or tenant.caller_keys:
+            return None
+        return partial(Desk, approvals, tenant.name)
+
+    def page(
+        self, tenants: "Tenants[Serving]", keys: IssuerKeys, health: Health, system: System
+    ) -> tuple[Mount, Ledger] | None:
+        """The approval page, and the ledger to close with it; None where there is none. Raises `SettingsError`."""
+        approvals = self._team.approvals
+        if approvals is None:
+            return None
+        if not self.sealed_with:
+            raise SettingsError(
+                "The team file has [approvals], and state_secret is not set: sign-ins are sealed with it.",
+                "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
+            )
+        secret = approvals.secret.read(self._environment)
+        self._log.hide(secret)
+        redirect = f"{approvals.url}/callback"
+        sign_in = SignIn(self._team.trust, keys, approvals.client, secret, approvals.scopes, redirect, system)
+        setting = self._ours["ledger"]
+        ledger = ledger_at(setting, self._state, system)
+        shares = is_shared(setting)
+        page = mounted(
+            self._team, approvals, sign_in, Seal(self.sealed_with, system), tenants, ledger, health, system,
+            shares=shares,
+        )  # fmt: skip
+        return page, ledger
 
     def settings(self, tenant: Tenant, own: Own | None = None) -> Settings:
         """Raises `SettingsError`."""
@@ -162,9 +212,28 @@ def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, 
     """The application, with the tenants that it opens."""
     tenants = Tenants(opening, team.bounds, system)
     answers = Mount(_at("{tenant}"), _answers(team, tenants))
+    page = opening.page(tenants, keys, health, system)
     server = build_for(_whose, opening.sealed_with)
     opening.kinds("").observe(server)
-    return team_application(server, team, tenants, keys, health, system, [answers])
+    if page is None:
+        return team_application(server, team, tenants, keys, health, system, [answers])
+    mount, ledger = page
+    app = team_application(server, team, tenants, keys, health, system, [answers, mount])
+    app.router.lifespan_context = _closing(app.router.lifespan_context, ledger)
+    return app
+
+
+def _closing(inner: Any, ledger: Ledger) -> Any:
+    @asynccontextmanager
+    async def living(app: Starlette) -> AsyncGenerator[None]:
+        try:
+            async with inner(app):
+                yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await ledger.aclose()
+
+    return living
 
 
 _OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET")

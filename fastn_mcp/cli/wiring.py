@@ -25,6 +25,7 @@ from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import Guard
+from fastn_mcp.guard.asking import Desk
 from fastn_mcp.guard.audit import FILE as AUDIT
 from fastn_mcp.guard.audit import Audit, AuditFile
 from fastn_mcp.guard.journalling import Journalling
@@ -61,6 +62,8 @@ class Tenanted:
 
     name: str
     run: str
+    desk: Callable[[Ledger], Desk] | None = None
+    """Where its questions lie, where that is no webhook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,8 @@ def assemble(
     page = None
     if browser and webhook is None:
         page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
-    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or _terminal(sandbox, tenant))
+    desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
+    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])

@@ -76,6 +76,8 @@ class Entry:
     """The grant, or the scope, that it is about."""
     approver: str | None = None
     """Who decided, where that was told by a credential."""
+    approver_name: str | None = None
+    """How people call them, where their identity provider says so."""
     of: str | None = None
     """The intent that an outcome belongs to."""
     outcome: str | None = None

@@ -83,7 +83,8 @@ def team_application(
             allow_headers=["Authorization", "Content-Type", OWN_KEY, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"],
             expose_headers=["WWW-Authenticate", "Retry-After"],
         )
-    app.add_middleware(Edge, team.hosts, [own, *team.origins], team.bounds.head, (ALIVE, READY))
+    page = [] if team.approvals is None else ["{0.scheme}://{0.netloc}".format(urlsplit(team.approvals.url))]
+    app.add_middleware(Edge, team.hosts, [own, *team.origins, *page], team.bounds.head, (ALIVE, READY))
     app.router.lifespan_context = _living(app, tenants, keys)
     return app
 

@@ -27,6 +27,11 @@ class Health:
         """Ready no more: what comes from now on should go elsewhere."""
         self._leaving = True
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it is to end."""
+        return self._leaving
+
     def routes(self) -> list[Route]:
         """The two paths of probes."""
         return [Route(ALIVE, self._alive, methods=["GET"]), Route(READY, self._ready, methods=["GET"])]

@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.tokens import Trust
 from fastn_mcp.settings import SOURCES, Settings, load
+
+if TYPE_CHECKING:
+    from fastn_mcp.hosted.approvers import Approvals
 
 SECRETS = ("api_key", "webhook_secret")
 """What stands in no team file: it says where they are, as `api_key_file` or `api_key_env`."""
@@ -156,6 +159,7 @@ class Team:
     groups_claim: str
     bounds: Bounds
     tenants: tuple[Tenant, ...]
+    approvals: "Approvals | None" = None
 
     def tenant_of(self, claims: Mapping[str, Any]) -> Tenant | None:
         """Who serves a sign-in."""

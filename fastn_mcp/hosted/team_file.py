@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.strict_toml import Flaw, load, read
+from fastn_mcp.hosted.approvers import ALL, Approvals, Rule
 from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.settings import Settings, is_loopback
@@ -34,6 +35,7 @@ SETTINGS = sorted(
 )
 """What a tenant can set. The process has one log and one ledger; answers of approvers come to the server itself."""
 
+_TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
 _FILES = ("policy", "plan", "plan_keys", "approvers")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
@@ -139,6 +141,25 @@ class _Tenant(_Form):
     webhook_secret_env: str | None = None
 
 
+class _Approver(_Form):
+    subjects: _Texts | None = None
+    groups: _Texts | None = None
+    claims: dict[str, _Texts] = {}
+    tenants: _Texts | None = None
+    effects: _Texts | None = None
+
+
+class _Approvals(_Form):
+    client_id: Annotated[str, AfterValidator(_glob)]
+    client_secret_file: str | None = None
+    client_secret_env: str | None = None
+    url: Annotated[str, AfterValidator(_resource)] | None = None
+    scopes: Annotated[list[str], AfterValidator(_some)] = ["openid", "profile"]
+    own: bool = True
+    session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
+    approver: list[_Approver] = []
+
+
 class _TeamForm(_Form):
     url: Annotated[str, AfterValidator(_resource)]
     issuer: Annotated[str, AfterValidator(_safe_url)]
@@ -149,6 +170,7 @@ class _TeamForm(_Form):
     groups_claim: str = "groups"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: _Limits = _Limits()
+    approvals: _Approvals | None = None
     tenant: list[_Tenant]
 
 
@@ -165,30 +187,73 @@ def _built(table: Mapping[str, Any], folder: Path) -> Team:
         if name in names[:number]:
             raise Flaw(("tenant", number, "name"), f"there is another tenant {name}")
     trust = Trust(form.issuer, form.audience or form.url, form.url, tuple(form.algorithms), form.leeway_seconds)
+    approvals = None if form.approvals is None else _approvals(form.approvals, form.url, tenants, folder)
+    # The page may have a host of its own.
+    served = [urlsplit(url).netloc for url in (form.url, *([] if approvals is None else [approvals.url]))]
     return Team(
         url=form.url,
         trust=trust,
-        hosts=tuple(form.hosts or [urlsplit(form.url).netloc]),
+        hosts=tuple(form.hosts or dict.fromkeys(served)),
         origins=tuple(form.origins),
         groups_claim=form.groups_claim,
         bounds=form.limits.bounds(),
         tenants=tenants,
+        approvals=approvals,
     )
 
 
-def _tenant(number: int, form: _Tenant, folder: Path) -> Tenant:
-    at = ("tenant", number)
-    if not _NAME.fullmatch(form.name):
-        raise Flaw((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+def _approvals(form: _Approvals, url: str, tenants: tuple[Tenant, ...], folder: Path) -> Approvals:
+    at = ("approvals",)
+    base = urlsplit(url)
+    page = form.url or f"{base.scheme}://{base.netloc}/approvals"
+    path = urlsplit(page).path
+    if any(path == taken or path.startswith(f"{taken}/") for taken in (base.path, *_TAKEN)) or base.path.startswith(
+        f"{path}/"
+    ):
+        raise Flaw((*at, "url"), f"url: {path} is taken by something else of this server")
+    if "openid" not in form.scopes:
+        raise Flaw((*at, "scopes"), "scopes: openid is among them, or nobody is told who signed in")
+    if (secret := _kept(at, form, "client_secret", folder)) is None:
+        raise Flaw(at, "[approvals] needs client_secret_file or client_secret_env")
+    known = [tenant.name for tenant in tenants if not tenant.caller_keys]
+    for number, tenant in enumerate(tenants):
+        if "webhook_url" in tenant.values:
+            # One person could be an approver of each, and count as two.
+            raise Flaw(("tenant", number, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
+    rules = tuple(_rule(number, entry, known) for number, entry in enumerate(form.approver))
+    return Approvals(page, form.client_id, secret, tuple(form.scopes), form.own, form.session_minutes * 60, rules)
+
+
+def _rule(number: int, form: _Approver, known: list[str]) -> Rule:
+    at = ("approvals", "approver", number)
+    match = _match(at, form, "an approver needs subjects, groups or claims: who it is")
+    for name in form.tenants or ():
+        if name not in known:
+            raise Flaw((*at, "tenants"), f"tenants: there is no tenant {name!r} with a key{nearest(name, known)}")
+    effects = frozenset(effect.lower() for effect in form.effects or ALL)
+    if not effects <= ALL:
+        raise Flaw((*at, "effects"), f"effects: they are some of {' '.join(sorted(effect.upper() for effect in ALL))}")
+    return Rule(match, frozenset(form.tenants or known), effects)
+
+
+def _match(at: Key, form: "_Tenant | _Approver", nobody: str) -> Match:
     match = Match(
         frozenset(form.subjects or ()),
         tuple(map(Pattern, form.groups or ())),
         {name: tuple(map(Pattern, wanted)) for name, wanted in form.claims.items()},
     )
     if not (match.subjects or match.groups or match.claims):
-        raise Flaw(at, f"the tenant {form.name} needs subjects, groups or claims: whom it serves")
+        raise Flaw(at, nobody)
     if any("*" in subject for subject in match.subjects):
         raise Flaw((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
+    return match
+
+
+def _tenant(number: int, form: _Tenant, folder: Path) -> Tenant:
+    at = ("tenant", number)
+    if not _NAME.fullmatch(form.name):
+        raise Flaw((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+    match = _match(at, form, f"the tenant {form.name} needs subjects, groups or claims: whom it serves")
     values = _settings(at, form, folder)
     secrets = {name: kept for name in SECRETS if (kept := _kept(at, form, name, folder)) is not None}
     _keyed(at, form, secrets, values)
@@ -220,7 +285,7 @@ def _keyed(at: Key, form: _Tenant, secrets: Mapping[str, Kept], values: Mapping[
         raise Flaw((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
 
 
-def _kept(at: Key, form: _Tenant, name: str, folder: Path) -> Kept | None:
+def _kept(at: Key, form: _Form, name: str, folder: Path) -> Kept | None:
     file: str | None = getattr(form, f"{name}_file")
     variable: str | None = getattr(form, f"{name}_env")
     if file is None and variable is None:
@@ -230,17 +295,26 @@ def _kept(at: Key, form: _Tenant, name: str, folder: Path) -> Kept | None:
     return Kept(None if file is None else folder / file, variable)
 
 
+_TABLES: dict[str, tuple[type[_Form], str]] = {
+    "limits": (_Limits, "[limits]"),
+    "tenant": (_Tenant, "[[tenant]]"),
+    "approvals": (_Approvals, "[approvals]"),
+    "approvals approver": (_Approver, "[[approvals.approver]]"),
+}
+
+
 def _flaw(problem: Mapping[str, Any]) -> Flaw:
     at = cast("Key", problem["loc"])
     keys = [part for part in at if isinstance(part, str)]
     key = keys[-1]
     match problem["type"]:
         case "extra_forbidden":
-            form = _Limits if keys[0] == "limits" else _TeamForm
-            where = "[limits]" if form is _Limits else "the file"
+            form, where = next(
+                (known for name, known in _TABLES.items() if keys[:-1] == name.split()), (_TeamForm, "the file")
+            )
             return Flaw(at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields)}")
         case "missing":
-            table = {"tenant": "[[tenant]]", "limits": "[limits]"}.get(keys[0] if len(keys) > 1 else "", "the file")
+            table = _TABLES.get(" ".join(keys[:-1]), (None, "the file"))[1]
             return Flaw(at, f"{table} needs the key {key!r}")
         case "list_type" if key == "tenant":
             return Flaw(at, "each tenant is a table of its own, as [[tenant]]")

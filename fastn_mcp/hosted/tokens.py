@@ -1,11 +1,12 @@
-"""Who is calling: an access token becomes a sign-in, or a reason why it is none.
+"""Who somebody is: an access token becomes a sign-in, an ID token a person, or a reason why it is none.
 
 Nothing that a token says is believed before its signature, by a key that the issuer publishes.
 """
 
+import hmac
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,7 @@ class Tokens:
 
     def __init__(self, trust: Trust, keys: IssuerKeys, system: System) -> None:
         self._trust = trust
-        self._keys = keys
-        self._system = system
+        self._signed = _Signed(trust, keys, system, trust.audience, _TYPES)
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The sign-in; None where it is none, for a reason that `reason` gives."""
@@ -78,6 +78,31 @@ class Tokens:
         return "It cannot be used here."
 
     async def _verified(self, token: str) -> AccessToken:
+        claims, expires = await self._signed.verified(token)
+        return AccessToken(
+            token=token,
+            client_id=_text(claims.get("azp")) or _text(claims.get("client_id")) or "unknown",
+            scopes=scopes(claims),
+            # The SDK looks at it again, without leeway.
+            expires_at=math.ceil(expires + self._trust.leeway),
+            resource=self._trust.resource,
+            subject=claims["sub"],
+            claims=claims,
+        )
+
+
+class _Signed:
+    """What a JWT of the issuer says, for one audience."""
+
+    def __init__(self, trust: Trust, keys: IssuerKeys, system: System, audience: str, kinds: Collection[str]) -> None:
+        self._trust = trust
+        self._keys = keys
+        self._system = system
+        self._audience = audience
+        self._kinds = kinds
+
+    async def verified(self, token: str) -> tuple[dict[str, Any], float]:
+        """The claims, and when they end. Raises `TokenRefused`, `NoKeys`."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError):
@@ -87,23 +112,14 @@ class Tokens:
         subject = claims["sub"]
         if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
             raise TokenRefused("It names no subject.")
-        return AccessToken(
-            token=token,
-            client_id=_text(claims.get("azp")) or _text(claims.get("client_id")) or "unknown",
-            scopes=scopes(claims),
-            # The SDK looks at it again, without leeway.
-            expires_at=math.ceil(expires + self._trust.leeway),
-            resource=self._trust.resource,
-            subject=subject,
-            claims=dict(claims),
-        )
+        return claims, expires
 
     async def _claims(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
         algorithm, kind, kid = header.get("alg"), header.get("typ"), header.get("kid")
         if algorithm not in self._trust.algorithms:
             raise TokenRefused("It is signed by an algorithm that is not accepted.")
-        if "crit" in header or (kind is not None and str(kind).lower() not in _TYPES):
-            raise TokenRefused("It is no access token.")
+        if "crit" in header or (kind is not None and str(kind).lower() not in self._kinds):
+            raise TokenRefused("It is no access token." if self._kinds is _TYPES else "It is no ID token.")
         try:
             key = await self._keys.find(kid if isinstance(kid, str) else None, str(algorithm))
         except UnknownKey:
@@ -111,7 +127,7 @@ class Tokens:
         trust = self._trust
         try:
             return jwt.decode(
-                token, key, [str(algorithm)], audience=trust.audience, issuer=trust.issuer, options=_CHECKED
+                token, key, [str(algorithm)], audience=self._audience, issuer=trust.issuer, options=_CHECKED
             )
         except jwt.InvalidIssuerError:
             raise TokenRefused("It is of another issuer.") from None
@@ -132,6 +148,27 @@ class Tokens:
             if (since := _moment(claims, claim)) is not None and since > now + leeway:
                 raise TokenRefused("It does not hold yet.")
         return expires
+
+
+class IdTokens:
+    """Verifies what the issuer tells one client of who signed in there (OpenID Connect Core, 3.1.3.7)."""
+
+    def __init__(self, trust: Trust, keys: IssuerKeys, system: System, client: str) -> None:
+        self._signed = _Signed(trust, keys, system, client, ("jwt", "id_token+jwt"))
+        self._client = client
+
+    async def claims(self, token: str, nonce: str) -> dict[str, Any]:
+        """What it says, where it is for the sign-in of this nonce. Raises `TokenRefused`, `NoKeys`."""
+        claims, _ = await self._signed.verified(token)
+        given = claims.get("nonce")
+        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+            raise TokenRefused("It is of another sign-in.")
+        several = isinstance(claims["aud"], list) and claims["aud"] != [self._client]
+        if (several or "azp" in claims) and claims.get("azp") != self._client:
+            raise TokenRefused("It is for another client.")
+        if "iat" not in claims:
+            raise TokenRefused("It has no iat.")
+        return claims
 
 
 def _moment(claims: Mapping[str, Any], claim: str) -> float | None:

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Message
 
-from fastn_mcp.channels.page.app import application
+from fastn_mcp.channels.page.alone import application
 from fastn_mcp.channels.page.entry import COOL_DOWN, SESSION_HOLDS, WRONG_KEYS, Entry
 from fastn_mcp.channels.page.shield import LONGEST_BODY
 from fastn_mcp.system import System

@@ -84,6 +84,8 @@ def test_the_example_is_a_team_file(tmp_path: Path) -> None:
 
 
 GOOD = f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n'
+PAGE = GOOD + '[approvals]\nclient_id = "p"\nclient_secret_env = "PAGE"\n'
+APPROVER = PAGE + '[[approvals.approver]]\ngroups = ["a"]\n'
 WRONG: dict[str, tuple[str, str]] = {
     "no tenant": (GOOD, "the file needs the key 'tenant'"),
     "an empty list": (GOOD + "tenant = []", "it has no [[tenant]]"),
@@ -127,6 +129,23 @@ WRONG: dict[str, tuple[str, str]] = {
         "with caller_keys there is no webhook",
     ),
     "a setting of the process": (GOOD + ONE + 'log_level = "debug"\n', "there is no key 'log_level' in [[tenant]]"),
+    "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),
+    "approvals without a secret": (GOOD + '[approvals]\nclient_id = "p"\n' + ONE, "needs client_secret_file or"),
+    "a misspelt key of approvals": (PAGE + "onw = true\n" + ONE, "line 6: there is no key 'onw' in [approvals] (did"),
+    "a page that is MCP": (PAGE + f'url = "{AUDIENCE}/page"\n' + ONE, "line 6: url: /mcp/page is taken"),
+    "a page for probes": (PAGE + f'url = "{AUDIENCE[:-4]}/readyz"\n' + ONE, "url: /readyz is taken"),
+    "no openid": (PAGE + 'scopes = ["profile"]\n' + ONE, "line 6: scopes: openid is among them"),
+    "an approver who is nobody": (PAGE + "[[approvals.approver]]\n" + ONE, "line 6: an approver needs subjects"),
+    "an approver of no tenant": (
+        APPROVER + 'tenants = ["acmee"]\n' + ONE,
+        "line 8: tenants: there is no tenant 'acmee'",
+    ),
+    "an approver of no effect": (APPROVER + 'effects = ["EVIL"]\n' + ONE, "line 8: effects: they are some of ACCESS"),
+    "a misspelt key of an approver": (APPROVER + "tenant = 1\n" + ONE, "in [[approvals.approver]] (did you"),
+    "a webhook beside the page": (
+        PAGE + ONE + 'webhook_url = "https://h.example"\n',
+        "line 10: webhook_url: with [approvals] there is no webhook",
+    ),
     "no TOML": (GOOD + "[[tenant", "not TOML"),
 }
 

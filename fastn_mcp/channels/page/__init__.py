@@ -152,7 +152,7 @@ class _Running:
     def __init__(self, ledger: Ledger, system: System, used: Callable[[str], None], record: Record) -> None:
         # Only here: a server that never asks pays for neither templates nor an HTTP server.
         from fastn_mcp.channels.listening import Listening
-        from fastn_mcp.channels.page.app import application
+        from fastn_mcp.channels.page.alone import application
 
         self.entry = Entry(system, used)
         self.fresh_until = float("-inf")

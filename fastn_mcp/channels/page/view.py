@@ -11,8 +11,8 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.channels.page.way_in import Decided, Lying
 from fastn_mcp.guard.ledger import Grant, Scope, State
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import may_scope
 from fastn_mcp.guard.show import show
 from fastn_mcp.visible import visible
@@ -118,7 +118,8 @@ class Question:
     not_checked: tuple[str, ...]
     also: tuple[Named, ...]
     expected: str | None
-    two_people: bool
+    barred: str | None
+    so_far: str | None
     scope: bool
     asked: Moment
     until: Moment
@@ -151,8 +152,9 @@ class Past:
     lines: tuple[str, ...]
 
 
-def question(grant: Grant, now: float) -> Question:
+def question(lying: Lying, now: float) -> Question:
     """An open grant, as a question."""
+    grant = lying.grant
     card = grant.card
     target = _mapping(card.get("target"))
     name = target.get("name")
@@ -179,7 +181,8 @@ def question(grant: Grant, now: float) -> Question:
         not_checked=tuple(visible(_text(kind)) for kind in _items(card.get("not_checked"))),
         also=_also(card),
         expected=None if grant.expected is None else visible(grant.expected),
-        two_people=grant.asks == Decision.FOUR_EYES.value,
+        barred=lying.barred,
+        so_far=None if lying.so_far is None else visible(lying.so_far),
         scope=may_scope(grant),
         asked=Moment(_iso(grant.created), ago(now - grant.created)),
         until=Moment(_iso(grant.expires), left(grant.expires - now)),
@@ -218,8 +221,9 @@ def running(scope: Scope, now: float) -> Running:
     return Running(scope.id, scope.tool, shown(scope.target), visible(scope.principal), visible(scope.account), until)
 
 
-def past(grant: Grant, now: float) -> Past:
+def past(decided: Decided, now: float) -> Past:
     """A grant that was decided, or ran out."""
+    grant = decided.grant
     good, outcome = _outcome(grant, now)
     when = grant.created if grant.decided is None else grant.decided
     return Past(
@@ -228,11 +232,18 @@ def past(grant: Grant, now: float) -> Past:
         subject=_subject(grant),
         good=good,
         outcome=outcome,
-        by=_BY.get(grant.by, visible(grant.by)) if grant.by else "",
+        by=_by(decided),
         note=_note(grant.note) if grant.note else None,
         when=Moment(_iso(when), ago(now - when)),
         lines=tuple(visible(line) for line in grant.lines),
     )
+
+
+def _by(decided: Decided) -> str:
+    if decided.who is not None:
+        return f"by {visible(decided.who)}"
+    by = decided.grant.by
+    return _BY.get(by, visible(by)) if by else ""
 
 
 def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:

@@ -1,0 +1,144 @@
+"""The page of one person on their own machine: let in by a key, and whatever lies in the ledger is theirs."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from fastn_mcp.channels.page.app import page
+from fastn_mcp.channels.page.entry import Entry, Said, Session
+from fastn_mcp.channels.page.record import Record, unrecorded
+from fastn_mcp.channels.page.shield import from_elsewhere
+from fastn_mcp.channels.page.way_in import Decided, Inbox, Lying, Render
+from fastn_mcp.guard import four_eyes
+from fastn_mcp.guard.audit import Event
+from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
+from fastn_mcp.guard.question import for_a_while
+from fastn_mcp.system import System
+
+NAME = "local_page"
+COOKIE = "fastn_approvals"
+
+_TWO = "Two different people have to approve this call, and this page cannot tell people apart."
+
+
+def application(
+    ledger: Ledger, system: System, entry: Entry, origins: Sequence[str], record: Record = unrecorded
+) -> ASGIApp:
+    """The page, for browsers that call it by one of `origins` and that `entry` lets in.
+
+    `record` is told what is decided, once it is.
+    """
+    return page(_ByKey(entry, _All(ledger, system, record)), system, origins)
+
+
+class _ByKey:
+    """Let in by a key that works once, and kept in by a cookie."""
+
+    room = "/{room}"
+
+    def __init__(self, entry: Entry, inbox: Inbox) -> None:
+        self.looks: dict[str, Any] = {"team": False}
+        self._entry = entry
+        self._inbox = inbox
+
+    def routes(self, render: Render) -> Sequence[Route]:
+        async def enter(request: Request) -> Response:
+            # A page of somebody else must not be able to use up the attempts of the person.
+            entered = None if from_elsewhere(request) else self._entry.enter(request.path_params["key"])
+            if entered is None:
+                return render(request, "closed.html", 403)
+            session, cookie = entered
+            root = self.root(request, session)
+            secure = request.url.scheme == "https"
+            answer = RedirectResponse(root, 303)
+            answer.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
+            return answer
+
+        return [Route("/enter/{key}", enter, methods=["GET"])]
+
+    async def session(self, request: Request) -> Session | None:
+        room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
+        return self._entry.session(room, request.cookies.get(COOKIE))
+
+    def root(self, request: Request, session: Session) -> str:
+        return f"{request.scope.get('root_path', '')}/{session.room}/"
+
+    def person(self, session: Session) -> str | None:  # noqa: ARG002 - whoever has the key
+        return None
+
+    def inbox(self, session: Session) -> Inbox:  # noqa: ARG002 - one person, one inbox
+        return self._inbox
+
+    def token(self, session: Session, form: str) -> str:
+        return self._entry.token(session, form)
+
+    async def spend(self, session: Session, form: str, token: str) -> bool:
+        return self._entry.spend(session, form, token)
+
+    def tell(self, answer: Response, session: Session, said: Said) -> None:  # noqa: ARG002 - kept in this process
+        session.said = said
+
+    def told(self, request: Request, answer: Response | None, session: Session) -> Said | None:  # noqa: ARG002
+        said, session.said = session.said, None
+        return said
+
+    @contextmanager
+    def watched(self) -> Generator[Callable[[], bool]]:
+        with self._entry.watched():
+            yield lambda: not self._entry.closed
+
+
+class _All:
+    """Everything that lies in one ledger. Who decides is whoever has the page."""
+
+    def __init__(self, ledger: Ledger, system: System, record: Record) -> None:
+        self._ledger = ledger
+        self._system = system
+        self._record = record
+
+    async def revision(self) -> str:
+        return str(await self._ledger.revision())
+
+    async def waiting(self, now: float) -> list[Lying]:
+        return [_lying(grant) for grant in await self._ledger.waiting(now)]
+
+    async def scopes(self, now: float) -> list[Scope]:
+        return await self._ledger.scopes(now)
+
+    async def decided(self, limit: int) -> list[Decided]:
+        return [Decided(grant) for grant in await self._ledger.decided(limit)]
+
+    async def find(self, grant: str) -> Lying | None:
+        found = await self._ledger.find(grant)
+        return None if found is None else _lying(found)
+
+    async def approve(self, lying: Lying, now: float) -> str | None:
+        grant = lying.grant
+        if not await self._ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=NAME):
+            return None
+        self._record(Event.APPROVED, grant, None)
+        await self._ledger.note_answer(grant.principal, declined=False, now=now)
+        return "It is sent when the agent makes the call again."
+
+    async def scope(self, lying: Lying, now: float) -> None:
+        await self._ledger.grant_scope(for_a_while(lying.grant, self._system.token(), now, NAME))
+
+    async def decline(self, lying: Lying, now: float, note: str | None) -> bool:
+        grant = lying.grant
+        if not await self._ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=NAME, note=note):
+            return False
+        await self._ledger.note_answer(grant.principal, declined=True, now=now)
+        self._record(Event.DECLINED, grant, note)
+        return True
+
+    async def revoke(self, scope: str, now: float) -> bool:  # noqa: ARG002 - all are theirs
+        return await self._ledger.revoke_scope(scope)
+
+
+def _lying(grant: Grant) -> Lying:
+    return Lying(grant, _TWO if four_eyes.needed(grant) > 1 else None)

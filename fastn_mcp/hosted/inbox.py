@@ -1,0 +1,222 @@
+"""What waits for one person of a team, over all tenants whose calls they may decide about, whichever replica asked.
+
+The ledger alone knows what is decided; each yes and no is a vote of whom the identity provider says they are.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from fastn_mcp.channels.page.way_in import Decided, Lying
+from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.guard import four_eyes
+from fastn_mcp.guard.audit import Audit, Event, decided
+from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, Scope, State, Vote
+from fastn_mcp.guard.question import for_a_while
+from fastn_mcp.guard.show import show
+from fastn_mcp.hosted.approvers import Approvals, Standing
+from fastn_mcp.hosted.team import Team
+from fastn_mcp.hosted.tenants import Account, Tenants
+from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
+
+VERIFIED = "verified"
+"""The consent of one person who signed in."""
+
+
+class Decidable(Account, Protocol):
+    """An account about whose calls people decide."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def audit(self) -> Audit: ...
+    @property
+    def account(self) -> str:
+        """As its grants name it: several accounts can share a ledger."""
+        ...
+
+
+D = TypeVar("D", bound=Decidable)
+
+
+class Desk:
+    """Where the questions of one tenant lie: on the page, for those who may decide about them."""
+
+    verifies = True
+
+    def __init__(self, approvals: Approvals, tenant: str, ledger: Ledger) -> None:
+        self._approvals = approvals
+        self._tenant = tenant
+        self._ledger = ledger
+
+    async def show(self, grant: str) -> str:
+        """Raises `Refused` where nobody could decide."""
+        found = await self._ledger.find(grant)
+        if found is None:
+            raise Refused("There is no such question.")
+        if not self._approvals.able(self._tenant, found):
+            raise Refused(
+                "Nobody may approve this call: no approver of the team file is for it.",
+                "Tell the operator: [[approvals.approver]] says who may approve what.",
+            )
+        if (needed := four_eyes.needed(found)) == 1:
+            return f"A person decides at {self._approvals.url}/, where they sign in."
+        have = sum(vote.approves for vote in await self._ledger.votes(grant))
+        return (
+            f"{needed} different people have to approve it at {self._approvals.url}/, where they sign in, and none of"
+            f" them is who asks. {have} of {needed} approved so far."
+        )
+
+
+class TeamInbox:
+    """What lies before one person."""
+
+    def __init__(
+        self, standing: Standing, team: Team, tenants: Tenants[Any], shared: Callable[[], Awaitable[int]] | None,
+        system: System,
+    ) -> None:  # fmt: skip
+        """`shared` is the revision of the one ledger that all tenants share, where they do."""
+        self._standing = standing
+        self._team = team
+        self._tenants = tenants
+        self._shared = shared
+        self._system = system
+
+    async def revision(self) -> str:
+        if self._shared is not None:
+            return str(await self._shared())
+        return ".".join([str(await account.ledger.revision()) async for _, account in self._accounts()])
+
+    async def waiting(self, now: float) -> list[Lying]:
+        found = [
+            await self._lying(name, account, grant)
+            async for name, account in self._accounts()
+            for grant in await account.ledger.waiting(now)
+            if self._theirs(name, account, grant)
+        ]
+        return sorted(found, key=lambda lying: lying.grant.created)
+
+    async def scopes(self, now: float) -> list[Scope]:
+        return [
+            scope
+            async for name, account in self._accounts()
+            for scope in await account.ledger.scopes(now)
+            if scope.account == account.account and self._standing.holds(name, scope)
+        ]
+
+    async def decided(self, limit: int) -> list[Decided]:
+        # More than are shown: a ledger that is shared holds those of others too.
+        found = [
+            Decided(grant, await self._who(account, grant))
+            async for name, account in self._accounts()
+            for grant in await account.ledger.decided(limit * 4)
+            if self._theirs(name, account, grant)
+        ]
+        return sorted(found, key=lambda one: one.grant.decided or one.grant.created, reverse=True)[:limit]
+
+    async def find(self, grant: str) -> Lying | None:
+        async for name, account in self._accounts():
+            found = await account.ledger.find(grant)
+            if found is not None and self._theirs(name, account, found):
+                return await self._lying(name, account, found)
+        return None
+
+    async def approve(self, lying: Lying, now: float) -> str | None:
+        have = await self._voted(lying.grant, now, approves=True, note=None)
+        if have is None:
+            return None
+        needed = four_eyes.needed(lying.grant)
+        if have < needed:
+            return f"{have} of {needed} people approved it: another has to, before it can be sent."
+        return "It is sent when the agent makes the call again."
+
+    async def scope(self, lying: Lying, now: float) -> None:
+        async with self._of(lying.grant) as (_, account):
+            await account.ledger.grant_scope(for_a_while(lying.grant, self._system.token(), now, VERIFIED))
+
+    async def decline(self, lying: Lying, now: float, note: str | None) -> bool:
+        return await self._voted(lying.grant, now, approves=False, note=note) is not None
+
+    async def revoke(self, scope: str, now: float) -> bool:
+        async for name, account in self._accounts():
+            for held in await account.ledger.scopes(now):
+                if held.id == scope and held.account == account.account and self._standing.holds(name, held):
+                    return await account.ledger.revoke_scope(scope)
+        return False
+
+    async def _voted(self, grant: Grant, now: float, *, approves: bool, note: str | None) -> int | None:
+        """How many approve it from now on; None where nothing was counted."""
+        person, needed = self._standing.person, four_eyes.needed(grant)
+        by = VERIFIED if needed == 1 else four_eyes.BY
+        async with self._of(grant) as (name, account):
+            # Once more, at the last moment: whatever was shown, this is who may.
+            if approves and self._standing.barred(name, grant) is not None:
+                return None
+            vote = Vote(grant.id, person.principal, approves, now)
+            after = await account.ledger.vote(vote, needed, by=by, note=note)
+            if after is None:
+                return None
+            have = sum(vote.approves for vote in await account.ledger.votes(grant.id))
+            if after is not State.OPEN:
+                await account.ledger.note_answer(grant.principal, declined=not approves, now=now)
+            counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
+            event = Event.APPROVED if approves else Event.DECLINED
+            entry = replace(
+                decided(event, grant, VERIFIED, note or counted),
+                approver=person.principal,
+                approver_name=show(person.name, 100),
+            )
+            try:
+                account.audit.record(entry)
+            except FastnError:  # it holds already; sending records again, or refuses
+                log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
+            return have
+
+    def _theirs(self, tenant: str, account: Decidable, grant: Grant) -> bool:
+        return grant.elsewhere and grant.account == account.account and self._standing.sees(tenant, grant)
+
+    async def _lying(self, tenant: str, account: Decidable, grant: Grant) -> Lying:
+        barred, so_far = self._standing.barred(tenant, grant), None
+        if (needed := four_eyes.needed(grant)) > 1:
+            votes = [vote for vote in await account.ledger.votes(grant.id) if vote.approves]
+            named = f" ({', '.join(self._named(vote.approver) for vote in votes)})" if votes else ""
+            so_far = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
+            if any(vote.approver == self._standing.person.principal for vote in votes):
+                barred = "You approved it, and another has to."
+        return Lying(grant, barred, so_far)
+
+    async def _who(self, account: Decidable, grant: Grant) -> str | None:
+        yes = grant.state is not State.DECLINED
+        votes = [vote for vote in await account.ledger.votes(grant.id) if vote.approves is yes]
+        return " and ".join(self._named(vote.approver) for vote in votes) or None
+
+    def _named(self, principal: str) -> str:
+        if principal == self._standing.person.principal:
+            return "you"
+        return principal.removeprefix(f"{self._standing.person.issuer}|")
+
+    @asynccontextmanager
+    async def _of(self, grant: Grant) -> AsyncGenerator[tuple[str, Decidable]]:
+        """The account of a grant, which is one of theirs. Raises `Refused` where it is gone meanwhile."""
+        async for name, account in self._accounts():
+            if account.account == grant.account:
+                yield name, account
+                return
+        raise Refused("The account of this call cannot be opened now.")
+
+    async def _accounts(self) -> AsyncGenerator[tuple[str, Decidable]]:
+        for name in sorted(self._standing.tenants):
+            tenant = self._team.named(name)
+            if tenant is None or tenant.caller_keys:
+                continue
+            try:
+                async with self._tenants.lease(tenant) as account:
+                    yield name, account.served
+            except LedgerLost:
+                raise
+            except FastnError as error:
+                log.error("what waits at %s cannot be shown: %s", name, error)

@@ -1,0 +1,132 @@
+"""A person signs in with a browser: OpenID Connect's authorization code flow, with PKCE, state and nonce.
+
+What comes back is believed once its ID token is signed by the issuer, for this client, and for this very sign-in. No
+token is kept: all that is needed of it is who they are.
+"""
+
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import anyio
+import httpx2
+
+from fastn_mcp.hosted.keys import IssuerKeys, NoKeys
+from fastn_mcp.hosted.tokens import IdTokens, TokenRefused, Trust
+from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
+
+HOLDS = 600.0
+"""Seconds to sign in at the provider."""
+
+
+class NotSignedIn(Exception):
+    """Why nobody is signed in, in a sentence for the person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A sign-in that was begun: what its browser keeps until it comes back."""
+
+    state: str
+    nonce: str
+    verifier: str
+
+
+class SignIn:
+    """Sign-ins of one client, which come back to `redirect`."""
+
+    def __init__(
+        self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: tuple[str, ...], redirect: str,
+        system: System,
+    ) -> None:  # fmt: skip
+        self._trust = trust
+        self._provider = keys.provider
+        self._tokens = IdTokens(trust, keys, system, client)
+        self._client = client
+        self._secret = secret
+        self._scopes = scopes
+        self._redirect = redirect
+
+    async def begin(self) -> tuple[str, Begun]:
+        """Where the browser goes, and what it keeps. Raises `NotSignedIn`."""
+        metadata = await self._metadata()
+        begun = Begun(*(secrets.token_urlsafe(32) for _ in range(3)))
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(begun.verifier.encode()).digest()).rstrip(b"=")
+        asked = {
+            "response_type": "code",
+            "client_id": self._client,
+            "redirect_uri": self._redirect,
+            "scope": " ".join(self._scopes),
+            "state": begun.state,
+            "nonce": begun.nonce,
+            "code_challenge": challenge.decode(),
+            "code_challenge_method": "S256",
+        }
+        at = self._provider.endpoint(metadata, "authorization_endpoint")
+        return f"{at}{'&' if '?' in at else '?'}{urlencode(asked)}", begun
+
+    async def finish(self, begun: Begun, sent: Mapping[str, str]) -> dict[str, Any]:
+        """The claims of who signed in, by what the provider sent back with the browser. Raises `NotSignedIn`."""
+        if not hmac.compare_digest(sent.get("state", "").encode(), begun.state.encode()):
+            raise NotSignedIn("This is not the sign-in that this browser began.")
+        if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
+            raise NotSignedIn("Another provider answered than the one that was asked.")
+        if "error" in sent or not sent.get("code"):
+            raise NotSignedIn("The identity provider did not sign you in.")
+        token = await self._exchanged(await self._metadata(), sent["code"], begun.verifier)
+        try:
+            return await self._tokens.claims(token, begun.nonce)
+        except TokenRefused as refused:
+            log.warning("an ID token was refused: %s", refused)
+            raise NotSignedIn("What the identity provider said of you could not be believed.") from None
+        except NoKeys:
+            raise NotSignedIn("The identity provider cannot be reached.") from None
+
+    async def _metadata(self) -> dict[str, Any]:
+        try:
+            with anyio.fail_after(10):
+                metadata = await self._provider.metadata()
+        except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
+            log.warning("a sign-in failed: %s: %s", type(error).__name__, error)
+            raise NotSignedIn("The identity provider cannot be reached.") from None
+        kinds: Any = metadata.get("subject_types_supported", ["public"])
+        if "public" not in kinds and self._client != self._trust.audience:
+            # A requester would have another name here than as an approver, and could be both.
+            log.error("the issuer names people by another subject for each client: client_id has to be the audience")
+            raise NotSignedIn("The operator has to set this up: people could not be told to be those who call.")
+        return metadata
+
+    async def _exchanged(self, metadata: Mapping[str, Any], code: str, verifier: str) -> str:
+        fields = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect,
+            "code_verifier": verifier,
+        }
+        headers: dict[str, str] = {}
+        methods: Any = metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        if "client_secret_basic" in methods:
+            pair = f"{quote(self._client, safe='')}:{quote(self._secret, safe='')}"
+            headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        else:
+            fields |= {"client_id": self._client, "client_secret": self._secret}
+        try:
+            at = self._provider.endpoint(metadata, "token_endpoint")
+            with anyio.fail_after(10):
+                status, found = await self._provider.post(at, fields, headers)
+        except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
+            log.warning("a code could not be exchanged: %s", type(error).__name__)
+            raise NotSignedIn("The identity provider did not answer as it should.") from None
+        token = found.get("id_token")
+        if status != 200 or not isinstance(token, str):
+            log.warning("a code was not exchanged: the provider answered %s", status)
+            raise NotSignedIn("The identity provider did not take this sign-in: it may have been used before.")
+        return token

@@ -1,0 +1,202 @@
+"""Two replicas, one ledger, an OpenID provider, a real Chromium: a question of one is decided at the other. Issue 8."""
+
+import importlib.resources
+import os
+import shutil
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from driving import free_port, running
+from identity_provider import Provider, listening
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from playwright.async_api import Page, ViewportSize, async_playwright, expect
+
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.keys import KEY
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+DESKTOP, PHONE = ViewportSize(width=900, height=900), ViewportSize(width=375, height=740)
+PICTURES = os.environ.get("PAGE_PICTURES")
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+
+FILE = """
+url = "http://127.0.0.1:{port}/mcp"
+issuer = "{issuer}"
+hosts = ["127.0.0.1:{port}", "127.0.0.1:{other}"]
+audience = "the-team"
+
+[approvals]
+client_id = "page"
+client_secret_env = "PAGE_SECRET"
+
+[[approvals.approver]]
+groups = ["approvers"]
+
+[[tenant]]
+name = "acme"
+groups = ["acme"]
+api_key_env = "ACME_KEY"
+base_url = "{fastn}"
+mode = "guarded"
+policy = "policy.toml"
+"""
+POLICY = '[defaults]\ndestroy = "out_of_band"\n[[rule]]\ntool = "delete_connector"\nthen = "four_eyes"\n'
+
+
+@dataclass
+class Replicas:
+    """What runs. People use the page at the first; agents call either."""
+
+    provider: Provider
+    sandbox: Sandbox
+    ports: tuple[int, int]
+    state: Path
+
+    @asynccontextmanager
+    async def agent(self, port: int) -> AsyncGenerator[Client]:
+        token = self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team")
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as client:
+                yield client
+
+    def deleted(self) -> int:
+        return len([heard for heard in self.sandbox.requests if heard.method == "DELETE"])
+
+
+@pytest.fixture
+def replicas(tmp_path: Path) -> Generator[Replicas]:
+    with _running(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def _running(folder: Path) -> Generator[Replicas]:
+    login, fastn, port, other = (free_port() for _ in range(4))
+    provider = Provider(f"http://127.0.0.1:{login}", "the-team")
+    sandbox = Sandbox(lambda: datetime.now(UTC))
+    (folder / "policy.toml").write_text(POLICY)
+    file = folder / "team.toml"
+    at = f"http://127.0.0.1:{fastn}"
+    file.write_text(FILE.format(port=port, other=other, issuer=provider.issuer, fastn=at))
+    for written in (file, folder / "policy.toml"):
+        written.chmod(0o600)
+    env = dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(folder))
+    env |= {"FASTN_CONFIG": os.devnull, "ACME_KEY": KEY, "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
+    with ExitStack() as stack:
+        stack.enter_context(listening(provider.app, login))
+        stack.enter_context(listening(create_app(sandbox, control=False), fastn))
+        for one in (port, other):
+            stack.enter_context(running("--http", f"127.0.0.1:{one}", "--team", str(file), port=one, env=env))
+        yield Replicas(provider, sandbox, (port, other), folder)
+
+
+async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    found = (await client.call_tool(tool, arguments)).structured_content
+    assert found is not None
+    return dict(found)
+
+
+async def approve(tab: Page, title: str, name: str) -> None:
+    """What a person does about one question. Repeats that came too late may have asked another."""
+    article = tab.get_by_role("article", name=title)
+    await article.get_by_label(f"To approve, type {name}").fill(name)
+    # A page that has just moved takes no decision.
+    await expect(tab.locator("#main:not([data-settling])")).to_be_visible()
+    await article.get_by_role("button", name="Approve this one call").click()
+
+
+async def looked_at(tab: Page, name: str) -> None:
+    """axe-core has nothing to say; and a picture, where somebody wants to look themselves."""
+    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    for size, size_name in ((DESKTOP, "desktop"), (PHONE, "phone")):
+        await tab.set_viewport_size(size)
+        await tab.evaluate(axe)
+        found: Any = await tab.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
+        assert found == [], (name, size_name)
+        assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, size_name)
+        if PICTURES:
+            await tab.screenshot(path=Path(PICTURES) / f"{name}-{size_name}.png", full_page=True)
+    await tab.set_viewport_size(DESKTOP)
+
+
+async def test_a_question_of_one_replica_appears_live_and_the_call_goes_through_at_the_other(
+    replicas: Replicas,
+) -> None:
+    """Issue 8: sign in, see it appear, type the name, decide; two people for four eyes; once, whichever replica."""
+    port, other = replicas.ports
+    replicas.provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
+    async with async_playwright() as playwright, replicas.agent(other) as agent:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
+        context.set_default_timeout(10_000)
+        tab = await context.new_page()
+        await tab.goto(f"http://127.0.0.1:{port}/approvals/")
+        await looked_at(tab, "sign-in")
+        await tab.get_by_role("link", name="Sign in").click()
+        await expect(tab.get_by_text("Signed in as Dana Example")).to_be_visible()
+        await expect(tab.get_by_text("Up to date")).to_be_visible()
+        assert tab.url == f"http://127.0.0.1:{port}/approvals/"
+        assert await tab.evaluate("document.cookie") == ""
+
+        customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
+        waits = await result(agent, "delete_customer", customer_id=customer["id"])
+        assert waits["status"] == "approval_required"
+        assert f"http://127.0.0.1:{port}/approvals/" in waits["message"]
+        await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
+        await looked_at(tab, "waits")
+        await approve(tab, "Delete customer", customer["name"])
+        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer.")
+        await looked_at(tab, "approved")
+
+        assert replicas.deleted() == 0
+        outcomes: list[dict[str, Any]] = []
+        async with replicas.agent(port) as here:
+
+            async def repeat(client: Client) -> None:
+                outcomes.append(await result(client, "delete_customer", customer_id=customer["id"]))
+
+            async with anyio.create_task_group() as tasks:
+                for client in (agent, here, agent, here):
+                    tasks.start_soon(repeat, client)
+        assert len([one for one in outcomes if one.get("done") == "delete_customer"]) == 1, outcomes
+        assert replicas.deleted() == 1
+
+        connector = (await result(agent, "list_connectors"))["data"][0]
+        await result(agent, "delete_connector", connector_id=connector["id"])
+        await approve(tab, "Delete connector", connector["name"])
+        await expect(tab.locator("#said")).to_contain_text("1 of 2 people approved it")
+        await expect(tab.get_by_text("You approved it, and another has to.")).to_be_visible()
+        await looked_at(tab, "four-eyes")
+        assert (await result(agent, "delete_connector", connector_id=connector["id"]))["status"] == "approval_required"
+
+        await tab.get_by_role("button", name="Sign out").click()
+        await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
+        await looked_at(tab, "signed-out")
+        replicas.provider.person = {"sub": "kim", "name": "Kim Example", "groups": ["approvers"]}
+        await tab.get_by_role("link", name="Sign in again").click()
+        await approve(tab, "Delete connector", connector["name"])
+        await expect(tab.locator("#said")).to_contain_text("It is sent when the agent makes the call again.")
+        assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"
+        assert replicas.deleted() == 2
+        await browser.close()
+    audited = [dict(entry) for entry in entries(replicas.state / "tenants" / "acme" / "audit.jsonl")]
+    who = [(entry["approver"], entry["approver_name"]) for entry in audited if entry["event"] == "approved"]
+    issuer = replicas.provider.issuer
+    dana, kim = (f"{issuer}|dana", '"Dana Example"'), (f"{issuer}|kim", '"Kim Example"')
+    assert who == [dana, dana, kim]

@@ -1,0 +1,421 @@
+"""The approval page of a team, in this process: who gets in, what lies before them, what they can decide. Issue 8."""
+
+import html
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from team_world import HEAD, META, Caller, TeamWorld, modern, request
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.system import System
+
+pytestmark = pytest.mark.anyio
+
+SITE = "https://fastn-mcp.example.com"
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
+FILE = (
+    HEAD
+    + """
+[approvals]
+client_id = "page"
+client_secret_env = "PAGE_SECRET"
+
+[[approvals.approver]]
+groups = ["approvers"]
+tenants = ["acme"]
+
+[[approvals.approver]]
+groups = ["globex-approvers"]
+tenants = ["globex"]
+
+[[approvals.approver]]
+groups = ["juniors"]
+effects = ["WRITE", "EXTERNAL"]
+
+[[tenant]]
+name = "acme"
+subjects = ["anna", "amir"]
+api_key_env = "ACME_KEY"
+mode = "guarded"
+policy = "policy.toml"
+
+[[tenant]]
+name = "globex"
+subjects = ["gil"]
+api_key_env = "GLOBEX_KEY"
+mode = "guarded"
+"""
+)
+PEOPLE: dict[str, dict[str, Any]] = {
+    "anna": {"sub": "anna", "name": "Anna Example"},
+    "amir": {"sub": "amir", "name": "Amir Example", "groups": ["approvers"]},
+    "dana": {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]},
+    "kim": {"sub": "kim", "name": "Kim Example", "groups": ["approvers"]},
+    "gina": {"sub": "gina", "name": "Gina Example", "groups": ["globex-approvers"]},
+    "jun": {"sub": "jun", "name": "Jun Example", "groups": ["juniors"]},
+    "both": {"sub": "both", "name": "Both Example", "groups": ["globex-approvers", "juniors"]},
+    "nobody": {"sub": "nobody", "name": "Nobody Example", "groups": ["others"]},
+}
+
+
+@dataclass
+class Browser:
+    """A browser's HTTP, without the browser."""
+
+    http: httpx2.AsyncClient
+    world: "World"
+
+    async def sign_in(self, person: str) -> httpx2.Response:
+        """All the way: to the provider, and back; what the callback answered."""
+        return await self.http.get(await self.way_back(person))
+
+    async def way_back(self, person: str) -> str:
+        """Where the provider sends the browser."""
+        to = await self.http.get("/approvals/login?next=https://evil.example/")
+        assert to.status_code == 303
+        return await self.world.provided(to.headers["location"], person)
+
+    async def look(self) -> str:
+        answer = await self.http.get("/approvals/")
+        assert answer.status_code == 200, answer.text
+        return words(answer.text)
+
+    async def form(self, action: str) -> dict[str, str]:
+        """The hidden fields of the first form of an action."""
+        page = (await self.http.get("/approvals/")).text
+        found = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
+        assert found is not None, f"no form to {action}: {words(page)}"
+        return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+
+    async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
+        return await self.http.post(f"/approvals/{action}", data=fields, headers={"Origin": SITE} | headers)
+
+    async def approve(self, **fields: str) -> httpx2.Response:
+        return await self.send("approve", {**await self.form("approve"), "extent": "once"} | fields)
+
+
+def words(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+@dataclass
+class World:
+    """A team's server, its agents, and browsers."""
+
+    team: TeamWorld
+    caller: Caller
+    passed: list[float]
+
+    @asynccontextmanager
+    async def browser(self, person: str | None = None) -> AsyncGenerator[Browser]:
+        transport = self.caller.http._transport  # pyright: ignore[reportPrivateUsage]
+        http = httpx2.AsyncClient(transport=transport, base_url=SITE)
+        browser = Browser(http, self)
+        if person is not None:
+            answer = await browser.sign_in(person)
+            assert (answer.status_code, answer.headers.get("location")) == (303, "/approvals/")
+        yield browser
+
+    async def provided(self, url: str, person: str) -> str:
+        self.team.provider.person = PEOPLE[person]
+        transport = httpx2.ASGITransport(app=self.team.provider.app)
+        async with httpx2.AsyncClient(transport=transport) as http:
+            return (await http.get(url)).headers["location"]
+
+    async def delete(self, customer: str = "Globex", by: str = "anna") -> dict[str, Any]:
+        """An agent of somebody deletes a customer."""
+        token = self.team.provider.token(sub=by, scope=ALL)
+        found = await self.caller.result(token, "list_customers", search=customer)
+        body = request("delete_customer", {"customer_id": found["data"][0]["id"]}, _meta=NO_FORMS)
+        answered = await self.caller.ask(token, body, **modern("delete_customer"))
+        return answered.json()["result"]["structuredContent"]
+
+    def audit(self, event: str) -> list[dict[str, Any]]:
+        lines = entries(self.team.folder / "tenants" / "acme" / "audit.jsonl")
+        return [dict(entry) for entry in lines if entry["event"] == event]
+
+
+@dataclass
+class Made:
+    """Makes the world of a test; more than one is as many replicas of one server."""
+
+    folder: Path
+    text: str = FILE
+    policy: str = ""
+    passed: list[float] = field(default_factory=lambda: [0.0])
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncGenerator[World]:
+        file = self.folder / "policy.toml"
+        file.write_text(self.policy or '[defaults]\ndestroy = "typed"\n')
+        file.chmod(0o600)
+        secrets = {"PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
+        environment = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"} | secrets
+        system = System(now=lambda: datetime.now(UTC) + timedelta(seconds=self.passed[0]))
+        team = TeamWorld(self.folder, self.text, environment=environment, system=system)
+        async with team.served() as caller:
+            yield World(team, caller, self.passed)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncGenerator[World]:
+    async with Made(tmp_path)() as made:
+        yield made
+
+
+FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
+
+
+async def test_an_approver_signs_in_and_decides_and_the_call_goes_through_once(world: World) -> None:
+    """Issue 8, part 3: the result names the page, the audit who approved, by subject and name."""
+    waits = await world.delete()
+    assert waits["status"] == "approval_required"
+    assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
+    async with world.browser("dana") as dana:
+        page = await dana.look()
+        assert "Signed in as Dana Example" in page
+        assert "One call waits for you" in page
+        wrong = await dana.approve(name="globex")
+        assert wrong.status_code == 422
+        name = re.findall(r"To approve, type (.+?) Letter", page)[0]
+        answer = await dana.approve(name=name)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
+        assert "Approved: Delete customer. It is sent when the agent makes the call again." in await dana.look()
+        assert "Approved: Delete customer." not in await dana.look()  # said once
+        assert "Approved, not used yet Delete customer" in await dana.look()
+        assert "by you" in await dana.look()
+        assert (await world.delete())["done"] == "delete_customer"
+    (entry,) = world.audit("approved")
+    assert entry["approver"] == f"{world.team.team.trust.issuer}|dana"
+    assert (entry["approver_name"], entry["consent"]) == ('"Dana Example"', "verified")
+    assert world.audit("intent")[0]["consent"] == "verified"
+
+
+async def test_what_one_replica_asked_is_decided_at_another(tmp_path: Path) -> None:
+    """Issue 8: a sign-in that began at one ends at another, whose cookie any of them reads; forms are sent once."""
+    made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
+    async with made() as one, made() as other:
+        assert (await one.delete())["status"] == "approval_required"
+        async with one.browser() as here, other.browser("dana") as there:
+            here.http.cookies = there.http.cookies
+            form = await here.form("approve") | {"extent": "once"}
+            assert (await there.send("approve", form)).status_code == 303
+            again = await here.send("approve", form)
+            assert again.status_code == 403
+            assert "this form was sent before" in again.text
+
+
+async def test_who_asks_may_approve_a_plain_call_of_theirs_and_the_file_can_say_no(tmp_path: Path) -> None:
+    """Ours: anna is no approver; she is the person behind her agent, as its form would have her."""
+    async with Made(tmp_path)() as world:
+        await world.delete()
+        async with world.browser("anna") as anna:
+            name = re.findall(r"To approve, type (.+?) Letter", await anna.look())[0]
+            assert (await anna.approve(name=name)).status_code == 303
+    (tmp_path / "no").mkdir()
+    text = FILE.replace("[approvals]\n", "[approvals]\nown = false\n")
+    async with Made(tmp_path / "no", text)() as world:
+        await world.delete(by="amir")
+        async with world.browser("amir") as amir:
+            assert "It is your own call, and somebody else has to approve it." in await amir.look()
+            fields = await amir.form("decline")
+            assert (await amir.send("approve", fields | {"extent": "once"})).status_code == 403
+        async with world.browser() as anna:
+            assert (await anna.sign_in("anna")).status_code == 403
+
+
+async def test_four_eyes_are_two_people_and_neither_is_who_asks(tmp_path: Path) -> None:
+    """Issue 8; DESIGN 5.5: amir asks, and is an approver; dana alone is one, however often; kim is the second."""
+    async with Made(tmp_path, policy=FOUR)() as world:
+        waits = await world.delete(by="amir")
+        assert "0 of 2 approved so far" in waits["message"]
+        async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
+            name = re.findall(r"To approve, type (.+?) Letter", await dana.look())[0]
+            token = (await dana.form("approve"))["token"]
+            assert "It is your own call, and others have to approve it." in await amir.look()
+            own = await amir.form("decline")
+            assert (await amir.send("approve", own | {"extent": "once", "name": name})).status_code == 403
+            # A form is of one person and one deed.
+            stolen = own | {"token": token, "extent": "once", "name": name}
+            assert (await amir.send("approve", stolen)).status_code == 403
+            assert (await dana.approve(name=name)).status_code == 303
+            assert "1 of 2 people approved it: another has to" in await dana.look()
+            twice = await dana.form("decline")
+            assert "You approved it, and another has to." in await dana.look()
+            assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
+            async with world.browser("dana") as elsewhere:  # another sign-in is no other person
+                assert "You approved it, and another has to." in await elsewhere.look()
+            assert "1 of 2 approved so far" in (await world.delete(by="amir"))["message"]
+            assert "1 did so far (dana)" in await kim.look()
+            assert (await kim.approve(name=name)).status_code == 303
+            assert "by dana and you" in await kim.look()
+            assert (await world.delete(by="amir"))["done"] == "delete_customer"
+        assert [entry["approver_name"] for entry in world.audit("approved")] == ['"Dana Example"', '"Kim Example"']
+        assert world.audit("intent")[0]["consent"] == "four_eyes"
+
+
+async def test_a_decline_reaches_the_agent_with_its_note(world: World) -> None:
+    """Ours."""
+    await world.delete()
+    async with world.browser("dana") as dana:
+        answer = await dana.send("decline", await dana.form("decline") | {"note": "Pause it instead."})
+        assert answer.status_code == 303
+        assert "Declined Delete customer" in await dana.look()
+    declined = await world.delete()
+    assert (declined["outcome"], declined["note"]) == ("declined", "Pause it instead.")
+
+
+@pytest.mark.parametrize("person", ["gina", "jun", "both"])
+async def test_what_is_not_theirs_is_not_there(person: str, world: World) -> None:
+    """THREATS T9, T10: neither approvers of another tenant nor of other effects see it, or can name it."""
+    await world.delete()
+    async with world.browser("dana") as dana, world.browser(person) as other:
+        grant = (await dana.form("approve"))["grant"]
+        assert "Nothing waits for you" in await other.look()
+        answer = await other.send("approve", {"grant": grant, "token": "x.y", "extent": "once"})
+        assert answer.status_code == 403
+        assert "One call waits for you" in await dana.look()
+
+
+async def test_nobody_without_a_sign_in_sees_or_decides_anything(world: World) -> None:
+    """THREATS T8, T12: no cookie, a forged one, one that has expired, and one that was signed out."""
+    await world.delete()
+    async with world.browser("dana") as dana, world.browser() as other:
+        form = await dana.form("approve") | {"extent": "once"}
+        cookie = dana.http.cookies["__Host-fastn_session"]
+        for forged in (None, "x", cookie[:-4] + "AAA=", cookie[:60] + "A" + cookie[61:]):
+            other.http.cookies.clear()
+            if forged is not None:
+                other.http.cookies.set("__Host-fastn_session", forged)
+            for path in ("", "now", "events", "approve", "whatever"):
+                assert (await other.http.get(f"/approvals/{path}")).status_code == 403
+            closed = await other.send("approve", form)
+            assert closed.status_code == 403
+            assert "Sign in to decide" in closed.text
+            assert "Globex" not in closed.text
+        assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
+        other.http.cookies.set("__Host-fastn_session", cookie)  # a copy that somebody kept
+        assert (await other.http.get("/approvals/")).status_code == 403
+    async with world.browser("dana") as dana:
+        world.passed[0] += 3601
+        assert (await dana.http.get("/approvals/")).status_code == 403
+    assert not world.audit("approved")
+
+
+async def test_only_the_page_itself_decides_and_only_by_post(world: World) -> None:
+    """THREATS T8: a foreign Origin, none, a foreign Host, a form without its token, GET."""
+    await world.delete("Globex")
+    async with world.browser("dana") as dana:
+        form = await dana.form("approve") | {"extent": "once"}
+        for origin in ("https://evil.example", "null", f"{SITE}:444", "https://app.example.com"):
+            assert (await dana.send("approve", form, Origin=origin)).status_code == 403
+        assert (await dana.http.post("/approvals/approve", data=form)).status_code == 403
+        assert (await dana.http.get("/approvals/approve", params=form)).status_code == 303
+        assert (await dana.http.get("/approvals/", headers={"Host": "evil.example"})).status_code == 421
+        without = {name: value for name, value in form.items() if name != "token"}
+        assert (await dana.send("approve", without)).status_code == 403
+        headers = (await dana.http.get("/approvals/")).headers
+        assert headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert not world.audit("approved")
+
+
+async def test_the_cookies_are_of_this_host_alone(world: World) -> None:
+    """Ours: and nothing in an address or on a page is a token."""
+    async with world.browser() as dana:
+        back = await dana.way_back("dana")
+        answer = await dana.http.get(back)
+        kept = [line for line in answer.headers.get_list("set-cookie") if "session" in line]
+        (cookie,) = kept
+        assert cookie.startswith("__Host-fastn_session=")
+        for part in ("HttpOnly", "Path=/", "SameSite=lax", "Secure", "Max-Age=3600"):
+            assert part in cookie
+        assert answer.headers["location"] == "/approvals/"
+        assert not re.search(r"ey[A-Za-z0-9_-]{8,}\.", (await dana.http.get("/approvals/")).text)
+
+
+async def test_a_sign_in_is_of_one_browser_and_used_once(world: World) -> None:
+    """Ours; RFC 6749, 10.12: another state, no begun sign-in, a code again, another issuer, an error."""
+    async with world.browser() as dana, world.browser() as victim:
+        back = await dana.way_back("dana")
+        begun = dana.http.cookies["__Host-fastn_sign_in"]
+        assert (await victim.http.get(back)).status_code == 403  # it began nothing
+        await victim.way_back("kim")
+        refused = await victim.http.get(back)  # it began another
+        assert refused.status_code == 403
+        assert "This is not the sign-in that this browser began." in words(refused.text)
+        assert (await dana.http.get(back)).status_code == 303
+        dana.http.cookies.clear()
+        dana.http.cookies.set("__Host-fastn_sign_in", begun)
+        assert (await dana.http.get(back)).status_code == 403  # the code again
+        for change in (("iss=", "iss=x"), ("code=", "error=x&no="), ("code=", "state=x&code=")):
+            other = (await dana.way_back("dana")).replace(*change)
+            assert (await dana.http.get(other)).status_code == 403
+            assert "__Host-fastn_session" not in dana.http.cookies
+        world.passed[0] += 601
+        late = await dana.way_back("dana")
+        world.passed[0] += 601
+        assert (await dana.http.get(late)).status_code == 403
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "of another sign-in": {"nonce": "another"},
+    "without a nonce": {"nonce": None},
+    "for another client": {"aud": "an-ide"},
+    "for two, and issued to the other": {"aud": ["page", "an-ide"], "azp": "an-ide"},
+    "for two": {"aud": ["page", "an-ide"]},
+    "issued to another": {"azp": "an-ide"},
+    "of another issuer": {"iss": "https://evil.example"},
+    "expired": {"exp": 1000},
+    "without a time": {"iat": None},
+    "without a subject": {"sub": None},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_an_id_token_that_is_not_for_this_sign_in_is_believed_in_nothing(lie: str, world: World) -> None:
+    """OpenID Connect Core, 3.1.3.7."""
+    world.team.provider.lies = LIES[lie]
+    async with world.browser() as dana:
+        answer = await dana.sign_in("dana")
+        assert answer.status_code == 403
+        assert "could not be believed" in answer.text
+        assert "__Host-fastn_session" not in dana.http.cookies
+
+
+async def test_who_has_nothing_to_decide_is_told_so(world: World) -> None:
+    """Ours: they signed in, and are nobody here."""
+    async with world.browser() as browser:
+        answer = await browser.sign_in("nobody")
+        assert answer.status_code == 403
+        assert "there is nothing here for you to decide" in answer.text
+
+
+async def test_a_provider_that_is_down_or_names_people_by_client_signs_nobody_in(world: World) -> None:
+    """Ours: with pairwise subjects a requester would be another person on the page."""
+    async with world.browser() as browser:
+        world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
+        assert (await browser.http.get("/approvals/login")).status_code == 503
+        world.team.provider.metadata, world.team.provider.down = {}, True
+        answer = await browser.http.get("/approvals/login")
+        assert answer.status_code == 503
+        assert "The identity provider cannot be reached." in answer.text
+
+
+async def test_the_state_secret_is_needed(tmp_path: Path) -> None:
+    """Ours: no replica could read what another sealed."""
+    environment = {"ACME_KEY": "fsk_test_1", "GLOBEX_KEY": "fsk_test_2", "PAGE_SECRET": "egap"}
+    (tmp_path / "policy.toml").write_text("")
+    team = TeamWorld(tmp_path, FILE, environment=environment)
+    with pytest.raises(SettingsError, match=r"has \[approvals\], and state_secret is not set"):
+        async with team.served():
+            pass
