@@ -12,6 +12,7 @@ _SHORT: Mapping[str, str] = {
     "login": "Ask for an account's API key, try it, and keep it.",
     "logout": "Forget a key that login has kept.",
     "whoami": "Say which account and key are used, and whether the key works.",
+    "doctor": "Check settings, network, key and operations against your account.",
     "run": "Make the calls of a file, without a model.",
     "surface": "For developers: write the tools down as clients see them.",
     "openapi": "Print the operations as OpenAPI 3.1, for other tools.",
@@ -51,6 +52,10 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp completion fish > ~/.config/fish/completions/fastn-mcp.fish",
     ),
     "demo": ("fastn-mcp demo", "fastn-mcp install claude-code --sandbox      # the same in a client"),
+    "doctor": (
+        "fastn-mcp doctor",
+        "fastn-mcp doctor --report doctor.md --write ~/.config/fastn-mcp/config.toml",
+    ),
     "health": ("fastn-mcp health 127.0.0.1:8080",),
     "login": (
         "fastn-mcp login",
