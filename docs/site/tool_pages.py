@@ -179,16 +179,19 @@ def _calls() -> Iterator[Offer[Any]]:
         try:
             fastn = Fastn(world.sandbox)
             for call in sensible(fastn):
-                yield type(call)(**{**call.arguments(), "limit": 1}) if isinstance(call, List) else call
-            failed = next(
-                row["id"] for row in reversed(world.sandbox.state.all("executions")) if row["status"] == "failed"
-            )
-            yield BY_NAME["find"](query="acme")
-            yield BY_NAME["get_overview"]()
-            yield BY_NAME["diagnose_workflow"](workflow_id=SLACK)
-            yield BY_NAME["wait_for_execution"](execution_id=str(failed))
-            yield BY_NAME["find_dependents"](kind="connector", id=fastn.id_of("connectors", "gamma"))
+                yield call.model_copy(update={"limit": 1}) if isinstance(call, List) else call
+            runs = reversed(world.sandbox.state.all("executions"))
+            failed = next(str(row["id"]) for row in runs if row["status"] == "failed")
             change = {"tool": "update_workflow", "arguments": {"workflow_id": SLACK, "description": "Every hour."}}
-            yield BY_NAME["apply_changes"](changes=[change])
+            procedures: dict[str, dict[str, Any]] = {
+                "find": {"query": "acme"},
+                "get_overview": {},
+                "diagnose_workflow": {"workflow_id": SLACK},
+                "wait_for_execution": {"execution_id": failed},
+                "find_dependents": {"kind": "connector", "id": fastn.id_of("connectors", "gamma")},
+                "apply_changes": {"changes": [change]},
+            }
+            for name, arguments in procedures.items():
+                yield BY_NAME[name](**arguments)
         finally:
             world.close()

@@ -31,18 +31,18 @@ def parsed(line: str) -> click.Command:
     """The command that a line would start. Raises `UsageError` where it is none."""
     program, *rest = shlex.split(line.partition(" | ")[0].partition(" > ")[0])
     assert program == "fastn-mcp", line
-    command, context = cli, click.Context(cli, info_name=program)
     found: click.Command = cli
-    while isinstance(command, click.Group) and rest:
-        _, rest, _ = command.make_parser(context).parse_args(args=list(rest))
+    context = click.Context(cli, info_name=program)
+    while isinstance(found, click.Group) and rest:
+        _, rest, _ = found.make_parser(context).parse_args(args=list(rest))
         if not rest:
             break
-        name, found, rest = command.resolve_command(context, rest)
-        assert found is not None
+        name, inner, rest = found.resolve_command(context, rest)
+        assert inner is not None
         if rest == ["--help"]:
-            break
-        context = found.make_context(name, list(rest), context, resilient_parsing=isinstance(found, click.Group))
-        command = context.command
+            return inner
+        context = inner.make_context(name, list(rest), context, resilient_parsing=isinstance(inner, click.Group))
+        found = context.command
     context.close()
     return found
 
