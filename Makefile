@@ -18,7 +18,8 @@ build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { c
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-tracked surface wheel \
+.PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
+	surface wheel \
 	conformance bundle image notes sbom clients examples bench tokens load lock clean
 
 help: ## What there is to make
@@ -39,7 +40,7 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
 	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
 
-check: check-style check-types check-layers check-generated check-workflows check-tracked ## What CI checks besides the tests
+check: check-style check-types check-layers check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
 	@$(BIN)/ruff check .
@@ -60,6 +61,17 @@ check-workflows: $(READY)
 	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
 	@$(BIN)/hadolint Dockerfile
+
+check-deploy: $(READY) .cache/deploy/ready
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
+	@.cache/deploy/bin/python deploy/check.py
+
+# Helm's own SDK and Kubernetes' schemas, in an environment of their own: they are large, and nothing else needs them.
+.cache/deploy/ready: deploy/requirements.txt | $(READY)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-compile --no-deps \
+		--require-hashes -r $<
+	@touch $@
 
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
 check-tracked:
@@ -181,6 +193,8 @@ lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the e
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group docs --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--output-file docs/site/requirements.txt $(ARGS)
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile deploy/check.py --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --output-file deploy/requirements.txt $(ARGS)
 	@for example in examples/*/main.py; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile $$example --quiet --universal \
 			--python-version 3.11 --no-annotate --no-emit-index-url \

@@ -20,7 +20,8 @@ from fastn_mcp.introduction import FILE
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import build, tool
+from fastn_mcp.served import tool
+from fastn_mcp.server import build
 from fastn_mcp.settings import SOURCES, Settings
 
 
