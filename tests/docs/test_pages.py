@@ -49,7 +49,7 @@ def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcom
     assert meaning.endswith(".")
     kind = OUTCOMES[outcome]
     expected = {NOTHING_SENT: "nothing", NOTHING_CHANGED: "yes, and", "": ""}
-    special = {
+    special: dict[type[FastnError], str] = {
         UnknownOutcome: "yes. Whether it was done is not known.",
         AppliedUnreadable: "yes, and it was done.",
         Stopped: "the rows say it",
