@@ -223,7 +223,10 @@ async def test_throttling_one_tenant_leaves_the_other_alone(team: Team) -> None:
         await caller.result(team.token("slow"), "get_quotas")
         tasks.start_soon(share, caller, "slow")
         tasks.start_soon(share, caller, "globex")
-    assert outcomes == {"slow": ["rate_limited"] * 20, "globex": ["done"] * 20}
+    assert outcomes["globex"] == ["done"] * 20
+    # One call a minute is let through: where the next minute is near, the client waits for it.
+    assert outcomes["slow"].count("rate_limited") >= 19
+    assert set(outcomes["slow"]) <= {"rate_limited", "done"}
 
 
 async def test_more_calls_at_once_than_there_are_places_wait_or_are_refused_exactly(team: Team) -> None:
