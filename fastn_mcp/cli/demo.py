@@ -107,7 +107,7 @@ async def _play(console: Console) -> None:
         async with _sandbox() as sandbox, TemporaryDirectory() as state:
             await _era(console, sandbox, state, era, mode)
     console.print(Rule())
-    console.print("[bold green]All as it says.[/] Next: connect your own client; see the README.")
+    console.print("[bold green]All as it says.[/] Next, in your own client: fastn-mcp install claude-code --sandbox")
 
 
 async def _era(console: Console, sandbox: Sandbox, state: str, era: str, mode: str) -> None:

@@ -15,7 +15,7 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.installing import changing, entry
 from fastn_mcp.installing.clients import BY_NAME, KEY_VARIABLE, Client
 from fastn_mcp.installing.links import links
-from fastn_mcp.installing.places import Machine, is_present, place
+from fastn_mcp.installing.places import Machine, is_present, place, sign
 from fastn_mcp.installing.records import Records
 from fastn_mcp.installing.refusal import NotInstalled
 from fastn_mcp.nearest import nearest
@@ -57,7 +57,7 @@ def install(
     client = _client(where.client)
     if not anyway and where.file is None and not where.project and not is_present(client, machine):
         raise NotInstalled(
-            f"There is no {client.title} here: neither {place(client, machine).parent} nor a program.",
+            f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
             f"Install it and start it once; or write its file all the same: --anyway. Others: {', '.join(BY_NAME)}.",
         )
     target = _target(client, where, machine)

@@ -69,7 +69,7 @@ def logout(start: Start, profile: str | None) -> int:
     elsewhere = next((f"{name} in {path}" for name in KEY_SETTINGS if name in account.table), None)
     if elsewhere is None and account.profile is None and os.environ.get(VARIABLE):
         elsewhere = f"the environment: {VARIABLE}"
-    said = f" Its key comes from {elsewhere}." if elsewhere else ""
+    said = f" Its key comes from {elsewhere}." if elsewhere else " Which account has one: fastn-mcp profiles"
     click.echo(f"fastn-mcp: login has kept no key of {settings.profile} at {settings.host}.{said}", err=True)
     return 1
 

@@ -151,7 +151,7 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     """
     terminal = Terminal.here()
     if terminal is None:
-        raise click.ClickException("A person signs at a terminal; this is none.")
+        raise click.ClickException("A person signs at a terminal, and this is none. Nothing was signed. Run it in one.")
     data, plan = _read(file)
     for line in anyio.run(_told, ctx, plan):
         click.echo(line)

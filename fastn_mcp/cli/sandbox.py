@@ -6,12 +6,14 @@ from pathlib import Path
 import click
 import uvicorn
 
+from fastn_mcp.cli.port import must_be_free
 from fastn_mcp.sandbox import Sandbox, Size, create_app
 from fastn_mcp.sandbox.guises import Guise
 
 
 def serve(port: int, file: Path | None, size: str, guise: str) -> None:
     """Serve on the loopback address until told to stop."""
+    must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
     account = Guise(guise).account()
     sandbox = Sandbox(
         lambda: datetime.now(UTC), size=Size(size), file=file, behaviour=account.behaviour, routes=account.routes

@@ -52,6 +52,7 @@ async def _closed(parts: "Parts") -> None:
 def over_http(parts: "Parts", address: str) -> None:
     """Serve at `HOST:PORT`, until told to stop. Raises `SettingsError` for an address that anybody could reach."""
     # The HTTP server is not needed, nor loaded, for stdio.
+    from fastn_mcp.cli.port import must_be_free
     from fastn_mcp.cli.reporting import reported
     from fastn_mcp.hosted.application import application
     from fastn_mcp.hosted.health import Health
@@ -64,6 +65,7 @@ def over_http(parts: "Parts", address: str) -> None:
             "--http serves this machine only, since nobody signs in.",
             "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
         )
+    must_be_free(host, port, "Name another port: --http HOST:PORT")
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
     server = build(parts.dispatch, parts.offered, parts.label, sealing(parts.settings))
     parts.observe(server)

@@ -20,6 +20,7 @@ from fastn_mcp import logs
 from fastn_mcp.arguments import parse
 from fastn_mcp.cli.kinds import Kinds, unobserved
 from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.cli.port import must_be_free
 from fastn_mcp.cli.serve import place, sealing
 from fastn_mcp.cli.starting import SANDBOX_KEY
 from fastn_mcp.cli.telemetry import kinds_of
@@ -192,6 +193,7 @@ def serve(
 ) -> None:
     """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
     host, port = place(address)
+    must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
     process = _process(flags, os.environ)
     lines = logs.begin(process.log_level, process.log_file, process.secrets)

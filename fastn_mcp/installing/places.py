@@ -52,9 +52,14 @@ def place(client: Client, machine: Machine) -> PurePath:
 
 def is_present(client: Client, machine: Machine) -> bool:
     """Whether there is anything of the client: the folder of its configuration, or its program."""
-    folder = place(client, machine).parent
-    own = folder != machine.path(machine.home) and machine.exists(str(folder))
-    return own or machine.exists(str(place(client, machine))) or any(map(machine.program, client.programs))
+    signs = {sign(client, machine), str(place(client, machine))}
+    return any(map(machine.exists, signs)) or any(map(machine.program, client.programs))
+
+
+def sign(client: Client, machine: Machine) -> str:
+    """What is there once the client has run: its folder, or its file where that lies in the user's own folder."""
+    file = place(client, machine)
+    return str(file if file.parent == machine.path(machine.home) else file.parent)
 
 
 def _filled(template: str, machine: Machine) -> str:

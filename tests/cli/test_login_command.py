@@ -244,7 +244,10 @@ def test_logout_forgets_a_key_and_says_that_it_still_works(
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
     assert kept(environment) == {}
-    assert one_line(fastn("logout", "acme"), 1) == f"login has kept no key of acme at {address}."
+    assert (
+        one_line(fastn("logout", "acme"), 1)
+        == f"login has kept no key of acme at {address}. Which account has one: fastn-mcp profiles"
+    )
 
 
 def test_logout_says_where_a_key_is_that_it_does_not_keep(config: Path, fastn: Run, address: str) -> None:

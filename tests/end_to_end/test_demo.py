@@ -75,7 +75,9 @@ def test_the_transcript_tells_the_whole_story_in_each_era(era: str, played: "sub
 
 def test_it_ends_with_what_to_do_next(played: "subprocess.CompletedProcess[str]") -> None:
     """Ours."""
-    assert played.stdout.splitlines()[-1].startswith("All as it says. Next: connect your own client")
+    assert played.stdout.splitlines()[-1].startswith(
+        "All as it says. Next, in your own client: fastn-mcp install claude-code --sandbox"
+    )
 
 
 # Whatever is taken out of the program, the demo must not tell the story as if it were there.

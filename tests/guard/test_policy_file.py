@@ -217,7 +217,7 @@ def test_a_file_that_others_can_only_read_is_taken(file: Path, mode: int) -> Non
 
 def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
     """Ours."""
-    with pytest.raises(SettingsError, match=r"no policy file .*Correct --policy"):
+    with pytest.raises(SettingsError, match=r"no policy file .*Correct the path; --policy"):
         load_rules(file.with_name("other.toml"))
     with pytest.raises(SettingsError, match="cannot be read"):
         load_rules(file.parent)

@@ -26,13 +26,13 @@ def signatures_of(path: Path) -> Path:
 
 def unsigned(path: Path) -> tuple[bytes, Plan]:
     """The plan as it stands, whoever signed it. Raises `SettingsError`."""
-    data = read(path, "plan", "Make one with: plan new")
+    data = read(path, "plan", "Correct the path, or make one: fastn-mcp plan new")
     return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _HINT)
 
 
 def signed(path: Path, keys: Path, account: str, now: datetime) -> Plan:
     """A plan that holds for this account now. Raises `SettingsError`."""
-    data = read(path, "plan", "Make one with: plan new")
+    data = read(path, "plan", "Correct the path, or make one: fastn-mcp plan new")
     beside = signatures_of(path)
     marks = read(beside, "file of signatures", f"A person signs it with: plan approve {path}")
     try:

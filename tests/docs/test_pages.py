@@ -1,0 +1,135 @@
+"""The pages say all that there is to say of tools, outcomes and settings, and models get them too."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import site_pages
+from check import troubles
+from tool_pages import toolsets
+
+from fastn_mcp import errors
+from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Stopped, UnknownOutcome
+from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.settings import SOURCES
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def kinds() -> Iterator[type[FastnError]]:
+    """All that can go wrong."""
+    for found in vars(errors).values():
+        if isinstance(found, type) and issubclass(found, FastnError) and "outcome" in vars(found):
+            yield found
+    yield NotInstalled
+
+
+OUTCOMES = {kind.outcome: kind for kind in kinds() if kind is not FastnError}
+SECTIONS = {
+    found[1]: found[2]
+    for found in re.finditer(
+        r"^### `(\w+)`\n(.*?)(?=^##|\Z)", (DOCS / "troubleshooting.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+}
+
+
+def test_every_outcome_has_its_place_in_troubleshooting_and_none_is_made_up() -> None:
+    """Issue 7: troubleshooting by error code."""
+    assert SECTIONS.keys() == OUTCOMES.keys()
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcome: str) -> None:
+    """Ours: the three things of every error, and as the error itself says them."""
+    found = re.fullmatch(r"\n(.+?)\n\n\*Sent:\* (.+?)\n\n\*Next:\* .+\n*", SECTIONS[outcome], re.DOTALL)
+    assert found is not None
+    meaning, sent = found.groups()
+    assert meaning.endswith(".")
+    kind = OUTCOMES[outcome]
+    expected = {NOTHING_SENT: "nothing", NOTHING_CHANGED: "yes, and", "": ""}
+    special: dict[type[FastnError], str] = {
+        UnknownOutcome: "yes. Whether it was done is not known.",
+        AppliedUnreadable: "yes, and it was done.",
+        Stopped: "the rows say it",
+        NotInstalled: "nothing",
+        errors.SettingsError: "nothing",
+    }
+    assert sent.startswith(special.get(kind, expected.get(kind.certainty, "?")))
+
+
+def test_every_tool_has_a_page_and_every_setting_a_row() -> None:
+    """Issue 7: every tool and all settings."""
+    pages = {toolset: (DOCS / "tools" / f"{toolset}.md").read_text() for toolset in toolsets()}
+    sections = [name for text in pages.values() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)]
+    assert sorted(sections) == sorted(offer.tool_name() for offer in OFFERS)
+    settings = (DOCS / "settings.md").read_text()
+    for source in SOURCES:
+        assert f"`{source.field}`" in settings
+        assert f"`{source.variable}`" in settings
+
+
+def test_the_index_names_every_page_once() -> None:
+    """Ours: the navigation is made of it."""
+    listed = [page.file for group in site_pages.pages(DOCS).values() for page in group]
+    assert listed[0] == "start.md"
+    assert len(listed) == len(set(listed))
+    for name in listed:
+        assert (DOCS / name).is_file()
+
+
+def test_a_page_that_the_index_does_not_name_is_taken_up_all_the_same(tmp_path: Path) -> None:
+    """Ours."""
+    (tmp_path / "index.md").write_text("# x\n\nWhat it is.\n\n## One\n\n- [First](a.md): about a\n")
+    (tmp_path / "a.md").write_text("# A\n")
+    (tmp_path / "b.md").write_text("# The second\n")
+    assert "- [First](a.md): about a" in site_pages.llms(tmp_path)
+    assert f"## {site_pages.REST}\n\n- [The second](b.md)" in site_pages.llms(tmp_path)
+    assert ":caption: One\n\nFirst <a>\n" in site_pages.toctrees(tmp_path)
+
+
+def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path) -> None:
+    """Issue 7: an `llms.txt`, as llmstxt.org has it: a title, a summary, headings with links that lead somewhere."""
+    site_pages.for_models(DOCS, tmp_path)
+    text = (tmp_path / "llms.txt").read_text()
+    assert text.startswith("# fastn-mcp\n\n> An MCP server")
+    links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\)", text, re.MULTILINE)
+    assert {"start.md", "tools.md", "troubleshooting.md", "llms-full.txt"} <= set(links)
+    for link in links:
+        assert (tmp_path / link).is_file(), link
+    assert len((tmp_path / "llms.txt").read_bytes()) < 8_000
+    full = (tmp_path / "llms-full.txt").read_text()
+    assert all(f"\n## {offer.tool_name()}\n" in full for offer in OFFERS)
+
+
+def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
+    """Ours: in the repository it is a file beside; on the site there is none."""
+    text = "[a](../examples/policy.toml) [b](policy.md) [c](../nowhere) ![d](../LICENSE)\n```\n[e](../tools)\n```"
+    assert site_pages.inside(text, "start", DOCS) == text.replace(
+        "[a](../examples", f"[a]({site_pages.REPOSITORY}/examples"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('<a href="b.html">x</a>', "b.html leads nowhere"),
+        ('<a href="#no">x</a>', "#no: the page has no such anchor"),
+        ('<a href="http://plain.example/">x</a>', "no link of the form"),
+        ('<a href="../../out.html">x</a>', "leads nowhere"),
+        ('<script src="https://cdn.example/x.js"></script>', "from another host"),
+        ('<link rel="stylesheet" href="//fonts.example/x.css">', "from another host"),
+        ('<img src="a.png">', "has no words"),
+    ],
+)
+def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp_path: Path) -> None:
+    """Issue 7: links are checked; ours: nothing comes from another host."""
+    for name in ("llms.txt", "llms-full.txt"):
+        (tmp_path / name).touch()
+    page = tmp_path / "a.html"
+    page.write_text('<a id="top" href="#top">x</a> <a href="https://fastn.ai/x">x</a> <a href="a.html#top">x</a>')
+    assert troubles(tmp_path) == []
+    page.write_text(body)
+    (found,) = troubles(tmp_path)
+    assert said in found
