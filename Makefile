@@ -85,6 +85,8 @@ wheel: $(READY) ## Build the package, install it into an empty environment, and 
 	@sed -n 's/^\([a-z].*\) \\$$/\1/p' constraints.txt >.cache/wheel/pins.txt # pip takes no hashes for what a wheel asks for
 	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c .cache/wheel/pins.txt dist/*.whl
 	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
+	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r packaging/container.txt
+	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
 
 bundle: $(READY) .cache/mcpb/ready ## Build the bundle for clients that install with a click, and start it as they do
 	@rm -rf .cache/bundle .cache/bundled dist/*.mcpb && mkdir -p .cache dist
@@ -166,7 +168,10 @@ lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the e
 		--python-version 3.11 --generate-hashes --no-emit-index-url --output-file constraints.txt $(ARGS)
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
-		--extra valkey --output-file packaging/requirements.txt
+		--output-file packaging/requirements.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal --all-extras \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
+		--output-file packaging/container.txt
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group backend --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/backend.txt

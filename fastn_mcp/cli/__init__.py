@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.exits import EXIT_CODES
+from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
@@ -28,6 +28,9 @@ Connect a client:           fastn-mcp install cursor --sandbox     (or claude-co
 
 _SIZE = click.Choice(["small", "large"])
 """The names of the sandbox's sizes, which is not loaded before it is asked for."""
+
+_GUISE = click.Choice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
+"""Of its guises, likewise."""
 
 
 def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
@@ -104,7 +107,7 @@ def cli(
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
         return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
-    ctx.obj = Start(parts, resolved, flags, config, sandboxed)
+    ctx.obj = Start(parts, resolved, flags, config, sandboxed, sandbox_file, sandbox_size or "small")
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
@@ -154,6 +157,8 @@ class Start:
     config: Path | None
     """The configuration file of --config."""
     sandboxed: bool
+    sandbox_file: Path | None
+    sandbox_size: str
 
     def __call__(self, tally: "Tally | None" = None) -> "Parts":
         return self.parts(tally=tally)
@@ -316,6 +321,31 @@ def run_(ctx: click.Context, script: Path, report: Path | None, keep_going: bool
     raise SystemExit(run(ctx.obj(Tally()), script, report, keep_going=keep_going, dry_run=dry_run, as_json=as_json))
 
 
+@cli.command(name="doctor", epilog=DOCTORS_CODES)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
+@click.option("--record", type=click.Path(path_type=Path), help="Write what was observed, as JSON, for maintainers.")
+@click.option("--write", type=click.Path(path_type=Path), help="Put what is proposed into this file, once you agree.")
+@click.option("--yes", is_flag=True, help="Write without asking.")
+@click.pass_context
+def doctor_(
+    ctx: click.Context, as_json: bool, report: Path | None, record: Path | None, write: Path | None, yes: bool
+) -> None:
+    """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
+
+    Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
+    differs is said with what to do, and proposed as settings.
+    """
+    from fastn_mcp.cli.doctor import Files, run
+    from fastn_mcp.cli.wiring import Sandboxed
+
+    start: Start = ctx.obj
+    files = Files(report, record, write)
+    file = start.config or _config_file()
+    sandbox = Sandboxed(start.sandbox_file, start.sandbox_size) if start.sandboxed else None
+    raise SystemExit(run(start.flags, file, sandbox, files, start.resolved, as_json=as_json, yes=yes))
+
+
 @cli.command(name="tools")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def tools_(as_json: bool) -> None:
@@ -363,11 +393,12 @@ def openapi_(ctx: click.Context, output: Path | None) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
 @click.option("--size", "--sandbox-size", type=_SIZE, default="small", show_default=True, help="How much is in it.")
-def sandbox_(port: int, file: Path | None, size: str) -> None:
+@click.option("--guise", type=_GUISE, default="usual", show_default=True, help="How it differs, for doctor to find.")
+def sandbox_(port: int, file: Path | None, size: str, guise: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     from fastn_mcp.cli.sandbox import serve
 
-    serve(port, file, size)
+    serve(port, file, size, guise)
 
 
 @cli.command(name="health")

@@ -19,6 +19,7 @@ from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
+from fastn_mcp.client.way import Way
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
@@ -119,6 +120,11 @@ def account_of(settings: Settings) -> str:
     return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
+def client_account(settings: Settings) -> Account:
+    """The account, as the client needs it."""
+    return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
+
+
 def assemble(
     settings: Settings,
     sandbox: Sandboxed | None,
@@ -136,8 +142,8 @@ def assemble(
     """
     logs.begin(settings.log_level, settings.log_file, settings.secrets)
     system = System()
-    account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-    exchange = _exchange(settings, account, sandbox, system)
+    account = client_account(settings)
+    exchange = exchange_of(settings, sandbox, system)(headers(account))
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
     client = Client(account, exchange, system, ledger if settings.shares else None)
@@ -207,13 +213,17 @@ _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def _exchange(settings: Settings, account: Account, sandbox: Sandboxed | None, system: System) -> Exchange:
+def exchange_of(
+    settings: Settings, sandbox: Sandboxed | None, system: System
+) -> Callable[[Mapping[str, str]], Exchange]:
+    """What sends requests with these headers, to Fastn or to the sandbox in this process."""
     if sandbox is None:
-        return HttpExchange(settings.base_url, headers(account))
+        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy))
     from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
     from fastn_mcp.sandbox import Sandbox, Size
 
-    return InProcess(Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file), headers(account))
+    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
+    return lambda sent: InProcess(fake, sent)
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:
