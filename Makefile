@@ -18,7 +18,8 @@ build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { c
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked surface wheel \
+.PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
+	surface wheel \
 	conformance bundle image notes sbom clients examples bench tokens load lock clean
 
 help: ## What there is to make
@@ -53,6 +54,7 @@ check-layers: $(READY)
 
 check-generated: $(READY)
 	@$(BIN)/fastn-mcp surface --check
+	@$(BIN)/python docs/site/write.py --check || { echo "Run: make surface" >&2; exit 1; }
 
 check-workflows: $(READY)
 	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -75,8 +77,9 @@ check-deploy: $(READY) .cache/deploy/ready
 check-tracked:
 	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
-surface: $(READY) ## Write tools/ and the README's tables anew
+surface: $(READY) ## Write tools/, the README's tables and the generated pages of docs/ anew
 	@$(BIN)/fastn-mcp surface
+	@$(BIN)/python docs/site/write.py
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
 	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache
@@ -118,6 +121,18 @@ sbom: $(READY) ## The bill of materials of a release: what packaging/requirement
 .cache/mcpb/ready: packaging/package.json packaging/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp packaging/package.json packaging/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
+
+docs: .cache/docs/ready ## The documentation as a site, in dist/docs; each link and anchor is checked
+	@rm -rf dist/docs && mkdir -p dist
+	@.cache/docs/bin/sphinx-build --builder html --conf-dir docs/site --doctree-dir .cache/docs/doctrees --fresh-env \
+		--fail-on-warning --nitpicky --quiet docs dist/docs
+	@.cache/docs/bin/python docs/site/check.py dist/docs
+
+# An environment of its own: the tests need none of it.
+.cache/docs/ready: docs/site/requirements.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite against the server on HTTP
@@ -175,6 +190,9 @@ lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the e
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group backend --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/backend.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group docs --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--output-file docs/site/requirements.txt $(ARGS)
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile deploy/check.py --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --output-file deploy/requirements.txt $(ARGS)
 	@for example in examples/*/main.py; do \

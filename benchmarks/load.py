@@ -173,8 +173,8 @@ def ready(port: int) -> None:
     raise TimeoutError("it does not listen")
 
 
-def asked(connection: http.client.HTTPConnection, number: int) -> dict[str, Any]:
-    """One call over HTTP; what is no answer to it is told as an error that nobody expects."""
+def asked_of(number: int) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers of a call of the newest protocol."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -188,9 +188,13 @@ def asked(connection: http.client.HTTPConnection, number: int) -> dict[str, Any]
         "mcp-method": "tools/call",
         "mcp-name": "get_customer",
     }
-    body = json.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
+    return json.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}).encode(), headers
+
+
+def asked(connection: http.client.HTTPConnection, number: int) -> dict[str, Any]:
+    """One call over HTTP; what is no answer to it is told as an error that nobody expects."""
     try:
-        connection.request("POST", "/mcp", body, headers)
+        connection.request("POST", "/mcp", *asked_of(number))
         reply = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         connection.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastn_mcp import __version__
+from fastn_mcp.cli.examples import exampled
 from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     envvar="FASTN_HTTP",
     help="Serve streamable HTTP at /mcp instead of stdio. [FASTN_HTTP]",
 )
+@click.option(
+    "--team", type=click.Path(path_type=Path), help="With --http: who signs in, and whose account serves them."
+)
 @click.option("--sandbox", is_flag=True, help="Use a Fastn in this process, with data: no account, no key.")
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
@@ -76,6 +80,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 def cli(
     ctx: click.Context,
     http: str | None,
+    team: Path | None,
     sandbox: bool,
     sandbox_file: Path | None,
     sandbox_size: str | None,
@@ -96,7 +101,7 @@ def cli(
         return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
 
     def parts(settings: "Settings | None" = None, *, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of
 
         chosen = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings or resolved().settings
@@ -104,6 +109,7 @@ def cli(
             from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
 
             tally = Tally()
+        begin_log(settings)
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
         return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
@@ -111,10 +117,14 @@ def cli(
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
+    if team is not None and http is None:
+        raise click.UsageError("--team is for --http: over stdio there is one account.")
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
         raise click.UsageError("--report is for serving, and for run.")
     if ctx.invoked_subcommand is None:
-        if http is not None:
+        if team is not None:
+            _team(team, http, flags, config or _config_file(), ctx.obj.state())
+        elif http is not None:
             _collect_garbage()
             from fastn_mcp.cli.serve import over_http
 
@@ -141,9 +151,14 @@ def _over_stdio(settings: "Settings", parts: "Callable[[], Parts]") -> None:
 
 
 def _collect_garbage() -> None:
-    """From now on, and not in what was imported."""
+    """From now on, and not in what was imported.
+
+    The rows of one answer are more objects than the 700 after which Python looks for garbage among the new: looking
+    after as many as ten answers make saves a tenth of a list's cost.
+    """
     gc.enable()
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +197,18 @@ class Start:
         return ledger_setting(self.flags, os.environ, self.config or _config_file(), sandbox=self.sandboxed)
 
 
+def _team(file: Path, http: str | None, flags: dict[str, object], config: Path | None, state: Path) -> None:
+    own = {"log_level", "log_file"}
+    for name, value in flags.items():
+        if value is not None and name not in own:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
+    from fastn_mcp.cli.team import serve
+
+    sandboxed = click.get_current_context().obj.sandboxed
+    _collect_garbage()
+    serve(file, http or "", {name: flags[name] for name in own}, config, state, sandboxed=sandboxed)
+
+
 def _config_file() -> Path | None:
     """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
     if named := os.environ.get("FASTN_CONFIG"):
@@ -197,7 +224,7 @@ class _Lazy(click.Group):
 
     def __init__(self, name: str, short_help: str, load: Callable[[], click.Group]) -> None:
         super().__init__(name, short_help=short_help)
-        self._load = load
+        self._load = lambda: exampled(load(), name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._load().list_commands(ctx)
@@ -443,9 +470,10 @@ Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
           json prints the entry, for any other
 
 \b
-Examples: fastn-mcp install cursor --sandbox
-          fastn-mcp --read-only install claude-code --profile acme
-          fastn-mcp install vscode --key prompt --dry-run
+Examples:
+  fastn-mcp install cursor --sandbox
+  fastn-mcp --read-only install claude-code --profile acme
+  fastn-mcp install vscode --key prompt --dry-run
 """
 
 
@@ -526,6 +554,9 @@ def completion_(shell: str) -> None:
     if kind is None:
         raise click.ClickException(f"{shell} is not known")
     click.echo(kind(cli, {}, "fastn-mcp", "_FASTN_MCP_COMPLETE").source())
+
+
+exampled(cli)
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
 What was read is believed for a minute, or until something of that kind is changed through here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from operator import is_
+from typing import Any, TypeVar, cast
 
 import anyio
 from pydantic import JsonValue
@@ -57,6 +58,8 @@ _WITH = {
 }
 """What may go, or read differently, with a resource."""
 
+T = TypeVar("T")
+
 _GETS = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
 
 
@@ -96,7 +99,8 @@ class Directory:
     def __init__(self, system: System) -> None:
         self._system = system
         self._contents: dict[str, tuple[float, Contents]] = {}
-        self._names: dict[tuple[str, str], tuple[float, str]] = {}
+        self._made: dict[Hashable, tuple[tuple[Contents, ...], Any]] = {}
+        self._names: dict[str, dict[str, tuple[float, str]]] = {kind: {} for kind in LISTS}
         self._reading = {kind: anyio.Lock() for kind in LISTS}
         self._changes = dict.fromkeys(LISTS, 0)
 
@@ -110,13 +114,25 @@ class Directory:
             contents = await _read(kind, send)
             if changes == self._changes[kind]:  # or else it may show what was before
                 self._contents[kind] = (begun, contents)
-                self._names |= {(kind, found.id): (begun, found.name) for found in contents.entries}
+                self._names[kind] |= {found.id: (begun, found.name) for found in contents.entries}
             return contents
+
+    def made_of(self, contents: Sequence[Contents], name: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes of these, which nobody may change: made once for as long as they are what is known."""
+        kept = self._made.get(name)
+        if kept is not None and len(kept[0]) == len(contents) and all(map(is_, kept[0], contents)):
+            return cast(T, kept[1])
+        known = {id(found) for _, found in self._contents.values()}
+        self._made = {key: made for key, made in self._made.items() if known.issuperset(map(id, made[0]))}
+        made = make()
+        self._made[name] = (tuple(contents), made)
+        return made
 
     async def names(self, kind: str, ids: Iterable[str], send: Send) -> dict[str, str]:
         """The names of these, as far as they are known or few enough to be looked up."""
         wanted = list(dict.fromkeys(ids))
-        known = {key: self._names.get((kind, key)) for key in wanted}
+        names = self._names[kind]
+        known = {key: names.get(key) for key in wanted}
         found = {key: kept[1] for key, kept in known.items() if kept is not None and self._believed(kept[0])}
         get = _GETS.get(kind)
         missing = [key for key in wanted if key not in found][:LOOKUPS] if get else []
@@ -129,7 +145,7 @@ class Directory:
                 return  # a name is a courtesy
             found[key] = entry(kind, record).name
             if changes == self._changes[kind]:
-                self._names[kind, key] = (begun, found[key])
+                self._names[kind][key] = (begun, found[key])
 
         async with anyio.create_task_group() as group:
             for key in missing:
@@ -143,8 +159,7 @@ class Directory:
             self._contents.pop(gone, None)
             if gone in self._changes:
                 self._changes[gone] += 1
-            for key in [key for key in self._names if key[0] == gone]:
-                del self._names[key]
+                self._names[gone] = {}
 
     def _believed(self, since: float) -> bool:
         return self._system.monotonic() - since < _BELIEVED

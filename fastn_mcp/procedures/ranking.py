@@ -103,6 +103,10 @@ class Index:
             self._of.append(range(first, len(self._names)))
             for word in {word for name in thing.around for word, _ in units(name)}:
                 self._near[word].append(place)
+        self._ids = [thing.id.casefold() for thing in things]
+        self._of_id: defaultdict[str, list[int]] = defaultdict(list)
+        for place, own in enumerate(self._ids):
+            self._of_id[own].append(place)
         self._vocabulary = list(self._holding.keys() | self._near.keys())
         self._mixed = len({thing.kind for thing in things}) > 1
         self._whole = math.log(1 + len(things)) or 1.0
@@ -210,12 +214,10 @@ class Index:
         # Letters alone stand in many ids by chance, and `wf_` stands in each.
         asked = [word for word in asked if len(word) >= _ID_LETTERS and (any(map(str.isdigit, word)) or "_" in word)]
         whole = text.strip().casefold()
-        for place, thing in enumerate(self._things):
-            own = thing.id.casefold()
-            if own and (own == whole or own in asked):
-                yield place, EXACT
-                continue
-            for word in asked:
+        for exact in {whole, *asked} - {""}:
+            yield from ((place, EXACT) for place in self._of_id.get(exact, ()))
+        for word in asked:
+            for place, own in enumerate(self._ids):
                 if word in own:
                     yield place, 90 if own.startswith(word) else 70
 

@@ -32,6 +32,15 @@ _OWNERS = 2
 """Customers, and connectors, whose rows are asked for where a kind holds more than is read and takes no search."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All of some kinds, ready to be asked for."""
+
+    things: Sequence[Entry]
+    customers: Mapping[str, str]
+    index: Index
+
+
 @dataclass
 class Shelf:
     """What was read for a question, and what could not be."""
@@ -41,9 +50,10 @@ class Shelf:
     entries: dict[str, dict[str, Entry]] = field(default_factory=dict[str, dict[str, Entry]])
     failures: dict[str, FastnError] = field(default_factory=dict[str, FastnError])
     incomplete: list[str] = field(default_factory=list[str])
-    things: list[Entry] = field(default_factory=list[Entry])
-    customers: dict[str, str] = field(default_factory=dict[str, str])
-    connectors: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    things: Sequence[Entry] = ()
+    customers: Mapping[str, str] = field(default_factory=dict[str, str])
+    _contents: dict[str, Contents] = field(default_factory=dict[str, Contents])
+    _added: bool = False
 
     async def read(self) -> None:
         """Read what is wanted, and what its names are made of, all at once."""
@@ -67,11 +77,15 @@ class Shelf:
 
     def rank(self, query: str, of: Sequence[str] | None = None) -> Ranking:
         """Rank what there is `of` these kinds, or of all that are wanted."""
-        self.customers = {found.id: found.name for found in self._all("customer")}
-        self.connectors = {found.id: found for found in self._all("connector")}
-        self.connectors |= {found.slug: found for found in self._all("connector") if found.slug}
-        self.things = [self._titled(found) for kind in of or self.wanted for found in self._all(kind)]
-        return Index([self._named(found) for found in self.things], ORDER).rank(query)
+        kinds = tuple(of or self.wanted)
+        if self._added:  # by this question, for itself
+            prepared = self._prepared(kinds)
+        else:
+            name = (kinds, tuple(sorted(self._contents)))
+            contents = [self._contents[kind] for kind in name[1]]
+            prepared = self.means.directory.made_of(contents, name, lambda: self._prepared(kinds))
+        self.things, self.customers = prepared.things, prepared.customers
+        return prepared.index.rank(query)
 
     async def add_by_search(self, words: Sequence[str]) -> None:
         """Ask Fastn for the rarest words among what is too much to be read whole."""
@@ -113,13 +127,14 @@ class Shelf:
             except (FastnError, ValueError):
                 return  # that not all was read is said in any case
             for found in (entry(kind, row) for row in page.items):
-                self.entries[kind].setdefault(found.id, found)
+                self._added |= self.entries[kind].setdefault(found.id, found) is found
 
         async with anyio.create_task_group() as group:
             for kind, by in asked:
                 group.start_soon(ask, kind, by)
 
     def _put(self, kind: str, contents: Contents) -> None:
+        self._contents[kind] = contents
         self.entries[kind] = {found.id or f"without id {place}": found for place, found in enumerate(contents.entries)}
         if not contents.complete:
             self.incomplete.append(kind)
@@ -127,19 +142,28 @@ class Shelf:
     def _all(self, kind: str) -> Iterable[Entry]:
         return self.entries.get(kind, {}).values()
 
-    def _connector(self, found: Entry) -> str:
-        known = self.connectors.get(found.connector or "")
-        return known.name if known else found.connector_name or found.connector or ""
+    def _prepared(self, kinds: Sequence[str]) -> _Prepared:
+        customers = {found.id: found.name for found in self._all("customer")}
+        connectors = {found.id: found for found in self._all("connector")}
+        connectors |= {found.slug: found for found in self._all("connector") if found.slug}
 
-    def _titled(self, found: Entry) -> Entry:
-        return connection_titled(found, self.customers, self._connector(found)) if found.kind == "connection" else found
+        def connector_of(found: Entry) -> str:
+            known = connectors.get(found.connector or "")
+            return known.name if known else found.connector_name or found.connector or ""
 
-    def _named(self, found: Entry) -> Named:
-        """An entry as it is found: by its names, and by those of what it belongs to."""
-        if found.kind == "connection":
-            return Named(found.kind, found.id, (found.name,))
-        around = (self.customers.get(found.customer or "", ""), self._connector(found) if found.connector else "")
-        return Named(found.kind, found.id, (found.name, *found.also), tuple(filter(None, around)))
+        def titled(found: Entry) -> Entry:
+            is_connection = found.kind == "connection"
+            return connection_titled(found, customers, connector_of(found)) if is_connection else found
+
+        def named(found: Entry) -> Named:
+            """An entry as it is found: by its names, and by those of what it belongs to."""
+            if found.kind == "connection":
+                return Named(found.kind, found.id, (found.name,))
+            around = (customers.get(found.customer or "", ""), connector_of(found) if found.connector else "")
+            return Named(found.kind, found.id, (found.name, *found.also), tuple(filter(None, around)))
+
+        things = [titled(found) for kind in kinds for found in self._all(kind)]
+        return _Prepared(things, customers, Index(list(map(named, things)), ORDER))
 
 
 def connection_titled(found: Entry, customers: Mapping[str, str], connector: str) -> Entry:

@@ -4,14 +4,15 @@ import os
 import sqlite3
 import stat
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
-from stores import NOW, grant
+from stores import NOW, change, grant, scope
 
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger import State, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -113,3 +114,49 @@ async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_fir
     assert path.with_name("ledger.sqlite-wal").exists()
     first.close()
     second.close()
+
+
+async def _a_month(ledger: SqliteLedger, size: int) -> None:
+    """So much of everything that is kept, decided and over, but not old enough to go."""
+    for number in range(size):
+        await ledger.note(change(f"kept {number}", at=NOW - number))
+        await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
+        await ledger.move(f"kept {number}", [State.OPEN], State.BURNT, NOW - 1_500 - number)
+        await ledger.vote(Vote(f"kept {number}", "ann", True, NOW - number), 1, by="terminal")
+        await ledger.hold_steps(f"kept {number}", {1: "g", 2: "h"}, NOW - number)
+        await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
+        await ledger.grant_scope(replace(scope(f"kept {number}"), target=f"wf_{number}"))
+
+
+STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
+    "a change is noted": lambda ledger: ledger.note(change("new", at=NOW + 1)),
+    "a change is settled": lambda ledger: ledger.settle("kept 1", "done", None, None, {}),
+    "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
+    "a grant is opened": lambda ledger: ledger.open(grant("new")),
+    "a grant is looked for": lambda ledger: ledger.latest("call of kept 1", NOW),
+    "a grant is burnt": lambda ledger: ledger.move("new", [State.OPEN], State.BURNT, NOW),
+    "the waiting are listed": lambda ledger: ledger.waiting(NOW),
+    "twenty decisions are listed": lambda ledger: ledger.decided(20),
+    "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
+    "a scope is looked for": lambda ledger: ledger.scope_of("local", "default at live.fastn.ai", "t", "wf_1", NOW),
+    "steps are held": lambda ledger: ledger.hold_steps("new", {1: "g"}, NOW),
+}
+
+
+async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
+    """Issue 9: nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
+    cost: dict[int, dict[str, int]] = {}
+    for size in (40, 400):
+        ledger = SqliteLedger(str(tmp_path / f"{size}.sqlite"))
+        await _a_month(ledger, size)
+        cost[size] = dict.fromkeys(STATEMENTS, 0)
+        for what, statement in STATEMENTS.items():
+
+            def count(what: str = what, counts: dict[str, int] = cost[size]) -> int:
+                counts[what] += 1
+                return 0
+
+            ledger._database.set_progress_handler(count, 1)  # pyright: ignore[reportPrivateUsage]
+            await statement(ledger)
+        ledger.close()
+    assert {what: cost[400][what] for what in STATEMENTS if cost[400][what] > 1.2 * cost[40][what]} == {}

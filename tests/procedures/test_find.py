@@ -17,6 +17,8 @@ from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.directory import LISTS, PAGES, Directory
 from fastn_mcp.procedures.find import NEXT, Find
 from fastn_mcp.procedures.procedure import Means, unheard
+from fastn_mcp.procedures.shelf import Shelf
+from fastn_mcp.procedures.spans import units
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.shaping import shaped
@@ -192,6 +194,36 @@ async def test_a_large_account_is_read_once_and_within_bounds(world: World) -> N
     world.clock.pass_(61)
     await Find(query="katana").run(means)
     assert len(listing.calls) == 2 * read
+
+
+async def test_what_was_read_is_made_ready_once(world: World, listing: Listing) -> None:
+    """Issue 9: a further question looks at no name of the account anew, until something has changed."""
+    means = means_on(world, listing)
+
+    async def looked_at() -> int:
+        before = units.cache_info()
+        await Find(query="katana").run(means)
+        after = units.cache_info()
+        return after.hits + after.misses - before.hits - before.misses
+
+    assert await looked_at() > 5_000
+    assert await looked_at() == 0
+    means.directory.forget("customers")
+    assert await looked_at() > 5_000
+
+
+async def test_one_question_does_not_change_what_was_made_ready_for_others(world: World) -> None:
+    """Ours: what a search adds where not all could be read is for that question alone."""
+    rows = large(10, 1, 10, 10)
+    rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * PAGES)]
+    rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
+    means = means_on(world, Listing(rows))
+    for _ in range(2):
+        found = (await Find(query="zebulon", kind="customer").run(means)).model_dump()
+        assert first(found) == ("customer", "Zebulon Partners")
+    shelf = Shelf(means, ("customer",))
+    await shelf.read()
+    assert shelf.rank("zebulon").hits == ()
 
 
 async def test_what_is_too_much_to_be_read_is_asked_for_by_its_rarest_words(world: World) -> None:

@@ -29,14 +29,19 @@ CREATE TABLE IF NOT EXISTS grants (
 );
 CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
 CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
+CREATE INDEX IF NOT EXISTS grants_by_end ON grants (expires);
+CREATE INDEX IF NOT EXISTS grants_by_decision ON grants (coalesce(decided, created));
 CREATE TABLE IF NOT EXISTS votes (
     "grant" TEXT, approver TEXT, approves INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY ("grant", approver)
 );
+CREATE INDEX IF NOT EXISTS votes_by_time ON votes (at);
 CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
 CREATE TABLE IF NOT EXISTS scopes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
     created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS scopes_by_call ON scopes (principal, account, tool, target);
 CREATE TABLE IF NOT EXISTS budgets (
     budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
 );
@@ -54,7 +59,9 @@ CREATE TABLE IF NOT EXISTS changes (
 CREATE TABLE IF NOT EXISTS steps (
     batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
 );
+CREATE INDEX IF NOT EXISTS steps_by_time ON steps (at);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
+CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 """
 _COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)

@@ -1,0 +1,355 @@
+"""What a unit of work costs, by how much work there is: rows, calls in flight, clients, the account, what is kept.
+
+Nothing may grow faster than its work, so that no curve may rise. All costs are CPU time of the server alone; each is
+the least of several rounds, made in turn. Draws docs/images/growth.svg, and writes the table into docs/performance.md.
+Linux only.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+from drawing import Panel, svg
+from harness import KEY, Api, Server, environment
+from load import asked_of, ready
+from pydantic_core import to_json
+from report import put
+from within import ACCOUNT, Rows, client_of, within
+
+from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.audit import AuditFile, Entry, Event
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.offer import Offer
+from fastn_mcp.procedures.changes import ListChanges
+from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.settings.loading import load
+from fastn_mcp.shaping import shaped
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
+
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "growth.svg"
+RISES = 1.5
+"""What a unit may cost at the most of what it costs with less work. Less than half as much again is noise."""
+
+CALLER = Caller("local", None)
+Costs = dict[int, float]
+
+
+class Growth(NamedTuple):
+    """What was measured, and the words for it: cost of a `unit`, in milliseconds, by size and by curve."""
+
+    title: str
+    across: str
+    unit: str
+    curves: dict[str, Costs]
+
+    def panel(self) -> Panel:
+        return Panel(self.title, self.across, f"ms of CPU for {self.unit}", self.curves)
+
+
+def rises(costs: Costs) -> float:
+    """How many times the cheapest before it the largest costs."""
+    sizes = sorted(costs)
+    return costs[sizes[-1]] / min(costs[size] for size in sizes[:-1])
+
+
+async def measured(
+    cases: dict[int, Callable[[], Awaitable[object]]], rounds: int, least: float = 0.03
+) -> dict[int, float]:
+    """Milliseconds of CPU for one turn of each, the least of the rounds; a round lasts at least so many seconds."""
+    best = dict.fromkeys(cases, float("inf"))
+    for case in cases.values():
+        await case()
+    gc.collect()
+    gc.freeze()  # as the server does once it has started
+    gc.set_threshold(10_000)
+    for _ in range(rounds):
+        for size, case in cases.items():
+            gc.collect()
+            turns, began = 0, time.process_time()
+            while turns == 0 or time.process_time() - began < least:
+                await case()
+                turns += 1
+            best[size] = min(best[size], (time.process_time() - began) * 1000 / turns)
+    return best
+
+
+def each(costs: Costs, units: Callable[[int], float]) -> Costs:
+    return {size: cost / units(size) for size, cost in costs.items()}
+
+
+async def read_by(dispatch: Dispatcher, call: Offer[Any]) -> bytes:
+    """The call as an agent makes it, up to the text of its result."""
+    done = await dispatch(call, CALLER)
+    if not isinstance(done, Done):
+        raise TypeError("it is asked about")
+    return to_json(shaped(call, done.result, {"profile": "bench"}, done.change))
+
+
+async def rows(folder: Path, rounds: int) -> Growth:
+    """An answer of so many rows, from Fastn's bytes to ours; Fastn ignores the limit where there are more than 100."""
+    sizes = (10, 100, 1_000, 10_000, 100_000)
+    found = {size: within(client_of(Rows(size, ignores=True)), SqliteLedger(":memory:"), folder) for size in sizes}
+    curves: dict[str, Costs] = {}
+    for detail in ("concise", "full", "csv"):
+        call = ListCustomers(limit=100, detail=detail)
+        cases = {size: lambda d=dispatch, c=call: read_by(d, c) for size, dispatch in found.items()}
+        curves[detail] = each(await measured(cases, rounds), lambda size: size / 1000)
+    return Growth("Rows in Fastn's answer", "rows", "1,000 rows", curves)
+
+
+async def account(folder: Path, rounds: int) -> Growth:
+    """Finding a name among so many of each kind: the first time, when all are read, and the next."""
+    sizes = (10, 100, 1_000, 3_000)
+    found = {size: within(client_of(Rows(size)), SqliteLedger(":memory:"), folder) for size in sizes}
+    query = Find(query="the oakport group customer")
+
+    async def first(dispatch: Dispatcher) -> None:
+        dispatch.directory.forget("ai")
+        await read_by(dispatch, query)
+
+    curves: dict[str, Costs] = {}
+    for name, case in (("first question", first), ("the next", lambda dispatch: read_by(dispatch, query))):
+        cases = {size: lambda d=dispatch, c=case: c(d) for size, dispatch in found.items()}
+        # Nine kinds.
+        curves[name] = each(await measured(cases, rounds), lambda size: size * 9 / 1000)
+    return Growth("find, by the size of the account", "rows of each of nine kinds", "1,000 names", curves)
+
+
+async def overview(folder: Path, rounds: int) -> Growth:
+    """An overview reads within bounds: its unit is a request."""
+    upstreams = {size: Rows(size) for size in (100, 1_000, 10_000, 100_000)}
+    found = {size: within(client_of(rows), SqliteLedger(":memory:"), folder) for size, rows in upstreams.items()}
+    cases = {size: lambda d=dispatch: read_by(d, GetOverview()) for size, dispatch in found.items()}
+    for case in cases.values():
+        await case()
+    requests = {size: upstream.requests for size, upstream in upstreams.items()}
+    costs = each(await measured(cases, rounds), requests.__getitem__)
+    return Growth("get_overview", "rows of each kind", "a request that it makes", {"": costs})
+
+
+async def kept(folder: Path, rounds: int) -> Growth:
+    """A change and a list of changes, where so many were made before: in the journal and in the audit."""
+    found: dict[int, Dispatcher] = {}
+    for size in (10, 100, 1_000, 10_000):
+        own = folder / f"kept-{size}"
+        found[size] = within(client_of(Rows(0)), await _filled(own, size), own)
+    curves: dict[str, Costs] = {}
+    for name, call in (("create_customer", CreateCustomer(name="Initech")), ("list_changes", ListChanges())):
+        cases = {size: lambda d=dispatch, c=call: read_by(d, c) for size, dispatch in found.items()}
+        curves[name] = await measured(cases, rounds)
+    return Growth("What was changed before", "changes that are kept", "a call", curves)
+
+
+async def _filled(folder: Path, size: int) -> SqliteLedger:
+    """A ledger and an audit of as many changes."""
+    system, path = System(), folder / "ledger.sqlite"
+    ledger, audit = SqliteLedger(str(path)), AuditFile(folder / "audit.jsonl", system)
+    now = system.now().timestamp()
+    row = {"name": "Initech"}
+    for number in range(size):
+        at, id_ = now - 86_400 - number, f"kept {number}"
+        await ledger.note(Change(id_, "local", ACCOUNT, "create_customer", row, "c1", "Initech", None, row, at, "done"))
+        audit.record(Entry(Event.INTENT, "local", ACCOUNT, "create_customer", arguments=row))
+    audit.close()
+    return ledger
+
+
+async def profiles(folder: Path, rounds: int) -> Growth:
+    """The settings of one account out of a file with so many."""
+    cases: dict[int, Callable[[], Awaitable[object]]] = {}
+    for size in (1, 10, 100):
+        path = folder / f"config-{size}.toml"
+        tables = [
+            f'[profiles.account{number}]\nbase_url = "http://localhost:{8000 + number}"\napi_key_env = "KEY{number}"\n'
+            for number in range(size)
+        ]
+        path.write_text("\n".join(tables), encoding="utf-8")
+        path.chmod(0o600)
+
+        async def case(path: Path = path) -> None:
+            load({"profile": "account0"}, {"KEY0": "bench-key"}, path)
+
+        cases[size] = case
+    return Growth("Accounts", "profiles", "a profile", {"": each(await measured(cases, rounds), float)})
+
+
+def cpu(pid: int) -> float:
+    """Milliseconds of CPU that a process has used; the kernel counts them in tens."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def own(api: Api, folder: Path) -> dict[str, str]:
+    known = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(folder), "FASTN_STATE_DIR": str(folder)}
+    return known | {"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}
+
+
+def in_flight(api: Api, folder: Path, rounds: int) -> Growth:
+    best: Costs = {}
+    server = Server([sys.executable, "-m", "fastn_mcp"], own(api, folder), folder / "stderr.log")
+    try:
+        server.request("initialize", HELLO)
+        server.burst("get", 300, 256)
+        for _ in range(rounds):
+            for many in (1, 4, 16, 64, 256):
+                before = cpu(server.process.pid)
+                server.burst("get", 768, many)
+                cost = (cpu(server.process.pid) - before) / 768
+                best[many] = min(best.get(many, cost), cost)
+    finally:
+        server.close()
+    return Growth("Calls in flight, over stdio", "calls", "a call", {"": best})
+
+
+HELLO: dict[str, Any] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "bench", "version": "1"},
+}
+
+
+def tools(api: Api, folder: Path, rounds: int) -> Growth:
+    """`tools/list`, with more and more of the toolsets."""
+    sets = ("roles", "customers", "workflows", "procedures", "triggers", "connections,executions", "ai,secrets,users")
+    servers: dict[int, Server] = {}
+    best: Costs = {}
+    try:
+        for many in (1, 3, len(sets)):
+            chosen = own(api, folder) | {"FASTN_TOOLSETS": ",".join(sets[:many])}
+            server = Server([sys.executable, "-m", "fastn_mcp"], chosen, folder / "stderr.log")
+            server.request("initialize", HELLO)
+            os.write(server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+            servers[len(server.request("tools/list", {})["tools"])] = server
+        whole = Server([sys.executable, "-m", "fastn_mcp"], own(api, folder), folder / "stderr.log")
+        whole.request("initialize", HELLO)
+        servers[len(whole.request("tools/list", {})["tools"])] = whole
+        for server in servers.values():
+            server.call("get") if server is whole else server.request("prompts/list", {})  # so that the SDK is there
+        for _ in range(rounds):
+            for size, server in servers.items():
+                before = cpu(server.process.pid)
+                for _ in range(100):
+                    server.request("tools/list", {})
+                cost = (cpu(server.process.pid) - before) / 100 / size
+                best[size] = min(best.get(size, cost), cost)
+    finally:
+        for server in servers.values():
+            server.close()
+    return Growth("Tools that are listed", "tools", "a tool in tools/list", {"": best})
+
+
+def clients(api: Api, folder: Path, rounds: int) -> Growth:
+    """So many clients over HTTP, each with a connection of its own and a call in flight."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}"]
+    best: Costs = {}
+    with (folder / "stderr.log").open("ab") as errors:
+        process = subprocess.Popen(command, env=environment(own(api, folder)), stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        ready(port)
+        for _ in range(rounds):
+            for many in (1, 10, 100, 1_000):
+                cost = asyncio.run(calling(process.pid, port, many, max(many, 1_000)))
+                best[many] = min(best.get(many, cost), cost)
+    finally:
+        process.terminate()
+        process.wait(15)
+    return Growth("Clients, over HTTP", "clients", "a call", {"": best})
+
+
+async def calling(pid: int, port: int, many: int, calls: int) -> float:
+    """The cost of one of `calls` calls by `many` clients that are connected. Raises where one is not answered."""
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(many)]
+
+    async def call(numbers: Iterator[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in numbers:
+            body, headers = asked_of(number)
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            writer.write(f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{head}".encode())
+            writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            answer = await _answer(reader)
+            if "result" not in answer or answer["result"].get("isError"):
+                raise RuntimeError(f"not an answer: {answer}")
+
+    async def all_of(numbers: Iterator[int]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(call(numbers, *connection))
+
+    await all_of(iter(range(many * 2)))  # whoever is connected has made a call
+    before = cpu(pid)
+    await all_of(iter(range(calls)))
+    cost = (cpu(pid) - before) / calls
+    for _, writer in connections:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    return cost
+
+
+async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    if "content-length: " not in head:
+        raise RuntimeError(f"not an answer: {head}")
+    length = int(head.partition("content-length: ")[2].partition("\r")[0])
+    return json.loads(await reader.readexactly(length))
+
+
+def table(found: Sequence[Growth]) -> str:
+    lines = ["| what | by | a unit | costs, ms of CPU | the largest, of the cheapest |", "|---|---|---|---|--:|"]
+    for growth in found:
+        for name, costs in growth.curves.items():
+            shown = ", ".join(f"{size:,}: {costs[size]:.3g}" for size in sorted(costs))
+            what = f"{growth.title}: {name}" if name else growth.title
+            lines.append(f"| {what} | {growth.across} | {growth.unit} | {shown} | {rises(costs):.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", help="only this (may be repeated), as: rows")
+    options = parser.parse_args()
+    inside = {"rows": rows, "account": account, "overview": overview, "kept": kept, "profiles": profiles}
+    outside = {"in_flight": in_flight, "clients": clients, "tools": tools}
+    found: list[Growth] = []
+    api = Api()
+    try:
+        for name in inside | outside:
+            if name not in (options.only or [name]):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                if name in inside:
+                    found.append(anyio.run(inside[name], Path(folder), options.rounds))
+                else:
+                    found.append(outside[name](api, Path(folder), options.rounds))
+            print(table(found[-1:]).partition("--:|\n")[2], flush=True)
+    finally:
+        api.close()
+    if not options.only:
+        PICTURE.write_text(svg([growth.panel() for growth in found]), encoding="utf-8")
+        put("growth", table(found))
+    over = [growth.title for growth in found if any(rises(costs) > RISES for costs in growth.curves.values())]
+    print(f"GROWS FASTER THAN ITS WORK: {'; '.join(over)}" if over else "Nothing grows faster than its work.")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

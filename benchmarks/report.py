@@ -1,0 +1,15 @@
+"""Puts tables between their markers in docs/performance.md: what stands there is written by the scripts alone."""
+
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+
+
+def put(name: str, table: str) -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{DOCUMENT.name} has no place for {name}")
+    DOCUMENT.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")

@@ -1,0 +1,74 @@
+"""This project between a caller and an upstream that costs nothing, all in this process: the rest is our own work."""
+
+import json
+from pathlib import Path
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.dispatch import Dispatcher
+from fastn_mcp.guard import Guard
+from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.journalling import Journalling
+from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.operation import Request
+from fastn_mcp.secret_values import SecretValues
+from fastn_mcp.system import System
+
+ACCOUNT = "bench"
+
+
+class Rows:
+    """An upstream with so many rows of each kind. Where it `ignores` the limit, one page holds them all."""
+
+    def __init__(self, size: int, *, ignores: bool = False) -> None:
+        self.size = size
+        self.requests = 0
+        self._ignores = ignores
+        self._pages: dict[tuple[str, int, int], bytes] = {}
+
+    async def __call__(self, request: Request) -> Answer:
+        self.requests += 1
+        kind = request.path.rstrip("/").rsplit("/", 1)[-1].removesuffix("s")
+        if request.method == "POST":
+            return Answer(201, {}, b'{"data":{"id":"c1","name":"Initech"}}')
+        if "limit" not in request.query:
+            return Answer(200, {}, b'{"data":{"id":"c1","name":"Initech"}}')
+        page = kind, int(str(request.query.get("offset") or 0)), int(str(request.query["limit"]))
+        if page not in self._pages:
+            self._pages[page] = self._page(*page)
+        return Answer(200, {}, self._pages[page])
+
+    def _page(self, kind: str, start: int, limit: int) -> bytes:
+        numbers = range(self.size) if self._ignores else range(start, min(start + limit, self.size))
+        rows = [
+            {"id": f"{kind}_{number:06d}", "name": f"{kind} {_name(number)}", "status": "Active"} for number in numbers
+        ]
+        return json.dumps({"data": rows, "total": self.size}, separators=(",", ":")).encode()
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _name(number: int) -> str:
+    """As many words as accounts have: few at first, and then no new ones."""
+    return (
+        f"{('Norfield', 'Casmont', 'Halwick', 'Oakport')[number % 4]} {('Foods', 'Labs', 'Group')[number % 3]} {number}"
+    )
+
+
+def client_of(upstream: Rows) -> Client:
+    return Client(Account("http://localhost", "k"), upstream, System())
+
+
+def within(client: Client, ledger: Ledger, folder: Path) -> Dispatcher:
+    """Dispatch, guard and client, with an audit in `folder`."""
+    system = System()
+    recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
+    judge = Judge(Policy(), ACCOUNT, ledger, system, client.send, lambda _: False)
+    guard = Guard(judge, ledger, recorder, system, None)
+    journalling = Journalling(ledger, ACCOUNT, system)
+    return Dispatcher(client, guard, recorder, journalling, SecretValues({}, []), None, system)
