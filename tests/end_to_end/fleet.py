@@ -34,10 +34,10 @@ url = "{url}"
 issuer = "{issuer}"
 
 [limits]
-calls = 16
-queue = 400
+{limits}
 grace_seconds = 1
 """
+LIMITS = "calls = 16\nqueue = 400"
 _TENANT = """
 [[tenant]]
 name = "{name}"
@@ -133,18 +133,20 @@ def nginx() -> str:
 
 
 @contextmanager
-def a_fleet(folder: Path, ledger: str, count: int = 3) -> Generator[Fleet]:
-    """A fleet on this ledger."""
+def a_fleet(
+    folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None
+) -> Generator[Fleet]:
+    """A fleet on this ledger, with a new Fastn for each tenant where none is given."""
     program = nginx()
     login, balancer = free_port(), free_port()
     at = f"http://127.0.0.1:{balancer}"
     provider = Provider(f"http://127.0.0.1:{login}", f"{at}/mcp")
     with ExitStack() as stack:
         stack.enter_context(serving(provider.app, login))
-        fastns = {name: stack.enter_context(_fastn()) for name in KEYS}
+        fastns = fastns or {name: stack.enter_context(_fastn()) for name in KEYS}
         file = folder / "team.toml"
         tenants = (_TENANT.format(name=name, at=fastn.at) for name, fastn in fastns.items())
-        file.write_text(_FILE.format(url=f"{at}/mcp", issuer=provider.issuer) + "".join(tenants))
+        file.write_text(_FILE.format(url=f"{at}/mcp", issuer=provider.issuer, limits=limits) + "".join(tenants))
         file.chmod(0o600)
         replicas = [_replica(folder, number, file, ledger) for number in range(count)]
         for replica in replicas:
