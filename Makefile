@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
 	surface wheel \
-	conformance bundle image notes sbom clients examples bench tokens load lock clean
+	conformance bundle image notes sbom clients examples bench tokens load replicas lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -168,6 +168,9 @@ bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with 
 
 tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/jobs.md: make tokens ARGS=--write
 	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
+
+replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the memory of a thousand idle clients
+	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/replicas.py $(ARGS)
 
 load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves: none lost, none mixed up, no leak
 	@$(BIN)/python benchmarks/load.py $(ARGS)

@@ -1,0 +1,187 @@
+"""A crowd of clients before a fleet: each reads, changes, and has calls approved, and notes what it was told.
+
+A call that a client could not hear the end of is noted as that. Only what was noted counts; `settling.py` judges it.
+"""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import httpx2
+from fleet import Fleet
+from team_world import META, Caller, modern, request
+
+from fastn_mcp.cli.approvals import Desk, approve
+
+BROKEN = "broken"
+"""The connection ended before the answer, or the balancer said that it did."""
+NOTHING_SENT = frozenset({"not_sent", "refused", "approval_required", "declined", "target_changed"})
+"""Outcomes that say that nothing was sent."""
+ANSWERS = 3
+"""Times that an approved call is repeated at once."""
+APPROVALS = 8
+"""Rounds in which a client has calls approved: what it repeats too often is asked anew and stays open, and 32 may."""
+
+_NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
+_IDS = itertools.count(1)
+_GONE = {502, 504}
+
+
+@dataclass
+class Book:
+    """What the clients were told, and what was approved."""
+
+    told: "defaultdict[tuple[str, str], list[str]]" = field(default_factory=lambda: defaultdict(list))
+    """By tenant and by what names a change: what became of each call that could have made it."""
+    approved: dict[str, str] = field(default_factory=dict[str, str])
+    """The grants that a person approved, by what names the change."""
+    formed: set[str] = field(default_factory=set[str])
+    """Changes that were approved in a form."""
+    wrong: list[str] = field(default_factory=list[str])
+    """Answers that should not be."""
+    calls: Counter[str] = field(default_factory=Counter[str])
+    _waited_for: dict[str, anyio.Event] = field(default_factory=dict[str, anyio.Event])
+
+    def approval(self, name: str) -> anyio.Event:
+        """Comes when a person has approved a change."""
+        return self._waited_for.setdefault(name, anyio.Event())
+
+
+@dataclass
+class Visitor:
+    """One client of a tenant, who is a person of their own."""
+
+    fleet: Fleet
+    caller: Caller
+    book: Book
+    tenant: str
+    number: int
+    workflow: str
+    going: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self.token = self.fleet.token(self.tenant, str(self.number))
+        self.names = (f"made-by-{self.tenant}-{self.number}-{n}" for n in itertools.count())
+
+    async def visit(self) -> None:
+        """Until it is over; what was begun is ended."""
+        # Not all do the same at the same time.
+        acts = [self.read, self.create, self.read, self.form, self.read, self.elsewhere]
+        for turn in itertools.count(self.number):
+            if not self.going():
+                return
+            await acts[turn % (6 if turn < self.number + 6 * APPROVALS else 3)]()
+
+    async def read(self) -> None:
+        """What clients of this tenant have made, and none of another: all are searched for alike."""
+        result = await self._called("list_customers", {"search": "made-by-", "limit": 5})
+        names = [row["name"] for row in result.get("data", ())]
+        self.book.calls["rows"] += len(names)
+        if not all(name.startswith(f"made-by-{self.tenant}-") for name in names):
+            self.book.wrong.append(f"{self.tenant} read {names}")
+
+    async def create(self) -> None:
+        name = next(self.names)
+        self._tell(name, await self._called("create_customer", {"name": name}))
+
+    async def form(self) -> None:
+        """A run, approved in the form that one replica shows, and answered wherever the answer goes."""
+        name = next(self.names)
+        asked = await self._run(name)
+        if "inputRequests" not in asked:
+            return self._tell(name, asked)
+        self.book.formed.add(name)
+        more = {
+            "inputResponses": {"approval": {"action": "accept", "content": {"decision": "approve"}}},
+            "requestState": asked["requestState"],
+        }
+        return await self._until_heard(name, lambda: self._run(name, **more))
+
+    async def elsewhere(self) -> None:
+        """A run that a person approves at a terminal, and that is then repeated several times at once."""
+        name = next(self.names)
+        asked = await self._run(name, _meta=_NO_FORMS)
+        if asked.get("outcome") != "approval_required":
+            self._tell(name, asked)
+            return
+        with anyio.fail_after(60):
+            await self.book.approval(name).wait()
+
+        async def again() -> None:
+            await self._until_heard(name, lambda: self._run(name, _meta=_NO_FORMS))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(ANSWERS):
+                tasks.start_soon(again)
+
+    async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """What the client does that was cut off: the same call again."""
+        for _ in range(6):
+            result = await call()
+            self._tell(name, result)
+            if result.get("outcome") != BROKEN:
+                return
+
+    def _tell(self, name: str, result: dict[str, Any]) -> None:
+        outcome = "done" if "done" in result else "approval_required" if "inputRequests" in result else ""
+        self.book.told[self.tenant, name].append(outcome or str(result.get("outcome", result)))
+
+    async def _run(self, name: str, **more: Any) -> dict[str, Any]:
+        return await self._called("run_workflow", {"workflow_id": self.workflow, "input": {"of": name}}, **more)
+
+    async def _called(self, tool: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """What the agent reads, or a form, or that it was cut off."""
+        body = request(tool, arguments, **more) | {"id": next(_IDS)}
+        try:
+            answer = await self.caller.ask(self.token, body, **modern(tool))
+        except httpx2.TransportError:
+            answer = None
+        if answer is None or answer.status_code in _GONE:
+            self.book.calls[BROKEN] += 1
+            return {"outcome": BROKEN}
+        reply = _reply(answer)
+        if reply.get("id") != body["id"] or "result" not in reply:
+            self.book.wrong.append(f"{tool}: {json.dumps(reply)[:300]}")
+            return {"outcome": "wrong"}
+        result: dict[str, Any] = reply["result"]
+        content: dict[str, Any] = result if "inputRequests" in result else result["structuredContent"]
+        profile = content.get("account", {}).get("profile", self.tenant)
+        if profile != self.tenant:
+            self.book.wrong.append(f"{self.tenant} was answered of {profile}")
+        self.book.calls["error" if result.get("isError") else "answer"] += 1
+        return content
+
+
+def _reply(answer: httpx2.Response) -> dict[str, Any]:
+    try:
+        return answer.json()
+    except json.JSONDecodeError:
+        return {"status": answer.status_code, "text": answer.text}
+
+
+async def deciding(desk: Desk, book: Book) -> None:
+    """A person at a terminal, who approves each question once, wherever it was asked."""
+    while True:
+        for grant in await desk.ledger.waiting(desk.now()):
+            name = _asked_for(grant.card)
+            if name is not None and name not in book.approved and "Approved" in await approve(desk, grant):
+                book.approved[name] = grant.id
+                book.approval(name).set()
+        await anyio.sleep(0.2)
+
+
+def _asked_for(card: Mapping[str, Any]) -> str | None:
+    given: dict[str, str] = card["arguments"].get("input") or {}
+    return given.get("of")
+
+
+def crowd(
+    fleet: Fleet, caller: Caller, book: Book, workflow: str, size: int, going: Callable[[], bool]
+) -> Iterator[Visitor]:
+    """As many clients of each tenant."""
+    for number, tenant in enumerate(itertools.islice(itertools.cycle(fleet.fastns), size)):
+        yield Visitor(fleet, caller, book, tenant, number, workflow, going)

@@ -1,0 +1,48 @@
+"""A Fastn in a process of its own, for tests under load: `python fastn_process.py PORT`.
+
+`GET /heard` tells all that it was asked to change, however much that was, and whose key came with it.
+"""
+
+import json
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+from typing_extensions import override
+
+from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.reply import Reply
+
+
+class Remembering(Sandbox):
+    """One that forgets nothing of what it was asked to change."""
+
+    heard: list[dict[str, Any]]
+
+    @override
+    def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+        if method != "GET":
+            said = json.loads(body) if body else None
+            self.heard.append({"key": headers.get("x-fastn-api-key"), "method": method, "path": path, "body": said})
+        return super().answer(method, path, query, headers, body)
+
+
+def main(port: int) -> None:
+    sandbox = Remembering(lambda: datetime.now(UTC))
+    sandbox.heard = []
+    inner = create_app(sandbox, control=False)
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/heard":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": json.dumps(sandbox.heard).encode()})
+        else:
+            await inner(scope, receive, send)
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,203 @@
+"""A team's fleet, all of it real: replicas in processes of their own, nginx before them, a Fastn for each tenant.
+
+Replicas can be killed and started again; each has a state folder, and so an audit, of its own.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fastn_process
+import httpx2
+import pytest
+from driving import free_port, listening
+from identity_provider import Provider
+from identity_provider import listening as serving
+from team_world import Caller
+
+from fastn_mcp.guard.audit import Report, entries, verify
+from fastn_mcp.sandbox.keys import KEY, LIVE_KEY
+
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+KEYS = {"acme": KEY, "globex": LIVE_KEY}
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+
+_FILE = """
+url = "{url}"
+issuer = "{issuer}"
+
+[limits]
+{limits}
+grace_seconds = 1
+"""
+LIMITS = "calls = 16\nqueue = 400"
+_TENANT = """
+[[tenant]]
+name = "{name}"
+groups = ["{name}"]
+api_key_env = "KEY_OF_{name}"
+base_url = "{at}"
+mode = "guarded"
+"""
+
+
+@dataclass
+class Fastn:
+    """The Fastn of a tenant, as a test sees it from outside."""
+
+    at: str
+
+    def heard(self) -> list[dict[str, Any]]:
+        """All that it was asked to change."""
+        return httpx2.get(f"{self.at}/heard", timeout=30).json()
+
+
+@dataclass
+class Replica:
+    """One of the servers."""
+
+    port: int
+    state: Path
+    command: list[str]
+    env: Mapping[str, str]
+    process: "subprocess.Popen[bytes] | None" = None
+    killed: int = 0
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, env=self.env, stdout=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Until it listens."""
+        assert self.process is not None
+        listening(self.port, self.process)
+
+    def kill(self) -> None:
+        """At once, whatever it is doing."""
+        self.killed += 1
+        self.end(signal.SIGKILL)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+            self.process = None
+
+    def audit(self, tenant: str) -> Iterator[dict[str, Any]]:
+        """What it recorded of a tenant, over all its lives."""
+        file = self._audit(tenant)
+        return map(dict, entries(file)) if file.exists() else iter(())
+
+    def chain(self, tenant: str) -> Report | None:
+        return verify(file) if (file := self._audit(tenant)).exists() else None
+
+    def _audit(self, tenant: str) -> Path:
+        return self.state / "tenants" / tenant / "audit.jsonl"
+
+
+@dataclass
+class Fleet:
+    """What runs."""
+
+    at: str
+    """Where nginx listens."""
+    provider: Provider
+    fastns: Mapping[str, Fastn]
+    replicas: list[Replica]
+    ledger: str
+
+    def token(self, tenant: str, person: str = "somebody") -> str:
+        return self.provider.token(sub=f"{tenant}-{person}", groups=[tenant], scope=ALL)
+
+    @asynccontextmanager
+    async def caller(self, connections: int = 100) -> AsyncGenerator[Caller]:
+        """Requests over as many connections as there are clients at once."""
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        async with httpx2.AsyncClient(base_url=self.at, timeout=60, limits=limits) as http:
+            yield Caller(http)
+
+
+def nginx() -> str:
+    """The program. Skips where there is none, but not in CI, which installs it."""
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("there is no nginx (Debian: apt-get install nginx-light)")
+    assert found is not None, "there is no nginx, and .ci/run installs it"
+    return found
+
+
+@contextmanager
+def a_fleet(
+    folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None
+) -> Generator[Fleet]:
+    """A fleet on this ledger, with a new Fastn for each tenant where none is given."""
+    program = nginx()
+    login, balancer = free_port(), free_port()
+    at = f"http://127.0.0.1:{balancer}"
+    provider = Provider(f"http://127.0.0.1:{login}", f"{at}/mcp")
+    with ExitStack() as stack:
+        stack.enter_context(serving(provider.app, login))
+        fastns = fastns or {name: stack.enter_context(_fastn()) for name in KEYS}
+        file = folder / "team.toml"
+        tenants = (_TENANT.format(name=name, at=fastn.at) for name, fastn in fastns.items())
+        file.write_text(_FILE.format(url=f"{at}/mcp", issuer=provider.issuer, limits=limits) + "".join(tenants))
+        file.chmod(0o600)
+        replicas = [_replica(folder, number, file, ledger) for number in range(count)]
+        for replica in replicas:
+            stack.callback(replica.end)
+            replica.start()
+        for replica in replicas:
+            replica.wait()
+        stack.enter_context(_balanced(program, folder / "nginx", balancer, replicas))
+        yield Fleet(at, provider, fastns, replicas, ledger)
+
+
+@contextmanager
+def _fastn() -> Generator[Fastn]:
+    port = free_port()
+    with subprocess.Popen([sys.executable, fastn_process.__file__, str(port)]) as process:
+        try:
+            listening(port, process)
+            yield Fastn(f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
+
+
+def _replica(folder: Path, number: int, file: Path, ledger: str) -> Replica:
+    port, state = free_port(), folder / f"replica-{number}"
+    env = {
+        "FASTN_CONFIG": os.devnull,
+        "FASTN_CONFIG_DIR": str(folder),
+        "FASTN_STATE_DIR": str(state),
+        "FASTN_LEDGER": ledger,
+        "FASTN_STATE_SECRET": "a-secret-of-more-than-32-characters",
+        **{f"KEY_OF_{name}": key for name, key in KEYS.items()},
+    }
+    command = [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}", "--team", str(file)]
+    return Replica(port, state, command, os.environ | env)
+
+
+@contextmanager
+def _balanced(program: str, folder: Path, port: int, replicas: list[Replica]) -> Generator[None]:
+    """The balancer as it is deployed; only where it listens, and what is behind it, is the test's."""
+    folder.mkdir()
+    shutil.copy(DEPLOY / "nginx.conf", folder)
+    (folder / "listen.conf").write_text(f"listen 127.0.0.1:{port};\n")
+    deployed = (DEPLOY / "replicas.conf").read_text(encoding="utf-8")
+    for number, replica in enumerate(replicas, 1):
+        deployed = deployed.replace(f"replica-{number}:8080", f"127.0.0.1:{replica.port}")
+    lines = [line for line in deployed.splitlines() if "server replica-" not in line]
+    (folder / "replicas.conf").write_text("\n".join(lines))
+    command = [program, "-p", f"{folder}/", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
+    with (folder / "errors.log").open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
+        try:
+            listening(port, process)
+            yield
+        finally:
+            process.terminate()

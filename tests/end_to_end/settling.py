@@ -1,0 +1,110 @@
+"""What became of every call of a crowd, by what Fastn heard, what the replicas recorded, and what the ledger keeps.
+
+Pure, but for reading them. A call whose end nobody heard is settled by the records: it has to be known whether it was
+sent, or that this is unknown.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crowd import BROKEN, NOTHING_SENT, Book
+from fleet import KEYS, Fleet
+
+from fastn_mcp.guard.ledger import Ledger, State
+
+
+@dataclass
+class Recorded:
+    """What the replicas recorded of one change."""
+
+    asked: list[int] = field(default_factory=list[int])
+    """Which of them asked a person."""
+    intents: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """Which of them was about to send it, and its entry."""
+    outcomes: list[str] = field(default_factory=list[str])
+
+
+async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[str]) -> list[str]:
+    """All that should not be. `summary` is counted on the way."""
+    found = list(book.wrong)
+    for tenant, fastn in fleet.fastns.items():
+        requests = fastn.heard()
+        found += [f"the key of {tenant} is not {said['key']}" for said in requests if said["key"] != KEYS[tenant]]
+        heard = Counter(_named(said["body"]) for said in requests)
+        recorded = _recorded(fleet, tenant, found)
+        told = {name: fates for (whose, name), fates in book.told.items() if whose == tenant}
+        found += [f"{tenant}: nobody asked for {name}" for name in heard if name not in told]
+        for name, fates in told.items():
+            record = recorded.get(name, Recorded())
+            found += [f"{name}: {problem}" for problem in _settled(fates, heard[name], record)]
+            granted = name in book.approved or name in book.formed
+            if granted and "done" not in fates and not _accounted(fates, record):
+                found.append(f"{name}: it was approved and never made: {fates}, {record}")
+            summary["changes"] += 1
+            summary["approved and made"] += granted and "done" in fates
+            summary["begun on one and finished on another"] += bool(
+                record.asked and record.intents and record.asked[0] != record.intents[0][0]
+            )
+            summary["cut off, and made"] += "done" not in fates and heard[name] == 1
+            summary["cut off, and not made"] += "done" not in fates and BROKEN in fates and heard[name] == 0
+    for name, id_ in book.approved.items():
+        grant = await ledger.find(id_)
+        if grant is None or grant.state is not State.BURNT:
+            found.append(f"{name}: its approval is {grant and grant.state}")
+    return found
+
+
+def _settled(fates: list[str], heard: int, record: Recorded) -> list[str]:
+    """What is not exact about one change."""
+    found: list[str] = []
+    known = {"done", BROKEN, "unknown_outcome", *NOTHING_SENT}
+    if not set(fates) <= known:
+        found.append(f"it ended as {set(fates) - known}")
+    if heard > 1:
+        found.append(f"Fastn heard it {heard} times")
+    if fates.count("done") > 1 or len(record.intents) > 1:
+        found.append(f"it was made more than once: {fates}, {record}")
+    if "done" in fates and (heard != 1 or record.outcomes != ["done"]):
+        found.append(f"it was done, Fastn heard it {heard} times, and recorded is {record}")
+    if heard and not record.intents:
+        found.append(f"Fastn heard it, and no replica had recorded that it would: {fates}")
+    if set(fates) <= NOTHING_SENT and (heard or record.intents):
+        found.append(f"nothing was sent, it was said: {fates}, {record}")
+    return found
+
+
+def _accounted(fates: list[str], record: Recorded) -> bool:
+    """Whether it is known why an approved call was not answered as done: its replica died when it held it."""
+    return BROKEN in fates or "unknown_outcome" in fates or bool(record.intents)
+
+
+def _recorded(fleet: Fleet, tenant: str, found: list[str]) -> Mapping[str, Recorded]:
+    """What all replicas recorded, by what names a change; what is wrong with a file goes to `found`."""
+    all_: defaultdict[str, Recorded] = defaultdict(Recorded)
+    for number, replica in enumerate(fleet.replicas):
+        if (chain := replica.chain(tenant)) is not None and chain.broken is not None:
+            found.append(f"the audit of {tenant} at replica {number}: {chain.broken}")
+        names: dict[str, str] = {}
+        for entry in replica.audit(tenant):
+            if not entry["principal"].startswith(f"{fleet.provider.issuer}|{tenant}-"):
+                found.append(f"the audit of {tenant} holds {entry['principal']}")
+            name = _named(entry.get("arguments") or {})
+            match entry["event"]:
+                case "asked":
+                    all_[name].asked.append(number)
+                case "intent":
+                    names[str(entry["n"])] = name
+                    all_[name].intents.append((number, str(entry["n"])))
+                case "outcome":
+                    all_[names[entry["of"]]].outcomes.append(entry["outcome"])
+                case _:
+                    pass
+    return all_
+
+
+def _named(body: Mapping[str, Any]) -> str:
+    """What names a change: the customer's name, or the input of the run."""
+    given = body.get("input")
+    return str(given["of"]) if given else str(body.get("name"))

@@ -1,0 +1,136 @@
+"""Three replicas behind nginx with one Valkey, and an identity provider: nothing is lost, doubled or mixed up. Issue 8.
+
+By hand, for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet.py -s"
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from crowd import Book, crowd, deciding
+from fleet import Fleet, a_fleet
+from settling import problems
+from team_world import META, modern, request
+from valkey_server import ValkeyServer
+
+from fastn_mcp.cli.approvals import Desk, approve
+from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.system import System
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = float(os.environ.get("FLEET_SECONDS", "24"))
+CLIENTS = 200
+KILLS_EVERY = min(10.0, SECONDS / 4)
+"""Seconds."""
+REPEATS = 50
+CALLS = 200
+NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Generator[Fleet]:
+    with a_fleet(tmp_path_factory.mktemp("fleet"), valkey.url()) as made:
+        yield made
+
+
+async def workflow(fleet: Fleet) -> str:
+    """One that runs; it has the same id in each account."""
+    async with fleet.caller() as caller:
+        found = await caller.result(fleet.token("acme"), "list_workflows", search="process-new-orders")
+    return found["data"][0]["id"]
+
+
+def desk(fleet: Fleet, folder: Path) -> Desk:
+    """Where a person decides: a terminal of its own, on the same ledger."""
+    return Desk(ledger_at(fleet.ledger, folder, System()), AuditFile(folder / "audit.jsonl", System()), System())
+
+
+async def killing(fleet: Fleet, until: float) -> None:
+    """One replica after the other, each started again."""
+    for replica in fleet.replicas * 100:
+        await anyio.sleep(KILLS_EVERY)
+        if time.monotonic() >= until:
+            return
+        replica.kill()
+        replica.start()
+
+
+async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
+    """Issue 8: no approval is used twice, none is lost, no answer crosses a tenant, each call ends exactly."""
+    person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
+    began = time.monotonic()
+    until = began + SECONDS
+    async with fleet.caller(CLIENTS) as caller, anyio.create_task_group() as others:
+        others.start_soon(deciding, person, book)
+        others.start_soon(killing, fleet, until)
+        async with anyio.create_task_group() as clients:
+            for visitor in crowd(fleet, caller, book, runs, CLIENTS, lambda: time.monotonic() < until):
+                clients.start_soon(visitor.visit)
+        others.cancel_scope.cancel()
+    for replica in fleet.replicas:
+        await anyio.to_thread.run_sync(replica.wait)
+    summary = Counter(kills=sum(replica.killed for replica in fleet.replicas), **book.calls)
+    found = await problems(fleet, book, person.ledger, summary)
+    await person.ledger.aclose()
+    sys.stdout.write(f"\n{CLIENTS} clients, {time.monotonic() - began:.0f} s: {dict(summary)}\n")
+    assert found == []
+    for what in ("kills", "rows", "approved and made", "begun on one and finished on another"):
+        assert summary[what] > 0, what
+
+
+async def test_fifty_repeats_of_one_approved_call_over_three_replicas_make_one_request(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Issue 8; THREATS T11."""
+    person, runs, results = desk(fleet, tmp_path), await workflow(fleet), list[dict[str, Any]]()
+    body = request("run_workflow", {"workflow_id": runs, "input": {"of": "fifty"}}, _meta=NO_FORMS)
+    token = fleet.token("acme", "fifty")
+    async with fleet.caller() as caller:
+
+        async def call() -> None:
+            answer = (await caller.ask(token, body, **modern("run_workflow"))).json()
+            results.append(answer["result"]["structuredContent"])
+
+        await call()
+        assert results.pop()["status"] == "approval_required"
+        (grant,) = [one for one in await person.ledger.waiting(person.now()) if one.principal.endswith("|acme-fifty")]
+        assert "Approved" in await approve(person, grant)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(REPEATS):
+                tasks.start_soon(call)
+    await person.ledger.aclose()
+    assert len(results) == REPEATS
+    assert sum("done" in result for result in results) == 1
+    assert {result["outcome"] for result in results if "done" not in result} <= {"refused", "approval_required"}
+    heard = [said for said in fleet.fastns["acme"].heard() if said["body"] == {"input": {"of": "fifty"}}]
+    assert len(heard) == 1
+
+
+async def test_two_tenants_with_interleaved_calls_over_three_replicas_each_get_their_own(fleet: Fleet) -> None:
+    """Issue 8; THREATS T3, T10: 200 calls each."""
+    seen: dict[str, list[str]] = {tenant: [] for tenant in fleet.fastns}
+    tokens = {tenant: fleet.token(tenant, "reader") for tenant in seen}
+    async with fleet.caller() as caller:
+        for tenant in seen:
+            await caller.result(tokens[tenant], "create_customer", name=f"Only At {tenant}")
+
+        async def share(tenant: str) -> None:
+            for _ in range(CALLS // 10):
+                found = await caller.result(tokens[tenant], "list_customers", search="Only At")
+                seen[tenant].append(json.dumps([row["name"] for row in found["data"]]))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                for tenant in seen:
+                    tasks.start_soon(share, tenant)
+    assert seen == {tenant: [f'["Only At {tenant}"]'] * CALLS for tenant in seen}
