@@ -6,12 +6,12 @@ ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852d
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-COPY packaging/requirements.txt packaging/backend.txt packaging/
+COPY packaging/container.txt packaging/backend.txt packaging/
 RUN python -m venv --without-pip /opt/fastn-mcp \
     && python -m venv /opt/backend \
     && /opt/backend/bin/python -m pip install --quiet --require-hashes -r packaging/backend.txt \
     && /opt/backend/bin/python -m pip --python /opt/fastn-mcp/bin/python install \
-        --quiet --require-hashes --only-binary :all: --no-compile -r packaging/requirements.txt
+        --quiet --require-hashes --only-binary :all: --no-compile -r packaging/container.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY fastn_mcp fastn_mcp
 # Byte code that never asks for its source's time: the root is read-only, and nothing could be compiled there.

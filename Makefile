@@ -18,7 +18,8 @@ build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { c
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check check-style check-types check-layers check-generated check-workflows check-tracked surface wheel \
+.PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
+	surface wheel \
 	conformance bundle image notes sbom clients examples bench tokens load lock clean
 
 help: ## What there is to make
@@ -39,7 +40,7 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
 	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
 
-check: check-style check-types check-layers check-generated check-workflows check-tracked ## What CI checks besides the tests
+check: check-style check-types check-layers check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
 check-style: $(READY)
 	@$(BIN)/ruff check .
@@ -53,6 +54,7 @@ check-layers: $(READY)
 
 check-generated: $(READY)
 	@$(BIN)/fastn-mcp surface --check
+	@$(BIN)/python docs/site/write.py --check || { echo "Run: make surface" >&2; exit 1; }
 
 check-workflows: $(READY)
 	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -60,12 +62,24 @@ check-workflows: $(READY)
 	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
 	@$(BIN)/hadolint Dockerfile
 
+check-deploy: $(READY) .cache/deploy/ready
+	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
+	@.cache/deploy/bin/python deploy/check.py
+
+# Helm's own SDK and Kubernetes' schemas, in an environment of their own: they are large, and nothing else needs them.
+.cache/deploy/ready: deploy/requirements.txt | $(READY)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-compile --no-deps \
+		--require-hashes -r $<
+	@touch $@
+
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
 check-tracked:
 	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
-surface: $(READY) ## Write tools/ and the README's tables anew
+surface: $(READY) ## Write tools/, the README's tables and the generated pages of docs/ anew
 	@$(BIN)/fastn-mcp surface
+	@$(BIN)/python docs/site/write.py
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
 	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache
@@ -73,6 +87,8 @@ wheel: $(READY) ## Build the package, install it into an empty environment, and 
 	@$(BIN)/python -m venv .cache/wheel
 	@sed -n 's/^\([a-z].*\) \\$$/\1/p' constraints.txt >.cache/wheel/pins.txt # pip takes no hashes for what a wheel asks for
 	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c .cache/wheel/pins.txt dist/*.whl
+	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
+	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r packaging/container.txt
 	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
 
 bundle: $(READY) .cache/mcpb/ready ## Build the bundle for clients that install with a click, and start it as they do
@@ -105,6 +121,18 @@ sbom: $(READY) ## The bill of materials of a release: what packaging/requirement
 .cache/mcpb/ready: packaging/package.json packaging/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp packaging/package.json packaging/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
+
+docs: .cache/docs/ready ## The documentation as a site, in dist/docs; each link and anchor is checked
+	@rm -rf dist/docs && mkdir -p dist
+	@.cache/docs/bin/sphinx-build --builder html --conf-dir docs/site --doctree-dir .cache/docs/doctrees --fresh-env \
+		--fail-on-warning --nitpicky --quiet docs dist/docs
+	@.cache/docs/bin/python docs/site/check.py dist/docs
+
+# An environment of its own: the tests need none of it.
+.cache/docs/ready: docs/site/requirements.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite against the server on HTTP
@@ -156,9 +184,17 @@ lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the e
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/requirements.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal --all-extras \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
+		--output-file packaging/container.txt
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group backend --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/backend.txt
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group docs --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--output-file docs/site/requirements.txt $(ARGS)
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile deploy/check.py --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --output-file deploy/requirements.txt $(ARGS)
 	@for example in examples/*/main.py; do \
 		UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile $$example --quiet --universal \
 			--python-version 3.11 --no-annotate --no-emit-index-url \

@@ -58,8 +58,10 @@ def _panel(panel: Panel) -> list[str]:
         y = up(10**power)
         drawn.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         drawn.append(f'<text text-anchor="end" x="{LEFT - 5}" y="{y + 4}">{10.0**power:g}</text>')
-    for size in sizes:
-        drawn.append(f'<text text-anchor="middle" x="{right(size)}" y="{HEIGHT - BOTTOM + 15}">{_short(size)}</text>')
+    drawn += [
+        f'<text text-anchor="middle" x="{right(size)}" y="{HEIGHT - BOTTOM + 15}">{_short(size)}</text>'
+        for size in sizes
+    ]
     drawn.append(
         f'<text text-anchor="middle" x="{WIDTH // 2}" y="{HEIGHT - BOTTOM + 30}">{escape(panel.across)}</text>'
     )

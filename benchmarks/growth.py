@@ -332,7 +332,7 @@ def main() -> int:
     found: list[Growth] = []
     api = Api()
     try:
-        for name, measure in (inside | outside).items():
+        for name in inside | outside:
             if name not in (options.only or [name]):
                 continue
             with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""This project between a caller and an upstream that costs nothing, all in this process: what is left is our own work."""
+"""This project between a caller and an upstream that costs nothing, all in this process: the rest is our own work."""
 
 import json
 from pathlib import Path

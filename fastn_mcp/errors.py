@@ -140,6 +140,7 @@ class Stopped(FastnError):
     """Some of several calls were made, and others not."""
 
     outcome = "stopped"
+    certainty = "What was made stays made."
 
 
 class UnknownOutcome(FastnError):

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +32,22 @@ class JsonLines(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
-        self._secrets = sorted((text for text in secrets if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._held = Counter[str]()
+        self._secrets: list[str] = []
+        self.hide(*secrets)
+
+    def hide(self, *secrets: str) -> None:
+        """Hide these from now on, until each is forgotten as often."""
+        self._hold(Counter(text for text in secrets if len(text) >= _SHORTEST_SECRET))
+
+    def forget(self, *secrets: str) -> None:
+        """They are used no more."""
+        self._hold(Counter({text: -1 for text in secrets if self._held[text]}))
+
+    def _hold(self, change: Counter[str]) -> None:
+        self._held.update(change)
+        self._held += Counter()  # drops what is held no more
+        self._secrets = sorted(self._held, key=len, reverse=True)
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -51,8 +67,8 @@ class JsonLines(logging.Formatter):
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
 
 
-def begin(level: str, file: Path | None, secrets: Iterable[str]) -> None:
-    """Log from now on. Raises `SettingsError` where the file cannot be written."""
+def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
+    """Log from now on; what is returned hides secrets that come later. Raises `SettingsError` for the file."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
         try:
@@ -61,8 +77,10 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> None:
             handler = logging.FileHandler(file, encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"The log file {file} cannot be written ({type(error).__name__}).") from None
-    handler.setFormatter(JsonLines(secrets))
+    lines = JsonLines(secrets)
+    handler.setFormatter(lines)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    return lines

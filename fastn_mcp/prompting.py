@@ -1,16 +1,13 @@
 """Prompts over MCP: lists the recipes, and fills them in. One of the modules that know MCP."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from mcp import MCPError
-from mcp.server import ServerRequestContext
 from mcp.types import (
     INVALID_PARAMS,
     GetPromptRequestParams,
     GetPromptResult,
     ListPromptsResult,
-    PaginatedRequestParams,
     Prompt,
     PromptArgument,
     PromptMessage,
@@ -22,20 +19,15 @@ from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.prompts import BY_NAME, Recipe, within
 
-Context = ServerRequestContext[Any]
-
 
 class Prompting:
     """The prompts that these operations allow."""
 
     def __init__(self, offered: Sequence[AnyOffer]) -> None:
         self._recipes = {recipe.name: recipe for recipe in within(offered)}
-        self._listed = ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
+        self.listed = ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
 
-    async def list(self, _: Context, __: PaginatedRequestParams | None) -> ListPromptsResult:
-        return self._listed
-
-    async def get(self, _: Context, params: GetPromptRequestParams) -> GetPromptResult:
+    def get(self, params: GetPromptRequestParams) -> GetPromptResult:
         """The message. Raises `MCPError`."""
         recipe = self._recipes.get(params.name)
         if recipe is None:

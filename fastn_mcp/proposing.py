@@ -1,10 +1,10 @@
 """Completions over MCP: ids for what was typed of an address, or of a prompt's argument. Knows MCP."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import cast
 
 from mcp import MCPError
-from mcp.server import ServerRequestContext
 from mcp.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -20,8 +20,6 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.completing import CompleteId, Ids
-
-Context = ServerRequestContext[Any]
 
 _LONGEST = 200
 """Characters of what was typed that are looked at."""
@@ -40,14 +38,17 @@ class Proposing:
             for recipe in prompts.within(offered)
         }
 
-    async def complete(self, _: Context, params: CompleteRequestParams) -> CompleteResult:
+    async def complete(
+        self, params: CompleteRequestParams, caller: Caller, room: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> CompleteResult:
         """The ids that fit, best first. Raises `MCPError`."""
         kind = self._kind(params)
         if kind is None:
             return CompleteResult(completion=Completion(values=[], total=0, has_more=False))
         call = CompleteId(kind=kind, typed=params.argument.value[:_LONGEST])
         try:
-            outcome = await self._dispatch(call, Caller("local", None))
+            async with room():
+                outcome = await self._dispatch(call, caller)
         except FastnError as error:
             raise MCPError(INTERNAL_ERROR, str(error)) from None
         if not isinstance(outcome, Done):

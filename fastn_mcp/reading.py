@@ -3,7 +3,8 @@
 A resource is read by the same dispatch, guard and shaping as a tool's call, and holds the same JSON.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from mcp import MCPError
@@ -14,7 +15,6 @@ from mcp.types import (
     Annotations,
     ListResourcesResult,
     ListResourceTemplatesResult,
-    PaginatedRequestParams,
     ReadResourceRequestParams,
     ReadResourceResult,
     Resource,
@@ -47,14 +47,11 @@ _LONGEST = 2_000
 class Reading:
     """The resources of one account."""
 
-    def __init__(
-        self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue], levels: Levels
-    ) -> None:
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> None:
         self._dispatch = dispatch
-        self._levels = levels
         self._account = account
         self._places = within(offered)
-        self._listed = ListResourcesResult(
+        self.listed = ListResourcesResult(
             resources=[
                 Resource(
                     uri=place.uri,
@@ -68,7 +65,7 @@ class Reading:
                 if place.parameter is None
             ]
         )
-        self._templates = ListResourceTemplatesResult(
+        self.templates = ListResourceTemplatesResult(
             resource_templates=[
                 ResourceTemplate(
                     uri_template=place.uri,
@@ -83,13 +80,14 @@ class Reading:
             ]
         )
 
-    async def list(self, _: Context, __: PaginatedRequestParams | None) -> ListResourcesResult:
-        return self._listed
-
-    async def list_templates(self, _: Context, __: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        return self._templates
-
-    async def read(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+    async def read(
+        self,
+        ctx: Context,
+        params: ReadResourceRequestParams,
+        caller: Caller,
+        levels: Levels,
+        room: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> ReadResourceResult:
         """What is there. Raises `MCPError`."""
         asked: dict[str, JsonValue] = {"uri": params.uri[:_LONGEST]}
         not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_ONCE
@@ -98,8 +96,9 @@ class Reading:
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
                 raise MCPError(not_found, message, asked)
-            telling = Telling(ctx, self._levels, self._dispatch.system)
-            outcome = await telling.during(lambda report: self._dispatch(call, Caller("local", None), report))
+            telling = Telling(ctx, levels, self._dispatch.system)
+            async with room():
+                outcome = await telling.during(lambda report: self._dispatch(call, caller, report))
             if not isinstance(outcome, Done):
                 raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
         except FastnError as error:

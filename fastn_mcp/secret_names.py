@@ -1,6 +1,7 @@
 """Which names in somebody's data stand before a secret. Pure."""
 
 import re
+from functools import lru_cache
 
 from pydantic import JsonValue
 
@@ -15,6 +16,7 @@ _SECRET = re.compile(
 _ABOUT_ONE = re.compile(r"([-_](id|ids|name|type|at|count|url)|I[dD]s?|Name|Type|At|Count|Url|URL)$")
 
 
+@lru_cache(4096)  # the same few names stand in each row of a list
 def is_secret(name: str) -> bool:
     """Whether a value of this name is a secret, as `clientSecret` is and `secretId` is not."""
     return _SECRET.search(name) is not None and _ABOUT_ONE.search(name) is None

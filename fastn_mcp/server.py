@@ -1,9 +1,11 @@
-"""MCP: lists the tools, and turns a tool call into an operation, a dispatch and a result.
+"""MCP: turns a tool call into an operation, a dispatch and a result; hands on all else that is asked.
 
 What else MCP has stands beside it: `reading` (resources), `prompting`, `proposing` (completions), `telling` (progress).
+Whose a request is, and what there is for them, is `served`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mcp import MCPError
@@ -13,13 +15,20 @@ from mcp.types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    CompleteRequestParams,
+    CompleteResult,
+    GetPromptRequestParams,
+    GetPromptResult,
     InputRequiredResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
     SetLevelRequestParams,
     TextContent,
-    Tool,
-    ToolAnnotations,
 )
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -29,13 +38,10 @@ from fastn_mcp.arguments import UnknownTool, parse
 from fastn_mcp.channels import form
 from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
-from fastn_mcp.offer import AnyOffer, Effect
-from fastn_mcp.prompting import Prompting
-from fastn_mcp.proposing import Proposing
-from fastn_mcp.reading import Reading
-from fastn_mcp.renamed import ALIASES, Aliases, hint
+from fastn_mcp.offer import AnyOffer
+from fastn_mcp.renamed import ALIASES, Aliases, current, hint
+from fastn_mcp.served import Served, Visit, alone, input_schema
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
 from fastn_mcp.telling import Levels, Telling
 
@@ -56,38 +62,30 @@ Administer Fastn (embedded integrations): customers, connectors, connections, wo
 Context = ServerRequestContext[Any]
 
 
-def build(
-    dispatch: Dispatcher,
-    offered: Sequence[AnyOffer],
-    account: dict[str, JsonValue],
-    state_secrets: Sequence[str] = (),
-    aliases: Aliases = ALIASES,
-) -> Server[Any]:
-    """The server that offers these operations on one account.
+class _Handlers:
+    """What answers each kind of request. Nothing is kept between two."""
 
-    What it asks is sealed with the first of `state_secrets`, so that whoever has it can go on; without, it alone can.
-    """
-    by_name = {offer.tool_name(): offer for offer in offered}
-    listed = ListToolsResult(tools=[tool(offer, attended=dispatch.asks) for offer in offered])
-    schemas = {tool.name: tool.input_schema for tool in listed.tools}
-    schemas |= {old: schemas[alias.to] for old, alias in aliases.items() if alias.to in schemas}
-    levels = Levels()
-    reading = Reading(dispatch, offered, account, levels)
-    prompting = Prompting(offered)
+    def __init__(self, whose: Callable[[Context], Visit], aliases: Aliases) -> None:
+        self._whose = whose
+        self._aliases = aliases
+        self.levels = Levels()
 
-    async def list_tools(_: Context, __: PaginatedRequestParams | None) -> ListToolsResult:
-        return listed
+    async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
+        return self._whose(ctx).served.listed
 
-    async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
-        telling = Telling(ctx, levels, dispatch.system)
-        said = hint(params.name, aliases)
+    async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
+        visit = self._whose(ctx)
+        served, dispatch = visit.served, visit.served.dispatch
+        telling = Telling(ctx, self.levels, dispatch.system)
+        said = hint(params.name, self._aliases)
         try:
-            wanted = parse(by_name, params.name, params.arguments or {}, aliases)
-            caller = Caller("local", telling.asking(form.channel(ctx, params)))
-            if wanted.dry_run:
-                preview = await telling.during(lambda _: dispatch.preview(wanted.call, caller))
-                return _result(previewed(preview.data()) | said, is_error=False)
-            outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
+            wanted = parse(served.by_name, params.name, params.arguments or {}, self._aliases)
+            caller = replace(visit.caller, form=telling.asking(form.channel(ctx, params)))
+            async with visit.room():
+                if wanted.dry_run:
+                    preview = await telling.during(lambda _: dispatch.preview(wanted.call, caller))
+                    return _result(previewed(preview.data()) | said, is_error=False)
+                outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(error)) from None
@@ -99,50 +97,70 @@ def build(
             case Waiting(preview, where, until):
                 return _result(waiting(preview.data(), where, until) | said, is_error=False)
             case Done(result, change):
-                return _result(shaped(wanted.call, result, account, change) | said, is_error=False)
+                return _result(shaped(wanted.call, result, served.account, change) | said, is_error=False)
 
+    async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
+        return self._whose(ctx).served.reading.listed
+
+    async def list_templates(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        return self._whose(ctx).served.reading.templates
+
+    async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        visit = self._whose(ctx)
+        return await visit.served.reading.read(ctx, params, visit.caller, self.levels, visit.room)
+
+    async def list_prompts(self, ctx: Context, _: PaginatedRequestParams | None) -> ListPromptsResult:
+        return self._whose(ctx).served.prompting.listed
+
+    async def get_prompt(self, ctx: Context, params: GetPromptRequestParams) -> GetPromptResult:
+        return self._whose(ctx).served.prompting.get(params)
+
+    async def complete(self, ctx: Context, params: CompleteRequestParams) -> CompleteResult:
+        visit = self._whose(ctx)
+        return await visit.served.proposing.complete(params, visit.caller, visit.room)
+
+
+def build(
+    dispatch: Dispatcher,
+    offered: Sequence[AnyOffer],
+    account: dict[str, JsonValue],
+    state_secrets: Sequence[str] = (),
+    aliases: Aliases = ALIASES,
+) -> Server[Any]:
+    """The server that offers these operations on one account, to whoever reaches it."""
+    return build_for(alone(Served(dispatch, offered, account)), state_secrets, aliases)
+
+
+def build_for(
+    whose: Callable[[Context], Visit], state_secrets: Sequence[str] = (), aliases: Aliases = ALIASES
+) -> Server[Any]:
+    """The server of several accounts. `whose` says of each request whose it is.
+
+    What it asks is sealed with the first of `state_secrets`, so that whoever has it can go on; without, it alone can.
+    """
+    handlers = _Handlers(whose, aliases)
     server = Server(
         NAME,
         version=__version__,
         title="Fastn",
         instructions=INSTRUCTIONS,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-        on_list_resources=reading.list,
-        on_list_resource_templates=reading.list_templates,
-        on_read_resource=reading.read,
-        on_list_prompts=prompting.list,
-        on_get_prompt=prompting.get,
-        on_completion=Proposing(dispatch, offered).complete,
-        # Without it, each call over HTTP would list all tools again to find its schema.
-        get_tool_input_schema=schemas.get,
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+        on_list_resources=handlers.list_resources,
+        on_list_resource_templates=handlers.list_templates,
+        on_read_resource=handlers.read_resource,
+        on_list_prompts=handlers.list_prompts,
+        on_get_prompt=handlers.get_prompt,
+        on_completion=handlers.complete,
+        # Without it, each call over HTTP would list all tools again to find its schema. Whose it is says nothing of it.
+        get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
     )
     # Not by the constructor, which warns: deprecated since 2026-07-28, it still is how older clients choose a level.
-    server.add_request_handler("logging/setLevel", SetLevelRequestParams, levels.choose)
+    server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
     sealing = RequestStateSecurity(keys=list(state_secrets)) if state_secrets else RequestStateSecurity.ephemeral()
     # Seals the grant of a pending question, so that an answer counts only for the call it was asked about.
     server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
     return server
-
-
-def tool(offer: AnyOffer, *, attended: bool = True) -> Tool:
-    """What is offered, as MCP lists it. Where nobody attends, clients are not told to ask, which hides tools there."""
-    reads = offer.effect is Effect.READ
-    asks = attended and offer.effect.rank >= Effect.ACCESS.rank
-    return Tool(
-        name=offer.tool_name(),
-        title=offer.title(),
-        description=offer.__doc__,
-        input_schema=offer.input_schema(),
-        annotations=ToolAnnotations(
-            title=offer.title(),
-            read_only_hint=reads,
-            destructive_hint=offer.destructive(),
-            idempotent_hint=offer.idempotent(),
-            open_world_hint=True,
-        ),
-        _meta={"anthropic/requiresUserInteraction": True} if asks else None,
-    )
 
 
 def _result(body: dict[str, JsonValue], *, is_error: bool) -> CallToolResult:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
-from fastn_mcp.server import tool
+from fastn_mcp.served import tool
 from fastn_mcp.tools import BY_NAME, CATALOG, AnyOperation
 
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())

@@ -60,7 +60,7 @@ def test_an_operation_has_exactly_these_class_attributes() -> None:
     own = {name for name in vars(Operation).keys() | vars(Offer).keys() if not name.startswith("_")}
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
         "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "idempotent",
-        "destructive", "arguments", "ours", "shown", "request", "wire", "received", "result",
+        "destructive", "arguments", "made_of", "ours", "shown", "request", "wire", "received", "result",
     }  # fmt: skip
     assert set(Operation.__class_vars__) == {"route", "effect", "evidence", "returns"}
     assert Operation.model_fields == {}

@@ -104,6 +104,13 @@ WRONG: dict[str, list[Any]] = {
     "webhook_style": [CANARY, "teams"],
     "approval_listen": [CANARY, "canary", "canary:", ":1", "canary:65536"],
     "approval_url": [CANARY, "canary", "http://canary.example", "https://h/?canary"],
+    "test_mode": [CANARY, "canary", "true"],
+    "ca_file": ["/canary/ca.pem", "/", "/dev/null", str(Path(__file__).with_name("world.py"))],
+    "proxy": [
+        *(CANARY, "canary proxy", "socks5://canary:1", "https://canary:1", "http://", "http://canary:x"),
+        *("http://canary/x", "http://canary?x", "http://canary#x", 7),
+    ],
+    "fields": [CANARY, {"customers": CANARY}, {"customers": {"id": ""}}, {"custmers": {"id": "x"}}, {"customers": 1}],
     "routes": [CANARY, {"run_workflow": CANARY}, {"run_workflow": "canary"}, {"run_workflow": "GET canary"}],
 }
 
@@ -279,3 +286,32 @@ def test_the_ledger_is_found_without_a_key() -> None:
     assert ledger_setting({}, {"FASTN_LEDGER": "sqlite:/tmp/l"}, None) == "sqlite:/tmp/l"
     with pytest.raises(SettingsError, match="ledger"):
         ledger_setting({}, {"FASTN_LEDGER": "ftp://l"}, None)
+
+
+def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:
+    """Ours (THREATS T7): FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
+    other = {**KEY, "HTTPS_PROXY": "http://other.example:3128/"}
+    assert load({}, KEY, None).proxy is None
+    assert load({}, other, None).proxy == "http://other.example:3128"
+    assert load({}, {**other, "FASTN_PROXY": "proxy.example:3128"}, None).proxy == "http://proxy.example:3128"
+    assert load({}, {**other, "FASTN_PROXY": "none"}, None).proxy is None
+    assert load({}, {**other, "NO_PROXY": "fastn.ai"}, None).proxy is None
+    assert load({}, {**other, "FASTN_BASE_URL": "http://127.0.0.1:9"}, None).proxy is None
+
+
+def test_a_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
+    """Ours: whoever reads it knows where to look, and how to go without."""
+    with pytest.raises(SettingsError) as caught:
+        load({}, {**KEY, "https_proxy": "socks5://canary:1"}, None)
+    assert "environment https_proxy" in str(caught.value)
+    assert "write none" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_certificates_and_names_of_fields_are_read(tmp_path: Path) -> None:
+    """Ours (issue 7)."""
+    certificates = written(tmp_path, "-----BEGIN CERTIFICATE-----\n")
+    settings = load({}, {**KEY, "FASTN_CA_FILE": str(certificates)}, None)
+    assert settings.ca_file == certificates
+    assert load({"fields": {"customers": {"id": "orgId"}}}, KEY, None).fields == {"customers": {"id": "orgId"}}
+    assert "proxy" not in repr(load({}, {**KEY, "FASTN_PROXY": "http://jane:canary@p"}, None))

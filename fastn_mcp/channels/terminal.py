@@ -14,15 +14,16 @@ from fastn_mcp.visible import visible
 
 
 class TerminalDesk:
-    """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of the same person."""
+    """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of whoever has the state."""
 
     verifies = False
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, place: str = "on this computer") -> None:
         self._command = command
+        self._place = place
 
     async def show(self, grant: str) -> str:  # noqa: ARG002 - every question lies in the same place
-        return f"A person decides at a terminal on this computer: {self._command}."
+        return f"A person decides at a terminal {self._place}: {self._command}."
 
 
 _CLOSED = Nobody("the terminal was closed")

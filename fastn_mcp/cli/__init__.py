@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.exits import EXIT_CODES
+from fastn_mcp.cli.examples import exampled
+from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
@@ -29,6 +30,9 @@ Connect a client:           fastn-mcp install cursor --sandbox     (or claude-co
 _SIZE = click.Choice(["small", "large"])
 """The names of the sandbox's sizes, which is not loaded before it is asked for."""
 
+_GUISE = click.Choice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
+"""Of its guises, likewise."""
+
 
 def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     """A flag of a setting. The environment is read by `settings`, which knows what overrules what."""
@@ -42,6 +46,9 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     metavar="HOST:PORT",
     envvar="FASTN_HTTP",
     help="Serve streamable HTTP at /mcp instead of stdio. [FASTN_HTTP]",
+)
+@click.option(
+    "--team", type=click.Path(path_type=Path), help="With --http: who signs in, and whose account serves them."
 )
 @click.option("--sandbox", is_flag=True, help="Use a Fastn in this process, with data: no account, no key.")
 @click.option(
@@ -73,6 +80,7 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 def cli(
     ctx: click.Context,
     http: str | None,
+    team: Path | None,
     sandbox: bool,
     sandbox_file: Path | None,
     sandbox_size: str | None,
@@ -93,7 +101,7 @@ def cli(
         return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
 
     def parts(settings: "Settings | None" = None, *, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
+        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of
 
         chosen = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings or resolved().settings
@@ -101,17 +109,22 @@ def cli(
             from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
 
             tally = Tally()
+        begin_log(settings)
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
         return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally)
 
-    ctx.obj = Start(parts, resolved, flags, config, sandboxed)
+    ctx.obj = Start(parts, resolved, flags, config, sandboxed, sandbox_file, sandbox_size or "small")
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
+    if team is not None and http is None:
+        raise click.UsageError("--team is for --http: over stdio there is one account.")
     if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
         raise click.UsageError("--report is for serving, and for run.")
     if ctx.invoked_subcommand is None:
-        if http is not None:
+        if team is not None:
+            _team(team, http, flags, config or _config_file(), ctx.obj.state())
+        elif http is not None:
             _collect_garbage()
             from fastn_mcp.cli.serve import over_http
 
@@ -159,6 +172,8 @@ class Start:
     config: Path | None
     """The configuration file of --config."""
     sandboxed: bool
+    sandbox_file: Path | None
+    sandbox_size: str
 
     def __call__(self, tally: "Tally | None" = None) -> "Parts":
         return self.parts(tally=tally)
@@ -182,6 +197,18 @@ class Start:
         return ledger_setting(self.flags, os.environ, self.config or _config_file(), sandbox=self.sandboxed)
 
 
+def _team(file: Path, http: str | None, flags: dict[str, object], config: Path | None, state: Path) -> None:
+    own = {"log_level", "log_file"}
+    for name, value in flags.items():
+        if value is not None and name not in own:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
+    from fastn_mcp.cli.team import serve
+
+    sandboxed = click.get_current_context().obj.sandboxed
+    _collect_garbage()
+    serve(file, http or "", {name: flags[name] for name in own}, config, state, sandboxed=sandboxed)
+
+
 def _config_file() -> Path | None:
     """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
     if named := os.environ.get("FASTN_CONFIG"):
@@ -197,7 +224,7 @@ class _Lazy(click.Group):
 
     def __init__(self, name: str, short_help: str, load: Callable[[], click.Group]) -> None:
         super().__init__(name, short_help=short_help)
-        self._load = load
+        self._load = lambda: exampled(load(), name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._load().list_commands(ctx)
@@ -321,6 +348,31 @@ def run_(ctx: click.Context, script: Path, report: Path | None, keep_going: bool
     raise SystemExit(run(ctx.obj(Tally()), script, report, keep_going=keep_going, dry_run=dry_run, as_json=as_json))
 
 
+@cli.command(name="doctor", epilog=DOCTORS_CODES)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
+@click.option("--record", type=click.Path(path_type=Path), help="Write what was observed, as JSON, for maintainers.")
+@click.option("--write", type=click.Path(path_type=Path), help="Put what is proposed into this file, once you agree.")
+@click.option("--yes", is_flag=True, help="Write without asking.")
+@click.pass_context
+def doctor_(
+    ctx: click.Context, as_json: bool, report: Path | None, record: Path | None, write: Path | None, yes: bool
+) -> None:
+    """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
+
+    Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
+    differs is said with what to do, and proposed as settings.
+    """
+    from fastn_mcp.cli.doctor import Files, run
+    from fastn_mcp.cli.wiring import Sandboxed
+
+    start: Start = ctx.obj
+    files = Files(report, record, write)
+    file = start.config or _config_file()
+    sandbox = Sandboxed(start.sandbox_file, start.sandbox_size) if start.sandboxed else None
+    raise SystemExit(run(start.flags, file, sandbox, files, start.resolved, as_json=as_json, yes=yes))
+
+
 @cli.command(name="tools")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def tools_(as_json: bool) -> None:
@@ -368,11 +420,12 @@ def openapi_(ctx: click.Context, output: Path | None) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
 @click.option("--size", "--sandbox-size", type=_SIZE, default="small", show_default=True, help="How much is in it.")
-def sandbox_(port: int, file: Path | None, size: str) -> None:
+@click.option("--guise", type=_GUISE, default="usual", show_default=True, help="How it differs, for doctor to find.")
+def sandbox_(port: int, file: Path | None, size: str, guise: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     from fastn_mcp.cli.sandbox import serve
 
-    serve(port, file, size)
+    serve(port, file, size, guise)
 
 
 @cli.command(name="health")
@@ -417,9 +470,10 @@ Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
           json prints the entry, for any other
 
 \b
-Examples: fastn-mcp install cursor --sandbox
-          fastn-mcp --read-only install claude-code --profile acme
-          fastn-mcp install vscode --key prompt --dry-run
+Examples:
+  fastn-mcp install cursor --sandbox
+  fastn-mcp --read-only install claude-code --profile acme
+  fastn-mcp install vscode --key prompt --dry-run
 """
 
 
@@ -500,6 +554,9 @@ def completion_(shell: str) -> None:
     if kind is None:
         raise click.ClickException(f"{shell} is not known")
     click.echo(kind(cli, {}, "fastn-mcp", "_FASTN_MCP_COMPLETE").source())
+
+
+exampled(cli)
 
 
 def main() -> None:

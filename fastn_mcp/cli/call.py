@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.examples import lines_of
 from fastn_mcp.cli.exits import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.dispatch import Done
@@ -47,8 +48,16 @@ def _command(operation: AnyOffer) -> click.Command:
         sys.exit(anyio.run(_call, context.obj(), operation.tool_name(), arguments))
 
     return click.Command(
-        operation.tool_name(), params=list(options), callback=run, help=operation.__doc__, epilog=EXIT_CODES
+        operation.tool_name(), params=list(options), callback=run, help=operation.__doc__, epilog=_epilog(operation)
     )
+
+
+def _epilog(operation: AnyOffer) -> str:
+    """The codes, and an example that changes nothing."""
+    required = operation.input_schema().get("required", [])
+    given = [f"--{name.replace('_', '-')} {name.rpartition('_')[2].upper()}" for name in required]
+    words = ["fastn-mcp --sandbox call", operation.tool_name().replace("_", "-"), *given]
+    return EXIT_CODES + "\n" + lines_of(" ".join([*words, "--dry-run"] if operation.previews() else words))
 
 
 def _listed(value: object) -> object:

@@ -1,4 +1,4 @@
-"""What the exit code of `run` and `call` says. Pure."""
+"""What the exit codes of `run`, `call` and `doctor` say. Pure."""
 
 from collections.abc import Iterable
 from enum import IntEnum
@@ -12,6 +12,13 @@ Exit codes:
   4  an outcome is unknown: it may have happened
   5  a person declined
 Where several are true of a run, 4 is given before 1, 1 before 5, and 5 before 3.
+"""
+
+DOCTORS_CODES = """\b
+Exit codes:
+  0  all is as it was declared
+  1  something differs; what to do stands beside it
+  2  it cannot work: the settings, the network, the key, or no operation answers
 """
 
 

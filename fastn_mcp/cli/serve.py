@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -37,7 +38,8 @@ def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) 
             await stdio.serve(begin, introduction)
 
     with ExitStack() as closing:
-        anyio.run(serve, closing)
+        # uvloop (fastn-mcp[fast]) takes a fifth off a call.
+        anyio.run(serve, closing, backend_options={"use_uvloop": find_spec("uvloop") is not None})
 
 
 async def _closed(parts: "Parts") -> None:
@@ -47,28 +49,38 @@ async def _closed(parts: "Parts") -> None:
 
 def over_http(parts: "Parts", address: str) -> None:
     """Serve at `HOST:PORT`, until told to stop. Raises `SettingsError` for an address that anybody could reach."""
-    from fastn_mcp import hosted  # the HTTP server is not needed, nor loaded, for stdio
+    # The HTTP server is not needed, nor loaded, for stdio.
     from fastn_mcp.cli.reporting import reported
+    from fastn_mcp.hosted.application import application
+    from fastn_mcp.hosted.health import Health
+    from fastn_mcp.hosted.serving import Ending, run
     from fastn_mcp.server import build
 
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not 0 < int(port) < 65536 or not host:
-        raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080")
-    if not is_loopback(host.strip("[]")):
+    host, port = place(address)
+    if not is_loopback(host):
         raise SettingsError(
-            "--http serves this machine only: who calls is not checked yet.",
-            "Use 127.0.0.1, and a proxy that authenticates where others are to reach it.",
+            "--http serves this machine only, since nobody signs in.",
+            "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
         )
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
-    server = build(parts.dispatch, parts.offered, parts.label, _sealing(parts.settings))
-    app = hosted.application(server, hosts)
+    server = build(parts.dispatch, parts.offered, parts.label, sealing(parts.settings))
+    health = Health()
+    app = application(server, hosts, health)
     if parts.webhook is not None:
         app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
     with reported(parts):
-        hosted.run(app, host.strip("[]"), int(port))
+        run(app, host, port, health, Ending())
 
 
-def _sealing(settings: Settings) -> Sequence[str]:
+def place(address: str) -> tuple[str, int]:
+    """The host and the port of `HOST:PORT`. Raises `SettingsError`."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536 or not host:
+        raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def sealing(settings: Settings) -> Sequence[str]:
     """With what open questions are sealed; nothing where this process is the only one that goes on with its own.
 
     A configured secret, and not keys in the ledger: who can read the ledger cannot open or forge what clients hold.

@@ -17,7 +17,7 @@ def resolved_of(
     if not sandboxed:
         return resolve(flags, environment, file)
     # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
-    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH"}
+    own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
     kept = {name: value for name, value in environment.items() if name not in own}
     there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
     return replace(resolve({**flags, **there}, kept, file, sandbox=True), key="the sandbox")

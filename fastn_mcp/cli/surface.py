@@ -20,7 +20,8 @@ from fastn_mcp.introduction import FILE
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import build, tool
+from fastn_mcp.served import tool
+from fastn_mcp.server import build
 from fastn_mcp.settings import SOURCES, Settings
 
 
@@ -31,8 +32,8 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     if package.exists():
         files[package / FILE] = taken_down(_server(), OFFERS)
     if readme.exists():
-        tables = {"tools": _tools(), "settings": _settings(), "clients": _clients()}
-        files[readme] = _filled(readme.read_text(encoding="utf-8"), tables)
+        tables = {"tools": _tools(), "settings": settings_table(), "clients": _clients()}
+        files[readme] = filled(readme.read_text(encoding="utf-8"), tables)
     for name in published.PUBLISHED:
         path = readme.parent / name
         if path.exists():
@@ -90,14 +91,15 @@ def _evidence(offer: AnyOffer) -> str:
     return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
 
-def _settings() -> str:
+def settings_table() -> str:
+    """What can be set, where, and what it is by default."""
     rows: list[str] = []
     for source in SOURCES:
         info = Settings.model_fields[source.field]
         default = "" if info.default in (PydanticUndefined, None) else f"`{info.default}`"
-        flag = f"`{source.flag}`" if source.flag else ""
-        rows.append(f"| `{source.field}` | `{source.variable}` | {flag} | {default} | {_cell(info.description)} |")
-    return "\n".join(["| setting | environment | flag | default | |", "|---|---|---|---|---|", *rows])
+        names = "<br>".join(f"`{name}`" for name in (source.field, source.variable, source.flag) if name)
+        rows.append(f"| {names} | {default} | {_cell(info.description)} |")
+    return "\n".join(["| setting, variable, flag | default | |", "|---|---|---|", *rows])
 
 
 def _clients() -> str:
@@ -120,7 +122,8 @@ def _cell(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("\n", " ")
 
 
-def _filled(text: str, tables: dict[str, str]) -> str:
+def filled(text: str, tables: dict[str, str]) -> str:
+    """The text with each table between its markers."""
     for name, table in tables.items():
         text = re.sub(
             rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- /{name} -->)",

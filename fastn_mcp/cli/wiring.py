@@ -19,6 +19,7 @@ from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
+from fastn_mcp.client.way import Way
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import Refused
@@ -52,6 +53,14 @@ class Sandboxed:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenanted:
+    """One account of several in this process. `run` names the run of the process, which outlives a tenant's parts."""
+
+    name: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What a command works with."""
 
@@ -66,6 +75,7 @@ class Parts:
     tally: Tally | None
     """What happens in this process, where somebody is to be told."""
     system: System
+    audit: AuditFile
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -75,6 +85,7 @@ class Parts:
             await self.webhook.aclose()
         await self.dispatch.aclose()
         await self.ledger.aclose()
+        self.audit.close()
 
     @property
     def label(self) -> dict[str, JsonValue]:
@@ -119,6 +130,16 @@ def account_of(settings: Settings) -> str:
     return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
+def begin_log(settings: Settings) -> None:
+    """Log as the settings say. Raises `SettingsError`."""
+    logs.begin(settings.log_level, settings.log_file, settings.secrets)
+
+
+def client_account(settings: Settings) -> Account:
+    """The account, as the client needs it."""
+    return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
+
+
 def assemble(
     settings: Settings,
     sandbox: Sandboxed | None,
@@ -128,28 +149,29 @@ def assemble(
     *,
     browser: bool,
     tally: Tally | None,
+    tenant: Tenanted | None = None,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
-    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`.
+    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
+    one account of several in this process.
     """
-    logs.begin(settings.log_level, settings.log_file, settings.secrets)
     system = System()
-    account = Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-    exchange = _exchange(settings, account, sandbox, system)
+    account = client_account(settings)
+    exchange = exchange_of(settings, sandbox, system)(headers(account))
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
     client = Client(account, exchange, system, ledger if settings.shares else None)
     audit = AuditFile(state / AUDIT, system, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)
-    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings))
-    webhook = _webhook(settings, named, ledger, audit, system, stays=browser)
+    run = tenant.run if tenant else None
+    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings), run)
+    webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
         page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
-    terminal = TerminalDesk("fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals")
-    guard = Guard(judge, ledger, recorder, system, webhook or page or terminal)
+    guard = Guard(judge, ledger, recorder, system, webhook or page or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
@@ -161,7 +183,14 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system)
+    return Parts(settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system, audit)
+
+
+def _terminal(sandbox: Sandboxed | None, tenant: Tenanted | None) -> TerminalDesk:
+    command = "fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"
+    if tenant is None:
+        return TerminalDesk(command)
+    return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")
 
 
 def _webhook(
@@ -207,13 +236,17 @@ _LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
 _PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
-def _exchange(settings: Settings, account: Account, sandbox: Sandboxed | None, system: System) -> Exchange:
+def exchange_of(
+    settings: Settings, sandbox: Sandboxed | None, system: System
+) -> Callable[[Mapping[str, str]], Exchange]:
+    """What sends requests with these headers, to Fastn or to the sandbox in this process."""
     if sandbox is None:
-        return HttpExchange(settings.base_url, headers(account))
+        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy))
     from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
     from fastn_mcp.sandbox import Sandbox, Size
 
-    return InProcess(Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file), headers(account))
+    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
+    return lambda sent: InProcess(fake, sent)
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:

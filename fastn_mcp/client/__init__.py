@@ -13,6 +13,7 @@ from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
 from fastn_mcp.client.limits import Board, Limit
 from fastn_mcp.client.mask import Mask, carried_by
+from fastn_mcp.client.naming import add_ours, theirs
 from fastn_mcp.client.rejection import error_of, facts, throttled
 from fastn_mcp.client.retry import ATTEMPTS, LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
 from fastn_mcp.client.waits import tell
@@ -64,6 +65,8 @@ class Client:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         if isinstance(call, Update) and self._account.update == "merge":
             request = await self._merged(cast(Call, call), request)
+        if names := self._account.fields.get(call.toolset()):
+            request = theirs(request, names)
         if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
             raise NotSent(f"{LONGEST_QUEUE} calls wait for their turn already.", "Call again once some have ended.")
         async with self._places:
@@ -163,6 +166,8 @@ class Client:
             body = unwrap(_decoded(answer.body))
             if mask.may_stand_in(answer.body):
                 body = mask(body)
+            if names := self._account.fields.get(call.toolset()):
+                add_ours(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})
             return call.result(body)

@@ -10,7 +10,10 @@ from fastn_mcp.operation import Route
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where Fastn is and who is calling. Deadlines are in seconds; `routes` are by tool name."""
+    """Where Fastn is and who is calling. Deadlines are in seconds; `routes` are by tool name.
+
+    `fields` are by resource: our name of a field, and the one that this account has instead.
+    """
 
     base_url: str
     api_key: str = field(repr=False)
@@ -19,11 +22,13 @@ class Account:
     tenant_id: str | None = None
     end_org_id: str | None = None
     env: str | None = None
+    test_mode: Literal["auto", "on", "off"] = "auto"
     update: Literal["merge", "partial"] = "merge"
     deadline: float = 60.0
     ai_deadline: float = 300.0
     concurrency: int = 64
     routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
+    fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
     @property
     def host(self) -> str:

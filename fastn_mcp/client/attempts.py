@@ -19,6 +19,8 @@ from fastn_mcp.errors import (
 from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.target import Call, settling_read
 
+_CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor says what is wrong."
+
 
 class Attempts:
     """What has been tried for one call, and so what can be said when it fails."""
@@ -46,7 +48,7 @@ class Attempts:
     def unreachable(self, host: str, reason: str) -> FastnError:
         if self.was_unknown:
             return self.lost(f"Fastn at {host} can no longer be reached ({reason}).", {})
-        return NotSent(f"Fastn at {host} cannot be reached ({reason}).", "Check the network and FASTN_BASE_URL.")
+        return NotSent(f"Fastn at {host} cannot be reached ({reason}).", _CHECK)
 
     def lost(self, what: str, said: Mapping[str, JsonValue]) -> FastnError:
         detail: dict[str, JsonValue] = {"fastn": dict(said)} if said else {}

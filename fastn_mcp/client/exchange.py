@@ -1,8 +1,9 @@
 """One request, one answer. The only module that speaks HTTP to Fastn.
 
-No redirects, no cookies, no retries and no settings of the machine's: the connection is read directly, with a cap.
+No redirects, no cookies, no retries: the connection is read directly, with a cap. `way.py` says how one is made.
 """
 
+import ssl
 import zlib
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import httpcore2
 from pydantic_core import to_json
 
 from fastn_mcp.client.connections import Connections
+from fastn_mcp.client.way import Way
 from fastn_mcp.operation import Request
 
 CAP = 10 * 1024 * 1024
@@ -62,22 +64,25 @@ class Exchange(Protocol):
 class HttpExchange:
     """Over HTTP/1.1, with connections that stay open for the life of the server."""
 
-    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, base_url: str, headers: Mapping[str, str], way: Way | None = None) -> None:
         base = httpcore2.URL(base_url)
         self._scheme, self._host, self._port = base.scheme, base.host, base.port
         self._prefix = base.target.rstrip(b"/")
         self._headers = [(b"Host", urlsplit(base_url).netloc.encode()), *_encoded(headers)]
-        # Loopback needs no certificates, and reading the system's costs tens of milliseconds.
-        tls = httpcore2.default_ssl_context() if self._scheme == b"https" else None
-        self._connections = Connections(base.origin, tls)
+        self._connections = Connections(base.origin, way or Way())
 
     async def __call__(self, request: Request) -> Answer:
         """Raises `Unsent` or `Lost`."""
-        connection = await self._connections.take()
+        try:
+            connection = await self._connections.take()
+        except OSError as error:
+            raise Unsent(f"the trusted certificates cannot be read: {type(error).__name__}") from error
         try:
             response = await connection.handle_async_request(self._built(request))
         except _UNSENT as error:
-            raise Unsent(type(error).__name__) from error
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()  # behind a proxy it may be open already
+            raise Unsent(_why(error)) from error
         except _BROKEN as error:
             raise Lost(type(error).__name__) from error
         try:
@@ -112,6 +117,18 @@ class HttpExchange:
 
     async def aclose(self) -> None:
         await self._connections.aclose()
+
+
+def _why(error: Exception) -> str:
+    """In words, where there is something to do about it. What a proxy says is not ours: its status alone."""
+    if isinstance(error, httpcore2.ProxyError):
+        return f"the proxy refused: {str(error)[:3]}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 _UNSENT = (

@@ -18,7 +18,7 @@ def headers(account: Account) -> dict[str, str]:
         "User-Agent": f"fastn-mcp/{__version__}",
     }
     sent |= {"Authorization": f"Bearer {key}"} if account.auth == "bearer" else {"x-fastn-api-key": key}
-    if kind_of(key) == "test":
+    if account.test_mode == "on" or (account.test_mode == "auto" and kind_of(key) == "test"):
         sent["X-fastn-Test-Mode"] = "true"
     optional = {
         "x-fastn-space-id": account.space_id,

@@ -60,11 +60,15 @@ class Guard:
         Raises a `FastnError` where they may not all be made.
         """
         with self._failing_closed(several.offer, caller):
+            for number in numbers:
+                caller.check(several.calls[number - 1].tool_name(), several.calls[number - 1].effective)
             return await self._together.agree(several, numbers, caller)
 
     async def admit_one(self, several: Several, number: int, agreed: Agreed, caller: Caller) -> Consent:
         """The consent under which one of the calls that were agreed to may be sent now. Raises a `FastnError`."""
-        with self._failing_closed(several.calls[number - 1], caller):
+        call = several.calls[number - 1]
+        with self._failing_closed(call, caller):
+            caller.check(call.tool_name(), call.effective)
             return await self._together.admit(several, number, agreed[number], caller)
 
     async def progress(self, several: Several, caller: Caller) -> Mapping[int, Step]:
@@ -124,9 +128,11 @@ class Guard:
         return facts.verdict, facts.preview
 
     async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
+        caller.check(call.tool_name(), call.effective)
         if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
             return await self._allowing.allowed(call, caller.principal, verdict, call.effective)
         facts = await self._judge.facts(call, caller.principal)
+        caller.check(call.tool_name(), facts.effect)
         if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
             return await self._allowed(call, caller, facts)
         if (scope := await self._scope(call, caller, facts)) is not None:

@@ -15,6 +15,7 @@ from fastn_mcp.guard.policy import Decision, Verdict
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Waiting, Yes, for_a_while, question
 from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.guard.rights import Rights
 from fastn_mcp.offer import Effect, Offer
 from fastn_mcp.operation import Record
 from fastn_mcp.system import System
@@ -65,6 +66,13 @@ class Caller:
 
     principal: str
     form: Form | None
+    rights: Rights | None = None
+    """What their sign-in allows; None where nobody signs in, since whoever has this process has the account."""
+
+    def check(self, tool: str, effect: Effect) -> None:
+        """Raises `InsufficientScope` where they may not make a call of this effect."""
+        if self.rights is not None:
+            self.rights.check(tool, effect)
 
 
 @dataclass(frozen=True, slots=True)

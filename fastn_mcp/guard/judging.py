@@ -60,7 +60,9 @@ class Judge:
         read: Send,
         owns: Callable[[Record], bool],
         bound: str = "",
+        run: str | None = None,
     ) -> None:
+        """`run` names the run that budgets can be for, where it is more than this object's life."""
         self.policy = policy
         self.account = account
         self._ledger = ledger
@@ -69,7 +71,7 @@ class Judge:
         self._owns = owns
         self._bound = bound
         self._lost: dict[str, float] = {}
-        self._run = system.token()  # a budget for one run ends with this process, and the ledger does not
+        self._run = run or system.token()
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
         """The verdict where nothing has to be read for it; None where something has."""

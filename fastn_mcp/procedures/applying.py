@@ -235,7 +235,7 @@ def _told(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValu
     if lost:
         settle = "Settle it by the read of its row; it is not made again."
         raise UnknownOutcome(" ".join(said), f"{settle} {again}".strip(), certainty="", facts=facts)
-    raise Stopped(" ".join(said), f"Mend what stopped it. {again}", facts=facts)
+    raise Stopped(" ".join(said), f"Mend what stopped it. {again}", certainty="", facts=facts)
 
 
 def _named(row: Mapping[str, JsonValue]) -> str:

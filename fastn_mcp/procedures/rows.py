@@ -70,12 +70,12 @@ def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) 
     """What rows say themselves of the names of the ids in them, and the ids of which they do not, by kind."""
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
+    fields = [(field, kind) for field, kind in REFERS.items() if field in columns]
     for row in rows:
-        for field, kind in REFERS.items():
-            value, name = row.get(field), _name(row, kind)
-            if field not in columns or not isinstance(value, str):
+        for field, kind in fields:
+            if not isinstance(value := row.get(field), str):
                 continue
-            if name is not None:
+            if (name := _name(row, kind)) is not None:
                 named.setdefault(kind, {})[value] = name
             else:
                 unnamed.setdefault(kind, {})[value] = None

@@ -31,11 +31,12 @@ def check(path: Path) -> None:
 
 def write(path: Path, report: Document) -> None:
     """Write both, over what was there. Raises `OSError`."""
-    _replace(path, json.dumps(report, indent=2) + "\n")
-    _replace(readable(path), markdown(report))
+    replace(path, json.dumps(report, indent=2) + "\n")
+    replace(readable(path), markdown(report))
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Put `text` there, whole or not at all. Raises `OSError`."""
     file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
     try:
         with os.fdopen(file, "w", encoding="utf-8", newline="\n") as writing:

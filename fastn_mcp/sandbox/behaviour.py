@@ -47,6 +47,21 @@ class Filtering(Enum):
     IGNORED = "ignored"
 
 
+class Accepts(Enum):
+    """How the key may come. Fastn's pages disagree."""
+
+    EITHER = "either"
+    HEADER = "header"
+    BEARER = "bearer"
+
+
+class ModeHeader(Enum):
+    """What becomes of a test key that comes with X-fastn-Test-Mode, or without it."""
+
+    WANTED = "wanted"
+    REFUSED = "refused"
+
+
 class RetryAfter(Enum):
     """How a 429 says when to come back. Third parties saw it say nothing."""
 
@@ -67,6 +82,10 @@ class Behaviour(BaseModel):
     retry_after: RetryAfter = RetryAfter.SECONDS
     rate_limit: int = Field(default=100_000, ge=1)
     """Requests in a minute for each key."""
+    accepts: Accepts = Accepts.EITHER
+    test_mode: ModeHeader = ModeHeader.WANTED
+    fields: dict[str, str] = Field(default={})
+    """What a row's own fields are called instead."""
 
 
 def wrapped(envelope: Envelope, value: JsonValue, around: dict[str, JsonValue]) -> JsonValue:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
-from fastn_mcp.sandbox.behaviour import RetryAfter
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter
 from fastn_mcp.sandbox.keys import LIVE_PREFIX, TEST_PREFIX, known, permissions_of
 from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY
 from fastn_mcp.sandbox.reply import Refusal, forbidden
@@ -15,22 +15,26 @@ WINDOW = 60
 """Seconds of a rate limit's window."""
 
 
-def key_in(headers: Mapping[str, str]) -> str | None:
-    """The API key that came, in either of the two documented ways."""
-    if (key := headers.get("x-fastn-api-key")) is not None:
+def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str | None:
+    """The API key that came, in one of the documented ways that is accepted."""
+    if accepts is not Accepts.BEARER and (key := headers.get("x-fastn-api-key")) is not None:
         return key
+    if accepts is Accepts.HEADER:
+        return None
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" and key else None
 
 
-def caller(state: State, headers: Mapping[str, str], now: datetime) -> Row:
+def caller(state: State, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
     """The API key's row. Raises `Refusal`."""
-    key = key_in(headers)
+    key = key_in(headers, behaviour.accepts)
     row = None if key is None else known(state, key)
     if key is None or row is None:
         raise Refusal(401, "AUTH_INVALID", "Missing or invalid API key")
     testing = headers.get("x-fastn-test-mode", "").lower() == "true"
-    if key.startswith(TEST_PREFIX) and not testing:
+    if key.startswith(TEST_PREFIX) and testing is (behaviour.test_mode is ModeHeader.REFUSED):
+        if testing:
+            raise Refusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
         raise Refusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
     if key.startswith(LIVE_PREFIX) and testing:
         raise Refusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")

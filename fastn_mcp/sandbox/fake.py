@@ -27,7 +27,7 @@ from fastn_mcp.sandbox.reply import Many, Nothing, One, Outcome, Refusal, Reply,
 from fastn_mcp.sandbox.requests import LONGEST_LOG, Heard, without_key
 from fastn_mcp.sandbox.routes import HANDLERS
 from fastn_mcp.sandbox.size import Size
-from fastn_mcp.sandbox.state import State
+from fastn_mcp.sandbox.state import Row, State
 from fastn_mcp.tools import AnyOperation
 from fastn_mcp.tools.listing import List
 
@@ -63,6 +63,7 @@ class Sandbox:
         size: Size = Size.SMALL,
         file: Path | None = None,
         envelope: Envelope = Envelope.DATA,
+        behaviour: Behaviour | None = None,
         routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._now = now
@@ -70,7 +71,7 @@ class Sandbox:
         self._size = size
         self._file = None if file is None else StateFile(file)
         self._routes = Routes(routes or {})
-        self._usual = Behaviour(envelope=envelope)
+        self._usual = behaviour or Behaviour(envelope=envelope)
         self.behaviour = self._usual
         self.faults = Faults()
         self.requests: list[Heard] = []
@@ -151,7 +152,7 @@ class Sandbox:
     def _made(self, arrived: _Arrived, now: datetime) -> Reply:
         """Do what was asked, and answer."""
         try:
-            who = caller(self.state, arrived.headers, now)
+            who = caller(self.state, arrived.headers, now, self.behaviour)
             if arrived.problem is not None:
                 raise arrived.problem
             operation = cast(AnyOperation, arrived.operation)
@@ -164,7 +165,7 @@ class Sandbox:
                 raise
             heard = arrived.heard
             call = self._call(operation, heard)
-            body = heard.body if isinstance(heard.body, dict) else {}
+            body = self._ours(heard.body) if isinstance(heard.body, dict) else {}
             outcome = HANDLERS[operation](Desk(self.state, self.history, now, who, body, arrived.headers), call)
             return self._answered(outcome, call, heard)
         except Refusal as refusal:
@@ -182,7 +183,8 @@ class Sandbox:
             raise invalid(next(iter(query)), "unknown parameter")
         if heard.body is not None and not isinstance(heard.body, dict):
             raise Refusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
-        request = Request(heard.method, heard.path, query, heard.body, dict(heard.headers))
+        body = None if heard.body is None else self._ours(heard.body)
+        request = Request(heard.method, heard.path, query, body, dict(heard.headers))
         try:
             call = operation.received(request, self._routes.of(operation))
         except ValidationError as error:
@@ -199,11 +201,20 @@ class Sandbox:
             case Nothing():
                 return Reply(204)
             case One(row, status):
-                return Reply(status, _JSON, to_json(wrapped(self.behaviour.envelope, row, {})))
+                return Reply(status, _JSON, to_json(wrapped(self.behaviour.envelope, self._theirs(row), {})))
             case Many(rows):
                 limit = cast("List[Any]", call).limit
                 cut, around = page(rows, limit, dict(heard.query), self.behaviour.paging)
-                return Reply(200, _JSON, list_body(self.behaviour.envelope, cut, around))
+                return Reply(200, _JSON, list_body(self.behaviour.envelope, map(self._theirs, cut), around))
+
+    def _theirs(self, row: Row) -> Row:
+        """The row as this account calls its fields."""
+        names = self.behaviour.fields
+        return {names.get(name, name): value for name, value in row.items()} if names else row
+
+    def _ours(self, body: Row) -> Row:
+        names = {their: our for our, their in self.behaviour.fields.items()}
+        return {names.get(name, name): value for name, value in body.items()} if names else body
 
     def _refused(self, refusal: Refusal) -> Reply:
         body = error_body(

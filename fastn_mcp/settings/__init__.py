@@ -3,7 +3,7 @@
 A setting that is missing or wrong ends with one line that names it and says how to set it, and never shows its value.
 """
 
-from fastn_mcp.settings.addresses import is_loopback
+from fastn_mcp.proxies import is_loopback
 from fastn_mcp.settings.folders import config_dir, state_dir
 from fastn_mcp.settings.loading import Resolved, ledger_setting, load, resolve
 from fastn_mcp.settings.model import DEFAULT_BASE_URL, TOOLSETS, Mode, Settings, is_shared

@@ -1,7 +1,8 @@
 """Which addresses may be called. Pure: nothing is looked up."""
 
-from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from fastn_mcp.proxies import is_loopback
 
 
 def callable_address(url: str) -> str:
@@ -20,13 +21,3 @@ def callable_address(url: str) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
     return url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name alone; nothing is looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

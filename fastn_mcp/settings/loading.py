@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.nearest import nearest
+from fastn_mcp.proxies import named_by
 from fastn_mcp.settings import file as files
 from fastn_mcp.settings import keys
 from fastn_mcp.settings.file import PROFILES, ConfigFile
 from fastn_mcp.settings.keyring import Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.settings.keys import VARIABLE, Key
-from fastn_mcp.settings.model import Settings
+from fastn_mcp.settings.model import DEFAULT_BASE_URL, Settings
 from fastn_mcp.settings.sources import KEY_SETTINGS, OF_ONE_ACCOUNT, SOURCES
 
 DEFAULT = "default"
@@ -46,6 +47,8 @@ class Chosen:
     file: ConfigFile
     profile: str | None
     """The profile of the file; None for the top level."""
+    proxy: str | None = None
+    """The variable that the proxy comes from, where it is one of the machine's and not ours."""
 
     @property
     def table(self) -> Mapping[str, object]:
@@ -79,7 +82,8 @@ class Chosen:
                 return SettingsError(f"{place}: the setting {name} is wrong: {reason}.")
         source = next((source for source in SOURCES if source.field == name), None)
         flag = f"flag {source.flag}, " if source and source.flag else ""
-        where = f" ({flag}environment {source.variable})" if source else ""
+        variable = self.proxy if name == "proxy" and self.proxy else source.variable if source else ""
+        where = f" ({flag}environment {variable})" if source else ""
         return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
 
 
@@ -143,7 +147,10 @@ def choose(
     if profile is not None:
         _one_account(variables, values, given, profile, config)
     values |= {name: value for name, value in (variables | given).items() if name != "api_key"}
-    return Chosen(values, config, profile)
+    named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
+    if named is None:
+        return Chosen(values, config, profile)
+    return Chosen({**values, "proxy": named[1]}, config, profile, named[0])
 
 
 def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:

@@ -71,6 +71,17 @@ class Settings(BaseModel):
         Literal["header", "bearer"],
         Field(description="header sends x-fastn-api-key, bearer sends Authorization: Bearer."),
     ] = "header"
+    test_mode: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."),
+    ] = "auto"
+    ca_file: Annotated[
+        Path | None, Field(description="Certificates (PEM) to trust besides the system's, as those of a company's CA.")
+    ] = None
+    proxy: Annotated[
+        str | None,
+        Field(description="http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False),
+    ] = None
     space_id: Annotated[str | None, Field(description="Sent as x-fastn-space-id.")] = None
     tenant_id: Annotated[str | None, Field(description="Sent as x-fastn-space-tenantid.")] = None
     end_org_id: Annotated[str | None, Field(description="Sent as x-end-org-id.")] = None
@@ -150,6 +161,10 @@ class Settings(BaseModel):
         BeforeValidator(_routes),
         Field(description='Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'),
     ] = {}
+    fields: Annotated[
+        dict[str, dict[str, Annotated[str, Field(min_length=1)]]],
+        Field(description='Other names of fields, by resource: customers = { id = "orgId" }.'),
+    ] = {}
 
     @field_validator("api_key")
     @classmethod
@@ -168,6 +183,43 @@ class Settings(BaseModel):
         if "?" in url or "#" in url:
             raise ValueError("must be scheme, host and at most a port and a path")
         return callable_address(url).rstrip("/")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _certificates(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                found = b"-----BEGIN " in file.read_bytes()
+            except OSError as error:
+                raise ValueError(f"cannot be read ({type(error).__name__})") from None
+            if not found:
+                raise ValueError("is not a file of certificates in PEM")
+        return file
+
+    @field_validator("proxy")
+    @classmethod
+    def _passable(cls, proxy: str | None) -> str | None:
+        if proxy is None or proxy == "none":
+            return None
+        if not all("!" <= letter <= "~" for letter in proxy):
+            raise ValueError("holds a space, a line break or another character that no address has")
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        try:
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("has a port that is none") from None
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
+        return parts.geturl().rstrip("/")
+
+    @field_validator("fields")
+    @classmethod
+    def _of_resources(cls, fields: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        resources = [name for name in TOOLSETS if name != "procedures"]
+        for name in fields:
+            if name not in resources:
+                raise ValueError(f"there is no resource {name!r}{nearest(name, resources)}")
+        return fields
 
     @field_validator("webhook_url")
     @classmethod
@@ -253,9 +305,10 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> list[str]:
         """What must stand in no log."""
-        password = urlsplit(self.ledger or "").password if self.shares else None
-        known = (self.api_key, self.webhook_secret, self.webhook_url, password, password and unquote(password))
-        return [secret for secret in (*known, *self.state_secrets) if secret]
+        urls = (self.proxy, self.ledger if self.shares else None)
+        passwords = [urlsplit(url or "").password or "" for url in urls]
+        known = (self.api_key, self.webhook_secret, self.webhook_url, self.proxy)
+        return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property
     def host(self) -> str:

@@ -22,7 +22,7 @@ FLAGS = (
 SOURCES = tuple(
     Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
     for field in Settings.model_fields
-    if field != "routes"
+    if field not in ("routes", "fields")
 )
 
 KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
@@ -31,7 +31,7 @@ KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
 """What only the owner of a file may read there."""
 
-PATHS = ("policy", "plan", "plan_keys", "report", "log_file", "approvers", "api_key_file")
+PATHS = ("policy", "plan", "plan_keys", "report", "log_file", "approvers", "api_key_file", "ca_file")
 """What names a file. In the configuration file a relative one begins at its folder."""
 
 OF_ONE_ACCOUNT = ("base_url", "space_id", "tenant_id", "end_org_id")

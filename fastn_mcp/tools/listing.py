@@ -98,7 +98,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def result(self, body: JsonValue) -> Listed[Item]:
         position = Position.decode(self.cursor)
-        rows, around = _rows(body)
+        rows, around = rows_of(body)
         if position.before and _mark(rows) == position.before:
             rows = []  # no offset was taken: these rows were shown already
         fresh = rows[position.skip :]
@@ -138,7 +138,7 @@ LARGEST = 100
 """Rows that are asked for at most."""
 
 
-def _rows(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
+def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
     """The rows of an answer, and what stood around them."""
     if isinstance(body, list):
         return [row if isinstance(row, dict) else {"value": row} for row in body], {}
@@ -149,7 +149,7 @@ def _rows(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonVa
             for nested in ("pagination", "meta", "page"):
                 if isinstance(more := body.get(nested), dict):
                     around |= more
-            return _rows(lists[0])[0], around
+            return rows_of(lists[0])[0], around
         return ([body] if body else []), {}
     return ([] if body is None else [{"value": body}]), {}
 

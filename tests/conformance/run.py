@@ -1,5 +1,9 @@
 """The MCP conformance suite against this server on HTTP, with the sandbox behind it: `run.py FOLDER_WITH_NODE_MODULES`.
 
+Once as it serves one person, and once as it serves a team: there the suite, which cannot sign in, goes through a door
+that adds the token, and only what is about HTTP is run again. Of authorization the suite has scenarios for clients and
+for identity providers, and none for a server like this one; tests/hosted and tests/end_to_end/test_team.py have them.
+
 Only scenarios that need no fixtures: most of the suite is written for an example server that offers tools, resources
 and prompts by the names of what they test. So is `completion-complete`: it wants values for a prompt of the suite's
 own, where the specification asks for an error.
@@ -11,12 +15,25 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import httpx2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from identity_provider import Provider, listening  # noqa: E402 - beside the other tests, and no package
+
 SCENARIOS = (
     "server-initialize",
     "ping",
@@ -34,6 +51,16 @@ SCENARIOS = (
     "input-required-result-unsupported-methods",
     "input-required-result-ignore-extra-params",
     "input-required-result-validate-input",
+)
+OF_A_TEAM = (
+    "server-initialize",
+    "ping",
+    "tools-list",
+    "dns-rebinding-protection",
+    "server-session-lifecycle",
+    "server-stateless",
+    "caching",
+    "http-header-validation",
 )
 START = 30.0  # seconds for the server to listen
 COLOUR = re.compile(r"\x1b\[\d*m")
@@ -86,20 +113,66 @@ def passes(folder: Path, address: str, scenario: str) -> bool:
     return passed
 
 
+@contextmanager
+def served(state: Path, address: str, *more: str) -> Generator[None]:
+    """The server, on the sandbox."""
+    program = str(Path(sys.executable).with_name("fastn-mcp"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
+    environment |= {"FASTN_CONFIG_DIR": str(state), "FASTN_STATE_DIR": str(state), "KEY": "fsk_test_sandbox"}
+    server = subprocess.Popen([program, "--sandbox", "--http", address, *more], env=environment)
+    try:
+        wait_for(server, address)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def adding(token: str, to: str) -> Starlette:
+    """The door: whatever comes goes on as it is, and signed in."""
+    client = httpx2.AsyncClient(base_url=f"http://{to}", timeout=30)
+
+    async def passed(request: Request) -> Response:
+        headers = [pair for pair in request.headers.raw if pair[0] != b"content-length"]
+        headers.append((b"authorization", f"Bearer {token}".encode()))
+        answer = await client.request(request.method, request.url.path, content=await request.body(), headers=headers)
+        kept = {name: value for name, value in answer.headers.items() if name not in ("content-length", "date")}
+        return Response(answer.content, answer.status_code, kept)
+
+    return Starlette(routes=[Route("/{path:path}", passed, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"])])
+
+
+@contextmanager
+def team(state: Path) -> Generator[str]:
+    """The server of a team, by the address of the door."""
+    address, login, door = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    provider = Provider(f"http://{login}", f"http://{door}/mcp")
+    file = state / "team.toml"
+    file.write_text(
+        f'url = "http://{door}/mcp"\nissuer = "http://{login}"\nhosts = ["{door}"]\n'
+        '[[tenant]]\nname = "suite"\nsubjects = ["suite"]\napi_key_env = "KEY"\nmode = "guarded"\n'
+    )
+    file.chmod(0o600)
+    token = provider.token(sub="suite", scope="fastn:read fastn:write fastn:destroy fastn:admin")
+    with (
+        listening(provider.app, int(login.rpartition(":")[2])),
+        listening(adding(token, address), int(door.rpartition(":")[2])),
+        served(state, address, "--team", str(file)),
+    ):
+        yield door
+
+
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     address = f"127.0.0.1:{free_port()}"
-    program = str(Path(sys.executable).with_name("fastn-mcp"))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
-    server = subprocess.Popen([program, "--sandbox", "--http", address], env=environment)
-    try:
-        wait_for(server, address)
-        failed = [scenario for scenario in SCENARIOS if not passes(folder, address, scenario)]
-    finally:
-        server.terminate()
-        server.wait(10)
+    with tempfile.TemporaryDirectory() as state:
+        with served(Path(state), address):
+            failed = [scenario for scenario in SCENARIOS if not passes(folder, address, scenario)]
+        print("For a team:", flush=True)
+        with team(Path(state)) as door:
+            failed += [f"{scenario} (team)" for scenario in OF_A_TEAM if not passes(folder, door, scenario)]
     if failed:
-        sys.exit(f"{len(failed)} of {len(SCENARIOS)} scenarios failed: {', '.join(failed)}")
+        sys.exit(f"{len(failed)} of {len(SCENARIOS) + len(OF_A_TEAM)} scenarios failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

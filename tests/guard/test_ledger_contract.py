@@ -433,14 +433,6 @@ async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) 
     assert sum(race(where, "step")) == 1
 
 
-async def test_steps_are_kept_for_a_month(ledger: Ledger) -> None:
-    await ledger.hold_steps("b1", {1: "g.1"}, NOW)
-    await ledger.hold_steps("b2", {1: "g.1"}, NOW + 29 * 86_400)
-    assert len(await ledger.steps("b1")) == 1
-    await ledger.hold_steps("b2", {2: "g.2"}, NOW + 31 * 86_400)
-    assert await ledger.steps("b1") == []
-
-
 async def test_a_grant_that_was_approved_with_others_is_opened_as_that(ledger: Ledger, other: Ledger) -> None:
     """Issue 6: one question for several calls, and a grant for each; none of them waits for anybody."""
     approved = replace(grant(), elsewhere=False, state=State.APPROVED, by="verified", decided=NOW)
@@ -448,5 +440,25 @@ async def test_a_grant_that_was_approved_with_others_is_opened_as_that(ledger: L
     assert await other.find("g1") == approved
     assert await other.waiting(NOW) == []
     assert await other.latest("call of g1", NOW) is None
+    assert await other.decided(5) == [approved]
     assert await other.move("g1", [State.APPROVED], State.BURNT, NOW)
     assert not await ledger.move("g1", [State.APPROVED], State.BURNT, NOW)
+
+
+async def test_grants_that_were_approved_with_others_take_no_place_of_what_waits(ledger: Ledger) -> None:
+    """Issue 6: a hundred calls are approved by one answer, and a person can still be asked about something else."""
+    for number in range(MOST_WAITING + 1):
+        approved = replace(grant(f"g{number}"), elsewhere=False, state=State.APPROVED, by="verified", decided=NOW)
+        await ledger.open(approved)
+    await ledger.open(grant("asked"))
+    assert [found.id for found in await ledger.waiting(NOW)] == ["asked"]
+
+
+async def test_a_call_that_was_never_begun_has_no_end(ledger: Ledger) -> None:
+    """Ours: and what ends anew without a change keeps none of before."""
+    await ledger.end_step("b1", 1, "done", "c1", NOW)
+    assert await ledger.steps("b1") == []
+    assert await ledger.begin_step("b1", 1, NOW)
+    await ledger.end_step("b1", 1, "conflict", "c1", NOW)
+    await ledger.end_step("b1", 1, "unknown_outcome", None, NOW + 1)
+    assert await ledger.steps("b1") == [Step(1, "unknown_outcome", None, None, NOW + 1)]

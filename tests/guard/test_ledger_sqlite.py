@@ -69,6 +69,17 @@ async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
     ledger.close()
 
 
+async def test_steps_are_kept_for_a_month() -> None:
+    """Ours: as long as the grants that they name."""
+    ledger = SqliteLedger(":memory:")
+    await ledger.hold_steps("b1", {1: "g.1"}, NOW)
+    await ledger.hold_steps("b2", {1: "g.1"}, NOW + 29 * 86_400)
+    assert len(await ledger.steps("b1")) == 1
+    await ledger.hold_steps("b2", {2: "g.2"}, NOW + 31 * 86_400)
+    assert await ledger.steps("b1") == []
+    ledger.close()
+
+
 async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path: Path) -> None:
     """Ours: what cannot be read refuses, and never looks as if nothing had been spent."""
     path = tmp_path / "ledger.sqlite"

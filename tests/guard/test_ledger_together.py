@@ -15,6 +15,7 @@ from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.procedures.batch import FINAL
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
 STATES = st.sampled_from(list(State))
@@ -27,9 +28,9 @@ FEW = settings(
 )
 
 
-async def _opened(ledger: Ledger, id_: str, *, elsewhere: bool) -> str:
+async def _opened(ledger: Ledger, id_: str, *, elsewhere: bool, state: State = State.OPEN) -> str:
     try:
-        await ledger.open(replace(grant(id_), elsewhere=elsewhere, call="call"))
+        await ledger.open(replace(grant(id_), elsewhere=elsewhere, call="call", state=state))
     except TooManyWaiting:
         return "too many"
     except Exception:
@@ -48,8 +49,10 @@ async def _looked(ledger: Ledger, now: float) -> Any:
 def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
     id_, now, who, yes = draw(IDS), draw(TIMES), draw(WHO), draw(st.booleans())
     before, after, limit = draw(st.lists(STATES, max_size=3)), draw(STATES), draw(st.integers(0, 3))
+    outcome = draw(st.sampled_from([*FINAL, "conflict", "declined"]))
     steps: dict[str, Step] = {
         "open": lambda ledger: _opened(ledger, id_, elsewhere=yes),
+        "approved": lambda ledger: _opened(ledger, id_, elsewhere=yes, state=State.APPROVED),
         "move": lambda ledger: ledger.move(id_, before, after, now, by=who, note="no" if yes else None),
         "vote": lambda ledger: ledger.vote(Vote(id_, who, yes, now), limit, by="verified"),
         "find": lambda ledger: ledger.find(id_),
@@ -64,6 +67,10 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "release": lambda ledger: ledger.release("c1"),
         "limit": lambda ledger: ledger.note_limit(who, now + 10, now),
         "limited": lambda ledger: ledger.limited(who),
+        "hold": lambda ledger: ledger.hold_steps("b1", {limit: id_, 9: who}, now),
+        "begin": lambda ledger: ledger.begin_step("b1", limit, now),
+        "end": lambda ledger: ledger.end_step("b1", limit, outcome, who if yes else None, now),
+        "steps": lambda ledger: ledger.steps("b1"),
         "look": lambda ledger: _looked(ledger, now),
     }
     return steps[kind]
@@ -71,7 +78,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
 
 KINDS = (
     *("open", "move", "vote", "find", "spend", "spent", "nonce", "decline", "declines", "revoke", "scopes", "claim"),
-    *("release", "limit", "limited", "look"),
+    *("release", "limit", "limited", "look", "approved", "hold", "begin", "end", "steps"),
 )
 
 

@@ -24,6 +24,8 @@ from fastn_mcp.guard.ledger import LedgerLost, State, Vote
 from fastn_mcp.guard.ledger.valkey import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.address import parse
 from fastn_mcp.guard.policy import PLANNED
+from fastn_mcp.procedures.batch import Step
+from fastn_mcp.procedures.journal import BEGUN
 from fastn_mcp.system import System
 
 pytestmark = pytest.mark.anyio
@@ -99,12 +101,13 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         await ledger.note_limit("key", NOW + 30, NOW)
         await ledger.use_nonce("n1", NOW + 60, NOW)
         await ledger.note(change())
+        await ledger.begin_step("b1", 1, NOW)
     name = parse(url).name
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("grant", "votes", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
-        *("distrust", "unknown", "limit", "nonce", "change", "changes", "revision"),
+        *("distrust", "unknown", "limit", "nonce", "change", "changes", "batch", "revision"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
@@ -118,9 +121,12 @@ async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(v
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
         await ledger.spend("entry", PLANNED, 5)
+        await ledger.hold_steps("b1", {1: "g1"}, NOW)
+        await ledger.begin_step("b2", 1, NOW)
     name = parse(url).name
-    left = int(valkey.ask("PTTL", f"{{{name}}}:grant:g1")[1:])
-    assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
+    for key in ("grant:g1", "batch:b1", "batch:b2"):
+        left = int(valkey.ask("PTTL", f"{{{name}}}:{key}")[1:])
+        assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
 
 
 async def test_text_stays_text(valkey: ValkeyServer) -> None:
@@ -159,6 +165,22 @@ async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeySe
             assert found is not None
             assert found.state is State.BURNT
             assert not await another.move("g1", ASKABLE, State.BURNT, NOW)
+
+
+@pytest.mark.parametrize("hang_up", [False, True])
+async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begun(
+    valkey: ValkeyServer, hang_up: bool
+) -> None:
+    """Issue 8: it is refused here, and no replica begins it again."""
+    async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
+        await ledger.hold_steps("b1", {1: "g1"}, NOW)
+        proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
+        with pytest.raises(LedgerLost) as caught:
+            await ledger.begin_step("b1", 1, NOW + 1)
+        assert caught.value.known == NOTHING_SENT
+        async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
+            assert await another.steps("b1") == [Step(1, BEGUN, "g1", None, NOW + 1)]
+            assert not await another.begin_step("b1", 1, NOW + 2)
 
 
 async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: ValkeyServer) -> None:

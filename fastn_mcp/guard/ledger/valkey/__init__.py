@@ -6,6 +6,7 @@ change together, and a ledger is a few commands for each change, far less than o
 """
 
 from fastn_mcp.guard.ledger.valkey.address import Address
+from fastn_mcp.guard.ledger.valkey.batches import Batches
 from fastn_mcp.guard.ledger.valkey.budgets import Budgets
 from fastn_mcp.guard.ledger.valkey.grants import Grants
 from fastn_mcp.guard.ledger.valkey.journal import Changes
@@ -15,12 +16,12 @@ from fastn_mcp.guard.ledger.valkey.server import Server
 from fastn_mcp.system import System
 
 
-class ValkeyLedger(Grants, Scopes, Budgets, Marks, Changes):
+class ValkeyLedger(Grants, Scopes, Budgets, Marks, Changes, Batches):
     """The ledger of this name on a server."""
 
     def __init__(self, address: Address, system: System) -> None:
         server = Server(address, system)
-        for part in (Grants, Scopes, Budgets, Marks, Changes):
+        for part in (Grants, Scopes, Budgets, Marks, Changes, Batches):
             part.__init__(self, server)
 
     async def revision(self) -> int:

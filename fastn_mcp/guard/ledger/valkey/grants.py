@@ -24,6 +24,7 @@ class Grants:
         return self._server.key("open", principal)
 
     async def open(self, grant: Grant) -> None:
+        at = grant.created if grant.decided is None else grant.decided
         opened = await self._server.run(
             "open",
             [
@@ -31,6 +32,7 @@ class Grants:
                 self._open_of(grant.principal),
                 self._server.key("call", grant.call),
                 self._waiting,
+                self._decided,
                 self._revision,
             ],
             grant.id,
@@ -39,6 +41,7 @@ class Grants:
             int(grant.elsewhere),
             MOST_WAITING,
             KEPT,
+            "" if grant.state is State.OPEN else at,
             *_flat(_written(grant)),
         )
         if opened == 0:

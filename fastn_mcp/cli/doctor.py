@@ -1,0 +1,176 @@
+"""`fastn-mcp doctor`: the checks on a terminal, and the files that it can write."""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastn_mcp.cli.wiring import Sandboxed, client_account, exchange_of, offered
+from fastn_mcp.client.waits import listener
+from fastn_mcp.doctor import origins
+from fastn_mcp.doctor.document import document, evidence, markdown, summary
+from fastn_mcp.doctor.examine import Findings, Patient, examine
+from fastn_mcp.doctor.proposal import Proposal
+from fastn_mcp.doctor.verdict import Verdict
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.report.writing import replace
+from fastn_mcp.settings import Resolved
+from fastn_mcp.settings.file import ConfigFile, read
+from fastn_mcp.system import System
+from fastn_mcp.visible import visible
+
+_STYLES = {
+    Verdict.OK: "green",
+    Verdict.DIFFERS: "yellow",
+    Verdict.FAILED: "bold red",
+    Verdict.SKIPPED: "dim",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is to be written."""
+
+    report: Path | None
+    record: Path | None
+    write: Path | None
+
+
+def run(
+    flags: Mapping[str, object],
+    file: Path | None,
+    sandbox: Sandboxed | None,
+    files: Files,
+    resolve: Callable[[], Resolved],
+    *,
+    as_json: bool,
+    yes: bool,
+) -> int:
+    """Examine, and show. The exit code."""
+    for path in (files.report, files.record, files.write):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise SettingsError(f"{path} is a folder, or lies in none.", "Name a file in a folder.")
+    if files.report is not None and files.report.suffix not in (".md", ".json"):
+        raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
+    now = datetime.now(UTC)
+    found = _found(flags, file, sandbox, resolve)
+    if as_json:
+        sys.stdout.write(json.dumps(document(found, now), indent=2) + "\n")
+    else:
+        _show(found, quiet=files.write is not None)
+    if files.report is not None:
+        report = document(found, now)
+        text = markdown(report) if files.report.suffix == ".md" else json.dumps(report, indent=2) + "\n"
+        _put(files.report, text)
+    if files.record is not None:
+        _put(files.record, json.dumps(evidence(found, now), indent=2) + "\n")
+    if files.write is not None:
+        _write(files.write, found.proposal, yes=yes)
+    return int(found.exit)
+
+
+def _found(
+    flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | None, resolve: Callable[[], Resolved]
+) -> Findings:
+    try:
+        resolved = resolve()
+    except SettingsError as error:
+        return Findings(checks=[origins.wrong(error, file)])
+    settings, system = resolved.settings, System()
+    config = ConfigFile() if file is None else read(file)
+    origin = origins.origins(resolved, flags, os.environ, config)
+    patient = Patient(
+        settings,
+        client_account(settings),
+        origin,
+        os.environ,
+        frozenset(offer.tool_name() for offer in offered(settings)),
+        None if sandbox is None else exchange_of(settings, sandbox, system),
+        system,
+        settings.profile if settings.profile in config.profiles and sandbox is None else None,
+    )
+
+    async def visit() -> Findings:
+        console = Console(stderr=True)
+        first = origins.check(settings, origin, file)
+        with console.status("Looking ...") as status:
+
+            async def waits(why: str) -> None:
+                status.update(why)
+
+            listener.set(waits)
+            return await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
+
+    return anyio.run(visit)
+
+
+def _show(found: Findings, *, quiet: bool) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("check", "verdict"):
+        table.add_column(column, no_wrap=True)
+    for column in ("seen", "what to do"):
+        table.add_column(column, overflow="fold")
+    group = None
+    for check in found.checks:
+        if group is not None and check.group is not group:
+            table.add_section()
+        group = check.group
+        seen = Text(check.seen)
+        if check.here:
+            seen.append(f" {visible(check.here)}", "dim")
+        table.add_row(
+            check.name,
+            Text(check.verdict.value, _STYLES[check.verdict]),
+            seen,
+            Text(check.next) if check.next else Text("nothing", "dim"),
+        )
+    console.print(table)
+    console.print(summary(found), highlight=False)
+    if found.proposal and not quiet:
+        console.print("\nProposed for your file of settings (--write FILE puts them there):\n", highlight=False)
+        # Not by the console: what is to be pasted must not be wrapped.
+        click.echo(found.proposal.toml())
+
+
+def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:
+    """Show what would change in the file, ask, and change that alone. Raises `SettingsError`."""
+    if not proposal:
+        click.echo(f"Nothing is proposed; {path} stays as it is.", err=True)
+        return
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.", "Name another file.") from None
+    after = proposal.merged(before)
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} (proposed)", lineterm="")
+    click.echo("\n".join(lines), err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SettingsError(f"{path} was not changed: nobody is there to ask.", "Add --yes to write it.")
+        if not click.confirm(f"Write this to {path}?", err=True):
+            click.echo("Nothing was written.", err=True)
+            return
+    mode = path.stat().st_mode & 0o777 if path.exists() else None
+    _put(path, after)
+    if mode is not None:
+        path.chmod(mode & 0o700 if "proxy" in proposal.settings else mode)  # a file that holds one is its owner's
+
+
+def _put(path: Path, text: str) -> None:
+    try:
+        replace(path, text)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
+    click.echo(f"Written: {path}", err=True)

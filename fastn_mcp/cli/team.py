@@ -1,0 +1,197 @@
+"""`fastn-mcp --http HOST:PORT --team FILE`: one server for many people, each served by the account that is theirs."""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mcp.server import ServerRequestContext
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastn_mcp import logs
+from fastn_mcp.arguments import parse
+from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.cli.serve import place, sealing
+from fastn_mcp.cli.starting import SANDBOX_KEY
+from fastn_mcp.cli.wiring import (
+    Parts,
+    Sandboxed,
+    Tenanted,
+    account_of,
+    assemble,
+    policy_of,
+)
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.hosted.admission import admitted
+from fastn_mcp.hosted.application import team_application
+from fastn_mcp.hosted.health import Health
+from fastn_mcp.hosted.keys import IssuerKeys
+from fastn_mcp.hosted.serving import Ending, run
+from fastn_mcp.hosted.team import Team, Tenant
+from fastn_mcp.hosted.team_file import load_team
+from fastn_mcp.hosted.tenants import Own, Tenants
+from fastn_mcp.offer import Effect
+from fastn_mcp.served import Served, Visit
+from fastn_mcp.server import build_for
+from fastn_mcp.settings import Settings, load
+from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """What serves one tenant."""
+
+    def __init__(self, parts: Parts, log: logs.JsonLines, url: str | None) -> None:
+        """Answers of approvers arrive at `url`, where there is a webhook."""
+        self._parts = parts
+        self._log = log
+        self._hidden = parts.settings.secrets
+        log.hide(*self._hidden)
+        self.served = Served(parts.dispatch, parts.offered, parts.label)
+        self.answers: ASGIApp | None = None
+        if parts.webhook is not None and url is not None:
+            self.answers = Router(parts.webhook.mounted(url))
+
+    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
+        try:
+            wanted = parse(self.served.by_name, tool, arguments)
+        except FastnError:
+            return None
+        return Effect.READ if wanted.dry_run else wanted.call.effective
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()
+        self._log.forget(*self._hidden)
+
+
+class Opening:
+    """Opens accounts, as the team file and the environment say."""
+
+    def __init__(
+        self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
+        log: logs.JsonLines, system: System, *, sandboxed: bool,
+    ) -> None:  # fmt: skip
+        """`process` holds what all tenants share: a ledger that is a server, and what questions are sealed with."""
+        self._ours = {"ledger": process.ledger, "state_secret": process.state_secret}
+        self.sealed_with = sealing(process)
+        self._team = team
+        self._environment = environment
+        self._config = config
+        self._state = state
+        self._log = log
+        self._run = system.token()
+        self._sandbox = Sandboxed() if sandboxed else None
+
+    def __call__(self, tenant: Tenant, own: Own | None) -> Serving:
+        """Raises `SettingsError`."""
+        settings = self.settings(tenant, own)
+        policy = policy_of(settings, self._environment)
+        folder = self._state / "tenants" / tenant.name
+        if own is not None:
+            folder = folder / "callers" / own.folder
+        parts = assemble(
+            settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
+            tenant=Tenanted(tenant.name, self._run),
+        )  # fmt: skip
+        base = urlsplit(self._team.url)
+        return Serving(parts, self._log, f"{base.scheme}://{base.netloc}{_at(tenant.name)}" if own is None else None)
+
+    def settings(self, tenant: Tenant, own: Own | None = None) -> Settings:
+        """Raises `SettingsError`."""
+        settings = tenant.settings(self._environment, self._config, own.key if own else None)
+        settings = settings.model_copy(update=self._ours)
+        if own is not None:
+            settings = settings.model_copy(update={"profile": f"{tenant.name} {own.account}"})
+        if self._sandbox is not None:
+            there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
+            settings = settings.model_copy(update=there)
+        return settings
+
+    def check(self) -> None:
+        """All that can be wrong before somebody calls. Raises `SettingsError`."""
+        seen: dict[str, str] = {}
+        for tenant in self._team.tenants:
+            settings = self.settings(tenant)
+            policy_of(settings, self._environment)
+            account = account_of(settings)
+            if not tenant.caller_keys and account in seen:
+                raise SettingsError(
+                    f"The tenants {seen[account]} and {tenant.name} are one account, {account}.",
+                    "Make one tenant of them, or give each a profile or an env of its own.",
+                )
+            seen[account] = tenant.name
+
+
+def serve(
+    file: Path, address: str, flags: Mapping[str, object], config: Path | None, state: Path, *, sandboxed: bool
+) -> None:
+    """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
+    host, port = place(address)
+    team, system = load_team(file), System()
+    process = _process(flags, os.environ)
+    lines = logs.begin(process.log_level, process.log_file, process.secrets)
+    opening = Opening(team, process, os.environ, config, state, lines, system, sandboxed=sandboxed)
+    opening.check()
+    keys = IssuerKeys(team.trust.issuer, system)
+    health = Health({"ledger": partial(_reachable, ledger_at(process.ledger, state, system)), "issuer": keys.reached})
+    bounds = team.bounds
+    ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
+    run(application(team, opening, keys, health, system), host, port, health, ending)
+
+
+def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, system: System) -> Starlette:
+    """The application, with the tenants that it opens."""
+    tenants = Tenants(opening, team.bounds, system)
+    answers = Mount(_at("{tenant}"), _answers(team, tenants))
+    return team_application(build_for(_whose, opening.sealed_with), team, tenants, keys, health, system, [answers])
+
+
+_OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET")
+
+
+def _process(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """What no tenant has a part in. Raises `SettingsError`."""
+    variables = {name: environment[name] for name in _OF_THE_PROCESS if name in environment}
+    return load({**flags, "api_key": "of-no-account"}, variables, None)
+
+
+async def _reachable(ledger: Ledger) -> bool:
+    await ledger.revision()
+    return True
+
+
+def _whose(ctx: ServerRequestContext[Any]) -> Visit:
+    assert ctx.request is not None  # noqa: S101 - this server is reached over HTTP alone
+    found = admitted(ctx.request)
+    account: Serving = found.account.served
+    return Visit(account.served, found.caller, found.account.room)
+
+
+def _at(tenant: str) -> str:
+    return f"/tenants/{tenant}"
+
+
+def _answers(team: Team, tenants: Tenants[Serving]) -> ASGIApp:
+    """Answers of approvers, each to the tenant whose question it is. Who sent one is for the webhook to tell."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        tenant = team.named(scope["path_params"]["tenant"])
+        try:
+            if tenant is not None and not tenant.caller_keys:
+                async with tenants.lease(tenant) as account:
+                    if account.served.answers is not None:
+                        return await account.served.answers(scope, receive, send)
+        except FastnError as error:
+            log.error("an answer could not be taken: %s", error)
+            return await JSONResponse({"decided": False}, 503)(scope, receive, send)
+        return await JSONResponse({"decided": False}, 404)(scope, receive, send)
+
+    return answer

@@ -1,0 +1,234 @@
+"""From this machine to Fastn's: names, proxy, certificates. Sends no request; the key does not come into it."""
+
+import base64
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+from fastn_mcp.client.way import Way, context
+from fastn_mcp.doctor.alternatives import CA_VARIABLES, PROXY_VARIABLES
+from fastn_mcp.doctor.proposal import Proposal
+from fastn_mcp.doctor.verdict import Check, Group, Verdict
+from fastn_mcp.proxies import address_of
+
+_SECONDS = 5.0
+_LONGEST_HEAD = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """Which step failed, why, and what to do. `untrusted` where it is the certificate."""
+
+    step: str
+    seen: str
+    next: str
+    untrusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What was there."""
+
+    looked_up: str
+    tls: str | None
+
+
+async def checks(
+    base_url: str, way: Way, environment: Mapping[str, str], proposal: Proposal
+) -> tuple[list[Check], Way]:
+    """The way to `base_url` step by step, and the way that works where another than the one that is set does.
+
+    What works instead is added to the proposal.
+    """
+    instead: dict[str, Check] = {}
+    while True:
+        try:
+            reached = await _reach(base_url, way)
+        except Refusal as refusal:
+            other = await _other(base_url, way, refusal, environment)
+            if other is None:
+                return [*instead.values(), _failed(refusal)], way
+            name, variable, way = other
+            check = _instead(name, variable, refusal, way, proposal)
+            instead[check.name] = check
+        else:
+            return [instead.get(check.name, check) for check in _well(reached, way, environment)], way
+
+
+def _failed(refusal: Refusal) -> Check:
+    return Check(Group.CONNECTION, refusal.step, Verdict.FAILED, refusal.seen, refusal.next)
+
+
+def _instead(name: str, variable: str, refusal: Refusal, way: Way, proposal: Proposal) -> Check:
+    if name == "ca_file":
+        proposal.settings[name] = str(way.ca_file)
+        proposal.notes[name] = f"the file that {variable} names"
+        then = f"Set ca_file to the file that {variable} names, as proposed below."
+    elif way.proxy is not None and "@" in way.proxy:
+        then = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
+    else:
+        proposal.settings[name] = str(way.proxy)
+        proposal.notes[name] = f"the proxy that {variable} names"
+        then = f"Set proxy to what {variable} names, as proposed below."
+    line, seen = "TLS" if name == "ca_file" else name, f"{refusal.seen} With what {variable} names it works."
+    return Check(Group.CONNECTION, line, Verdict.DIFFERS, seen, then)
+
+
+def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Check]:
+    ok, group = Verdict.OK, Group.CONNECTION
+    found = [Check(group, "DNS", ok, reached.looked_up)]
+    if way.proxy is not None:
+        found.append(Check(group, "proxy", ok, "It lets us through by CONNECT.", here=address_of(way.proxy)))
+    else:
+        found.append(Check(group, "proxy", ok, "None: directly."))
+    if reached.tls is None:
+        found.append(Check(group, "TLS", Verdict.SKIPPED, "Plain http, on this machine.", "Nothing to do."))
+        return found
+    store = "the system's"
+    if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
+        store = f"those of {variable}, instead of the system's"
+    own = " and those of ca_file" if way.ca_file else ""
+    found.append(Check(group, "TLS", ok, f"{reached.tls}. Trusted: {store}{own}."))
+    return found
+
+
+async def _other(
+    base_url: str, way: Way, refusal: Refusal, environment: Mapping[str, str]
+) -> tuple[str, str, Way] | None:
+    """The setting, the variable and the way of what works instead: what the machine tells other programs.
+
+    Each setting is replaced once: a file that is trusted is no reason to try another, and neither is a proxy.
+    """
+    ways: list[tuple[str, str, Way]] = []
+    if refusal.untrusted:
+        ways = [
+            ("ca_file", name, replace(way, ca_file=Path(value))) for name, value in _named(environment, CA_VARIABLES)
+        ]
+    elif way.proxy is None and refusal.step in ("DNS", "reach"):
+        named = _named(environment, PROXY_VARIABLES)
+        ways = [("proxy", name, replace(way, proxy=value)) for name, value in named if _is_proxy(value)]
+    for name, variable, other in ways:
+        try:
+            await _reach(base_url, other)
+        except Refusal as still:
+            if name == "proxy" and still.untrusted:  # there may be a company's own certificates behind it
+                return name, variable, other
+        else:
+            return name, variable, other
+    return None
+
+
+def _named(environment: Mapping[str, str], variables: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Each value once, with the first variable that holds it."""
+    found: dict[str, str] = {}
+    for name in variables:
+        if value := environment.get(name):
+            found.setdefault(value, name)
+    return [(name, value) for value, name in found.items()]
+
+
+def _is_proxy(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+async def _reach(base_url: str, way: Way) -> Reached:
+    """Raises `Refusal`."""
+    parts = urlsplit(base_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = urlsplit(way.proxy) if way.proxy is not None and parts.scheme == "https" else None
+    if proxy is None:
+        looked_up = await _looked_up(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
+        stream: ByteStream = await _connected(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
+    else:
+        through, at = proxy.hostname or "", proxy.port or 80
+        await _looked_up(through, at, "proxy", "Check FASTN_PROXY or HTTPS_PROXY.")
+        stream = await _connected(through, at, "proxy", "Check FASTN_PROXY or HTTPS_PROXY, and the network.")
+        looked_up = "The proxy looks it up."
+    try:
+        if proxy is not None:
+            await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
+        if parts.scheme != "https":
+            return Reached(looked_up, None)
+        return Reached(looked_up, await _secured(stream, host, way))
+    finally:
+        with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            await stream.aclose()
+
+
+async def _looked_up(host: str, port: int, step: str, then: str) -> str:
+    try:
+        with anyio.fail_after(_SECONDS):
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        raise Refusal(step, "The name of the host is not known here.", then) from None
+    families = sorted({"IPv6" if family == socket.AF_INET6 else "IPv4" for family, *_ in found})
+    return f"The name is known: {' and '.join(families)}."
+
+
+async def _connected(host: str, port: int, step: str, then: str) -> ByteStream:
+    try:
+        with anyio.fail_after(_SECONDS):
+            return await anyio.connect_tcp(host, port)
+    except TimeoutError:
+        raise Refusal(step, f"Nothing answers in {_SECONDS:.0f} seconds.", then) from None
+    except OSError:
+        raise Refusal(step, "The connection is refused.", then) from None
+
+
+async def _tunnel(stream: ByteStream, target: str, name: str | None, password: str | None) -> None:
+    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    if name is not None:
+        pair = f"{unquote(name)}:{unquote(password or '')}".encode()
+        head += f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}\r\n"
+    answer = b""
+    try:
+        with anyio.fail_after(_SECONDS):
+            await stream.send(f"{head}\r\n".encode())
+            while b"\r\n\r\n" not in answer and len(answer) < _LONGEST_HEAD:
+                answer += await stream.receive()
+    except (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError):
+        raise Refusal("proxy", "The proxy does not answer a CONNECT.", "Check that it is an http proxy.") from None
+    status = answer.split(b" ", 2)[1][:3].decode("ascii", "replace") if answer.startswith(b"HTTP/1.") else "none"
+    if status == "407":
+        raise Refusal(
+            "proxy", "The proxy wants a name and a password (407).", "FASTN_PROXY=http://NAME:PASSWORD@HOST:PORT"
+        )
+    if not status.startswith("2"):
+        raise Refusal(
+            "proxy", f"The proxy does not let us through ({status}).", "Ask whoever runs it to allow the host."
+        )
+
+
+async def _secured(stream: ByteStream, host: str, way: Way) -> str:
+    try:
+        trusted = context(way)
+    except OSError as error:
+        raise Refusal(
+            "TLS",
+            f"The trusted certificates cannot be read ({type(error).__name__}).",
+            "Check FASTN_CA_FILE, SSL_CERT_FILE and SSL_CERT_DIR.",
+        ) from None
+    try:
+        with anyio.fail_after(_SECONDS):
+            secure = await TLSStream.wrap(
+                stream, server_side=False, hostname=host, ssl_context=trusted, standard_compatible=False
+            )
+    except ssl.SSLCertVerificationError as error:
+        then = "If your company has a CA of its own, set FASTN_CA_FILE to its file; otherwise somebody is in between."
+        raise Refusal("TLS", f"The certificate is not trusted: {error.verify_message}.", then, untrusted=True) from None
+    except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        then = "Check the port in FASTN_BASE_URL, and whether it speaks https."
+        raise Refusal("TLS", f"No TLS is spoken there ({type(error).__name__}).", then) from None
+    return str(secure.extra(TLSAttribute.tls_version))  # noqa: S610 - Django's is another

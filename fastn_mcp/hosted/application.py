@@ -1,0 +1,109 @@
+"""The HTTP application: MCP, what a client has to know to sign in, and the paths of probes. For one, or for a team."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+from mcp.server import Server
+from mcp.server.auth.routes import build_resource_metadata_url
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
+
+from fastn_mcp.guard.rights import READ
+from fastn_mcp.hosted.admission import OWN_KEY, Admission
+from fastn_mcp.hosted.challenge import Challenger
+from fastn_mcp.hosted.edge import Edge
+from fastn_mcp.hosted.health import ALIVE, READY, Health
+from fastn_mcp.hosted.keys import IssuerKeys
+from fastn_mcp.hosted.team import Team
+from fastn_mcp.hosted.tenants import Account, Tenants
+from fastn_mcp.hosted.tokens import Tokens
+from fastn_mcp.system import System
+
+PATH = "/mcp"
+
+T = TypeVar("T", bound=Account)
+
+
+def application(server: Server[Any], hosts: Sequence[str], health: Health) -> Starlette:
+    """For this machine alone, by exactly these `host:port`: no wildcard, no rebinding."""
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        stateless_http=True,
+        transport_security=TransportSecuritySettings(
+            allowed_hosts=list(hosts), allowed_origins=[f"http://{host}" for host in hosts]
+        ),
+    )
+    app.router.routes.extend(health.routes())
+    return app
+
+
+def team_application(
+    server: Server[Any], team: Team, tenants: Tenants[T], keys: IssuerKeys, health: Health, system: System,
+    more: Sequence[BaseRoute] = (),
+) -> Starlette:  # fmt: skip
+    """For a team: an OAuth 2.1 resource server, whose tenants serve who signs in. `more` are routes beside MCP."""
+    parts = urlsplit(team.url)
+    path, own = parts.path, f"{parts.scheme}://{parts.netloc}"
+    tokens = Tokens(team.trust, keys, system)
+    app = server.streamable_http_app(
+        streamable_http_path=path,
+        stateless_http=True,
+        max_request_body_size=team.bounds.body,
+        transport_security=TransportSecuritySettings(
+            allowed_hosts=list(team.hosts), allowed_origins=[own, *team.origins]
+        ),
+        # From texts, so that an issuer without a path gets no slash, which would make it another one (RFC 8414).
+        auth=AuthSettings.model_validate(
+            {
+                "issuer_url": team.trust.issuer,
+                "resource_server_url": team.url,
+                "validate_token_resource": True,
+                "required_scopes": [READ],  # what to ask for first; what more a call needs is said when it is made
+            }
+        ),
+        token_verifier=tokens,
+    )
+    app.router.routes.extend([*health.routes(), *more])
+    challenger = Challenger(str(build_resource_metadata_url(AnyHttpUrl(team.url))))
+    # The innermost: who is calling is known there.
+    app.user_middleware.append(Middleware(Admission, path, team, tokens, tenants, challenger))
+    if team.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(team.origins),
+            allow_methods=["POST"],
+            allow_headers=["Authorization", "Content-Type", OWN_KEY, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"],
+            expose_headers=["WWW-Authenticate", "Retry-After"],
+        )
+    app.add_middleware(Edge, team.hosts, [own, *team.origins], team.bounds.head, (ALIVE, READY))
+    app.router.lifespan_context = _living(app, tenants, keys)
+    return app
+
+
+def _living(app: Starlette, tenants: Tenants[T], keys: IssuerKeys) -> Any:
+    """The SDK's own lifespan, and around it what the process keeps."""
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def living(app: Starlette) -> AsyncGenerator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keys.refresh)
+            tasks.start_soon(tenants.stay)
+            try:
+                async with inner(app):
+                    yield
+            finally:
+                tasks.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await tenants.aclose()
+                    await keys.aclose()
+
+    return living

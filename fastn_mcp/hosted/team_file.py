@@ -1,0 +1,249 @@
+"""The team file: strict TOML becomes a `Team`. Whatever is wrong in it stops the start, and is named with its line."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fastn_mcp.arguments import nearest
+from fastn_mcp.guard.strict_toml import Flaw, load, read
+from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.settings import Settings, is_loopback
+from fastn_mcp.toml_places import Key
+
+_KIND = "team file"
+_SEE = "See docs/hosting.md."
+
+SETTINGS = sorted(
+    Settings.model_fields.keys()
+    - {
+        *SECRETS,
+        "profile",
+        "ledger",
+        "state_secret",
+        "log_level",
+        "log_file",
+        "report",
+        "approval_listen",
+        "approval_url",
+    }
+)
+"""What a tenant can set. The process has one log and one ledger; answers of approvers come to the server itself."""
+
+_FILES = ("policy", "plan", "plan_keys", "approvers")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
+
+
+def load_team(path: Path) -> Team:
+    """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
+    data = read(path, _KIND, "Correct --team.")
+    folder = path.absolute().parent
+    return load(data, path, _KIND, lambda table, _: _built(table, folder), _SEE)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _safe_url(url: str) -> str:
+    parts = urlsplit(url)
+    plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    if not (parts.scheme == "https" or plain) or not parts.hostname or any(c in url for c in "?#@ *\\\"'<>"):
+        raise ValueError("must be an https address, of scheme, host and at most a port and a path")
+    return url
+
+
+def _resource(url: str) -> str:
+    if not urlsplit(_safe_url(url)).path.strip("/") or url.endswith("/"):
+        raise ValueError("must have a path, and no slash at its end, as in https://fastn-mcp.example.com/mcp")
+    return url
+
+
+def _host(host: str) -> str:
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{host!r} is no exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")
+    return host
+
+
+def _origin(origin: str) -> str:
+    parts = urlsplit(origin)
+    if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+        raise ValueError(f"{origin!r} is no exact origin, as in https://app.example.com")
+    return origin
+
+
+def _algorithm(name: str) -> str:
+    if name not in ALGORITHMS:
+        raise ValueError(f"{name!r} is not one of {', '.join(ALGORITHMS)}")
+    return name
+
+
+def _glob(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be a text with something in it")
+    return text
+
+
+def _some(values: list[str]) -> list[str]:
+    if not values:
+        raise ValueError("must not be empty")
+    return values
+
+
+_Texts = Annotated[list[Annotated[str, AfterValidator(_glob)]], BeforeValidator(_listed), AfterValidator(_some)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+_DEFAULT = Bounds()
+
+
+class _Limits(_Form):
+    body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = _DEFAULT.body
+    header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = _DEFAULT.head
+    connections: Annotated[int, Field(ge=1, le=100_000)] = _DEFAULT.connections
+    calls: Annotated[int, Field(ge=1, le=1000)] = _DEFAULT.calls
+    queue: Annotated[int, Field(ge=0, le=10_000)] = _DEFAULT.queue
+    queue_seconds: Annotated[float, Field(ge=0, le=300)] = _DEFAULT.patience
+    tenants: Annotated[int, Field(ge=1, le=10_000)] = _DEFAULT.tenants
+    idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = _DEFAULT.idle
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = _DEFAULT.drain
+    grace_seconds: Annotated[float, Field(ge=0, le=600)] = _DEFAULT.grace
+
+    def bounds(self) -> Bounds:
+        return Bounds(
+            self.body_bytes, self.header_bytes, self.connections, self.calls, self.queue, self.queue_seconds,
+            self.tenants, self.idle_seconds, self.drain_seconds, self.grace_seconds,
+        )  # fmt: skip
+
+
+class _Tenant(_Form):
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    subjects: _Texts | None = None
+    groups: _Texts | None = None
+    claims: dict[str, _Texts] = {}
+    caller_keys: bool = False
+    profile: str | None = None
+    api_key_file: str | None = None
+    api_key_env: str | None = None
+    webhook_secret_file: str | None = None
+    webhook_secret_env: str | None = None
+
+
+class _TeamForm(_Form):
+    url: Annotated[str, AfterValidator(_resource)]
+    issuer: Annotated[str, AfterValidator(_safe_url)]
+    audience: str | None = None
+    hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], AfterValidator(_some)] | None = None
+    origins: list[Annotated[str, AfterValidator(_origin)]] = []
+    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], AfterValidator(_some)] = list(ALGORITHMS)
+    groups_claim: str = "groups"
+    leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
+    limits: _Limits = _Limits()
+    tenant: list[_Tenant]
+
+
+def _built(table: Mapping[str, Any], folder: Path) -> Team:
+    try:
+        form = _TeamForm.model_validate(table)
+    except ValidationError as error:
+        raise _flaw(cast("Any", error.errors(include_url=False, include_input=False)[0])) from None
+    tenants = tuple(_tenant(number, entry, folder) for number, entry in enumerate(form.tenant))
+    if not tenants:
+        raise Flaw(("tenant",), "it has no [[tenant]]")
+    names = [tenant.name for tenant in tenants]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise Flaw(("tenant", number, "name"), f"there is another tenant {name}")
+    trust = Trust(form.issuer, form.audience or form.url, form.url, tuple(form.algorithms), form.leeway_seconds)
+    return Team(
+        url=form.url,
+        trust=trust,
+        hosts=tuple(form.hosts or [urlsplit(form.url).netloc]),
+        origins=tuple(form.origins),
+        groups_claim=form.groups_claim,
+        bounds=form.limits.bounds(),
+        tenants=tenants,
+    )
+
+
+def _tenant(number: int, form: _Tenant, folder: Path) -> Tenant:
+    at = ("tenant", number)
+    if not _NAME.fullmatch(form.name):
+        raise Flaw((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+    match = Match(
+        frozenset(form.subjects or ()),
+        tuple(map(Pattern, form.groups or ())),
+        {name: tuple(map(Pattern, wanted)) for name, wanted in form.claims.items()},
+    )
+    if not (match.subjects or match.groups or match.claims):
+        raise Flaw(at, f"the tenant {form.name} needs subjects, groups or claims: whom it serves")
+    if any("*" in subject for subject in match.subjects):
+        raise Flaw((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
+    values = _settings(at, form, folder)
+    secrets = {name: kept for name in SECRETS if (kept := _kept(at, form, name, folder)) is not None}
+    _keyed(at, form, secrets, values)
+    return Tenant(form.name, match, form.caller_keys, form.profile, values, secrets)
+
+
+def _settings(at: Key, form: _Tenant, folder: Path) -> dict[str, object]:
+    values: dict[str, object] = dict(form.model_extra or {})
+    for key in values:
+        if key in SECRETS:
+            raise Flaw((*at, key), f"{key} does not stand in this file: give {key}_file or {key}_env")
+        if key not in SETTINGS:
+            known = [*_Tenant.model_fields, *SETTINGS]
+            raise Flaw((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
+    for key in _FILES:
+        if isinstance(value := values.get(key), str):
+            values[key] = folder / value  # never the working directory
+    return values
+
+
+def _keyed(at: Key, form: _Tenant, secrets: Mapping[str, Kept], values: Mapping[str, object]) -> None:
+    """Raises `Flaw` where no key is known to come from anywhere, or from two places."""
+    keys = [form.caller_keys, form.profile is not None, "api_key" in secrets]
+    if sum(keys) == 0:
+        raise Flaw(at, f"the tenant {form.name} needs a key: api_key_file, api_key_env, profile or caller_keys = true")
+    if form.caller_keys and sum(keys) > 1:
+        raise Flaw((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
+    if form.caller_keys and "webhook_url" in values:
+        raise Flaw((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
+
+
+def _kept(at: Key, form: _Tenant, name: str, folder: Path) -> Kept | None:
+    file: str | None = getattr(form, f"{name}_file")
+    variable: str | None = getattr(form, f"{name}_env")
+    if file is None and variable is None:
+        return None
+    if file is not None and variable is not None:
+        raise Flaw((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")
+    return Kept(None if file is None else folder / file, variable)
+
+
+def _flaw(problem: Mapping[str, Any]) -> Flaw:
+    at = cast("Key", problem["loc"])
+    keys = [part for part in at if isinstance(part, str)]
+    key = keys[-1]
+    match problem["type"]:
+        case "extra_forbidden":
+            form = _Limits if keys[0] == "limits" else _TeamForm
+            where = "[limits]" if form is _Limits else "the file"
+            return Flaw(at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields)}")
+        case "missing":
+            table = {"tenant": "[[tenant]]", "limits": "[limits]"}.get(keys[0] if len(keys) > 1 else "", "the file")
+            return Flaw(at, f"{table} needs the key {key!r}")
+        case "list_type" if key == "tenant":
+            return Flaw(at, "each tenant is a table of its own, as [[tenant]]")
+        case _:
+            reason = str(problem["msg"]).removeprefix("Value error, ")
+            return Flaw(at, f"{key}: {reason[0].lower()}{reason[1:]}")

@@ -1,0 +1,92 @@
+"""Every command's help says what to do next, by lines that can be taken as they are."""
+
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from command_page import commands
+
+from fastn_mcp.cli import cli
+from fastn_mcp.procedures.catalog import BY_NAME
+
+ALL = {words: command for words, command, _ in commands()}
+BELOW = {words: command for words, command in ALL.items() if words != "fastn-mcp"}
+
+
+def examples(help_text: str) -> list[str]:
+    """The lines of a help that are commands."""
+    _, _, lines = help_text.partition("Examples:\n")
+    return [line.partition(" #")[0].strip() for line in lines.splitlines() if line.strip()]
+
+
+def shown(words: list[str]) -> str:
+    done = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*words, "--help"], terminal_width=80)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def parsed(line: str) -> click.Command:
+    """The command that a line would start. Raises `UsageError` where it is none."""
+    program, *rest = shlex.split(line.partition(" | ")[0].partition(" > ")[0])
+    assert program == "fastn-mcp", line
+    found: click.Command = cli
+    context = click.Context(cli, info_name=program)
+    while isinstance(found, click.Group) and rest:
+        _, rest, _ = found.make_parser(context).parse_args(args=list(rest))
+        if not rest:
+            break
+        name, inner, rest = found.resolve_command(context, rest)
+        assert inner is not None
+        if rest == ["--help"]:
+            return inner
+        context = inner.make_context(name, list(rest), context, resilient_parsing=isinstance(inner, click.Group))
+        found = context.command
+    context.close()
+    return found
+
+
+@pytest.fixture
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examples name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("calls.jsonl", "plan.toml", "policy.toml", "audit.jsonl"):
+        (tmp_path / name).touch()
+
+
+@pytest.mark.usefixtures("_files")
+@pytest.mark.parametrize("words", BELOW)
+def test_every_command_ends_with_examples_that_are_right(words: str) -> None:
+    """Issue 7: every command's help says what to do next. One that is new gets a line in `cli/examples.py`."""
+    lines = examples(shown(words.split()[1:]))
+    assert lines, f"{words} has no example"
+    for line in lines:
+        inner = line.removeprefix('eval "$(').removesuffix(')"')
+        assert parsed(inner).name is not None
+    assert any(line.removeprefix('eval "$(').startswith("fastn-mcp ") for line in lines)
+
+
+@pytest.mark.usefixtures("_files")
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
+    """Issue 7; on the sandbox, and where it would change something, as a preview."""
+    (line,) = examples(shown(["call", name.replace("_", "-")]))
+    assert line.startswith(f"fastn-mcp --sandbox call {name.replace('_', '-')}")
+    assert ("--dry-run" in line) == BY_NAME[name].previews()
+
+
+@pytest.mark.parametrize("words", [words for words, command in ALL.items() if isinstance(command, click.Group)])
+def test_no_line_of_a_list_of_commands_is_cut(words: str) -> None:
+    """Ours: at 80 columns, what a command is for can be read. The tools' own sentences are for agents."""
+    if words == "fastn-mcp call":
+        return
+    assert "..." not in shown(words.split()[1:]).partition("Commands:")[2].partition("Try it without")[0]
+
+
+def test_the_programs_help_says_how_to_begin() -> None:
+    """Issue 7."""
+    text = shown([])
+    for line in ("fastn-mcp demo", "fastn-mcp --sandbox call list-customers", "fastn-mcp install cursor --sandbox"):
+        assert line in text
+        parsed(line)

@@ -1,0 +1,108 @@
+"""Accounts that differ: other names of fields, another test mode, certificates that cannot be read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_fastn import Clock, Fastn, client, says
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_mcp.client import Client
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.exchange import HttpExchange, Unsent
+from fastn_mcp.client.headers import headers
+from fastn_mcp.client.naming import theirs
+from fastn_mcp.client.way import Way
+from fastn_mcp.errors import NotSent
+from fastn_mcp.operation import Request
+from fastn_mcp.tools import (
+    CreateCustomer,
+    DeleteCustomer,
+    GetCustomer,
+    GetUsage,
+    ListConnections,
+    ListCustomers,
+    UpdateCustomer,
+)
+
+pytestmark = pytest.mark.anyio
+
+NAMES = {"customers": {"id": "orgId", "name": "title"}}
+
+
+async def test_rows_have_our_names_beside_the_account_s() -> None:
+    """Ours (issue 7): everything that looks for an id finds it; what the account says is kept."""
+    row = {"orgId": "c1", "title": "Acme", "name": None, "plan": "Free"}
+    fastn = Fastn(says(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
+    page = await client(fastn, fields=NAMES).send(ListCustomers())
+    assert [item.id for item in page.items] == ["c1", "own", None]
+    assert page.items[0].model_dump(exclude_unset=True) == {**row, "id": "c1"}
+    one: Any = await client(Fastn(says(200, {"data": {"orgId": "c1"}})), fields=NAMES).send(
+        GetCustomer(customer_id="c1")
+    )
+    assert (one.id, one.name) == ("c1", None)
+
+
+async def test_filters_are_applied_to_our_names() -> None:
+    """Ours: a filter that could be checked is not said to be unchecked."""
+    rows = [{"id": 1, "state": "ACTIVE"}, {"id": 2, "state": "FAILED"}]
+    fastn = Fastn(says(200, {"data": rows}))
+    page = await client(fastn, fields={"connections": {"status": "state"}}).send(ListConnections(status="FAILED"))
+    assert ([item.id for item in page.items], page.not_checked) == ([2], None)
+
+
+async def test_bodies_carry_the_account_s_names_and_nothing_twice() -> None:
+    """Ours: what is created or changed arrives under the name that the account knows."""
+    fastn = Fastn(says(201, {"data": {"orgId": "c1"}}))
+    made: Any = await client(fastn, fields=NAMES).send(CreateCustomer(name="Acme", plan="Free"))
+    assert (made.id, fastn.requests[0].body) == ("c1", {"title": "Acme", "plan": "Free"})
+    fastn = Fastn(says(200, {"data": {"orgId": "c1", "title": "Acme", "region": "EU"}}))
+    await client(fastn, fields=NAMES, update="merge").send(UpdateCustomer(customer_id="c1", name="Initech"))
+    assert [request.method for request in fastn.requests] == ["GET", "PUT"]
+    assert fastn.requests[1].body == {"orgId": "c1", "title": "Initech", "region": "EU"}
+
+
+async def test_what_has_no_body_and_what_is_of_another_resource_is_as_it_was() -> None:
+    """Ours."""
+    fastn = Fastn(says(200, {"data": {"title": "x"}}))
+    usage = await client(fastn, fields=NAMES).send(GetUsage())
+    assert usage.model_dump(exclude_unset=True) == {"title": "x"}
+    fastn = Fastn(says(204))
+    gone = await client(fastn, fields=NAMES).send(DeleteCustomer(customer_id="c1"))
+    assert gone.model_dump() == {"id": "c1", "deleted": True}
+    assert fastn.requests[0].body is None
+
+
+@given(st.dictionaries(st.text(), st.integers()), st.dictionaries(st.text(), st.text()))
+def test_a_renamed_body_loses_no_other_field(body: dict[str, Any], names: dict[str, str]) -> None:
+    """Ours: nothing changes that was not named."""
+    renamed = theirs(Request("PUT", "/", body=body), names).body
+    assert renamed is not None
+    assert {n: v for n, v in body.items() if n not in names and n not in names.values()}.items() <= renamed.items()
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "sent"),
+    [
+        *(("fsk_test_1", "auto", True), ("fsk_live_1", "auto", False), ("other", "auto", False)),
+        *(("fsk_test_1", "off", False), ("fsk_live_1", "on", True)),
+    ],
+)
+def test_the_test_mode_is_sent_with_test_keys_unless_it_is_set(key: str, mode: Any, sent: bool) -> None:
+    """Fastn's documentation, and ours where an account differs."""
+    found = headers(Account("https://fastn.example", key, test_mode=mode))
+    assert (found.get("X-fastn-Test-Mode") == "true") == sent
+
+
+async def test_certificates_that_cannot_be_read_send_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ours: found at the first request, since a start reads none; and said with the way to find out."""
+    account = Account("https://127.0.0.1:9", "k")
+    exchange = HttpExchange(account.base_url, headers(account), way=Way(ca_file=tmp_path / "none.pem"))
+    with pytest.raises(Unsent, match="the trusted certificates cannot be read: FileNotFoundError"):
+        await exchange(Request("GET", "/"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
+    with pytest.raises(NotSent, match="fastn-mcp doctor says what is wrong"):
+        await sender.send(GetUsage())
+    await sender.aclose()

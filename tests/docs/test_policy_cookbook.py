@@ -1,0 +1,51 @@
+"""The policies of the cookbook do what stands under them."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fastn_mcp.cli import cli
+
+COOKBOOK = Path(__file__).parents[2] / "docs" / "policy-cookbook.md"
+RECIPES = {
+    section.partition("\n")[0]: section
+    for section in COOKBOOK.read_text(encoding="utf-8").split("\n## ")[1:]
+    if "```toml" in section
+}
+
+
+def blocks(section: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+
+
+def test_each_recipe_is_one_policy_with_what_it_says_of_calls() -> None:
+    """Ours."""
+    assert len(RECIPES) >= 8
+    for section in RECIPES.values():
+        assert (len(blocks(section, "toml")), len(blocks(section, "console"))) == (1, 1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_right_and_explains_calls_as_it_is_written(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 7: worked policies, each by `policy check` and `policy explain`."""
+    monkeypatch.chdir(tmp_path)
+    (policy,), (console,) = (blocks(RECIPES[recipe], language) for language in ("toml", "console"))
+    file = tmp_path / "policy.toml"
+    file.write_text(policy)
+    file.chmod(0o600)
+    runner = CliRunner(env={"FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path / "state")})
+    checked = runner.invoke(cli, ["policy", "check", "policy.toml"])
+    assert (checked.exit_code, checked.output.splitlines()[-1]) == (0, "policy.toml is right.")
+    asked = re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]
+    assert asked
+    for each in asked:
+        command, *said = each.splitlines()
+        program, *arguments = shlex.split(command)
+        assert (program, arguments[-2:]) == ("fastn-mcp", ["--file", "policy.toml"])
+        explained = runner.invoke(cli, arguments)
+        assert [line for line in explained.output.splitlines() if line.startswith(("Decision:", "Rule:"))] == said

@@ -1,0 +1,185 @@
+"""What doctor visits: sandboxes in their guises, in this process or over https, and a company's proxy."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import Coroutine, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trustme
+import uvicorn
+from world import Clock
+
+from fastn_mcp.cli.in_process import InProcess
+from fastn_mcp.cli.wiring import client_account, offered
+from fastn_mcp.doctor import origins
+from fastn_mcp.doctor.examine import Findings, Patient, examine
+from fastn_mcp.doctor.verdict import Check, Verdict
+from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.guises import Guise
+from fastn_mcp.settings import load
+
+HOST = "fastn.test"
+"""A name that only the company's proxy knows."""
+
+LOOKS = {"GET", "OPTIONS"}
+
+
+def sandbox_in(guise: Guise, clock: Clock | None = None) -> Sandbox:
+    account = guise.account()
+    now = clock.now if clock is not None else lambda: datetime.now(UTC)
+    return Sandbox(now, behaviour=account.behaviour, routes=account.routes)
+
+
+async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> Findings:
+    """Examine a sandbox in this process, with these settings."""
+    settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
+    patient = Patient(
+        settings,
+        client_account(settings),
+        {},
+        {},
+        frozenset(offer.tool_name() for offer in offered(settings)),
+        lambda sent: InProcess(sandbox, sent),
+        clock.system(),
+    )
+    return await examine(patient, origins.check(settings, {}, None), lambda _: None)
+
+
+def named(found: Findings, name: str) -> Check:
+    """The line with this name."""
+    (check,) = [check for check in found.checks if check.name == name]
+    return check
+
+
+def unlike(found: Findings) -> dict[str, Verdict]:
+    """The lines that are not well."""
+    return {c.name: c.verdict for c in found.checks if c.verdict in (Verdict.DIFFERS, Verdict.FAILED)}
+
+
+@contextmanager
+def _in_a_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]:
+    thread = threading.Thread(target=asyncio.run, args=(serve,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join(15)
+
+
+@contextmanager
+def serving(
+    sandbox: Sandbox, certificate: trustme.LeafCert | None = None, folder: Path | None = None
+) -> Generator[int]:
+    """The sandbox on a port of this machine; over https with a certificate, which lies in the folder meanwhile."""
+    ready = threading.Event()
+    port: list[int] = []
+    secure: dict[str, Any] = {}
+    if certificate is not None and folder is not None:
+        pem = folder / "server.pem"
+        certificate.private_key_and_cert_chain_pem.write_to_path(pem)
+        secure = {"ssl_certfile": str(pem), "ssl_keyfile": str(pem)}
+    config = uvicorn.Config(
+        create_app(sandbox, control=True), "127.0.0.1", 0, log_level="error", ws="none", lifespan="off", **secure
+    )
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        task = asyncio.ensure_future(server.serve())
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells it no other way
+            await asyncio.sleep(0.01)
+        port.append(server.servers[0].sockets[0].getsockname()[1])
+        ready.set()
+        await task
+
+    def stop() -> None:
+        server.should_exit = True
+
+    with _in_a_thread(serve(), stop):
+        assert ready.wait(15)
+        yield port[0]
+
+
+@dataclass
+class Proxy:
+    """Passes on what CONNECT asks for, to this machine, whatever the name; `asked` are the targets and their heads."""
+
+    password: str | None = None
+    refuses: bool = False
+    port: int = 0
+    asked: list[str] = field(default_factory=list[str])
+    heads: list[str] = field(default_factory=list[str])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def proxying(proxy: Proxy) -> Generator[Proxy]:
+    """A CONNECT proxy, until the test is over."""
+    ready, over = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward: asyncio.StreamWriter | None = None
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            method, target, _ = head.split(" ", 2)
+            proxy.heads.append(head)
+            proxy.asked.append(f"{method} {target}")
+            if (status := _refusal(proxy, method, head)) is not None:
+                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+            else:
+                there, onward = await asyncio.open_connection("127.0.0.1", int(target.rpartition(":")[2]))
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await asyncio.gather(_copy(reader, onward), _copy(there, writer))
+        for end in (writer, onward):
+            if end is not None:
+                end.close()
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        server = await asyncio.start_server(passing, "127.0.0.1", 0)
+        proxy.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await over.wait()
+        server.close()
+
+    with _in_a_thread(serve(), lambda: loops[0].call_soon_threadsafe(over.set)):
+        assert ready.wait(15)
+        yield proxy
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    with suppress(OSError, ConnectionError):
+        writer.close()
+
+
+def _refusal(proxy: Proxy, method: str, head: str) -> str | None:
+    if proxy.refuses or method != "CONNECT":
+        return "403 Forbidden"
+    if proxy.password is not None:
+        wanted = base64.b64encode(proxy.password.encode()).decode()
+        return None if f"Proxy-Authorization: Basic {wanted}" in head else "407 Proxy Authentication Required"
+    return None
+
+
+def account(port: int, guise: Guise, folder: Path, **more: str) -> Mapping[str, str]:
+    """The environment of a program that uses it."""
+    return {
+        "FASTN_BASE_URL": f"http://127.0.0.1:{port}",
+        "FASTN_API_KEY": guise.account().key,
+        "FASTN_CONFIG_DIR": str(folder),
+        "FASTN_STATE_DIR": str(folder / "state"),
+        **more,
+    }

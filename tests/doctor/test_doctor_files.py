@@ -1,0 +1,310 @@
+"""What doctor writes and proposes: reports without data, evidence, and settings that keep what was there."""
+
+import json
+import os
+import subprocess
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from at_a_terminal import sitting
+from clinic import account, sandbox_in, serving, visit
+from hypothesis import given
+from hypothesis import strategies as st
+from world import Clock
+
+from fastn_mcp.doctor import origins
+from fastn_mcp.doctor.document import document, evidence, markdown
+from fastn_mcp.doctor.names import DECLARED, Names
+from fastn_mcp.doctor.proposal import Proposal
+from fastn_mcp.doctor.shape import envelope_of, fields_of
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.sandbox import Behaviour, Sandbox
+from fastn_mcp.sandbox.behaviour import Accepts
+from fastn_mcp.sandbox.fault_kinds import Status
+from fastn_mcp.sandbox.guises import Guise
+from fastn_mcp.settings import Resolved, load, resolve
+from fastn_mcp.settings.file import ConfigFile
+from fastn_mcp.tools import CATALOG, ListRoles, ListUsers
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
+
+
+def texts_of(sandbox: Sandbox) -> set[str]:
+    """Every name, id, address and other text of the account that could not be one of our own words."""
+    found: set[str] = set()
+    waiting: list[Any] = list(sandbox.state.rows.values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += cast("dict[str, Any]", value).values()
+        elif isinstance(value, list):
+            waiting += cast("list[Any]", value)
+        elif isinstance(value, str) and (any(letter.isdigit() for letter in value) or " " in value or "@" in value):
+            found.add(value)
+    return {text for text in found if len(text) > 5}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("guise", Guise)
+async def test_what_is_written_holds_nothing_of_the_account(guise: Guise) -> None:
+    """Issue 7: names of fields, types and statuses. Canaries, and every text that the account has."""
+    clock = Clock()
+    sandbox = sandbox_in(guise, clock)
+    for collection in ("customers", "workflows", "users"):
+        for row in sandbox.state.all(collection):
+            row |= {"name": f"C4N4RY {row['id']}", "slug": "canary_slug", "email": "canary@example.com"}
+            row |= {"canary_slug": 1, "Canary Corp": 2, "Canary": 3, "canary9f3ab12": 4, "canary@example.com": 5}
+            row |= {f"x{'canary' * 9}": 6}
+    sandbox.faults.add(Status(status=403, message="C4N4RY lacks canary:read", path=ListUsers.route.path, times=None))
+    sandbox.faults.add(Status(status=500, message="C4N4RY", path=ListRoles.route.path, times=None))
+    found = await visit(sandbox, clock, api_key=guise.account().key, profile="canary", tenant_id="canary-tenant")
+    report = document(found, NOW)
+    for written in (json.dumps(report), markdown(report), json.dumps(evidence(found, NOW))):
+        assert "canary" not in written.casefold().replace("c4n4ry", "canary")
+        assert guise.account().key not in written
+        assert {text for text in texts_of(sandbox) if text in written} <= {
+            "API key",
+            "API keys",
+        }  # quotas are called so
+
+
+@pytest.mark.anyio
+async def test_what_is_observed_is_what_a_maintainer_needs() -> None:
+    """Issue 7: day, host, operation, status, envelope, fields with types; reads that answered well alone."""
+    clock = Clock()
+    sandbox = Sandbox(clock.now)
+    sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
+    said = evidence(await visit(sandbox, clock), NOW)
+    assert (said["day"], said["host"]) == ("2026-11-25", "localhost")
+    assert said["evidence"] == 'OBSERVED("2026-11-25", "localhost")'
+    reads = {o.tool_name() for o in CATALOG if o.effect.value == "read"}
+    assert said["operations"].keys() == reads - {"list_roles"}
+    customers = said["operations"]["list_customers"]
+    assert (customers["status"], customers["envelope"], customers["route"]) == (200, "data", "GET /api/v1/customers")
+    assert customers["fields"]["name"] == ["string"]
+    assert customers["fields"]["connectionsCount"] == ["integer"]
+
+
+@pytest.mark.anyio
+async def test_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours: an object keyed by customers."""
+    clock = Clock()
+    sandbox = Sandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))
+    found = await visit(sandbox, clock)
+    usage = document(found, NOW)["answers"]["get_usage"]
+    assert usage["names_not_told"] == 2
+    assert {"events", "executions"} <= usage["fields"].keys()
+    assert "and 2 that could be data" in markdown(document(found, NOW))
+    assert capsys.readouterr().out == ""
+
+
+@given(st.text(min_size=1))
+def test_a_name_that_is_somebody_s_value_is_never_told(text: str) -> None:
+    """Ours: whatever it looks like, unless it is a word of this project."""
+    names = Names()
+    names.learn([{"x": [text, 1, None]}])
+    assert not names.may_be_told(text) or text in DECLARED
+
+
+def test_shapes_are_blind_to_values() -> None:
+    """Ours: types of the top fields, and the wrappers by their known names."""
+    rows: list[dict[str, Any]] = [{"a": 1, "b": None, "c": [1]}, {"a": 1.5, "b": "x", "d": {"y": 1}, "e": True}]
+    assert fields_of(rows) == {
+        "a": ("integer", "number"),
+        "b": ("null", "string"),
+        "c": ("array",),
+        "d": ("object",),
+        "e": ("boolean",),
+    }
+    envelopes: list[tuple[Any, str]] = [
+        ([], "bare"),
+        ({"id": 1, "data": {}}, "bare"),
+        ({"data": []}, "data"),
+        ({"data": {"data": {"id": 1}}}, "data.data"),
+        ({"results": [], "total": 0}, "results"),
+        ({"data": {"items": []}}, "data.items"),
+        ({"acme": {}}, "bare"),
+        (None, "bare"),
+    ]
+    for body, envelope in envelopes:
+        assert envelope_of(body) == envelope
+
+
+def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
+    """Issue 7: TOML that can be pasted."""
+    proposal = Proposal(
+        {"auth": "bearer", "toolsets": ["customers", "workflows"]},
+        {"run_workflow": "POST /api/v1/workflows/{workflow_id}/execute"},
+        {"customers": {"id": "_id"}, "workflows": {"name": "title"}},
+        {"auth": "FASTN_AUTH overrules this: take it away", "run_workflow": "not verified"},
+    )
+    file = tmp_path / "config.toml"
+    file.write_text(proposal.toml())
+    settings = load({}, {"FASTN_API_KEY": "k"}, file)
+    assert (settings.auth, settings.toolsets, settings.fields) == (
+        "bearer",
+        ["customers", "workflows"],
+        proposal.fields,
+    )
+    assert str(settings.routes["run_workflow"]) == proposal.routes["run_workflow"]
+    assert "# FASTN_AUTH overrules this: take it away" in file.read_text()
+    assert not Proposal()
+    assert Proposal(settings={"ca_file": "/etc/company/ca.pem"}).toml(local=False) == 'ca_file = "..."\n'
+
+
+def test_what_is_in_the_file_stays(tmp_path: Path) -> None:
+    """Issue 7: never clobbers. Comments, order, other settings, other routes, inline tables."""
+    before = (
+        '# mine\nmode = "manual" # careful\nauth = "header"\nroutes = { run_workflow = "POST /x/{workflow_id}" }\n'
+        '\n[fields.users]\nid = "uid" # theirs\n'
+    )
+    proposal = Proposal(
+        {"auth": "bearer"},
+        {"list_customers": "GET /api/v1/orgs"},
+        {"users": {"name": "title"}, "roles": {"id": "_id"}},
+        {"list_customers": "a note that an inline table has no room for"},
+    )
+    after = proposal.merged(before)
+    for kept in (
+        "# mine\n",
+        'mode = "manual" # careful\n',
+        'run_workflow = "POST /x/{workflow_id}"',
+        'id = "uid" # theirs',
+    ):
+        assert kept in after
+    file = tmp_path / "config.toml"
+    file.write_text(after)
+    settings = load({}, {"FASTN_API_KEY": "k"}, file)
+    assert (settings.auth, settings.mode) == ("bearer", "manual")
+    assert settings.routes.keys() == {"run_workflow", "list_customers"}
+    assert settings.fields == {"users": {"id": "uid", "name": "title"}, "roles": {"id": "_id"}}
+    assert proposal.merged(after) == after
+
+
+@pytest.mark.parametrize("text", ["auth = ", 'routes = "x"', "fields = 1", '[fields]\ncustomers = "x"'])
+def test_a_file_that_cannot_take_it_is_left_alone(text: str) -> None:
+    """Ours."""
+    proposal = Proposal(routes={"list_customers": "GET /a"}, fields={"customers": {"id": "_id"}})
+    with pytest.raises(SettingsError, match="by hand"):
+        proposal.merged(text)
+
+
+def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
+    """Issue 7: flag, variable, file; never a secret's value."""
+    environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
+    resolved = resolve({"mode": "manual"}, environment, None)
+    file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
+    found = origins.origins(resolved, {"mode": "manual", "env": None}, environment, file)
+    assert found == {
+        "api_key": "environment FASTN_API_KEY",
+        "auth": "FASTN_AUTH",
+        "mode": "--mode",
+        "proxy": "HTTPS_PROXY",
+        "routes": "the file",
+    }
+    check = origins.check(resolved.settings, found, Path("config.toml"))
+    assert "C4N4RY" not in repr(check)
+    assert "mode (--mode)" in check.seen
+    assert "base_url https://live.fastn.ai" in check.here
+    profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
+    kept = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
+    told = origins.origins(kept, {}, {}, profiles)
+    assert told == {"auth": "its profile", "api_key": "a file"}
+
+
+@pytest.mark.anyio
+async def test_what_is_proposed_for_a_profile_is_its_own(tmp_path: Path, fastn: Run) -> None:
+    """Ours: a table of a profile stands in place of the file's, and keeps what that said; no report names it."""
+    file = tmp_path / "config.toml"
+    sandbox = sandbox_in(Guise.PATHS)
+    sandbox.behaviour = Behaviour(accepts=Accepts.BEARER)
+    with serving(sandbox) as port:
+        file.write_text(
+            f'profile = "canary"\n\n[routes]\nlist_roles = "GET /api/v1/roles"\n\n[profiles.canary] # theirs\n'
+            f'api_key = "fsk_test_sandbox"\nbase_url = "http://127.0.0.1:{port}"\n'
+        )
+        file.chmod(0o600)
+        first = fastn("--config", str(file), "doctor", "--json", "--write", str(file), "--yes")
+        assert (first.returncode, "canary" in first.stdout) == (1, False), first.stderr
+        written = tomllib.loads(file.read_text())
+        assert written["profiles"]["canary"]["auth"] == "bearer"
+        assert {"list_roles", "list_customers"} <= written["profiles"]["canary"]["routes"].keys()
+        assert written["routes"] == {"list_roles": "GET /api/v1/roles"}
+        assert "# theirs" in file.read_text()
+        assert fastn("--config", str(file), "doctor").returncode == 0
+
+
+def test_it_asks_before_it_writes(tmp_path: Path) -> None:
+    """Issue 7: shows what would change, asks on a terminal, and does what it is told; else it refuses."""
+    file = tmp_path / "config.toml"
+    file.write_text("# mine\n")
+    file.chmod(0o640)
+    with serving(sandbox_in(Guise.BEARER)) as port:
+        env = dict(account(port, Guise.BEARER, tmp_path))
+        command = ["-m", "fastn_mcp", "doctor", "--write", str(file)]
+        for answer, written in (("n\r", False), ("y\r", True)):
+            with sitting(command, env) as person:
+                shown = person.sees("[y/N]")
+                assert '+auth = "bearer"' in shown
+                assert file.read_text() == "# mine\n"
+                person.types(answer)
+                code, rest = person.leaves()
+                assert (code, "Written" in rest) == (1, written)
+            assert ('auth = "bearer"' in file.read_text()) == written
+        assert "# mine\n" in file.read_text()
+        assert file.stat().st_mode & 0o777 == 0o640
+        with sitting(command, env) as person:
+            person.sees("Nothing is proposed")
+
+
+def test_reports_and_evidence_are_written_and_what_cannot_be_is_said(fastn: Run, tmp_path: Path) -> None:
+    """Ours: before anything is sent."""
+    report, record = tmp_path / "doctor.md", tmp_path / "observed.json"
+    done = fastn("--sandbox", "doctor", "--report", str(report), "--record", str(record))
+    assert done.returncode == 0, done.stderr
+    assert report.read_text().startswith("# Doctor's report\n")
+    assert "| reads | `list_customers` | ok |" in report.read_text()
+    assert "list_customers" in json.loads(record.read_text())["operations"]
+    assert fastn("--sandbox", "doctor", "--report", str(tmp_path / "doctor.json")).returncode == 0
+    assert json.loads((tmp_path / "doctor.json").read_text())["exit"] == 0
+    for wrong in (("--report", "doctor.txt"), ("--report", str(tmp_path)), ("--write", str(tmp_path / "no" / "x"))):
+        refused = fastn("--sandbox", "doctor", *wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_setting_that_is_wrong_is_the_first_thing_said(fastn: Run) -> None:
+    """Issue 7: exit code 2, the setting and what to do."""
+    done = fastn("doctor", env={"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "C4N4RY"})
+    assert done.returncode == 2
+    assert "FASTN_AUTH" in done.stdout + done.stderr
+    assert "C4N4RY" not in done.stdout + done.stderr
+    missing = json.loads(fastn("doctor", "--json").stdout)
+    assert (missing["exit"], missing["checks"][0]["verdict"]) == (2, "failed")
+    assert "FASTN_API_KEY" in missing["checks"][0]["seen"] + missing["checks"][0]["next"]
+
+
+def test_the_table_is_plain_in_a_pipe_and_its_help_says_the_codes(fastn: Run) -> None:
+    """Ours."""
+    done = fastn("--sandbox", "doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert "All is as it was declared." in done.stdout
+    shown = fastn("doctor", "--help").stdout
+    for said in ("Exit codes:", "0  all is as it was declared", "2  it cannot work", "OPTIONS"):
+        assert said in shown
+
+
+def test_a_file_in_the_way_of_a_variable_says_so(tmp_path: Path, fastn: Run) -> None:
+    """Ours: a variable overrules the file that the proposal is for."""
+    with serving(sandbox_in(Guise.BEARER)) as port:
+        env = dict(account(port, Guise.BEARER, tmp_path, FASTN_AUTH="header"))
+        done = fastn("doctor", env=env)
+    assert "# FASTN_AUTH overrules this: take it away" in done.stdout
+    assert tomllib.loads(done.stdout[done.stdout.index("auth =") :])["auth"] == "bearer"
+    assert os.linesep == "\n"

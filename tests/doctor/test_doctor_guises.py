@@ -1,0 +1,248 @@
+"""doctor as a person runs it, before accounts that differ: it finds each difference, and what it proposes works."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+import trustme
+from clinic import HOST, LOOKS, Proxy, account, proxying, sandbox_in, serving
+from mcp import Client, StdioServerParameters
+
+from fastn_mcp.sandbox import Sandbox
+from fastn_mcp.sandbox.guises import Guise
+from fastn_mcp.tools import CATALOG, DeleteCustomer, ListCustomers, RunWorkflow
+
+_OURS = ("FASTN_", "SSL_CERT", "NODE_EXTRA")
+_FOREIGN = ("_PROXY", "_proxy", "CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
+
+
+def program(*arguments: str, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """fastn-mcp with nothing of this machine's settings."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", *arguments],
+        capture_output=True,
+        text=True,
+        env=clean(env),
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def clean(env: Mapping[str, str]) -> dict[str, str]:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(_OURS) and not n.endswith(_FOREIGN)}
+    return {**kept, "COLUMNS": "200", **env}
+
+
+def report(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    assert done.stdout, done.stderr
+    return cast("dict[str, Any]", json.loads(done.stdout))
+
+
+def verdicts(report: dict[str, Any]) -> dict[str, str]:
+    return {check["name"]: check["verdict"] for check in report["checks"]}
+
+
+def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return cast("list[dict[str, Any]]", json.loads(done.stdout)["data"])
+
+
+def nothing_but_looks(sandbox: Sandbox) -> None:
+    """Issue 7: writes are never made. A request that could change something has another method, or a body."""
+    assert sandbox.requests
+    assert {heard.method for heard in sandbox.requests} <= LOOKS
+    assert all(heard.body is None for heard in sandbox.requests)
+
+
+def _created(env: Mapping[str, str], sandbox: Sandbox) -> None:
+    done = program("call", "create-customer", "--name", "Initech", env=env)
+    assert done.returncode == 0, done.stderr
+    (heard,) = [heard for heard in sandbox.requests if heard.method == "POST"]
+    assert heard.path == "/api/v1/orgs"
+    assert "Initech" in {row["name"] for row in rows(program("call", "list-customers", env=env))}
+
+
+def _renamed(env: Mapping[str, str], sandbox: Sandbox) -> None:
+    first = rows(program("call", "list-customers", env=env))[0]
+    done = program("call", "update-customer", "--customer-id", first["id"], "--name", "Initech", env=env)
+    assert done.returncode == 0, done.stderr
+    (heard,) = [heard for heard in sandbox.requests if heard.method == "PUT"]
+    assert isinstance(heard.body, dict)
+    assert heard.body["title"] == "Initech"
+    assert not {"name", "id"} & heard.body.keys()
+    assert rows(program("call", "list-customers", "--search", "Initech", env=env))[0]["id"] == first["id"]
+
+
+def _listed(env: Mapping[str, str], sandbox: Sandbox) -> None:  # noqa: ARG001
+    assert rows(program("call", "list-workflows", env=env))
+
+
+_EXPECTED: dict[Guise, tuple[set[str], str, Callable[[Mapping[str, str], Sandbox], None]]] = {
+    Guise.BEARER: ({"authentication"}, 'auth = "bearer"', _listed),
+    Guise.PATHS: (
+        set(Guise.PATHS.account().routes),
+        'run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"',
+        _created,
+    ),
+    Guise.FIELDS: (
+        {o.tool_name() for o in CATALOG if o.effect.value == "read" and o.toolset() != "billing"},
+        '[fields.customers]\nid = "_id"\nname = "title"',
+        _renamed,
+    ),
+    Guise.SCOPES: (
+        {
+            *("list_executions", "list_users", "list_roles", "list_api_keys", "list_secrets", "get_billing"),
+            *("get_usage", "get_quotas", "query_audit_log"),
+        },
+        'toolsets = ["procedures", "customers", "connectors", "connections", "workflows", "triggers", "ai"]',
+        _listed,
+    ),
+}
+
+
+@pytest.mark.parametrize("guise", _EXPECTED)
+def test_it_finds_what_differs_and_what_it_proposes_then_works(guise: Guise, tmp_path: Path) -> None:
+    """Issue 7: five guises; each difference is found, and after the proposal all is well and a tool works."""
+    differing, proposed, works = _EXPECTED[guise]
+    sandbox = sandbox_in(guise)
+    file = tmp_path / "config.toml"
+    file.write_text('# by hand\nmode = "auto" # for a test\n')
+    with serving(sandbox) as port:
+        env = account(port, guise, tmp_path)
+        first = program("doctor", "--json", "--write", str(file), "--yes", env=env)
+        assert first.returncode == 1, first.stderr
+        found = report(first)
+        assert {name for name, verdict in verdicts(found).items() if verdict in ("differs", "failed")} == differing
+        assert proposed in found["proposal"]
+        assert all(check["next"] for check in found["checks"] if check["verdict"] != "ok")
+        nothing_but_looks(sandbox)
+        assert '# by hand\nmode = "auto" # for a test\n' in file.read_text()
+        second = program("doctor", "--json", env=env)
+        again = report(second)
+        assert set(verdicts(again).values()) <= {"ok", "skipped"}, again
+        assert (second.returncode, again["proposal"]) == (0, None)
+        nothing_but_looks(sandbox)
+        works(env, sandbox)
+
+
+def test_an_account_as_it_was_declared_is_all_well(tmp_path: Path) -> None:
+    """Ours: exit code 0, nothing proposed, and nothing to do."""
+    sandbox = sandbox_in(Guise.USUAL)
+    with serving(sandbox) as port:
+        done = program("doctor", "--json", env=account(port, Guise.USUAL, tmp_path))
+    assert (done.returncode, report(done)["proposal"]) == (0, None)
+    assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == {"TLS"}
+    nothing_but_looks(sandbox)
+    asked = {heard.tool for heard in sandbox.requests}
+    assert {o.tool_name() for o in CATALOG if o.effect.value == "read"} <= asked
+    assert max(sum(h.tool == o.tool_name() for h in sandbox.requests) for o in CATALOG) <= 4
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    """A company's own."""
+    return trustme.CA()
+
+
+def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -> dict[str, str]:
+    file = folder / "company-ca.pem"
+    ca.cert_pem.write_to_path(file)
+    env = account(port, Guise.USUAL, folder, HTTPS_PROXY=proxy.url, **more)
+    return {**env, "FASTN_BASE_URL": f"https://{HOST}:{port}"}
+
+
+def test_behind_a_proxy_with_its_own_ca_it_finds_the_certificates_and_the_server_works(
+    ca: trustme.CA, tmp_path: Path
+) -> None:
+    """Issue 7: the fifth guise. The proxy sees where to, never what; the key goes through TLS alone."""
+    sandbox = sandbox_in(Guise.USUAL)
+    file = tmp_path / "config.toml"
+    with serving(sandbox, ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+        env = behind(proxy, port, ca, tmp_path)
+        refused = report(program("doctor", "--json", env=env))
+        tls = refused["checks"][-1]
+        assert (refused["exit"], tls["name"], tls["verdict"]) == (2, "TLS", "failed")
+        assert "FASTN_CA_FILE" in tls["next"]
+        assert not sandbox.requests
+        lost = program("call", "list-workflows", env=env)
+        assert lost.returncode == 1
+        assert "its certificate is not trusted" in lost.stdout + lost.stderr
+        assert "fastn-mcp doctor" in lost.stdout + lost.stderr
+
+        env["NODE_EXTRA_CA_CERTS"] = str(tmp_path / "company-ca.pem")
+        first = program("doctor", "--json", "--write", str(file), "--yes", env=env)
+        found = report(first)
+        assert (first.returncode, verdicts(found)["TLS"], verdicts(found)["proxy"]) == (1, "differs", "ok")
+        (tls,) = [check for check in found["checks"] if check["name"] == "TLS"]
+        assert "NODE_EXTRA_CA_CERTS" in tls["next"]
+        assert str(tmp_path) not in first.stdout  # a path of the machine is for the terminal and the file alone
+        assert f'ca_file = "{tmp_path}/company-ca.pem"' in file.read_text()
+
+        del env["NODE_EXTRA_CA_CERTS"]
+        second = program("doctor", "--json", env=env)
+        assert (second.returncode, set(verdicts(report(second)).values())) == (0, {"ok"})
+        nothing_but_looks(sandbox)
+        assert rows(program("call", "list-workflows", env=env))
+        anyio.run(_served, env)
+        assert set(proxy.asked) == {f"CONNECT {HOST}:{port}"}
+        assert not any("fsk_" in head for head in proxy.heads)
+
+
+async def _served(env: Mapping[str, str]) -> None:
+    """An agent asks the server, over stdio."""
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=clean(env))
+    async with Client(server) as client:
+        result = await client.call_tool("list_customers", {"limit": 1})
+    assert not result.is_error
+    assert cast("dict[str, Any]", result.structured_content)["data"]
+
+
+def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in_no_file(
+    ca: trustme.CA, tmp_path: Path
+) -> None:
+    """Ours: where the host is not known here, HTTP_PROXY and its like are tried."""
+    sandbox = sandbox_in(Guise.USUAL)
+    file = tmp_path / "config.toml"
+    with serving(sandbox, ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+        env = behind(proxy, port, ca, tmp_path, SSL_CERT_FILE=str(tmp_path / "company-ca.pem"))
+        env |= {"HTTPS_PROXY": "", "HTTP_PROXY": proxy.url}
+        first = program("doctor", "--json", "--write", str(file), "--yes", env=env)
+        assert (first.returncode, verdicts(report(first))["proxy"]) == (1, "differs")
+        assert f'proxy = "{proxy.url}"' in file.read_text()
+        assert program("doctor", "--json", env=env).returncode == 0
+    file.unlink()
+    with (
+        serving(sandbox, ca.issue_cert(HOST), tmp_path) as port,
+        proxying(Proxy(password="jane:C4N4RY")) as proxy,
+    ):
+        env = behind(proxy, port, ca, tmp_path, SSL_CERT_FILE=str(tmp_path / "company-ca.pem"))
+        with_password = proxy.url.replace("http://", "http://jane:C4N4RY@")
+        env |= {"HTTPS_PROXY": "", "ALL_PROXY": with_password}
+        done = program("doctor", "--write", str(file), "--yes", env=env)
+        assert done.returncode == 1
+        assert "ALL_PROXY" in done.stdout
+        assert "C4N4RY" not in done.stdout + done.stderr
+        assert not file.exists()
+        wrong = program("doctor", "--json", env=env | {"FASTN_PROXY": proxy.url})
+        assert (wrong.returncode, report(wrong)["checks"][-1]["name"]) == (2, "proxy")
+        assert "407" in report(wrong)["checks"][-1]["seen"]
+        assert program("doctor", "--json", env=env | {"FASTN_PROXY": with_password}).returncode == 0
+        call = program("call", "list-workflows", env=env | {"FASTN_PROXY": with_password, "FASTN_LOG_LEVEL": "debug"})
+        assert rows(call)
+        assert "C4N4RY" not in call.stdout + call.stderr
+        unsaid = program("call", "list-workflows", env=env | {"FASTN_PROXY": proxy.url})
+        assert "the proxy refused: 407" in unsaid.stdout + unsaid.stderr
+
+
+def test_what_the_guises_move_is_in_the_catalog() -> None:
+    """Ours: the guise is of this API's operations, and moves a read, a write and a run."""
+    moved = Guise.PATHS.account().routes
+    assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
+    assert moved.keys() < {o.tool_name() for o in CATALOG}

@@ -1,0 +1,164 @@
+"""From here to Fastn: names, proxies, certificates; each step that fails says what to do."""
+
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trustme
+from clinic import HOST, Proxy, proxying, sandbox_in, serving
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_mcp.client.way import Way
+from fastn_mcp.doctor.network import checks
+from fastn_mcp.doctor.proposal import Proposal
+from fastn_mcp.doctor.verdict import Check, Verdict
+from fastn_mcp.proxies import address_of, named_by
+from fastn_mcp.sandbox.guises import Guise
+
+pytestmark = pytest.mark.anyio
+
+PROXY = "http://proxy.example:3128"
+NAMED: list[tuple[dict[str, str], str, bool]] = [
+    ({}, "https://live.fastn.ai", False),
+    ({"HTTPS_PROXY": PROXY}, "https://live.fastn.ai", True),
+    ({"https_proxy": PROXY}, "https://live.fastn.ai", True),
+    ({"HTTP_PROXY": PROXY, "ALL_PROXY": PROXY}, "https://live.fastn.ai", False),
+    ({"HTTPS_PROXY": PROXY}, "http://127.0.0.1:1", False),
+    ({"HTTPS_PROXY": PROXY}, "https://127.0.0.1:1", False),
+    ({"HTTPS_PROXY": PROXY}, "https://localhost", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, "https://live.fastn.ai", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "a.example, fastn.ai"}, "https://live.fastn.ai", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".FASTN.ai"}, "https://live.fastn.ai", False),
+    ({"HTTPS_PROXY": PROXY, "no_proxy": "live.fastn.ai:443"}, "https://live.fastn.ai", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "live.fastn.ai:8443"}, "https://live.fastn.ai", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "stn.ai,,"}, "https://live.fastn.ai", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://10.1.2.3", False),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://11.1.2.3", True),
+    ({"HTTPS_PROXY": PROXY, "NO_PROXY": "[fd00::1]"}, "https://[fd00::1]", False),
+    ({"HTTPS_PROXY": PROXY}, "https://[fd00::1", False),
+    ({"HTTPS_PROXY": PROXY}, "https://live.fastn.ai:x", False),
+]
+
+
+@pytest.mark.parametrize(("environment", "url", "goes_through"), NAMED)
+def test_the_proxy_of_the_environment_is_for_the_addresses_that_it_is_for(
+    environment: dict[str, str], url: str, goes_through: bool
+) -> None:
+    """Ours (THREATS T7): HTTPS_PROXY less NO_PROXY, and never for this machine."""
+    found = named_by(environment, url)
+    assert (found is not None) == goes_through
+    assert found is None or found[1] == PROXY
+
+
+@given(st.text(max_size=30))
+def test_whatever_no_proxy_holds_is_no_crash(entries: str) -> None:
+    """Ours."""
+    assert named_by({"HTTPS_PROXY": PROXY, "NO_PROXY": entries}, "https://live.fastn.ai") in (
+        None,
+        ("HTTPS_PROXY", PROXY),
+    )
+
+
+def test_a_proxy_is_named_without_its_password() -> None:
+    """Ours: what a terminal shows is passed on."""
+    assert address_of("http://jane:C4N4RY@proxy.example:3128") == "proxy.example:3128"
+    assert address_of("http://[fd00::1]") == "[fd00::1]:80"
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
+    file = tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(file)
+    return file
+
+
+async def looked(url: str, way: Way | None = None, environment: Mapping[str, str] | None = None) -> list[Check]:
+    found, _ = await checks(url, way or Way(), environment or {}, Proposal())
+    return found
+
+
+async def failing(url: str, way: Way | None = None, environment: Mapping[str, str] | None = None) -> Check:
+    """The step that fails, which is the last, and says what to do."""
+    check = (await looked(url, way, environment))[-1]
+    assert check.verdict is Verdict.FAILED
+    assert check.next
+    return check
+
+
+def unused() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+    """Issue 7: DNS, reachability, proxy and TLS, each in its own words."""
+    assert (await failing("https://no-such-host.invalid")).name == "DNS"
+    refused = await failing(f"https://127.0.0.1:{unused()}")
+    assert (refused.name, refused.seen) == ("reach", "The connection is refused.")
+    gone = await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{unused()}"))
+    assert (gone.name, "HTTPS_PROXY" in gone.next) == ("proxy", True)
+    unknown = await failing("https://fastn.test", Way(proxy="http://no-such-proxy.invalid:1"))
+    assert (unknown.name, "not known" in unknown.seen) == ("proxy", True)
+    with serving(sandbox_in(Guise.USUAL)) as port:
+        plain = await failing(f"https://127.0.0.1:{port}")
+        assert (plain.name, "No TLS is spoken there" in plain.seen) == ("TLS", True)
+        assert (await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
+        well = await looked(f"http://127.0.0.1:{port}", Way(proxy="http://no-such-proxy.invalid"))
+        assert [(c.name, c.verdict) for c in well] == [
+            ("DNS", Verdict.OK),
+            ("proxy", Verdict.OK),
+            ("TLS", Verdict.SKIPPED),
+        ]
+    with proxying(Proxy(refuses=True)) as proxy:
+        forbidden = await failing("https://fastn.test", Way(proxy=proxy.url))
+        assert "does not let us through (403)" in forbidden.seen
+    with serving(sandbox_in(Guise.USUAL), ca.issue_cert("127.0.0.1"), tmp_path) as port:
+        there = f"https://127.0.0.1:{port}"
+        assert "not trusted" in (await failing(there)).seen
+        assert "cannot be read" in (await failing(there, Way(ca_file=tmp_path / "none.pem"))).seen
+        other = f"https://localhost:{port}"
+        assert "localhost" in (await failing(other, Way(ca_file=ca_file))).seen  # the name is not the certificate's
+        assert {c.verdict for c in await looked(there, Way(ca_file=ca_file))} == {Verdict.OK}
+        assert "those of ca_file" in (await looked(there, Way(ca_file=ca_file)))[-1].seen
+
+
+async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+    """Ours: a proxy and a company's certificates behind it, both named for other programs."""
+    proposal = Proposal()
+    nonsense = {
+        "SSL_CERT_DIR": "",
+        "CURL_CA_BUNDLE": str(tmp_path / "none"),
+        "HTTP_PROXY": "socks5://x",
+        "http_proxy": "http://[x",
+    }
+    with serving(sandbox_in(Guise.USUAL), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+        environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
+        found, way = await checks(f"https://{HOST}:{port}", Way(), environment, proposal)
+    assert way == Way(ca_file, proxy.url)
+    assert [(c.name, c.verdict) for c in found] == [
+        ("DNS", Verdict.OK),
+        ("proxy", Verdict.DIFFERS),
+        ("TLS", Verdict.DIFFERS),
+    ]
+    assert proposal.settings == {"proxy": proxy.url, "ca_file": str(ca_file)}
+    assert len(proxy.asked) <= 6
+
+
+async def test_certificates_that_nobody_names_are_not_looked_for(tmp_path: Path) -> None:
+    """Ours: no certificate is trusted because it was there."""
+    stranger = trustme.CA()
+    stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with serving(sandbox_in(Guise.USUAL), stranger.issue_cert("127.0.0.1"), tmp_path) as port:
+        other = tmp_path / "other.pem"
+        trustme.CA().cert_pem.write_to_path(other)
+        check = await failing(f"https://127.0.0.1:{port}", environment={"CURL_CA_BUNDLE": str(other)})
+    assert "somebody is in between" in check.next

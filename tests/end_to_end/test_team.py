@@ -1,0 +1,390 @@
+"""One server for two tenants: a real process, an OpenID provider, a Fastn for each tenant, real clients. Issue 8."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+from driving import ERAS, Person, approving, body, free_port, running
+from identity_provider import Provider, listening
+from mcp import Client, MCPError
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from team_world import Caller
+
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.sandbox import Heard, Sandbox, create_app
+from fastn_mcp.sandbox.keys import KEY, LIVE_KEY
+
+pytestmark = pytest.mark.anyio
+
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+CALLS = 200
+
+FILE = """
+url = "{url}"
+issuer = "{issuer}"
+
+[limits]
+calls = 4
+queue = 40
+grace_seconds = 1
+drain_seconds = 1
+
+[[tenant]]
+name = "acme"
+groups = ["acme"]
+api_key_file = "acme.key"
+base_url = "{acme}"
+mode = "guarded"
+
+[[tenant]]
+name = "globex"
+groups = ["globex"]
+api_key_env = "KEY_OF_GLOBEX"
+base_url = "{globex}"
+mode = "guarded"
+
+[[tenant]]
+name = "slow"
+groups = ["slow"]
+api_key_file = "acme.key"
+base_url = "{slow}"
+"""
+
+
+@dataclass
+class Fastn:
+    """The Fastn of one tenant, in this process."""
+
+    sandbox: Sandbox
+    lines: list[str]
+    """All header lines that reached it."""
+    at: str = ""
+
+    @property
+    def app(self) -> Any:
+        inner = create_app(self.sandbox, control=True)
+
+        async def noting(scope: Any, receive: Any, send: Any) -> None:
+            self.lines.extend(f"{name.decode()}: {value.decode()}".lower() for name, value in scope.get("headers", []))
+            await inner(scope, receive, send)
+
+        return noting
+
+    def changes(self) -> list[Heard]:
+        return [heard for heard in self.sandbox.requests if heard.method != "GET"]
+
+    def reset(self) -> None:
+        self.sandbox.reset()
+        self.sandbox.behaviour = type(self.sandbox.behaviour)()
+        self.lines.clear()
+
+    async def goes_wrong(self, **fault: Any) -> None:
+        async with httpx2.AsyncClient() as http:
+            (await http.post(f"{self.at}/__sandbox/faults", json=fault)).raise_for_status()
+
+
+@dataclass
+class Team:
+    """What runs, as a test sees it from outside."""
+
+    url: str
+    provider: Provider
+    acme: Fastn
+    globex: Fastn
+    slow: Fastn
+    """The one whose rate limit a test uses up: who knows of it remembers for a minute."""
+    state: Path
+    process: "subprocess.Popen[bytes]"
+
+    def token(self, tenant: str, scope: str = ALL) -> str:
+        return self.provider.token(sub=f"of-{tenant}", groups=[tenant], scope=scope)
+
+    def audit(self, tenant: str) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in entries(self.state / "tenants" / tenant / "audit.jsonl")]
+
+    @asynccontextmanager
+    async def client(
+        self, auth: str | httpx2.Auth, era: str = "2026-07-28", person: Person | None = None
+    ) -> AsyncGenerator[Client]:
+        """A client that signs in with a token, or by a flow of its own."""
+        if isinstance(auth, str):
+            http = httpx2.AsyncClient(headers={"authorization": f"Bearer {auth}"}, timeout=30)
+        else:
+            http = httpx2.AsyncClient(auth=auth, timeout=30)
+        async with http:
+            transport = streamable_http_client(self.url, http_client=http)
+            async with Client(transport, mode=ERAS[era], elicitation_callback=person) as client:
+                yield client
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncGenerator[Caller]:
+        """Raw requests, many at once."""
+        async with httpx2.AsyncClient(base_url=self.url.removesuffix("/mcp"), timeout=30) as http:
+            yield Caller(http)
+
+
+@contextmanager
+def a_team(folder: Path) -> Generator[Team]:
+    login, at_acme, at_globex, at_slow, port = (free_port() for _ in range(5))
+    url = f"http://127.0.0.1:{port}/mcp"
+    provider = Provider(f"http://127.0.0.1:{login}", url)
+    acme, globex, slow = (Fastn(Sandbox(lambda: datetime.now(UTC)), []) for _ in range(3))
+    with ExitStack() as stack:
+        stack.enter_context(listening(provider.app, login))
+        acme.at = stack.enter_context(listening(acme.app, at_acme))
+        globex.at = stack.enter_context(listening(globex.app, at_globex))
+        slow.at = stack.enter_context(listening(slow.app, at_slow))
+        file = folder / "team.toml"
+        at = {"acme": acme.at, "globex": globex.at, "slow": slow.at}
+        file.write_text(FILE.format(url=url, issuer=provider.issuer, **at))
+        file.chmod(0o600)
+        (folder / "acme.key").write_text(f"{KEY}\n")
+        env = {
+            "FASTN_CONFIG": os.devnull,
+            "FASTN_CONFIG_DIR": str(folder),
+            "FASTN_STATE_DIR": str(folder / "state"),
+            "KEY_OF_GLOBEX": LIVE_KEY,
+            "FASTN_API_KEY": "fsk_test_of_nobody",  # what is meant for one account must not reach another
+            "FASTN_MODE": "auto",
+        }
+        command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
+        process = stack.enter_context(running(*command, port=port, env=env))
+        yield Team(url, provider, acme, globex, slow, folder / "state", process)
+
+
+@pytest.fixture(scope="module")
+def running_team(tmp_path_factory: pytest.TempPathFactory) -> Generator[Team]:
+    with a_team(tmp_path_factory.mktemp("team")) as made:
+        yield made
+
+
+@pytest.fixture
+def team(running_team: Team) -> Team:
+    running_team.acme.reset()
+    running_team.globex.reset()
+    return running_team
+
+
+async def test_two_tenants_with_interleaved_calls_each_get_their_own(team: Team) -> None:
+    """Issue 8; THREATS T3, T10: 200 calls each; the key of each tenant alone, and never a token, reaches its Fastn."""
+    marks = {"acme": "Only At Acme", "globex": "Only At Globex"}
+    tokens = {tenant: team.token(tenant) for tenant in marks}
+    seen: dict[str, list[str]] = {tenant: [] for tenant in marks}
+
+    async def share(caller: Caller, tenant: str) -> None:
+        for _ in range(CALLS // 5):
+            found = await caller.result(tokens[tenant], "list_customers", search="Only At")
+            seen[tenant].append(",".join(row["name"] for row in found["data"]))
+
+    async with team.caller() as caller:
+        for tenant in marks:
+            made = await caller.result(tokens[tenant], "create_customer", name=marks[tenant])
+            assert made["account"]["profile"] == tenant
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                for tenant in marks:
+                    tasks.start_soon(share, caller, tenant)
+    assert seen == {tenant: [mark] * CALLS for tenant, mark in marks.items()}
+    for tenant, fastn, key in (("acme", team.acme, KEY), ("globex", team.globex, LIVE_KEY)):
+        assert fastn.lines.count(f"x-fastn-api-key: {key}") > CALLS
+        assert {line for line in fastn.lines if "fsk_" in line} == {f"x-fastn-api-key: {key}"}
+        assert not [line for line in fastn.lines if line.startswith(("authorization", "cookie")) or "bearer" in line]
+        assert not [line for line in fastn.lines if any(token.lower() in line for token in tokens.values())]
+        assert {entry["principal"] for entry in team.audit(tenant)} == {f"{team.provider.issuer}|of-{tenant}"}
+        others = [mark for other, mark in marks.items() if other != tenant]
+        assert not [other for other in others if other in json.dumps(team.audit(tenant))]
+
+
+async def test_throttling_one_tenant_leaves_the_other_alone(team: Team) -> None:
+    """Issue 8; THREATS T10: rate limits are known of the account that they are of."""
+    team.slow.sandbox.behaviour = team.slow.sandbox.behaviour.model_copy(update={"rate_limit": 1})
+    outcomes: dict[str, list[str]] = {"slow": [], "globex": []}
+
+    async def share(caller: Caller, tenant: str) -> None:
+        for _ in range(20):
+            result = await caller.result(team.token(tenant), "get_quotas")
+            outcomes[tenant].append(str(result.get("outcome", "done")))
+
+    async with team.caller() as caller, anyio.create_task_group() as tasks:
+        await caller.result(team.token("slow"), "get_quotas")
+        tasks.start_soon(share, caller, "slow")
+        tasks.start_soon(share, caller, "globex")
+    assert outcomes["globex"] == ["done"] * 20
+    # One call a minute is let through: where the next minute is near, the client waits for it.
+    assert outcomes["slow"].count("rate_limited") >= 19
+    assert set(outcomes["slow"]) <= {"rate_limited", "done"}
+
+
+async def test_more_calls_at_once_than_there_are_places_wait_or_are_refused_exactly(team: Team) -> None:
+    """THREATS T17: 4 places and 40 that wait, of this tenant alone."""
+    await team.acme.goes_wrong(kind="hang", method="GET", path="/api/v1/billing*", times=None)
+    refused: list[dict[str, Any]] = []
+    enough = anyio.Event()
+    async with team.caller() as caller:
+
+        async def one() -> None:
+            refused.append(await caller.result(team.token("acme"), "get_quotas"))
+            if len(refused) == 50 - 4 - 40:
+                enough.set()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(one)
+            with anyio.fail_after(20):
+                await enough.wait()
+            assert "outcome" not in await caller.result(team.token("globex"), "get_quotas")
+            # Before they give up, which makes room for those that wait.
+            assert len([heard for heard in team.acme.sandbox.requests if "billing" in heard.path]) <= 4
+            tasks.cancel_scope.cancel()
+    assert {result["outcome"] for result in refused} == {"not_sent"}
+    assert refused[0]["message"] == "4 calls of this account are being made, and no more may wait. Nothing was sent."
+
+
+class Storage:
+    """Where a client keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.tokens: OAuthToken | None = None
+        self.information: OAuthClientInformationFull | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.information
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.information = client_info
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_finds_the_provider_signs_in_and_steps_up_by_itself(era: str, team: Team) -> None:
+    """MCP authorization, whole: 401, RFC 9728, RFC 8414, a token for this resource, 403, a token with more."""
+    team.provider.clients["robot"] = {"may": ["fastn:read", "fastn:write"], "groups": ["acme"]}
+    storage = Storage()
+    auth = ClientCredentialsOAuthProvider(team.url, storage, "robot", "tobor", issuer=team.provider.issuer)
+    async with team.client(auth, era) as client:
+        await client.call_tool("get_quotas", {})
+        assert storage.tokens is not None
+        assert storage.tokens.scope == "fastn:read"
+        made = body(await client.call_tool("create_customer", {"name": "Stepped Up"}))
+        assert made["done"] == "create_customer"
+        assert storage.tokens.scope == "fastn:read fastn:write"
+        # What the provider does not give, nobody gets: the client is told what it lacks.
+        with pytest.raises(MCPError, match="delete_customer needs the scope fastn:destroy"):
+            await client.call_tool("delete_customer", {"customer_id": made["data"]["id"]})
+    assert [heard.method for heard in team.acme.sandbox.requests] == ["GET", "POST"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_expired_token_is_said_to_a_client_that_cannot_renew_it(era: str, team: Team) -> None:
+    """Ours: the message, where a mere status would tell nothing."""
+    expired = team.provider.token(sub="of-acme", groups=["acme"], exp=1_700_000_000)
+    said: list[str] = []
+    try:
+        async with team.client(expired, era) as client:
+            await client.call_tool("get_quotas", {})
+    except* MCPError as errors:
+        said += [str(error) for error in flattened(errors)]
+    assert said == ["The token was refused. It has expired. Nothing was sent."]
+
+
+def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
+    found: list[MCPError] = []
+    for error in errors.exceptions:
+        found += flattened(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def test_a_person_confirms_in_a_form_and_what_was_asked_is_burnt(team: Team) -> None:
+    """Ours: questions and grants of a tenant, over stateless HTTP."""
+    person = Person(approving)
+    async with team.client(team.token("globex"), person=person) as client:
+        found = body(await client.call_tool("list_customers", {"search": "Globex"}))["data"]
+        done = body(await client.call_tool("delete_customer", {"customer_id": found[0]["id"]}))
+    assert done["done"] == "delete_customer"
+    assert len(person.asked) == 1
+    assert "globex at 127.0.0.1" in person.asked[0]
+    assert [heard.method for heard in team.globex.changes()] == ["DELETE"]
+    assert team.acme.changes() == []
+
+
+def test_probes_know_nothing_that_is_secret(team: Team) -> None:
+    """Issue 8: alive, and ready; ledger and issuer by name only."""
+    at = team.url.removesuffix("/mcp")
+    assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
+    assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
+
+
+async def test_told_to_stop_it_is_not_ready_ends_what_it_can_and_records_the_rest(tmp_path: Path) -> None:
+    """Issue 8; THREATS R11."""
+    with a_team(tmp_path) as team:
+        await team.acme.goes_wrong(kind="hang", method="POST", path="*", moment="after")
+
+        async def hang() -> None:
+            with pytest.raises((MCPError, ExceptionGroup)):
+                async with team.client(team.token("acme")) as client:
+                    await client.call_tool("create_customer", {"name": "Lost"})
+
+        async with team.caller() as caller, anyio.create_task_group() as tasks:
+            tasks.start_soon(hang)
+            with anyio.fail_after(10):
+                while not team.acme.changes():
+                    await caller.http.get("/healthz")
+            team.process.send_signal(signal.SIGTERM)
+            leaving = await caller.http.get("/readyz")
+            assert (leaving.status_code, leaving.json()) == (503, {"status": "leaving"})
+            # Until the drain is over, who is still sent here is served.
+            assert "outcome" not in await caller.result(team.token("globex"), "get_quotas")
+            assert await anyio.to_thread.run_sync(team.process.wait, 10) == 0
+        recorded = [(entry["event"], entry.get("outcome")) for entry in team.audit("acme")]
+        assert recorded == [("intent", None), ("outcome", "unknown_outcome")]
+
+
+HTTP = ["--http", "127.0.0.1:1", "--team", "FILE"]
+WRONG: dict[str, tuple[list[str], str, str]] = {
+    "no address": (["--team", "FILE"], "", "--team is for --http"),
+    "a flag of one account": ([*HTTP, "--mode", "auto"], "", "--mode is of one account"),
+    "a command": ([*HTTP, "tools"], "", "takes no command"),
+    "a misspelt key": (
+        HTTP,
+        "tolsets = 1",
+        "line 7: there is no key 'tolsets' in [[tenant]]",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_stops_the_start_with_one_line(what: str, tmp_path: Path) -> None:
+    """Ours: before anything listens."""
+    arguments, more, said = WRONG[what]
+    file = tmp_path / "team.toml"
+    file.write_text(
+        'url = "https://fastn-mcp.example.com/mcp"\nissuer = "https://login.example.com"\n[[tenant]]\n'
+        f'name = "a"\nsubjects = ["a"]\napi_key_env = "THE_KEY"\n{more}\n'
+    )
+    file.chmod(0o600)
+    env = os.environ | {"FASTN_CONFIG": os.devnull, "THE_KEY": "fsk_test_1"}
+    env |= dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(tmp_path))
+    command = [sys.executable, "-m", "fastn_mcp", *(str(file) if one == "FILE" else one for one in arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert said in line

@@ -1,0 +1,46 @@
+"""A sign-in bounds what its caller may do, call by call, whatever the policy allows. Issue 8; THREATS T23."""
+
+import pytest
+from world import FormNow, World, yes
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.guard.rights import ADMIN, DESTROY, READ, SCOPES, WRITE, InsufficientScope, Rights
+from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
+def test_every_operation_needs_one_scope_and_no_other_will_do(operation: AnyOperation) -> None:
+    """Ours: none contains another."""
+    effect = operation.effect
+    others = frozenset({READ, WRITE, DESTROY, ADMIN}) - {SCOPES[effect]}
+    assert Rights(others).lacks(effect) == SCOPES[effect]
+    assert Rights(frozenset({SCOPES[effect]})).lacks(effect) is None
+
+
+async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World) -> None:
+    """Ours: refused at once, nothing sent, and audited with who it was."""
+    caller = Caller("iss|anna", None, Rights(frozenset({READ})))
+    with pytest.raises(InsufficientScope) as refused:
+        await world.dispatch(CreateCustomer(name="Initech"), caller)
+    assert refused.value.data()["scope"] == WRITE
+    assert world.changes == []
+    (line,) = entries(world.audit_path)
+    assert (line["event"], line["principal"]) == ("refused", "iss|anna")
+    await world.dispatch(CreateCustomer(name="Initech"), Caller("iss|anna", None, Rights(frozenset({WRITE}))))
+    assert [heard.method for heard in world.changes] == ["POST"]
+
+
+async def test_nobody_is_asked_about_what_the_caller_may_not_do(world: World) -> None:
+    """Ours: a person's yes does not widen a sign-in; and a read needs its scope as well."""
+    form = FormNow(yes, world.clock)
+    (row, *_) = await world.rows(ListCustomers(search="Globex"))
+    with pytest.raises(InsufficientScope):
+        await world.dispatch(DeleteCustomer(customer_id=row.id), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
+    with pytest.raises(FastnError, match=READ):
+        await world.dispatch(ListCustomers(), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
+    assert (form.asked, world.changes) == ([], [])

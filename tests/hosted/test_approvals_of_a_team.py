@@ -1,0 +1,134 @@
+"""Questions of a tenant that are answered elsewhere: by its own webhook, and by nobody who guesses. THREATS T9, T12."""
+
+import hashlib
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from identity_provider import listening
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from team_world import HEAD, META, Caller, TeamWorld, modern, request
+from webhook_world import WebhookWorld, approvers_file, public
+from world import Clock
+
+from fastn_mcp.channels.page.entry import COOL_DOWN, WRONG_KEYS, Entry
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.question import Waiting
+from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+
+pytestmark = pytest.mark.anyio
+
+GUESSES = 10_000
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+def tenant(name: str, hook: str) -> str:
+    return f"""
+[[tenant]]
+name = "{name}"
+subjects = ["of-{name}"]
+api_key_env = "ACME_KEY"
+mode = "guarded"
+webhook_url = "{hook}/{name}"
+webhook_secret_env = "HOOK"
+approvers = "{name}/approvers.toml"
+"""
+
+
+def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+    """An approver's yes to what they were asked."""
+    said = {
+        "grant": question["grant"], "decision": "approve", "approver": "dana", "typed": question["expected"],
+        "timestamp": int(time.time()), "nonce": secrets.token_urlsafe(16),
+    }  # fmt: skip
+    data = json.dumps(said).encode()
+    text = f"v1:POST:{question['path']}:{said['timestamp']}:{said['nonce']}:{hashlib.sha256(data).hexdigest()}"
+    return data, {"x-fastn-mcp-signature": "v1=" + key.sign(text.encode()).hex()}
+
+
+async def test_an_answer_reaches_the_tenant_whose_question_it_is_and_no_other(tmp_path: Path) -> None:
+    """Issue 6 and 8: each tenant has approvers of its own; one of another is a stranger, and its ids are unknown."""
+    keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
+    for name, key in keys.items():
+        (tmp_path / name).mkdir()
+        approvers_file(tmp_path / name, f'[dana]\npublic_key = "{public(key)}"\n')
+    asked: list[dict[str, Any]] = []
+
+    async def receive(sent: Request) -> Response:
+        asked.append(json.loads(await sent.body()))
+        return Response(status_code=204)
+
+    with listening(Starlette(routes=[Route("/{tenant}", receive, methods=["POST"])])) as hook:
+        text = HEAD + tenant("acme", hook) + tenant("globex", hook)
+        team = TeamWorld(tmp_path, text, environment={"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32})
+        token = team.provider.token(sub="of-acme", scope=ALL)
+        async with team.served() as caller:
+            found = await caller.result(token, "list_customers", search="Globex")
+            target = {"customer_id": found["data"][0]["id"]}
+
+            async def delete(caller: Caller) -> dict[str, Any]:
+                body = request("delete_customer", target, _meta=NO_FORMS)
+                answered = await caller.ask(token, body, **modern("delete_customer"))
+                return answered.json()["result"]["structuredContent"]
+
+            assert "An approver was asked by the webhook" in (await delete(caller))["message"]
+            (question,) = asked
+            at = question["callback"]
+            assert at == f"https://fastn-mcp.example.com/tenants/acme/approvals/{question['grant']}"
+
+            async def answer(to: str, by: str) -> httpx2.Response:
+                data, headers = signed(keys[by], question)
+                return await caller.http.post(to, content=data, headers=headers)
+
+            assert (await answer(at, "globex")).status_code == 401
+            other = at.replace("/acme/", "/globex/")
+            assert [(await answer(other, by)).status_code for by in ("globex", "acme")] == [404, 401]
+            for nowhere in (at.replace("/acme/", "/nobody/"), at.replace("/acme/approvals", "/own/approvals")):
+                assert (await answer(nowhere, "acme")).status_code == 404
+            assert (await delete(caller))["status"] == "approval_required"
+            assert (await answer(at, "acme")).json()["decided"] is True
+            assert (await delete(caller))["done"] == "delete_customer"
+            assert (await answer(at, "acme")).status_code == 409
+
+
+async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) -> None:
+    """Issue 8; THREATS T12: the same answer to each, and what waits still waits, for those whose it is."""
+    world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
+    (row, *_) = await world.rows(ListCustomers(search="Globex"))
+    assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), Waiting)
+    (question,) = world.receiver.questions
+    body = json.dumps(world.stranger.body(world, question, "approve")).encode()
+    replies: set[tuple[int, str]] = set()
+    for _ in range(GUESSES):
+        guess = secrets.token_urlsafe(24)
+        reply = await world.deciding(guess, "v1=" + secrets.token_hex(64), body)
+        replies.add((reply.status, json.dumps(reply.body)))
+        assert await world.ledger.find(guess) is None
+    assert len(replies) == 1
+    assert {status for status, _ in replies} == {401}
+    grant = await world.ledger.find(question["grant"])
+    assert grant is not None
+    assert grant.state is State.OPEN
+    assert (await world.answer(world.dana, question)).body["decided"] is True
+    world.close()
+
+
+def test_ten_thousand_guesses_of_a_key_to_the_page_find_nothing() -> None:
+    """Issue 8; THREATS T12: five wrong ones and it rests, so that few are even looked at; the right one holds."""
+    clock = Clock()
+    entry = Entry(clock.system("k"))
+    right = entry.key()
+    assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]
+    assert entry.enter(right) is None  # it rests
+    clock.pass_(COOL_DOWN)
+    assert [entry.enter(secrets.token_urlsafe(24)) for _ in range(WRONG_KEYS - 1)] == [None] * (WRONG_KEYS - 1)
+    assert entry.enter(right) is not None

@@ -1,0 +1,225 @@
+"""What a team file may say, and what is said of one that is wrong. Ours: strict, with the line and the nearest key."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from identity_provider import AUDIENCE, ISSUER
+from team_world import HEAD, TENANTS, TeamWorld, written
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.hosted.team import Team
+from fastn_mcp.hosted.team_file import load_team
+
+ONE = '[[tenant]]\nname = "acme"\nsubjects = ["anna"]\napi_key_env = "ACME_KEY"\n'
+
+
+def loaded(folder: Path, text: str) -> Team:
+    return load_team(written(folder, text))
+
+
+def test_what_is_left_out_is_strict(tmp_path: Path) -> None:
+    """Ours: the audience is the address, the host is its, no web page may call, tenants only read."""
+    team = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}')
+    assert (team.trust.audience, team.trust.resource, team.trust.leeway) == (AUDIENCE, AUDIENCE, 30.0)
+    assert (team.hosts, team.origins) == (("fastn-mcp.example.com",), ())
+    assert (team.bounds.body, team.bounds.calls, team.bounds.queue) == (1024 * 1024, 8, 32)
+    assert not [name for name in team.trust.algorithms if name.startswith("HS") or name == "none"]
+    (tenant,) = team.tenants
+    settings = tenant.settings({"ACME_KEY": "fsk_live_acme", "FASTN_MODE": "auto", "FASTN_API_KEY": "no"}, None)
+    assert (settings.mode, settings.profile, settings.api_key) == ("read-only", "acme", "fsk_live_acme")
+
+
+def test_all_that_can_be_said_is_heard(tmp_path: Path) -> None:
+    """Ours."""
+    text = f"""
+url = "https://mcp.example.com:8443/fastn/mcp"
+issuer = "{ISSUER}"
+audience = "api://fastn"
+hosts = ["mcp.example.com:8443", "10.0.0.7:8080"]
+origins = ["https://app.example.com"]
+algorithms = ["ES256"]
+groups_claim = "roles"
+leeway_seconds = 5
+[limits]
+body_bytes = 2048
+calls = 2
+drain_seconds = 3.5
+[[tenant]]
+name = "acme"
+subjects = "anna"
+groups = ["a", "b"]
+claims = {{ hd = "acme.com", tier = ["gold", "silver"] }}
+api_key_file = "secrets/acme"
+webhook_secret_env = "HOOK"
+policy = "acme.toml"
+mode = "manual"
+toolsets = ["customers"]
+deadline = 10
+"""
+    team = loaded(tmp_path, text)
+    assert (team.trust.audience, team.trust.algorithms, team.groups_claim) == ("api://fastn", ("ES256",), "roles")
+    assert (team.bounds.body, team.bounds.calls, team.bounds.drain, team.bounds.grace) == (2048, 2, 3.5, 20.0)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "acme").write_text("fsk_live_acme\n")
+    settings = team.tenants[0].settings({"HOOK": "h" * 32}, None)
+    assert (settings.api_key, settings.webhook_secret, settings.policy) == (
+        "fsk_live_acme",
+        "h" * 32,
+        tmp_path / "acme.toml",
+    )
+    assert (settings.mode, settings.toolsets, settings.deadline) == ("manual", ["customers"], 10.0)
+
+
+def test_the_example_is_a_team_file(tmp_path: Path) -> None:
+    """Ours: as it stands in examples/."""
+    example = Path(__file__).parents[2] / "examples" / "team.toml"
+    team = loaded(tmp_path, example.read_text(encoding="utf-8"))
+    admins = team.tenant_of({"groups": ["fastn-admins"], "hd": "acme.com", "email_verified": True})
+    others = team.tenant_of({"groups": [], "hd": "acme.com", "email_verified": True})
+    assert admins is not None
+    assert others is not None
+    assert (admins.name, others.name, len(team.tenants)) == ("acme-admins", "acme", 3)
+
+
+GOOD = f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n'
+WRONG: dict[str, tuple[str, str]] = {
+    "no tenant": (GOOD, "the file needs the key 'tenant'"),
+    "an empty list": (GOOD + "tenant = []", "it has no [[tenant]]"),
+    "one table": (GOOD + "[tenant]\nname = 'a'", "each tenant is a table of its own, as [[tenant]]"),
+    "no address": (f'issuer = "{ISSUER}"\n{ONE}', "the file needs the key 'url'"),
+    "a misspelt key": (
+        GOOD + 'isuer = "x"\n' + ONE,
+        "line 3: there is no key 'isuer' in the file (did you",
+    ),
+    "a misspelt limit": (GOOD + "[limits]\ncall = 1\n" + ONE, "line 4: there is no key 'call' in [limits]"),
+    "a limit that is none": (GOOD + "[limits]\ncalls = 0\n" + ONE, "line 4: calls: input should be greater"),
+    "a limit that is text": (GOOD + '[limits]\ncalls = "8"\n' + ONE, "line 4: calls: input should be a valid integer"),
+    "plain http": (GOOD.replace("https://fastn", "http://fastn") + ONE, "line 1: url: must be an https address"),
+    "no path": (GOOD.replace("/mcp", "") + ONE, "line 1: url: must have a path"),
+    "a slash at the end": (GOOD.replace("/mcp", "/mcp/") + ONE, "line 1: url: must have a path, and no slash"),
+    "a query": (GOOD.replace("/mcp", "/mcp?x") + ONE, "line 1: url: must be an https address"),
+    "an issuer without TLS": (GOOD.replace("https://login", "http://login") + ONE, "line 2: issuer: must be an https"),
+    "a host with a wildcard": (
+        GOOD + 'hosts = ["*.example.com"]\n' + ONE,
+        "hosts: '*.example.com' is no exact",
+    ),
+    "a host with any port": (GOOD + 'hosts = ["example.com:*"]\n' + ONE, "is no exact host"),
+    "an origin with a path": (GOOD + 'origins = ["https://a.example/"]\n' + ONE, "is no exact origin"),
+    "every origin": (GOOD + 'origins = ["*"]\n' + ONE, "'*' is no exact origin"),
+    "a shared secret": (GOOD + 'algorithms = ["HS256"]\n' + ONE, "'HS256' is not one of RS256"),
+    "no algorithm": (GOOD + "algorithms = []\n" + ONE, "line 3: algorithms: must not be empty"),
+    "no name": (GOOD + ONE.replace('name = "acme"\n', ""), "[[tenant]] needs the key 'name'"),
+    "a name that is a path": (GOOD + ONE.replace("acme", "../acme"), "line 4: name: at most 32 small letters"),
+    "nobody": (GOOD + ONE.replace('subjects = ["anna"]\n', ""), "needs subjects, groups or claims"),
+    "an empty match": (GOOD + ONE.replace('["anna"]', "[]"), "line 5: subjects: must not be empty"),
+    "an empty subject": (GOOD + ONE.replace("anna", " "), "must be a text with something in it"),
+    "a subject that is a pattern": (GOOD + ONE.replace("anna", "an*"), "line 5: subjects: they are exact"),
+    "a subject that is a number": (GOOD + ONE.replace('["anna"]', "[7]"), "line 5: subjects: input should be"),
+    "two of a name": (GOOD + ONE + ONE, "there is another tenant acme"),
+    "no key": (GOOD + ONE.replace('api_key_env = "ACME_KEY"\n', ""), "the tenant acme needs a key"),
+    "a key": (GOOD + ONE + 'api_key = "fsk_live_C4N4RY"\n', "line 7: api_key does not stand in this file"),
+    "two keys": (GOOD + ONE + 'api_key_file = "x"\n', "api_key_file and api_key_env are both given"),
+    "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys the callers bring the keys"),
+    "a webhook of many": (
+        GOOD + ONE.replace('api_key_env = "ACME_KEY"', 'caller_keys = true\nwebhook_url = "https://h.example"'),
+        "with caller_keys there is no webhook",
+    ),
+    "a setting of the process": (GOOD + ONE + 'log_level = "debug"\n', "there is no key 'log_level' in [[tenant]]"),
+    "no TOML": (GOOD + "[[tenant", "not TOML"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_named_with_its_line(what: str, tmp_path: Path) -> None:
+    """Ours: and no value of a secret with it."""
+    text, said = WRONG[what]
+    with pytest.raises(SettingsError) as raised:
+        loaded(tmp_path, text)
+    assert said in str(raised.value)
+    assert str(raised.value).startswith(f"{tmp_path / 'team.toml'}, ")
+    assert "C4N4RY" not in str(raised.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_that_others_can_change_is_no_team_file(tmp_path: Path) -> None:
+    """Ours: it says whose account serves whom."""
+    file = written(tmp_path, GOOD + ONE)
+    file.chmod(0o620)
+    with pytest.raises(SettingsError, match="can be changed by others"):
+        load_team(file)
+
+
+MATCHES: list[tuple[str, dict[str, Any], bool]] = [
+    ('subjects = ["anna"]', {"sub": "anna"}, True),
+    ('subjects = ["anna"]', {"sub": "Anna"}, False),
+    ('claims = { sub = "an*" }', {"sub": "anna"}, True),
+    ('groups = ["ops"]', {"groups": ["dev", "ops"]}, True),
+    ('groups = ["ops"]', {"groups": "ops"}, True),
+    ('groups = ["ops"]', {"groups": ["OPS", "ops2", "xops", 7]}, False),
+    ('groups = ["acme-*"]', {"groups": ["acme-ops"]}, True),
+    ('groups = ["acme-*"]', {"groups": ["not-acme-ops"]}, False),
+    ('groups = ["a.c[x]?"]', {"groups": ["abcx?", "a.cx1"]}, False),
+    ('groups = ["ops"]', {}, False),
+    ('claims = { hd = "acme.com" }', {"hd": "acme.com"}, True),
+    ('claims = { hd = "acme.com", verified = "true" }', {"hd": "acme.com"}, False),
+    ('claims = { hd = "acme.com", verified = "true" }', {"hd": "acme.com", "verified": True}, True),
+    ('claims = { level = ["7", "8"] }', {"level": 7}, True),
+    ('claims = { level = "7" }', {"level": {"7": "7"}}, False),
+    ('subjects = ["anna"]\ngroups = ["ops"]', {"sub": "anna", "groups": ["dev"]}, False),
+    ('subjects = ["anna"]\ngroups = ["ops"]', {"sub": "anna", "groups": ["ops"]}, True),
+]
+
+
+@pytest.mark.parametrize(("wanted", "claims", "holds"), MATCHES)
+def test_a_tenant_serves_whom_all_its_conditions_name(
+    wanted: str, claims: dict[str, Any], holds: bool, tmp_path: Path
+) -> None:
+    """Ours: letter by letter; `*` alone is a pattern, and of a subject nothing is."""
+    team = loaded(tmp_path, GOOD + ONE.replace('subjects = ["anna"]', wanted))
+    assert (team.tenant_of(claims) is not None) is holds
+
+
+def test_the_first_tenant_whose_conditions_hold_serves(tmp_path: Path) -> None:
+    """Ours: as the file is read."""
+    team = loaded(tmp_path, HEAD + TENANTS)
+    claims = {"sub": "anna", "groups": ["globex-ops"], "tier": "own"}
+    assert [tenant.name for tenant in team.tenants if team.tenant_of(claims) is tenant] == ["acme"]
+    assert team.named("globex") is team.tenants[1]
+    assert team.named("nobody") is None
+
+
+KEYLESS: dict[str, tuple[str, str]] = {
+    "a variable": ('api_key_env = "NO_SUCH"', "The variable NO_SUCH is not set."),
+    "a file": ('api_key_file = "no-such"', "no-such cannot be read: FileNotFoundError."),
+    "an empty file": ('api_key_file = "empty"', "empty is empty."),
+    "a file of bytes": ('api_key_file = "bytes"', "bytes cannot be read: UnicodeDecodeError."),
+    "a key that is none": ('api_key_env = "BROKEN"', "holds a space, a line break"),
+    "a setting that is none": ('api_key_env = "ACME_KEY"\nmode = "C4N4RY"', "The setting mode"),
+    "a policy that is not there": ('api_key_env = "ACME_KEY"\npolicy = "no.toml"', "There is no policy file"),
+}
+
+
+@pytest.mark.parametrize("what", KEYLESS)
+def test_a_tenant_that_cannot_be_served_stops_the_start(what: str, tmp_path: Path) -> None:
+    """Ours: it names the tenant, and where the key was looked for; never a value."""
+    said, problem = KEYLESS[what]
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    text = HEAD + ONE.replace('api_key_env = "ACME_KEY"', said)
+    environment = {"ACME_KEY": "fsk_test_1", "BROKEN": "fsk C4N4RY"}
+    team = TeamWorld(tmp_path, text, environment=environment)
+    with pytest.raises(SettingsError) as raised:
+        team.opening.check()
+    assert problem in str(raised.value)
+    assert "C4N4RY" not in str(raised.value)
+
+
+def test_two_tenants_that_are_one_account_stop_the_start(tmp_path: Path) -> None:
+    """Ours: approvals and budgets are of an account, so two must not share its name."""
+    twin = ONE.replace('"acme"', '"b"') + 'profile = "acme"\n'
+    team = TeamWorld(tmp_path, HEAD + ONE + twin)
+    with pytest.raises(SettingsError, match="The tenants acme and b are one account, acme at"):
+        team.opening.check()
+    TeamWorld(tmp_path, HEAD + ONE + twin + 'env = "live"\n').opening.check()

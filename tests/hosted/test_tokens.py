@@ -1,0 +1,289 @@
+"""Which tokens are sign-ins. THREATS T3; RFC 8725 and RFC 9068 say what to check, joserfc signs what is checked."""
+
+import base64
+import hmac
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from world import Clock
+
+from fastn_mcp.hosted.keys import AGAIN, EAGER, FRESH, STALE, IssuerKeys, NoKeys
+from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, scopes
+
+pytestmark = pytest.mark.anyio
+
+
+class Door:
+    """The verifier of one server, and the provider that it trusts."""
+
+    def __init__(self, **trust: Any) -> None:
+        self.clock = Clock()
+        self.provider = Provider(now=lambda: self.clock.at.timestamp())
+        transport = httpx2.ASGITransport(app=self.provider.app)
+        self.keys = IssuerKeys(ISSUER, self.clock.system(), transport)
+        said: dict[str, Any] = {"algorithms": ALGORITHMS, "leeway": 30.0} | trust
+        self.tokens = Tokens(Trust(ISSUER, AUDIENCE, AUDIENCE, **said), self.keys, self.clock.system())
+
+    async def __call__(self, token: str) -> str:
+        """`ok`, or why not."""
+        if await self.tokens.verify_token(token) is not None:
+            return "ok"
+        return await self.tokens.reason(token)
+
+    @property
+    def reads(self) -> int:
+        return self.provider.asked.count("/realms/team/keys")
+
+
+STRANGER = rsa("first")
+SMALL = rsa("small", 1024)
+EC = ECKey.generate_key("P-256", {"kid": "ec"}, auto_kid=False)
+EC384 = ECKey.generate_key("P-384", {"kid": "ec"}, auto_kid=False)
+ED = OKPKey.generate_key("Ed25519", {"kid": "ed"}, auto_kid=False)
+NO_KID = rsa(None)
+
+
+async def test_a_good_token_is_a_sign_in() -> None:
+    """RFC 9068: issuer, subject, client, scopes; for exactly this server (RFC 8707)."""
+    door = Door()
+    token = door.provider.token(groups=["ops"])
+    found = await door.tokens.verify_token(token)
+    assert found is not None
+    assert (found.subject, found.client_id, found.scopes) == ("anna", "an-ide", ["fastn:read"])
+    assert found.resource == AUDIENCE
+    assert found.claims is not None
+    assert found.claims["groups"] == ["ops"]
+
+
+def _coded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _headed(token: str, **more: Any) -> str:
+    """A token under another head, and with the signature of the old one."""
+    header, rest = token.split(".", 1)
+    said = json.loads(base64.urlsafe_b64decode(header + "==")) | more
+    return f"{_coded(json.dumps(said).encode())}.{rest}"
+
+
+def _confused(provider: Provider) -> str:
+    """The public key, used as if it were a shared secret: the confusion of RS and HS."""
+    public = provider.keys[0]
+    assert isinstance(public, RSAKey)
+    signed = _headed(provider.token(), alg="HS256").rpartition(".")[0]
+    return f"{signed}.{_coded(hmac.digest(public.as_pem(private=False), signed.encode(), 'sha256'))}"
+
+
+def _unsigned(alg: str, provider: Provider) -> str:
+    return _headed(provider.token(), alg=alg).rpartition(".")[0] + "."
+
+
+def _edited(provider: Provider) -> str:
+    header, body, signature = provider.token().split(".")
+    said = json.loads(base64.urlsafe_b64decode(body + "==")) | {"sub": "the-boss"}
+    return f"{header}.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip('=')}.{signature}"
+
+
+NO_ALGORITHM = "It is signed by an algorithm that is not accepted."
+NO_KEY = "It is signed by a key that the issuer does not publish."
+WRONG = "Its signature or form is wrong."
+REFUSED: dict[str, tuple[Callable[[Provider], str], str]] = {
+    "for another audience": (lambda p: p.token(aud="https://other.example.com/mcp"), "It is for another audience."),
+    "for many others": (lambda p: p.token(aud=["https://a.example", "api://b"]), "It is for another audience."),
+    "for a prefix of ours": (lambda p: p.token(aud=AUDIENCE[:-1]), "It is for another audience."),
+    "an ID token, for a client": (lambda p: p.token(aud="an-ide"), "It is for another audience."),
+    "for nobody": (lambda p: p.token(aud=None), "It has no aud."),
+    "of another issuer": (lambda p: p.token(iss="https://login.example.com/realms/other"), "It is of another issuer."),
+    "of an issuer with a slash": (lambda p: p.token(iss=ISSUER + "/"), "It is of another issuer."),
+    "of no issuer": (lambda p: p.token(iss=None), "It has no iss."),
+    "expired": (lambda p: p.token(exp=int(p.now()) - 31), "It has expired."),
+    "without an end": (lambda p: p.token(exp=None), "It has no exp."),
+    "with an end that is none": (lambda p: p.token(exp="never"), "Its exp is no time."),
+    "with an end that is true": (lambda p: p.token(exp=True), "Its exp is no time."),
+    "not valid yet": (lambda p: p.token(nbf=int(p.now()) + 31), "It does not hold yet."),
+    "issued in the future": (lambda p: p.token(iat=int(p.now()) + 31), "It does not hold yet."),
+    "of nobody": (lambda p: p.token(sub=None), "It has no sub."),
+    "of an empty subject": (lambda p: p.token(sub=""), "It names no subject."),
+    "of a subject with a line break": (lambda p: p.token(sub="anna\nroot"), "It names no subject."),
+    "of a subject that is too long": (lambda p: p.token(sub="a" * 256), "It names no subject."),
+    "alg none": (lambda p: _unsigned("none", p), NO_ALGORITHM),
+    "alg nOnE": (lambda p: _unsigned("nOnE", p), NO_ALGORITHM),
+    "no signature": (lambda p: _unsigned("RS256", p), WRONG),
+    "the public key as a secret": (_confused, NO_ALGORITHM),
+    "a secret": (lambda p: p.token(OctKey.generate_key(256, {"kid": "first"}), "HS256"), NO_ALGORITHM),
+    "another key of the same name": (lambda p: p.token(STRANGER), WRONG),
+    "a key that nobody knows": (lambda p: p.token(rsa("third")), NO_KEY),
+    "an algorithm of another kind of key": (lambda p: p.token(EC, "ES256", {"kid": "first"}), NO_KEY),
+    "edited": (_edited, WRONG),
+    "critical extensions": (lambda p: _headed(p.token(), crit=["b64"], b64=True), "It is no access token."),
+    "a token of logout": (lambda p: p.token(header={"typ": "logout+jwt"}), "It is no access token."),
+    "a Fastn API key": (lambda _: "fsk_live_0123456789abcdef", "It is no signed JWT."),
+    "three dots": (lambda _: "..", "It is no signed JWT."),
+    "five parts": (lambda p: p.token() + ".a.b", "It is no signed JWT."),
+    "deep nonsense": (lambda _: base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.x", "It is no signed JWT."),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_a_token_that_is_not_for_us_is_refused_and_says_why(what: str) -> None:
+    """THREATS T3, section 3; RFC 8725."""
+    door = Door()
+    make, why = REFUSED[what]
+    assert await door(make(door.provider)) == why
+    assert await door(door.provider.token()) == "ok"
+
+
+GOOD: dict[str, Callable[[Provider], str]] = {
+    "one of several audiences": lambda p: p.token(aud=["https://other.example.com", AUDIENCE]),
+    "just expired": lambda p: p.token(exp=int(p.now()) - 29),
+    "nearly valid": lambda p: p.token(nbf=int(p.now()) + 29, iat=int(p.now()) + 29),
+    "typ JWT": lambda p: p.token(header={"typ": "JWT"}),
+    "no typ": lambda p: p.token(header={"typ": None}),
+    "no nbf and no iat": lambda p: p.token(nbf=None, iat=None),
+    "PS256": lambda p: p.token(alg="PS256"),
+    "no kid, and one key": lambda p: p.token(header={"kid": None}),
+}
+
+
+@pytest.mark.parametrize("what", GOOD)
+async def test_what_providers_do_differently_is_accepted(what: str) -> None:
+    """Ours: any OpenID provider; clocks that differ by half a minute."""
+    door = Door()
+    assert await door(GOOD[what](door.provider)) == "ok"
+
+
+@pytest.mark.parametrize(("key", "alg"), [(EC, "ES256"), (EC384, "ES384"), (ED, "EdDSA")])
+async def test_keys_of_every_kind_are_found_by_their_id(key: Key, alg: str) -> None:
+    """RFC 7517."""
+    door = Door()
+    door.provider.keys += [key]
+    assert await door(door.provider.token(key, alg)) == "ok"
+
+
+async def test_a_curve_is_for_one_algorithm_alone() -> None:
+    """RFC 7518, 3.4: ES256 is P-256."""
+    door = Door()
+    door.provider.keys = [EC384]
+    assert await door(door.provider.token(EC, "ES256")) == NO_KEY
+
+
+async def test_algorithms_that_the_operator_left_out_are_refused() -> None:
+    """Ours: the list of the team file, and nothing of what the token says."""
+    door = Door(algorithms=("ES256",))
+    assert await door(door.provider.token()) == NO_ALGORITHM
+
+
+async def test_a_key_that_is_too_short_signs_nothing() -> None:
+    """RFC 7518, 3.3: 2048 bits."""
+    door = Door()
+    door.provider.keys = [SMALL]
+    assert await door(door.provider.token()) == WRONG
+
+
+async def test_a_key_without_a_name_counts_only_where_there_is_no_other() -> None:
+    """Ours: nothing is tried out."""
+    door = Door()
+    door.provider.keys = [NO_KID, rsa("second")]
+    assert await door(door.provider.token(NO_KID)) == NO_KEY
+
+
+async def test_keys_that_are_not_for_signing_or_shared_sign_nothing() -> None:
+    """RFC 7517, 4.2: and a published secret is none."""
+    door = Door()
+    secret = OctKey.generate_key(256, {"kid": "first", "alg": "RS256"}, auto_kid=False)
+    signs = RSAKey.generate_key(2048, {"kid": "enc"}, auto_kid=False)
+    encrypts = RSAKey.import_key(signs.as_dict(private=True) | {"use": "enc"})
+    door.provider.keys = [secret, encrypts]
+    assert await door(door.provider.token(rsa("first"))) == NO_KEY
+    assert await door(door.provider.token(signs)) == NO_KEY
+
+
+async def test_a_rotated_key_is_read_once_it_is_used() -> None:
+    """Ours: an unknown id reads the keys again; the old key is forgotten where it is no longer published."""
+    door = Door()
+    old = door.provider.keys[0]
+    assert await door(door.provider.token()) == "ok"
+    door.provider.keys = [rsa("second")]
+    door.clock.pass_(AGAIN)
+    assert await door(door.provider.token()) == "ok"
+    assert door.reads == 2
+    assert await door(door.provider.token(old)) == NO_KEY
+
+
+async def test_tokens_with_invented_keys_do_not_storm_the_provider() -> None:
+    """Ours: one attempt in a while, however many ask."""
+    door = Door()
+    await door(door.provider.token())
+    for number in range(100):
+        assert await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"})) == NO_KEY
+    assert door.reads == 1
+    door.clock.pass_(AGAIN)
+    for number in range(100):
+        await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"}))
+    assert door.reads == 2
+
+
+async def test_keys_are_read_anew_after_a_while_and_believed_while_they_cannot_be() -> None:
+    """Ours: a provider that is down for a while locks nobody out; one that is gone for a day does."""
+    door = Door()
+    good = door.provider.token(exp=int(door.clock.at.timestamp()) + 10 * 86_400)
+    assert await door(good) == "ok"
+    door.clock.pass_(FRESH)
+    assert await door(good) == "ok"
+    assert door.reads == 2
+    door.provider.down = True
+    door.clock.pass_(STALE - 1)
+    assert await door(good) == "ok"
+    door.clock.pass_(1)
+    with pytest.raises(NoKeys):
+        await door(good)
+    door.provider.down = False
+    door.clock.pass_(AGAIN)
+    assert await door(good) == "ok"
+
+
+NO_PROVIDER: dict[str, dict[str, Any]] = {
+    "another issuer's document": {"issuer": "https://evil.example"},
+    "keys without TLS": {"jwks_uri": "http://login.example.com/realms/team/keys"},
+    "no keys": {"jwks_uri": f"{ISSUER}/.well-known/openid-configuration"},
+    "no address": {"jwks_uri": None},
+    "an address that is none": {"jwks_uri": "https://["},
+    "something not there": {"jwks_uri": f"{ISSUER}/nothing"},
+    "a document that is too large": {"more": "x" * 600_000},
+}
+
+
+@pytest.mark.parametrize("what", NO_PROVIDER)
+async def test_without_keys_of_the_issuer_nothing_is_said_of_a_token(what: str) -> None:
+    """Ours: it is not refused as if it were wrong, since a client would throw it away."""
+    door = Door()
+    door.provider.metadata = NO_PROVIDER[what]
+    assert await door.tokens.verify_token(door.provider.token()) is None
+    with pytest.raises(NoKeys):
+        await door.tokens.reason(door.provider.token())
+    assert not await door.keys.reached()
+    door.provider.metadata = {}
+    door.clock.pass_(EAGER)
+    assert await door.keys.reached()
+    assert await door(door.provider.token()) == "ok"
+    await door.keys.aclose()
+
+
+@pytest.mark.parametrize(
+    ("claims", "found"),
+    [
+        ({"scope": "fastn:read openid"}, ["fastn:read", "openid"]),
+        ({"scp": ["fastn:read", 7]}, ["fastn:read"]),
+        ({"scp": "fastn:read"}, ["fastn:read"]),
+        ({"scope": 7}, []),
+        ({}, []),
+    ],
+)
+def test_scopes_are_read_as_providers_write_them(claims: dict[str, Any], found: list[str]) -> None:
+    """RFC 9068: scope. Ours: scp, as others call it."""
+    assert scopes(claims) == found

@@ -1,0 +1,27 @@
+"""What runs replicas: the chart is of this version, and its ledger is kept as it has to be. Ours (issue 8)."""
+
+import re
+from pathlib import Path
+
+from valkey_server import ValkeyServer
+
+from fastn_mcp import __version__
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = (DEPLOY / "chart/Chart.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^(?:version|appVersion): \"?([^\s\"]+)", chart, re.MULTILINE) == [__version__] * 2
+
+
+def test_the_ledger_of_the_compose_file_keeps_what_was_spent(tmp_path: Path) -> None:
+    """Ours: its own options, on a real server, are what docs/shared-ledger.md asks for."""
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    options = re.findall(r"^      - (--.+)$", text, re.MULTILINE)
+    server = ValkeyServer(tmp_path, tuple(options)).start()
+    try:
+        for name, value in (("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")):
+            assert server.ask("CONFIG", "GET", name).split("\r\n")[-2] == value
+    finally:
+        server.stop()
