@@ -176,7 +176,7 @@ async def _filled(folder: Path, size: int) -> SqliteLedger:
 async def profiles(folder: Path, rounds: int) -> Growth:
     """The settings of one account out of a file with so many."""
     cases: dict[int, Callable[[], Awaitable[object]]] = {}
-    for size in (1, 10, 100):
+    for size in (1, 10, 100, 1_000):
         path = folder / f"config-{size}.toml"
         tables = [
             f'[profiles.account{number}]\nbase_url = "http://localhost:{8000 + number}"\napi_key_env = "KEY{number}"\n'
