@@ -20,10 +20,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
 	surface wheel \
-	conformance bundle image notes sbom clients examples bench tokens load replicas lock clean
+	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
 help: ## What there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(READY): constraints.txt pyproject.toml fastn_mcp/__init__.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
@@ -165,6 +165,18 @@ bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with 
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/harness.py --fastmcp .cache/fastmcp/bin/python --work .cache/bench $(ARGS)
 	@$(BIN)/python benchmarks/guard.py
+
+bench-check: $(READY) ## Whether a start or a call costs a quarter more than is committed: instructions, modules, memory
+	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
+	@$(BIN)/python benchmarks/check.py $(ARGS)
+
+profile: $(READY) ## Where a start and a call spend their time; into docs/performance.md
+	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
+	@$(BIN)/python benchmarks/profiling.py $(ARGS)
+
+growth: $(READY) ## What a unit of work costs, by how much there is; into docs/performance.md and docs/images/growth.svg
+	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
+	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
 tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/jobs.md: make tokens ARGS=--write
 	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)

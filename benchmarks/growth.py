@@ -32,6 +32,9 @@ from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.audit import AuditFile, Entry, Event
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.hosted.team import Bounds, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.tenants import Tenants
+from fastn_mcp.hosted.tokens import Trust
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.changes import ListChanges
 from fastn_mcp.procedures.find import Find
@@ -173,7 +176,7 @@ async def _filled(folder: Path, size: int) -> SqliteLedger:
 async def profiles(folder: Path, rounds: int) -> Growth:
     """The settings of one account out of a file with so many."""
     cases: dict[int, Callable[[], Awaitable[object]]] = {}
-    for size in (1, 10, 100):
+    for size in (1, 10, 100, 1_000):
         path = folder / f"config-{size}.toml"
         tables = [
             f'[profiles.account{number}]\nbase_url = "http://localhost:{8000 + number}"\napi_key_env = "KEY{number}"\n'
@@ -187,6 +190,30 @@ async def profiles(folder: Path, rounds: int) -> Growth:
 
         cases[size] = case
     return Growth("Accounts", "profiles", "a profile", {"": each(await measured(cases, rounds), float)})
+
+
+async def tenants(_folder: Path, rounds: int) -> Growth:
+    """Letting a request in, whose sign-in is for the last of so many tenants that are open."""
+    cases: dict[int, Callable[[], Awaitable[object]]] = {}
+    for size in (1, 10, 100):
+        matches = [Match(frozenset(), (Pattern(f"team-{number}"),), {"hd": (Pattern("*"),)}) for number in range(size)]
+        served = tuple(Tenant(f"t{number}", match, False, None, {}, {}) for number, match in enumerate(matches))
+        trust = Trust("https://issuer.example", "fastn", "https://here.example", ("RS256",), 0.0)
+        team = Team("https://here.example/mcp", trust, (), (), "groups", Bounds(), served)
+        house: Tenants[Any] = Tenants(lambda *_: None, team.bounds, System())
+        for tenant in served:
+            async with house.lease(tenant):
+                pass
+
+        async def case(team: Team = team, house: Tenants[Any] = house, group: str = f"team-{size - 1}") -> None:
+            tenant = team.tenant_of({"sub": "ann", "groups": ["all", group], "hd": "example.com"})
+            if tenant is None:
+                raise RuntimeError("nobody serves it")
+            async with house.lease(tenant):
+                pass
+
+        cases[size] = case
+    return Growth("Tenants of a team", "tenants", "a request that is let in", {"": await measured(cases, rounds)})
 
 
 def cpu(pid: int) -> float:
@@ -327,7 +354,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", help="only this (may be repeated), as: rows")
     options = parser.parse_args()
-    inside = {"rows": rows, "account": account, "overview": overview, "kept": kept, "profiles": profiles}
+    inside = {
+        "rows": rows,
+        "account": account,
+        "overview": overview,
+        "kept": kept,
+        "profiles": profiles,
+        "tenants": tenants,
+    }
     outside = {"in_flight": in_flight, "clients": clients, "tools": tools}
     found: list[Growth] = []
     api = Api()

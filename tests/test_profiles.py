@@ -1,5 +1,6 @@
 """Profiles: which account is meant, which key is used, and what is never mixed up. Issue 7."""
 
+import cProfile
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -342,3 +343,19 @@ def test_a_path_in_the_file_begins_at_its_folder(file: Write, tmp_path: Path, mo
         tmp_path / "acme.toml", Path("~/plan.toml").expanduser(), Path("/r.json"),
     )  # fmt: skip
     assert load({"profile": "acme", "policy": "x.toml"}, {"K": "k"}, path).policy == Path("x.toml")
+
+
+def test_each_profile_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
+    """Issue 9: nothing grows faster than its work. Counted in calls of functions, not in time."""
+
+    def calls(profiles: int) -> int:
+        path = tmp_path / f"{profiles}.toml"
+        tables = (f'[profiles.p{n}]\nbase_url = "https://p{n}.example"\napi_key_env = "K"\n' for n in range(profiles))
+        path.write_text("".join(tables), encoding="utf-8")
+        path.chmod(0o600)
+        profiler = cProfile.Profile()
+        profiler.runcall(load, {"profile": "p0"}, {"K": "fsk_live_1"}, path)
+        return sum(entry.callcount for entry in profiler.getstats())
+
+    calls(1)  # what is made once is made here
+    assert calls(220) - calls(120) < 1.05 * (calls(120) - calls(20))

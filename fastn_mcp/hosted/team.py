@@ -4,6 +4,7 @@ The first tenant whose every condition holds serves a sign-in; where none does, 
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +61,15 @@ class Pattern:
 
     def __call__(self, value: object) -> bool:
         """Whether a claim is that; a flag is `true` or `false`."""
-        if isinstance(value, bool):
-            value = str(value).lower()
-        return isinstance(value, (str, int)) and self._pattern.fullmatch(str(value)) is not None
+        text = _text(value)
+        return text is not None and self._pattern.fullmatch(text) is not None
+
+
+def _text(value: object) -> str | None:
+    """A claim as patterns are held against it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (str, int)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +88,24 @@ class Match:
             return False
         return all(_any(wanted, claims.get(name)) for name, wanted in self.claims.items())
 
+    def needs(self) -> "list[_Word | None]":
+        """Words of which a sign-in has one, wherever this holds; None where no such words can be told."""
+        if self.subjects:
+            return [("subject", subject) for subject in self.subjects]
+        if self.groups and not any("*" in group.text for group in self.groups):
+            return [("group", group.text) for group in self.groups]
+        return [None]
+
+
+_Word = tuple[str, str]
+
 
 def _any(wanted: tuple[Pattern, ...], value: object) -> bool:
-    given = cast("list[object]", value) if isinstance(value, list) else [value]
-    return any(pattern(one) for one in given for pattern in wanted)
+    return any(pattern(one) for one in _several(value) for pattern in wanted)
+
+
+def _several(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +181,23 @@ class Team:
     bounds: Bounds
     tenants: tuple[Tenant, ...]
     approvals: "Approvals | None" = None
+    _places: Mapping[_Word | None, list[int]] = field(init=False, repr=False, compare=False)
+    """The tenants that need a word: a request looks at those of its own words, however many others there are."""
+
+    def __post_init__(self) -> None:
+        places: defaultdict[_Word | None, list[int]] = defaultdict(list)
+        for number, tenant in enumerate(self.tenants):
+            for word in tenant.match.needs():
+                places[word].append(number)
+        object.__setattr__(self, "_places", dict(places))
 
     def tenant_of(self, claims: Mapping[str, Any]) -> Tenant | None:
         """Who serves a sign-in."""
-        return next((tenant for tenant in self.tenants if tenant.match.holds(claims, self.groups_claim)), None)
+        words: list[_Word | None] = [None, ("subject", str(claims.get("sub")))]
+        words += [("group", str(_text(group))) for group in _several(claims.get(self.groups_claim))]
+        likely = sorted({number for word in words for number in self._places.get(word, ())})
+        found = (self.tenants[number] for number in likely)
+        return next((tenant for tenant in found if tenant.match.holds(claims, self.groups_claim)), None)
 
     def named(self, name: str) -> Tenant | None:
         """The tenant of this name."""

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,7 +94,7 @@ def parsed(data: bytes, path: Path) -> ConfigFile:
         raise SettingsError(f"{bare.line(PROFILES)}: profiles are tables, as [profiles.acme].")
     named: dict[str, Mapping[str, object]] = {}
     for name, inner in cast("dict[str, object]", profiles).items():
-        check_name(name, f"{bare.line(PROFILES, name)}: ")
+        check_name(name, lambda name=name: f"{bare.line(PROFILES, name)}: ")
         if not isinstance(inner, dict):
             raise SettingsError(f"{bare.line(PROFILES, name)}: a profile is a table, as [profiles.acme].")
         own = cast("dict[str, object]", inner)
@@ -103,11 +103,11 @@ def parsed(data: bytes, path: Path) -> ConfigFile:
     return ConfigFile(path, _from(path, table), named, text)
 
 
-def check_name(name: str, where: str = "") -> None:
+def check_name(name: str, where: Callable[[], str] = str) -> None:
     """Refuse what cannot be the name of a profile: it stands in every result, and must read as one word."""
     if not _NAME.fullmatch(name):
         raise SettingsError(
-            f"{where}{name[:64]!r} is no name for a profile.",
+            f"{where()}{name[:64]!r} is no name for a profile.",
             "Use letters, digits, dots, hyphens and underscores, at most 64, beginning with a letter or digit.",
         )
 

@@ -1,0 +1,259 @@
+"""Whether a start, a call or an answer has become dearer than what is committed in expected.json, by a quarter or more.
+
+No times: instructions, counted by valgrind (callgrind), beside those of the bare SDK server for the same work, so that
+neither the machine nor the build of Python matters; modules that are loaded; bytes that are allocated. `--write` takes
+what is measured for what is expected from now on. Without valgrind the instructions are left out, and this is said.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import CALLS, FLOOR, HERE, KEY, OURS, PROJECT, Api, Server, environment
+from within import Rows, client_of, within
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.shaping import shaped
+from fastn_mcp.tools.customers import ListCustomers
+
+EXPECTED = HERE / "expected.json"
+CALLS_COUNTED = {"get": 30, "list": 10, "create": 20}
+WARM = 5
+"""Calls of each kind that are not counted: the first ones import, build validators and connect."""
+
+PATIENCE = 300.0
+"""Seconds for one reply: under valgrind all takes fifty times as long."""
+
+HELLO: dict[str, Any] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "bench", "version": "1"},
+}
+
+
+class Counted:
+    """A server under callgrind."""
+
+    def __init__(self, command: list[str], env: dict[str, str], folder: Path, *, from_start: bool) -> None:
+        self._out = folder / "callgrind.out"
+        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self._out}", "--quiet"]
+        valgrind += [f"--instr-atstart={'yes' if from_start else 'no'}", f"--vgdb-prefix={folder}/vgdb"]
+        fixed = {"PYTHONHASHSEED": "0", "TMPDIR": str(folder)}
+        self.server = Server([*valgrind, *command], env | fixed, folder / "stderr.log")
+        self._folder = folder
+
+    def control(self, *what: str) -> None:
+        pid = str(self.server.process.pid)
+        told = ["callgrind_control", f"--vgdb-prefix={self._folder}/vgdb", *what, pid]
+        subprocess.run(told, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE)
+
+    def during(self, work: Callable[[], object]) -> int:
+        """The instructions of this work alone."""
+        self.control("--zero")
+        work()
+        for old in self._folder.glob("callgrind.out.*"):
+            old.unlink()
+        self.control("--dump")
+        (dumped,) = self._folder.glob("callgrind.out.*")
+        return instructions(dumped)
+
+    def end(self) -> int:
+        """All instructions, once it has ended."""
+        self.server.process.stdin.close()  # type: ignore[union-attr]
+        self.server.process.wait(PATIENCE)
+        self.server.process.stdout.close()  # type: ignore[union-attr]
+        return instructions(self._out)
+
+
+def instructions(dumped: Path) -> int:
+    lines = dumped.read_text(encoding="utf-8", errors="replace").splitlines()
+    return int(next(line for line in lines if line.startswith(("totals:", "summary:"))).split()[1])
+
+
+def shake_hands(server: Server) -> None:
+    server.request("initialize", HELLO)
+    os.write(server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+
+
+def start(command: list[str], env: dict[str, str], *, calls: bool) -> int:
+    """From the process's first instruction to its last: the first answer, or also a list of tools and a call."""
+    with tempfile.TemporaryDirectory() as folder:
+        counted = Counted(command, own(env, folder), Path(folder), from_start=True)
+        counted.server.request("initialize", HELLO)
+        if calls:
+            os.write(counted.server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+            counted.server.request("tools/list", {})
+            counted.server.call("get")
+        return counted.end()
+
+
+def calls(command: list[str], env: dict[str, str]) -> dict[str, float]:
+    """The instructions of a call of each kind, in a server that is warm."""
+    with tempfile.TemporaryDirectory() as folder:
+        counted = Counted(command, own(env, folder), Path(folder), from_start=False)
+        server = counted.server
+        shake_hands(server)
+        server.request("tools/list", {})
+        found: dict[str, float] = {}
+        for kind in CALLS:
+            repeat(server, kind, WARM)
+        counted.control("--instr=on")
+        for kind, many in CALLS_COUNTED.items():
+            repeat(server, kind, 2)
+            found[kind] = counted.during(lambda kind=kind, many=many: repeat(server, kind, many)) / many
+        counted.end()
+        return found
+
+
+def repeat(server: Server, kind: str, many: int) -> None:
+    for _ in range(many):
+        server.call(kind)
+
+
+def own(env: dict[str, str], folder: str) -> dict[str, str]:
+    return env | {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
+
+
+def counts(work: Path) -> dict[str, float]:
+    """Instructions, in shares of the bare SDK server's for the same."""
+    api = Api()
+    try:
+        given = [sys.executable, str(HERE / "openapi.py"), str(PROJECT / "tools"), str(work), api.url]
+        subprocess.run(given, check=True, env=environment({"PYTHONPATH": str(PROJECT)}))
+        floor = [sys.executable, str(HERE / "peers" / "sdk_static.py")]
+        floor_env = {"BASE_URL": api.url, "KEY": KEY, "STATIC": str(work / "static.json")}
+        ours = [sys.executable, "-m", "fastn_mcp"]
+        ours_env = {"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # instructions are the same, however many run at once
+            whole = {
+                OURS: pool.submit(start, ours, ours_env, calls=True),
+                FLOOR: pool.submit(start, floor, floor_env, calls=True),
+            }
+            first = pool.submit(start, ours, ours_env, calls=False)
+            called = {
+                OURS: pool.submit(calls, ours, ours_env),
+                FLOOR: pool.submit(calls, floor, floor_env),
+            }
+        base = whole[FLOOR].result()
+        found = {"start to the first answer": first.result() / base}
+        found["start to the first call"] = whole[OURS].result() / base
+        for kind, (tool, _, _) in CALLS.items():
+            found[f"a call of {tool}"] = called[OURS].result()[kind] / called[FLOOR].result()[kind]
+        return found
+    finally:
+        api.close()
+
+
+# What a start over stdio has no use for; the SDK itself brings its HTTP server along, once it is loaded.
+UNWANTED = ("rich", "valkey", "rapidfuzz", "keyring", "multipart", "fastn_mcp.sandbox", "fastn_mcp.hosted")
+UNWANTED_FIRST = (*UNWANTED, "mcp", "httpcore2", "httpx2", "starlette", "uvicorn", "sqlite3", "cryptography")
+
+
+def modules() -> tuple[dict[str, float], list[str]]:
+    """How many modules are loaded for the first answer and for the first call, and those that ought not to be."""
+    listing = "lambda: print('\\n'.join(sys.modules), file=sys.stderr)"
+    program = f"import sys, atexit; atexit.register({listing}); from fastn_mcp.cli import main; main()"
+    tool, arguments, _ = CALLS["get"]
+    first = [{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}]
+    more: list[dict[str, Any]] = [
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": tool, "arguments": arguments}},
+    ]
+    found: dict[str, float] = {}
+    wrong: list[str] = []
+    for what, said, unwanted in (("answer", first, UNWANTED_FIRST), ("call", first + more, UNWANTED)):
+        with tempfile.TemporaryDirectory() as folder:
+            env = environment(own({"FASTN_API_KEY": KEY, "FASTN_BASE_URL": "http://127.0.0.1:9"}, folder))
+            given = "".join(json.dumps(message) + "\n" for message in said)
+            ran = subprocess.run(
+                [sys.executable, "-c", program], input=given, capture_output=True, text=True, env=env, check=True
+            )
+        loaded = ran.stderr.split()
+        found[f"modules for the first {what}"] = len(loaded)
+        wrong += [name for name in loaded if any(f"{name}.".startswith(f"{bad}.") for bad in unwanted)]
+    return found, wrong
+
+
+async def allocated(folder: Path) -> float:
+    """The most that a call with 100 rows holds at once, in shares of what reading and writing their JSON holds."""
+    upstream = Rows(100)
+    dispatch = within(client_of(upstream), SqliteLedger(":memory:"), folder)
+    call = ListCustomers(limit=100)
+    body = (await upstream(call.request())).body
+
+    async def ours() -> None:
+        done = await dispatch(call, Caller("local", None))
+        assert isinstance(done, Done)
+        json.dumps(shaped(call, done.result, {}, done.change))
+
+    async def plain() -> None:
+        json.dumps(json.loads(body))
+
+    peaks: list[int] = []
+    for work in (ours, plain):
+        await work()
+        tracemalloc.start()
+        await work()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return peaks[0] / peaks[1]
+
+
+def table(measured: dict[str, float], expected: dict[str, float], tolerance: float) -> tuple[str, list[str]]:
+    lines = [f"{'':32}{'measured':>10}{'expected':>10}{'change':>9}"]
+    lost: list[str] = []
+    for name, value in measured.items():
+        known = expected.get(name)
+        change = None if known is None else value / known - 1
+        verdict = ""
+        if change is None:
+            verdict = "  not in expected.json"
+        elif change > tolerance:
+            verdict = "  LOST"
+        if verdict:
+            lost.append(name)
+        shown = f"{known:10.3f}{change:+9.1%}" if known is not None else f"{'':19}"
+        lines.append(f"{name:32}{value:10.3f}{shown}{verdict}")
+    return "\n".join(lines), lost
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="take what is measured for what is expected")
+    options = parser.parse_args()
+    harness.PATIENCE = PATIENCE
+    measured, unwanted = modules()
+    with tempfile.TemporaryDirectory() as folder:
+        measured["memory of a list of 100"] = asyncio.run(allocated(Path(folder)))
+        counted = shutil.which("valgrind") is not None
+        if counted:
+            measured |= counts(Path(folder))
+    known: dict[str, Any] = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    if options.write:
+        known["values"] |= {name: round(value, 4) for name, value in measured.items()}
+        EXPECTED.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    text, lost = table(measured, known["values"], known["tolerance"])
+    print(text)
+    if not counted:
+        print("SKIPPED: instructions were not counted, since valgrind is not there (apt-get install valgrind).")
+    if unwanted:
+        print(f"A start over stdio loads what it has no use for: {', '.join(unwanted)}")
+    print(f"LOST more than {known['tolerance']:.0%}: {', '.join(lost)}" if lost else "Nothing was lost.")
+    return 1 if lost or unwanted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

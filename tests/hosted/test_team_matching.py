@@ -1,0 +1,63 @@
+"""Which tenant serves a sign-in: the first whose every condition holds, found without looking at all of them."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_mcp.hosted.team import Bounds, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.tokens import Trust
+
+
+def team(*matches: Match) -> Team:
+    tenants = tuple(Tenant(f"t{number}", match, False, None, {}, {}) for number, match in enumerate(matches))
+    trust = Trust("https://issuer.example", "fastn", "https://here.example", ("RS256",), 0.0)
+    return Team("https://here.example/mcp", trust, (), (), "groups", Bounds(), tenants)
+
+
+WORDS = st.sampled_from(["a", "b", "a*", "*", "true", "7"])
+PATTERNS = st.lists(WORDS, max_size=2).map(lambda words: tuple(map(Pattern, words)))
+MATCHES = st.builds(
+    Match,
+    st.frozensets(st.sampled_from(["ann", "bob"]), max_size=2),
+    PATTERNS,
+    st.dictionaries(st.sampled_from(["hd", "org"]), PATTERNS, max_size=2),
+)
+VALUES = st.sampled_from(["a", "b", "ab", "", True, 7, None, 1.5, {"a": 1}])
+CLAIMS = st.fixed_dictionaries(
+    {"sub": st.sampled_from(["ann", "bob", "eve"])},
+    optional={"groups": VALUES | st.lists(VALUES, max_size=3), "hd": VALUES, "org": st.lists(VALUES, max_size=2)},
+)
+
+
+@given(st.lists(MATCHES, max_size=6), CLAIMS)
+def test_it_is_the_first_that_holds(matches: list[Match], claims: dict[str, Any]) -> None:
+    """Ours (docs/hosting.md): as if each were looked at in turn."""
+    house = team(*matches)
+    first = next((tenant for tenant in house.tenants if tenant.match.holds(claims, "groups")), None)
+    assert house.tenant_of(claims) is first
+
+
+class Counting(dict[str, Any]):
+    """Claims that count how often they are looked at."""
+
+    looks = 0
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+
+def test_a_request_costs_no_more_where_there_are_more_tenants() -> None:
+    """Issue 9: nothing grows faster than its work. Counted in claims that are looked at."""
+
+    def looks(tenants: int) -> int:
+        match = [Match(frozenset(), (Pattern(f"team-{number}"),), {"hd": (Pattern("*"),)}) for number in range(tenants)]
+        claims = Counting(sub="ann", groups=["all", f"team-{tenants - 1}"], hd="example.com")
+        found = team(*match).tenant_of(cast(Mapping[str, Any], claims))
+        assert found is not None
+        assert found.name == f"t{tenants - 1}"
+        return claims.looks
+
+    assert looks(200) == looks(2)
