@@ -93,20 +93,20 @@ class Visitor:
         name = next(self.names)
         asked = await self._run(name)
         if "inputRequests" not in asked:
-            return self._tell(name, asked)
+            self._tell(name, asked)
+            return
         self.book.formed.add(name)
         more = {
             "inputResponses": {"approval": {"action": "accept", "content": {"decision": "approve"}}},
             "requestState": asked["requestState"],
         }
-        return await self._until_heard(name, lambda: self._run(name, **more))
+        await self._until_heard(name, lambda: self._run(name, **more))
 
     async def elsewhere(self) -> None:
         """A run that a person approves at a terminal, and that is then repeated several times at once."""
         name = next(self.names)
-        asked = await self._run(name, _meta=_NO_FORMS)
+        asked = await self._until_heard(name, lambda: self._run(name, _meta=_NO_FORMS))
         if asked.get("outcome") != "approval_required":
-            self._tell(name, asked)
             return
         with anyio.fail_after(60):
             await self.book.approval(name).wait()
@@ -118,13 +118,15 @@ class Visitor:
             for _ in range(ANSWERS):
                 tasks.start_soon(again)
 
-    async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> None:
-        """What the client does that was cut off: the same call again."""
-        for _ in range(6):
+    async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """What a client does that was cut off, or told that the ledger cannot be used now: the same call again."""
+        result: dict[str, Any] = {}
+        for _ in range(8):
             result = await call()
             self._tell(name, result)
-            if result.get("outcome") != BROKEN:
-                return
+            if result.get("outcome") != BROKEN and "shared ledger" not in result.get("message", ""):
+                return result
+        return result
 
     def _tell(self, name: str, result: dict[str, Any]) -> None:
         outcome = "done" if "done" in result else "approval_required" if "inputRequests" in result else ""

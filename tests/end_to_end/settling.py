@@ -52,7 +52,8 @@ async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[st
     for name, id_ in book.approved.items():
         grant = await ledger.find(id_)
         if grant is None or grant.state is not State.BURNT:
-            found.append(f"{name}: its approval is {grant and grant.state}")
+            fates = [told for (_, of), told in book.told.items() if of == name]
+            found.append(f"{name}: its approval is {grant and grant.state}: {fates}")
     return found
 
 
