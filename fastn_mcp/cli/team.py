@@ -202,9 +202,9 @@ def serve(
         opening = Opening(team, process, os.environ, config, state, lines, system, sandboxed=sandboxed, kinds=kinds)
         opening.check()
         keys = IssuerKeys(team.trust.issuer, system)
-        health = Health(
-            {"ledger": partial(_reachable, ledger_at(process.ledger, state, system)), "issuer": keys.reached}
-        )
+        # Without the ledger reads go on: were it needed, a balancer would leave nobody to answer them.
+        ledger = partial(_reachable, ledger_at(process.ledger, state, system))
+        health = Health({"issuer": keys.reached}, {"ledger": ledger})
         bounds = team.bounds
         ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
         run(application(team, opening, keys, health, system), host, port, health, ending)

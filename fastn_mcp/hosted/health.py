@@ -17,10 +17,11 @@ Check = Callable[[], Awaitable[bool]]
 
 
 class Health:
-    """`checks` are what has to hold, by the names that a probe is told."""
+    """`needed` has to hold for a request to be answered, by the names that a probe is told; `told` is told alone."""
 
-    def __init__(self, checks: Mapping[str, Check] | None = None) -> None:
-        self._checks = dict(checks or {})
+    def __init__(self, needed: Mapping[str, Check] | None = None, told: Mapping[str, Check] | None = None) -> None:
+        self._needed = dict(needed or {})
+        self._told = dict(told or {})
         self._leaving = False
 
     def leave(self) -> None:
@@ -42,8 +43,9 @@ class Health:
     async def _ready(self, _: Request) -> JSONResponse:
         if self._leaving:
             return JSONResponse({"status": "leaving"}, 503, _HEADERS)
-        found = {name: "ok" if await _holds(check) else "unreachable" for name, check in self._checks.items()}
-        ready = all(state == "ok" for state in found.values())
+        checks = self._needed | self._told
+        found = {name: "ok" if await _holds(check) else "unreachable" for name, check in checks.items()}
+        ready = all(found[name] == "ok" for name in self._needed)
         return JSONResponse({"status": "ready" if ready else "not ready"} | found, 200 if ready else 503, _HEADERS)
 
 

@@ -381,15 +381,27 @@ async def test_readiness_says_what_it_lacks_and_nothing_else(team: TeamWorld) ->
         raise OSError("valkey://user:password@host")
 
     team.provider.down = True
-    team.health = Health({"ledger": broken, "issuer": team.keys.reached})
+    team.health = Health({"issuer": team.keys.reached}, {"ledger": broken})
     async with team.served() as caller:
         probe = {"host": "10.0.0.7:8080"}
         lacking = await caller.http.get("/readyz", headers=probe)
         assert (lacking.status_code, lacking.json()) == (
             503,
-            {"status": "not ready", "ledger": "unreachable", "issuer": "unreachable"},
+            {"status": "not ready", "issuer": "unreachable", "ledger": "unreachable"},
         )
         assert (await caller.http.get("/healthz", headers=probe)).json() == {"status": "ok"}
+
+
+async def test_a_lost_ledger_is_told_and_leaves_reads_where_they_are(team: TeamWorld) -> None:
+    """Issue 8: a lost ledger refuses what changes something and lets reads pass."""
+
+    async def broken() -> bool:
+        raise OSError("lost")
+
+    team.health = Health({}, {"ledger": broken})
+    async with team.served() as caller:
+        probed = await caller.http.get("/readyz")
+        assert (probed.status_code, probed.json()) == (200, {"status": "ready", "ledger": "unreachable"})
 
 
 async def test_readiness_ends_before_the_process_does(team: TeamWorld) -> None:
