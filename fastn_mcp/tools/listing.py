@@ -107,7 +107,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         page = matching[: self.limit]
         asked = position.size or self.limit
         following = (
-            replace(position, skip=position.skip + page[-1][0], size=asked)
+            position.after(page[-1][0], asked)
             if len(matching) > len(page)
             else _following(position, asked, len(rows), fresh, around, total)
         )
@@ -119,7 +119,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
             "not_checked": unchecked or None,
         }
         listed = cast(Listed[Item], type(self).returns.model_validate(values))
-        return listed.placed([replace(position, skip=position.skip + number, size=asked) for number, _ in page])
+        return listed.placed([position.after(number, asked) for number, _ in page])
 
     def _filtered(self, rows: list[dict[str, JsonValue]]) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
         """The rows that match, each with its number from 1, and the filters that could not be checked."""

@@ -19,6 +19,10 @@ class Position:
     before: str = ""
     size: int = 0
 
+    def after(self, rows: int, size: int) -> "Position":
+        """The position so many rows on, with as many asked for. One is made for each row of a list."""
+        return Position(self.cursor, self.offset, self.skip + rows, self.before, size)
+
     def encode(self) -> str:
         parts = [self.cursor, self.offset, self.skip, self.before, self.size]
         return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
