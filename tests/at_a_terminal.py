@@ -57,15 +57,14 @@ class Person:
 def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Generator[Person]:
     """A person at a new terminal on which `python PROGRAM...` runs."""
     ours, theirs = pty.openpty()
-    around = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **(env or {})}
-    around.pop("CI", None)  # where it is set, no person is at a terminal
+    quiet = {name: value for name, value in os.environ.items() if name != "CI"}
     process = subprocess.Popen(
         [sys.executable, "-c", _BEGIN, sys.executable, *program],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        env=around,
+        env={**quiet, "TERM": "xterm", "COLUMNS": "200", **(env or {})},
     )
     os.close(theirs)
     try:
