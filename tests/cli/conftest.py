@@ -13,8 +13,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Of this process's own environment, nothing that is a setting; folders that are empty."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "_FASTN_"))}
+    """Of this process's own environment, nothing that is a setting, nor that nobody is here; folders that are empty."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "_FASTN_", "CI"))}
     folders = {name: str(tmp_path / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
     # Wide, so that no sentence is broken where a terminal would break it.
     return {**kept, **folders, "COLUMNS": "200"}
