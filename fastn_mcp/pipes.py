@@ -39,7 +39,8 @@ class Pipes:
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
-        self._writing = anyio.Lock()
+        self._writing = anyio.Lock(fast_acquire=True)
+        self._rest = b""
         self._gone = False
         self._idle = anyio.CancelScope()
         self.written = 0
@@ -53,8 +54,8 @@ class Pipes:
 
     @property
     def stuck(self) -> bool:
-        """Whether a message is being written, and waits for the reader."""
-        return self._writing.locked()
+        """Whether a message waits for the reader."""
+        return self._writing.locked() or bool(self._rest)
 
     def restore(self) -> None:
         """Give the descriptors back."""
@@ -103,18 +104,22 @@ class Pipes:
         return b""
 
     async def write(self, data: bytes) -> None:
-        """Write whole messages only. A reader that has gone is no error of ours: it ends the input as well."""
+        """Write whole messages only. A reader that has gone is no error of ours: it ends the input as well.
+
+        What a cancelled writer has begun is ended by the next.
+        """
         async with self._writing:
-            view = memoryview(data)
-            while view and not self._gone:
-                try:
-                    count = await self._write(view)
-                except (BrokenPipeError, ConnectionResetError):
-                    self._gone = True
-                    self._idle.cancel()
-                    return
-                self.written += count
-                view = view[count:]
+            left = memoryview(self._rest + data if self._rest else data)
+            try:
+                while left and not self._gone:
+                    count = await self._write(left)
+                    self.written += count
+                    left = left[count:]
+            except (BrokenPipeError, ConnectionResetError):
+                self._gone = True
+                self._idle.cancel()
+            finally:
+                self._rest = bytes(left)
 
     async def _write(self, view: memoryview) -> int:
         if not self._waits:

@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 from mcp.server import Server
-from mcp.shared._context_streams import create_context_streams
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     INVALID_REQUEST,
@@ -34,35 +34,10 @@ async def converse(
     answered: Iterable[object] = (),
 ) -> None:
     """Until the input ends. What was `heard` before is heard again, without answering again the ids in `answered`."""
-    to_server, incoming = create_context_streams[SessionMessage | Exception](0)
-    outgoing, from_server = create_context_streams[SessionMessage](0)
-    unanswered = _Unanswered(pipes)
-    told = set(answered)
-
-    async def receive() -> None:
-        async with to_server:
-            async for line in _after(heard, lines):
-                message = await _parsed(line, pipes)
-                if message is not None:
-                    unanswered.heard(message)
-                    await to_server.send(SessionMessage(message))
-            # As soon as its input closes, the SDK cancels what is in flight and answers it with an error.
-            if not await unanswered.settled() and pipes.stuck:
-                tasks.cancel_scope.cancel()  # nobody would read that either
-
-    async def send() -> None:
-        async with from_server:
-            async for outbound in from_server:
-                message = outbound.message
-                if isinstance(message, (JSONRPCResponse, JSONRPCError)) and message.id in told:
-                    told.discard(message.id)
-                else:
-                    await pipes.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-                unanswered.said(message)
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(receive)
-        tasks.start_soon(send)
+        unanswered = _Unanswered(pipes)
+        outgoing = _Outgoing(pipes, unanswered, set(answered))
+        incoming = _Incoming(_after(heard, lines), pipes, unanswered, tasks.cancel_scope)
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
@@ -71,6 +46,70 @@ async def _after(heard: Iterable[bytes], lines: AsyncIterator[bytes]) -> AsyncIt
         yield line
     async for line in lines:
         yield line
+
+
+class _Stream:
+    """What both ends have. They are the pipes themselves: streams between would cost a switch of tasks each."""
+
+    async def aclose(self) -> None:
+        """The pipes stay open: there may be more to say."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Incoming(_Stream):
+    """The messages of the input, for the SDK to read."""
+
+    def __init__(
+        self, lines: AsyncIterator[bytes], pipes: Pipes, unanswered: "_Unanswered", conversation: anyio.CancelScope
+    ) -> None:
+        self._lines = lines
+        self._pipes = pipes
+        self._unanswered = unanswered
+        self._conversation = conversation
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage:
+        async for line in self._lines:
+            message = await _parsed(line, self._pipes)
+            if message is not None:
+                self._unanswered.heard(message)
+                return SessionMessage(message)
+        # As soon as its input closes, the SDK cancels what is in flight and answers it with an error.
+        if not await self._unanswered.settled() and self._pipes.stuck:
+            self._conversation.cancel()  # nobody would read that either
+        raise StopAsyncIteration
+
+    async def receive(self) -> SessionMessage:
+        try:
+            return await anext(self)
+        except StopAsyncIteration:
+            raise anyio.EndOfStream from None
+
+
+class _Outgoing(_Stream):
+    """The messages of the SDK, onto the output."""
+
+    def __init__(self, pipes: Pipes, unanswered: "_Unanswered", told: set[object]) -> None:
+        self._pipes = pipes
+        self._unanswered = unanswered
+        self._told = told
+
+    async def send(self, item: SessionMessage, /) -> None:
+        message = item.message
+        if isinstance(message, (JSONRPCResponse, JSONRPCError)) and message.id in self._told:
+            self._told.discard(message.id)
+        else:
+            await self._pipes.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        self._unanswered.said(message)
 
 
 class _Unanswered:

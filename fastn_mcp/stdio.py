@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from fastn_mcp.introduction import Introduction
 from fastn_mcp.pipes import Pipes
@@ -26,7 +26,7 @@ async def serve(begin: "Callable[[], Server[Any]]", introduction: Introduction |
     try:
         async with anyio.create_task_group() as tasks:
             if sys.platform != "win32":
-                tasks.start_soon(_stop_on_signal, tasks)
+                await tasks.start(_stop_on_signal, tasks)  # before the first answer: a signal may follow it at once
             lines = pipes.lines()
             heard, answered = list[bytes](), set[object]()
             if introduction is None or await _introduce(introduction, lines, pipes, heard, answered):
@@ -56,8 +56,9 @@ async def _introduce(
     return False
 
 
-async def _stop_on_signal(tasks: TaskGroup) -> None:
+async def _stop_on_signal(tasks: TaskGroup, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             tasks.cancel_scope.cancel()
             return

@@ -38,7 +38,7 @@ class Client:
         self._account = account
         self._exchange = exchange
         self._system = system
-        self._places = anyio.CapacityLimiter(account.concurrency)
+        self._places = anyio.Semaphore(account.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
         self._limit = Limit(account, system, board)
 
