@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 
 from fastn_mcp.guard.rights import READ
 from fastn_mcp.hosted.admission import OWN_KEY, Admission
+from fastn_mcp.hosted.answering import answered
 from fastn_mcp.hosted.challenge import Challenger
 from fastn_mcp.hosted.edge import Edge
 from fastn_mcp.hosted.health import ALIVE, READY, Health
@@ -34,13 +35,11 @@ T = TypeVar("T", bound=Account)
 
 def application(server: Server[Any], hosts: Sequence[str], health: Health) -> Starlette:
     """For this machine alone, by exactly these `host:port`: no wildcard, no rebinding."""
-    app = server.streamable_http_app(
-        streamable_http_path=PATH,
-        stateless_http=True,
-        transport_security=TransportSecuritySettings(
-            allowed_hosts=list(hosts), allowed_origins=[f"http://{host}" for host in hosts]
-        ),
+    security = TransportSecuritySettings(
+        allowed_hosts=list(hosts), allowed_origins=[f"http://{host}" for host in hosts]
     )
+    app = server.streamable_http_app(streamable_http_path=PATH, stateless_http=True, transport_security=security)
+    answered(app, server, security)
     app.router.routes.extend(health.routes())
     return app
 
@@ -53,13 +52,12 @@ def team_application(
     parts = urlsplit(team.url)
     path, own = parts.path, f"{parts.scheme}://{parts.netloc}"
     tokens = Tokens(team.trust, keys, system)
+    security = TransportSecuritySettings(allowed_hosts=list(team.hosts), allowed_origins=[own, *team.origins])
     app = server.streamable_http_app(
         streamable_http_path=path,
         stateless_http=True,
         max_request_body_size=team.bounds.body,
-        transport_security=TransportSecuritySettings(
-            allowed_hosts=list(team.hosts), allowed_origins=[own, *team.origins]
-        ),
+        transport_security=security,
         # From texts, so that an issuer without a path gets no slash, which would make it another one (RFC 8414).
         auth=AuthSettings.model_validate(
             {
@@ -71,6 +69,7 @@ def team_application(
         ),
         token_verifier=tokens,
     )
+    answered(app, server, security)
     app.router.routes.extend([*health.routes(), *more])
     challenger = Challenger(str(build_resource_metadata_url(AnyHttpUrl(team.url))))
     # The innermost: who is calling is known there.

@@ -91,6 +91,18 @@ def test_a_request_of_the_new_era_is_answered_as_json(served: str) -> None:
     assert answer(response)["result"]["resultType"] == "complete"
 
 
+@pytest.mark.parametrize(
+    ("meta", "kind"), [({}, "application/json"), ({"_meta": {"progressToken": 1}}, "text/event-stream")]
+)
+def test_a_request_of_the_old_era_gets_a_stream_only_where_it_wants_progress(
+    meta: dict[str, Any], kind: str, served: str
+) -> None:
+    """Issue 9: what only wants its answer costs no stream."""
+    response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
+    assert (response.status_code, response.headers["content-type"]) == (200, kind)
+    assert len(answer(response)["result"]["structuredContent"]["data"]) == 1
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: str) -> None:
