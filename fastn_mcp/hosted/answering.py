@@ -22,9 +22,15 @@ _WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
 def answered(app: Starlette, server: Server[Any], security: TransportSecuritySettings) -> None:
     """Have the requests of `app`, which the SDK made for `server`, answered so."""
     streamed = server.session_manager
-    whole = StreamableHTTPSessionManager(server, json_response=True, stateless=True, security_settings=security)
+    whole = StreamableHTTPSessionManager(
+        server,
+        json_response=True,
+        stateless=True,
+        security_settings=security,
+        max_request_body_size=streamed.max_request_body_size,
+    )
     # Not around the application: whoever stands before the SDK, to see who is calling, stands before this too.
-    vars(streamed)["handle_request"] = Answering(streamed.handle_request, whole.handle_request)
+    vars(streamed)["asgi_app"] = Answering(streamed.asgi_app, whole.asgi_app)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
