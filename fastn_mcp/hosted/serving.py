@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from typing_extensions import override
 
+from fastn_mcp.hosted.heads import bounded
 from fastn_mcp.hosted.health import Health
 
 
@@ -60,8 +61,7 @@ def run(app: Any, host: str, port: int, health: Health, ending: Ending) -> None:
         app,
         host=host,
         port=port,
-        http="h11",  # whose heads are bounded
-        h11_max_incomplete_event_size=ending.head,
+        http=bounded(ending.head),
         ws="none",
         log_config=None,  # its lines are lines of our log, of the level that ours has
         log_level=None,

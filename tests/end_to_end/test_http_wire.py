@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,42 @@ def test_headers_that_contradict_the_body_are_refused(served: str) -> None:
     response = ask(served, request(name="delete_customer", arguments={"customer_id": "c1"}), **modern())
     assert response.status_code == 400
     assert answer(response)["error"]["code"] == -32020
+
+
+@pytest.mark.parametrize(
+    ("begun", "endless"),
+    [
+        (b"POST /mcp HTTP/1.1\r\nHost: x\r\n", b"X-Filler: " + b"a" * 4096 + b"\r\n"),
+        (b"POST /mcp HTTP/1.1\r\nHost: x\r\nX-Filler: ", b"a" * 4096),
+        (b"POST /" + b"a" * 100, b"a" * 4096),
+        (b"POST /mcp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a" * 4096),
+        (
+            b"POST /mcp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
+            b"X-Filler: " + b"a" * 4096 + b"\r\n",
+        ),
+    ],
+    ids=["many lines", "a long line", "an address", "a chunk's extension", "after the body"],
+)
+def test_a_head_without_an_end_is_cut_off(begun: bytes, endless: bytes, served: str) -> None:
+    """THREATS T17: what is kept of a request has a bound wherever it has no length; then the connection ends."""
+    taken = 0
+    with socket.create_connection(("127.0.0.1", int(served.rpartition(":")[2])), timeout=10) as client:
+        client.sendall(begun)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while taken < 20_000_000:
+                client.sendall(endless)
+                taken += len(endless)
+    assert taken < 10_000_000  # of which the sockets hold the most, on both sides
+    alive(served)
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000])
+def test_a_large_head_that_ends_is_read(size: int, served: str) -> None:
+    """Ours: tokens of large companies are long; so is a session of many requests on one connection."""
+    with httpx2.Client(headers={"x-filler": "a" * size}) as client:
+        for _ in range(3):
+            body = request(name="list_customers", arguments={"limit": 1})
+            assert client.post(f"{served}/mcp", json=body, headers=HEADERS | modern()).status_code == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
