@@ -4,8 +4,9 @@ The SDK has it one way or the other for a whole server. A stream costs a third o
 answer in one piece takes no notice of a client that has left, which is therefore watched for here.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
 """What stands in a request whose client wants to hear more than its answer."""
+_MOMENT = 0.05
+"""Seconds until a request is watched: most are answered by then, and a task for each is a twentieth of its cost."""
 
 
 def answered(app: Starlette, server: Server[Any], security: TransportSecuritySettings) -> None:
@@ -56,10 +59,8 @@ class Answering:
         if first["type"] != "http.request" or first.get("more_body") or _wants_more(first.get("body", b"")):
             await self._streamed(scope, _from(first, receive), send)
             return
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_once_left, receive, tasks.cancel_scope)
+        with _ended_by_leaving(receive):
             await self._whole(scope, _from(first, _nothing), send)
-            tasks.cancel_scope.cancel()
 
 
 def _wants_more(body: bytes) -> bool:
@@ -83,6 +84,25 @@ def _from(first: Message, receive: Receive) -> Receive:
 async def _nothing() -> Message:
     await anyio.sleep_forever()
     raise AssertionError
+
+
+@contextmanager
+def _ended_by_leaving(receive: Receive) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+    watcher: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(_cancel_once_left(receive, request))
+
+    with anyio.CancelScope() as request:
+        later = loop.call_later(_MOMENT, watch)
+        try:
+            yield
+        finally:
+            later.cancel()
+            if watcher is not None:
+                watcher.cancel()
 
 
 async def _cancel_once_left(receive: Receive, request: anyio.CancelScope) -> None:
