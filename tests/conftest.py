@@ -13,6 +13,11 @@ from fastn_mcp.sandbox import Size
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many as there are cores: a test that starts a process, or lets a person read, leaves its core idle."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
