@@ -169,7 +169,7 @@ examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an 
 
 .cache/examples/%/ready: examples/%/requirements.txt | $(READY)
 	@$(BIN)/python -m venv --without-pip $(@D)
-	@$(call install,$(@D),--compile --no-deps -r $<)
+	@$(call install,$(@D),--no-compile --no-deps -r $<)
 	@touch $@
 
 bench: $(READY) .cache/fastmcp/ready ## Side by side with the bare SDK and with FastMCP's bridge

@@ -59,7 +59,7 @@ def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Gen
     ours, theirs = pty.openpty()
     quiet = {name: value for name, value in os.environ.items() if name != "CI"}
     process = subprocess.Popen(
-        [sys.executable, "-c", _BEGIN, sys.executable, *program],
+        [sys.executable, "-S", "-c", _BEGIN, sys.executable, *program],  # without site, which would measure coverage
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -1,14 +1,20 @@
 """What a client is told while it waits: progress and log messages. By the real client, with a slow or failing Fastn."""
 
+import re
+import time
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from driving import ERAS, Connect, Person, Upstream, approving
 from mcp import Client
+from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import (
+    ElicitRequestParams,
+    ElicitResult,
     LoggingMessageNotificationParams,
     ReadResourceRequest,
     ReadResourceRequestParams,
@@ -30,9 +36,11 @@ class Listener:
     def __init__(self) -> None:
         self.progress: list[Told] = []
         self.logged: list[LoggingMessageNotificationParams] = []
+        self.told = anyio.Event()
 
     async def progresses(self, progress: float, total: float | None, message: str | None) -> None:
         self.progress.append((progress, total, message))
+        self.told.set()
 
     async def logs(self, params: LoggingMessageNotificationParams) -> None:
         self.logged.append(params)
@@ -57,7 +65,11 @@ async def test_a_call_that_takes_longer_than_a_second_tells_of_itself(
         fault(upstream, kind="delay", seconds=1.6, times=1)
         result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
         assert not result.is_error
-    assert [message for *_, message in heard.progress] == ["Waiting for Fastn, 1 s"]
+    waited = [re.fullmatch(r"Waiting for Fastn, (\d+) s", message or "") for *_, message in heard.progress]
+    seconds = [int(found[1]) for found in waited if found]
+    assert seconds
+    assert len(seconds) == len(waited)
+    assert seconds == sorted(set(seconds))
 
 
 async def test_reading_a_resource_tells_of_itself_too(
@@ -74,9 +86,12 @@ async def test_reading_a_resource_tells_of_itself_too(
 
 async def test_a_quick_call_tells_nothing(era: str, transport: str, connect: Connect) -> None:
     """Ours: no noise."""
-    heard = Listener()
     async with connect(transport, era) as client:
-        await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+        for _ in range(20):  # the first loads modules; and who was kept waiting by this machine is told so
+            heard, began = Listener(), time.monotonic()
+            await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
+            if time.monotonic() - began < 1:
+                break
     assert heard.progress == []
 
 
@@ -118,7 +133,14 @@ async def test_a_wait_is_logged_to_who_wants_to_hear_it(
 async def test_a_call_that_waits_for_its_person_says_so(era: str, transport: str, connect: Connect) -> None:
     """Ours: what waits for an answer does not blame Fastn. Since 2026-07-28 no call waits for one."""
     heard = Listener()
-    person = Person(approving, reading=1.3)
+    waits_within = era == "2025-11-25" and transport == "stdio"
+
+    async def person(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        """Reads until the client is told, where it will be."""
+        with anyio.move_on_after(20 if waits_within else 1.3):
+            await heard.told.wait()
+        return await Person(approving)(context, params)
+
     async with connect(transport, era, person) as client:
         rows: Any = (await client.call_tool("list_secrets", {})).structured_content
         with suppress(KeyError):
@@ -126,5 +148,4 @@ async def test_a_call_that_waits_for_its_person_says_so(era: str, transport: str
                 "delete_secret", {"secret_id": rows["data"][0]["id"]}, progress_callback=heard.progresses
             )
     waited = [message for *_, message in heard.progress if message and "person" in message]
-    waits_within = era == "2025-11-25" and transport == "stdio"
     assert bool(waited) == waits_within

@@ -405,7 +405,7 @@ def test_a_person_can_leave_with_control_c(isolated: dict[str, str]) -> None:
     """Ours: at a terminal it says what it is for, and ends when it is told to."""
     ours, theirs = pty.openpty()
     take = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
-    program = ("-c", take, sys.executable, "-m", "fastn_mcp")
+    program = ("-S", "-c", take, sys.executable, "-m", "fastn_mcp")
     streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": subprocess.PIPE}
     with started("--sandbox", env=isolated, program=program, own_terminal=True, **streams) as process:
         os.close(theirs)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
 import uvicorn
@@ -327,8 +328,12 @@ async def test_served_a_client_that_gives_up_on_a_hanging_request_leaves_nothing
     """ASGI: http.disconnect ends the wait, and the server goes on."""
     sandbox.faults.add(Hang(), Status(status=418))
     async with served(sandbox) as ask:
-        with anyio.move_on_after(0.05):
-            await ask(creating())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, creating())
+            with anyio.fail_after(20):
+                while not sandbox.requests:
+                    await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
         got, _ = await ask(creating())
 
     assert got.startswith(b"HTTP/1.1 418 ")
