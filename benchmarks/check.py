@@ -30,7 +30,7 @@ from fastn_mcp.shaping import shaped
 from fastn_mcp.tools.customers import ListCustomers
 
 EXPECTED = HERE / "expected.json"
-CALLS_COUNTED = {"get": 30, "list": 10, "create": 20}
+CALLS_COUNTED = {"get": 12, "list": 4, "create": 8}
 WARM = 5
 """Calls of each kind that are not counted: the first ones import, build validators and connect."""
 

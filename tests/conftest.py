@@ -5,12 +5,18 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from valkey_server import ValkeyServer
 from world import World
 
 from fastn_mcp.sandbox import Size
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
+
+
+# How long an example takes says how much else the machine has to do.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 
 def pytest_xdist_auto_num_workers() -> int:

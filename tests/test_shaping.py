@@ -42,7 +42,7 @@ _values = (
     _plain | _around(_plain, 3_000) | _around(_around(_plain, 20), 20) | _around(_around(_around(_plain, 3), 3), 3)
 )
 _records = st.dictionaries(st.sampled_from(["id", "name", "a", "b"]) | _texts, _values, max_size=5)
-hostile = settings(max_examples=40, deadline=None, derandomize=True)
+hostile = settings(max_examples=40, derandomize=True)
 
 
 def record(values: dict[str, JsonValue]) -> Record:

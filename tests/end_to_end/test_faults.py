@@ -53,7 +53,7 @@ WRITES = METHODS[1:]
 SINK = "http://sink.invalid"
 """Where redirects point to, until a test has a socket for it."""
 
-PATIENT, HASTY = 20.0, 0.4
+PATIENT, HASTY = 20.0, 1.5
 """Deadlines of a call, in seconds: what has an end must reach it, what has none must be given up."""
 SLACK = 4.0
 """Seconds that a slow machine may take beyond a deadline."""

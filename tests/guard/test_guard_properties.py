@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from world import FormLater, FormNow, World
 
 from fastn_mcp.dispatch import Done
@@ -114,7 +114,7 @@ def recorded(world: World) -> Counter[str]:
     return Counter(entry["consent"] for entry in entries if entry["event"] == "intent")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(ACTIONS, min_size=1, max_size=8))
 def test_as_many_changes_reach_fastn_as_consents_were_spent(actions: list[Action]) -> None:
     """Ours: under declines, expiries, replays, swaps and renames, on every channel, in any order."""

@@ -23,9 +23,7 @@ WHO = st.sampled_from(["dana", "kim", "lee"])
 TIMES = st.integers(0, 700).map(lambda seconds: NOW + seconds / 2)
 Step = Callable[[Ledger], Awaitable[Any]]
 
-FEW = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+FEW = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 async def _opened(ledger: Ledger, id_: str, *, elsewhere: bool, state: State = State.OPEN) -> str:

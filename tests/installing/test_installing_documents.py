@@ -18,9 +18,7 @@ TABLE = Addition(("mcp_servers",), "fastn", {"command": "fastn-mcp", "args": ["-
 MARKS = st.sampled_from([b"", b"\xef\xbb\xbf"])
 
 
-QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 
 def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> bytes:

@@ -327,9 +327,13 @@ async def test_served_a_client_that_gives_up_on_a_hanging_request_leaves_nothing
 ) -> None:
     """ASGI: http.disconnect ends the wait, and the server goes on."""
     sandbox.faults.add(Hang(), Status(status=418))
+
+    async def asking(ask: Raw) -> None:
+        await ask(creating())
+
     async with served(sandbox) as ask:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask, creating())
+            tasks.start_soon(asking, ask)
             with anyio.fail_after(20):
                 while not sandbox.requests:
                     await anyio.lowlevel.checkpoint()

@@ -66,7 +66,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_body_makes_the_sandbox_fall_over(data: st.DataObject) -> None:
     """Ours: whatever is sent is answered, and what is refused names what is wrong."""
@@ -90,7 +90,7 @@ def test_no_body_makes_the_sandbox_fall_over(data: st.DataObject) -> None:
     )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(content=st.binary(max_size=40), path=st.text(max_size=30), method=st.sampled_from(["GET", "POST", "PUT"]))
 def test_no_bytes_make_the_sandbox_fall_over(fastn: Fastn, content: bytes, path: str, method: str) -> None:
     """Ours: it answers those who do not speak its language, too."""

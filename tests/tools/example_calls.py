@@ -15,7 +15,7 @@ from fastn_mcp.tools.listing import CONCISE, CSV, FULL
 
 Call = Operation[Any]
 
-few = settings(max_examples=12, deadline=None, derandomize=True)
+few = settings(max_examples=12, derandomize=True)
 """For properties that are tried on every operation, which multiplies them."""
 
 FIRST = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
