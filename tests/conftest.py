@@ -20,8 +20,9 @@ settings.load_profile("ours")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as there are cores: a test that starts a process, or lets a person read, leaves its core idle."""
-    return 2 * (os.cpu_count() or 1)
+    """Three for two cores: a test that waits, for a process or for a person who reads, leaves its core idle."""
+    cores = os.cpu_count() or 1
+    return cores + cores // 2
 
 
 @pytest.fixture
