@@ -167,7 +167,7 @@ def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
     [
         (b"api_key = ", "is not TOML"),
         (b'api_key = "canary\n"', "is not TOML"),
-        (b"\xff\xfe", "cannot be read: UnicodeDecodeError"),
+        (b"\xff\xfe", "is not text in UTF-8. Save it"),
         (b'a = 1\na = "canary"', "is not TOML"),
     ],
 )

@@ -5,6 +5,7 @@ level of the file, and a variable that speaks of one account (its key, its addre
 profile that does not name it: which of the two was meant is not guessed.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.key_kinds import kind_of
 from fastn_mcp.nearest import nearest
 from fastn_mcp.proxies import named_by
 from fastn_mcp.settings import file as files
@@ -132,7 +134,7 @@ def ledger_setting(
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
     """The key that the file or the keyring has for an account. Raises `SettingsError`."""
     written = keys.written(account.table, account.file, account.profile, environment)
-    return written or _kept(account, keyring)
+    return written or _kept(account, environment, keyring)
 
 
 def choose(
@@ -169,6 +171,11 @@ def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: 
 
 def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
     """What is said where a profile is asked for and is not there."""
+    if kind_of(name) != "unknown":
+        return SettingsError(
+            "That is a key and no name of a profile: others can read a command line, and the shell remembers it.",
+            "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
+        )
     there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path} has none"
     what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
     return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
@@ -204,17 +211,17 @@ def _given(flags: Mapping[str, object], environment: Mapping[str, str], account:
     return None
 
 
-def _kept(account: Chosen, keyring: Keyring) -> Key:
+def _kept(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
     settings, why = account.keyless(), ""
     try:
         if (key := keys.kept(keyring, settings.profile, settings.host)) is not None:
             return key
     except NoKeyring as error:
         why = error.what
-    raise _no_key(account, settings, why)
+    raise _no_key(account, settings, why, environment)
 
 
-def _no_key(account: Chosen, settings: Settings, why: str) -> SettingsError:
+def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[str, str]) -> SettingsError:
     if account.profile is not None:
         return SettingsError(
             f"The profile {account.profile!r} has no key for {settings.host}.{f' {why}' if why else ''}",
@@ -227,7 +234,14 @@ def _no_key(account: Chosen, settings: Settings, why: str) -> SettingsError:
             "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME",
         )
     return SettingsError(
-        "There is no API key.",
+        f"There is no API key{_misspelt(environment)}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )
+
+
+def _misspelt(environment: Mapping[str, str]) -> str:
+    """The variable that was meant to hold the key, where one is set whose name is nearly right."""
+    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
+    close = difflib.get_close_matches(VARIABLE, names, 1, 0.75)
+    return f"; {close[0]} is set, and is not {VARIABLE}" if close else ""
