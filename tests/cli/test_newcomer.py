@@ -42,7 +42,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "an address that is none": (("--sandbox", "--http", "8080"), {}, "is not HOST:PORT", "--http 127.0.0.1:8080"),
     "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "stands before", "--sandbox ... call"),
     "a tool of the sandbox without call": (("--sandbox", "find"), {}, "is a tool", "fastn-mcp --sandbox call find"),
-    "a tool of a policy, misspelt": (("policy", "explain", "delete_custmer"), {}, "'delete_customer'?", "fastn-mcp tools"),
+    "a tool of a policy, misspelt": (("policy", "explain", "get_quota"), {}, "'get_quotas'?", "fastn-mcp tools"),
     "another program's help": (("help",), {}, "no command 'help'", "Run: fastn-mcp --help"),
     "another program's version": (("version",), {}, "no command 'version'", "Run: fastn-mcp --version"),
     "another program's server": (("serve",), {}, "no command 'serve'", "Run: fastn-mcp, which alone serves"),
