@@ -23,7 +23,7 @@ from fastn_mcp.settings.file import PROFILES, ConfigFile
 from fastn_mcp.settings.keyring import Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.settings.keys import VARIABLE, Key
 from fastn_mcp.settings.model import DEFAULT_BASE_URL, Settings
-from fastn_mcp.settings.sources import KEY_SETTINGS, OF_ONE_ACCOUNT, SOURCES
+from fastn_mcp.settings.sources import KEY_SETTINGS, OF_ONE_ACCOUNT, OF_THE_PROCESS, SOURCES
 
 DEFAULT = "default"
 """The name of the account where none is chosen."""
@@ -141,6 +141,7 @@ def choose(
     flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False
 ) -> Chosen:
     """The account that is meant, before its key is known. Raises `SettingsError`."""
+    _no_other_was_meant(environment, config)
     given = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
     profile = None if sandbox else _profile(given, variables, config)
@@ -153,6 +154,23 @@ def choose(
     if named is None:
         return Chosen(values, config, profile)
     return Chosen({**values, "proxy": named[1]}, config, profile, named[0])
+
+
+def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
+    """Refuse a variable whose name is nearly a setting's: FASTN_READ_ONY=1 would leave everything allowed.
+
+    Names like that of the key are left alone: they may hold keys of other accounts, and a key that is missing is said.
+    """
+    known = (*_VARIABLES.values(), *OF_THE_PROCESS)
+    named = {table.get("api_key_env") for table in (config.top, *config.profiles.values())}
+    for name in environment:
+        if not name.startswith("FASTN_") or name in known or name in named:
+            continue
+        close = difflib.get_close_matches(name, known, 1, 0.85)
+        if close and not close[0].startswith(VARIABLE):
+            raise SettingsError(
+                f"{name} is set, and is no setting: {close[0]} was meant?", f"Unset {name}, or name it {close[0]}."
+            )
 
 
 def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
