@@ -34,7 +34,8 @@ help: ## What there is to make
 
 $(UV): constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
-	@$(PYTHON) -m venv .cache/uv
+	@$(PYTHON) -m venv .cache/uv || \
+		{ echo "Python's venv is missing or broken; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@sed -n '/^uv==/,/[^\\]$$/p' constraints.txt >.cache/uv/pin.txt
 	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .cache/uv/pin.txt
 	@touch $@

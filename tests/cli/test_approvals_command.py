@@ -106,7 +106,7 @@ def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Fold
     """THREATS T2: no pipe and no variable of the environment stands in for a person."""
     state.asks()
     state.asks(id="g2", **TYPED)
-    ran = state.run(piped=piped, FASTN_APPROVE="yes", FASTN_MCP_APPROVALS="yes")
+    ran = state.run(piped=piped, FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
     assert "deciding needs a person at a terminal" in ran.stdout
