@@ -5,7 +5,7 @@ request, and whoever shares the connection would get the answer.
 """
 
 from asyncio import Transport
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import cast
 
 from httptools import HttpParserUpgrade, HttpRequestParser
@@ -25,19 +25,28 @@ class TooManyAtOnce(Exception):
     """More requests came at once than wait for their turn."""
 
 
-def bounded(head: int, arrives: float = ARRIVES, always: Collection[bytes] = ()) -> type[HttpToolsProtocol]:
+def _never() -> bool:
+    return False
+
+
+def bounded(
+    head: int, arrives: float = ARRIVES, always: Collection[bytes] = (), leaving: Callable[[], bool] = _never
+) -> type[HttpToolsProtocol]:
     """A protocol that takes at most `head` bytes, and the rest of one read, without a whole head or a part of a body.
 
     So it holds for a line, for lines, for an address, for a chunk's extensions and for what follows a body. `always`
     are the addresses of probes, which are answered however many connections there are: a process that is full is alive.
+    Once it is `leaving`, each answer is the last of its connection, so that a balancer uses none that is about to end.
     """
-    return type("Bounded", (_Bounded,), {"head": head, "arrives": arrives, "always": frozenset(always)})
+    bounds = {"head": head, "arrives": arrives, "always": frozenset(always), "leaving": staticmethod(leaving)}
+    return type("Bounded", (_Bounded,), bounds)
 
 
 class _Bounded(HttpToolsProtocol):
     head: int
     arrives: float
     always: frozenset[bytes]
+    leaving: Callable[[], bool]
     _unread = 0
     _since: float | None = None
     """When the request began to arrive that has not arrived yet."""
@@ -78,6 +87,8 @@ class _Bounded(HttpToolsProtocol):
             self.limit_concurrency = None
         super().on_headers_complete()
         self.limit_concurrency = limit
+        if self.leaving():
+            self.cycle.keep_alive = False
 
     @override
     def on_body(self, body: bytes) -> None:

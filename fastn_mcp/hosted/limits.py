@@ -56,7 +56,7 @@ class Room:
 
 
 class Shares:
-    """`most` requests of each at the same time: who sends slowly, or asks for much, leaves connections to the others."""
+    """`most` requests of each at the same time: who sends slowly or asks for much leaves connections to the others."""
 
     def __init__(self, most: int) -> None:
         self._most = most

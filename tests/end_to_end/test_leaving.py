@@ -1,4 +1,4 @@
-"""A client that leaves in the middle of its call, over HTTP: the call ends, and the audit says what may have happened."""
+"""A client leaves in the middle of its call, over HTTP: the call ends, and the audit says what may have happened."""
 
 import time
 from pathlib import Path
