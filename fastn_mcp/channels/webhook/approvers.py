@@ -96,7 +96,7 @@ def load_approvers(path: Path) -> dict[str, Approver]:
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
-    """Whether others than this user can read it. A cluster mounts secrets as of root, for the group of who runs there."""
+    """Whether others than this user can read it. A cluster mounts secrets as of root, for the group of a process."""
     mounted = file.st_uid == 0 != user and file.st_gid in groups
     return bool(file.st_mode & (0o037 if mounted else 0o077))
 
