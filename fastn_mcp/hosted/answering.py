@@ -1,8 +1,8 @@
 """A request is answered in one piece where only its answer is wanted, and by a stream where more may come of it.
 
 The SDK has it one way or the other for a whole server. A stream costs a third of a request, for the tasks around it; an
-answer in one piece takes no notice of a client that has left, and leaves a proxy that waits for it with nothing. Both are
-therefore seen to here: an answer that takes long becomes a stream, with signs of life until it is there.
+answer in one piece takes no notice of a client that has left, and gives a proxy that waits for it no sign of life. Both
+are therefore seen to here: an answer that takes long becomes a stream, and is its one event.
 """
 
 import asyncio
