@@ -76,6 +76,11 @@ class _Bounded(HttpToolsProtocol):
         super().on_message_begin()
 
     @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What stands around a value is none of it (RFC 9110, 5.5); the parser leaves what stands behind.
+        super().on_header(name, value.rstrip(b" \t"))
+
+    @override
     def on_headers_complete(self) -> None:
         self._unread = 0
         if self._asks_for_another():

@@ -24,6 +24,7 @@ class Heard:
     """An application that says what it was sent, once it may."""
 
     requests: list[str] = field(default_factory=list[str])
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     may: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,6 +34,7 @@ class Heard:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         heard = f"{scope['method']} {scope['path']} {body.decode()}"
         self.requests.append(heard)
+        self.headers += scope["headers"]
         if scope["path"] == "/waits":
             await self.may.wait()
         headers = [(b"content-length", str(len(heard)).encode())]
@@ -118,6 +120,14 @@ async def test_who_asks_for_another_protocol_is_answered_in_this_one(asked: byte
         assert await line.answer() == (200, "POST /chunked {}")
         assert await line.answer() == (200, "GET /last ")
         assert len(server.heard.requests) == 4
+
+
+async def test_what_stands_around_a_value_is_none_of_it() -> None:
+    """RFC 9110, 5.5: so that a name in a header is the name in the body, and a Host is ours."""
+    async with serving() as server, server.line() as line:
+        await line.send(b"GET / HTTP/1.1\r\nHost:\t x \t\r\nMcp-Name:  find  \r\nEmpty: \t \r\n\r\n")
+        await line.answer()
+        assert server.heard.headers == [(b"host", b"x"), (b"mcp-name", b"find"), (b"empty", b"")]
 
 
 async def test_a_connection_that_is_to_close_closes_whatever_else_it_asks_for() -> None:
