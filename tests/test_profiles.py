@@ -269,7 +269,7 @@ def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_
     assert f"(file {tmp_path / 'k'}) is wrong: is empty" in refused(path, profile="a")
     (tmp_path / "k").unlink()
     (tmp_path / "k").mkdir()
-    assert "cannot be read: IsADirectoryError" in refused(path, profile="a")
+    assert "cannot be read: Is a directory" in refused(path, profile="a")
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,25 @@ def test_what_is_empty_or_not_given_is_not_set() -> None:
     assert load({}, KEY, None, sandbox=False).end_org_id is None
 
 
+LOOSE = sorted(source.variable for source in SOURCES if not source.variable.startswith("FASTN_API_KEY"))
+
+
+@pytest.mark.parametrize("variable", [*LOOSE, "FASTN_CONFIG"])
+def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str) -> None:
+    """Ours: FASTN_READ_ONY=1 would leave everything allowed, and nobody would know."""
+    for wrong in (variable[:-2] + variable[-1], variable + "S"):
+        with pytest.raises(SettingsError) as caught:
+            load({}, {**KEY, wrong: "1"}, None)
+        assert f"{wrong} is set, and is no setting: FASTN_" in str(caught.value)
+
+
+def test_variables_that_may_be_another_programs_are_left_alone(tmp_path: Path) -> None:
+    """Ours: keys of other accounts, and what is named otherwise."""
+    file = written(tmp_path, '[profiles.acme]\napi_key_env = "FASTN_AUTHS"\n')
+    others = {"FASTN_API_KEY_ACME": "x", "FASTN_API_KEY2": "x", "FASTN_WORKSPACE": "x", "FASTN_AUTHS": "x"}
+    assert load({}, {**KEY, **others}, file).auth == "header"
+
+
 def test_every_setting_of_the_environment_is_read() -> None:
     """Ours (issue 2): the names of the variables are the fields' own."""
     given_values = {
@@ -167,7 +186,7 @@ def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
     [
         (b"api_key = ", "is not TOML"),
         (b'api_key = "canary\n"', "is not TOML"),
-        (b"\xff\xfe", "cannot be read: UnicodeDecodeError"),
+        (b"\xff\xfe", "is not text in UTF-8. Save it"),
         (b'a = 1\na = "canary"', "is not TOML"),
     ],
 )

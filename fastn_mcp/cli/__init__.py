@@ -561,37 +561,10 @@ def completion_(shell: str) -> None:
 exampled(cli)
 
 
-def _worded(error: click.ClickException) -> str:
-    """In one line; a command that there is not, with what may have been meant."""
-    if not isinstance(error, click.NoSuchCommand) or error.ctx is None:
-        said = " ".join(error.format_message().split())
-        return said if said.endswith((".", "?", ":", ")")) or not isinstance(error, click.UsageError) else f"{said}."
-    from fastn_mcp.cli.unknown import unknown
-
-    return unknown(error.command_name, error.ctx)
-
-
 def main() -> None:
-    """The program. What goes wrong ends with one line that says what to do."""
+    """The program."""
     # Nine tenths of a start is importing; collecting garbage meanwhile finds none and costs a seventh of it.
     gc.disable()
-    from fastn_mcp.errors import FastnError
+    from fastn_mcp.cli.ending import run
 
-    try:
-        status = cli.main(prog_name="fastn-mcp", standalone_mode=False)
-    except FastnError as error:
-        click.echo(f"fastn-mcp: {error}", err=True)
-        raise SystemExit(2) from None
-    except click.ClickException as error:
-        usage = isinstance(error, click.UsageError)
-        hint = f" See {error.ctx.command_path} --help." if isinstance(error, click.UsageError) and error.ctx else ""
-        click.echo(f"fastn-mcp: {_worded(error)}{hint}", err=True)
-        raise SystemExit(2 if usage else error.exit_code) from None
-    except OSError as error:
-        if error.filename is None:
-            raise
-        click.echo(f"fastn-mcp: {error.filename}: {error.strerror}. Correct the path.", err=True)
-        raise SystemExit(2) from None
-    except click.Abort:
-        raise SystemExit(130) from None
-    raise SystemExit(status if isinstance(status, int) else 0)
+    run(cli)

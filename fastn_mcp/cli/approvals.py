@@ -129,7 +129,8 @@ def keygen_(name: str, output: Path | None) -> None:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be made: {error.strerror}.") from None
+        hint = " A key is never replaced: move it away first." if isinstance(error, FileExistsError) else ""
+        raise click.ClickException(f"{path} cannot be made: {error.strerror}. No key was made.{hint}") from None
     click.echo(f"# The private key is in {path}: it stays with {visible(name)}. This goes into the file of approvers:")
     click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(made)}"')
 

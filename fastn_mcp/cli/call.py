@@ -45,7 +45,13 @@ def _command(operation: AnyOffer) -> click.Command:
     def run(**given: Any) -> None:
         arguments = {name: _listed(value) for name, value in given.items() if value not in (None, ())}
         context = click.get_current_context()
-        sys.exit(anyio.run(_call, context.obj(), operation.tool_name(), arguments))
+        try:
+            status = anyio.run(_call, context.obj(), operation.tool_name(), arguments)
+        except KeyboardInterrupt:
+            record = "fastn-mcp --sandbox audit tail" if context.obj.sandboxed else "fastn-mcp audit tail"
+            click.echo(f"\nfastn-mcp: Stopped. Whether a change was sent is in the record: {record}", err=True)
+            status = 130
+        sys.exit(status)
 
     return click.Command(
         operation.tool_name(), params=list(options), callback=run, help=operation.__doc__, epilog=_epilog(operation)

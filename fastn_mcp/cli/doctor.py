@@ -22,7 +22,7 @@ from fastn_mcp.doctor import origins
 from fastn_mcp.doctor.document import document, evidence, markdown, summary
 from fastn_mcp.doctor.examine import Findings, Patient, examine
 from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Verdict
+from fastn_mcp.doctor.verdict import Check, Verdict
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.report.writing import replace
 from fastn_mcp.settings import Resolved
@@ -36,6 +36,8 @@ _STYLES = {
     Verdict.FAILED: "bold red",
     Verdict.SKIPPED: "dim",
 }
+_WIDE = 72
+"""Columns of a terminal, of which a table takes so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,35 @@ def _found(
 
 def _show(found: Findings, *, quiet: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
+    if console.width < _WIDE:
+        _show_narrowly(found, console)
+    else:
+        _show_table(found, console)
+    console.print(summary(found), highlight=False)
+    if found.proposal and not quiet:
+        console.print("\nProposed for your file of settings (--write FILE puts them there):\n", highlight=False)
+        # Not by the console: what is to be pasted must not be wrapped.
+        click.echo(found.proposal.toml())
+
+
+def _seen(check: Check) -> Text:
+    seen = Text(check.seen)
+    if check.here:
+        seen.append(f" {visible(check.here)}", "dim")
+    return seen
+
+
+def _show_narrowly(found: Findings, console: Console) -> None:
+    """One check below the other: a table would break every word."""
+    for check in found.checks:
+        console.print(Text.assemble(f"{check.name}: ", (check.verdict.value, _STYLES[check.verdict])))
+        console.print(_seen(check))
+        if check.next:
+            console.print(Text(f"Next: {check.next}"))
+        console.print()
+
+
+def _show_table(found: Findings, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("check", "verdict"):
         table.add_column(column, no_wrap=True)
@@ -127,21 +158,13 @@ def _show(found: Findings, *, quiet: bool) -> None:
         if group is not None and check.group is not group:
             table.add_section()
         group = check.group
-        seen = Text(check.seen)
-        if check.here:
-            seen.append(f" {visible(check.here)}", "dim")
         table.add_row(
             check.name,
             Text(check.verdict.value, _STYLES[check.verdict]),
-            seen,
+            _seen(check),
             Text(check.next) if check.next else Text("nothing", "dim"),
         )
     console.print(table)
-    console.print(summary(found), highlight=False)
-    if found.proposal and not quiet:
-        console.print("\nProposed for your file of settings (--write FILE puts them there):\n", highlight=False)
-        # Not by the console: what is to be pasted must not be wrapped.
-        click.echo(found.proposal.toml())
 
 
 def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:

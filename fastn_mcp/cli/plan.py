@@ -78,7 +78,7 @@ def new_(
         return
     output.write_text(text, encoding="utf-8")
     output.chmod(0o644)
-    click.echo(f"Written: {output}. Read it, then sign it: fastn-mcp plan approve {output}", err=True)
+    click.echo(f"Written: {output}. Read it, then sign it: fastn-mcp plan approve {output} --as NAME", err=True)
 
 
 def _from_lines(lines: Iterable[str]) -> Iterator[Call]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastn_mcp.arguments import parse
+from fastn_mcp.arguments import UnknownTool, parse
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
 from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.cli.wiring import Parts, policy_of
@@ -89,6 +89,9 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
             raise NotSent(f"{name} is made of other calls, and the policy is asked of each.", "Explain one of those.")
         for line in anyio.run(_explained, ctx, call, file, mode):
             click.echo(line)
+    except UnknownTool as error:
+        click.echo(f"fastn-mcp: {error.what} {error.known} All of them: fastn-mcp tools", err=True)
+        sys.exit(2)
     except FastnError as error:
         click.echo(f"fastn-mcp: {error}", err=True)
         sys.exit(2)

@@ -27,18 +27,21 @@ def show(offered: tuple[AnyOffer, ...], *, as_json: bool) -> None:
         rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in offered]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    shown = len(_COLUMNS) if console.width >= _WIDE else 2
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in _COLUMNS:
+    for column in _COLUMNS[:shown]:
         table.add_column(column, no_wrap=True)
     for operation in offered:
         name, effect, evidence, route = _row(operation)
-        table.add_row(name, f"[{_STYLES[operation.effect]}]{effect}[/]", evidence, route)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+        table.add_row(*(name, f"[{_STYLES[operation.effect]}]{effect}[/]", evidence, route)[:shown])
     console.print(table)
     console.print(f"{len(offered)} tools. Arguments: fastn-mcp call TOOL --help", highlight=False)
 
 
 _COLUMNS = ("tool", "effect", "evidence", "route")
+_WIDE = 72
+"""Columns of a terminal. In fewer the names would be cut, so that only what is known of them by name is shown."""
 
 
 def _row(offer: AnyOffer) -> tuple[str, str, str, str]:

@@ -229,7 +229,8 @@ class AuditFile:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise Unwritten(
                 f"The audit cannot be written ({reason}).",
-                "Tell the operator: until it can be, nothing that changes something is sent.",
+                "Until it can be, nothing that changes something is sent. "
+                "A person has to mend the state folder, or name another: FASTN_STATE_DIR.",
                 certainty="" if entry.event is Event.OUTCOME else NOTHING_SENT,
             ) from error
 

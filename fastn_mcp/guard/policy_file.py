@@ -22,9 +22,8 @@ from fastn_mcp.tools import AnyOperation
 def load_rules(path: Path) -> FileRules:
     """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
     data = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
-    return load(
-        data, path, "policy", lambda table, source: _Builder(source).rules(table), "Check it with: policy check"
-    )
+    hint = f"Correct it there, and check it: fastn-mcp policy check {path}"
+    return load(data, path, "policy", lambda table, source: _Builder(source).rules(table), hint)
 
 
 class _Builder:

@@ -50,7 +50,7 @@ def read(path: Path, kind: str, hint: str) -> bytes:
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.") from None
+        raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
     if os.name == "posix" and mode & _WRITABLE_BY_OTHERS:
         raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
     return data
@@ -62,11 +62,11 @@ def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], So
         text = data.decode()
         table = tomllib.loads(text)
     except UnicodeDecodeError:
-        raise SettingsError(f"{path} cannot be read: it is not UTF-8.") from None
+        raise SettingsError(f"{path} is not text in UTF-8.", "Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         where = f"{path}, line {line[1]}" if line else f"{path}, at its end"
-        raise SettingsError(f"{where}: not TOML: {error}.") from None
+        raise SettingsError(f"{where}: not TOML: {error}.", hint) from None
     except RecursionError:
         raise SettingsError(f"{path}: not a {kind}: it is nested too deeply.") from None
     source = Source(path.name, hashlib.sha256(data).hexdigest(), places(text))

@@ -15,7 +15,7 @@ def callable_address(url: str) -> str:
     except ValueError:
         raise ValueError("has a port that is none") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is not an https address")
+        raise ValueError("is not an https address, as https://live.fastn.ai")
     if "@" in parts.netloc or "#" in url:
         raise ValueError("must be scheme, host and at most a port and a path")
     if parts.scheme == "http" and not is_loopback(parts.hostname):

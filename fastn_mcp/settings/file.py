@@ -56,7 +56,7 @@ def read(path: Path) -> ConfigFile:
     except FileNotFoundError:
         raise SettingsError(f"There is no file {path}.", "Correct --config or FASTN_CONFIG.") from None
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.") from None
+        raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
     kept = os.name == "posix" and stat.S_ISREG(mode)  # of others, as /dev/null or a pipe, permissions say nothing
     if kept and mode & 0o022:
         raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
@@ -81,10 +81,12 @@ def parsed(data: bytes, path: Path) -> ConfigFile:
     try:
         text = data.decode()
         table = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} cannot be read: {type(error).__name__}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not text in UTF-8.", "Save it as UTF-8.") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}.") from None
+        raise SettingsError(
+            f"{path} is not TOML: {error}.", 'Correct it there; texts stand in quotes, as in: mode = "guarded"'
+        ) from None
     profiles = table.pop(PROFILES, {})
     bare = ConfigFile(path, text=text)
     if isinstance(table.get("profile"), dict):

@@ -65,7 +65,7 @@ def _contents(path: Path, where: str) -> str:
     except FileNotFoundError:
         raise SettingsError(f"{where}: there is no file {path}.", "Keep a key there: fastn-mcp login --file") from None
     except OSError as error:
-        raise SettingsError(f"{where}: {path} cannot be read: {type(error).__name__}.") from None
+        raise SettingsError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}.") from None
     if os.name == "posix" and mode & 0o077:
         raise SettingsError(f"{path} holds a key, and others than its owner can read it.", f"Run: chmod 600 {path}")
     return data.decode("utf-8", "replace").strip()

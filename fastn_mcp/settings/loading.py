@@ -5,6 +5,7 @@ level of the file, and a variable that speaks of one account (its key, its addre
 profile that does not name it: which of the two was meant is not guessed.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.key_kinds import kind_of
 from fastn_mcp.nearest import nearest
 from fastn_mcp.proxies import named_by
 from fastn_mcp.settings import file as files
@@ -21,7 +23,7 @@ from fastn_mcp.settings.file import PROFILES, ConfigFile
 from fastn_mcp.settings.keyring import Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.settings.keys import VARIABLE, Key
 from fastn_mcp.settings.model import DEFAULT_BASE_URL, Settings
-from fastn_mcp.settings.sources import KEY_SETTINGS, OF_ONE_ACCOUNT, SOURCES
+from fastn_mcp.settings.sources import KEY_SETTINGS, OF_ONE_ACCOUNT, OF_THE_PROCESS, SOURCES
 
 DEFAULT = "default"
 """The name of the account where none is chosen."""
@@ -132,13 +134,14 @@ def ledger_setting(
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
     """The key that the file or the keyring has for an account. Raises `SettingsError`."""
     written = keys.written(account.table, account.file, account.profile, environment)
-    return written or _kept(account, keyring)
+    return written or _kept(account, environment, keyring)
 
 
 def choose(
     flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False
 ) -> Chosen:
     """The account that is meant, before its key is known. Raises `SettingsError`."""
+    _no_other_was_meant(environment, config)
     given = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
     profile = None if sandbox else _profile(given, variables, config)
@@ -151,6 +154,23 @@ def choose(
     if named is None:
         return Chosen(values, config, profile)
     return Chosen({**values, "proxy": named[1]}, config, profile, named[0])
+
+
+def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
+    """Refuse a variable whose name is nearly a setting's: FASTN_READ_ONY=1 would leave everything allowed.
+
+    Names like that of the key are left alone: they may hold keys of other accounts, and a key that is missing is said.
+    """
+    known = (*_VARIABLES.values(), *OF_THE_PROCESS)
+    named = {table.get("api_key_env") for table in (config.top, *config.profiles.values())}
+    for name in environment:
+        if not name.startswith("FASTN_") or name in known or name in named:
+            continue
+        close = difflib.get_close_matches(name, known, 1, 0.85)
+        if close and not close[0].startswith(VARIABLE):
+            raise SettingsError(
+                f"{name} is set, and is no setting: {close[0]} was meant?", f"Unset {name}, or name it {close[0]}."
+            )
 
 
 def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
@@ -169,6 +189,11 @@ def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: 
 
 def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
     """What is said where a profile is asked for and is not there."""
+    if kind_of(name) != "unknown":
+        return SettingsError(
+            "That is a key and no name of a profile: others can read a command line, and the shell remembers it.",
+            "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
+        )
     there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path} has none"
     what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
     return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
@@ -204,17 +229,17 @@ def _given(flags: Mapping[str, object], environment: Mapping[str, str], account:
     return None
 
 
-def _kept(account: Chosen, keyring: Keyring) -> Key:
+def _kept(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
     settings, why = account.keyless(), ""
     try:
         if (key := keys.kept(keyring, settings.profile, settings.host)) is not None:
             return key
     except NoKeyring as error:
         why = error.what
-    raise _no_key(account, settings, why)
+    raise _no_key(account, settings, why, environment)
 
 
-def _no_key(account: Chosen, settings: Settings, why: str) -> SettingsError:
+def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[str, str]) -> SettingsError:
     if account.profile is not None:
         return SettingsError(
             f"The profile {account.profile!r} has no key for {settings.host}.{f' {why}' if why else ''}",
@@ -227,7 +252,14 @@ def _no_key(account: Chosen, settings: Settings, why: str) -> SettingsError:
             "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME",
         )
     return SettingsError(
-        "There is no API key.",
+        f"There is no API key{_misspelt(environment)}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
     )
+
+
+def _misspelt(environment: Mapping[str, str]) -> str:
+    """The variable that was meant to hold the key, where one is set whose name is nearly right."""
+    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
+    close = difflib.get_close_matches(VARIABLE, names, 1, 0.75)
+    return f"; {close[0]} is set, and is not {VARIABLE}" if close else ""

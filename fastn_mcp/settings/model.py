@@ -173,6 +173,12 @@ class Settings(BaseModel):
             raise ValueError("is empty")
         if not all("!" <= letter <= "~" for letter in key):
             raise ValueError("holds a space, a line break or another character that no key has")
+        if key[0] in "\"'`" or key[-1] in "\"'`":
+            raise ValueError("stands in quotes, which here are a part of it")
+        if any(letter in "${}<>" for letter in key) or key.endswith("..."):
+            raise ValueError("is a placeholder for a key, which nothing has filled in")
+        if key.startswith("FASTN_API_KEY="):
+            raise ValueError("begins with the name of its variable")
         return key
 
     @field_validator("base_url", "approval_url")

@@ -25,6 +25,9 @@ SOURCES = tuple(
     if field not in ("routes", "fields")
 )
 
+OF_THE_PROCESS = ("FASTN_CONFIG", "FASTN_CONFIG_DIR", "FASTN_STATE_DIR", "FASTN_HTTP")
+"""Variables that are no settings of an account."""
+
 KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
 """What names a key in the file: the key itself, the variable that holds it, the file that holds it."""
 

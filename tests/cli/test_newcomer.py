@@ -1,11 +1,14 @@
 """What somebody does wrong in the first ten minutes: one line that says what happened and what to do next."""
 
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from at_a_terminal import sitting
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -37,6 +40,23 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "a folder that is none": (("openapi", "--output", "no/x.json"), {}, "no/x.json: No such", "Correct the path"),
     "plain http": (("whoami",), KEY | {"FASTN_BASE_URL": "http://live.fastn.ai"}, "must be https", "localhost"),
     "an address that is none": (("--sandbox", "--http", "8080"), {}, "is not HOST:PORT", "--http 127.0.0.1:8080"),
+    "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "stands before", "--sandbox ... call"),
+    "a tool of the sandbox without call": (("--sandbox", "find"), {}, "is a tool", "fastn-mcp --sandbox call find"),
+    "a tool of a policy, misspelt": (("policy", "explain", "get_quota"), {}, "'get_quotas'?", "fastn-mcp tools"),
+    "another program's help": (("help",), {}, "no command 'help'", "Run: fastn-mcp --help"),
+    "another program's version": (("version",), {}, "no command 'version'", "Run: fastn-mcp --version"),
+    "another program's server": (("serve",), {}, "no command 'serve'", "Run: fastn-mcp, which alone serves"),
+    "another program's setup": (("setup",), {}, "no command 'setup'", "fastn-mcp install CLIENT"),
+    "a key as an option": (("--api-key", "fsk_test_C4N4RY"), {}, "others can read a command line", "fastn-mcp login"),
+    "a key as an option of login": (("login", "--key", "fsk_test_C4N4RY"), {}, "There is no --key", "fastn-mcp login"),
+    "a key as a profile": (("login", "fsk_test_C4N4RY"), {}, "That is a key", "Revoke the key"),
+    "a variable, misspelt": (("whoami",), {"FASTN_APIKEY": "fsk_test_C4N4RY"}, "; FASTN_APIKEY is set", "login"),
+    "a key in quotes": (("whoami",), {"FASTN_API_KEY": '"fsk_test_C4N4RY"'}, "stands in quotes", "Copy the key again"),
+    "a key that is a placeholder": (("whoami",), {"FASTN_API_KEY": "${FASTN_API_KEY}"}, "placeholder", "Copy the key"),
+    "a key out of the documentation": (("whoami",), {"FASTN_API_KEY": "fsk_..."}, "is a placeholder", "Copy the key"),
+    "a key with its variable": (("whoami",), {"FASTN_API_KEY": "FASTN_API_KEY=C4N4RY"}, "its variable", "Copy the key"),
+    "a key with a line end": (("whoami",), {"FASTN_API_KEY": "fsk_test_C4N4RY\r"}, "a line break", "Copy the key"),
+    "a host without https": (("whoami",), KEY | {"FASTN_BASE_URL": "live.fastn.ai"}, "not an https address", "as https://"),
     "to everybody": (("--sandbox", "--http", "0.0.0.0:8080"), {}, "this machine only", "docs/hosting.md"),
 }  # fmt: skip
 
@@ -81,3 +101,135 @@ def test_a_host_where_nobody_is_says_so_and_how_to_learn_more(fastn: Run) -> Non
     known = fastn("whoami", env=nobody)
     assert known.returncode == 1
     assert "Whether the key works could not be learnt" in known.stdout + known.stderr
+
+
+FILES = {
+    "a text without quotes": (b"mode = guarded", "is not TOML", 'texts stand in quotes, as in: mode = "guarded"'),
+    "UTF-16, as PowerShell writes it": ("mode = 1".encode("utf-16"), "is not text in UTF-8", "Save it as UTF-8."),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_file_of_settings_that_is_none_says_how_it_is_to_be(what: str, fastn: Run, tmp_path: Path) -> None:
+    """Issue 7."""
+    content, happened, following = FILES[what]
+    file = tmp_path / "config.toml"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    done = fastn("--config", str(file), "whoami")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert happened in line
+    assert following in line
+
+
+@pytest.mark.parametrize("group", ["approvals keygen", "audit", "call", "plan", "policy"])
+def test_a_group_alone_shows_its_help_as_it_is_to_be_read(group: str, fastn: Run) -> None:
+    """Issue 7: one line below the other, where errors go."""
+    done = fastn(*group.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    if group != "approvals keygen":
+        assert done.stderr.startswith(f"Usage: fastn-mcp {group} [OPTIONS]")
+        assert len(done.stderr.splitlines()) > 8
+    assert "Traceback" not in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_used_refuses_changes_and_says_what_to_do(fastn: Run, tmp_path: Path) -> None:
+    """Ours: a home that is read-only, as a container's; reads go on."""
+    (tmp_path / "file").touch()
+    there = {"FASTN_STATE_DIR": str(tmp_path / "file" / "state")}
+    assert fastn("--sandbox", "call", "list-customers", env=there).returncode == 0
+    done = fastn("--sandbox", "call", "create-customer", "--name", "Acme", env=there)
+    assert done.returncode == 1
+    assert "Nothing was sent." in done.stderr
+    assert "A person has to mend the state folder, or name another: FASTN_STATE_DIR." in done.stderr
+    assert "Traceback" not in done.stderr
+    decided = fastn("approvals", "scopes", env=there)
+    assert "Traceback" not in decided.stderr
+
+
+def started(how: str, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Started by a shell that closes or redirects its streams."""
+    script = f'exec "$@" {how}'
+    return subprocess.run(
+        ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "fastn_mcp", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=30,
+        check=False,
+    )
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+
+
+@posix
+@pytest.mark.parametrize("how", [">&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(how: str, environment: dict[str, str]) -> None:
+    """Ours: as a service manager starts it. No file that is opened later stands in their place."""
+    done = started(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
+    assert (done.returncode, done.stderr) == (0, "")
+    served = started("<&-", environment, "--sandbox")
+    assert (served.returncode, served.stderr) == (0, "")
+
+
+@posix
+@pytest.mark.parametrize("arguments", [("--help",), ("tools",), ("--sandbox", "call", "get-overview")])
+def test_an_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    """Ours: a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    done = started(">/dev/full", environment, *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastn-mcp: The output cannot be written: No space left on device.")
+
+
+def test_the_demo_is_shown_where_there_is_nothing_but_ascii(fastn: Run) -> None:
+    """Ours: LANG=C."""
+    done = fastn("demo", "--plain", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert done.returncode == 0, done.stderr
+    assert "All as it says." in done.stdout
+
+
+@posix
+@pytest.mark.parametrize("key", ["\x03", "\x04"])
+def test_leaving_a_question_says_that_it_was_not_done(key: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """Issue 7: at the key of login, and at the change of install."""
+    for arguments, question in (
+        (("login", "--file"), "(not shown): "),
+        (("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json")), "Change it so? [y/N]: "),
+    ):
+        with sitting(["-m", "fastn_mcp", *arguments], environment) as person:
+            person.sees(question)
+            person.types(key)
+            code, said = person.leaves()
+        assert code == 130
+        assert "No answer. What was asked about was not done." in said
+    assert not (tmp_path / "mcp.json").exists()
+
+
+@posix
+def test_leaving_the_question_of_a_call_says_where_the_record_is(environment: dict[str, str]) -> None:
+    """Issue 7: was anything sent?"""
+    customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
+    call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
+    with sitting(["-m", "fastn_mcp", *call], environment) as person:
+        person.sees("Enter = decline > ")
+        person.types("\x03")
+        code, said = person.leaves()
+    assert code == 130
+    assert "Stopped. Whether a change was sent is in the record: fastn-mcp --sandbox audit tail" in said
+    assert "Traceback" not in said
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["tools"], ["--sandbox", "doctor"]])
+def test_on_a_narrow_terminal_no_name_is_cut(arguments: list[str], environment: dict[str, str]) -> None:
+    """Ours: 40 columns."""
+    with sitting(["-m", "fastn_mcp", *arguments], environment | {"COLUMNS": "40", "NO_COLOR": "1"}) as person:
+        code, said = person.leaves()
+    assert code == 0
+    assert "…" not in said.replace("...", "")
+    assert "delete_customer" in said

@@ -321,4 +321,5 @@ def test_a_key_is_never_written_over(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert again.returncode == 1
     assert "cannot be made" in again.stderr
+    assert "never replaced: move it away first" in again.stderr
     assert (tmp_path / "k.pem").read_bytes() == before

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from stores import NOW, change, grant, scope
 
-from fastn_mcp.guard.ledger import State, Vote
+from fastn_mcp.guard.ledger import LedgerUnusable, State, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -85,9 +85,9 @@ async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     ledger = SqliteLedger(str(path))
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(LedgerUnusable, match="file is not a database"):
         await ledger.find("g1")
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(LedgerUnusable, match="file is not a database"):
         await ledger.spend("destroy", "monday", 5)
 
 

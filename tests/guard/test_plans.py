@@ -169,7 +169,7 @@ def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> Non
     """Issue 6."""
     desk.write(allow("delete_customer", "a"))
     signatures_of(desk.file).write_bytes(content)
-    with pytest.raises(SettingsError, match="A person signs it with: plan approve"):
+    with pytest.raises(SettingsError, match="A person signs it with: fastn-mcp plan approve"):
         desk.read()
     signatures_of(desk.file).unlink()
     with pytest.raises(SettingsError, match="plan approve"):

@@ -222,7 +222,7 @@ def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_rules(file.parent)
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="not text in UTF-8"):
         load_rules(file)
 
 

@@ -37,6 +37,16 @@ class LedgerLost(Refused):
         )
 
 
+class LedgerUnusable(Refused):
+    """The ledger's file cannot be opened: its folder or the disk does not take it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"What was approved and changed cannot be kept ({why}).",
+            "Reads go on. A person has to mend the state folder, or name another: FASTN_STATE_DIR.",
+        )
+
+
 class State(Enum):
     """What became of a grant. Only what is OPEN or APPROVED can be spent, and only once."""
 

@@ -1,6 +1,7 @@
 """The ledger in SQLite, for one person's processes: WAL, owner-only, opened when it is first needed."""
 
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -13,9 +14,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger import MOST_WAITING, Grant, LedgerUnusable, Scope, State, TooManyWaiting, Vote
 from fastn_mcp.procedures.batch import FINAL, Step
 from fastn_mcp.procedures.journal import BEGUN, Change
+
+log = logging.getLogger(__name__)
 
 FILE = "ledger.sqlite"
 """Its name in the folder of the state."""
@@ -128,11 +131,15 @@ class SqliteLedger:
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        with _OPENING:
-            if self._path != ":memory:":
-                _create(Path(self._path))
-            database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
-        _prepare(database)
+        try:
+            with _OPENING:
+                if self._path != ":memory:":
+                    _create(Path(self._path))
+                database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
+            _prepare(database)
+        except (OSError, sqlite3.Error) as error:
+            log.error("the ledger %s cannot be opened: %s", self._path, error)
+            raise LedgerUnusable(getattr(error, "strerror", None) or str(error)) from error
         return database
 
     def close(self) -> None:

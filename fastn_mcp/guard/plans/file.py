@@ -16,7 +16,8 @@ from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
 KEYS = "plan-keys.toml"
 """Name of the file of public keys in the configuration folder."""
 
-_HINT = "Check it with: plan verify"
+_SIGN = "A person signs it with: fastn-mcp plan approve {} --as NAME"
+_HINT = "Correct it there, and check it: fastn-mcp plan verify {}"
 
 
 def signatures_of(path: Path) -> Path:
@@ -27,19 +28,19 @@ def signatures_of(path: Path) -> Path:
 def unsigned(path: Path) -> tuple[bytes, Plan]:
     """The plan as it stands, whoever signed it. Raises `SettingsError`."""
     data = read(path, "plan", "Correct the path, or make one: fastn-mcp plan new")
-    return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _HINT)
+    return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _HINT.format(path))
 
 
 def signed(path: Path, keys: Path, account: str, now: datetime) -> Plan:
     """A plan that holds for this account now. Raises `SettingsError`."""
     data = read(path, "plan", "Correct the path, or make one: fastn-mcp plan new")
     beside = signatures_of(path)
-    marks = read(beside, "file of signatures", f"A person signs it with: plan approve {path}")
+    marks = read(beside, "file of signatures", _SIGN.format(path))
     try:
         who = signers(data, parsed(marks), trusted(keys))
     except BadSignature as error:
-        raise SettingsError(f"{path}: {error}.", f"A person signs it with: plan approve {path}") from None
-    found = load(data, path, "plan", lambda table, source: plan(table, source, who), _HINT)
+        raise SettingsError(f"{path}: {error}.", _SIGN.format(path)) from None
+    found = load(data, path, "plan", lambda table, source: plan(table, source, who), _HINT.format(path))
     if found.account != account:
         raise SettingsError(f"{path} is for {found.account}, and this is {account}.", "Make a plan for this account.")
     if now >= found.until:
@@ -49,7 +50,7 @@ def signed(path: Path, keys: Path, account: str, now: datetime) -> Plan:
 
 def trusted(path: Path) -> dict[str, str]:
     """The public keys of those who may sign, by name. Raises `SettingsError`."""
-    hint = 'It holds a line for each who may sign: name = "public key". plan approve makes the first.'
+    hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
     return load(read(path, "file of public keys", hint), path, "file of public keys", _keys, hint)
 
 

@@ -1,0 +1,92 @@
+"""How the program begins and ends: streams that take whatever is written, and one line for what goes wrong."""
+
+import errno
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from fastn_mcp.errors import FastnError
+
+
+def run(command: click.Group) -> NoReturn:
+    """Run the program. What goes wrong ends with one line that says what to do."""
+    _open_streams()
+    try:
+        status = command.main(prog_name="fastn-mcp", standalone_mode=False)
+    except SystemExit as ended:
+        raise SystemExit(_written(ended.code)) from None
+    except FastnError as error:
+        _end(2, str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        raise SystemExit(2) from None
+    except click.ClickException as error:
+        _end(2 if isinstance(error, click.UsageError) else error.exit_code, _worded(error))
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise SystemExit(_lost(error, 1)) from None
+        if error.filename is None:
+            raise
+        _end(2, f"{error.filename}: {error.strerror}. Correct the path.")
+    except click.Abort as error:
+        # Raised by the question itself, or by us for a Ctrl-C elsewhere.
+        if error.__cause__ is None:
+            _end(130, "No answer. What was asked about was not done.")
+        raise SystemExit(130) from None
+    raise SystemExit(_written(status))
+
+
+def _end(status: int, said: str) -> NoReturn:
+    click.echo(f"fastn-mcp: {said}", err=True)
+    raise SystemExit(status) from None
+
+
+def _open_streams() -> None:
+    """Open what whoever started us has closed: a file that is opened later would take its place, and be written to."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif mode == "w":
+            stream.reconfigure(errors="backslashreplace")  # where it is not UTF-8, it does not take every character
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _written(status: object) -> int:
+    """The status, or that of an output that was lost, as on a disk that is full."""
+    code = status if isinstance(status, int) else 0
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _lost(error, code)
+    return code
+
+
+def _lost(error: OSError, code: int) -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more while it ends
+    if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
+        return code
+    what = error.filename or "The output"
+    said = f"{what} cannot be written: {error.strerror}. What was changed is in the record: fastn-mcp audit tail"
+    click.echo(f"fastn-mcp: {said}", err=True)
+    return code or 1
+
+
+def _worded(error: click.ClickException) -> str:
+    """In one line, with where to read more."""
+    if not isinstance(error, click.UsageError):
+        return " ".join(error.format_message().split())
+    more = f" See {error.ctx.command_path} --help." if error.ctx else ""
+    if error.ctx is not None and isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
+        from fastn_mcp.cli.unknown import unknown, unknown_option
+
+        if isinstance(error, click.NoSuchCommand):
+            return unknown(error.command_name, error.ctx, more)
+        if (said := unknown_option(error.option_name, error.ctx)) is not None:
+            return said
+    said = " ".join(error.format_message().split())
+    return (said if said.endswith((".", "?", ":", ")")) else f"{said}.") + more
