@@ -192,7 +192,7 @@
   document.addEventListener("submit", (event) => {
     const form = event.target;
     const input = form.querySelector("[data-expected]");
-    if ("settling" in main.dataset) {
+    if ("settling" in main.dataset && main.contains(form)) { // signing out decides nothing
       event.preventDefault();
       say("The page has just changed. Look again, then decide.");
     } else if ("sent" in form.dataset) {
