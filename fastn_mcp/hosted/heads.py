@@ -18,11 +18,18 @@ ARRIVES = 30.0
 _AT_ONCE = 16
 """Requests of one connection that wait for their turn."""
 
+_HOSTS = {"1.0": (0, 1), "1.1": (1,)}
+"""How many Hosts a request of each version has (RFC 9112, 3.2)."""
+
 _OF_THE_CONNECTION = (b"connection", b"upgrade", b"http2-settings")
 
 
 class TooManyAtOnce(Exception):
     """More requests came at once than wait for their turn."""
+
+
+class NoRequest(Exception):
+    """A head that another reader would take for something else: of another version, or for no host or several."""
 
 
 def _never() -> bool:
@@ -48,6 +55,7 @@ class _Bounded(HttpToolsProtocol):
     always: frozenset[bytes]
     leaving: Callable[[], bool]
     _unread = 0
+    _in_head = False
     _since: float | None = None
     """When the request began to arrive that has not arrived yet."""
 
@@ -73,16 +81,23 @@ class _Bounded(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         self._since = self.loop.time()
+        self._in_head = True
         super().on_message_begin()
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What stands around a value is none of it (RFC 9110, 5.5); the parser leaves what stands behind.
-        super().on_header(name, value.rstrip(b" \t"))
+        # What comes after a body is no header: whoever checked the head has not seen it (RFC 9110, 6.5.1).
+        if self._in_head:
+            # What stands around a value is none of it (RFC 9110, 5.5); the parser leaves what stands behind.
+            super().on_header(name, value.rstrip(b" \t"))
 
     @override
     def on_headers_complete(self) -> None:
         self._unread = 0
+        self._in_head = False
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts not in _HOSTS.get(self.parser.get_http_version(), ()):
+            raise NoRequest
         if self._asks_for_another():
             return
         if len(self.pipeline) >= _AT_ONCE:

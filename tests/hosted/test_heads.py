@@ -116,7 +116,9 @@ async def test_who_asks_for_another_protocol_is_answered_in_this_one(asked: byte
         await line.send(post("/next", b"{}", asked) + b"{}")  # and the connection goes on
         assert await line.answer() == (200, "POST /next {}")
         chunked = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
-        await line.send(b"POST /chunked HTTP/1.1\r\nHost: x\r\n" + asked + chunked + b"GET /last HTTP/1.1\r\n\r\n")
+        await line.send(
+            b"POST /chunked HTTP/1.1\r\nHost: x\r\n" + asked + chunked + b"GET /last HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
         assert await line.answer() == (200, "POST /chunked {}")
         assert await line.answer() == (200, "GET /last ")
         assert len(server.heard.requests) == 4
@@ -128,6 +130,34 @@ async def test_what_stands_around_a_value_is_none_of_it() -> None:
         await line.send(b"GET / HTTP/1.1\r\nHost:\t x \t\r\nMcp-Name:  find  \r\nEmpty: \t \r\n\r\n")
         await line.answer()
         assert server.heard.headers == [(b"host", b"x"), (b"mcp-name", b"find"), (b"empty", b"")]
+
+
+async def test_what_comes_after_a_body_is_no_header() -> None:
+    """RFC 9110, 6.5.1: whoever checked the head before us has not seen it."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving() as server, server.line() as line:
+        await line.send(head + b"2\r\n{}\r\n0\r\nX-Fastn-Api-Key: theirs\r\n\r\n")
+        assert await line.answer() == (200, "POST / {}")
+        assert server.heard.headers == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: evil.example\r\n\r\n",
+        b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+    ids=["0.9", "2.0", "no host", "two hosts", "no host, and another protocol"],
+)
+async def test_a_head_that_others_take_for_something_else_is_refused(head: bytes) -> None:
+    """RFC 9112, 3.2: a balancer and we have to mean the same host."""
+    async with serving() as server, server.line() as line:
+        await line.send(head)
+        assert (await line.rest()).startswith(b"HTTP/1.1 400 ")
+        assert server.heard.requests == []
 
 
 async def test_a_connection_that_is_to_close_closes_whatever_else_it_asks_for() -> None:
@@ -142,7 +172,7 @@ async def test_a_connection_that_is_to_close_closes_whatever_else_it_asks_for() 
 
 async def test_more_requests_at_once_than_wait_for_their_turn_end_the_connection() -> None:
     """THREATS T17: each that waits is kept, and a read holds thousands of them."""
-    one = b"GET /waits HTTP/1.1\r\n\r\n"
+    one = b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serving() as server:
         async with server.line() as line:
             await line.send(one * 17)
@@ -191,7 +221,7 @@ async def test_a_call_that_takes_long_is_not_slow_to_arrive() -> None:
 async def test_a_probe_is_answered_when_there_are_as_many_connections_as_can_be() -> None:
     """Ours: a cluster would end a process that is merely full, and with it every call that it makes."""
     async with serving(connections=3) as server, server.line() as line, server.line(), server.line():
-        await line.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+        await line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await line.answer() == (200, "GET /healthz ")
         await line.send(post("/mcp", b"{}") + b"{}")
         assert b"503 Service Unavailable" in await line.rest()
