@@ -24,6 +24,9 @@ CHART = Path(__file__).parent / "chart"
 VERSIONS = ("1.27", "1.37")
 """The oldest that the chart is for, and the newest that there are schemas of."""
 
+NAMES = (Path(__file__).parent.parent / "fastn_mcp" / "observing" / "names.py").read_text(encoding="utf-8")
+"""Where each metric is named: Prometheus has underscores for its points."""
+
 LEAST: dict[str, Any] = yaml.safe_load((CHART / "ci" / "least.yaml").read_text(encoding="utf-8"))
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -37,6 +40,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no team": ({"team": {"configMap": ""}}, "team.configMap or team.secret"),
     "two teams": ({"team": {"secret": "another"}}, "leave one out"),
     "no ledger": ({"secrets": {"shared": ""}}, "secrets.shared"),
+    "a metric that nobody is told": ({"autoscaling": {"enabled": True}}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
     "fewer at most than at least": ({"autoscaling": {"enabled": True, "max": 2}}, "autoscaling.max"),
 }
 
@@ -101,6 +105,7 @@ def _promised(objects: list[dict[str, Any]]) -> Iterator[str]:
         "it has no bound of memory": "memory" in container["resources"]["limits"],
     }
     yield from (problem for problem, kept in promises.items() if not kept)
+    yield from _told(objects, container)
     for variable in container["env"]:
         if variable["name"] in ("FASTN_LEDGER", "FASTN_STATE_SECRET") and "secretKeyRef" not in variable["valueFrom"]:
             yield f"{variable['name']} is no reference"
@@ -117,6 +122,20 @@ def _promised(objects: list[dict[str, Any]]) -> Iterator[str]:
                 continue
         if chosen != selector:
             yield f"{each['kind']} {each['metadata']['name']} is not about the replicas"
+
+
+def _told(objects: list[dict[str, Any]], container: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with what telemetry says of a replica, and with the metric by which replicas are scaled."""
+    given = [variable["name"] for variable in container["env"]]
+    yield from (f"{name} is given twice" for name in set(given) if given.count(name) > 1)
+    values = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    if "k8s.pod.name=$(POD_NAME)" not in values["OTEL_RESOURCE_ATTRIBUTES"]:
+        yield "telemetry does not tell the replicas apart"
+    for scaler in (each for each in objects if each["kind"] == "HorizontalPodAutoscaler"):
+        (metric,) = scaler["spec"]["metrics"]
+        name = metric["pods"]["metric"]["name"]
+        if f'"{name.replace("_", ".").replace("fastn.mcp", "fastn_mcp")}"' not in NAMES:
+            yield f"nothing exports {name}"
 
 
 def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

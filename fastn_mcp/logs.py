@@ -24,6 +24,9 @@ _LONGEST = 8_000
 
 _SHORTEST_SECRET = 4
 
+_HOLD_ANSWERS = ("sse_starlette",)
+"""Libraries whose debug messages hold what a client is answered: data of an account, or a key that was just created."""
+
 
 class JsonLines(logging.Formatter):
     """A record as one line of JSON, in ASCII: what a terminal cannot misread."""
@@ -83,5 +86,7 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for library in _HOLD_ANSWERS:
+        logging.getLogger(library).setLevel(max(root.level, logging.INFO))
     logging.captureWarnings(True)
     return lines

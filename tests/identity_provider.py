@@ -138,6 +138,7 @@ class Provider:
         return JSONResponse(said)
 
     async def _token(self, request: Request) -> Response:
+        self.asked.append(request.url.path)
         basic = base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
         client, _, secret = (unquote(part) for part in basic.partition(":"))
         asked = dict(parse_qsl((await request.body()).decode()))

@@ -178,8 +178,9 @@ async def decline(desk: Desk, grant: Grant, note: str) -> str:
     now = desk.now()
     if not await desk.ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=_BY, note=note or None):
         return _TOO_LATE
+    said = "Declined." + _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
     await desk.ledger.note_answer(grant.principal, declined=True, now=now)
-    return "Declined." + _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
+    return said
 
 
 async def revoke(desk: Desk, beginning: str) -> Scope | None:

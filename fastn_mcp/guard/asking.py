@@ -13,7 +13,18 @@ from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.ledger import Grant, Ledger, State
 from fastn_mcp.guard.policy import Decision, Verdict
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Waiting, Yes, for_a_while, question
+from fastn_mcp.guard.question import (
+    Answer,
+    Asking,
+    No,
+    Nobody,
+    Question,
+    Waiting,
+    Yes,
+    for_a_while,
+    may_scope,
+    question,
+)
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.guard.rights import Rights
 from fastn_mcp.offer import Effect, Offer
@@ -99,6 +110,8 @@ class Approved:
     by: str
     fresh: bool
     """Whether what is there was read after the answer. A person takes time."""
+    for_a_while: bool = False
+    """Whether they said so of such calls on its target, too."""
 
 
 class Asker:
@@ -151,6 +164,8 @@ class Asker:
         if not await self._ledger.move(grant.id, ASKABLE, State.BURNT, now, by=approved.by):
             raise used_up()
         await self._ledger.note_answer(grant.principal, declined=False, now=now)
+        if approved.for_a_while:  # only now: an answer that comes again opens nothing
+            await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approved.by))
 
     async def _why_no_form(self, caller: Caller, matter: Matter, now: float) -> str | None:
         """Why the client's form is not used, in words for the agent; None where it is."""
@@ -192,9 +207,7 @@ class Asker:
                 if grant.expected is not None and typed != grant.expected:
                     await self._decline(grant, now, by, "another text was typed")
                     raise Declined("What was typed is not what was asked for.", "Ask the person, then call again.")
-                if minutes and grant.scope and grant.target is not None:
-                    await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, by))
-        return Approved(grant, by, fresh)
+                return Approved(grant, by, fresh, for_a_while=bool(minutes) and may_scope(grant))
 
     async def _earlier(self, grant: Grant, matter: Matter, caller: Caller) -> Approved | Waiting:
         """What became of a question that was put elsewhere."""

@@ -18,7 +18,7 @@ from fastn_mcp.guard.rights import READ, InsufficientScope, Rights
 from fastn_mcp.hosted.bodies import Asked, again, asked, read
 from fastn_mcp.hosted.challenge import Challenger, Turned, unavailable
 from fastn_mcp.hosted.keys import AGAIN, NoKeys
-from fastn_mcp.hosted.limits import Busy
+from fastn_mcp.hosted.limits import Busy, Shares
 from fastn_mcp.hosted.team import Team, Tenant
 from fastn_mcp.hosted.tenants import Account, Opened, Own, Tenants
 from fastn_mcp.hosted.tokens import Tokens
@@ -52,6 +52,11 @@ class _SignedIn:
     tenant: Tenant
     own: Own | None
 
+    @property
+    def whose(self) -> str:
+        """Whose share of the connections it takes: the tenant's, or that of a caller who is one alone."""
+        return self.tenant.name if self.own is None else f"{self.tenant.name} {self.principal}"
+
 
 class Admission(Generic[T]):
     """Stands between the SDK's authentication and its MCP endpoint, at `path`."""
@@ -65,6 +70,7 @@ class Admission(Generic[T]):
         self._tokens = tokens
         self._tenants = tenants
         self._challenger = challenger
+        self._shares = Shares(team.bounds.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != self._path:
@@ -73,6 +79,7 @@ class Admission(Generic[T]):
         async with AsyncExitStack() as stack:
             try:
                 signed_in = await self._signed_in(scope)
+                stack.enter_context(self._shares(signed_in.whose))
                 body = await read(receive, self._team.bounds.body)
                 wanted = asked(body)
                 account = await stack.enter_async_context(self._tenants.lease(signed_in.tenant, signed_in.own))

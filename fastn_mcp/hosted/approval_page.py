@@ -121,10 +121,11 @@ class _SignedIn:
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is no answer of the identity provider.")
         begun, now = Begun(**kept), self._system.now().timestamp()
-        claims = await self._sign_in.finish(begun, dict(sent))
+        code = self._sign_in.code(begun, dict(sent))
+        # First: nobody makes us ask the provider more than once for each sign-in that was begun.
         if not await self._ledger.use_nonce(f"sign-in {begun.state}", now + HOLDS + 60, now):
             raise NotSignedIn("This sign-in was used already.")
-        who = self._who(claims)
+        who = self._who(await self._sign_in.finish(begun, code))
         if not Standing(self._approvals, who).tenants:
             raise NotSignedIn("You are signed in, and there is nothing here for you to decide. Ask the operator.")
         return Session(self._system.token(), now + self._approvals.session, who)

@@ -40,7 +40,7 @@ class Decidable(Account, Protocol):
         ...
 
 
-D = TypeVar("D", bound=Decidable)
+T = TypeVar("T")
 
 
 class Desk:
@@ -94,8 +94,8 @@ class TeamInbox:
     async def waiting(self, now: float) -> list[Lying]:
         found = [
             await self._lying(name, account, grant)
-            async for name, account in self._accounts()
-            for grant in await account.ledger.waiting(now)
+            async for name, account, grants in self._read(lambda ledger: ledger.waiting(now))
+            for grant in grants
             if self._theirs(name, account, grant)
         ]
         return sorted(found, key=lambda lying: lying.grant.created)
@@ -103,8 +103,8 @@ class TeamInbox:
     async def scopes(self, now: float) -> list[Scope]:
         return [
             scope
-            async for name, account in self._accounts()
-            for scope in await account.ledger.scopes(now)
+            async for name, account, scopes in self._read(lambda ledger: ledger.scopes(now))
+            for scope in scopes
             if scope.account == account.account and self._standing.holds(name, scope)
         ]
 
@@ -112,15 +112,14 @@ class TeamInbox:
         # More than are shown: a ledger that is shared holds those of others too.
         found = [
             Decided(grant, await self._who(account, grant))
-            async for name, account in self._accounts()
-            for grant in await account.ledger.decided(limit * 4)
+            async for name, account, grants in self._read(lambda ledger: ledger.decided(limit * 4))
+            for grant in grants
             if self._theirs(name, account, grant)
         ]
         return sorted(found, key=lambda one: one.grant.decided or one.grant.created, reverse=True)[:limit]
 
     async def find(self, grant: str) -> Lying | None:
-        async for name, account in self._accounts():
-            found = await account.ledger.find(grant)
+        async for name, account, found in self._read(lambda ledger: ledger.find(grant)):
             if found is not None and self._theirs(name, account, found):
                 return await self._lying(name, account, found)
         return None
@@ -160,21 +159,23 @@ class TeamInbox:
             after = await account.ledger.vote(vote, needed, by=by, note=note)
             if after is None:
                 return None
-            have = sum(vote.approves for vote in await account.ledger.votes(grant.id))
-            if after is not State.OPEN:
-                await account.ledger.note_answer(grant.principal, declined=not approves, now=now)
-            counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
-            event = Event.APPROVED if approves else Event.DECLINED
-            entry = replace(
-                decided(event, grant, VERIFIED, note or counted),
-                approver=person.principal,
-                approver_name=show(person.name, 100),
-            )
+            counted = None
             try:
-                account.audit.record(entry)
-            except FastnError:  # it holds already; sending records again, or refuses
-                log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
+                have = sum(vote.approves for vote in await account.ledger.votes(grant.id))
+                counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
+                if after is not State.OPEN:
+                    await account.ledger.note_answer(grant.principal, declined=not approves, now=now)
+            finally:  # it counts, even where the ledger is lost now
+                self._record(account.audit, Event.APPROVED if approves else Event.DECLINED, grant, note or counted)
             return have
+
+    def _record(self, audit: Audit, event: Event, grant: Grant, said: str | None) -> None:
+        person = self._standing.person
+        entry = decided(event, grant, VERIFIED, said)
+        try:
+            audit.record(replace(entry, approver=person.principal, approver_name=show(person.name, 100)))
+        except FastnError:  # it holds already; sending records again, or refuses
+            log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
     def _theirs(self, tenant: str, account: Decidable, grant: Grant) -> bool:
         return grant.elsewhere and grant.account == account.account and self._standing.sees(tenant, grant)
@@ -207,6 +208,14 @@ class TeamInbox:
                 yield name, account
                 return
         raise Refused("The account of this call cannot be opened now.")
+
+    async def _read(self, read: Callable[[Ledger], Awaitable[T]]) -> AsyncGenerator[tuple[str, Decidable, T]]:
+        """Their accounts, each with what is read for it: once for all where they share one ledger."""
+        found: list[T] = []
+        async for name, account in self._accounts():
+            if not found or self._shared is None:
+                found = [await read(account.ledger)]
+            yield name, account, found[0]
 
     async def _accounts(self) -> AsyncGenerator[tuple[str, Decidable]]:
         for name in sorted(self._standing.tenants):

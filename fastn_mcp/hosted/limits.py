@@ -1,7 +1,8 @@
-"""How much at once: the places of a tenant's calls, with a queue that ends."""
+"""How much at once: the places of a tenant's calls, with a queue that ends; and its share of the connections."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
@@ -52,3 +53,24 @@ class Room:
             "Wait for the others, then call again.",
             facts={"limit": self._calls},
         )
+
+
+class Shares:
+    """`most` requests of each at the same time: who sends slowly or asks for much leaves connections to the others."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = Counter[str]()
+
+    @contextmanager
+    def __call__(self, whose: str) -> Generator[None]:
+        """One of theirs, for as long as it takes. Raises `Busy`."""
+        if self._held[whose] >= self._most:
+            raise Busy(f"{self._most} requests of this account are being answered.", "Wait for some of them to end.")
+        self._held[whose] += 1
+        try:
+            yield
+        finally:
+            self._held[whose] -= 1
+            if not self._held[whose]:
+                del self._held[whose]

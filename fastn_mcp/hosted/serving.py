@@ -15,7 +15,7 @@ import uvicorn
 from typing_extensions import override
 
 from fastn_mcp.hosted.heads import bounded
-from fastn_mcp.hosted.health import Health
+from fastn_mcp.hosted.health import ALIVE, READY, Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def run(app: Any, host: str, port: int, health: Health, ending: Ending) -> None:
         app,
         host=host,
         port=port,
-        http=bounded(ending.head),
+        http=bounded(ending.head, always=(ALIVE.encode(), READY.encode()), leaving=lambda: health.leaving),
         ws="none",
         log_config=None,  # its lines are lines of our log, of the level that ours has
         log_level=None,

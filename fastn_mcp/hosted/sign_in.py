@@ -26,6 +26,15 @@ log = logging.getLogger(__name__)
 HOLDS = 600.0
 """Seconds to sign in at the provider."""
 
+_FRESH = 300.0
+"""Seconds for which its discovery document serves: whoever begins sign-ins makes us ask it no more often."""
+
+_AT_ONCE = 3
+"""Requests to it of all who sign in: fewer than it has connections, so that keys are read whoever comes."""
+
+
+_AWAY = "The identity provider cannot be reached."
+
 
 class NotSignedIn(Exception):
     """Why nobody is signed in, in a sentence for the person."""
@@ -54,6 +63,11 @@ class SignIn:
         self._secret = secret
         self._scopes = scopes
         self._redirect = redirect
+        self._system = system
+        self._known: dict[str, Any] = {}
+        self._read = self._failed = float("-inf")
+        self._turn = anyio.Lock()
+        self._places = anyio.Semaphore(_AT_ONCE)
 
     async def begin(self) -> tuple[str, Begun]:
         """Where the browser goes, and what it keeps. Raises `NotSignedIn`."""
@@ -73,30 +87,46 @@ class SignIn:
         at = self._provider.endpoint(metadata, "authorization_endpoint")
         return f"{at}{'&' if '?' in at else '?'}{urlencode(asked)}", begun
 
-    async def finish(self, begun: Begun, sent: Mapping[str, str]) -> dict[str, Any]:
-        """The claims of who signed in, by what the provider sent back with the browser. Raises `NotSignedIn`."""
+    def code(self, begun: Begun, sent: Mapping[str, str]) -> str:
+        """What the provider sent back with the browser that began this. Raises `NotSignedIn`."""
         if not hmac.compare_digest(sent.get("state", "").encode(), begun.state.encode()):
             raise NotSignedIn("This is not the sign-in that this browser began.")
         if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
             raise NotSignedIn("Another provider answered than the one that was asked.")
         if "error" in sent or not sent.get("code"):
             raise NotSignedIn("The identity provider did not sign you in.")
-        token = await self._exchanged(await self._metadata(), sent["code"], begun.verifier)
+        return sent["code"]
+
+    async def finish(self, begun: Begun, code: str) -> dict[str, Any]:
+        """The claims of who signed in. A code is good once. Raises `NotSignedIn`."""
+        token = await self._exchanged(await self._metadata(), code, begun.verifier)
         try:
             return await self._tokens.claims(token, begun.nonce)
         except TokenRefused as refused:
             log.warning("an ID token was refused: %s", refused)
             raise NotSignedIn("What the identity provider said of you could not be believed.") from None
         except NoKeys:
-            raise NotSignedIn("The identity provider cannot be reached.") from None
+            raise NotSignedIn(_AWAY) from None
 
     async def _metadata(self) -> dict[str, Any]:
+        began = self._system.monotonic()
+        async with self._turn:  # those who come at once ask once, and fail once
+            if self._system.monotonic() - self._read >= _FRESH:
+                if self._failed > began:
+                    raise NotSignedIn(_AWAY)
+                self._known = await self._asked()
+                self._read = self._system.monotonic()
+        return self._known
+
+    async def _asked(self) -> dict[str, Any]:
         try:
             with anyio.fail_after(10):
-                metadata = await self._provider.metadata()
+                async with self._places:
+                    metadata = await self._provider.metadata()
         except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
             log.warning("a sign-in failed: %s: %s", type(error).__name__, error)
-            raise NotSignedIn("The identity provider cannot be reached.") from None
+            self._failed = self._system.monotonic()
+            raise NotSignedIn(_AWAY) from None
         kinds: Any = metadata.get("subject_types_supported", ["public"])
         if "public" not in kinds and self._client != self._trust.audience:
             # A requester would have another name here than as an approver, and could be both.
@@ -121,7 +151,8 @@ class SignIn:
         try:
             at = self._provider.endpoint(metadata, "token_endpoint")
             with anyio.fail_after(10):
-                status, found = await self._provider.post(at, fields, headers)
+                async with self._places:
+                    status, found = await self._provider.post(at, fields, headers)
         except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
             log.warning("a code could not be exchanged: %s", type(error).__name__)
             raise NotSignedIn("The identity provider did not answer as it should.") from None

@@ -56,8 +56,10 @@ class Pattern:
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        parts = map(re.escape, self.text.split("*"))
-        object.__setattr__(self, "_pattern", re.compile("(?:.*)".join(parts), re.DOTALL))
+        first, *rest = map(re.escape, self.text.split("*"))
+        # Each part where it comes first, for good: whoever writes a claim chooses the text, and no search goes back.
+        parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
+        object.__setattr__(self, "_pattern", re.compile("".join(parts), re.DOTALL))
 
     def __call__(self, value: object) -> bool:
         """Whether a claim is that; a flag is `true` or `false`."""
@@ -166,6 +168,11 @@ class Bounds:
     """Seconds between being told to stop, when it is no longer ready, and taking no more requests."""
     grace: float = 20.0
     """Seconds that calls in flight have from then on."""
+
+    @property
+    def requests(self) -> int:
+        """Requests of one tenant at the same time: its calls, those that wait, and as many that are neither."""
+        return 2 * (self.calls + self.queue)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What is set up wrongly stops the start, and says which line or which setting. Ours (issue 6)."""
 
+import os
 from pathlib import Path
 
 import anyio
@@ -12,7 +13,7 @@ from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from world import World
 
 from fastn_mcp.channels.webhook import Door, Webhook
-from fastn_mcp.channels.webhook.approvers import load_approvers
+from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.bodies import generic
 from fastn_mcp.channels.webhook.posting import Posting
 from fastn_mcp.cli.webhook import webhook_of
@@ -56,6 +57,27 @@ def test_a_wrong_file_of_approvers_is_named_with_its_line(tmp_path: Path, text: 
     assert said in str(caught.value)
     assert "canary" not in str(caught.value)
     assert SHARED not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "user", "said"),
+    [
+        (0o440, 0, 10001, 10001, False),  # as Kubernetes mounts a secret, with fsGroup
+        (0o400, 10001, 10001, 10001, False),
+        (0o444, 0, 10001, 10001, True),
+        (0o460, 0, 10001, 10001, True),
+        (0o440, 0, 100, 10001, True),
+        (0o440, 10001, 10001, 10001, True),
+        (0o440, 500, 10001, 10001, True),
+        (0o440, 0, 0, 0, True),
+    ],
+)
+def test_a_mounted_file_is_of_the_group_that_it_is_mounted_for(
+    mode: int, owner: int, group: int, user: int, said: bool
+) -> None:
+    """Ours: on Kubernetes no file of a secret is anybody's alone."""
+    file = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
+    assert exposed(file, user, {10001} if user else {0}) is said
 
 
 def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def adding(token: str, to: str) -> Starlette:
     client = httpx2.AsyncClient(base_url=f"http://{to}", timeout=30)
 
     async def passed(request: Request) -> Response:
-        headers = [pair for pair in request.headers.raw if pair[0] != b"content-length"]
+        headers = [(name, value.strip()) for name, value in request.headers.raw if name != b"content-length"]
         headers.append((b"authorization", f"Bearer {token}".encode()))
         answer = await client.request(request.method, request.url.path, content=await request.body(), headers=headers)
         kept = {name: value for name, value in answer.headers.items() if name not in ("content-length", "date")}

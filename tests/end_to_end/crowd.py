@@ -17,7 +17,7 @@ from fleet import Fleet
 from team_world import META, Caller, modern, request
 
 from fastn_mcp.cli.approvals import Desk, approve
-from fastn_mcp.guard.ledger import LedgerLost
+from fastn_mcp.guard.ledger import LedgerLost, State
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""
@@ -169,14 +169,30 @@ def _reply(answer: httpx2.Response) -> dict[str, Any]:
 
 async def deciding(desk: Desk, book: Book) -> None:
     """A person at a terminal, who approves each question once, wherever it was asked."""
+    begun: dict[str, str] = {}
     while True:
-        with suppress(LedgerLost):  # a connection that took too long on a machine with much to do: they look again
-            for grant in await desk.ledger.waiting(desk.now()):
-                name = _asked_for(grant.card)
-                if name is not None and name not in book.approved and "Approved" in await approve(desk, grant):
-                    book.approved[name] = grant.id
-                    book.approval(name).set()
+        with suppress(LedgerLost):  # it was too busy to answer: a person looks again, also at what they did
+            await _decide(desk, book, begun)
         await anyio.sleep(0.2)
+
+
+async def _decide(desk: Desk, book: Book, begun: dict[str, str]) -> None:
+    for name, id_ in list(begun.items()):
+        found = await desk.ledger.find(id_)
+        if found is not None and found.state is not State.OPEN:
+            _approved(book, name, begun.pop(name))
+    for grant in await desk.ledger.waiting(desk.now()):
+        name = _asked_for(grant.card)
+        if name is not None and name not in book.approved:
+            begun[name] = grant.id
+            if "Approved" in await approve(desk, grant):
+                _approved(book, name, grant.id)
+            del begun[name]
+
+
+def _approved(book: Book, name: str, grant: str) -> None:
+    book.approved[name] = grant
+    book.approval(name).set()
 
 
 def _asked_for(card: Mapping[str, Any]) -> str | None:

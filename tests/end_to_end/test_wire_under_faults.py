@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from driving import KEY, Upstream, environment, free_port
+from driving import ERAS, KEY, Upstream, environment, free_port, running
+from mcp import Client
 
 from fastn_mcp.logs import JsonLines
 
@@ -170,3 +171,26 @@ def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstrea
     events = logged(errors)
     assert enough(events, level)
     assert level == "error" or "uvicorn.error" in [event["logger"] for event in events]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_no_level_of_the_log_holds_what_a_client_is_answered(era: str, tmp_path: Path) -> None:
+    """THREATS T4: data of an account, or a key that was just created; in one piece, and as a stream."""
+
+    async def progresses(progress: float, total: float | None, message: str | None) -> None:
+        """So that the answer is a stream."""
+
+    folder, port = str(tmp_path), free_port()
+    env = dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), folder) | {"FASTN_CONFIG": os.devnull}
+    env |= {"FASTN_LOG_LEVEL": "debug", "FASTN_LOG_FILE": f"{folder}/log"}
+    with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=env):
+        async with Client(f"http://127.0.0.1:{port}/mcp", mode=ERAS[era]) as client:
+            for callback in (None, progresses):
+                found = await client.call_tool("list_customers", {"search": "Globex"}, progress_callback=callback)
+                assert found.structured_content is not None
+                customer = str(found.structured_content["data"][0]["id"])
+    logged_ = (tmp_path / "log").read_text()
+    assert '"level": "debug"' in logged_
+    assert customer not in logged_
+    assert "Globex" not in logged_

@@ -158,6 +158,30 @@ async def test_a_round_trip_is_spent_once_however_often_it_comes(world: World) -
     assert await world.burnt() == 1
 
 
+async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
+    """THREATS T11: neither one that was used, nor after a no, nor after the scope was revoked, nor one that ran out."""
+    call = await run(world)
+    asking = await world.call(call, FormLater())
+    assert isinstance(asking, Asking)
+    world.clock.pass_(5)
+    again = FormLater(resumed=(asking.question.grant, Yes(minutes=15)))
+    assert isinstance(await world.call(call, again), Done)
+    (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
+    assert await world.ledger.revoke_scope(scope.id)
+    assert not isinstance(await world.call(call, again), Done)
+    declined = await world.call(call, FormLater())
+    assert isinstance(declined, Asking)
+    world.clock.pass_(5)
+    await world.call(call, FormLater(resumed=(declined.question.grant, No())))
+    assert not isinstance(await world.call(call, FormLater(resumed=(declined.question.grant, Yes(minutes=15)))), Done)
+    late = await world.call(call, FormLater())
+    assert isinstance(late, Asking)
+    world.clock.pass_(601)
+    assert not isinstance(await world.call(call, FormLater(resumed=(late.question.grant, Yes(minutes=15)))), Done)
+    assert await world.ledger.scopes(world.clock.at.timestamp()) == []
+    assert len(world.changes) == 1
+
+
 async def test_an_approval_runs_out(world: World) -> None:
     """Ours: ten minutes, in the form and on the desk."""
     call = await run(world)

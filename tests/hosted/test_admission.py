@@ -3,9 +3,11 @@
 MCP authorization, RFC 6750, RFC 9728; THREATS T3, T8, T9, T17, T23.
 """
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from identity_provider import AUDIENCE, ISSUER
 from team_world import HEAD, META, MODERN, TeamWorld, challenge, modern, request
@@ -429,3 +431,37 @@ async def test_a_key_that_is_gone_closes_one_account_and_no_other(tmp_path: Path
         assert closed.json()["error"]["message"].startswith("Your account cannot be opened now.")
         assert "toml" not in closed.text
         assert (await caller.call(team.provider.token(sub="gus"), "get_quotas")).status_code == 200
+
+
+async def test_who_sends_slowly_leaves_connections_to_the_others(team: TeamWorld) -> None:
+    """THREATS T10, T17: a tenant holds its share of them, whatever it sends, and is told so."""
+    begun = 0
+
+    async def slow(event: anyio.Event) -> AsyncGenerator[bytes]:
+        nonlocal begun
+        begun += 1
+        yield b"{"
+        await event.wait()
+
+    token = team.provider.token()
+    async with team.served() as caller, anyio.create_task_group() as tasks:
+        event, most = anyio.Event(), team.team.bounds.requests
+
+        async def ask() -> None:
+            headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+            await caller.http.post("/mcp", content=slow(event), headers=headers)
+
+        for _ in range(most):
+            tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert begun == most == 80
+        refused = await caller.call(token, "list_customers")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["message"] == (
+            "80 requests of this account are being answered. Wait for some of them to end. Nothing was sent."
+        )
+        other = team.provider.token(sub="gil", groups=["globex-eu"])
+        assert (await caller.call(other, "list_customers")).status_code == 200
+        event.set()
+    async with team.served() as caller:
+        assert (await caller.call(token, "list_customers")).status_code == 200

@@ -6,9 +6,25 @@ from typing import Any
 
 import anyio
 import pytest
+from httpx2 import ASGITransport, AsyncClient
+from mcp import Client as Caller
+from mcp import MCPError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server import Server, ServerRequestContext
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+    Tool,
+)
 from starlette.types import Message, Receive, Scope, Send
 
-from fastn_mcp.hosted.answering import Answering
+from fastn_mcp.hosted.answering import Answering, answered
+from fastn_mcp.hosted.bodies import again, read
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +79,9 @@ def part(body: bytes, *, more: bool = False) -> Message:
 async def came(*messages: Message, method: str = "POST") -> tuple[list[bytes], list[bytes]]:
     streamed, whole = Way(), Way()
     with anyio.fail_after(5):
-        await Answering(streamed, whole)({"type": "http", "method": method}, Client(messages).receive, sent)
+        await Answering(streamed, whole)(
+            {"type": "http", "method": method, "headers": []}, Client(messages).receive, sent
+        )
     return streamed.bodies, whole.bodies
 
 
@@ -92,5 +110,71 @@ async def test_a_client_that_leaves_ends_its_call() -> None:
     whole = Way(waits=True)
     client = Client([part(b"{}"), {"type": "http.disconnect"}])
     with anyio.fail_after(5):
-        await Answering(Way(), whole)({"type": "http", "method": "POST"}, client.receive, sent)
+        await Answering(Way(), whole)({"type": "http", "method": "POST", "headers": []}, client.receive, sent)
     assert (whole.bodies, whole.cancelled) == ([b"{}"], True)
+
+
+ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_answer_that_takes_long_shows_signs_of_life_and_arrives(fails: bool, era: str) -> None:
+    """Ours: a proxy that hears nothing for a while ends the connection, and with it the call."""
+    pinged, kinds = anyio.Event(), list[str]()
+
+    async def tool(_: ServerRequestContext[Any], __: CallToolRequestParams) -> CallToolResult:
+        await pinged.wait()
+        if fails:
+            raise MCPError(INVALID_PARAMS, "late, and wrong")
+        return CallToolResult(content=[TextContent(type="text", text="late, and here")])
+
+    async def tools(_: ServerRequestContext[Any], __: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=[Tool(name="any", input_schema={"type": "object"})])
+
+    server: Server[Any] = Server("slow", on_call_tool=tool, on_list_tools=tools)
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app = server.streamable_http_app(streamable_http_path="/mcp", stateless_http=True, transport_security=security)
+    answered(app, server, security, silence=0.01)
+
+    async def heard(scope: Scope, receive: Receive, send: Send) -> None:
+        async def hearing(message: Message) -> None:
+            kinds.extend(value.decode() for name, value in message.get("headers", ()) if name == b"content-type")
+            await send(message)
+            if message.get("body") == b": ping\r\n\r\n":
+                pinged.set()
+
+        # In one message, as from a socket.
+        body = await read(receive, 100_000) if scope["method"] == "POST" else b""
+        await app(scope, again(body, receive), hearing)
+
+    async with app.router.lifespan_context(app), AsyncClient(transport=ASGITransport(app=heard)) as http:
+        transport = streamable_http_client("http://127.0.0.1/mcp", http_client=http)
+        async with Caller(transport, mode=ERAS[era]) as client:
+            with anyio.fail_after(20):
+                if fails:
+                    with pytest.raises(MCPError, match="late, and wrong"):
+                        await client.call_tool("any", {})
+                else:
+                    (said,) = (await client.call_tool("any", {})).content
+                    assert isinstance(said, TextContent)
+                    assert said.text == "late, and here"
+    assert "text/event-stream" in kinds
+
+
+async def test_who_reads_no_streams_gets_none() -> None:
+    """MCP: a client says what it reads; one that reads JSON alone waits for it."""
+    sent_: list[Message] = []
+
+    async def slow(_: Scope, __: Receive, send: Send) -> None:
+        await anyio.wait_all_tasks_blocked()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def hear(message: Message) -> None:
+        sent_.append(message)
+
+    scope: Scope = {"type": "http", "method": "POST", "headers": [(b"accept", b"application/json")]}
+    await Answering(slow, slow, silence=0.0)(scope, Client([part(b"{}")]).receive, hear)
+    assert [message["type"] for message in sent_] == ["http.response.start", "http.response.body"]
+    assert sent_[1]["body"] == b"{}"

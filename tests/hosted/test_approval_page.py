@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from team_world import HEAD, META, Caller, TeamWorld, modern, request
@@ -409,6 +410,43 @@ async def test_a_provider_that_is_down_or_names_people_by_client_signs_nobody_in
         answer = await browser.http.get("/approvals/login")
         assert answer.status_code == 503
         assert "The identity provider cannot be reached." in answer.text
+
+
+async def test_a_sign_in_that_was_begun_asks_the_provider_for_one_token_whatever_is_sent(world: World) -> None:
+    """THREATS T17: nobody has signed in yet, and nobody makes us storm the provider with our own credentials."""
+    async with world.browser() as stranger:
+        good = await stranger.way_back("dana")
+        begun = stranger.http.cookies["__Host-fastn_sign_in"]
+        refusals: list[httpx2.Response] = []
+        for number in range(20):
+            stranger.http.cookies.set("__Host-fastn_sign_in", begun, "fastn-mcp.example.com", "/")
+            refusals.append(await stranger.http.get(re.sub(r"code=[^&]*", f"code=guessed-{number}", good)))
+    assert {refused.status_code for refused in refusals} == {403}
+    assert "This sign-in was used already." in words(refusals[-1].text)
+    asked = [path for path in world.team.provider.asked if path.endswith("/token")]
+    assert len(asked) == 1
+
+
+async def test_sign_ins_that_are_begun_do_not_storm_the_provider(world: World) -> None:
+    """THREATS T17: its discovery document serves for all of a while, and those who come at once fail at once."""
+    discovery = "/realms/team/.well-known/openid-configuration"
+
+    async def begin(statuses: list[int]) -> None:
+        async with world.browser() as stranger:
+            statuses.append((await stranger.http.get("/approvals/login")).status_code)
+
+    async def crowd() -> tuple[list[int], int]:
+        asked, statuses = world.team.provider.asked.count(discovery), list[int]()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(begin, statuses)
+        return statuses, world.team.provider.asked.count(discovery) - asked
+
+    world.team.provider.down = True
+    assert await crowd() == ([503] * 50, 1)
+    world.team.provider.down = False
+    assert await crowd() == ([303] * 50, 1)
+    assert await crowd() == ([303] * 50, 0)
 
 
 async def test_the_state_secret_is_needed(tmp_path: Path) -> None:

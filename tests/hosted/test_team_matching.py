@@ -61,3 +61,24 @@ def test_a_request_costs_no_more_where_there_are_more_tenants() -> None:
         return claims.looks
 
     assert looks(200) == looks(2)
+
+
+def _is(pattern: str, text: str) -> bool:
+    """What a pattern means, letter by letter."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(_is(pattern[1:], text[start:]) for start in range(len(text) + 1))
+    return text[:1] == pattern[0] and _is(pattern[1:], text[1:])
+
+
+@given(st.text("ab*.", max_size=7), st.text("ab*.\n", max_size=9))
+def test_a_pattern_means_that_text_with_any_text_for_each_star(pattern: str, text: str) -> None:
+    """Ours (docs/hosting.md): and nothing else in it is anything but itself."""
+    assert Pattern(pattern)(text) == _is(pattern, text)
+
+
+def test_whoever_chooses_a_claim_cannot_make_it_take_long_to_match() -> None:
+    """THREATS T16: with a search that goes back, this one would not end."""
+    assert not Pattern("*a*b*a*b*a*b*c*a*@*.example.com")("ab" * 6_000)
+    assert Pattern("*@*.example.com")("@" * 12_000 + ".example.com")

@@ -132,8 +132,8 @@ class _All:
         grant = lying.grant
         if not await self._ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=NAME, note=note):
             return False
-        await self._ledger.note_answer(grant.principal, declined=True, now=now)
         self._record(Event.DECLINED, grant, note)
+        await self._ledger.note_answer(grant.principal, declined=True, now=now)
         return True
 
     async def revoke(self, scope: str, now: float) -> bool:  # noqa: ARG002 - all are theirs

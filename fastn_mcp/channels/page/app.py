@@ -16,7 +16,7 @@ from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.entry import Said
 from fastn_mcp.channels.page.shield import BadForm, Shield, form
 from fastn_mcp.channels.page.way_in import Lying, WayIn
-from fastn_mcp.guard.ledger import Grant, State
+from fastn_mcp.guard.ledger import Grant, LedgerLost, State
 from fastn_mcp.guard.question import SCOPE_MINUTES, may_scope
 from fastn_mcp.system import System
 
@@ -50,7 +50,7 @@ def page(way: WayIn[S], system: System, origins: Sequence[str]) -> ASGIApp:
         Route(f"{room}/revoke", made.revoke, methods=["POST"]),
         Route("/{path:path}", made.anything, methods=["GET", "POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={Exception: made.failed})
+    app = Starlette(routes=routes, exception_handlers={LedgerLost: made.away, Exception: made.failed})
     app.router.redirect_slashes = False
     return Shield(app, origins)
 
@@ -101,8 +101,13 @@ class _Page(Generic[S]):
         seen, silent = None, 0
         inbox = self._way.inbox(session)
         with self._way.watched() as goes_on:
-            while goes_on() and not await request.is_disconnected() and await self._way.session(request) is not None:
-                revision, silent = await inbox.revision(), silent + 1
+            while goes_on() and not await request.is_disconnected():
+                try:
+                    if await self._way.session(request) is None:
+                        return
+                    revision, silent = await inbox.revision(), silent + 1
+                except LedgerLost:
+                    return  # the browser comes again, and is told why
                 if revision != seen:
                     seen, silent = revision, 0
                     yield f"event: changed\ndata: {revision}\n\n"
@@ -167,6 +172,10 @@ class _Page(Generic[S]):
         """Addresses that are none: home for whom is let in, closed for all others."""
         session = await self._way.session(request)
         return self._closed(request) if session is None else RedirectResponse(self._way.root(request, session), 303)
+
+    async def away(self, request: Request, _: Exception) -> Response:
+        """Who is let in and what waits is in the ledger: nothing can be said of either, nor decided."""
+        return self.render(request, "away.html", 503)
 
     async def failed(self, request: Request, _: Exception) -> Response:
         return self.render(request, "failed.html", 500)

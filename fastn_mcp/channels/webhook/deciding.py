@@ -158,12 +158,15 @@ class Deciding:
         )
         if after is None:
             raise _Nothing(409, "You have approved it already, or it was decided meanwhile.", approver, grant)
-        have = sum(vote.approves for vote in await self._ledger.votes(grant.id))
-        if after is not State.OPEN:
-            await self._ledger.note_answer(grant.principal, declined=not approves, now=now)
-        counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
-        entry = decided(Event.APPROVED if approves else Event.DECLINED, grant, BY, note or counted)
-        self._record(replace(entry, approver=approver.name))
+        counted = None
+        try:
+            have = sum(vote.approves for vote in await self._ledger.votes(grant.id))
+            counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
+            if after is not State.OPEN:
+                await self._ledger.note_answer(grant.principal, declined=not approves, now=now)
+        finally:  # it counts, even where the ledger is lost now
+            entry = decided(Event.APPROVED if approves else Event.DECLINED, grant, BY, note or counted)
+            self._record(replace(entry, approver=approver.name))
         state = "waiting" if after is State.OPEN else after.value
         return Reply(200, {"decided": after is not State.OPEN, "state": state, "approvals": have, "needed": needed})
 

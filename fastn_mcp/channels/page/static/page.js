@@ -8,12 +8,15 @@
   const live = document.getElementById("live");
   const SETTLE = 700; // milliseconds in which a page that has just moved under the pointer takes no decision
   const TICK = 10_000;
+  const RETRY = 3_000;
   let main = document.getElementById("main");
   let skew = Date.now() - Number(main.dataset.clock) * 1000;
   let settled = 0;
   let events = null;
   let refreshing = false;
   let again = false;
+  let retry = 0;
+  let out = false; // no longer let in
 
   const say = (text) => {
     announce.textContent = "";
@@ -112,12 +115,15 @@
     try {
       const answer = await fetch(`${root}now`, { cache: "no-store", credentials: "same-origin", redirect: "error" });
       if (answer.status === 403) { lost("You are no longer let in"); return; }
-      if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!answer.ok) {
+        if (!events) state("lost", page.querySelector("[data-why]")?.dataset.why ?? "Not connected");
+        return;
+      }
       take(page.getElementById("main"));
       tell();
     } catch {
-      // The stream says when the server is back.
+      if (!events) state("lost", "Not connected"); // the stream says when the server is back
     } finally {
       refreshing = false;
       if (again) { again = false; refresh(); }
@@ -125,6 +131,7 @@
   };
 
   const lost = (words) => {
+    out = true;
     events?.close();
     events = null;
     state("lost", words);
@@ -144,8 +151,15 @@
       if (event.data !== main.dataset.revision) refresh();
     });
     events.addEventListener("error", () => {
-      if (events?.readyState === EventSource.CLOSED) lost("The page has ended");
-      else state("lost", "Not connected");
+      if (events?.readyState !== EventSource.CLOSED) {
+        state("lost", "Not connected");
+        return;
+      }
+      // It was refused, and a browser does not try again by itself. An answer of the page says why.
+      events = null;
+      refresh();
+      clearTimeout(retry);
+      retry = setTimeout(() => { if (!out) watch(); }, RETRY);
     });
   };
 
@@ -178,7 +192,7 @@
   document.addEventListener("submit", (event) => {
     const form = event.target;
     const input = form.querySelector("[data-expected]");
-    if ("settling" in main.dataset) {
+    if ("settling" in main.dataset && main.contains(form)) { // signing out decides nothing
       event.preventDefault();
       say("The page has just changed. Look again, then decide.");
     } else if ("sent" in form.dataset) {

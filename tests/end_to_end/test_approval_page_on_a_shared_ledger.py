@@ -1,0 +1,212 @@
+"""Two replicas, a real Valkey: a person decides at one what was asked at the other, also once it was killed. Issue 8.
+
+People reach the page by one address, behind which the test says which replica answers; agents call either.
+"""
+
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+from driving import free_port, running
+from identity_provider import Provider, listening
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from playwright.async_api import Page, Request, async_playwright, expect
+from switchboard import Switchboard, switchboard
+from test_approval_page_of_a_team import ALL, ARGUMENTS, CHROMIUM, DESKTOP, FILE, approve, looked_at, result
+from valkey_server import ValkeyServer
+
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.keys import KEY
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+
+POLICY = '[defaults]\ndestroy = "out_of_band"\n'
+LOST = "The shared ledger cannot be used"
+
+
+@dataclass
+class Replicas:
+    """What runs, each replica with a state folder of its own: they have the ledger in common and nothing else."""
+
+    provider: Provider
+    sandbox: Sandbox
+    valkey: ValkeyServer
+    people: Switchboard
+    site: str
+    one: int
+    other: int
+    folder: Path
+
+    @asynccontextmanager
+    async def agent(self, port: int) -> AsyncGenerator[Client]:
+        token = self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team")
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as client:
+                yield client
+
+    def deleted(self) -> int:
+        return len([heard for heard in self.sandbox.requests if heard.method == "DELETE"])
+
+    def approved(self) -> list[tuple[int, str]]:
+        """Which replica recorded whose approval."""
+        files = {port: self.folder / str(port) / "tenants" / "acme" / "audit.jsonl" for port in (self.one, self.other)}
+        lines = [(port, dict(line)) for port, file in files.items() if file.exists() for line in entries(file)]
+        return [(port, str(line["approver_name"])) for port, line in lines if line["event"] == "approved"]
+
+
+@asynccontextmanager
+async def replicas(folder: Path) -> AsyncGenerator[Replicas]:
+    login, fastn, site, one, other = (free_port() for _ in range(5))
+    provider = Provider(f"http://127.0.0.1:{login}", "the-team")
+    provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
+    sandbox = Sandbox(lambda: datetime.now(UTC))
+    (folder / "policy.toml").write_text(POLICY)
+    file, at = folder / "team.toml", f"http://127.0.0.1:{fastn}"
+    text = FILE.format(port=site, other=one, issuer=provider.issuer, fastn=at)
+    file.write_text(text.replace("hosts = [", f'hosts = ["127.0.0.1:{other}", '))
+    for written in (file, folder / "policy.toml"):
+        written.chmod(0o600)
+    kept = ("--appendonly", "yes", "--appendfsync", "always")
+    valkey = await anyio.to_thread.run_sync(ValkeyServer(folder, kept).start)
+    env = {"FASTN_CONFIG": os.devnull, "FASTN_STATE_SECRET": "s" * 32, "FASTN_LEDGER": valkey.url()}
+    env |= {"ACME_KEY": KEY, "PAGE_SECRET": "egap"}
+    async with AsyncExitStack() as stack:
+        stack.callback(valkey.stop)
+        stack.enter_context(listening(provider.app, login))
+        stack.enter_context(listening(create_app(sandbox, control=False), fastn))
+        for port in (one, other):
+            own = env | dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(folder / str(port)))
+            command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
+            stack.enter_context(running(*command, port=port, env=own))
+        people = await stack.enter_async_context(switchboard(site, other))
+        yield Replicas(provider, sandbox, valkey, people, f"http://127.0.0.1:{site}", one, other, folder)
+
+
+@asynccontextmanager
+async def a_tab() -> AsyncGenerator[tuple[Page, list[Request]]]:
+    """A tab of a browser, and what it sends."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
+        context.set_default_timeout(15_000)
+        tab, sent = await context.new_page(), list[Request]()
+        context.on("request", lambda request: sent.append(request))
+        yield tab, sent
+        await browser.close()
+
+
+async def sign_in(tab: Page, site: str) -> None:
+    await tab.goto(f"{site}/approvals/")
+    await tab.get_by_role("link", name="Sign in").click()
+    await expect(tab.get_by_text("Signed in as Dana Example")).to_be_visible()
+    await expect(tab.get_by_text("Up to date")).to_be_visible()
+
+
+async def again(request: Request, port: int) -> httpx2.Response:
+    """The same bytes as the browser sent, cookies and all, to a replica."""
+    sent = {name: value for name, value in (await request.all_headers()).items() if not name.startswith(":")}
+    address = httpx2.URL(request.url).copy_with(port=port)
+    host = {"host": httpx2.URL(request.url).netloc.decode()}
+    async with httpx2.AsyncClient(timeout=30) as http:
+        return await http.request(request.method, address, headers=sent | host, content=request.post_data_buffer or b"")
+
+
+async def test_a_call_of_one_replica_is_approved_at_the_other_and_what_was_used_is_used_everywhere(
+    tmp_path: Path,
+) -> None:
+    """Issue 8, 3: live across replicas, once; a form, a sign-in and a session that are over at one are so at all."""
+    async with replicas(tmp_path) as world, a_tab() as (tab, sent), world.agent(world.one) as agent:
+        await sign_in(tab, world.site)
+        customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
+        waits = await result(agent, "delete_customer", customer_id=customer["id"])
+        assert (waits["status"], world.deleted()) == ("approval_required", 0)
+        await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
+        await approve(tab, "Delete customer", customer["name"])
+        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer.")
+        assert world.approved() == [(world.other, '"Dana Example"')]
+        assert world.deleted() == 0
+
+        outcomes: list[dict[str, Any]] = []
+        async with world.agent(world.other) as there, anyio.create_task_group() as tasks:
+
+            async def repeat(client: Client) -> None:
+                outcomes.append(await result(client, "delete_customer", customer_id=customer["id"]))
+
+            for client in (agent, there, agent, there):
+                tasks.start_soon(repeat, client)
+        assert len([one for one in outcomes if one.get("done") == "delete_customer"]) == 1, outcomes
+        assert world.deleted() == 1
+
+        (form,) = (request for request in sent if request.url.endswith("/approve"))
+        (back,) = (request for request in sent if "/callback?" in request.url)
+        for port in (world.one, world.other):
+            refused = await again(form, port)
+            assert refused.status_code == 403
+            assert "this form was sent before" in refused.text
+            used = await again(back, port)
+            assert used.status_code == 403
+            assert "This sign-in was used already." in used.text
+            assert "session" not in used.headers.get("set-cookie", "")
+
+        looks = [request for request in sent if request.url.endswith("/approvals/")][-1]
+        assert (await again(looks, world.other)).status_code == 200
+        world.people.switch(world.one)
+        await expect(tab.get_by_text("Up to date")).to_be_visible()  # it goes on at the other by itself
+        await tab.get_by_role("button", name="Sign out").click()
+        await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
+        for port in (world.one, world.other):
+            assert (await again(looks, port)).status_code == 403  # a copy that somebody kept
+
+
+async def test_with_the_ledger_killed_nothing_is_sent_the_page_says_so_and_reads_go_on_and_it_comes_back(
+    tmp_path: Path,
+) -> None:
+    """Issue 8, 2: nobody has to start anything again but the ledger, and nobody to reload the page."""
+    async with replicas(tmp_path) as world, a_tab() as (tab, sent), AsyncExitStack() as stack:
+        agents = [await stack.enter_async_context(world.agent(port)) for port in (world.one, world.other)]
+        customer = (await result(agents[0], "list_customers", search="Globex"))["data"][0]
+        await result(agents[0], "delete_customer", customer_id=customer["id"])
+        await sign_in(tab, world.site)
+        copy = await tab.context.new_page()
+        await copy.goto(f"{world.site}/approvals/")
+
+        await anyio.to_thread.run_sync(world.valkey.stop, signal.SIGKILL)
+        for agent in agents:
+            lost = await result(agent, "delete_customer", customer_id=customer["id"])
+            assert lost["outcome"] == "refused", lost
+            assert LOST in lost["message"]
+            assert "Nothing was sent." in lost["message"]
+            assert (await result(agent, "list_customers", limit=1))["data"]
+        await expect(tab.get_by_text("The ledger is away")).to_be_visible()
+        await approve(copy, "Delete customer", customer["name"])
+        await expect(copy.get_by_role("heading", name="The ledger cannot be reached")).to_be_visible()
+        await looked_at(copy, "ledger-away")
+        (form,) = (request for request in sent if request.url.endswith("/approve"))
+        for port in (world.one, world.other):
+            assert (await again(form, port)).status_code == 503
+            async with httpx2.AsyncClient() as http:
+                ready = await http.get(f"http://127.0.0.1:{port}/readyz")
+            assert (ready.status_code, ready.json()["ledger"]) == (200, "unreachable")
+        assert (world.deleted(), world.approved()) == (0, [])
+
+        await anyio.to_thread.run_sync(world.valkey.start)
+        await expect(tab.get_by_text("Up to date")).to_be_visible()
+        await approve(tab, "Delete customer", customer["name"])
+        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer.")
+        assert (await result(agents[0], "delete_customer", customer_id=customer["id"]))["done"] == "delete_customer"
+        assert (world.deleted(), world.approved()) == (1, [(world.other, '"Dana Example"')])

@@ -1,0 +1,54 @@
+"""A client leaves in the middle of its call, over HTTP: the call ends, and the audit says what may have happened."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+from driving import ERAS, Upstream, environment, free_port, running
+from mcp import Client
+
+from fastn_mcp.guard.audit import entries
+
+pytestmark = pytest.mark.anyio
+
+HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
+
+
+async def unheard(*_: Any) -> None:
+    """Progress that nobody looks at: it makes the answer a stream."""
+
+
+async def leave_once_it_is_under_way(era: str, server: str, progress: Any, upstream: Upstream) -> None:
+    async with Client(server, mode=ERAS[era]) as client, anyio.create_task_group() as tasks:
+
+        async def call() -> None:
+            await client.call_tool("create_customer", {"name": "Initech"}, progress_callback=progress)
+
+        tasks.start_soon(call)
+        with anyio.fail_after(20):
+            while not await anyio.to_thread.run_sync(upstream.changes):
+                pass
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("progress", [None, unheard], ids=["in one piece", "as a stream"])
+@pytest.mark.parametrize("era", ERAS)
+async def test_who_leaves_ends_the_call_and_it_is_recorded_as_unknown(
+    era: str, progress: Any, upstream: Upstream
+) -> None:
+    """THREATS R10; issue 9: whichever way its answer would have come, and in both eras."""
+    env, port = environment(upstream), free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()
+        began = time.monotonic()
+        await leave_once_it_is_under_way(era, f"http://127.0.0.1:{port}/mcp", progress, upstream)
+        audit, said = Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", list[Any]()
+        while len(said) < 2:
+            said = [(line["event"], line.get("outcome")) for line in entries(audit)]
+            assert time.monotonic() - began < 30
+    assert said == [("intent", None), ("outcome", "unknown_outcome")]
+    assert upstream.changes() == ["POST /api/v1/customers"]
