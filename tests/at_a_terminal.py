@@ -43,6 +43,15 @@ class Person:
             pass
         return self.program.wait(_PATIENCE), self.shown[self._read :]
 
+    def gives_up(self, key: str = "\x03") -> tuple[int, str]:
+        """Press `key` until the program ends. A Ctrl-C just before a read begins is noticed with the next (Python)."""
+        until = time.monotonic() + _PATIENCE
+        while self.program.poll() is None and time.monotonic() < until:
+            self.types(key)
+            while self._more(time.monotonic() + 5):
+                pass
+        return self.leaves()
+
     def _more(self, until: float) -> bool:
         ready, _, _ = select.select([self._terminal], [], [], max(0.0, until - time.monotonic()))
         try:

@@ -203,8 +203,7 @@ def test_leaving_a_question_says_that_it_was_not_done(key: str, environment: dic
     ):
         with sitting(["-m", "fastn_mcp", *arguments], environment) as person:
             person.sees(question)
-            person.types(key)
-            code, said = person.leaves()
+            code, said = person.gives_up(key)
         assert code == 130
         assert "No answer. What was asked about was not done." in said
     assert not (tmp_path / "mcp.json").exists()
@@ -217,8 +216,7 @@ def test_leaving_the_question_of_a_call_says_where_the_record_is(environment: di
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
         person.sees("Enter = decline > ")
-        person.types("\x03")
-        code, said = person.leaves()
+        code, said = person.gives_up()
     assert code == 130
     assert "Stopped. Whether a change was sent is in the record: fastn-mcp --sandbox audit tail" in said
     assert "Traceback" not in said
