@@ -41,6 +41,7 @@ async def _collected(call: List[Any], means: Means) -> Rows:
         "next_cursor": page.next_cursor,
         "total": total,
         "not_checked": sorted(unchecked) or None,
+        "unknown": call.unknown() or None if not items else None,
         "looked_at": call.limit + (read - 1) * 100 if read > 1 else None,
     }
     return Listed[Record].model_construct(**values).placed(positions)

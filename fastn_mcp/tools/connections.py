@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation, Record
-from fastn_mcp.tools.fields import SECRET, ConnectionId, ConnectorId, CustomerId, Extra, JsonObject
+from fastn_mcp.tools.fields import SECRET, ConnectionId, ConnectorId, CustomerId, Extra, JsonObject, one_of
 from fastn_mcp.tools.listing import List
 
 # Connections carry the customer as `endOrgId`.
@@ -31,7 +31,7 @@ class ListConnections(List[Connection]):
 
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     connector_id: ConnectorId | None = None
-    status: Annotated[str | None, Field(description="ACTIVE, INACTIVE, EXPIRED or FAILED.")] = None
+    status: Annotated[str | None, *one_of("ACTIVE", "INACTIVE", "EXPIRED", "FAILED")] = None
 
 
 class CreateConnection(Operation[Connection]):

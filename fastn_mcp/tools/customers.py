@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
-from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search
+from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -30,7 +30,7 @@ class ListCustomers(List[Customer]):
     evidence = INFERRED("api-reference, customers")
 
     search: Search = None
-    status: Annotated[str | None, Field(description="Active or Pending Admin Activation.")] = None
+    status: Annotated[str | None, *one_of("Active", "Pending Admin Activation")] = None
 
 
 class GetCustomer(Operation[Customer]):

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DOCUMENTED, GET, INFERRED, Effect, Operation, Record
-from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId
+from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId, one_of
 from fastn_mcp.tools.listing import List
 
 
@@ -28,7 +28,7 @@ class ListExecutions(List[Execution]):
     workflow_id: WorkflowId | None = None
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     status: Annotated[
-        str | None, Field(description="pending, queued, running, completed, failed, timeout or cancelled.")
+        str | None, *one_of("pending", "queued", "running", "completed", "failed", "timeout", "cancelled")
     ] = None
     since: Since = None
     until: Until = None

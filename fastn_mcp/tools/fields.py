@@ -1,6 +1,7 @@
 """Arguments that several operations share. Each says its unit, its limits and its known values."""
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
@@ -48,6 +49,23 @@ def _given(value: str) -> str:
     if not value:
         raise ValueError("must not be empty")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The values of an argument that are known. Others are sent too: Fastn may have more."""
+
+    values: tuple[str, ...]
+
+
+def in_words(values: tuple[str, ...]) -> str:
+    """As a sentence has them."""
+    return f"{', '.join(values[:-1])} or {values[-1]}"
+
+
+def one_of(*values: str) -> tuple[Any, Known]:
+    """The description of an argument, and its known values, for `Annotated`."""
+    return Field(description=f"{in_words(values)}."), Known(values)
 
 
 def _id(kind: str) -> Any:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.offer import OURS
 from fastn_mcp.operation import Item, Operation, Page, Request, Route
-from fastn_mcp.tools.fields import Cursor, Limit, Texts
+from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.filters import matches
 from fastn_mcp.tools.position import Position
 
@@ -40,6 +40,9 @@ class Listed(Page[Item], Generic[Item]):
     looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
     ids: Annotated[
         dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
+    ] = None
+    unknown: Annotated[
+        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
     ] = None
     absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
     _positions: list[Position] = PrivateAttr(default_factory=list[Position])
@@ -95,6 +98,15 @@ class List(Operation[Listed[Item]], Generic[Item]):
         about = {"limit", "cursor", *self.ours()}
         names = (name for name in type(self).model_fields if name not in about)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def unknown(self) -> list[str]:
+        """The filters whose value is none of those that are known, in words: it may be mistyped."""
+        return [
+            f"{name}: {str(value)[:64]!r} is not known; known are {in_words(known.values)}"
+            for name, value in self.filters().items()
+            for known in type(self).model_fields[name].metadata
+            if isinstance(known, Known) and str(value).casefold() not in map(str.casefold, known.values)
+        ]
 
     def result(self, body: JsonValue) -> Listed[Item]:
         position = Position.decode(self.cursor)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
-from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId
+from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, one_of
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -14,7 +14,7 @@ Schedule = Annotated[str | None, Field(description="scheduler: cron of 5 fields.
 Timezone = Annotated[str | None, Field(description="scheduler: IANA time zone.")]
 Events = Annotated[Texts | None, Field(description="app_event: as contact.creation.")]
 Authentication = Annotated[str | None, Field(description="webhook: API_KEY (default) or NONE, open to anybody.")]
-Status = Annotated[str | None, Field(description="Active or Disabled.")]
+Status = Annotated[str | None, *one_of("Active", "Disabled")]
 
 
 class Trigger(Record):
@@ -34,7 +34,7 @@ class ListTriggers(List[Trigger]):
     effect = Effect.READ
     evidence = DOCUMENTED("triggers")
 
-    type: Annotated[str | None, Field(description="webhook, scheduler or app_event.")] = None
+    type: Annotated[str | None, *one_of("webhook", "scheduler", "app_event")] = None
     status: Status = None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.operation import GET, INFERRED, POST, Effect, Operation, Record
-from fastn_mcp.tools.fields import Extra, Search
+from fastn_mcp.tools.fields import Extra, Search, one_of
 from fastn_mcp.tools.listing import List
 
 
@@ -24,7 +24,7 @@ class ListUsers(List[User]):
     evidence = INFERRED("api-reference, people")
 
     search: Search = None
-    status: Annotated[str | None, Field(description="Active, Invited, Disabled or Suspended.")] = None
+    status: Annotated[str | None, *one_of("Active", "Invited", "Disabled", "Suspended")] = None
 
 
 class InviteUser(Operation[User]):

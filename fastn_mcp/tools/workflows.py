@@ -18,7 +18,7 @@ from fastn_mcp.operation import (
     Request,
     Route,
 )
-from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId
+from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId, one_of
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -52,7 +52,7 @@ class ListWorkflows(List[Workflow]):
     evidence = DOCUMENTED("workflows")
 
     search: Search = None
-    status: Annotated[str | None, Field(description="active, inactive or draft.")] = None
+    status: Annotated[str | None, *one_of("active", "inactive", "draft")] = None
 
 
 class GetWorkflow(Operation[Workflow]):
@@ -94,7 +94,7 @@ class UpdateWorkflow(Update[Workflow]):
     code: Code = None
     execution_tier: Tier = None
     timeout_ms: Timeout = None
-    status: Annotated[str | None, Field(description="active or inactive.")] = None
+    status: Annotated[str | None, *one_of("active", "inactive")] = None
     extra: Extra = None
 
 

@@ -24,6 +24,7 @@ from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.triggers import ListTriggers
 
@@ -128,6 +129,32 @@ async def test_the_fields_that_are_asked_for_come_with_the_id(world: World) -> N
     shown = await answer(world, ListCustomers(fields=["plan", "region", "plann"], limit=2))
     assert [list(row) for row in shown["data"]] == [["id", "plan", "region"]] * 2
     assert shown["absent"] == ["plann"]
+
+
+FILTERED = [
+    (operation, name)
+    for operation in LISTS
+    for name, field in operation.model_fields.items()
+    if any(isinstance(mark, Known) for mark in field.metadata)
+]
+
+
+def test_the_lists_by_status_are_among_those() -> None:
+    assert {operation for operation in LISTS if "status" in operation.model_fields} <= {o for o, _ in FILTERED}
+
+
+@pytest.mark.parametrize(("operation", "name"), FILTERED, ids=lambda value: getattr(value, "__name__", value))
+async def test_nothing_found_by_a_value_that_nobody_knows_says_so(
+    world: World, operation: type[List[Any]], name: str
+) -> None:
+    """Ours: status "error" finds no run, and that is no proof that none failed."""
+    shown = await answer(world, operation.model_validate({name: "no such"}))
+    assert shown["data"] == []
+    (said,) = shown["unknown"]
+    assert said.startswith(f"{name}: 'no such' is not known; known are ")
+    (known,) = (mark for mark in operation.model_fields[name].metadata if isinstance(mark, Known))
+    for value in known.values:
+        assert "unknown" not in await answer(world, operation.model_validate({name: value.swapcase()}))
 
 
 async def test_rows_come_as_csv_on_request(world: World) -> None:
