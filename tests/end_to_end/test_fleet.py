@@ -28,7 +28,7 @@ from fastn_mcp.system import System
 
 pytestmark = pytest.mark.anyio
 
-SECONDS = float(os.environ.get("FLEET_SECONDS", "24"))
+SECONDS = float(os.environ.get("FLEET_SECONDS", "15"))
 CLIENTS = 200
 KILLS_EVERY = min(10.0, SECONDS / 4)
 """Seconds."""
