@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fastn_mcp.channels.page.way_in import Decided, Lying
@@ -65,7 +66,7 @@ class Desk:
             )
         if (needed := four_eyes.needed(found)) == 1:
             return f"A person decides at {self._approvals.url}/, where they sign in."
-        have = sum(vote.approves for vote in await self._ledger.votes(grant))
+        have = await four_eyes.approving(grant, self._ledger)
         return (
             f"{needed} different people have to approve it at {self._approvals.url}/, where they sign in, and none of"
             f" them is who asks. {have} of {needed} approved so far."
@@ -149,27 +150,16 @@ class TeamInbox:
 
     async def _voted(self, grant: Grant, now: float, *, approves: bool, note: str | None) -> int | None:
         """How many approve it from now on; None where nothing was counted."""
-        person, needed = self._standing.person, four_eyes.needed(grant)
-        by = VERIFIED if needed == 1 else four_eyes.BY
         async with self._of(grant) as (name, account):
             # Once more, at the last moment: whatever was shown, this is who may.
             if approves and self._standing.barred(name, grant) is not None:
                 return None
-            vote = Vote(grant.id, person.principal, approves, now)
-            after = await account.ledger.vote(vote, needed, by=by, note=note)
-            if after is None:
-                return None
-            counted = None
-            try:
-                have = sum(vote.approves for vote in await account.ledger.votes(grant.id))
-                counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
-                if after is not State.OPEN:
-                    await account.ledger.note_answer(grant.principal, declined=not approves, now=now)
-            finally:  # it counts, even where the ledger is lost now
-                self._record(account.audit, Event.APPROVED if approves else Event.DECLINED, grant, note or counted)
-            return have
+            vote = Vote(grant.id, self._standing.person.principal, approves, now)
+            record = partial(self._record, account.audit, grant)
+            counted = await four_eyes.count(vote, grant, account.ledger, VERIFIED, note, record)
+            return None if counted is None else counted.approving
 
-    def _record(self, audit: Audit, event: Event, grant: Grant, said: str | None) -> None:
+    def _record(self, audit: Audit, grant: Grant, event: Event, said: str | None) -> None:
         person = self._standing.person
         entry = decided(event, grant, VERIFIED, said)
         try:

@@ -147,28 +147,18 @@ class Deciding:
         return grant
 
     async def _voted(self, answer: _Answer, grant: Grant, approver: Approver, now: float) -> Reply:
-        needed = four_eyes.needed(grant)
-        approves = answer.decision == "approve"
         note = (answer.note or "").strip() or None
-        after = await self._ledger.vote(
-            Vote(grant.id, approver.name, approves, now),
-            needed,
-            by=BY if needed == 1 else four_eyes.BY,
-            note=None if approves else note,
-        )
-        if after is None:
+        vote = Vote(grant.id, approver.name, answer.decision == "approve", now)
+
+        def record(event: Event, said: str | None) -> None:
+            self._record(replace(decided(event, grant, BY, said), approver=approver.name))
+
+        counted = await four_eyes.count(vote, grant, self._ledger, BY, note, record)
+        if counted is None:
             raise _Nothing(409, "You have approved it already, or it was decided meanwhile.", approver, grant)
-        counted = None
-        try:
-            have = sum(vote.approves for vote in await self._ledger.votes(grant.id))
-            counted = f"{have} of {needed} approvers" if approves and needed > 1 else None
-            if after is not State.OPEN:
-                await self._ledger.note_answer(grant.principal, declined=not approves, now=now)
-        finally:  # it counts, even where the ledger is lost now
-            entry = decided(Event.APPROVED if approves else Event.DECLINED, grant, BY, note or counted)
-            self._record(replace(entry, approver=approver.name))
-        state = "waiting" if after is State.OPEN else after.value
-        return Reply(200, {"decided": after is not State.OPEN, "state": state, "approvals": have, "needed": needed})
+        over, needed = counted.state is not State.OPEN, four_eyes.needed(grant)
+        state = counted.state.value if over else "waiting"
+        return Reply(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
 
     def _record(self, entry: Entry) -> None:
         """It holds already: what cannot be written is logged, and sending records again or refuses."""
