@@ -7,7 +7,6 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server import ServerRequestContext
@@ -42,10 +41,11 @@ from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.health import Health
 from fastn_mcp.hosted.inbox import Desk
 from fastn_mcp.hosted.keys import IssuerKeys
+from fastn_mcp.hosted.lifespan import within
 from fastn_mcp.hosted.serving import Ending, run
 from fastn_mcp.hosted.sessions import Seal
 from fastn_mcp.hosted.sign_in import SignIn
-from fastn_mcp.hosted.team import Team, Tenant
+from fastn_mcp.hosted.team import Team, Tenant, origin_of
 from fastn_mcp.hosted.team_file import load_team
 from fastn_mcp.hosted.tenants import Own, Tenants
 from fastn_mcp.offer import Effect
@@ -128,8 +128,8 @@ class Opening:
             settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
             tenant=Tenanted(tenant.name, self._run, self._desk(tenant)), kinds=self.kinds(tenant.name),
         )  # fmt: skip
-        base = urlsplit(self._team.url)
-        return Serving(parts, self._log, f"{base.scheme}://{base.netloc}{_at(tenant.name)}" if own is None else None)
+        answers = f"{origin_of(self._team.url)}{_at(tenant.name)}" if own is None else None
+        return Serving(parts, self._log, answers)
 
     def _desk(self, tenant: Tenant) -> Callable[[Ledger], AnyDesk] | None:
         approvals = self._team.approvals
@@ -213,29 +213,25 @@ def serve(
 def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, system: System) -> Starlette:
     """The application, with the tenants that it opens."""
     tenants = Tenants(opening, team.bounds, system)
-    answers = Mount(_at("{tenant}"), _answers(team, tenants))
+    more = [Mount(_at("{tenant}"), _answers(team, tenants))]
     page = opening.page(tenants, keys, health, system)
+    if page is not None:
+        more.append(page[0])
     server = build_for(_whose, opening.sealed_with)
     opening.kinds("").observe(server)
-    if page is None:
-        return team_application(server, team, tenants, keys, health, system, [answers])
-    mount, ledger = page
-    app = team_application(server, team, tenants, keys, health, system, [answers, mount])
-    app.router.lifespan_context = _closing(app.router.lifespan_context, ledger)
+    app = team_application(server, team, tenants, keys, health, system, more)
+    if page is not None:
+        within(app, partial(_closed_at_the_end, page[1]))
     return app
 
 
-def _closing(inner: Any, ledger: Ledger) -> Any:
-    @asynccontextmanager
-    async def living(app: Starlette) -> AsyncGenerator[None]:
-        try:
-            async with inner(app):
-                yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await ledger.aclose()
-
-    return living
+@asynccontextmanager
+async def _closed_at_the_end(ledger: Ledger) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await ledger.aclose()
 
 
 _OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET")

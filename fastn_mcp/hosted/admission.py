@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.rights import READ, InsufficientScope, Rights
-from fastn_mcp.hosted.bodies import Asked, again, asked, read
+from fastn_mcp.hosted.bodies import Asked, again, asked, read, whole
 from fastn_mcp.hosted.challenge import Challenger, Turned, unavailable
 from fastn_mcp.hosted.keys import AGAIN, NoKeys
 from fastn_mcp.hosted.limits import Busy, Shares
@@ -90,7 +90,7 @@ class Admission(Generic[T]):
                 return await _closed(error).response(wanted.id)(scope, receive, send)
             caller = Caller(signed_in.principal, None, signed_in.rights)
             inner = {**scope, _ADMITTED: Admitted(caller, account)}
-            return await self._app(inner, again(body, receive), send)
+            return await self._app(inner, again(whole(body), receive), send)
 
     async def _signed_in(self, scope: Scope) -> _SignedIn:
         request = Request(scope)

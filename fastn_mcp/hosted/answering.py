@@ -6,8 +6,8 @@ are therefore seen to here: an answer that takes long becomes a stream, and is i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -17,6 +17,9 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastn_mcp.hosted.bodies import again
+from fastn_mcp.hosted.lifespan import within
 
 _WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
 """What stands in a request whose client wants to hear more than its answer."""
@@ -41,14 +44,7 @@ def answered(
     )
     # Not around the application: whoever stands before the SDK, to see who is calling, stands before this too.
     vars(streamed)["asgi_app"] = Answering(streamed.asgi_app, whole.asgi_app, silence)
-    inner = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def living(app: Starlette) -> AsyncGenerator[Any]:
-        async with whole.run(), inner(app) as state:
-            yield state
-
-    app.router.lifespan_context = living
+    within(app, whole.run)
 
 
 class Answering:
@@ -65,29 +61,15 @@ class Answering:
             return
         first = await receive()
         if first["type"] != "http.request" or first.get("more_body") or _wants_more(first.get("body", b"")):
-            await self._streamed(scope, _from(first, receive), send)
+            await self._streamed(scope, again(first, receive), send)
             return
         answer = _Answer(send, self._silence if _reads_streams(scope) else inf)
         with _watched(receive, answer):
-            await self._whole(scope, _from(first, _nothing), answer.send)
+            await self._whole(scope, again(first, _nothing), answer.send)
 
 
 def _wants_more(body: bytes) -> bool:
     return any(sign in body for sign in _WANT_MORE)
-
-
-def _from(first: Message, receive: Receive) -> Receive:
-    """What was received already, and from then on what comes."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return first
-
-    return again
 
 
 async def _nothing() -> Message:

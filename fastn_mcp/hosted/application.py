@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,7 +24,8 @@ from fastn_mcp.hosted.challenge import Challenger
 from fastn_mcp.hosted.edge import Edge
 from fastn_mcp.hosted.health import ALIVE, READY, Health
 from fastn_mcp.hosted.keys import IssuerKeys
-from fastn_mcp.hosted.team import Team
+from fastn_mcp.hosted.lifespan import within
+from fastn_mcp.hosted.team import Team, origin_of
 from fastn_mcp.hosted.tenants import Account, Tenants
 from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.system import System
@@ -49,8 +51,7 @@ def team_application(
     more: Sequence[BaseRoute] = (),
 ) -> Starlette:  # fmt: skip
     """For a team: an OAuth 2.1 resource server, whose tenants serve who signs in. `more` are routes beside MCP."""
-    parts = urlsplit(team.url)
-    path, own = parts.path, f"{parts.scheme}://{parts.netloc}"
+    path, own = urlsplit(team.url).path, origin_of(team.url)
     tokens = Tokens(team.trust, keys, system)
     security = TransportSecuritySettings(allowed_hosts=list(team.hosts), allowed_origins=[own, *team.origins])
     app = server.streamable_http_app(
@@ -82,28 +83,21 @@ def team_application(
             allow_headers=["Authorization", "Content-Type", OWN_KEY, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"],
             expose_headers=["WWW-Authenticate", "Retry-After"],
         )
-    page = [] if team.approvals is None else ["{0.scheme}://{0.netloc}".format(urlsplit(team.approvals.url))]
+    page = [] if team.approvals is None else [origin_of(team.approvals.url)]
     app.add_middleware(Edge, team.hosts, [own, *team.origins, *page], team.bounds.head, (ALIVE, READY))
-    app.router.lifespan_context = _living(app, tenants, keys)
+    within(app, partial(_kept, tenants, keys))
     return app
 
 
-def _living(app: Starlette, tenants: Tenants[T], keys: IssuerKeys) -> Any:
-    """The SDK's own lifespan, and around it what the process keeps."""
-    inner = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def living(app: Starlette) -> AsyncGenerator[None]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(keys.refresh)
-            tasks.start_soon(tenants.stay)
-            try:
-                async with inner(app):
-                    yield
-            finally:
-                tasks.cancel_scope.cancel()
-                with anyio.CancelScope(shield=True):
-                    await tenants.aclose()
-                    await keys.aclose()
-
-    return living
+@asynccontextmanager
+async def _kept(tenants: Tenants[T], keys: IssuerKeys) -> AsyncGenerator[None]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keys.refresh)
+        tasks.start_soon(tenants.stay)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await tenants.aclose()
+                await keys.aclose()

@@ -20,7 +20,7 @@ from fastn_mcp.hosted.health import Health
 from fastn_mcp.hosted.inbox import TeamInbox
 from fastn_mcp.hosted.sessions import Seal, Session
 from fastn_mcp.hosted.sign_in import HOLDS, Begun, NotSignedIn, SignIn
-from fastn_mcp.hosted.team import Team
+from fastn_mcp.hosted.team import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.system import System
 
@@ -35,7 +35,6 @@ def mounted(
     health: Health, system: System, *, shares: bool,
 ) -> Mount:  # fmt: skip
     """The page, for the application. `ledger` is of the process: what was used once is noted there."""
-    parts = urlsplit(approvals.url)
 
     def inbox(session: Session) -> TeamInbox:
         revision = ledger.revision if shares else None
@@ -43,7 +42,7 @@ def mounted(
 
     way = _SignedIn(approvals, sign_in, seal, inbox, lambda claims: person(team, approvals, claims), ledger, health,
                     system, urlsplit(team.trust.issuer).netloc)  # fmt: skip
-    return Mount(parts.path, page(way, system, [f"{parts.scheme}://{parts.netloc}"]))
+    return Mount(urlsplit(approvals.url).path, page(way, system, [origin_of(approvals.url)]))
 
 
 class _SignedIn:

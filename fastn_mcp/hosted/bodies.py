@@ -29,8 +29,13 @@ async def read(receive: Receive, largest: int) -> bytes:
     raise Turned(408, "The request took too long to arrive.")
 
 
-def again(body: bytes, receive: Receive) -> Receive:
-    """The same body once more, and from then on what really comes: that the client left."""
+def whole(body: bytes) -> Message:
+    """The message that holds a whole body."""
+    return {"type": "http.request", "body": body, "more_body": False}
+
+
+def again(first: Message, receive: Receive) -> Receive:
+    """What was received already, and from then on what really comes."""
     given = False
 
     async def receive_again() -> Message:
@@ -38,7 +43,7 @@ def again(body: bytes, receive: Receive) -> Receive:
         if given:
             return await receive()
         given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return first
 
     return receive_again
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.tokens import Trust
@@ -22,6 +23,12 @@ SECRETS = ("api_key", "webhook_secret")
 
 _PLACEHOLDER = "brought-by-the-caller"
 _LONGEST_SECRET = 4096
+
+
+def origin_of(url: str) -> str:
+    """The scheme, the host and the port of an address, as a browser says where a page is from."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 @dataclass(frozen=True, slots=True)

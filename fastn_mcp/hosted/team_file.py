@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fastn_mcp.arguments import nearest
 from fastn_mcp.guard.strict_toml import Flaw, load, read
 from fastn_mcp.hosted.approvers import ALL, Approvals, Rule
-from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant, origin_of
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.nearest import nearest
 from fastn_mcp.settings import Settings, is_loopback
 from fastn_mcp.toml_places import Key
 
@@ -73,8 +73,7 @@ def _host(host: str) -> str:
 
 
 def _origin(origin: str) -> str:
-    parts = urlsplit(origin)
-    if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+    if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
         raise ValueError(f"{origin!r} is no exact origin, as in https://app.example.com")
     return origin
 
@@ -205,7 +204,7 @@ def _built(table: Mapping[str, Any], folder: Path) -> Team:
 def _approvals(form: _Approvals, url: str, tenants: tuple[Tenant, ...], folder: Path) -> Approvals:
     at = ("approvals",)
     base = urlsplit(url)
-    page = form.url or f"{base.scheme}://{base.netloc}/approvals"
+    page = form.url or f"{origin_of(url)}/approvals"
     path = urlsplit(page).path
     if any(path == taken or path.startswith(f"{taken}/") for taken in (base.path, *_TAKEN)) or base.path.startswith(
         f"{path}/"
