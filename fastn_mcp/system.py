@@ -18,8 +18,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _untraced() -> None:
-    return None
+def untraced() -> None:
+    """No name: nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +31,5 @@ class System:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     share: Callable[[], float] = random.random
     token: Callable[[], str] = _token
-    trace: Callable[[], str | None] = _untraced
+    trace: Callable[[], str | None] = untraced
     """What is being done, as W3C's `traceparent` names it, where that is told to somebody."""

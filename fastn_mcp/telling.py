@@ -21,7 +21,7 @@ from mcp.types import (
 
 from fastn_mcp.channels.form import MODERN
 from fastn_mcp.client import waits
-from fastn_mcp.guard.asking import Form
+from fastn_mcp.guard.asking import Form, FormAround
 from fastn_mcp.guard.question import Answer, Asking, Question
 from fastn_mcp.procedures.procedure import Report, unheard
 from fastn_mcp.system import System
@@ -140,18 +140,12 @@ class Telling:
             self._doing = before
 
 
-class _Told:
+class _Told(FormAround):
     """A form whose waiting is told."""
 
     def __init__(self, form: Form, telling: Telling) -> None:
-        self._form = form
+        super().__init__(form)
         self._telling = telling
-        self.name = form.name
-        self.surely_seen = form.surely_seen
-
-    @property
-    def resumed(self) -> tuple[str, Answer] | None:
-        return self._form.resumed
 
     async def ask(self, question: Question) -> Answer | Asking:
         return await self._telling.while_asking(lambda: self._form.ask(question))

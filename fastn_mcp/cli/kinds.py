@@ -8,6 +8,7 @@ from fastn_mcp.client import Client
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.recording import Watch
+from fastn_mcp.system import untraced
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
 
 def _itself(watch: Watch | None) -> Watch | None:
     return watch
-
-
-def _untraced() -> None:
-    return None
 
 
 def _as_it_is(_: "Server[Any]") -> None:
@@ -33,7 +30,7 @@ class Kinds:
     guard: Callable[..., Guard] = Guard
     dispatcher: Callable[..., Dispatcher] = Dispatcher
     watch: Callable[[Watch | None], Watch | None] = _itself
-    trace: Callable[[], str | None] = _untraced
+    trace: Callable[[], str | None] = untraced
     observe: "Callable[[Server[Any]], None]" = _as_it_is
 
 

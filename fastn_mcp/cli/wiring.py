@@ -138,14 +138,14 @@ def account_of(settings: Settings) -> str:
     return ", ".join([f"{settings.profile} at {settings.host}", *named])
 
 
-def client_account(settings: Settings) -> Account:
-    """The account, as the client needs it."""
-    return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
-
-
 def begin_log(settings: Settings) -> logs.JsonLines:
     """Log as the settings say. Raises `SettingsError`."""
     return logs.begin(settings.log_level, settings.log_file, settings.secrets)
+
+
+def client_account(settings: Settings) -> Account:
+    """The account, as the client needs it."""
+    return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
 
 
 def assemble(

@@ -60,6 +60,19 @@ class Form(Protocol):
         ...
 
 
+class FormAround:
+    """What a form has that is another one, of whose questions somebody hears."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self.name = form.name
+        self.surely_seen = form.surely_seen
+
+    @property
+    def resumed(self) -> tuple[str, Answer] | None:
+        return self._form.resumed
+
+
 class Desk(Protocol):
     """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller, Guard
-from fastn_mcp.guard.asking import Desk, Form
+from fastn_mcp.guard.asking import Desk, Form, FormAround
 from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger import Ledger
@@ -149,19 +149,13 @@ class Heard:
             self._other.read()
 
 
-class _ObservedForm:
+class _ObservedForm(FormAround):
     """A form whose questions are spans."""
 
     def __init__(self, form: Form, signals: Signals, profile: str) -> None:
-        self._form = form
+        super().__init__(form)
         self._signals = signals
         self._profile = profile
-        self.name = form.name
-        self.surely_seen = form.surely_seen
-
-    @property
-    def resumed(self) -> tuple[str, Answer] | None:
-        return self._form.resumed
 
     async def ask(self, question: Question) -> Answer | Asking:
         said = {names.CHANNEL: self._form.name, names.PROFILE: self._profile}

@@ -15,6 +15,7 @@ Timezone = Annotated[str | None, Field(description="scheduler: IANA time zone.")
 Events = Annotated[Texts | None, Field(description="app_event: as contact.creation.")]
 Authentication = Annotated[str | None, Field(description="webhook: API_KEY (default) or NONE, open to anybody.")]
 Status = Annotated[str | None, *one_of("Active", "Disabled")]
+TYPES = one_of("webhook", "scheduler", "app_event")
 
 
 class Trigger(Record):
@@ -34,7 +35,7 @@ class ListTriggers(List[Trigger]):
     effect = Effect.READ
     evidence = DOCUMENTED("triggers")
 
-    type: Annotated[str | None, *one_of("webhook", "scheduler", "app_event")] = None
+    type: Annotated[str | None, *TYPES] = None
     status: Status = None
 
 
@@ -56,7 +57,7 @@ class CreateTrigger(Operation[Trigger]):
     evidence = INFERRED("api-reference, triggers")
 
     name: Name
-    type: Annotated[str, Field(description="webhook, scheduler or app_event.")]
+    type: Annotated[str, *TYPES]
     routes: Annotated[JsonObjects, Field(description=ROUTES)]
     status: Status = None
     schedule: Schedule = None
