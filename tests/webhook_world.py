@@ -102,7 +102,7 @@ class WebhookWorld(World):
         text = (
             approvers or f'[dana]\npublic_key = "{public(self.dana.key)}"\n[kim]\npublic_key = "{public(self.kim.key)}"'
         )
-        text = text.replace("DANA", public(self.dana.key)).replace("KIM", public(self.kim.key))
+        text = text.replace('"DANA"', f'"{public(self.dana.key)}"').replace('"KIM"', f'"{public(self.kim.key)}"')
         self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
         self.receiver = Receiver()
         self.deciding = Deciding(self.approvers, "test", self.ledger, self.audit, self.system)

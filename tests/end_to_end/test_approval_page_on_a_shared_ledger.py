@@ -19,10 +19,9 @@ import pytest
 from driving import free_port, running
 from identity_provider import Provider, listening
 from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 from playwright.async_api import Page, Request, async_playwright, expect
 from switchboard import Switchboard, switchboard
-from test_approval_page_of_a_team import ALL, ARGUMENTS, CHROMIUM, DESKTOP, FILE, approve, looked_at, result
+from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.audit import entries
@@ -39,28 +38,15 @@ LOST = "The shared ledger cannot be used"
 
 
 @dataclass
-class Replicas:
+class Replicas(Team):
     """What runs, each replica with a state folder of its own: they have the ledger in common and nothing else."""
 
-    provider: Provider
-    sandbox: Sandbox
     valkey: ValkeyServer
     people: Switchboard
     site: str
     one: int
     other: int
     folder: Path
-
-    @asynccontextmanager
-    async def agent(self, port: int) -> AsyncGenerator[Client]:
-        token = self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team")
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
-            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
-            async with Client(transport) as client:
-                yield client
-
-    def deleted(self) -> int:
-        return len([heard for heard in self.sandbox.requests if heard.method == "DELETE"])
 
     def approved(self) -> list[tuple[int, str]]:
         """Which replica recorded whose approval."""

@@ -1,0 +1,94 @@
+"""A team before its approval page: a file of one, an agent that calls, and what a person does and looks at."""
+
+import importlib.resources
+import os
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from identity_provider import Provider
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from playwright.async_api import Page, ViewportSize, expect
+
+from fastn_mcp.sandbox import Sandbox
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+DESKTOP, PHONE = ViewportSize(width=900, height=900), ViewportSize(width=375, height=740)
+PICTURES = os.environ.get("PAGE_PICTURES")
+ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
+
+FILE = """
+url = "http://127.0.0.1:{port}/mcp"
+issuer = "{issuer}"
+hosts = ["127.0.0.1:{port}", "127.0.0.1:{other}"]
+audience = "the-team"
+
+[approvals]
+client_id = "page"
+client_secret_env = "PAGE_SECRET"
+
+[[approvals.approver]]
+groups = ["approvers"]
+
+[[tenant]]
+name = "acme"
+groups = ["acme"]
+api_key_env = "ACME_KEY"
+base_url = "{fastn}"
+mode = "guarded"
+policy = "policy.toml"
+"""
+
+
+@dataclass
+class Team:
+    """Who signs people in, and the Fastn that is changed."""
+
+    provider: Provider
+    sandbox: Sandbox
+
+    @asynccontextmanager
+    async def agent(self, port: int) -> AsyncGenerator[Client]:
+        token = self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team")
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as client:
+                yield client
+
+    def deleted(self) -> int:
+        return len([heard for heard in self.sandbox.requests if heard.method == "DELETE"])
+
+
+async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    found = (await client.call_tool(tool, arguments)).structured_content
+    assert found is not None
+    return dict(found)
+
+
+async def approve(tab: Page, title: str, name: str) -> None:
+    """What a person does about one question. Repeats that came too late may have asked another."""
+    article = tab.get_by_role("article", name=title)
+    await article.get_by_label(f"To approve, type {name}").fill(name)
+    # A page that has just moved takes no decision.
+    await expect(tab.locator("#main:not([data-settling])")).to_be_visible()
+    await article.get_by_role("button", name="Approve this one call").click()
+
+
+async def looked_at(tab: Page, name: str) -> None:
+    """axe-core has nothing to say; and a picture, where somebody wants to look themselves."""
+    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    for size, size_name in ((DESKTOP, "desktop"), (PHONE, "phone")):
+        await tab.set_viewport_size(size)
+        await tab.evaluate(axe)
+        found: Any = await tab.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
+        assert found == [], (name, size_name)
+        assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, size_name)
+        if PICTURES:
+            await tab.screenshot(path=Path(PICTURES) / f"{name}-{size_name}.png", full_page=True)
+    await tab.set_viewport_size(DESKTOP)
