@@ -1,7 +1,7 @@
 """The audit: one line of JSON for each decision and outcome, in a file that can only be added to.
 
-A line is with the kernel when `record` returns, so that it outlives this process. What cannot be written raises, and
-the caller does not send. Nothing is rotated, shortened or deleted: whoever moves the file away begins a new chain.
+A line is with the kernel when `record` returns, so that it outlives this process; an intent is on disk, so that it
+outlives a loss of power. What cannot be written raises, and the caller does not send. Nothing is rotated, shortened or deleted: whoever moves the file away begins a new chain.
 """
 
 import hashlib
@@ -223,7 +223,7 @@ class AuditFile:
         try:
             fields = written(entry, self._system)
             with self._thread, self._locked() as file:
-                return self._append(file, fields)
+                return self._append(file, fields, is_synced=entry.event is Event.INTENT)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             self._size = -1
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -241,7 +241,7 @@ class AuditFile:
             self._file = None
             self._size = -1
 
-    def _append(self, file: int, fields: Mapping[str, JsonValue]) -> str:
+    def _append(self, file: int, fields: Mapping[str, JsonValue], *, is_synced: bool) -> str:
         size = os.fstat(file).st_size
         if size != self._size:
             self._end = _read_end(file, size)
@@ -253,6 +253,8 @@ class AuditFile:
         written = 0
         while written < len(data):  # less is written where the disk is full; the next attempt says so
             written += os.write(file, data[written:])
+        if is_synced:
+            _sync(file)
         self._end, self._size = end, size + len(data)
         if self._told is not None:
             self._told({**fields, "n": end.n, "hash": end.head})
@@ -289,7 +291,11 @@ def written(entry: Entry, system: System) -> dict[str, JsonValue]:
 def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    return os.open(path, flags, 0o600)
+    is_new = not path.exists()
+    file = os.open(path, flags, 0o600)
+    if is_new:
+        _sync_folder(path.parent)
+    return file
 
 
 def _same(file: int, path: Path) -> bool:
@@ -335,8 +341,28 @@ if sys.platform == "win32":
     def _unlock(file: int) -> None:
         os.lseek(file, _FAR, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
+    _sync = os.fsync
+
+    def _sync_folder(folder: Path) -> None:
+        """NTFS journals the names of files."""
 else:
     import fcntl
+
+    def _sync(file: int) -> None:
+        """Wait until the file is on disk. The fsync of macOS does not."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(file)
+
+    def _sync_folder(folder: Path) -> None:
+        """Wait until the name of a new file is on disk."""
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
     def _try_lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

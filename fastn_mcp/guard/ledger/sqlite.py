@@ -1,4 +1,7 @@
-"""The ledger in SQLite, for one person's processes: WAL, owner-only, opened when it is first needed."""
+"""The ledger in SQLite, for one person's processes: WAL, owner-only, opened when it is first needed.
+
+Each change is on disk when its method returns: an approval stays used through a loss of power.
+"""
 
 import json
 import logging
@@ -91,7 +94,8 @@ def _create(path: Path) -> None:
 
 def _prepare(database: sqlite3.Connection) -> None:
     """Bring a new file into shape. SQLite does not wait for another process that is just doing so."""
-    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA fullfsync = ON")  # for macOS, whose fsync does not reach the disk
     until = time.monotonic() + _PATIENCE
     while True:
         try:
