@@ -38,7 +38,7 @@ async def round_() -> tuple[dict[str, int], dict[int, list[Cost]]]:
     with tempfile.TemporaryDirectory() as state:
         own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
         server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", *FLAGS], env=own)
-        person = Person(approving, reading=0.0)
+        person = Person(approving)
         async with Client(server, mode="2026-07-28", elicitation_callback=person) as client:
             listed = {tool.name: price(tool) for tool in (await client.list_tools()).tools}
             return listed, {job.number: await do(client, job) for job in JOBS}

@@ -1,9 +1,5 @@
-"""The client's own form, in both protocol eras. One of the modules that know MCP.
+"""The client's own form, in both protocol versions. One of the modules that know MCP."""
 
-An accept that does not hold the required content is no consent, and neither is anything but the exact text.
-"""
-
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -11,14 +7,13 @@ from mcp.server import ServerRequestContext
 from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
 from fastn_mcp.guard.asking import LIFETIME
-from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, Asking, No, Nobody, Question, Yes
+from fastn_mcp.guard.question import Answer, Asking, Nobody, Question, Submitted
 from fastn_mcp.guard.show import show
 
 Context = ServerRequestContext[Any]
 
 MODERN = "2026-07-28"
 _KEY = "approval"
-_FOR_A_WHILE = f"approve for {SCOPE_MINUTES} minutes"
 
 
 def channel(ctx: Context, params: CallToolRequestParams) -> "Form | RoundTrip | None":
@@ -46,7 +41,7 @@ class Form:
     async def ask(self, question: Question) -> Answer:
         with anyio.move_on_after(LIFETIME):
             given = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
-            return _answer(given.action, given.content)
+            return Submitted(given.action, given.content).answer(question)
         return Nobody("the form stayed open too long")
 
 
@@ -61,11 +56,11 @@ class RoundTrip:
         self._responses = params.input_responses or {}
 
     @property
-    def resumed(self) -> tuple[str, Answer] | None:
+    def resumed(self) -> tuple[str, Submitted] | None:
         given = self._responses.get(_KEY)
         if self._state is None or not isinstance(given, ElicitResult):
             return None
-        return self._state, _answer(given.action, given.content)
+        return self._state, Submitted(given.action, given.content)
 
     async def ask(self, question: Question) -> Asking:
         return Asking(question)
@@ -78,38 +73,19 @@ def round_trip(question: Question) -> InputRequiredResult:
 
 
 def _schema(question: Question) -> dict[str, Any]:
+    # No field for a note: some clients do not submit a form that has an empty one, and others drop it.
     if question.expected is not None:
-        typed = {
+        field: dict[str, Any] = {
             "type": "string",
             "title": question.typing.capitalize(),
             "description": f"To approve, type the {question.typing} between the quotes: {show(question.expected)}",
         }
-        return {"type": "object", "properties": {"name": typed}, "required": ["name"]}
-    choices = ["decline", "approve", *([_FOR_A_WHILE] if question.scope else [])]
-    decision = {
-        "type": "string",
-        "title": "Decision",
-        "description": "Only approve sends the call.",
-        "enum": choices,
-        "default": "decline",
-    }
-    # No field for a note: some clients do not submit a form that has an empty one, and others drop it.
-    return {"type": "object", "properties": {"decision": decision}, "required": ["decision"]}
-
-
-def _answer(action: str, content: Mapping[str, Any] | None) -> Answer:
-    given = content or {}
-    if action == "cancel":
-        return Nobody("the form was closed without a choice")
-    if action == "accept" and not given.keys() & {"name", "decision"}:
-        return Nobody("the form came back without a choice")
-    note = given.get("note")
-    no = No(note[:500] if isinstance(note, str) else "")
-    if action != "accept":
-        return no
-    typed, decision = given.get("name"), given.get("decision")
-    if isinstance(typed, str):
-        return Yes(typed)
-    if decision == _FOR_A_WHILE:
-        return Yes(minutes=SCOPE_MINUTES)
-    return Yes() if decision == "approve" else no
+    else:
+        field = {
+            "type": "string",
+            "title": "Decision",
+            "description": "Only approve sends the call.",
+            "enum": list(question.choices),
+            "default": question.choices[0],
+        }
+    return {"type": "object", "properties": {question.field: field}, "required": [question.field]}

@@ -224,6 +224,7 @@ async def _replayed(console: Console, sandbox: Sandbox, client: Client, workflow
     asked = await client.session.call_tool("run_workflow", run, allow_input_required=True)
     if not isinstance(asked, InputRequiredResult):
         raise DemoFailed("the run was not asked about")
+    await anyio.sleep(_READING)
     approval = ElicitResult(action="accept", content={"decision": "approve"})
     outcomes = [
         _outcome(

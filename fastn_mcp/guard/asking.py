@@ -19,6 +19,7 @@ from fastn_mcp.guard.question import (
     No,
     Nobody,
     Question,
+    Submitted,
     Waiting,
     Yes,
     for_a_while,
@@ -35,7 +36,7 @@ LIFETIME = 600.0
 """Seconds in which a question can be answered, and the approved call made."""
 
 _TOO_FAST = 1.0
-"""Seconds within which nobody reads a question: such an answer comes from a program."""
+"""Seconds within which nobody reads a question: any answer, yes or no, then comes from a program."""
 
 _DISTRUST = 900.0
 """Seconds that a channel is left alone after it was found not to reach a person."""
@@ -48,10 +49,10 @@ class Form(Protocol):
 
     name: str
     surely_seen: bool
-    """Whether what is asked is in front of a person, so that even a quick answer is one."""
+    """Whether the answer is typed at a terminal after the question was shown, where even a quick one is a person's."""
 
     @property
-    def resumed(self) -> tuple[str, Answer] | None:
+    def resumed(self) -> tuple[str, Answer | Submitted] | None:
         """The grant whose question this call answers, with the answer, where it does."""
         ...
 
@@ -69,7 +70,7 @@ class FormAround:
         self.surely_seen = form.surely_seen
 
     @property
-    def resumed(self) -> tuple[str, Answer] | None:
+    def resumed(self) -> tuple[str, Answer | Submitted] | None:
         return self._form.resumed
 
 
@@ -189,13 +190,18 @@ class Asker:
         if matter.verdict.decision is Decision.FOUR_EYES:
             return "The policy wants two people to approve it. "
         if await self._ledger.distrusted(caller.principal, caller.form.name, now):
-            return "A form was closed lately before anybody could read it. "
+            return "This client's form came back lately before a person could read it, so it is not used for now. "
         return None
 
-    async def _resumed(self, matter: Matter, caller: Caller, grant_id: str, answer: Answer) -> Approved | Waiting:
+    async def _resumed(
+        self, matter: Matter, caller: Caller, grant_id: str, given: Answer | Submitted
+    ) -> Approved | Waiting:
         grant = await self._ledger.find(grant_id)
         if grant is None or grant.elsewhere or grant.call != matter.digest:
             raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
+        if grant.state is not State.OPEN:
+            raise used_up()
+        answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
         return await self._answered(matter, caller, grant, answer, fresh=True)
 
     async def _answered(
@@ -205,21 +211,23 @@ class Asker:
         by = caller.form.name if caller.form else "client_form"
         now = self._system.now().timestamp()
         quick = now - grant.created < _TOO_FAST and not (caller.form and caller.form.surely_seen)
-        if isinstance(answer, No) and quick:
-            answer = Nobody("the form was declined faster than anybody reads")
+        if quick and not isinstance(answer, Nobody):
+            answer = Nobody("the form came back in less than a second, which a program does and a person cannot")
         match answer:
             case Nobody(reason):
-                await self._ledger.move(grant.id, ASKABLE, State.UNANSWERED, now, by=by, note=reason)
-                if quick or now >= grant.expires:
+                ended = await self._ledger.move(grant.id, ASKABLE, State.UNANSWERED, now, by=by, note=reason)
+                if not ended and now < grant.expires:
+                    raise used_up()
+                if quick or not ended:
                     await self._ledger.distrust(caller.principal, by, now + _DISTRUST)
-                return await self._elsewhere(matter, caller, f"Nobody answered: {reason}. ")
-            case No(note):
-                await self._decline(grant, now, by, note)
-                raise _declined(note)
+                return await self._elsewhere(matter, caller, f"No person answered: {reason}. ")
+            case No(note, why):
+                await self._decline(grant, now, by, note or why)
+                raise _declined(note, why)
             case Yes(typed, minutes):
                 if grant.expected is not None and typed != grant.expected:
                     await self._decline(grant, now, by, "another text was typed")
-                    raise Declined("What was typed is not what was asked for.", "Ask the person, then call again.")
+                    raise _declined(why="The text that was typed is not the one that approves this call.")
                 return Approved(grant, by, fresh, for_a_while=bool(minutes) and may_scope(grant))
 
     async def _earlier(self, grant: Grant, matter: Matter, caller: Caller) -> Approved | Waiting:
@@ -298,6 +306,8 @@ def sha256(parts: object) -> str:
     return hashlib.sha256(to_json(parts)).hexdigest()
 
 
-def _declined(note: str) -> Declined:
+def _declined(note: str = "", why: str = "") -> Declined:
+    if why:
+        return Declined(f"{why} It counts as declined.", "Ask the person, then call again.")
     said: Mapping[str, JsonValue] = {"note": note} if note else {}
     return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)

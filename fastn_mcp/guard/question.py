@@ -1,7 +1,7 @@
 """What a person is asked, and what may come back. Pure."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from fastn_mcp.guard.ledger import Grant, Scope
 from fastn_mcp.guard.preview import Shown
@@ -9,6 +9,11 @@ from fastn_mcp.guard.show import show
 
 SCOPE_MINUTES = 15
 """How long an approval of a tool on a target holds, where a person gives one."""
+
+DECLINE, APPROVE, FOR_A_WHILE = "decline", "approve", f"approve for {SCOPE_MINUTES} minutes"
+"""The choices of a form that asks for a decision."""
+
+_LONGEST_NOTE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,16 @@ class Question:
         """What has to be typed, for people: a target has a name."""
         return "name" if self.calls == 1 else "words"
 
+    @property
+    def field(self) -> str:
+        """The only field of the form."""
+        return "decision" if self.expected is None else "name"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of that field, where nothing has to be typed; the first is the default."""
+        return (DECLINE, APPROVE, *((FOR_A_WHILE,) if self.scope else ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Yes:
@@ -39,9 +54,10 @@ class Yes:
 
 @dataclass(frozen=True, slots=True)
 class No:
-    """A person declined, perhaps with a note for the agent."""
+    """A person declined, perhaps with a note for the agent; `why` explains an answer that is not a valid approval."""
 
     note: str = ""
+    why: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,35 @@ class Waiting:
 
 
 Answer = Yes | No | Nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What a client's form sent back, before it is compared with the question: MCP's `action` and `content`."""
+
+    action: str
+    content: Mapping[str, object] | None
+
+    def answer(self, question: Question) -> Answer:
+        """The answer to `question`. Only its one field, alone and with a value that was offered, approves."""
+        given = self.content or {}
+        note = given.get("note")
+        said = note[:_LONGEST_NOTE] if isinstance(note, str) else ""
+        if self.action == "cancel":
+            return Nobody("the form was closed without a choice")
+        if self.action != "accept" or given.get("decision") == DECLINE:
+            return No(said)
+        if not given:
+            return Nobody("the form came back without a choice")
+        value = given.get(question.field)
+        if given.keys() != {question.field} or not isinstance(value, str):
+            why = f"The form has to come back with exactly one text field, {question.field!r}, and did not."
+            return No(why=why)
+        if question.expected is not None:
+            return Yes(value)
+        if value not in question.choices:
+            return No(why=f"The form came back with a decision that was not offered: {show(value, 60)}.")
+        return Yes(minutes=SCOPE_MINUTES if value == FOR_A_WHILE else 0)
 
 
 def question(grant: Grant) -> Question:

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import httpx2
+from driving import READING
 from fleet import Fleet
 from team_world import META, Caller, modern, request
 
@@ -98,6 +99,7 @@ class Visitor:
             self._tell(name, asked)
             return
         self.book.formed.add(name)
+        await anyio.sleep(READING)
         more = {
             "inputResponses": {"approval": {"action": "accept", "content": {"decision": "approve"}}},
             "requestState": asked["requestState"],

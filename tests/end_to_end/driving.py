@@ -19,6 +19,8 @@ from mcp.client import ClientRequestContext
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 KEY = "fsk_test_sandbox"
+READING = 1.05
+"""Seconds that a person takes to answer. The guard takes any answer within one second for a program's."""
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 
@@ -45,8 +47,8 @@ class Person:
 
     answer: Callable[[ElicitRequestFormParams], ElicitResult]
     asked: list[str] = field(default_factory=list[str])
-    reading: float = 0.0
-    """Seconds. The guard takes a no within one second for a program's."""
+    reading: float = READING
+    """Seconds before the answer."""
 
     async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
         assert isinstance(params, ElicitRequestFormParams)

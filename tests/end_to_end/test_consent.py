@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import anyio
 import pytest
-from driving import Connect, Person, Upstream, answering, approving, body
+from driving import READING, Connect, Person, Upstream, answering, approving, body
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 
@@ -49,7 +50,7 @@ async def test_what_is_no_approval_sends_nothing(
 async def test_a_person_who_declines_is_heard(era: str, connect: Connect, upstream: Upstream) -> None:
     """Ours: a no that a person had time to give is final, and its note reaches the agent."""
     no = ElicitResult(action="accept", content={"decision": "decline", "note": "not today"})
-    async with connect("stdio", era, Person(answering(no), reading=1.1)) as client:
+    async with connect("stdio", era, Person(answering(no))) as client:
         workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
         answer = body(await client.call_tool("run_workflow", {"workflow_id": workflow["id"]}))
     assert (answer["outcome"], answer["note"]) == ("declined", "not today")
@@ -95,10 +96,11 @@ async def ask(client: Client, arguments: dict[str, Any]) -> InputRequiredResult:
 async def reply(
     client: Client, asked: InputRequiredResult, name: str, arguments: dict[str, Any], tool: str = "delete_customer"
 ) -> CallToolResult | InputRequiredResult:
+    await anyio.sleep(READING)
     return await client.session.call_tool(
         tool,
         arguments,
-        input_responses={"approval": ElicitResult(action="accept", content={"name": name, "decision": "approve"})},
+        input_responses={"approval": ElicitResult(action="accept", content={"name": name})},
         request_state=asked.request_state,
         allow_input_required=True,
     )

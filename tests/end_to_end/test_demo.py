@@ -83,8 +83,8 @@ def test_it_ends_with_what_to_do_next(played: "subprocess.CompletedProcess[str]"
 # Whatever is taken out of the program, the demo must not tell the story as if it were there.
 BROKEN = {
     "a decline that is taken for consent": (
-        "channels/form.py",
-        "def _answer(action, content): return Yes('Globex Exports')",
+        "guard/question.py",
+        "Submitted.answer = lambda self, question: Yes('Globex Exports')",
         "it is not so that",
     ),
     "answers without what they are about": ("shaping.py", "def shaped(*_): return {}", "KeyError: 'data'"),

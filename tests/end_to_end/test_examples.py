@@ -119,6 +119,7 @@ def test_a_plain_client_shows_the_question_and_deletes_what_is_typed(upstream: U
         assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("Cannot be undone.")
         example.user.sees(f'"{NAME}" > ')
         assert example.changes() == PAUSED
+        time.sleep(READING)
         example.user.types(f"{NAME}\r")
         code, shown = example.user.leaves()
         assert code == 0, shown

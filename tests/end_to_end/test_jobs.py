@@ -21,7 +21,7 @@ def office(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     state = tmp_path_factory.mktemp("state")
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", *FLAGS], env=environment(state))
     with start_blocking_portal() as portal:
-        client = Client(server, mode=ERAS[request.param], elicitation_callback=Person(approving, reading=0.0))
+        client = Client(server, mode=ERAS[request.param], elicitation_callback=Person(approving))
         with portal.wrap_async_context_manager(client) as connected:
             yield portal, connected
 

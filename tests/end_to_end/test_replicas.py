@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from at_a_terminal import sitting
-from driving import Person, Upstream, approving, body, environment, free_port, running
+from driving import READING, Person, Upstream, approving, body, environment, free_port, running
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 from valkey_server import ValkeyServer
@@ -79,6 +79,7 @@ async def test_a_form_that_one_server_showed_is_answered_at_another_once(fleet: 
         async def repeat(client: Client) -> None:
             answers.append(await reply(client))
 
+        await anyio.sleep(READING)
         async with anyio.create_task_group() as tasks:
             for client in (two, one, two):
                 tasks.start_soon(repeat, client)

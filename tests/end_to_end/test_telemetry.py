@@ -73,7 +73,7 @@ async def test_over_stdio_all_has_arrived_once_the_process_has_ended(
     """Ours: what waits to be sent is sent at the end."""
     env = sending(upstream, collector.url, OTEL_SERVICE_NAME="our-fastn", FASTN_LOG_LEVEL="info")
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-    async with Client(server, mode=ERAS[era], elicitation_callback=Person(approving, reading=1.1)) as client:
+    async with Client(server, mode=ERAS[era], elicitation_callback=Person(approving)) as client:
         customer = await _work(client, upstream)
     _arrived(collector, customer)
     assert collector.services == {"our-fastn"}

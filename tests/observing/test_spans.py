@@ -51,9 +51,13 @@ async def approving(context: ClientRequestContext, params: ElicitRequestParams) 
 
 
 def client(told: Collected, world: World, mode: str = "legacy") -> Client:
+    async def reading(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        world.clock.pass_(5)
+        return await approving(context, params)
+
     server = build(world.dispatch, OFFERS, {})
     told.kinds.observe(server)
-    return Client(server, mode=mode, elicitation_callback=approving)
+    return Client(server, mode=mode, elicitation_callback=reading)
 
 
 async def _globex(world: World) -> str:

@@ -1,0 +1,142 @@
+"""Nothing but a person's approval of this very call sends it, by a real client in both protocol versions."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from asking import Fastn
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from sensible_calls import sensible
+from world import World
+
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.offer import Effect
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.server import build
+
+pytestmark = pytest.mark.anyio
+
+VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+each_version = pytest.mark.parametrize("version", VERSIONS)
+
+CYRILLIC = "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0410\u0421\u0415\u041d\u041a\u041c\u041e\u0420\u0422\u0425"
+
+Content = dict[str, Any]
+Fields = dict[str, Any]
+
+
+def typed(fields: Fields) -> str | None:
+    """What has to be typed, where the form asks for that."""
+    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
+
+
+def approval(fields: Fields) -> Content:
+    """What approves."""
+    name = typed(fields)
+    return {"decision": "approve"} if name is None else {"name": name}
+
+
+@dataclass
+class Program:
+    """A client's form handler that answers by `content` after `seconds` on the server's clock."""
+
+    world: World
+    content: Callable[[Fields], Content | None]
+    seconds: float = 5.0
+    action: str = "accept"
+    asked: list[str] = field(default_factory=list[str])
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        assert isinstance(params, ElicitRequestFormParams)
+        fields = params.requested_schema["properties"]
+        assert fields, "a form without a field is approved by closing it"
+        self.asked.append(params.message)
+        self.world.clock.pass_(self.seconds)
+        return ElicitResult(action=cast(Any, self.action), content=self.content(fields))
+
+
+@asynccontextmanager
+async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
+    """A client of the real server, in this process, so that time can be moved."""
+    server = build(world.dispatch, OFFERS, {})
+    async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
+        yield client
+
+
+def said(result: object) -> dict[str, Any]:
+    assert isinstance(result, CallToolResult)
+    return cast("dict[str, Any]", result.structured_content)
+
+
+def changing(world: World) -> Sequence[tuple[str, dict[str, Any]]]:
+    """A call of each tool about which a person is asked in the mode manual, where that is every change."""
+    calls = sensible(Fastn(world.sandbox))
+    return [(call.tool_name(), call.arguments()) for call in calls if call.effect is not Effect.READ]
+
+
+def look_alike(text: str) -> str:
+    """The same to the eye: Cyrillic letters for Latin ones, or an invisible one behind."""
+    other = text.translate(str.maketrans("aceopxyACEHKMOPTX", CYRILLIC))
+    return other if other != text else text + "\u200b"
+
+
+def changed(change: Callable[[str], object]) -> Callable[[Fields], Content]:
+    """The approval with its value changed."""
+    return lambda fields: {name: change(value) for name, value in approval(fields).items()}
+
+
+NO_APPROVAL: dict[str, tuple[Callable[[Fields], Content | None], float, str]] = {
+    "an approval at once": (approval, 0.0, "accept"),
+    "an approval after 0.99 seconds": (approval, 0.99, "accept"),
+    "a decline at once": (lambda _: None, 0.0, "decline"),
+    "a decline": (lambda _: None, 5.0, "decline"),
+    "a form that is closed": (lambda _: None, 5.0, "cancel"),
+    "a decline that holds an approval": (approval, 5.0, "decline"),
+    "a closed form that holds an approval": (approval, 5.0, "cancel"),
+    "no content": (lambda _: None, 5.0, "accept"),
+    "an empty form": (lambda _: {}, 5.0, "accept"),
+    "another field": (lambda _: {"approve": True, "confirm": "yes"}, 5.0, "accept"),
+    "the field of the other form": (
+        lambda fields: {"name": "approve"} if typed(fields) is None else {"decision": "approve"},
+        5.0,
+        "accept",
+    ),
+    "an empty name beside a decline": (lambda _: {"name": "", "decision": "decline"}, 5.0, "accept"),
+    "both fields": (lambda fields: {"name": typed(fields) or "", "decision": "approve"}, 5.0, "accept"),
+    "a field more": (lambda fields: approval(fields) | {"note": "fine"}, 5.0, "accept"),
+    "true": (changed(lambda _: True), 5.0, "accept"),
+    "a number": (changed(lambda _: 1), 5.0, "accept"),
+    "a list": (changed(lambda value: [value]), 5.0, "accept"),
+    "another case": (changed(str.swapcase), 5.0, "accept"),
+    "a space before": (changed(" ".__add__), 5.0, "accept"),
+    "a line break behind": (changed(lambda value: value + "\n"), 5.0, "accept"),
+    "letters that look alike": (changed(look_alike), 5.0, "accept"),
+    "an empty text": (changed(lambda _: ""), 5.0, "accept"),
+    "a temporary approval that was not offered": (lambda _: {"decision": "approve for 60 minutes"}, 5.0, "accept"),
+}
+
+
+@each_version
+@pytest.mark.parametrize("answer", NO_APPROVAL)
+async def test_answer_that_is_no_approval_sends_nothing_by_any_tool(answer: str, version: str, tmp_path: Path) -> None:
+    """Ours: an approval is the one field of the form, alone, with exactly the value asked for, after a second."""
+    content, seconds, action = NO_APPROVAL[answer]
+    world = World(tmp_path, Policy("manual"))
+    program = Program(world, content, seconds, action)
+    async with connected(world, version, program) as client:
+        for tool, arguments in changing(world):
+            before = len(program.asked)
+            result = said(await client.call_tool(tool, arguments))
+            assert len(program.asked) == before + 1, tool
+            assert world.changes == [], (tool, result)
+            outcome = result.get("outcome") or result["status"]
+            assert outcome in ("declined", "approval_required"), (tool, result)
+            assert "Nothing was sent" in result["message"], (tool, result)
+            assert outcome == "declined" or "on the desk" in result["message"]
+            world.clock.pass_(1000)  # neither the breaker nor a channel that is not trusted speaks for the next
+    world.close()
