@@ -23,9 +23,17 @@ def places(text: str) -> dict[Key, int]:
     return scan.places
 
 
+def headers(text: str) -> dict[int, tuple[str, ...]]:
+    """The path of the table that each header opens, by its line."""
+    scan = _Scan(text)
+    scan.document()
+    return scan.headers
+
+
 class _Scan:
     def __init__(self, text: str) -> None:
         self.places: dict[Key, int] = {}
+        self.headers: dict[int, tuple[str, ...]] = {}
         self._text = text
         self._at = 0
         self._breaks = [found.start() for found in re.finditer("\n", text)]
@@ -45,7 +53,9 @@ class _Scan:
                 self._pair(table)
 
     def _header(self, *, array: bool) -> Key:
+        line = self._line()
         *outer, last = self._names()
+        self.headers[line] = (*outer, last)
         path: Key = ()
         for name in outer:
             path = self._noted((*path, name))
@@ -104,5 +114,8 @@ class _Scan:
         return taken
 
     def _noted(self, path: Key) -> Key:
-        self.places.setdefault(path, bisect_left(self._breaks, self._at) + 1)
+        self.places.setdefault(path, self._line())
         return path
+
+    def _line(self) -> int:
+        return bisect_left(self._breaks, self._at) + 1

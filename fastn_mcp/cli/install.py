@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -62,17 +63,17 @@ def install(
         )
     target = _target(client, where, machine)
     records = _records()
-    change = changing.installing(
-        target, entry.additions(client, where.name, start, key, machine.platform), records, overwrite=replace
-    )
+    additions = entry.additions(client, where.name, start, key, machine.platform)
+    work_out = partial(changing.installing, target, additions, records, overwrite=replace)
+    change = work_out()
     if change is None:
         click.echo(f"{client.title} has this entry already, in {target.path}.")
         return
     if not _agreed(change, how):
         return
-    changing.apply(change, records, private=target.private)
+    change = changing.apply(change, work_out, records)
     click.echo(f"Done. {client.after}.")
-    if change.before is not None:
+    if change is not None and change.before is not None:
         click.echo(f"What the file was: {records.copy(target.path, target.name)}")
     options = (f" --name {where.name}" if where.name != "fastn" else "") + (" --project" if where.project else "")
     options += f" --file {where.file}" if where.file is not None else ""
@@ -86,15 +87,17 @@ def uninstall(where: Where, how: How) -> None:
     client = _client(where.client)
     target = _target(client, where, _machine())
     records = _records()
-    change = changing.uninstalling(target, records)
+    work_out = partial(changing.uninstalling, target, records)
+    change = work_out()
     if change is None:
         click.echo(f"The entry {where.name!r} is no longer in {target.path}. There is nothing to do.")
         return
     if not _agreed(change, how):
         return
-    changing.apply(change, records, private=target.private)
-    click.echo(f"Done. {target.path} is {'gone, as it was before' if change.then is None else 'without it'}.")
-    if change.keep_copy:
+    change = changing.apply(change, work_out, records)
+    gone = change is not None and change.then is None
+    click.echo(f"Done. {target.path} is {'gone, as it was before' if gone else 'without it'}.")
+    if change is not None and change.keep_copy:
         click.echo(f"The entry that ours replaced is in {records.copy(target.path, target.name)}")
 
 
@@ -127,15 +130,17 @@ def _client(name: str) -> Client:
 
 def _target(client: Client, where: Where, machine: Machine) -> changing.Target:
     if where.file is not None:
-        return changing.Target(client, where.file.absolute(), where.name, private=True)
+        return changing.Target.at(client, where.file.absolute(), where.name)
     if not where.project:
-        return changing.Target(client, Path(str(place(client, machine))), where.name, private=True)
+        return changing.Target.at(client, Path(str(place(client, machine))), where.name)
     if client.project is None:
         raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
-    return changing.Target(client, Path.cwd() / client.project, where.name, private=False)
+    return changing.Target.at(client, Path.cwd() / client.project, where.name, project=Path.cwd())
 
 
 def _agreed(change: changing.Change, how: How) -> bool:
+    if change.target.file != change.target.path:
+        click.echo(f"{visible(str(change.target.path))} leads to {visible(str(change.target.file))}.\n")
     click.echo("\n".join(visible(line) for line in change.diff().splitlines()) + "\n")
     if how.dry_run:
         click.echo("Nothing was changed: this was a dry run.")

@@ -1,6 +1,6 @@
 """A configuration as bytes: additions go in, and come out, and everything else is proven to be what it was. Pure."""
 
-import math
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,12 +20,13 @@ def load(format_: Format, content: bytes) -> Any:
 def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
     """The content with the additions. Raises `Unreadable` and `NoPlace`."""
     opened, traces = _opened(content), list[Trace]()
-    text = opened.text
+    text, document = opened.text, _parsed(format_, opened.text)
     for addition in additions:
-        wanted = with_(_parsed(format_, text), addition) if _takes(format_, text, addition) else None
+        wanted = with_(document, addition) if _takes(document, addition) else None
         text, trace = toml_text.insert(text, addition) if format_ is Format.TOML else json_text.insert(text, addition)
         traces.append(trace)
-        if not same(_parsed(format_, text), wanted):
+        document = _parsed(format_, text)
+        if not same(document, wanted):
             raise NoPlace(".".join(addition.path))
     return opened.closed(text), traces
 
@@ -42,8 +43,7 @@ def take(format_: Format, content: bytes, additions: Sequence[Addition], traces:
             if format_ is Format.TOML
             else (json_text.remove(text, addition, trace),)
         )
-        left = (one for one in texts if _says(format_, one, rest) or _says(format_, one, bare))
-        found = next(left, None)
+        found = next((one for one in texts if _says(format_, one, (rest, bare))), None)
         if found is None:
             raise NoPlace(".".join(addition.path))
         text = found
@@ -51,16 +51,18 @@ def take(format_: Format, content: bytes, additions: Sequence[Addition], traces:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two documents say the same; what is no number is the same as itself."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        first, second = cast(dict[str, Any], one), cast(dict[str, Any], other)
-        return first.keys() == second.keys() and all(same(value, second[name]) for name, value in first.items())
-    if isinstance(one, list) and isinstance(other, list):
-        left, right = cast(list[Any], one), cast(list[Any], other)
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other or (math.isnan(one) and math.isnan(other))
-    return type(cast(object, one)) is type(cast(object, other)) and bool(one == other)
+    """Whether two documents say the same: 1 is neither 1.0 nor true, and what is no number is the same as itself.
+
+    Raises `Unreadable`.
+    """
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(document: Any) -> str:
+    try:
+        return json.dumps(document, sort_keys=True, default=lambda value: [type(value).__name__, str(value)])
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,8 @@ def _parsed(format_: Format, text: str) -> Any:
     return json_text.load(text, comments=format_ is Format.JSONC)
 
 
-def _takes(format_: Format, text: str, addition: Addition) -> bool:
+def _takes(document: Any, addition: Addition) -> bool:
     """Whether the document holds objects where the addition wants them. Where not, inserting says so."""
-    document: Any = _parsed(format_, text)
     for step in addition.path:
         if not isinstance(document, dict):
             return False
@@ -96,8 +97,9 @@ def _takes(format_: Format, text: str, addition: Addition) -> bool:
     return isinstance(cast(object, document), list if addition.key is None else dict)
 
 
-def _says(format_: Format, text: str, wanted: Any) -> bool:
+def _says(format_: Format, text: str, any_of: Sequence[Any]) -> bool:
     try:
-        return same(_parsed(format_, text), wanted)
+        said = _canonical(_parsed(format_, text))
     except Unreadable:
         return False
+    return any(said == _canonical(wanted) for wanted in any_of)

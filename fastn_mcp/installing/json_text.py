@@ -7,14 +7,16 @@ been painted over with as many spaces. Pure.
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fastn_mcp.installing.addition import Addition, NoPlace, Trace, Unreadable
 
-_STRING = r'"(?:[^"\\]|\\.)*"'
-_COMMENTS = re.compile(rf"{_STRING}|//[^\r\n]*|/\*.*?\*/", re.DOTALL)
-_COMMAS = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[\]}}])", re.DOTALL)
+# Each also matches what has no end, so that a search begins nowhere twice and takes linear time.
+_STRING = r'"(?:[^"\\]+|\\.)*+"?'
+_COMMENTS = re.compile(rf"{_STRING}|(?P<comment>//[^\r\n]*|/\*.*?\*/)|/\*.*", re.DOTALL)
+_COMMAS = re.compile(rf"{_STRING}|(?P<comma>,)[ \t\r\n]*+(?=[\]}}])", re.DOTALL)
 _BLANK = " \t\r\n"
 
 
@@ -27,8 +29,9 @@ _DECODER = json.JSONDecoder(parse_constant=_constant)
 
 def load(text: str, *, comments: bool = True) -> Any:
     """What a text says; nothing at all says an empty object. Raises `Unreadable`."""
-    bare = _without_comments(text)
-    plain = _without_last_commas(bare)
+    with suppress(ValueError, RecursionError):
+        return _DECODER.decode(text)  # as most files are: nothing has to be painted over
+    plain = _without_last_commas(_without_comments(text))
     if not comments and plain != text:
         raise Unreadable("it has comments or trailing commas, which the client does not read")
     if not plain.strip(_BLANK):
@@ -44,8 +47,10 @@ def load(text: str, *, comments: bool = True) -> Any:
 
 
 def insert(text: str, addition: Addition) -> tuple[str, Trace]:
-    """The text with the addition in it, in place of what is there under its key. Raises `Unreadable` and `NoPlace`."""
-    load(text)
+    """The text, which can be read, with the addition in it, in place of what is there under its key.
+
+    Raises `NoPlace`.
+    """
     reading = _Reading(text)
     if reading.start is None:
         gap = reading.newline if text and not text.endswith("\n") else ""
@@ -67,8 +72,7 @@ def insert(text: str, addition: Addition) -> tuple[str, Trace]:
 
 
 def remove(text: str, addition: Addition, trace: Trace) -> str:
-    """The text without the addition, and without what was made for it and is empty now. Raises as `insert` does."""
-    load(text)
+    """The text, which can be read, without the addition, and without what was made for it and is empty now."""
     reading = _Reading(text)
     if reading.start is None:
         return text
@@ -252,16 +256,27 @@ def _cut(reading: _Reading, box: _Box, member: _Member, blank: str | None) -> st
 
 
 def _without_comments(text: str) -> str:
-    return _COMMENTS.sub(lambda found: found[0] if found[0][0] == '"' else _painted(found[0]), text)
-
-
-def _painted(comment: str) -> str:
-    return re.sub(r"[^\r\n]", " ", comment)
+    if "/" not in text:
+        return text
+    parts: list[str] = []
+    end = 0
+    for found in _COMMENTS.finditer(text):
+        if found["comment"] is not None:
+            parts += text[end : found.start()], re.sub(r"[^\r\n]", " ", found[0])
+            end = found.end()
+    return "".join((*parts, text[end:]))
 
 
 def _without_last_commas(bare: str) -> str:
-    def painted(found: re.Match[str]) -> str:
-        before = bare[: found.start()].rstrip(_BLANK)[-1:]
-        return " " if found[0] == "," and before not in ("", "{", "[", ",", ":") else found[0]
-
-    return _COMMAS.sub(painted, bare)
+    parts: list[str] = []
+    end = 0
+    for found in _COMMAS.finditer(bare):
+        if found["comma"] is None:
+            continue
+        before = found.start() - 1
+        while before >= 0 and bare[before] in _BLANK:
+            before -= 1
+        if before >= 0 and bare[before] not in "{[,:":
+            parts += bare[end : found.start()], " "
+            end = found.start() + 1
+    return "".join((*parts, bare[end:]))

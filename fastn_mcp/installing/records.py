@@ -49,7 +49,7 @@ class Records:
 
     def of(self, path: Path, name: str) -> Record | None:
         """The record of an entry; None where it was not made here, or cannot be read."""
-        content = files.read(self._home(path, name) / "record.json")
+        content = files.read(self._home(path, name) / "record.json").content
         try:
             return Record.model_validate_json(content) if content is not None else None
         except ValidationError:
@@ -57,7 +57,7 @@ class Records:
 
     def before(self, path: Path, name: str) -> bytes | None:
         """What the file was before; None where there was none."""
-        return files.read(self.copy(path, name))
+        return files.read(self.copy(path, name)).content
 
     def copy(self, path: Path, name: str) -> Path:
         """Where the copy of the file is."""
@@ -66,13 +66,13 @@ class Records:
     def keep(self, record: Record, before: bytes | None) -> None:
         """Note it, with a copy of what was there. Raises `OSError`."""
         home = self._home(record.path, record.name)
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.create_folders(home, 0o700)
         copy = self.copy(record.path, record.name)
         if before is None:
             copy.unlink(missing_ok=True)
         else:
-            files.write(copy, before)
-        files.write(home / "record.json", record.model_dump_json(indent=2).encode())
+            files.replace(copy, before)
+        files.replace(home / "record.json", record.model_dump_json(indent=2).encode())
 
     def forget(self, path: Path, name: str, *, keep_copy: bool = False) -> None:
         """It is no longer there."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 import tomlkit
 
 from fastn_mcp.installing.addition import Addition, NoPlace, Trace, Unreadable
+from fastn_mcp.toml_places import headers
 
 
 def load(text: str) -> dict[str, Any]:
@@ -57,43 +58,21 @@ def removals(text: str, addition: Addition, trace: Trace) -> Iterator[str]:
 def _without_tables(text: str, addition: Addition, *, gap: bool = False) -> str:
     """The text without the table and those below it, each from its header, or the gap before it, to its last line."""
     path = (*addition.path, str(addition.key))
+    opened = headers(text)
     kept: list[str] = []
     held: list[str] = []
     inside = False
-    so_far = ""
-    for line in text.splitlines(keepends=True):
-        if line.lstrip().startswith("[") and _is_whole(so_far):
-            kept, held, inside = [*kept, *held], [], _opened(line)[: len(path)] == path
+    for number, line in enumerate(text.split("\n"), 1):
+        line += "\n"
+        if (table := opened.get(number)) is not None:
+            kept, held, inside = [*kept, *held], [], table[: len(path)] == path
             if inside and gap and kept and not kept[-1].strip():
                 kept.pop()
             gap = gap and not inside
-        so_far += line
         if not inside:
             kept.append(line)
         elif line.strip() and not line.lstrip().startswith("#"):
             held = []
         else:  # of the next table, if no line of this one follows
             held.append(line)
-    return "".join([*kept, *held])
-
-
-def _is_whole(text: str) -> bool:
-    """Whether no string and no list is open at its end."""
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
-
-
-def _opened(header: str) -> tuple[str, ...]:
-    """The path of the table that a header opens."""
-    path: list[str] = []
-    table: Any = tomllib.loads(header)
-    while table:
-        if isinstance(table, list):  # of [[...]]
-            table = cast(list[Any], table)[0]
-            continue
-        ((name, table),) = cast(dict[str, Any], table).items()
-        path.append(name)
-    return tuple(path)
+    return "".join([*kept, *held]).removesuffix("\n")

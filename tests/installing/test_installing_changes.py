@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastn_mcp.installing import changing
 from fastn_mcp.installing.changing import Target
 from fastn_mcp.installing.clients import BY_NAME
 from fastn_mcp.installing.entry import Start, additions
+from fastn_mcp.installing.files import Snapshot
 from fastn_mcp.installing.records import Records
 from fastn_mcp.installing.refusal import NotInstalled
 
@@ -26,7 +28,10 @@ class Desk:
         self.path = folder / "home" / "new" / "mcp.json"
         self.folder = folder
         self.records = Records(folder / "state" / "installed")
-        self.target = Target(CURSOR, self.path, "fastn", private=True)
+        self.target = Target.at(CURSOR, self.path, "fastn")
+
+    def follow(self, project: Path | None = None) -> None:
+        self.target = Target.at(CURSOR, self.path, "fastn", project=project)
 
     def has(self, content: bytes, mode: int = 0o644) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,16 +39,14 @@ class Desk:
         self.path.chmod(mode)
 
     def install(self, what: Any = OURS, *, overwrite: bool = False) -> changing.Change | None:
-        change = changing.installing(self.target, what, self.records, overwrite=overwrite)
-        if change is not None:
-            changing.apply(change, self.records, private=True)
-        return change
+        again = partial(changing.installing, self.target, what, self.records, overwrite=overwrite)
+        change = again()
+        return None if change is None else changing.apply(change, again, self.records)
 
     def uninstall(self) -> changing.Change | None:
-        change = changing.uninstalling(self.target, self.records)
-        if change is not None:
-            changing.apply(change, self.records, private=True)
-        return change
+        again = partial(changing.uninstalling, self.target, self.records)
+        change = again()
+        return None if change is None else changing.apply(change, again, self.records)
 
     def tree(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
@@ -100,6 +103,7 @@ def test_a_link_stays_a_link(desk: Desk) -> None:
     real.write_bytes(b'{"a": 1}')
     desk.path.parent.mkdir()
     desk.path.symlink_to(real)
+    desk.follow()
     desk.install()
     assert desk.path.is_symlink()
     assert "mcpServers" in json.loads(real.read_bytes())
@@ -198,18 +202,17 @@ def test_an_entry_that_is_gone_needs_no_uninstalling(desk: Desk) -> None:
         desk.uninstall()
 
 
-def test_a_change_is_made_as_it_was_shown_or_not_at_all(desk: Desk) -> None:
+def test_a_change_that_would_no_longer_be_what_was_shown_is_not_made(desk: Desk) -> None:
     """Ours: the client may write its file while a person reads."""
     desk.has(b"{}")
-    change = changing.installing(desk.target, OURS, desk.records)
+    again = partial(changing.installing, desk.target, OURS, desk.records)
+    change = again()
     assert change is not None
-    desk.path.write_bytes(b'{"a": 1}')
-    with pytest.raises(
-        NotInstalled, match=r"changed by somebody while you were asked. Nothing was changed. Run it again"
-    ):
-        changing.apply(change, desk.records, private=True)
-    assert desk.path.read_bytes() == b'{"a": 1}'
-    assert desk.tree() == ["home", "home/new", "home/new/mcp.json"]
+    desk.path.write_bytes(b'{"mcpServers": {"other": {}}}')
+    with pytest.raises(NotInstalled, match=r"would no longer be the one that was shown. Nothing was changed. Run it"):
+        changing.apply(change, again, desk.records)
+    assert desk.path.read_bytes() == b'{"mcpServers": {"other": {}}}'
+    assert desk.tree() == ["home", "home/new", "home/new/mcp.json", "state", "state/installed"]
 
 
 @pytest.mark.parametrize(
@@ -238,11 +241,11 @@ def test_a_folder_in_its_place_is_named(desk: Desk) -> None:
 def test_what_cannot_be_written_leaves_no_trace(desk: Desk) -> None:
     """Ours: neither of a first entry nor of a second."""
     desk.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
-    change = changing.Change(desk.path, "fastn", None, b"{}", None, None)
+    change = changing.Change(desk.target, Snapshot(None), b"{}", None, None)
     with pytest.raises(NotInstalled):
         desk.install()
     with pytest.raises(NotInstalled):
-        changing.apply(change, desk.records, private=True)
+        changing.apply(change, lambda: None, desk.records)
     assert desk.records.of(desk.path, "fastn") is None
 
 
@@ -251,13 +254,12 @@ def test_a_failed_second_entry_leaves_the_record_of_the_first(desk: Desk) -> Non
     desk.has(b"{}")
     desk.install()
     first, copy = desk.records.of(desk.path, "fastn"), desk.records.before(desk.path, "fastn")
-    change = changing.installing(desk.target, OTHER, desk.records)
-    assert change is not None
     longest = desk.path.with_name("x" * 250)  # nothing longer can be made beside it
     desk.path.rename(longest)
     desk.path.symlink_to(longest)
+    desk.follow()
     with pytest.raises(NotInstalled, match=r"cannot be written: .*\. Nothing was changed"):
-        changing.apply(change, desk.records, private=True)
+        desk.install(OTHER)
     assert (desk.records.of(desk.path, "fastn"), desk.records.before(desk.path, "fastn")) == (first, copy)
     assert desk.says == {"mcpServers": {"fastn": OURS[0].value}}
 
@@ -305,7 +307,7 @@ def test_inputs_that_are_there_are_used_and_left(tmp_path: Path) -> None:
     """Ours: another entry may refer to them."""
     vscode = BY_NAME["vscode"]
     desk = Desk(tmp_path)
-    desk.target = Target(vscode, desk.path, "fastn", private=True)
+    desk.target = Target.at(vscode, desk.path, "fastn")
     desk.has(b'{"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}')
     desk.install(additions(vscode, "fastn", Start("x"), "prompt"))
     assert len(desk.says["inputs"]) == 1
@@ -317,7 +319,6 @@ def test_inputs_that_are_there_are_used_and_left(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 def test_a_projects_new_file_is_for_those_who_share_it(desk: Desk) -> None:
     """Ours: it holds nothing that others must not read."""
-    change = changing.installing(desk.target, OURS, desk.records)
-    assert change is not None
-    changing.apply(change, desk.records, private=False)
+    desk.follow(project=desk.folder)
+    desk.install()
     assert desk.path.stat().st_mode & 0o777 == 0o644

@@ -1,0 +1,298 @@
+"""Installing into a client's file loses nothing: not what the client writes meanwhile, not a link, not an owner."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_mcp.installing import changing, documents
+from fastn_mcp.installing.changing import Target
+from fastn_mcp.installing.clients import BY_NAME, Format
+from fastn_mcp.installing.entry import Start, additions
+from fastn_mcp.installing.records import Records
+from fastn_mcp.installing.refusal import NotInstalled
+
+CLAUDE = BY_NAME["claude-code"]
+OURS = additions(CLAUDE, "fastn", Start("fastn-mcp", ("--sandbox",)), "profile", "linux")
+ROOT = os.name == "posix" and os.geteuid() == 0
+SOMEBODY = 65534
+
+needs_root = pytest.mark.skipif(not ROOT, reason="only root writes files of somebody else")
+
+
+class Client:
+    """A client that replaces its file as a whole, as often as it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = 0
+        self.write()
+
+    def write(self) -> None:
+        self.written += 1
+        there: Any = json.loads(self.path.read_bytes()) if self.path.exists() else {"mcpServers": {"other": {}}}
+        draft = self.path.with_name("draft")
+        draft.write_text(json.dumps({**there, "started": self.written}, indent=2))
+        draft.replace(self.path)
+
+    @property
+    def says(self) -> Any:
+        return json.loads(self.path.read_bytes())
+
+
+def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> changing.Change | None:
+    records = Records(folder / "state" / "installed")
+    again = partial(changing.installing, Target.at(CLAUDE, path, "fastn"), what, records)
+    change = again()
+    assert change is not None
+    return changing.apply(change, again, records, sync=sync)
+
+
+@pytest.mark.parametrize("often", [1, 2, 4])
+def test_install_keeps_what_the_client_wrote_while_it_wrote(tmp_path: Path, often: int) -> None:
+    """The client replaces its file while ours is on its way to a slow disk; both changes are there afterwards."""
+    client = Client(tmp_path / ".claude.json")
+
+    def slow(_: int) -> None:
+        if client.written <= often:
+            client.write()
+
+    install(tmp_path, client.path, slow)
+    assert client.says == {
+        "mcpServers": {"other": {}, "fastn": OURS[0].value},
+        "started": often + 1,
+    }
+
+
+def test_install_keeps_what_the_client_wrote_in_place(tmp_path: Path) -> None:
+    """The same file, of the same size, written over."""
+    path = tmp_path / ".claude.json"
+    one, two = (f'{{\n  "started": {n},\n  "a": {{\n    "b": 1\n  }}\n}}\n' for n in (1, 2))
+    path.write_text(one)
+
+    def slow(_: int) -> None:
+        if path.read_text() == one:
+            path.write_text(two)
+
+    install(tmp_path, path, slow)
+    assert json.loads(path.read_bytes())["started"] == 2
+
+
+def test_install_gives_up_where_the_client_never_rests(tmp_path: Path) -> None:
+    """Bounded attempts; the file is the client's, and nothing of ours is left."""
+    client = Client(tmp_path / ".claude.json")
+    with pytest.raises(NotInstalled, match=r"changes all the time. Nothing was changed. Close Claude Code"):
+        install(tmp_path, client.path, lambda _: client.write())
+    assert client.says == {"mcpServers": {"other": {}}, "started": client.written}
+    assert client.written < 20
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".claude.json", "installed", "state"]
+
+
+def test_install_and_a_client_that_writes_every_30_ms_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """With a disk that takes 50 ms, each write of the client that was done is there, whatever becomes of ours."""
+    client = Client(tmp_path / ".claude.json")
+    over = threading.Event()
+    lost: list[int] = []
+
+    def write() -> None:
+        for _ in range(40):
+            if over.wait(0.03):
+                return
+            if client.says["started"] != client.written:
+                lost.append(client.written)
+            client.write()
+
+    def slow(file: int) -> None:
+        over.wait(0.05)
+        os.fsync(file)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        with suppress(NotInstalled):  # it may find no moment in which the client rests
+            install(tmp_path, client.path, slow)
+    finally:
+        over.set()
+        writing.join(10)
+    assert lost == []
+    assert client.says["started"] == client.written
+
+
+def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None:
+    """A file that was made by us, and would be deleted, is the client's once it wrote there."""
+    path = tmp_path / ".claude.json"
+    install(tmp_path, path, os.fsync)
+    records = Records(tmp_path / "state" / "installed")
+    again = partial(changing.uninstalling, Target.at(CLAUDE, path, "fastn"), records)
+    change = again()
+    assert change is not None
+    assert change.then is None
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "started": 2}))
+    with pytest.raises(NotInstalled, match="Run it again"):
+        changing.apply(change, again, records)
+    assert json.loads(path.read_bytes())["started"] == 2
+
+
+# --- size --------------------------------------------------------------------------------------------------------
+
+
+def large(megabytes: int) -> dict[str, Any]:
+    """As `.claude.json` grows: a history for each project."""
+    said: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
+    project: Any = {"history": [said] * 40, "mcpServers": {}, "n": [1, 2.5, None]}
+    return {"projects": {f"/home/ann/{n}": project for n in range(megabytes * 330)}, "mcpServers": {"other": {}}}
+
+
+@pytest.mark.parametrize(
+    ("format_", "begin", "indent"),
+    [(Format.JSON, "", 2), (Format.JSON, "", None), (Format.JSONC, "// mine\n", 2)],
+)
+def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: str, indent: int | None) -> None:
+    """Eight times the size takes less than 24 times as long, and a megabyte less than a second of the processor."""
+    times: list[float] = []
+    for megabytes in (1, 8):
+        content = (begin + json.dumps(large(megabytes), indent=indent)).encode()
+        start = time.process_time()
+        then, traces = documents.put(format_, content, OURS)
+        times.append(time.process_time() - start)
+        assert documents.take(format_, then, OURS, traces) == content
+    assert times[1] < 24 * times[0]
+    assert times[1] < 8
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "' + '\\" ' * 200_000, '{"a": 1} ' + "/* " * 200_000, "[" + ", \n" * 200_000, '"' * 200_001]
+)
+def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
+    """Text without an end, where each part of it could begin one."""
+    start = time.process_time()
+    with pytest.raises(changing.Unreadable):
+        documents.put(Format.JSONC, text.encode(), OURS)
+    assert time.process_time() - start < 5
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "ann"
+    home.mkdir()
+    return home
+
+
+def fastn(home: Path, *words: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    env |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+    command = [sys.executable, "-m", "fastn_mcp", *words]
+    return subprocess.run(command, env=env, cwd=folder or home, capture_output=True, text=True, timeout=100)
+
+
+def test_install_shows_little_of_a_large_file(home: Path) -> None:
+    """3 MB of `.claude.json`: our lines and a few around them, also where all of it is one line."""
+    for indent in (2, None):
+        before = json.dumps(large(3), indent=indent)
+        (home / ".claude.json").write_text(before)
+        done = fastn(home, "install", "claude-code", "--sandbox", "--yes")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert '"--sandbox"' in done.stdout
+        assert len(done.stdout) < 4_000
+        assert fastn(home, "uninstall", "claude-code", "--yes").returncode == 0
+        assert (home / ".claude.json").read_text() == before
+
+
+def test_install_leaves_a_link_that_leads_nowhere(home: Path) -> None:
+    """Neither is what it would lead to created, nor the link deleted; and it is named."""
+    link, nowhere = home / ".claude.json", home / "vault" / "claude.json"
+    link.symlink_to(nowhere)
+    done = fastn(home, "install", "claude-code", "--sandbox", "--yes", "--anyway")
+    assert done.returncode == 2
+    assert f"is a link to {nowhere}, which does not exist" in done.stderr
+    assert (link.readlink(), nowhere.parent.exists()) == (nowhere, False)
+    (home / ".cursor").symlink_to(home / "elsewhere")
+    assert fastn(home, "install", "cursor", "--sandbox", "--yes", "--anyway").returncode == 2
+    assert not (home / "elsewhere").exists()
+
+
+def test_uninstall_removes_its_entry_from_where_a_link_leads(home: Path) -> None:
+    """The link stays, and what it leads to is as it was."""
+    link, real = home / ".claude.json", home / "dotfiles.json"
+    real.write_text("{}")
+    link.symlink_to(real)
+    done = fastn(home, "install", "claude-code", "--sandbox", "--yes")
+    assert f"{link} leads to {real}." in done.stdout
+    assert f"+++ {real}" in done.stdout
+    assert fastn(home, "uninstall", "claude-code", "--yes").returncode == 0
+    assert (link.readlink(), real.read_text()) == (real, "{}")
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "parent"])
+def test_install_into_a_project_stays_in_the_project(home: Path, what: str) -> None:
+    """A cloned repository can bring links that lead into the files of the user."""
+    project, theirs = home / "cloned", home / ".vscode"
+    project.mkdir()
+    theirs.mkdir()
+    (theirs / "mcp.json").write_text("{}")
+    match what:
+        case "file":
+            (project / ".vscode").mkdir()
+            (project / ".vscode" / "mcp.json").symlink_to(theirs / "mcp.json")
+        case "folder":
+            (project / ".vscode").symlink_to(theirs)
+        case _:
+            (project / ".vscode").symlink_to("../.vscode")
+    done = fastn(home, "install", "vscode", "--project", "--sandbox", "--yes", folder=project)
+    assert done.returncode == 2
+    assert f"leads to {theirs / 'mcp.json'}, out of the project" in done.stderr
+    assert (theirs / "mcp.json").read_text() == "{}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes with a name are of POSIX")
+def test_install_does_not_wait_for_a_pipe(home: Path) -> None:
+    """What is not a regular file is refused at once."""
+    os.mkfifo(home / "mcp.json")
+    for name in ("mcp.json", "/dev/zero"):
+        done = fastn(home, "install", "cursor", "--file", name, "--sandbox", "--yes")
+        assert (done.returncode, "Not a regular file" in done.stderr) == (2, True)
+
+
+# --- as root -----------------------------------------------------------------------------------------------------
+
+
+def owner(path: Path) -> tuple[int, int, int]:
+    status = path.lstat()
+    return status.st_uid, status.st_gid, status.st_mode & 0o7777
+
+
+@needs_root
+def test_install_as_root_keeps_the_owner_of_the_file(home: Path) -> None:
+    """As `sudo fastn-mcp install` with the home of the user: owner, group and mode, there and back."""
+    file = home / ".claude.json"
+    file.write_text("{}")
+    file.chmod(0o640)
+    os.chown(file, SOMEBODY, SOMEBODY - 1)
+    os.chown(home, SOMEBODY, SOMEBODY)
+    for words in (("install", "claude-code", "--sandbox", "--yes"), ("uninstall", "claude-code", "--yes")):
+        done = fastn(home, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert owner(file) == (SOMEBODY, SOMEBODY - 1, 0o640)
+
+
+@needs_root
+def test_install_as_root_leaves_nothing_that_the_user_cannot_change(home: Path) -> None:
+    """New files and folders, records included, belong to whoever owns the folder they are in."""
+    os.chown(home, SOMEBODY, SOMEBODY)
+    done = fastn(home, "install", "vscode", "--sandbox", "--yes", "--anyway")
+    assert (done.returncode, done.stderr) == (0, "")
+    made = list(home.rglob("*"))
+    assert home / ".config" / "Code" / "User" / "mcp.json" in made
+    assert {path for path in made if path.lstat().st_uid != SOMEBODY} == set()
