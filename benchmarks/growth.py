@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import anyio
 from drawing import Panel, svg
 from harness import KEY, Api, Server, environment
-from load import asked_of, ready
+from load import BEARER, HTTP_TOKEN, asked_of, ready
 from pydantic_core import to_json
 from report import put
 from within import ACCOUNT, Rows, client_of, within
@@ -286,9 +286,10 @@ def clients(api: Api, folder: Path, rounds: int) -> Growth:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}"]
+    env = environment(own(api, folder) | {"FASTN_HTTP_TOKEN": HTTP_TOKEN})
     best: Costs = {}
     with (folder / "stderr.log").open("ab") as errors:
-        process = subprocess.Popen(command, env=environment(own(api, folder)), stdout=subprocess.DEVNULL, stderr=errors)
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=errors)
     try:
         ready(port)
         for _ in range(rounds):
@@ -308,7 +309,7 @@ async def calling(pid: int, port: int, many: int, calls: int) -> float:
     async def call(numbers: Iterator[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for number in numbers:
             body, headers = asked_of(number)
-            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            head = "".join(f"{name}: {value}\r\n" for name, value in (headers | BEARER).items())
             writer.write(f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{head}".encode())
             writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
             answer = await _answer(reader)

@@ -26,6 +26,9 @@ import upstream
 from harness import Server, environment
 from upstream import KEY
 
+HTTP_TOKEN = "a-token-of-the-benchmarks-that-nobody-guesses"
+BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
+
 EARLY = 2_000
 """Calls after which memory is measured the first time."""
 GROWTH = 1.10
@@ -134,6 +137,7 @@ def over_http(env: dict[str, str], log: Path, calls: int, in_flight: int) -> tup
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}"]
+    env |= {"FASTN_HTTP_TOKEN": HTTP_TOKEN}
     with log.open("ab") as errors:
         process = subprocess.Popen(command, env=environment(env), stdout=subprocess.DEVNULL, stderr=errors)
     try:
@@ -194,7 +198,8 @@ def asked_of(number: int) -> tuple[bytes, dict[str, str]]:
 def asked(connection: http.client.HTTPConnection, number: int) -> dict[str, Any]:
     """One call over HTTP; what is no answer to it is told as an error that nobody expects."""
     try:
-        connection.request("POST", "/mcp", *asked_of(number))
+        body, headers = asked_of(number)
+        connection.request("POST", "/mcp", body, headers | BEARER)
         reply = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         connection.close()

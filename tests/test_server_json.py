@@ -60,7 +60,10 @@ def test_what_is_secret_is_marked_so_and_the_key_is_the_only_thing_required() ->
     told = {variable["name"]: variable for variable in SERVER["packages"][0]["environmentVariables"]}
     secret = {name for name, variable in told.items() if variable.get("isSecret")}
     of_webhooks = {"FASTN_WEBHOOK_URL", "FASTN_WEBHOOK_SECRET"}
-    assert secret == {"FASTN_API_KEY", "FASTN_LEDGER", "FASTN_PROXY", "FASTN_STATE_SECRET"} | of_webhooks
+    assert (
+        secret
+        == {"FASTN_API_KEY", "FASTN_HTTP_TOKEN", "FASTN_LEDGER", "FASTN_PROXY", "FASTN_STATE_SECRET"} | of_webhooks
+    )
     assert [name for name, variable in told.items() if variable.get("isRequired")] == ["FASTN_API_KEY"]
     assert (told["FASTN_READ_ONLY"]["format"], told["FASTN_READ_ONLY"]["default"]) == ("boolean", "false")
     assert told["FASTN_CONCURRENCY"]["format"] == "number"

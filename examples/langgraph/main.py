@@ -30,7 +30,9 @@ from mcp.types import CallToolResult
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
 SERVER = {"transport": "stdio", "command": COMMAND, "args": ARGUMENTS, "env": dict(os.environ)}
-# Where `fastn-mcp --http 127.0.0.1:8080` runs: SERVER = {"transport": "http", "url": "http://127.0.0.1:8080/mcp"}
+# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/local-http.md):
+# SERVER = {"transport": "http", "url": "http://127.0.0.1:8080/mcp",
+#           "headers": {"Authorization": f"Bearer {os.environ['FASTN_HTTP_TOKEN']}"}}
 
 TASK = "A workflow fails again and again. Pause the trigger that starts it, then delete that trigger."
 

@@ -19,7 +19,9 @@ from mcp.types import ElicitRequestParams, ElicitResult
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
 SERVER = StdioServerParameters(command=COMMAND, args=ARGUMENTS, env=dict(os.environ))
-# Where `fastn-mcp --http 127.0.0.1:8080` runs: SERVER = "http://127.0.0.1:8080/mcp"
+# Over HTTP, with the token that `fastn-mcp --http 127.0.0.1:8080` names (docs/local-http.md):
+# http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {os.environ['FASTN_HTTP_TOKEN']}"})
+# SERVER = streamable_http_client("http://127.0.0.1:8080/mcp", http_client=http)
 
 
 async def ask(_: ClientRequestContext, question: ElicitRequestParams) -> ElicitResult:

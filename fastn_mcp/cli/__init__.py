@@ -130,7 +130,7 @@ def cli(
             _collect_garbage()
             from fastn_mcp.cli.serve import over_http
 
-            over_http(parts(browser=True), http)
+            over_http(parts(browser=True), http, ctx.obj.state())
         else:
             settings = resolved().settings
             _over_stdio(settings, lambda: parts(settings, browser=True))

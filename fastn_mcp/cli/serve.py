@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import click
 
 from fastn_mcp import stdio
 from fastn_mcp.errors import SettingsError
@@ -49,8 +51,11 @@ async def _closed(parts: "Parts") -> None:
         await parts.aclose()
 
 
-def over_http(parts: "Parts", address: str) -> None:
-    """Serve at `HOST:PORT`, until told to stop. Raises `SettingsError` for an address that anybody could reach."""
+def over_http(parts: "Parts", address: str, state: Path) -> None:
+    """Serve whoever has the token at `HOST:PORT`, until told to stop. `state` is the folder that holds the token.
+
+    Raises `SettingsError` for an address that other machines could reach.
+    """
     # The HTTP server is not needed, nor loaded, for stdio.
     from fastn_mcp.cli.port import must_be_free
     from fastn_mcp.cli.reporting import reported
@@ -58,6 +63,7 @@ def over_http(parts: "Parts", address: str) -> None:
     from fastn_mcp.hosted.health import Health
     from fastn_mcp.hosted.serving import Ending, run
     from fastn_mcp.server import build
+    from fastn_mcp.settings.http_token import http_token
 
     host, port = place(address)
     if not is_loopback(host):
@@ -66,15 +72,17 @@ def over_http(parts: "Parts", address: str) -> None:
             "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
         )
     must_be_free(host, port, "Name another port: --http HOST:PORT")
+    token = http_token(parts.settings, state, parts.system.token)
     hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
     server = build(parts.dispatch, parts.offered, parts.label, sealing(parts.settings))
     parts.observe(server)
-    health = Health()
-    app = application(server, hosts, health)
-    if parts.webhook is not None:
-        app.router.routes.extend(parts.webhook.mounted(f"http://{address}"))
+    health, ending = Health(), Ending()
+    more = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
+    app = application(server, hosts, token, ending.head, health, more)
+    # On the standard output: the other one is the log, whose lines are JSON.
+    click.echo(f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}.")
     with reported(parts):
-        run(app, host, port, health, Ending())
+        run(app, host, port, health, ending)
 
 
 def place(address: str) -> tuple[str, int]:

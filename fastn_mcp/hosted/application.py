@@ -25,9 +25,11 @@ from fastn_mcp.hosted.edge import Edge
 from fastn_mcp.hosted.health import ALIVE, READY, Health
 from fastn_mcp.hosted.keys import IssuerKeys
 from fastn_mcp.hosted.lifespan import within
+from fastn_mcp.hosted.local_access import LocalAccess
 from fastn_mcp.hosted.team import Team, origin_of
 from fastn_mcp.hosted.tenants import Account, Tenants
 from fastn_mcp.hosted.tokens import Tokens
+from fastn_mcp.settings.http_token import HttpToken
 from fastn_mcp.system import System
 
 PATH = "/mcp"
@@ -35,14 +37,21 @@ PATH = "/mcp"
 T = TypeVar("T", bound=Account)
 
 
-def application(server: Server[Any], hosts: Sequence[str], health: Health) -> Starlette:
-    """For this machine alone, by exactly these `host:port`: no wildcard, no rebinding."""
-    security = TransportSecuritySettings(
-        allowed_hosts=list(hosts), allowed_origins=[f"http://{host}" for host in hosts]
-    )
+def application(
+    server: Server[Any], hosts: Sequence[str], token: HttpToken, head: int, health: Health,
+    more: Sequence[BaseRoute] = (),
+) -> Starlette:  # fmt: skip
+    """For this machine alone, by exactly these `host:port`, for whoever has the token.
+
+    The probes need no token; nor do `more`, routes beside MCP whose requests are signed.
+    """
+    origins = [f"http://{host}" for host in hosts]
+    security = TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins)
     app = server.streamable_http_app(streamable_http_path=PATH, stateless_http=True, transport_security=security)
     answered(app, server, security)
-    app.router.routes.extend(health.routes())
+    open_routes = [*health.routes(), *more]
+    app.router.routes.extend(open_routes)
+    app.add_middleware(LocalAccess, token, hosts, origins, head, open_routes)
     return app
 
 

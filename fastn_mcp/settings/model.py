@@ -1,5 +1,6 @@
 """All that can be set, and what each setting can be. Pure."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,11 @@ _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
 def is_shared(ledger: str | None) -> bool:
     """Whether a setting of the ledger names a server, and no file."""
     return ledger is not None and ledger.startswith(_SERVERS)
+
+
+def is_token(text: str) -> bool:
+    """Whether a text can be a bearer token (RFC 6750) that nobody guesses."""
+    return len(text) >= SHORTEST_SECRET and re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text) is not None
 
 
 def _parts(secret: str) -> list[str]:
@@ -152,6 +158,14 @@ class Settings(BaseModel):
             repr=False,
         ),
     ] = None
+    http_token: Annotated[
+        str | None,
+        Field(
+            description="Bearer token for --http on this machine, 32 characters or more; by default in a file of your "
+            "state folder.",
+            repr=False,
+        ),
+    ] = None
     state_secret: Annotated[
         str | None,
         Field(description="Seals open questions, so that any replica can go on with them; 32 characters.", repr=False),
@@ -251,6 +265,13 @@ class Settings(BaseModel):
             raise ValueError("has the same secret twice")
         return secret
 
+    @field_validator("http_token")
+    @classmethod
+    def _bearer(cls, token: str | None) -> str | None:
+        if token is not None and not is_token(token):
+            raise ValueError(f"must be {SHORTEST_SECRET} characters or more: letters, digits and ._~+/=-")
+        return token
+
     @field_validator("approval_listen")
     @classmethod
     def _listenable(cls, address: str | None) -> str | None:
@@ -313,7 +334,7 @@ class Settings(BaseModel):
         """What must stand in no log."""
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
-        known = (self.api_key, self.webhook_secret, self.webhook_url, self.proxy)
+        known = (self.api_key, self.webhook_secret, self.webhook_url, self.proxy, self.http_token)
         return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property

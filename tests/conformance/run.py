@@ -1,7 +1,7 @@
 """The MCP conformance suite against this server on HTTP, with the sandbox behind it: `run.py FOLDER_WITH_NODE_MODULES`.
 
-Once as it serves one person, and once as it serves a team: there the suite, which cannot sign in, goes through a door
-that adds the token, and only what is about HTTP is run again. Of authorization the suite has scenarios for clients and
+Once as it serves one person, and once as it serves a team, where only what is about HTTP is run again. The suite can
+send no token, so it goes through a door that adds one. Of authorization the suite has scenarios for clients and
 for identity providers, and none for a server like this one; tests/hosted and tests/end_to_end/test_team.py have them.
 
 Only scenarios that need no fixtures: most of the suite is written for an example server that offers tools, resources
@@ -62,6 +62,7 @@ OF_A_TEAM = (
     "caching",
     "http-header-validation",
 )
+TOKEN = "a-token-of-the-suite-that-nobody-guesses"
 START = 30.0  # seconds for the server to listen
 COLOUR = re.compile(r"\x1b\[\d*m")
 
@@ -119,6 +120,7 @@ def served(state: Path, address: str, *more: str) -> Generator[None]:
     program = str(Path(sys.executable).with_name("fastn-mcp"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
     environment |= {"FASTN_CONFIG_DIR": str(state), "FASTN_STATE_DIR": str(state), "KEY": "fsk_test_sandbox"}
+    environment["FASTN_HTTP_TOKEN"] = TOKEN
     server = subprocess.Popen([program, "--sandbox", "--http", address, *more], env=environment)
     try:
         wait_for(server, address)
@@ -128,18 +130,29 @@ def served(state: Path, address: str, *more: str) -> Generator[None]:
         server.wait(30)
 
 
-def adding(token: str, to: str) -> Starlette:
-    """The door: whatever comes goes on as it is, and signed in."""
+def adding(token: str, to: str, door: str | None = None) -> Starlette:
+    """The door: whatever comes goes on as it is, and signed in. What names the `door` names the server behind it."""
     client = httpx2.AsyncClient(base_url=f"http://{to}", timeout=30)
 
     async def passed(request: Request) -> Response:
         headers = [(name, value.strip()) for name, value in request.headers.raw if name != b"content-length"]
+        if door is not None:
+            headers = [(name, _renamed(value, door, to)) for name, value in headers]
         headers.append((b"authorization", f"Bearer {token}".encode()))
-        answer = await client.request(request.method, request.url.path, content=await request.body(), headers=headers)
+        body = await request.body()
+        try:
+            answer = await client.request(request.method, request.url.path, content=body, headers=headers)
+        except httpx2.TransportError:  # the server ended, with a stream open
+            return Response(status_code=502)
         kept = {name: value for name, value in answer.headers.items() if name not in ("content-length", "date")}
         return Response(answer.content, answer.status_code, kept)
 
     return Starlette(routes=[Route("/{path:path}", passed, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"])])
+
+
+def _renamed(value: bytes, door: str, to: str) -> bytes:
+    """The value of Host or Origin, as of somebody who asks the server itself."""
+    return {f"{scheme}{door}".encode(): f"{scheme}{to}".encode() for scheme in ("", "http://")}.get(value, value)
 
 
 @contextmanager
@@ -164,10 +177,14 @@ def team(state: Path) -> Generator[str]:
 
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
-    address = f"127.0.0.1:{free_port()}"
+    address, door = (f"127.0.0.1:{free_port()}" for _ in range(2))
     with tempfile.TemporaryDirectory() as state:
-        with served(Path(state), address):
-            failed = [scenario for scenario in SCENARIOS if not passes(folder, address, scenario)]
+        # The server knows one Host: the door's. The suite asks there, and the door adds the token.
+        with (
+            served(Path(state), address),
+            listening(adding(TOKEN, address, door), int(door.rpartition(":")[2])),
+        ):
+            failed = [scenario for scenario in SCENARIOS if not passes(folder, door, scenario)]
         print("For a team:", flush=True)
         with team(Path(state)) as door:
             failed += [f"{scenario} (team)" for scenario in OF_A_TEAM if not passes(folder, door, scenario)]

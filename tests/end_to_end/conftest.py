@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import ERAS, Connect, Person, Upstream, environment, free_port, running
+from driving import ERAS, Connect, Person, Upstream, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
+from mcp.client import Transport
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,7 @@ def connect(upstream: Upstream, http_server: str) -> Connect:
     async def connected(
         transport: str, era: str, person: Person | None = None, flags: tuple[str, ...] = (), **more: Any
     ) -> AsyncGenerator[Client]:
-        server: StdioServerParameters | str = http_server
+        server: StdioServerParameters | Transport = over_http(http_server)
         if transport == "stdio":
             arguments = ["-m", "fastn_mcp", *flags]
             server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(upstream))

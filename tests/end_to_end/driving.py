@@ -7,20 +7,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
 import httpx2
 from mcp import Client
-from mcp.client import ClientRequestContext
+from mcp.client import ClientRequestContext, Transport
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 KEY = "fsk_test_sandbox"
 READING = 1.05
 """Seconds that a person takes to answer. The guard takes any answer within one second for a program's."""
+HTTP_TOKEN = "a-token-of-the-tests-that-nobody-guesses"
+BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 
@@ -104,12 +108,24 @@ def listening(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("it does not listen")
 
 
+@asynccontextmanager
+async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any]:
+    async with create_mcp_http_client(headers) as http, streamable_http_client(url, http_client=http) as streams:
+        yield streams
+
+
+def over_http(url: str, headers: dict[str, str] = BEARER) -> Transport:
+    """What a client is given to reach a server over HTTP, with the token that `environment` sets."""
+    return _with_headers(url, headers)
+
+
 def environment(upstream: Upstream) -> dict[str, str]:
     """A key, and a state of its own: what one test teaches the guard is nothing to the next."""
     state = tempfile.mkdtemp(prefix="fastn-mcp-")
     return {
         "FASTN_BASE_URL": upstream.url,
         "FASTN_API_KEY": KEY,
+        "FASTN_HTTP_TOKEN": HTTP_TOKEN,
         "FASTN_CONFIG": os.devnull,
         "FASTN_CONFIG_DIR": state,
         "FASTN_STATE_DIR": state,

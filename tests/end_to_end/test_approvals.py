@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from driving import Connect, Upstream, body, environment, free_port, running
+from driving import Connect, Upstream, body, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
@@ -118,7 +118,7 @@ async def test_an_old_client_over_http_is_asked_elsewhere_too(upstream: Upstream
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     port = free_port()
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
-        async with Client(f"http://127.0.0.1:{port}/mcp", mode="legacy") as client:
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="legacy") as client:
             workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
             run = {"workflow_id": workflow["id"]}
             assert body(await client.call_tool("run_workflow", run))["status"] == "approval_required"

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import ERAS, free_port, running
+from driving import BEARER, ERAS, HTTP_TOKEN, free_port, over_http, running
 from mcp import Client
 
 from fastn_mcp.procedures.catalog import OFFERS
@@ -25,13 +25,14 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
     "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
 }
-HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+HEADERS = BEARER | {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 
 @pytest.fixture(scope="module")
 def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = str(tmp_path_factory.mktemp("state"))
-    return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
+    folders = {"FASTN_CONFIG_DIR": folder, "FASTN_STATE_DIR": folder}
+    return {"FASTN_CONFIG": os.devnull, "FASTN_HTTP_TOKEN": HTTP_TOKEN} | folders
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_a_request_of_the_old_era_gets_a_stream_only_where_it_wants_progress(
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: str) -> None:
     """MCP: tools are listed and called."""
-    async with Client(f"{served}/mcp", mode=ERAS[era]) as client:
+    async with Client(over_http(f"{served}/mcp"), mode=ERAS[era]) as client:
         assert len((await client.list_tools()).tools) == len(OFFERS)
         result = await client.call_tool("get_quotas", {})
         assert not result.is_error
@@ -248,7 +249,8 @@ def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isola
     """THREATS R11: told to stop it ends with 0 within ten seconds, whoever has sent half a request."""
     port = free_port()
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
-        head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n"
+        head += "Content-Type: application/json\r\n"
         whole = f"{head}Accept: application/json, text/event-stream\r\nContent-Length: 1000\r\n\r\n{{"
         with (
             socket.create_connection(("127.0.0.1", port)) as half_a_head,

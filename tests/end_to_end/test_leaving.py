@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, Upstream, environment, free_port, running
+from driving import ERAS, Upstream, environment, free_port, over_http, running
 from mcp import Client
 
 from fastn_mcp.guard.audit import entries
@@ -23,7 +23,7 @@ async def unheard(*_: Any) -> None:
 
 
 async def leave_once_it_is_under_way(era: str, server: str, progress: Any, upstream: Upstream) -> None:
-    async with Client(server, mode=ERAS[era]) as client, anyio.create_task_group() as tasks:
+    async with Client(over_http(server), mode=ERAS[era]) as client, anyio.create_task_group() as tasks:
 
         async def call() -> None:
             await client.call_tool("create_customer", {"name": "Initech"}, progress_callback=progress)

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from at_a_terminal import sitting
-from driving import READING, Person, Upstream, approving, body, environment, free_port, running
+from driving import READING, Person, Upstream, approving, body, environment, free_port, over_http, running
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 from valkey_server import ValkeyServer
@@ -53,9 +53,9 @@ async def _customer(client: Client) -> dict[str, Any]:
 async def test_a_form_that_one_server_showed_is_answered_at_another_once(fleet: Fleet, upstream: Upstream) -> None:
     """MCP 2026-07-28: the round trip of a form. The second has a newer secret besides; the third only another."""
     async with (
-        Client(fleet.urls[0], mode=MODERN, elicitation_callback=Person(approving)) as one,
-        Client(fleet.urls[1], mode=MODERN, elicitation_callback=Person(approving)) as two,
-        Client(fleet.urls[2], mode=MODERN, elicitation_callback=Person(approving)) as stranger,
+        Client(over_http(fleet.urls[0]), mode=MODERN, elicitation_callback=Person(approving)) as one,
+        Client(over_http(fleet.urls[1]), mode=MODERN, elicitation_callback=Person(approving)) as two,
+        Client(over_http(fleet.urls[2]), mode=MODERN, elicitation_callback=Person(approving)) as stranger,
     ):
         target = await _customer(one)
         deletion = {"customer_id": target["id"]}
@@ -92,7 +92,10 @@ async def test_fifty_repeats_of_an_approved_call_over_two_servers_make_one_reque
     fleet: Fleet, upstream: Upstream
 ) -> None:
     """Issue 8. A person approves at a terminal, by the same setting."""
-    async with Client(fleet.urls[0], mode=MODERN) as one, Client(fleet.urls[1], mode="legacy") as two:
+    async with (
+        Client(over_http(fleet.urls[0]), mode=MODERN) as one,
+        Client(over_http(fleet.urls[1]), mode="legacy") as two,
+    ):
         workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
         run = {"workflow_id": workflow["id"]}
         assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"

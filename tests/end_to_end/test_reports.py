@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import Upstream, environment, free_port, running
+from driving import Upstream, environment, free_port, over_http, running
 from mcp import Client
 from test_shutdown import INITIALIZE, line
 
@@ -129,7 +129,7 @@ async def test_a_server_over_http_reports_all_of_its_callers(upstream: Upstream,
     port, env = free_port(), environment(upstream)
     with running("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
         for name in ("Initech", "Hooli"):
-            async with Client(f"http://127.0.0.1:{port}/mcp") as client:
+            async with Client(over_http(f"http://127.0.0.1:{port}/mcp")) as client:
                 await client.call_tool("create_customer", {"name": name})
         server.send_signal(signal.SIGTERM)
         assert server.wait(15) == 0

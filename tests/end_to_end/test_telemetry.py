@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import ERAS, KEY, Person, Upstream, approving, body, environment, free_port, running
+from driving import BEARER, ERAS, KEY, Person, Upstream, approving, body, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
 from otlp_receiver import Receiver, values
 
@@ -85,9 +85,9 @@ async def test_over_http_all_has_arrived_once_the_process_has_ended(upstream: Up
     env = sending(upstream, collector.url, FASTN_LOG_LEVEL="info", OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
     url = f"http://127.0.0.1:{port}/mcp"
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
-        async with Client(url, mode="2026-07-28", elicitation_callback=Person(approving)) as client:
+        async with Client(over_http(url), mode="2026-07-28", elicitation_callback=Person(approving)) as client:
             customer = await _work(client, upstream)
-        async with httpx2.AsyncClient() as plain:
+        async with httpx2.AsyncClient(headers=BEARER) as plain:
             await _post(plain, url, {"traceparent": OTHER}, {"traceparent": PARENT})
             await _post(plain, url, {"traceparent": PARENT}, {})
     _arrived(collector, customer)

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import Upstream, body, environment, free_port, running
+from driving import Upstream, body, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
 
 from fastn_mcp.channels.webhook.signing import headers
@@ -255,7 +255,7 @@ async def test_over_http_answers_come_to_the_server_itself(folder: Folder, upstr
     module = example()
     port = free_port()
     with caught(folder, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):
-        async with Client(f"http://127.0.0.1:{port}/mcp", mode="2026-07-28") as client:
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="2026-07-28") as client:
             target = await deletion(client)
             assert (await delete(client, target))["status"] == "approval_required"
             question = receiver.questions.get(timeout=10)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from driving import ERAS, KEY, Upstream, environment, free_port, running
+from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, free_port, over_http, running
 from mcp import Client
 
 from fastn_mcp.logs import JsonLines
@@ -158,7 +158,7 @@ def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstrea
                 for tool in (TOOLS["customers"], TOOLS["workflows"], HOSTILE):
                     call: dict[str, Any] = {"name": tool, "arguments": {}}
                     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
-                    accept = {"accept": "application/json, text/event-stream"}
+                    accept = BEARER | {"accept": "application/json, text/event-stream"}
                     assert KEY not in client.post(f"{url}/mcp", json=body, headers=accept, timeout=PATIENCE).text
             with socket.create_connection(("127.0.0.1", port), 5) as stranger:
                 stranger.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
@@ -166,7 +166,8 @@ def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstrea
         finally:
             process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=PATIENCE)
-    assert output == b""
+    assert output.decode().startswith(f"Serving {url}/mcp. The bearer token for clients is in ")
+    assert HTTP_TOKEN.encode() not in output + errors
     assert KEY.encode() not in errors
     events = logged(errors)
     assert enough(events, level)
@@ -183,9 +184,9 @@ async def test_no_level_of_the_log_holds_what_a_client_is_answered(era: str, tmp
 
     folder, port = str(tmp_path), free_port()
     env = dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), folder) | {"FASTN_CONFIG": os.devnull}
-    env |= {"FASTN_LOG_LEVEL": "debug", "FASTN_LOG_FILE": f"{folder}/log"}
+    env |= {"FASTN_HTTP_TOKEN": HTTP_TOKEN, "FASTN_LOG_LEVEL": "debug", "FASTN_LOG_FILE": f"{folder}/log"}
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=env):
-        async with Client(f"http://127.0.0.1:{port}/mcp", mode=ERAS[era]) as client:
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era]) as client:
             for callback in (None, progresses):
                 found = await client.call_tool("list_customers", {"search": "Globex"}, progress_callback=callback)
                 assert found.structured_content is not None
