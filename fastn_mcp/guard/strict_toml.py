@@ -1,9 +1,7 @@
 """TOML by which a person steers the guard: only its owner may write it, and what is wrong is named with its line."""
 
 import hashlib
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.private_files import require_own
 from fastn_mcp.toml_places import Key, places
-
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 T = TypeVar("T")
 
@@ -45,14 +42,12 @@ def read(path: Path, kind: str, hint: str) -> bytes:
     """The file's content. Raises `SettingsError`: `kind` says what it is for, `hint` what to do where it is absent."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            require_own(path, file.fileno())
             data = file.read()
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
-    if os.name == "posix" and mode & _WRITABLE_BY_OTHERS:
-        raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
     return data
 
 

@@ -16,6 +16,7 @@ from typing import cast
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.nearest import nearest
+from fastn_mcp.private_files import require_own
 from fastn_mcp.settings.model import Settings, is_shared
 from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS, SECRETS
 
@@ -52,14 +53,14 @@ def read(path: Path) -> ConfigFile:
     try:
         with path.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
+            kept = os.name == "posix" and stat.S_ISREG(mode)  # of /dev/null or a pipe, permissions say nothing
+            if kept:
+                require_own(path, opened.fileno())
             data = opened.read()
     except FileNotFoundError:
         raise SettingsError(f"There is no file {path}.", "Correct --config or FASTN_CONFIG.") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
-    kept = os.name == "posix" and stat.S_ISREG(mode)  # of others, as /dev/null or a pipe, permissions say nothing
-    if kept and mode & 0o022:
-        raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
     found = parsed(data, path)
     if kept and mode & 0o077:
         tables = (found.top, *found.profiles.values())

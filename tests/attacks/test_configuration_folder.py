@@ -1,0 +1,69 @@
+"""Whoever can change a policy or a configuration file, or put another in its place, is not listened to."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from other_user import needs_two_users
+
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.settings.file import read
+
+READERS: dict[str, Callable[[Path], object]] = {"config.toml": read, "policy.toml": load_rules}
+TEXT = {"config.toml": 'mode = "auto"\n', "policy.toml": '[[rule]]\ntool = "delete_*"\nthen = "deny"\n'}
+
+
+@pytest.fixture(params=READERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def file(name: str, tmp_path: Path) -> Path:
+    folder = tmp_path / "config"
+    folder.mkdir(mode=0o700)
+    (folder / name).write_text(TEXT[name])
+    (folder / name).chmod(0o600)
+    return folder / name
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o720])
+def test_a_folder_that_others_can_write_is_refused_with_its_cure(mode: int, name: str, file: Path) -> None:
+    """Ours (docs/security.md): in a folder of theirs, others can replace any file."""
+    file.parent.chmod(mode)
+    with pytest.raises(SettingsError) as refused:
+        READERS[name](file)
+    assert str(refused.value).endswith(f"Run: chmod go-w {file.parent}")
+    file.parent.chmod(mode & ~0o022)
+    READERS[name](file)
+
+
+@pytest.mark.parametrize("theirs", ["the folder of the link", "the folder of the file"])
+def test_a_link_is_as_safe_as_both_of_its_folders(theirs: str, name: str, file: Path, tmp_path: Path) -> None:
+    """Ours: what is read is found by the one folder and lies in the other."""
+    links = tmp_path / "links"
+    links.mkdir(mode=0o700)
+    (links / name).symlink_to(file)
+    READERS[name](links / name)
+    wide = links if theirs == "the folder of the link" else file.parent
+    wide.chmod(0o777)
+    with pytest.raises(SettingsError, match=f"Run: chmod go-w {wide}$"):
+        READERS[name](links / name)
+
+
+def test_a_folder_with_the_sticky_bit_is_enough(name: str, file: Path) -> None:
+    """POSIX: as in /tmp, only the owner of a file replaces it there."""
+    file.parent.chmod(0o1777)
+    READERS[name](file)
+
+
+@needs_two_users
+@pytest.mark.parametrize("theirs", ["file", "folder"])
+def test_what_belongs_to_another_user_is_refused(theirs: str, name: str, file: Path) -> None:
+    """Ours: an owner can change what is theirs, whatever its mode says."""
+    wrong = file if theirs == "file" else file.parent
+    os.chown(wrong, 65534, -1)
+    with pytest.raises(SettingsError, match=f"{wrong} belongs to another user.*Run: chown 0 {wrong}$"):
+        READERS[name](file)
