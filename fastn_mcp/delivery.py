@@ -5,17 +5,16 @@ A key is shown once, by the answer that creates it. What passes through a model'
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.operation import Operation, Record
+from fastn_mcp.redaction import is_issued_secret
 from fastn_mcp.tools.api_keys import CreateApiKey
 
-# Nobody documents under which of these names a new key comes.
-_SECRET_NAMES = re.compile(r"(api)?key|secret|token|(signing|hmac)\w*|\w*secret|value", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -30,17 +29,11 @@ class Delivery:
         if not isinstance(call, CreateApiKey):
             return result
         fields = result.model_dump(exclude_unset=True)
-        secrets = {
-            name: value
-            for name, value in fields.items()
-            if isinstance(value, str) and value and _SECRET_NAMES.fullmatch(name)
-        }
+        secrets = dict(_issued(fields))
         if not secrets:
             return result
         path = self._write(str(fields.get("id") or call.name), secrets)
-        kept: dict[str, JsonValue] = {name: value for name, value in fields.items() if name not in secrets}
-        told: dict[str, JsonValue] = dict.fromkeys(secrets, f"[in {path}]")
-        return type(result).model_validate(kept | told)
+        return type(result).model_validate(_without(fields, f"[in {path}]"))
 
     def _write(self, name: str, secrets: Mapping[str, str]) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,3 +50,27 @@ class Delivery:
             with os.fdopen(file, "w", encoding="utf-8") as writing:
                 writing.write("".join(f"{name}={value}\n" for name, value in secrets.items()))
             return path
+
+
+def _issued(value: JsonValue, at: str = "") -> Iterator[tuple[str, str]]:
+    """The secrets in an answer, each with where it stands, as `apiKey.key`."""
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _issued(item, f"{at}{number}.")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, str) and item and is_issued_secret(name):
+                yield f"{at}{name}", item
+            else:
+                yield from _issued(item, f"{at}{name}.")
+
+
+def _without(value: JsonValue, instead: str) -> JsonValue:
+    if isinstance(value, list):
+        return [_without(item, instead) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: instead if isinstance(item, str) and item and is_issued_secret(name) else _without(item, instead)
+        for name, item in value.items()
+    }

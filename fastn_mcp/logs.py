@@ -15,14 +15,12 @@ from pathlib import Path
 from typing_extensions import override
 
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.redaction import Redactor, redact_text
 
 LEVELS = ("debug", "info", "warning", "error")
-HIDDEN = "[hidden]"
 
 _LONGEST = 8_000
 """Characters of one text in a line."""
-
-_SHORTEST_SECRET = 4
 
 _HOLD_ANSWERS = ("sse_starlette",)
 """Libraries whose debug messages hold what a client is answered: data of an account, or a key that was just created."""
@@ -36,12 +34,12 @@ class JsonLines(logging.Formatter):
     def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
         self._held = Counter[str]()
-        self._secrets: list[str] = []
+        self._redactor = Redactor(())
         self.hide(*secrets)
 
     def hide(self, *secrets: str) -> None:
         """Hide these from now on, until each is forgotten as often."""
-        self._hold(Counter(text for text in secrets if len(text) >= _SHORTEST_SECRET))
+        self._hold(Counter(secrets))
 
     def forget(self, *secrets: str) -> None:
         """They are used no more."""
@@ -50,7 +48,7 @@ class JsonLines(logging.Formatter):
     def _hold(self, change: Counter[str]) -> None:
         self._held.update(change)
         self._held += Counter()  # drops what is held no more
-        self._secrets = sorted(self._held, key=len, reverse=True)
+        self._redactor = Redactor(self._held)
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -66,8 +64,7 @@ class JsonLines(logging.Formatter):
 
     def safe(self, text: str) -> str:
         """A text without secrets, and not too long."""
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
+        text = redact_text(self._redactor.text(text))
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
 
 

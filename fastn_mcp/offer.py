@@ -13,6 +13,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import override
 
+from fastn_mcp.redaction import REDACTED, redact_object
+
 DRY_RUN = "dry_run"
 """The argument that asks for a preview. It is about a call, and no part of it."""
 
@@ -186,7 +188,7 @@ class Offer(BaseModel, Generic[Result]):
     def shown(self) -> dict[str, JsonValue]:
         """The arguments as they may be shown and recorded: secrets hidden."""
         hidden = self.secrets()
-        return {name: "[hidden]" if name in hidden else value for name, value in self.arguments().items()}
+        return redact_object({name: REDACTED if name in hidden else item for name, item in self.arguments().items()})
 
 
 AnyOffer = type[Offer[Any]]

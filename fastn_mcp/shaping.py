@@ -17,10 +17,9 @@ from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import Change
 from fastn_mcp.procedures.undoing import receipt
-from fastn_mcp.secret_names import hidden
+from fastn_mcp.redaction import is_issued_secret, safe
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.listing import CSV, List, Listed
-from fastn_mcp.visible import visible
 
 BUDGET = 8_000
 """Characters of one result."""
@@ -44,9 +43,8 @@ def shaped(
     if change is not None:
         answer["receipt"] = receipt(change)
     answer |= {"data": None, "untrusted": True}
-    data = _seen(cast(JsonValue, result.model_dump(exclude_unset=True)))
-    if not isinstance(call, CreateApiKey):  # its key lies where the operator wants it
-        data = hidden(data)  # Fastn ought not to show them
+    raw = cast(JsonValue, result.model_dump(exclude_unset=True))
+    data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
 
@@ -102,20 +100,19 @@ def _line(values: Iterable[JsonValue]) -> str:
     return writing.getvalue()
 
 
-def _seen(value: JsonValue) -> JsonValue:
-    """The value with what cannot be seen in its texts made visible."""
-    raw = to_json(value)
-    return value if raw.isascii() and b"\\u" not in raw and b"\\r" not in raw else _each_text(value)
-
-
-def _each_text(value: JsonValue) -> JsonValue:
-    if isinstance(value, str):
-        return visible(value, keep="\n\t")
-    if isinstance(value, list):
-        return [_each_text(item) for item in value]
-    if isinstance(value, dict):
-        return {visible(name): _each_text(item) for name, item in value.items()}
-    return value
+def _with_new_key(answer: JsonValue) -> JsonValue:
+    """The answer that creates a key. Its secrets stand where the operator wants them: here, or in a file named here."""
+    if isinstance(answer, list):
+        return [_with_new_key(item) for item in answer]
+    if not isinstance(answer, dict):
+        return safe(answer)
+    shown: dict[str, JsonValue] = {}
+    for name, item in answer.items():
+        if isinstance(item, (dict, list)):
+            shown[name] = _with_new_key(item)
+        else:
+            shown |= {name: item} if is_issued_secret(name) else cast("dict[str, JsonValue]", safe({name: item}))
+    return shown
 
 
 def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]:
@@ -135,7 +132,7 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
 
 
 def _row(record: Record) -> dict[str, JsonValue]:
-    return cast("dict[str, JsonValue]", hidden(_seen(cast(JsonValue, record.model_dump(exclude_unset=True)))))
+    return cast("dict[str, JsonValue]", safe(cast(JsonValue, record.model_dump(exclude_unset=True))))
 
 
 def _fitting(value: JsonValue, room: int) -> tuple[JsonValue, str]:
@@ -172,19 +169,19 @@ def _size(value: JsonValue) -> int:
     return len(to_json(value))
 
 
-_FOREIGN = ("fastn", "preview", "note")
-"""What in an error was written by somebody else."""
+_FOREIGN = ("fastn", "preview", "now")
+"""What in an error Fastn has written."""
 
 
 def failed(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """An error as the model reads it: what Fastn or a person said stands under its own name, marked and visible."""
-    foreign = {name: hidden(_seen(error[name])) for name in _FOREIGN if name in error}
-    return error | foreign | ({"untrusted": True} if foreign.keys() - {"note"} else {})
+    said = cast("dict[str, JsonValue]", safe(error))
+    return said | ({"untrusted": True} if any(name in error for name in _FOREIGN) else {})
 
 
 def previewed(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The answer to `dry_run`."""
-    shown, left_out = _fitting(_seen(preview), BUDGET - _ROOM_TO_SAY)
+    shown, left_out = _fitting(safe(preview), BUDGET - _ROOM_TO_SAY)
     answer: dict[str, JsonValue] = {"status": "preview", "message": "Nothing was sent.", "preview": shown}
     return answer | ({"left_out": left_out} if left_out else {}) | {"untrusted": True}
 
@@ -197,6 +194,6 @@ def waiting(preview: dict[str, JsonValue], where: str, until: float) -> dict[str
         "message": f"Nothing was sent. A person has to approve this call. {where}",
         "next": "Tell the person. Once they have decided, make exactly the same call again.",
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
-        "preview": _fitting(_seen(preview), BUDGET - 3 * _ROOM_TO_SAY)[0],
+        "preview": _fitting(safe(preview), BUDGET - 3 * _ROOM_TO_SAY)[0],
         "untrusted": True,
     }

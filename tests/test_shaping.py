@@ -9,13 +9,13 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.operation import Operation, Record
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.shaping import BUDGET, failed, previewed, shaped, waiting
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.listing import Listed
 from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.workflows import RunWorkflow
-from fastn_mcp.visible import visible
 
 ACCOUNT: dict[str, JsonValue] = {"profile": "default", "host": "live.fastn.ai", "environment": "live"}
 READ = GetCustomer(customer_id="acme")
@@ -25,7 +25,7 @@ LIST = ListCustomers()
 _texts = st.builds(
     str.__mul__, st.sampled_from(["a", "\\", '"', "\n", "\x00", "ü", "字", "🙂", "\u202e", "</data>"]),
     st.sampled_from([0, 1, 3, 100, 9_000]),
-).map(visible)  # fmt: skip
+).map(sanitize)  # fmt: skip
 _plain: st.SearchStrategy[JsonValue] = st.none() | st.integers() | st.just(10**40) | _texts
 
 
@@ -182,7 +182,7 @@ def test_what_fastn_says_stands_in_data_only(text: str) -> None:
     """Ours (THREATS T1): no name becomes a field or a sentence of ours."""
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
     answer = shaped(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
-    data = evil | {"name": visible(text, keep="\n\t")}
+    data = evil | {"name": sanitize(text, keep="\n\t")}
     assert answer == {
         "done": "update_customer", "account": ACCOUNT, "target": "acme", "data": data, "untrusted": True,
     }  # fmt: skip

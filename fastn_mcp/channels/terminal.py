@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
-from fastn_mcp.visible import visible
+from fastn_mcp.redaction import sanitize
 
 
 class TerminalDesk:
@@ -61,7 +61,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Show lines, in which nothing can move the cursor or hide."""
-        shown = "\n".join(visible(line) for line in text.split("\n"))
+        shown = "\n".join(sanitize(line) for line in text.split("\n"))
         data = f"{shown}\n".encode()
         while data:
             data = data[os.write(self._device, data) :]
@@ -100,7 +100,7 @@ class Terminal:
         enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
         while (typed := await self.line(f"the {what}, n = decline, {enter}")) is not None:
             # As it is, or as it is shown where it holds what no keyboard has.
-            if typed in (expected.strip(), visible(expected).strip()):
+            if typed in (expected.strip(), sanitize(expected).strip()):
                 return Yes(expected)
             if not typed and may_wait:
                 return _waiting()

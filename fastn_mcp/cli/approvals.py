@@ -27,9 +27,9 @@ from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
 from fastn_mcp.guard.show import show
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import is_loopback, is_shared
 from fastn_mcp.system import System
-from fastn_mcp.visible import visible
 
 _BY = "terminal"
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
         _with(kept, partial(walk, terminal=terminal))
     else:
         for grant in waiting:
-            click.echo("\n".join(visible(line) for line in (_asked(grant), *grant.lines, "")))
+            click.echo("\n".join(sanitize(line) for line in (_asked(grant), *grant.lines, "")))
         click.echo("Nothing was decided: deciding needs a person at a terminal. Run there: fastn-mcp approvals")
 
 
@@ -99,7 +99,7 @@ def scopes_(kept: Kept, as_json: bool) -> None:
         line = (
             f"{scope.id}  {scope.tool} on {show(scope.target)}, {scope.account}, for {scope.principal}, by {scope.by}"
         )
-        click.echo(visible(f"{line}, until {_clock(scope.expires)}"))
+        click.echo(sanitize(f"{line}, until {_clock(scope.expires)}"))
     if not scopes:
         click.echo("Nothing is approved for a while.")
 
@@ -112,7 +112,7 @@ def revoke_(kept: Kept, scope: str) -> None:
     revoked = _with(kept, partial(revoke, beginning=scope))
     if revoked is None:
         raise click.ClickException("Nothing that is approved for a while has this id: see fastn-mcp approvals scopes")
-    click.echo(visible(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
+    click.echo(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
 
 
 @approvals_group.command(name="keygen")
@@ -131,7 +131,7 @@ def keygen_(name: str, output: Path | None) -> None:
     except OSError as error:
         hint = " A key is never replaced: move it away first." if isinstance(error, FileExistsError) else ""
         raise click.ClickException(f"{path} cannot be made: {error.strerror}. No key was made.{hint}") from None
-    click.echo(f"# The private key is in {path}: it stays with {visible(name)}. This goes into the file of approvers:")
+    click.echo(f"# The private key is in {path}: it stays with {sanitize(name)}. This goes into the file of approvers:")
     click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(made)}"')
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard import audit, audit_chain
 from fastn_mcp.guard.audit_chain import BEGINNING, Report
-from fastn_mcp.visible import visible
+from fastn_mcp.redaction import sanitize
 
 _PAUSE = 0.5
 _NAMED = 5
@@ -87,7 +87,7 @@ def show_(file: Path, entry: str, as_json: bool) -> None:
     console = _console()
     for name, value in one.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        console.print(Text.assemble((f"{name:>12}  ", "dim"), visible(text)), soft_wrap=True)
+        console.print(Text.assemble((f"{name:>12}  ", "dim"), sanitize(text)), soft_wrap=True)
     if others:
         console.print("\nOf the same call:")
         _put(others)
@@ -209,7 +209,7 @@ def _put(found: Iterable[Entry]) -> None:
     for _ in range(4):
         table.add_column(no_wrap=True, overflow="ellipsis")
     for entry in found:
-        cells = (visible(cell) for cell in _cells(entry))
+        cells = (sanitize(cell) for cell in _cells(entry))
         table.add_row(*(Text(cell) for cell in cells), style=_STYLES.get(str(entry["event"]), ""))
     if table.row_count:
         _console().print(table)

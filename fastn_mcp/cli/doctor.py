@@ -24,11 +24,11 @@ from fastn_mcp.doctor.examine import Findings, Patient, examine
 from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.verdict import Check, Verdict
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.report.writing import replace
 from fastn_mcp.settings import Resolved
 from fastn_mcp.settings.file import ConfigFile, read
 from fastn_mcp.system import System
-from fastn_mcp.visible import visible
 
 _STYLES = {
     Verdict.OK: "green",
@@ -133,7 +133,7 @@ def _show(found: Findings, *, quiet: bool) -> None:
 def _seen(check: Check) -> Text:
     seen = Text(check.seen)
     if check.here:
-        seen.append(f" {visible(check.here)}", "dim")
+        seen.append(f" {sanitize(check.here)}", "dim")
     return seen
 
 

@@ -20,8 +20,8 @@ from fastn_mcp.installing.places import Machine, is_present, place, sign
 from fastn_mcp.installing.records import Records
 from fastn_mcp.installing.refusal import NotInstalled
 from fastn_mcp.nearest import nearest
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import state_dir
-from fastn_mcp.visible import visible
 
 _FILES = {"config", "sandbox_file", "policy", "plan", "log_file"}
 """Options that name a file. A client starts the server in a folder of its own choice."""
@@ -140,8 +140,8 @@ def _target(client: Client, where: Where, machine: Machine) -> changing.Target:
 
 def _agreed(change: changing.Change, how: How) -> bool:
     if change.target.file != change.target.path:
-        click.echo(f"{visible(str(change.target.path))} leads to {visible(str(change.target.file))}.\n")
-    click.echo("\n".join(visible(line) for line in change.diff().splitlines()) + "\n")
+        click.echo(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
+    click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
     if how.dry_run:
         click.echo("Nothing was changed: this was a dry run.")
         return False

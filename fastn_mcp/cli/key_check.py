@@ -8,8 +8,8 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard import Caller
 from fastn_mcp.operation import Record
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.tools.api_keys import ListApiKeys
-from fastn_mcp.visible import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +41,4 @@ async def checked(parts: Parts) -> Checked:
         return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
     known = [str(mine[name]) for name in ("mode", "permissions") if mine.get(name)]
     until = f"until {mine['expiresAt']}" if mine.get("expiresAt") else "without an end"
-    return Checked(True, visible(f"The key works. It is {str(mine['name'])!r}: {', '.join([*known, until])}."))
+    return Checked(True, sanitize(f"The key works. It is {str(mine['name'])!r}: {', '.join([*known, until])}."))

@@ -25,10 +25,10 @@ from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.redaction import REDACTED, sanitize
 from fastn_mcp.renamed import current
 from fastn_mcp.settings import config_dir
 from fastn_mcp.tools import BY_NAME, AnyOperation
-from fastn_mcp.visible import visible
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _PLANNABLE: Mapping[str, AnyOffer] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
@@ -105,7 +105,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
             continue
         operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
         held = json.dumps(arguments)
-        if operation is None or "[left out]" in held or "[hidden]" in held:
+        if operation is None or "[left out]" in held or REDACTED in held:
             click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not held whole", err=True)
             continue
         try:
@@ -155,7 +155,7 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     data, plan = _read(file)
     for line in anyio.run(_told, ctx, plan):
         click.echo(line)
-    if click.prompt(f"To sign it, type the name of the plan ({visible(plan.name)})") != plan.name:
+    if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
     private = _private(key or folder / "plan-key.pem", name, folder / KEYS)
@@ -205,7 +205,7 @@ def _read(file: Path) -> tuple[bytes, Plan]:
 
 async def _told(ctx: click.Context, plan: Plan) -> list[str]:
     """The plan in words, with the names of its targets where they can be read."""
-    lines = [visible(line) for line in plan.words()]
+    lines = [sanitize(line) for line in plan.words()]
     try:
         parts = cast(Parts, ctx.obj())
     except SettingsError as error:

@@ -27,10 +27,10 @@ from fastn_mcp.guard.show import show
 from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.target import Call
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.renamed import current
 from fastn_mcp.settings import Settings
 from fastn_mcp.system import System
-from fastn_mcp.visible import visible
 
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",
@@ -64,7 +64,7 @@ def check_(file: Path) -> None:
         click.echo(f"fastn-mcp: {error}", err=True)
         sys.exit(2)
     for line in rules.words():
-        click.echo(visible(line))
+        click.echo(sanitize(line))
     click.echo(f"{file} is right.")
 
 
@@ -140,9 +140,9 @@ def _said(call: Call, verdict: Verdict) -> Iterator[str]:
     given = " ".join(f"{name}={show(value)}" for name, value in call.shown().items())
     yield f"{call.tool_name()} {given}".rstrip()
     yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
-    yield f"Rule: {visible(verdict.rule)}."
+    yield f"Rule: {sanitize(verdict.rule)}."
     if verdict.reason:
-        yield f"Why: {visible(verdict.reason)}"
+        yield f"Why: {sanitize(verdict.reason)}"
 
 
 def _seen(preview: Preview) -> Iterator[str]:
@@ -169,7 +169,7 @@ def _unseen(call: Call, why: str) -> Iterator[str]:
         yield f"  the target {show(call.target)}: its name, its state, what it belongs to"
     yield "  dependents"
     yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
-    yield visible(why)
+    yield sanitize(why)
 
 
 def _under(settings: Settings, policy: Policy) -> str:
@@ -215,7 +215,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
         console.print(_differences(different))
     click.echo(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings, policy)}")
     for row in unreadable:
-        click.echo(f"Line {row.line} was not judged: {visible(row.problem)}.", err=True)
+        click.echo(f"Line {row.line} was not judged: {sanitize(row.problem)}.", err=True)
     sys.exit(1 if unreadable else 0)
 
 
@@ -230,7 +230,7 @@ def _counts(rows: list[Replayed]) -> Table:
     table = Table("recorded", "now", "calls", box=None, pad_edge=False)
     pairs = [(row.recorded, row.verdict.decision.value) for row in rows]
     for recorded, now in sorted(set(pairs)):
-        table.add_row(visible(recorded), now, str(pairs.count((recorded, now))))
+        table.add_row(sanitize(recorded), now, str(pairs.count((recorded, now))))
     return table
 
 
@@ -241,7 +241,7 @@ def _differences(rows: list[Replayed]) -> Table:
         now = row.verdict
         table.add_row(
             *(
-                Text(visible(cell))
+                Text(sanitize(cell))
                 for cell in (str(row.line), _minute(row.time), called, row.recorded, now.decision.value, now.rule)
             )
         )

@@ -13,12 +13,12 @@ from rich.text import Text
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.login import forget
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import editing
 from fastn_mcp.settings.file import ConfigFile
 from fastn_mcp.settings.keyring import SystemKeyring
 from fastn_mcp.settings.loading import DEFAULT, choose, key_of, no_profile
 from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS
-from fastn_mcp.visible import visible
 
 
 @click.group(name="profiles", invoke_without_command=True)
@@ -38,7 +38,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         for row in rows:
             default = "default" if row["default"] else ""
             cells = [row["profile"], default, *(row[name] for name in ("host", "environment", "mode", "key", "from"))]
-            table.add_row(*(Text(visible(str(cell or ""))) for cell in cells))
+            table.add_row(*(Text(sanitize(str(cell or ""))) for cell in cells))
         Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
         for row in rows:
             if row["problem"]:

@@ -27,14 +27,13 @@ from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.guard.show import show
 from fastn_mcp.offer import AnyOffer, Effect
 from fastn_mcp.operation import Record
+from fastn_mcp.redaction import redact, sanitize
 from fastn_mcp.report.attempt import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, Group, group_of
 from fastn_mcp.report.document import moment
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.report.writing import readable
-from fastn_mcp.secret_names import hidden
 from fastn_mcp.shaping import failed, previewed, shaped, waiting
 from fastn_mcp.tools.listing import Listed
-from fastn_mcp.visible import visible
 
 _LARGEST = 32 * 1024 * 1024
 """Bytes of a script."""
@@ -74,7 +73,7 @@ class _Run:
         target, name = _target(step, known)
         named = " ".join(show(part) for part in (name, target) if part is not None)
         said = "  ".join(part for part in (f"{step.number:>3}", step.offer.tool_name(), named, ended.outcome) if part)
-        click.echo(visible(f"{said}: {ended.message}" if ended.message else said), err=True)
+        click.echo(sanitize(f"{said}: {ended.message}" if ended.message else said), err=True)
         if self.as_json:
             line = {"number": step.number, "line": step.line, "id": step.id, "tool": step.offer.tool_name()}
             body = ended.body if ended.body is not None else {"message": ended.message}
@@ -125,7 +124,7 @@ def run(parts: Parts, script: Path, report: Path | None, *, keep_going: bool, dr
     steps, mistakes = read(_lines(script), {offer.tool_name(): offer for offer in parts.offered})
     if mistakes:
         for mistake in mistakes[:_NAMED]:
-            click.echo(visible(f"fastn-mcp: {named}, line {mistake.line}: {mistake.problem}"), err=True)
+            click.echo(sanitize(f"fastn-mcp: {named}, line {mistake.line}: {mistake.problem}"), err=True)
         more = f" There are {len(mistakes) - _NAMED} more." if len(mistakes) > _NAMED else ""
         click.echo(f"fastn-mcp: The script is wrong.{more} Nothing was sent.", err=True)
         return Exit.WRONG
@@ -238,7 +237,7 @@ def _wanted(running: _Run, step: Step) -> Wanted:
 def _usable(result: Record) -> object:
     """A result as later calls can use it: `data` as an agent reads it, whole, and without secrets."""
     data = [item.model_dump() for item in cast("Listed[Record]", result).items] if isinstance(result, Listed) else None
-    return hidden(cast(JsonValue, to_jsonable_python(result.model_dump() if data is None else data)))
+    return redact(cast(JsonValue, to_jsonable_python(result.model_dump() if data is None else data)))
 
 
 def _target(step: Step, known: list[Attempt]) -> tuple[str | None, str | None]:

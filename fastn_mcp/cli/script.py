@@ -9,8 +9,8 @@ from fastn_mcp.arguments import UnknownTool, Wanted, parse
 from fastn_mcp.errors import NotSent
 from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import DRY_RUN, AnyOffer
+from fastn_mcp.redaction import is_redacted
 from fastn_mcp.renamed import current
-from fastn_mcp.secret_names import HIDDEN
 
 MOST = 10_000
 """Calls in one script."""
@@ -179,6 +179,6 @@ def _plucked(value: object, id_: str, path: str) -> str | int | float | bool:
             value = cast("dict[str, object]", value)[part]
         else:
             raise NotSent(f"The result of {id_!r} has no {path!r}.")
-    if not isinstance(value, (str, int, float)) or value in (HIDDEN, ""):
+    if not isinstance(value, (str, int, float)) or value == "" or is_redacted(value):
         raise NotSent(f"In the result of {id_!r}, {path!r} is no text, number or boolean that can be passed on.")
     return value

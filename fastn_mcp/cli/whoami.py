@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.key_check import checked
 from fastn_mcp.cli.starting import policy_file
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import Settings
-from fastn_mcp.visible import visible
 
 KINDS = {
     "live": "live",
@@ -43,7 +43,7 @@ def whoami(start: Start, *, as_json: bool) -> int:
         }
         for name, value in said.items():
             if value is not None and name != "key_from":
-                click.echo(visible(f"{name:{_WIDTH}}{value}"))
+                click.echo(sanitize(f"{name:{_WIDTH}}{value}"))
     result = anyio.run(checked, parts)
     if as_json:
         click.echo(json.dumps(known | {"works": result.works, "said": result.said}, ensure_ascii=False))

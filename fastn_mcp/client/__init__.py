@@ -1,7 +1,7 @@
 """Sends a call to Fastn: deadlines, retries, rate limits, merged updates, exact outcomes."""
 
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 from pydantic import JsonValue, ValidationError
@@ -13,7 +13,6 @@ from fastn_mcp.client.budget import RetryBudget
 from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unreadable, Unsent
 from fastn_mcp.client.limits import Board, Limit
-from fastn_mcp.client.mask import Mask, carried_by
 from fastn_mcp.client.naming import add_ours, theirs
 from fastn_mcp.client.rejection import error_of, facts, throttled
 from fastn_mcp.client.retry import ATTEMPTS, LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
@@ -21,6 +20,7 @@ from fastn_mcp.client.waits import Cause, tell
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLimited
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
 from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.redaction import Redactor, redact, secrets_in, texts_in
 from fastn_mcp.system import System
 from fastn_mcp.tools.updating import Update
 
@@ -41,6 +41,8 @@ class Client:
         self._places = anyio.Semaphore(account.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
         self._limit = Limit(account, system, board)
+        self.redactor = Redactor([account.api_key])
+        """Hides the key of the account."""
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -48,18 +50,19 @@ class Client:
     async def send(self, call: Operation[R]) -> R:
         """Make the call. Raises a `FastnError` that says exactly what became of it."""
         attempt = Attempts(call)
-        mask = Mask((self._account.api_key, *carried_by(call)))
+        carried = carried_by(call)
+        redactor = Redactor([*self.redactor.secrets, *carried]) if carried else self.redactor
         spends = call.effect is Effect.SPEND
         try:
             with anyio.fail_after(self._account.ai_deadline if spends else self._account.deadline):
-                return await self._send(call, attempt, mask)
+                return await self._send(call, attempt, redactor)
         except TimeoutError:
             raise attempt.timed_out() from None
         except FastnError as error:
-            error.facts = mask.object(error.facts)
+            error.facts = redactor.object(error.facts)
             raise
 
-    async def _send(self, call: Operation[R], attempt: "Attempts", mask: Mask) -> R:
+    async def _send(self, call: Operation[R], attempt: "Attempts", redactor: Redactor) -> R:
         try:
             request = call.request(self._account.routes.get(call.tool_name()))
         except RefusedValue as error:
@@ -72,13 +75,13 @@ class Client:
             raise NotSent(f"{LONGEST_QUEUE} calls wait for their turn already.", "Call again once some have ended.")
         async with self._places:
             answer = await self._attempt(request, attempt)
-        return self._result(call, answer, attempt, mask)
+        return self._result(call, answer, attempt, redactor)
 
     async def _merged(self, call: Call, request: Request) -> Request:
         """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
 
         async def read(reading: Call) -> Record:
-            return await self._send(reading, Attempts(reading), Mask(()))  # what is sent back is sent as it was
+            return await self._send(reading, Attempts(reading), Redactor(()))  # what is sent back is sent as it was
 
         current = await read_target(call, read)
         if current is None:
@@ -151,7 +154,7 @@ class Client:
         await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.", Cause.RATE_LIMIT, seconds)
         await self._system.sleep(seconds)
 
-    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", mask: Mask) -> R:
+    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", redactor: Redactor) -> R:
         deletes = call.route.method == "DELETE"
         if answer.status >= 300:
             said = _said(answer)
@@ -165,8 +168,8 @@ class Client:
             raise attempt.unreadable(answer.unreadable)
         try:
             body = unwrap(_decoded(answer.body))
-            if mask.may_stand_in(answer.body):
-                body = mask(body)
+            if redactor.may_stand_in(answer.body):
+                body = redactor(body)
             if names := self._account.fields.get(call.toolset()):
                 add_ours(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
@@ -199,4 +202,10 @@ def _said(answer: Answer) -> dict[str, JsonValue]:
         body = _decoded(answer.body)
     except ValueError:
         body = None
-    return facts(answer.status, answer.headers, body)
+    return facts(answer.status, answer.headers, redact(body))  # before anything is cut
+
+
+def carried_by(call: Operation[Any]) -> list[str]:
+    """The secrets that a call holds: its secret arguments, and what stands under the name of a secret."""
+    arguments = call.arguments()
+    return [*(text for name in call.secrets() for text in texts_in(arguments.get(name))), *secrets_in(arguments)]

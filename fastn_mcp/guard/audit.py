@@ -7,7 +7,6 @@ outlives a loss of power. What cannot be written raises, and the caller does not
 import hashlib
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from fastn_mcp.guard import audit_chain
 from fastn_mcp.guard.audit_chain import End, Report, end_of, sealed
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.offer import Offer
-from fastn_mcp.secret_names import is_secret
+from fastn_mcp.redaction import redact_object, redact_text
 from fastn_mcp.system import System
 
 FILE = "audit.jsonl"
@@ -144,7 +143,6 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
 
 # --- what may be shown -------------------------------------------------------------------------------------------
 
-_HIDDEN = "[hidden]"
 _LONGEST = 1_000
 """Characters of one text in an entry."""
 
@@ -153,42 +151,30 @@ _LONGEST_NAME = 200
 _MOST = 32_768
 """Characters of all arguments in an entry."""
 
-_SHAPED = re.compile(
-    r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|\b(?:Bearer|Basic)\s+[\w.~+/=-]{8,}|\bfsk_\w+|\beyJ[\w-]{8,}\.[\w.-]+"
-)
-
 
 def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """What `call.shown()` gave, as it may be recorded: secrets hidden wherever they stand, long texts cut."""
-    shown = {name: _without(value) for name, value in arguments.items()}
+    """Arguments as they may be recorded: secrets hidden, long texts cut."""
+    shown = {name: _cut(value) for name, value in redact_object(arguments).items()}
     size = len(json.dumps(shown))
     return shown if size <= _MOST else {"[left out]": f"{size} characters"}
 
 
 def named(name: str | None) -> str | None:
     """A name as it may be recorded."""
-    return None if name is None else _text(name, _LONGEST_NAME)
+    return None if name is None else _text(redact_text(name), _LONGEST_NAME)
 
 
 def _text(value: str, longest: int = _LONGEST) -> str:
     cut = len(value) - longest
-    text = _SHAPED.sub(_HIDDEN, value)
-    return f"{text[:longest]} [{cut} more characters]" if cut > 0 else text
+    return f"{value[:longest]} [{cut} more characters]" if cut > 0 else value
 
 
-def _without(value: JsonValue) -> JsonValue:
+def _cut(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, list):
-        return [_without(item) for item in value]
-    if isinstance(value, dict):
-        # A form's field, as {"name": "apiKey", "value": "..."}.
-        pair = any(is_secret(str(value.get(name, ""))) for name in ("name", "key", "field", "header"))
-        return {
-            name: _HIDDEN if item is not None and (is_secret(name) or (pair and name == "value")) else _without(item)
-            for name, item in value.items()
-        }
-    return value
+        return [_cut(item) for item in value]
+    return {name: _cut(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 # --- the file ----------------------------------------------------------------------------------------------------
@@ -282,7 +268,7 @@ def written(entry: Entry, system: System) -> dict[str, JsonValue]:
     for name in Entry.__dataclass_fields__:
         value = getattr(entry, name)
         if name != "event" and value is not None:
-            fields[name] = value
+            fields[name] = redact_text(value) if isinstance(value, str) else value
     if (trace := system.trace()) is not None:
         fields["trace"] = trace.split("-")[1]
     return fields

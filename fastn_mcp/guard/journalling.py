@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from typing import cast
 
 from pydantic import JsonValue
 
@@ -11,7 +10,7 @@ from fastn_mcp.guard.show import name_of
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import Change, Journal
 from fastn_mcp.procedures.target import Call, Send, read_target
-from fastn_mcp.secret_names import hidden
+from fastn_mcp.redaction import redact_object
 from fastn_mcp.system import System
 
 log = logging.getLogger(__name__)
@@ -34,17 +33,17 @@ class Journalling:
             return None
         if target is None:
             target = await _read(call, read)
-        sent = hidden(call.model_copy(update=dict.fromkeys(call.secrets())).request().body)
+        sent = call.model_copy(update=dict.fromkeys(call.secrets())).request().body
         change = Change(
             id=f"chg_{self._system.token()}",
             principal=principal,
             account=self.account,
             tool=call.tool_name(),
-            arguments=cast("dict[str, JsonValue]", hidden(call.shown())),
+            arguments=call.shown(),
             target=call.target,
             name=name_of(target),
             before=None if target is None else _without_secrets(target),
-            sent=cast("dict[str, JsonValue]", sent or {}),
+            sent=redact_object(sent or {}),
             at=self._system.now().timestamp(),
         )
         try:
@@ -82,4 +81,4 @@ async def _read(call: Call, read: Send) -> Record | None:
 
 
 def _without_secrets(record: Record) -> dict[str, JsonValue]:
-    return cast("dict[str, JsonValue]", hidden(record.model_dump(exclude_unset=True)))
+    return redact_object(record.model_dump(exclude_unset=True))

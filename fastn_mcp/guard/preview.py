@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
+from fastn_mcp.redaction import is_redacted, redact_object
 from fastn_mcp.tools.updating import Update
 
 _CHANGES = 12
@@ -91,7 +92,7 @@ class Preview:
     @property
     def expected(self) -> str:
         """What is to be typed: the name, or the id where a name is too long to be shown whole."""
-        name = self.name if self.name is not None and len(self.name) <= LONGEST else None
+        name = self.name if self.name is not None and len(self.name) <= LONGEST and not is_redacted(self.name) else None
         return name or self.target or self.tool
 
     def lines(self) -> list[str]:
@@ -153,7 +154,7 @@ class Preview:
             ]
         if self.dependence.unchecked:
             body["not_checked"] = list(self.dependence.unchecked)
-        return body
+        return redact_object(body)
 
 
 def preview(
@@ -194,7 +195,10 @@ def _changes(call: Operation[Any], target: Record | None) -> list[Change]:
         return []
     current = target.model_dump()
     body = call.request().body or {}
-    return [Change(field, current.get(field), new) for field, new in body.items() if current.get(field) != new]
+    changed = {field: new for field, new in body.items() if current.get(field) != new}
+    before, after = redact_object({field: current.get(field) for field in changed}), redact_object(changed)
+    # In the same order, whatever of a name was hidden.
+    return [Change(*each) for each in zip(after, before.values(), after.values(), strict=True)]
 
 
 # What Fastn notes by itself, and which says nothing of what was approved.

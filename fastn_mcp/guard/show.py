@@ -6,7 +6,7 @@ No name and no value can speak for us: each is quoted, on one line, cut with a c
 from pydantic_core import to_json
 
 from fastn_mcp.operation import Record
-from fastn_mcp.visible import visible
+from fastn_mcp.redaction import redact_text, sanitize
 
 LONGEST = 200
 """Characters of one value."""
@@ -14,12 +14,12 @@ LONGEST = 200
 
 def show(value: object, limit: int = LONGEST) -> str:
     """A value, quoted where it is text."""
-    text = value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
+    text = redact_text(value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode())
     cut = len(text) - limit
     shown = text[:limit]
     if isinstance(value, str):
         shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    quoted = visible(shown)
+    quoted = sanitize(shown)
     return f"{quoted} [{cut} more characters]" if cut > 0 else quoted
 
 
@@ -28,5 +28,5 @@ def name_of(record: Record | None) -> str | None:
     for field in ("name", "slug", "email"):
         value: object = getattr(record, field, None)
         if isinstance(value, str) and value.strip():
-            return value
+            return redact_text(value)
     return None

@@ -8,8 +8,8 @@ from pydantic import JsonValue, ValidationError
 
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.journal import BEGUN, Change
+from fastn_mcp.redaction import is_redacted
 from fastn_mcp.renamed import current
-from fastn_mcp.secret_names import HIDDEN
 from fastn_mcp.tools import BY_NAME
 from fastn_mcp.tools.updating import Update
 
@@ -106,7 +106,7 @@ def drift(change: Change, now: Mapping[str, JsonValue]) -> list[str]:
     return sorted(
         name
         for name, value in change.sent.items()
-        if not _holds_secret(value) and now.get(name) not in (value, before.get(name))
+        if not is_redacted(value) and now.get(name) not in (value, before.get(name))
     )
 
 
@@ -119,7 +119,7 @@ def already(change: Change, now: Mapping[str, JsonValue]) -> bool:
 def _restoring(operation: type[Operation[Any]], change: Change, before: Mapping[str, JsonValue]) -> Undo | Never:
     """The update that gives the fields their values of before."""
     was = {name: before.get(name) for name in change.sent}
-    lost = sorted(name for name, value in was.items() if _holds_secret(value))
+    lost = sorted(name for name, value in was.items() if is_redacted(value))
     given, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
     parameter = operation.route.parameters[-1]
     try:
@@ -131,7 +131,7 @@ def _restoring(operation: type[Operation[Any]], change: Change, before: Mapping[
 
 
 def _making_again(operation: type[Operation[Any]], change: Change, before: Mapping[str, JsonValue]) -> Undo | Never:
-    there = {name: value for name, value in before.items() if value is not None and not _holds_secret(value)}
+    there = {name: value for name, value in before.items() if value is not None and not is_redacted(value)}
     known = {operation.wire(name) for name in operation.model_fields}
     given, refused = _arguments(operation, {name: value for name, value in there.items() if name in known})
     try:
@@ -173,11 +173,3 @@ def _takes(operation: type[Operation[Any]], name: str, value: JsonValue) -> bool
     except ValidationError as error:
         return all(problem["loc"][:1] != (name,) for problem in error.errors(include_url=False, include_input=False))
     return True
-
-
-def _holds_secret(value: JsonValue) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_secret, value.values()))
-    if isinstance(value, list):
-        return any(map(_holds_secret, value))
-    return value == HIDDEN

@@ -22,8 +22,8 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp import __version__
+from fastn_mcp.redaction import safe_text
 from fastn_mcp.report.attempt import Attempt, Group, Link
-from fastn_mcp.visible import visible
 
 SCHEMA = "fastn-mcp/report"
 VERSION = 1
@@ -105,4 +105,4 @@ def _call(number: int, attempt: Attempt) -> JsonValue:
 
 
 def _seen(text: str | None) -> str | None:
-    return None if text is None else visible(text)
+    return None if text is None else safe_text(text)

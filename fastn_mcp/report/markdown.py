@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, cast
 
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.report.attempt import Group
 from fastn_mcp.report.document import Document
-from fastn_mcp.visible import visible
 
 _LONGEST = 300
 
@@ -34,7 +34,7 @@ def markdown(report: Document) -> str:
 
 def code(value: object) -> str:
     """A value as a code span; texts of others are to be `quoted` first."""
-    text = visible(str(value))
+    text = sanitize(str(value))
     text = f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]" if len(text) > _LONGEST else text
     # A span ends at a backtick, a cell at a bar, whatever stands before them.
     text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")

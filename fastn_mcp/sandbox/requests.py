@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-HIDDEN = "[hidden]"
-_SECRET_HEADERS = frozenset({"x-fastn-api-key", "authorization", "cookie", "proxy-authorization"})
+from fastn_mcp.redaction import REDACTED, is_secret_name
+
 LONGEST_LOG = 10_000
 
 
@@ -37,4 +37,4 @@ class Heard:
 
 def without_key(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers as they may be kept: that there was a key, not which."""
-    return {name: HIDDEN if name in _SECRET_HEADERS else value for name, value in headers.items()}
+    return {name: REDACTED if is_secret_name(name) else value for name, value in headers.items()}

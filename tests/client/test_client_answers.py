@@ -6,11 +6,12 @@ import pytest
 from fake_fastn import KEY, Fastn, client, says
 from pydantic_core import to_json
 
+from fastn_mcp.client import carried_by
 from fastn_mcp.client.envelope import unwrap
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.client.mask import Mask, carried_by
 from fastn_mcp.errors import FastnError
 from fastn_mcp.operation import POST, Operation, Request
+from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
@@ -235,10 +236,10 @@ async def test_a_secret_of_the_call_is_in_no_answer(call: Operation[Any], status
     assert b"hunter2-secret" in to_json(fastn.requests[0].body)
 
 
-def test_a_mask_hides_the_longer_of_two_first_and_spares_what_is_too_short() -> None:
+def test_redactor_hides_the_longer_of_two_first_and_spares_what_is_too_short() -> None:
     """Ours: a secret may hold another, and one of three letters stands in too many texts."""
-    mask = Mask(["abcd", "abcdef", "xyz"])
-    assert mask({"abcdef": ["abcdefabcd xyz", 7, None]}) == {"[hidden]": ["[hidden][hidden] xyz", 7, None]}
+    redactor = Redactor(["abcd", "abcdef", "xyz"])
+    assert redactor({"abcdef": ["abcdefabcd xyz", 7, None]}) == {"[hidden]": ["[hidden][hidden] xyz", 7, None]}
     assert carried_by(CreateSecret(name="N", value="v")) == ["v"]
     assert carried_by(CreateConnection(connector_id="c", credentials={"a": ["b", 1, {"c": "d"}]})) == ["b", "d"]
     assert carried_by(CreateConnection(connector_id="c")) == []

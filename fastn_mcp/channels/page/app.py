@@ -276,4 +276,4 @@ def _open(grant: Grant, now: float) -> bool:
 
 def _accepted(expected: str) -> tuple[str, str]:
     """The name itself, and as the page shows it where it holds what no keyboard has."""
-    return expected, view.visible(expected)
+    return expected, view.sanitize(expected)

@@ -15,7 +15,7 @@ from fastn_mcp.channels.page.way_in import Decided, Lying
 from fastn_mcp.guard.ledger import Grant, Scope, State
 from fastn_mcp.guard.question import may_scope
 from fastn_mcp.guard.show import show
-from fastn_mcp.visible import visible
+from fastn_mcp.redaction import sanitize
 
 _EFFECTS = {
     "write": "Changes the account",
@@ -166,23 +166,23 @@ def question(lying: Lying, now: float) -> Question:
         subject=_subject(grant),
         tool=grant.tool,
         calls=tuple(_part(grant.id, _mapping(row)) for row in _items(card.get("calls"))),
-        arguments=tuple(Named(visible(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
-        principal=visible(grant.principal),
-        account=visible(grant.account),
+        arguments=tuple(Named(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
+        principal=sanitize(grant.principal),
+        account=sanitize(grant.account),
         target_name=None if name is None else shown(name),
         target_id=None if grant.target is None else shown(grant.target),
         effect=effect if effect in _EFFECTS else "unknown",
         effect_words=_EFFECTS.get(effect, "Its effect is not known"),
-        does=visible(_text(card.get("does"))),
-        undo=visible(_text(card.get("undo"))),
+        does=sanitize(_text(card.get("does"))),
+        undo=sanitize(_text(card.get("undo"))),
         changes=tuple(_changed(_mapping(change)) for change in _items(card.get("changes"))),
         more_changes=_number(card.get("more_changes")),
         used=tuple(_used(_mapping(used)) for used in _items(card.get("used_by"))),
-        not_checked=tuple(visible(_text(kind)) for kind in _items(card.get("not_checked"))),
+        not_checked=tuple(sanitize(_text(kind)) for kind in _items(card.get("not_checked"))),
         also=_also(card),
-        expected=None if grant.expected is None else visible(grant.expected),
+        expected=None if grant.expected is None else sanitize(grant.expected),
         barred=lying.barred,
-        so_far=None if lying.so_far is None else visible(lying.so_far),
+        so_far=None if lying.so_far is None else sanitize(lying.so_far),
         scope=may_scope(grant),
         asked=Moment(_iso(grant.created), ago(now - grant.created)),
         until=Moment(_iso(grant.expires), left(grant.expires - now)),
@@ -191,34 +191,34 @@ def question(lying: Lying, now: float) -> Question:
 
 def _part(grant: str, card: Mapping[str, JsonValue]) -> Part:
     target = _mapping(card.get("target"))
-    name, id_, tool = target.get("name"), target.get("id"), visible(_text(card.get("call")))
+    name, id_, tool = target.get("name"), target.get("id"), sanitize(_text(card.get("call")))
     number = str(_number(card.get("number")))
     return Part(
         key=f"{grant}-{number}",
         number=number,
         title=title(tool),
         tool=tool,
-        arguments=tuple(Named(visible(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
+        arguments=tuple(Named(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
         target_name=None if name is None else shown(name),
         target_id=None if id_ is None else shown(id_),
-        undo=visible(_text(card.get("undo"))),
+        undo=sanitize(_text(card.get("undo"))),
         changes=tuple(_changed(_mapping(change)) for change in _items(card.get("changes"))),
         more_changes=_number(card.get("more_changes")),
         used=tuple(_used(_mapping(used)) for used in _items(card.get("used_by"))),
-        not_checked=tuple(visible(_text(kind)) for kind in _items(card.get("not_checked"))),
+        not_checked=tuple(sanitize(_text(kind)) for kind in _items(card.get("not_checked"))),
         also=_also(card),
     )
 
 
 def _also(card: Mapping[str, JsonValue]) -> tuple[Named, ...]:
     """What the card says besides what has a place of its own."""
-    return tuple(Named(visible(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN)
+    return tuple(Named(sanitize(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN)
 
 
 def running(scope: Scope, now: float) -> Running:
     """A scope that holds."""
     until = Moment(_iso(scope.expires), left(scope.expires - now))
-    return Running(scope.id, scope.tool, shown(scope.target), visible(scope.principal), visible(scope.account), until)
+    return Running(scope.id, scope.tool, shown(scope.target), sanitize(scope.principal), sanitize(scope.account), until)
 
 
 def past(decided: Decided, now: float) -> Past:
@@ -235,15 +235,15 @@ def past(decided: Decided, now: float) -> Past:
         by=_by(decided),
         note=_note(grant.note) if grant.note else None,
         when=Moment(_iso(when), ago(now - when)),
-        lines=tuple(visible(line) for line in grant.lines),
+        lines=tuple(sanitize(line) for line in grant.lines),
     )
 
 
 def _by(decided: Decided) -> str:
     if decided.who is not None:
-        return f"by {visible(decided.who)}"
+        return f"by {sanitize(decided.who)}"
     by = decided.grant.by
-    return _BY.get(by, visible(by)) if by else ""
+    return _BY.get(by, sanitize(by)) if by else ""
 
 
 def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:
@@ -293,7 +293,7 @@ def shown(value: JsonValue) -> str:
     if not isinstance(value, (dict, list)) or not value:
         return show(value, 1 << 20)
     lines = to_json(value, indent=2, inf_nan_mode="strings").decode().split("\n")
-    return "\n".join(visible(line) for line in lines)
+    return "\n".join(sanitize(line) for line in lines)
 
 
 def ago(seconds: float) -> str:
@@ -316,7 +316,7 @@ def _rough(seconds: float) -> str:
 
 def _note(note: str) -> str:
     """Quoted as well: a client can have written it. Its lines stay lines, inside the quotes."""
-    return '"' + "\n".join(visible(line) for line in note.split("\n")) + '"'
+    return '"' + "\n".join(sanitize(line) for line in note.split("\n")) + '"'
 
 
 def _subject(grant: Grant) -> str | None:
@@ -329,12 +329,12 @@ def _subject(grant: Grant) -> str | None:
 
 
 def _changed(change: Mapping[str, JsonValue]) -> Changed:
-    return Changed(visible(_text(change.get("field"))), shown(change.get("from")), shown(change.get("to")))
+    return Changed(sanitize(_text(change.get("field"))), shown(change.get("from")), shown(change.get("to")))
 
 
 def _used(used: Mapping[str, JsonValue]) -> Used:
     at_least = "at least " if used.get("at_least") else ""
-    count = f"{at_least}{_number(used.get('count'))} {visible(_text(used.get('kind')))}"
+    count = f"{at_least}{_number(used.get('count'))} {sanitize(_text(used.get('kind')))}"
     return Used(count, tuple(show(example, 120) for example in _items(used.get("as"))))
 
 

@@ -18,8 +18,8 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Audit, Entry, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, State, Vote
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.system import System
-from fastn_mcp.visible import visible
 
 log = logging.getLogger(__name__)
 
@@ -180,5 +180,5 @@ class Deciding:
 
 def _complete(answer: _Answer, grant: Grant, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
-    if grant.expected is not None and answer.typed not in (grant.expected, visible(grant.expected)):
+    if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
         raise _Nothing(422, "What was typed is not what was asked for, letter by letter.", approver, grant)

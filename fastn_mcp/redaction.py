@@ -1,0 +1,668 @@
+"""What is secret and what is unsafe to print: every rule, in one place. Imports nothing of this package.
+
+`redact` hides by name and by shape, `Redactor` hides values that are known, `sanitize` makes visible what cannot be
+seen. `safe` does the first and the last, which is what every result, error, record and question needs. What one of them
+has done, it leaves as it is.
+"""
+
+import re
+import unicodedata
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from json import dumps
+from typing import NamedTuple, cast
+from urllib.parse import quote, unquote
+
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+REDACTED = "[hidden]"
+"""What stands in the place of a secret."""
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+_SECRET_NAME = re.compile(
+    r"passw|passphrase|passcode|secret|token|credential|authori[sz]ation|bearer|cookie|signature|jwt"
+    r"|connection[-_ .]?string|(api|private|access|signing|encryption|shared|client|master|hmac)[-_ .]?key"
+    r"|(^|[-_ .])(pwd|pin|otp|pass|dsn|sig)$|(?-i:(?<=[a-z])(Pwd|Pin|Otp|Pass|Dsn)$)",
+    re.IGNORECASE,
+)
+_ABOUT_A_SECRET = re.compile(
+    r"([-_](id|ids|name|type|at|count|url|status|expiry)|I[dD]s?|Name|Type|At|Count|Url|URL|Status|Expiry)$"
+)
+_NAMING = frozenset({"name", "key", "id", "field", "header", "label", "param", "parameter", "variable", "property"})
+_HOLDING = frozenset({"value", "values", "val", "default", "defaultvalue", "currentvalue"})
+"""In {"name": "apiKey", "value": "..."}: what names it, and what holds it."""
+
+# What a row of an API key or a secret is known to show. A text under any other name is hidden.
+_ROW = frozenset(
+    [
+        "id",
+        "name",
+        "type",
+        "kind",
+        "mode",
+        "status",
+        "state",
+        "environment",
+        "env",
+        "scope",
+        "scopes",
+        "permission",
+        "permissions",
+        "role",
+        "customer",
+        "customers",
+        "customerid",
+        "customerids",
+        "endorgid",
+        "orgid",
+        "spaceid",
+        "tenantid",
+        "workspaceid",
+        "createdat",
+        "createdby",
+        "updatedat",
+        "updatedby",
+        "expiresat",
+        "expires",
+        "expiry",
+        "lastused",
+        "lastusedat",
+        "revokedat",
+        "deletedat",
+        "rotatedat",
+        "allowedips",
+        "description",
+        "version",
+        "enabled",
+        "active",
+        "deleted",
+        "outcome",
+        "tags",
+        "slug",
+    ]
+)
+_HEAD = frozenset({"keyprefix", "prefix", "start"})
+_TAIL = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
+_MASKED = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
+_FRAGMENTS = _HEAD | _TAIL | _MASKED
+"""Names of a part of a key, by which people tell keys apart."""
+
+_SCHEMA_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+_SCHEMA_WORDS = frozenset(
+    [
+        "type",
+        "title",
+        "description",
+        "format",
+        "required",
+        "properties",
+        "items",
+        "additionalProperties",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "pattern",
+        "writeOnly",
+        "readOnly",
+        "nullable",
+        "deprecated",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "$ref",
+    ]
+)
+"""What describes a field without a value of it."""
+
+
+class _Name(NamedTuple):
+    safe: str
+    plain: str
+    secret: bool
+    many: bool
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value under this name is a secret, as under `clientSecret` and not under `secretId`."""
+    return _name(name).secret
+
+
+def _name(name: str) -> _Name:
+    return _known_name(name) if len(name) <= 128 else _read_name(name)
+
+
+def _read_name(name: str) -> _Name:
+    letters = _letters(name).strip()
+    secret = _SECRET_NAME.search(letters) is not None and _ABOUT_A_SECRET.search(letters) is None
+    plain = re.sub(r"[-_ .]", "", letters).casefold()
+    return _Name(redact_text(name), plain, secret, plain.endswith("s") and not plain.endswith("pass"))
+
+
+_known_name = lru_cache(4096)(_read_name)  # the same few names stand in each row of a list
+
+
+def is_issued_secret(name: str) -> bool:
+    """Whether the answer that creates an API key shows a secret under this name. Nobody documents which it is."""
+    plain = _name(name).plain
+    return plain in ("key", "apikey", "secret", "token", "value") or plain.endswith("secret") or "hmac" in plain
+
+
+# --- texts -------------------------------------------------------------------------------------------------------
+
+_SHAPES = re.compile(
+    r"(?<=://)[^\s/?#\"'<>\\]+(?=@)"
+    r"|\bfsk_(?:(?:test|live)_\w{6,}|(?!test_|live_)\w{6,})|(?<![\w-])eyJ[\w-]{8,}\.[\w.-]+"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)",
+    re.DOTALL,
+)
+_BEARER = re.compile(r"(?i)\b(bearer\s+)(?!(?:auth\w*|tokens?|credentials?|scheme|header)\b)[\w.~+/=-]{6,}")
+_BASIC = re.compile(r"(?i)\b(basic\s+)([\w.~+/=-]{6,})")
+_PAIR = re.compile(
+    r"""(?P<lead>(?P<quote>\\{0,16}["'])(?P<name>[^"'\\\n]{2,64})(?P=quote)\s*:\s*)"""
+    r"""(?P<value>\\{1,16}".*?(?:\\{1,16}"|$)|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|-?\d[\d.]*)""",
+    re.DOTALL,
+)
+_ASSIGNED = re.compile(
+    r"(?P<lead>(?P<before>[?&#]|(?<![\w%.-]))(?P<name>[\w%.-]{2,64})=)(?P<value>[^\s&;,\"'<>(){}\\]+)"
+)
+_HEADER = re.compile(r"(?P<lead>(?<![\w-])(?P<name>[A-Za-z][\w-]{2,63})\s?:[ \t]*)(?P<value>[^\s\"'{\[][^\r\n\"']*)")
+_IN_A_QUERY = frozenset({"key", "sig", "auth"})
+_DEEPEST = 4
+"""Levels of JSON inside a text inside JSON that are looked into. What is deeper is hidden."""
+
+
+def redact_text(text: str) -> str:
+    """The text without what has the shape of a secret, or stands after the name of one."""
+    return _text(text, 0)
+
+
+def _text(text: str, level: int) -> str:
+    if text.isalnum():
+        return text
+    if text[:64].lstrip()[:1] in ("{", "[", '"'):
+        held = _json(text)
+        if held is not None:
+            return _json_text(text, held, level)
+    elif "{" in text:
+        start, end = text.index("{"), text.rfind("}") + 1
+        held = _json(text[start:end])
+        if held is not None and (shown := _json_text(text[start:end], held, level)) != text[start:end]:
+            return _text(text[:start], level) + shown + _text(text[end:], level)
+    return _without_shapes(text)
+
+
+def _without_shapes(text: str) -> str:
+    if any(trace in text for trace in ("://", "fsk_", "eyJ", "-----BEGIN")):
+        text = _SHAPES.sub(REDACTED, text)
+    lowered = text.lower()
+    if "bearer" in lowered:
+        text = _BEARER.sub(rf"\1{REDACTED}", text)
+    if "basic" in lowered:
+        text = _BASIC.sub(lambda found: found[1] + REDACTED if _is_basic(found[2]) else found[0], text)
+    if "=" in text:
+        text = _ASSIGNED.sub(_after_its_name, text)
+    if ":" in text:
+        text = _HEADER.sub(_after_its_name, _PAIR.sub(_after_its_name, text))
+    return text
+
+
+def _json_text(text: str, held: JsonValue, level: int) -> str:
+    """The JSON text of a value without secrets; as it was where it holds none."""
+    if level >= _DEEPEST:
+        return REDACTED
+    try:
+        shown = _walk(held, level + 1)
+        return text if shown == held else to_json(shown).decode()
+    except (RecursionError, ValueError):
+        return REDACTED
+
+
+def _after_its_name(found: "re.Match[str]") -> str:
+    name = unquote(found["name"])
+    groups = found.groupdict()
+    secret = is_secret_name(name)
+    if "before" in groups:
+        secret = secret or (found["before"] != "" and name.casefold() in _IN_A_QUERY)
+    elif "quote" not in groups:  # a header; a word and a colon stand in prose as well
+        secret = secret and ("-" in name or name.lower() in ("authorization", "cookie"))
+    if not secret or REDACTED in found["value"]:
+        return found[0]
+    mark = found.groupdict().get("quote") or ""
+    return f"{found['lead']}{mark}{REDACTED}{mark}"
+
+
+def _is_basic(token: str) -> bool:
+    """Whether what follows the word Basic is a credential, and no word of prose."""
+    if re.search(r"[0-9=+/]", token):
+        return True
+    try:
+        return b":" in b64decode(token + "=" * (-len(token) % 4))
+    except ValueError:
+        return False
+
+
+def _json(text: str) -> JsonValue:
+    """The object, list or text that a text holds as JSON; None where it holds none."""
+    try:
+        held = cast(JsonValue, from_json(text))
+    except ValueError:
+        return None
+    return held if isinstance(held, (dict, list, str)) else None
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+def redact(value: JsonValue) -> JsonValue:
+    """The value without the secrets that can be told by their names, or by their shape."""
+    if isinstance(value, str):
+        return _text(value, 0)
+    return value if _is_clean(value, _raw(value)) else _walk(value, 0)
+
+
+def redact_object(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The same of an object."""
+    return cast("dict[str, JsonValue]", redact(dict(value)))
+
+
+def redact_row(row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The row of an API key or of a secret: texts stand only under the names that such rows are known to show."""
+    return {_name(name).safe: _row_value(_name(name), item) for name, item in row.items()}
+
+
+def secrets_in(value: JsonValue) -> list[str]:
+    """The texts that stand under names of secrets, of those that are long enough to be told from other texts."""
+    if isinstance(value, list):
+        return [text for item in value for text in secrets_in(item)]
+    if not isinstance(value, dict):
+        return []
+    return [
+        text
+        for name, item in value.items()
+        for text in (
+            (text for text in texts_in(item) if len(text) >= _SHORTEST_ENCODED)
+            if is_secret_name(name)
+            else secrets_in(item)
+        )
+    ]
+
+
+def texts_in(value: JsonValue) -> list[str]:
+    """All texts of a value, without the names in it."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [text for item in value for text in texts_in(item)] if isinstance(value, list) else []
+
+
+def is_redacted(value: JsonValue) -> bool:
+    """Whether a secret was hidden somewhere in it."""
+    if isinstance(value, str):
+        return REDACTED in value
+    if isinstance(value, dict):
+        return any(REDACTED in name or is_redacted(item) for name, item in value.items())
+    return isinstance(value, list) and any(map(is_redacted, value))
+
+
+def _raw(value: object) -> bytes | None:
+    try:
+        return to_json(value)
+    except ValueError:  # half a character, or too deep
+        return None
+
+
+# Without one of these no text has the shape of a secret. Most rows are passed over by it.
+_TRACES = (
+    b"=", b"\\", b"fsk_", b"eyj", b"-----", b"bearer", b"basic", b": ", b"':", b"key:", b"tion:", b"okie:", b"token:",
+    b"secret:",
+)  # fmt: skip
+_LARGEST_CHECKED = 65_536
+
+
+class _Shape(NamedTuple):
+    """The names of an object: the same for each row of a list."""
+
+    names: tuple[_Name, ...]
+    clean: bool
+    pairs: bool
+    """Whether one name may say what stands under another."""
+
+
+@lru_cache(1024)
+def _shape(names: tuple[str, ...]) -> _Shape:
+    known = tuple(map(_name, names))
+    pairs = not _NAMING.isdisjoint(each.plain for each in known) and any(each.plain in _HOLDING for each in known)
+    clean = not pairs and not any(each.secret or each.safe != name for each, name in zip(known, names, strict=True))
+    return _Shape(known, clean, pairs)
+
+
+def _is_clean(value: JsonValue, raw: bytes | None) -> bool:
+    """Whether there is surely nothing to hide, told without a look at each text."""
+    # A name can be written in letters that only look like its own.
+    if raw is None or len(raw) > _LARGEST_CHECKED or not raw.isascii() or not _has_clean_names(value):
+        return False
+    raw = raw.lower()
+    return not any(trace in raw for trace in _TRACES) and not (b"://" in raw and b"@" in raw)
+
+
+def _has_clean_names(value: JsonValue) -> bool:
+    items: Iterable[JsonValue] = ()
+    if isinstance(value, dict):
+        if not _shape(tuple(value)).clean:
+            return False
+        items = value.values()
+    elif isinstance(value, list):
+        items = value
+        if any(isinstance(item, list) for item in items):  # perhaps headers in pairs
+            return False
+    return all(_has_clean_names(item) for item in items if isinstance(item, (dict, list)))
+
+
+def _walk(value: JsonValue, level: int) -> JsonValue:
+    if isinstance(value, str):
+        return _text(value, level)
+    if isinstance(value, list):
+        return [_hidden_pair(item) or _walk(item, level) for item in value]
+    if not isinstance(value, dict):
+        return value
+    shape = _shape(tuple(value)) if len(value) <= 64 else _shape.__wrapped__(tuple(value))
+    pair = shape.pairs and any(
+        name.plain in _NAMING and isinstance(item, str) and is_secret_name(item)
+        for name, item in zip(shape.names, value.values(), strict=True)
+    )
+    return {
+        name.safe: _hide(item, many=name.many)
+        if name.secret or (pair and name.plain in _HOLDING)
+        else _walk(item, level)
+        for name, item in zip(shape.names, value.values(), strict=True)
+    }
+
+
+def _hidden_pair(item: JsonValue) -> JsonValue:
+    """A header as ["Authorization", "..."], hidden; None where it is none."""
+    match item:
+        case [str(name), str()] if is_secret_name(name):
+            return [_name(name).safe, REDACTED]
+        case _:
+            return None
+
+
+def _hide(value: JsonValue, *, many: bool) -> JsonValue:
+    """What stands under the name of a secret; `many` where that is a plural, as of rows, or of a count."""
+    match value:
+        case None | bool() | "":
+            return value
+        case str():
+            return REDACTED
+        case int() | float():
+            return value if many else REDACTED
+        case list():
+            return [
+                _hide(item, many=many) if isinstance(item, (dict, list)) else _hide(item, many=False) for item in value
+            ]
+        case dict() if value.get("type") in _SCHEMA_TYPES:
+            return {
+                _name(name).safe: _walk(item, 0) if name in _SCHEMA_WORDS else _hide(item, many=False)
+                for name, item in value.items()
+            }
+        case dict() if many and not any(_name(name).secret for name in value):
+            return redact_row(value)
+        case _:
+            return {_name(name).safe: _hide(item, many=False) for name, item in value.items()}
+
+
+def _row_value(name: _Name, value: JsonValue) -> JsonValue:
+    if name.plain in _FRAGMENTS:
+        return value if isinstance(value, str) and _is_fragment(value) else _hide(value, many=False)
+    if name.plain in _ROW or (_ABOUT_A_SECRET.search(name.safe) and not name.secret):
+        return redact(value)
+    match value:
+        case dict():
+            return redact_row(value)
+        case list():
+            return [_row_value(name, item) for item in value]
+        case int() | float() if not name.secret and name.plain not in _HOLDING:
+            return value
+        case _:
+            return _hide(value, many=name.many)
+
+
+def _is_fragment(text: str) -> bool:
+    return len(text) <= 16 or _MASK.search(text) is not None
+
+
+# --- values that are known -----------------------------------------------------------------------------------------
+
+_SHORTEST = 4
+"""Characters. Shorter secrets stand in too many innocent texts."""
+
+_SHORTEST_ENCODED = 8
+_LONGEST_SPELLED = 256
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
+_SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\n": "n", "\t": "t", "\r": "r"}
+
+
+class Redactor:
+    """Hides the secrets that it is given wherever they stand: as they are, percent-encoded, escaped or in base64."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # The longest first: one may hold another.
+        self.secrets = sorted({text for text in secrets if len(text) >= _SHORTEST}, key=len, reverse=True)
+        self._cores = [core for text in self.secrets for core in _base64_cores(text)]
+        self._bytes = [text.encode(errors="replace") for text in (*self.secrets, *self._cores)]
+        self._spelled: re.Pattern[str] | None = None
+
+    def may_stand_in(self, body: bytes) -> bool:
+        """Whether one of them may be in this JSON text."""
+        return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
+
+    def __call__(self, value: JsonValue) -> JsonValue:
+        """The value without them."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self(item) for item in value]
+        return self.object(value) if isinstance(value, dict) else value
+
+    def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The same of an object."""
+        return {self.text(name): self(item) for name, item in value.items()}
+
+    def text(self, text: str) -> str:
+        """The same of a text."""
+        for secret in self.secrets:
+            text = text.replace(secret, REDACTED)
+        if self.secrets and ("%" in text or "\\" in text):
+            text = self._any_spelling().sub(REDACTED, text)
+        for core in self._cores:
+            while (at := text.find(core)) >= 0:
+                start, end = at, at + len(core)
+                while start > 0 and text[start - 1] in _BASE64:
+                    start -= 1
+                while end < len(text) and text[end] in _BASE64:
+                    end += 1
+                text = text[:start] + REDACTED + text[end:]
+        return text
+
+    def find(self, value: JsonValue, at: str = "") -> str | None:
+        """Where one of them stands in a value, as `extra.headers[0]`; None where none does."""
+        if isinstance(value, str):
+            return at or "the value" if self.text(value) != value else None
+        if isinstance(value, list):
+            return next((found for n, item in enumerate(value) if (found := self.find(item, f"{at}[{n}]"))), None)
+        if not isinstance(value, dict):
+            return None
+        for name, item in value.items():
+            if (safe := self.text(name)) != name:
+                return f"{at}.{safe}".lstrip(".")
+            if found := self.find(item, f"{at}.{name}".lstrip(".")):
+                return found
+        return None
+
+    def _any_spelling(self) -> "re.Pattern[str]":
+        if self._spelled is None:
+            self._spelled = re.compile("|".join(map(_spellings, self.secrets)))
+        return self._spelled
+
+
+def _spellings(secret: str) -> str:
+    """A pattern of the secret with any of its characters percent-encoded, or escaped as in JSON, however often."""
+    if len(secret) > _LONGEST_SPELLED:
+        whole = {quote(secret), quote(secret, safe=""), dumps(secret)[1:-1], dumps(secret, ensure_ascii=False)[1:-1]}
+        return "|".join(map(re.escape, sorted(whole)))
+    return "".join(map(_spelling, secret))
+
+
+@lru_cache(512)
+def _spelling(letter: str) -> str:
+    percent = "".join(f"%(?:25)*{_any_case(f'{byte:02x}')}" for byte in letter.encode(errors="replace"))
+    units = letter.encode("utf-16-be", "surrogatepass")
+    escaped = "".join(rf"\\+u{_any_case(units[n : n + 2].hex())}" for n in range(0, len(units), 2))
+    short = rf"|\\+{re.escape(_SHORT_ESCAPES[letter])}" if letter in _SHORT_ESCAPES else ""
+    return f"(?:{re.escape(letter)}|{percent}|{escaped}{short})"
+
+
+def _any_case(digits: str) -> str:
+    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in digits)
+
+
+def _base64_cores(secret: str) -> list[str]:
+    """What base64 makes of the secret whatever stands before and behind it, in both alphabets."""
+    data = secret.encode(errors="replace")
+    if len(data) < _SHORTEST_ENCODED:
+        return []
+    cores: set[str] = set()
+    for shift, start in ((0, 0), (1, 2), (2, 3)):
+        for encode in (b64encode, urlsafe_b64encode):
+            coded = encode(b"\0" * shift + data).decode().rstrip("=")
+            cores.add(coded[start : len(coded) - (1 if (shift + len(data)) % 3 else 0)])
+    return sorted(cores)
+
+
+_MASK = re.compile(r"[*•●·…]+|\.{2,}|[xX]{3,}")
+
+
+def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
+    """Whether the row of an API key is of this key, by the parts of it that the row shows; None where they do not say.
+
+    A record that shows no part of its key could be of any.
+    """
+    parts = {_name(name).plain: item for name, item in row.items() if isinstance(item, str) and item}
+    verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENTS | {"key", "apikey"}}
+    if True in verdicts or False in verdicts:
+        return True in verdicts
+    mode, test = parts.get("mode", "").casefold(), key.startswith("fsk_test_")
+    if key.startswith(("fsk_test_", "fsk_live_")) and mode in ("test", "live"):
+        return None if (mode == "test") == test else False
+    return None
+
+
+def _fits(key: str, name: str, text: str) -> bool | None:
+    """Whether a part that a row shows is of this key. A beginning can be no more than that of all keys."""
+    mask = list(_MASK.finditer(text))
+    head = text[: mask[0].start()] if mask else text if name in _HEAD or text.startswith("fsk_") else ""
+    tail = text[mask[-1].end() :] if mask else text if name in _TAIL or name in _MASKED else ""
+    if name in _MASKED and not mask and not text.startswith("fsk_"):
+        return True if key.endswith(tail) or key.startswith(text) else None  # a hint can be any words
+    if not mask and text == key:
+        return True
+    if len(tail) >= _SHORTEST and name not in _HEAD:
+        return key.endswith(tail)
+    if head and not key.startswith(head):
+        return False
+    return None
+
+
+# --- unsafe to print -----------------------------------------------------------------------------------------------
+
+_MARKS = 3
+"""Combining marks in a row that a script may need."""
+
+# Letters, marks and symbols that show nothing, besides what the categories of `_is_unseen` say.
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U00016fe4\U0001d159")
+_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF), (0x180B, 0x180F))
+_PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
+
+
+def sanitize(text: str, *, keep: str = "") -> str:
+    """The text with what cannot be seen in it as `\\u{...}`; `keep` are characters that may stay.
+
+    Control, bidirectional and invisible characters, and every blank but the plain space, can hide text from a person,
+    make two names look alike, or move what a terminal shows. Letters keep their marks, but no more than a script needs.
+    """
+    if _PLAIN.fullmatch(text) and not any(letter in text for letter in "\n\t" if letter not in keep):
+        return text
+    if not any(_is_unseen(letter) or _is_mark(letter) for letter in set(text).difference(keep)):
+        return text
+    marks = 0
+    shown: list[str] = []
+    for letter in text:
+        marks = marks + 1 if _is_mark(letter) else 0
+        unseen = letter not in keep and (marks > _MARKS or _is_unseen(letter))
+        shown.append(f"\\u{{{ord(letter):x}}}" if unseen else letter)
+    return "".join(shown)
+
+
+def safe(value: JsonValue) -> JsonValue:
+    """The value without secrets, and with what cannot be seen in its texts made visible; lines and tabs stay."""
+    raw = _raw(value)
+    if not _is_clean(value, raw):
+        value = _walk(value, 0)
+        raw = _raw(value)
+    return value if raw is not None and _is_plain(raw) else _each_text(value, lambda text: sanitize(text, keep="\n\t"))
+
+
+def safe_text(text: str) -> str:
+    """The text without secrets, on one line, with what cannot be seen in it made visible."""
+    return sanitize(redact_text(text))
+
+
+def name_as_read(name: str) -> str:
+    """The name as a person reads it, or as a server that trims and normalises it: ` PAY\u200b_KEY` is `pay_key`."""
+    return " ".join(_letters(name).split()).casefold()
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Whether JSON text holds nothing that has to be made visible."""
+    return raw.isascii() and b"\\u" not in raw and b"\\r" not in raw and b"\x7f" not in raw
+
+
+def _each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_each_text(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(name): _each_text(item, change) for name, item in value.items()}
+    return value
+
+
+def _letters(text: str) -> str:
+    """The text as it reads: compatible letters as one, blanks as spaces, and nothing that cannot be seen."""
+    if text.isascii() and text.isprintable():
+        return text
+    normal = unicodedata.normalize("NFKC", text)
+    if not any(map(_is_unseen, set(normal))):
+        return normal
+    return "".join(
+        " " if letter.isspace() else letter for letter in normal if letter.isspace() or not _is_unseen(letter)
+    )
+
+
+@lru_cache(2048)
+def _is_mark(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Mn", "Me")
+
+
+@lru_cache(2048)
+def _is_unseen(letter: str) -> bool:
+    if letter == " ":
+        return False
+    if unicodedata.category(letter).startswith(("C", "Z")) or letter in _BLANKS:
+        return True
+    return any(first <= ord(letter) <= last for first, last in _SELECTORS)
