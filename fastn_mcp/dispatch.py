@@ -205,6 +205,7 @@ class Dispatcher:
             raise
         finally:
             self.directory.forget(call.toolset())
+        self._guard.answered(call, result)
         self._recorder.outcome(intent, "done", result=result)
         ended = await self._journalling.end(change, "done", result)
         return Done(self._delivered(call, result), ended)

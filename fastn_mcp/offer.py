@@ -35,6 +35,10 @@ class Effect(Enum):
         """How careful: 0 for a read, more for each step."""
         return list(Effect).index(self)
 
+    def raised_to(self, other: "Effect") -> "Effect":
+        """The one of the two that needs more care."""
+        return max(self, other, key=lambda effect: effect.rank)
+
 
 class Record(BaseModel):
     """Anything Fastn answers with. Unknown fields are kept: the documentation gives no schemas."""
@@ -147,7 +151,7 @@ class Offer(BaseModel, Generic[Result]):
 
     @property
     def effective(self) -> Effect:
-        """The effect of this very call. Arguments can raise the type's effect, never lower it."""
+        """The least effect of this call, by its arguments. They can raise the type's effect, never lower it."""
         return self.effect
 
     @property

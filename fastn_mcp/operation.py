@@ -90,6 +90,21 @@ class Route:
         return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
 
 
+def _is_harmless(extra: object, clears: frozenset[str]) -> bool:
+    """Whether `extra` holds nothing but prose and keywords, or nulls that clear them or what may be cleared."""
+    if extra is None:
+        return True
+    return isinstance(extra, dict) and all(
+        name in HARMLESS_EXTRA | clears if value is None else name in HARMLESS_EXTRA and _is_prose(value)
+        for name, value in cast("dict[str, object]", extra).items()
+    )
+
+
+def _is_prose(value: object) -> bool:
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    return all(isinstance(item, str) for item in items)
+
+
 def _segment(argument: str, value: object) -> str:
     if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
         raise RefusedValue(
@@ -147,11 +162,48 @@ class Page(Record, Generic[Item]):
     total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
 
 
+UNKNOWN = Record()
+"""A target of which nothing could be learnt: every rule takes it for the strictest case."""
+
+HARMLESS_EXTRA = frozenset({"description", "label", "labels", "note", "notes", "tag", "tags"})
+"""Fields of `extra` that leave a write a write: prose and keywords, which people read and nothing acts on.
+
+Any other name may switch something on, publish it or give access: nobody has documented what Fastn makes of it.
+"""
+
+
 class Operation(Offer[Result], Generic[Result]):
     """One API operation. Subclasses give exactly `route`, `effect` and `evidence`; an oddity overrides a method."""
 
     route: ClassVar[Route]
     evidence: ClassVar[Evidence]
+    raises_to: ClassVar[tuple[Effect, ...]] = ()
+    """The effects that the arguments or the target can raise a call to."""
+    extra_effect: ClassVar[Effect] = Effect.EXTERNAL
+    """What fields of `extra` that are not known to be harmless raise a call to."""
+    clears: ClassVar[frozenset[str]] = frozenset()
+    """Documented fields, by Fastn's names, that a null in `extra` empties without reaching further."""
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        extra: object = getattr(self, "extra", None)
+        return self.effect if _is_harmless(extra, self.clears) else self.effect.raised_to(self.extra_effect)
+
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
+        """The effect on `target`, which `dependents` others use: `effective` or stricter.
+
+        `target` is None where nothing is there; `UNKNOWN`, and None for `dependents`, are what could not be learnt.
+        """
+        return self.effective
+
+    @property
+    def needs_person(self) -> str:
+        """Why a person approves this call in every mode, whatever a policy allows; empty where the policy decides.
+
+        A plan covers such a call only where it gives exactly its arguments.
+        """
+        return ""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:

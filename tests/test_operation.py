@@ -59,10 +59,13 @@ def test_an_operation_has_exactly_these_class_attributes() -> None:
     """Ours (DESIGN 3.1): no flag creeps in. To add one is a design decision, made in the open."""
     own = {name for name in vars(Operation).keys() | vars(Offer).keys() if not name.startswith("_")}
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
+        "raises_to", "extra_effect", "clears", "effect_on", "needs_person",
         "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "idempotent",
         "destructive", "arguments", "made_of", "ours", "shown", "request", "wire", "received", "result",
     }  # fmt: skip
-    assert set(Operation.__class_vars__) == {"route", "effect", "evidence", "returns"}
+    assert set(Operation.__class_vars__) == {
+        "route", "effect", "evidence", "returns", "raises_to", "extra_effect", "clears",
+    }  # fmt: skip
     assert Operation.model_fields == {}
 
 

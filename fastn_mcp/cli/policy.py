@@ -24,7 +24,7 @@ from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.show import show
-from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.operation import UNKNOWN, Effect, Operation
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.redaction import sanitize
@@ -130,7 +130,7 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
                 return [*_said(call, verdict), *_seen(seen), under]
             except FastnError as error:
                 unknown = f"The guard would refuse the call as it is: {error}"
-        verdict = policy.judge(Situation(call, call.effective, System().now()))
+        verdict = policy.judge(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
         return [*_said(call, verdict), *_unseen(call, unknown), under]
     finally:
         await parts.aclose()
@@ -162,7 +162,7 @@ def _seen(preview: Preview) -> Iterator[str]:
 
 def _unseen(call: Call, why: str) -> Iterator[str]:
     yield "Looked at:"
-    yield f"  effect: {call.effective.value}, by the arguments alone"
+    yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
     yield "  the clock"
     yield "Unknown, and taken so that it loosens nothing:"
     if call.target is not None:

@@ -22,7 +22,7 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.guard.recording import Consent, Recorder
 from fastn_mcp.guard.together import Agreed, Several, Together
-from fastn_mcp.offer import Offer
+from fastn_mcp.offer import Offer, Record
 from fastn_mcp.procedures.batch import Step
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.system import System
@@ -114,6 +114,10 @@ class Guard:
     def asks(self) -> bool:
         """Whether there is anybody to ask."""
         return self._judge.policy.asks
+
+    def answered(self, call: Call, result: Record) -> None:
+        """Remember of an answer what later calls are judged by."""
+        self._judge.ai_sessions.note(call, result)
 
     async def lost(self, call: Call, caller: Caller) -> None:
         """Remember that the outcome of `call` is not known, so that it is not repeated unasked."""

@@ -31,7 +31,7 @@ class Journalling:
         """
         if call.effect is Effect.READ:
             return None
-        if target is None:
+        if target is None and call.target is not None:
             target = await _read(call, read)
         sent = call.model_copy(update=dict.fromkeys(call.secrets())).request().body
         change = Change(

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
-from fastn_mcp.guard.effects import in_view_of
+from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
 from fastn_mcp.guard.preview import Preview, preview, state
@@ -70,6 +70,7 @@ class Judge:
         self._read = read
         self._owns = owns
         self._bound = bound
+        self.ai_sessions = AiSessions()
         self._lost: dict[str, float] = {}
         self._run = run or system.token()
 
@@ -88,7 +89,7 @@ class Judge:
         Raises a `FastnError`.
         """
         try:
-            target = await read_target(call, self._read)
+            target = self.ai_sessions.target(call) or await read_target(call, self._read)
             dependence = await find_dependents(call, target, self._read)
         except FastnError as error:
             raise NotSent(
@@ -101,7 +102,7 @@ class Judge:
                 certainty=NOTHING_SENT,
             )
         known = None if dependence.unchecked else dependence.count
-        effect = in_view_of(call, target, known)
+        effect = call.effect_on(target, known)
         situation = replace(
             await self._situation(call, principal, effect, ahead),
             target=target,

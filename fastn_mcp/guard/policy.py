@@ -59,10 +59,6 @@ def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
 BREAKER = (5, 600.0)
 """Declines in a row after which changes rest, and for how many seconds, where no policy file says otherwise."""
 
-RAISED = ("workflows", "connectors", "triggers")
-"""Resources whose updates act on live systems or not, which only the target tells."""
-
-
 PLANNED = "plan"
 """The period in which the calls of a plan are counted: for as long as there is the plan."""
 
@@ -238,7 +234,8 @@ class Policy:
         if call.effect is Effect.READ or self.mode == "read-only":
             return False
         return (
-            (call.route.method == "PUT" and call.toolset() in RAISED)
+            bool(call.needs_person)
+            or type(call).effect_on is not Operation[Any].effect_on
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
             or (self.rules is not None and self.rules.mentions(call))
         )
@@ -253,6 +250,8 @@ class Policy:
         default = self._default(situation)
         said = self.rules.verdicts(situation, default) if self.rules else []
         verdict = max(said, key=lambda verdict: verdict.decision.rank) if said else default
+        if verdict.decision is Decision.ALLOW and situation.call.needs_person:
+            verdict = Verdict(Decision.CONFIRM, "a person in every mode", situation.call.needs_person)
         return self._planned(self._with_what_is_left(verdict, situation), situation)
 
     def _planned(self, verdict: Verdict, situation: Situation) -> Verdict:

@@ -2,17 +2,22 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
-from fastn_mcp.redaction import is_redacted, redact_object
+from fastn_mcp.redaction import is_redacted, redact, redact_object
+from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.updating import Update
 
 _CHANGES = 12
+_OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
+_MAY_OVERWRITE = "Whether its slug or name is taken could not be learnt: Fastn may overwrite something."
+_WHOLE = 1 << 31
 _REACHES = " It acts on connected systems, for real."
 _UNDO = {
     "delete_customer": "Nothing of it can be restored: neither its connections and their credentials nor its secrets.",
@@ -88,6 +93,8 @@ class Preview:
     changes: tuple[Change, ...]
     dependence: Dependence
     left_out: int
+    pending: tuple[JsonValue, ...] = ()
+    """What Fastn's AI asked in the session that the call goes into."""
 
     @property
     def expected(self) -> str:
@@ -124,6 +131,8 @@ class Preview:
             f"{changed}." if changed else "",
             f"With it: {found}." if found else "",
             f"Not checked: {unchecked}." if unchecked else "",
+            # Never cut: nobody approves what they could not read.
+            f"Pending there: {', '.join(show(item, _WHOLE) for item in self.pending)}." if self.pending else "",
             self.because,
             undo,
         )
@@ -145,6 +154,8 @@ class Preview:
             body["target"] = {"id": self.target, "name": self.name}
         if self.changes:
             body["changes"] = [{"field": c.field, "from": c.before, "to": c.after} for c in self.changes]
+        if self.pending:
+            body["pending"] = list(self.pending)
         if self.left_out:
             body["more_changes"] = self.left_out
         if self.dependence.found:
@@ -167,13 +178,17 @@ def preview(
 ) -> Preview:
     """The preview of `call` on `target`."""
     changes = _changes(call, target)
+    known = target is not None and bool(target.model_dump())
+    if isinstance(call, Create) and target is not None:
+        because = f"{_OVERWRITES if known else _MAY_OVERWRITE} {because}".strip()
+    id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     return Preview(
         tool=call.tool_name(),
         title=call.title(),
         arguments=call.shown(),
         account=account,
         effect=effect,
-        target=call.target,
+        target=call.target or (str(id_) if id_ else None),
         name=name_of(target),
         does=(type(call).__doc__ or "").strip() + (_REACHES if effect is Effect.EXTERNAL else ""),
         undo=_UNDO.get(call.tool_name(), "It can be changed back; what it was is read before it is sent."),
@@ -181,7 +196,17 @@ def preview(
         changes=tuple(changes[:_CHANGES]),
         dependence=dependence,
         left_out=max(0, len(changes) - _CHANGES),
+        pending=_pending(call, target),
     )
+
+
+def _pending(call: Operation[Any], target: Record | None) -> tuple[JsonValue, ...]:
+    if not isinstance(call, (AiChat, AiBuild)) or target is None:
+        return ()
+    asked: JsonValue = getattr(target, "pending", None)
+    if not isinstance(asked, list):
+        return (asked,)
+    return tuple(cast("list[JsonValue]", redact(asked))) or ("nothing, by the last answer that this server heard",)
 
 
 def _counted(found: Dependents) -> str:
@@ -191,10 +216,10 @@ def _counted(found: Dependents) -> str:
 
 
 def _changes(call: Operation[Any], target: Record | None) -> list[Change]:
-    if not isinstance(call, Update) or target is None:
+    if not isinstance(call, (Update, Create)) or target is None or not target.model_dump():
         return []
     current = target.model_dump()
-    body = call.request().body or {}
+    body = call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {}
     changed = {field: new for field, new in body.items() if current.get(field) != new}
     before, after = redact_object({field: current.get(field) for field in changed}), redact_object(changed)
     # In the same order, whatever of a name was hidden.

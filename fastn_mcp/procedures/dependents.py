@@ -10,7 +10,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.operation import Record
 from fastn_mcp.procedures.looks import Look, Looks, every, looks
 from fastn_mcp.procedures.target import Call, Send
-from fastn_mcp.tools.connectors import UpdateConnector
+from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.listing import Listed
 
 PAGES = 3
@@ -129,4 +129,8 @@ async def _looked_into(look: Look, silent: list[Record], rows: list[Record], sen
 def _looks(call: Call, target: Record | None) -> Looks:
     if call.route.method == "DELETE" or isinstance(call, UpdateConnector):
         return looks(call.toolset().removesuffix("s"), call.target or "", target)
+    if isinstance(call, CreateConnector) and target is not None:
+        id_ = getattr(target, "id", None)
+        # What it may overwrite is known by its id alone.
+        return looks("connector", str(id_), target) if id_ else looks("unknown", "", None)
     return Looks()

@@ -100,7 +100,7 @@ def asking_how_it_goes(reply: Mapping[str, JsonValue]) -> JsonValue:
     if session is None:
         return "Look later with list_workflows or list_connectors; Fastn names no session that could be asked."
     return {
-        "what": "It goes on. Looking at the lists is free; asking spends a credit.",
+        "what": "It goes on. Looking at the lists is free; asking spends a credit, and a person approves it.",
         **(_answer(session, "status?")),
     }
 

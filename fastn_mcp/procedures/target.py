@@ -1,12 +1,14 @@
 """What a call acts on, read afresh, and the read that settles a lost answer. Reads by the sender it is given."""
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, cast
 
-from fastn_mcp.errors import NotFound
-from fastn_mcp.operation import Operation, Record
+from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.operation import UNKNOWN, Operation, Record
 from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.listing import List, Listed
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -29,7 +31,12 @@ def _reader(operation: AnyOperation) -> AnyOperation | None:
 
 
 async def read_target(call: Call, send: Send) -> Record | None:
-    """The record that `call` acts on; None where it names none, or there is none."""
+    """The record that `call` acts on; None where it names none, or there is none.
+
+    For a create, the record that it may overwrite; `UNKNOWN` where that could not be learnt.
+    """
+    if isinstance(call, Create):
+        return await _overwritten(call, send)
     reader = _reader(type(call))
     if call.target is None or reader is None:
         return None
@@ -41,6 +48,46 @@ async def read_target(call: Call, send: Send) -> Record | None:
             return None
     row, _ = await find_row(cast("type[List[Any]]", reader), call.target, send)
     return row
+
+
+async def _overwritten(call: Create[Any], send: Send) -> Record | None:
+    """What may be overwritten. Every row is read: a search that Fastn makes may miss the slug."""
+    lister = cast("type[List[Any]] | None", _reader(type(call)))
+    if lister is None:
+        return UNKNOWN
+    try:
+        row = await _row(lister, call.may_overwrite, send)
+        if row is None or row is UNKNOWN:
+            return row
+        detail, id_ = _detail(lister), getattr(row, "id", None)
+        if detail is None:
+            return row
+        return await send(detail.model_validate({detail.route.parameters[-1]: id_})) if id_ else UNKNOWN
+    except (FastnError, ValueError):
+        return UNKNOWN
+
+
+async def _row(lister: type[List[Any]], wanted: Callable[[Record], bool | None], send: Send) -> Record | None:
+    """The first row that is wanted; `UNKNOWN` where there is none, but not all was read or a row did not say."""
+    cursor: str | None = None
+    silent = False
+    for _ in range(_PAGES):
+        page = cast("Listed[Record]", await send(cast(Call, lister(limit=100, cursor=cursor))))
+        for row in page.items:
+            if (answer := wanted(row)) is True:
+                return row
+            silent = silent or answer is None
+        if (cursor := page.next_cursor) is None:
+            return UNKNOWN if silent else None
+    return UNKNOWN
+
+
+@cache
+def _detail(lister: AnyOperation) -> AnyOperation | None:
+    """The operation that reads one row of a list by its id."""
+    own = re.compile(rf"{re.escape(lister.route.path)}/{{\w+}}")
+    gets = (candidate for candidate in CATALOG if candidate.route.method == "GET")
+    return next((candidate for candidate in gets if own.fullmatch(candidate.route.path)), None)
 
 
 async def find_row(lister: type[List[Any]], wanted: str, send: Send) -> tuple[Record | None, int]:

@@ -82,6 +82,9 @@ def undo_of(change: Change) -> Undo | Never:
     if change.tool in _TAKES_AWAY:
         if change.target is None:
             return Never("What it made is not known; look for it with the list tool.")
+        updating = BY_NAME.get(change.tool.replace("create_", "update_"))
+        if change.before is not None and updating is not None:
+            return _undoing_overwrite(updating, change, change.before)
         away = BY_NAME[_TAKES_AWAY[change.tool]]
         return Undo(away.model_validate({away.route.parameters[-1]: change.target}), _LOST.get(change.tool, ""))
     if change.before is None:
@@ -128,6 +131,19 @@ def _restoring(operation: type[Operation[Any]], change: Change, before: Mapping[
         return Never("None of the fields that it changed can be given their values of before.")
     said = "Secrets are not journalled." if lost else ""
     return Undo(call, said, tuple(sorted({*lost, *refused})))
+
+
+def _undoing_overwrite(
+    operation: type[Operation[Any]], change: Change, before: Mapping[str, JsonValue]
+) -> Undo | Never:
+    """Restore what a create overwrote, where Fastn took it for an update; never delete what was there before."""
+    if not before:
+        return Never("Whether it overwrote something could not be learnt; look for it with the list tool.")
+    if str(before.get("id")) != change.target:
+        away = BY_NAME[_TAKES_AWAY[change.tool]]
+        return Undo(away.model_validate({away.route.parameters[-1]: change.target}))
+    changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
+    return _restoring(operation, replace(change, sent=changed), before)
 
 
 def _making_again(operation: type[Operation[Any]], change: Change, before: Mapping[str, JsonValue]) -> Undo | Never:

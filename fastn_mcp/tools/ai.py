@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from fastn_mcp.operation import INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
@@ -22,10 +23,22 @@ class AiChat(Operation[Reply]):
     effect = Effect.SPEND
     evidence = INFERRED("api-reference, AI")
 
+    raises_to = (Effect.ACCESS,)
+
     message: Annotated[str, Field(description="What you ask.", min_length=1)]
     session_id: SessionId = None
     context: Annotated[JsonObject | None, Field(description="As {customerId, workflowId, connectorId}.")] = None
     approval_mode: ApprovalMode = "manual"
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        return _effect(super().effective, self.needs_person)
+
+    @property
+    @override
+    def needs_person(self) -> str:
+        return _needs_person(self.session_id, self.approval_mode, self.context)
 
 
 class AiBuild(Operation[Reply]):
@@ -35,6 +48,8 @@ class AiBuild(Operation[Reply]):
     effect = Effect.SPEND
     evidence = INFERRED("api-reference, AI")
 
+    raises_to = (Effect.ACCESS,)
+
     type: Annotated[str, Field(description="connector or workflow.")]
     prompt: Annotated[str, Field(description="What to build.", min_length=1)]
     name: Annotated[str | None, Field(description="Name of the result.")] = None
@@ -42,3 +57,33 @@ class AiBuild(Operation[Reply]):
     session_id: SessionId = None
     approval_mode: ApprovalMode = "manual"
     wait_seconds: WaitSeconds = 0
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        return _effect(super().effective, self.needs_person)
+
+    @property
+    @override
+    def needs_person(self) -> str:
+        return _needs_person(self.session_id, self.approval_mode, None)
+
+
+_CONTEXT = frozenset({"customerId", "workflowId", "connectorId"})
+"""What a message can be about, as documented. Another field may name a session."""
+
+
+def _needs_person(session: str | None, mode: str, context: dict[str, JsonValue] | None) -> str:
+    """Only a first message in manual mode does nothing by itself: Fastn asks before it acts on it."""
+    if mode != "manual":
+        return "In any approval_mode but manual, Fastn's AI may change the account without asking."
+    if session is not None:
+        return "A message into a session can approve what Fastn's AI has asked there."
+    if any(name not in _CONTEXT or not isinstance(value, str | None) for name, value in (context or {}).items()):
+        return "Its context holds what is not documented, and may continue a session."
+    return ""
+
+
+def _effect(effect: Effect, needs_person: str) -> Effect:
+    """What Fastn's AI is told to do, or is allowed to do, may be anything."""
+    return effect.raised_to(Effect.ACCESS) if needs_person else effect

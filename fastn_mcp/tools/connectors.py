@@ -3,9 +3,11 @@
 from typing import Annotated
 
 from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
-from fastn_mcp.tools.fields import ConnectorId, Description, Extra, JsonObjects, Name, Search
+from fastn_mcp.tools.creating import Create
+from fastn_mcp.tools.fields import ConnectorId, Description, Extra, JsonObjects, Name, Search, names_only
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -46,12 +48,13 @@ class GetConnector(Operation[Connector]):
     connector_id: ConnectorId
 
 
-class CreateConnector(Operation[Connector]):
+class CreateConnector(Create[Connector]):
     """Create a private connector."""
 
     route = POST("/api/v1/connectors")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, connectors")
+    raises_to = (Effect.EXTERNAL,)
 
     name: Name
     slug: Annotated[str, Field(description="Unique short name, as hubspot.", min_length=1)]
@@ -61,6 +64,15 @@ class CreateConnector(Operation[Connector]):
     auth_methods: AuthMethods = None
     extra: Extra = None
 
+    @property
+    @override
+    def effective(self) -> Effect:
+        return _with_auth_methods(super().effective, self.auth_methods)
+
+    @override
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+        return self.effective if target is None else _effect_on(self.effective, target, dependents)
+
 
 class UpdateConnector(Update[Connector]):
     """Change the named fields of a connector. Managed ones are read-only; edits stay in test until published."""
@@ -68,6 +80,8 @@ class UpdateConnector(Update[Connector]):
     route = PUT("/api/v1/connectors/{connector_id}")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, connectors")
+    raises_to = (Effect.EXTERNAL,)
+    clears = frozenset({"domain"})
 
     connector_id: ConnectorId
     name: Name | None = None
@@ -75,6 +89,15 @@ class UpdateConnector(Update[Connector]):
     domain: Domain = None
     auth_methods: AuthMethods = None
     extra: Extra = None
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        return _with_auth_methods(super().effective, self.auth_methods)
+
+    @override
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+        return _effect_on(self.effective, target, dependents)
 
 
 class DeleteConnector(Operation[Record]):
@@ -85,3 +108,18 @@ class DeleteConnector(Operation[Record]):
     evidence = DOCUMENTED("connectors, delete")
 
     connector_id: ConnectorId
+
+
+_AUTH_METHOD = frozenset({"type", "title", "isDefault", "config", "docsUrl"})
+"""The documented fields of an auth method."""
+
+
+def _with_auth_methods(effect: Effect, methods: list[dict[str, JsonValue]] | None) -> Effect:
+    return effect if names_only(methods, _AUTH_METHOD) else effect.raised_to(Effect.EXTERNAL)
+
+
+def _effect_on(effect: Effect, connector: Record | None, dependents: int | None) -> Effect:
+    """A private connector that nothing uses can be changed without reaching anybody."""
+    visibility = getattr(connector, "visibility", None)
+    private = isinstance(visibility, str) and visibility.strip().casefold() == "private"
+    return effect if private and dependents == 0 else effect.raised_to(Effect.EXTERNAL)

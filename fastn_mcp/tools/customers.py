@@ -3,8 +3,10 @@
 from typing import Annotated
 
 from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
+from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
@@ -43,12 +45,15 @@ class GetCustomer(Operation[Customer]):
     customer_id: CustomerId
 
 
-class CreateCustomer(Operation[Customer]):
+class CreateCustomer(Create[Customer]):
     """Create a customer. It stays pending until its admin accepts the invitation."""
 
     route = POST("/api/v1/customers")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, customers")
+    raises_to = (Effect.ACCESS,)
+    # A customer's administrator is a documented field whose name in a request is not: any field may be it.
+    extra_effect = Effect.ACCESS
 
     name: Name
     slug: Slug = None
@@ -57,6 +62,11 @@ class CreateCustomer(Operation[Customer]):
     plan: Plan = None
     extra: Extra = None
 
+    @property
+    @override
+    def effective(self) -> Effect:
+        return _with_administrator(super().effective, self.admin_email)
+
 
 class UpdateCustomer(Update[Customer]):
     """Change the named fields of a customer; the rest stays."""
@@ -64,6 +74,9 @@ class UpdateCustomer(Update[Customer]):
     route = PUT("/api/v1/customers/{customer_id}")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, customers")
+    raises_to = CreateCustomer.raises_to
+    extra_effect = CreateCustomer.extra_effect
+    clears = frozenset({"externalRef", "plan"})
 
     customer_id: CustomerId
     name: Name | None = None
@@ -71,6 +84,11 @@ class UpdateCustomer(Update[Customer]):
     admin_email: AdminEmail = None
     plan: Plan = None
     extra: Extra = None
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        return _with_administrator(super().effective, self.admin_email)
 
 
 class DeleteCustomer(Operation[Record]):
@@ -81,3 +99,8 @@ class DeleteCustomer(Operation[Record]):
     evidence = DOCUMENTED("customers, danger zone")
 
     customer_id: CustomerId
+
+
+def _with_administrator(effect: Effect, email: str | None) -> Effect:
+    """Whoever administers a customer is invited, and may connect its apps."""
+    return effect if email is None else effect.raised_to(Effect.ACCESS)

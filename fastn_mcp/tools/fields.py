@@ -93,5 +93,11 @@ Name = Annotated[str, Field(description="Name, at most 200 characters.", min_len
 Description = Annotated[str | None, Field(description="What it is for.")]
 Extra = Annotated[JsonObject | None, Field(description="Other fields, sent as given; null clears.")]
 
+
+def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:
+    """Whether nested objects hold documented fields only. What another field does, nobody knows."""
+    return all(row.keys() <= documented for row in rows or ())
+
+
 # A secret is written, never shown: `Operation.shown` hides what carries this mark.
 SECRET: dict[str, JsonValue] = {"writeOnly": True}

@@ -3,8 +3,10 @@
 from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, model_validator
+from typing_extensions import override
 
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
 from fastn_mcp.tools.listing import List
 
@@ -26,7 +28,7 @@ class ListSecrets(List[Secret]):
     customer_id: CustomerId | None = None
 
 
-class CreateSecret(Operation[Secret]):
+class CreateSecret(Create[Secret]):
     """Create a secret, or overwrite the one of the same name and scope, without undo."""
 
     route = POST("/api/v1/secrets")
@@ -42,6 +44,12 @@ class CreateSecret(Operation[Secret]):
     customer_id: Annotated[CustomerId | None, Field(description="Only for this customer; else for all.")] = None
     environment: Annotated[str | None, Field(description="test or live; else both.")] = None
     extra: Extra = None
+
+    @override
+    def may_overwrite(self, row: Record) -> bool | None:
+        """A secret is overwritten by one of the same name and scope."""
+        scope = (self.name, self.customer_id, self.environment)
+        return scope == tuple(getattr(row, field, None) for field in ("name", "customerId", "environment"))
 
     @model_validator(mode="after")
     def _has_one_value(self) -> Self:

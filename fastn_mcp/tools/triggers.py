@@ -3,9 +3,11 @@
 from typing import Annotated
 
 from pydantic import Field, JsonValue
+from typing_extensions import override
 
+from fastn_mcp.cron import is_subset
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
-from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, one_of
+from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, names_only, one_of
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
@@ -55,6 +57,7 @@ class CreateTrigger(Operation[Trigger]):
     route = POST("/api/v1/triggers")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, triggers")
+    raises_to = (Effect.EXTERNAL,)
 
     name: Name
     type: Annotated[str, *TYPES]
@@ -70,9 +73,11 @@ class CreateTrigger(Operation[Trigger]):
     extra: Extra = None
 
     @property
+    @override
     def effective(self) -> Effect:
-        # What stands in `extra` may enable it after all.
-        return Effect.WRITE if is_disabled(self.status) and not self.extra else Effect.EXTERNAL
+        # A route with a status of its own may fire all the same.
+        stays_off = is_disabled(self.status) and names_only(self.routes, _ROUTE)
+        return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
 
 class UpdateTrigger(Update[Trigger]):
@@ -81,6 +86,7 @@ class UpdateTrigger(Update[Trigger]):
     route = PUT("/api/v1/triggers/{trigger_id}")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, triggers")
+    raises_to = (Effect.EXTERNAL,)
 
     trigger_id: TriggerId
     name: Name | None = None
@@ -94,9 +100,22 @@ class UpdateTrigger(Update[Trigger]):
     extra: Extra = None
 
     @property
+    @override
     def effective(self) -> Effect:
-        harmless = {"trigger_id", "name", "description", *(["status"] if is_disabled(self.status) else [])}
-        return Effect.EXTERNAL if self.arguments().keys() - harmless else Effect.WRITE
+        stays_off = (self.status is None or is_disabled(self.status)) and names_only(self.routes, _ROUTE)
+        return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
+
+    @override
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+        return self.effective.raised_to(Effect.EXTERNAL) if self._may_fire_more(target) else self.effective
+
+    def _may_fire_more(self, target: Record | None) -> bool:
+        if is_disabled(self.status) or (self.status is None and is_disabled(getattr(target, "status", None))):
+            return False
+        changed = self.arguments().keys() - {"trigger_id", "name", "description", "extra"}
+        if self.schedule is None or changed != {"schedule"}:
+            return bool(changed)
+        return not is_subset(self.schedule, getattr(target, "schedule", None))
 
 
 class DeleteTrigger(Operation[Record]):
@@ -109,6 +128,10 @@ class DeleteTrigger(Operation[Record]):
     trigger_id: TriggerId
 
 
-def is_disabled(status: str | None) -> bool:
-    """Whether this status means that the trigger does not fire. Fastn writes it in either case."""
-    return status is not None and status.casefold() in ("disabled", "inactive")
+_ROUTE = frozenset({"routeId", "routeType", "environment", "headers", "payload", "filter"})
+"""The documented fields of a route."""
+
+
+def is_disabled(status: object) -> bool:
+    """Whether this status is the one documented for a trigger that does not fire, in either case."""
+    return isinstance(status, str) and status.strip().casefold() == "disabled"

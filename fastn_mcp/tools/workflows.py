@@ -1,9 +1,10 @@
 """Workflows: the automations that Fastn runs."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, TypeGuard
 
 from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from fastn_mcp.operation import (
     DELETE,
@@ -18,6 +19,7 @@ from fastn_mcp.operation import (
     Request,
     Route,
 )
+from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId, one_of
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
@@ -65,12 +67,13 @@ class GetWorkflow(Operation[Workflow]):
     workflow_id: WorkflowId
 
 
-class CreateWorkflow(Operation[Workflow]):
+class CreateWorkflow(Create[Workflow]):
     """Create a draft. It cannot run until somebody publishes it in the dashboard. A taken slug may overwrite."""
 
     route = POST("/api/v1/workflows")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, workflows")
+    raises_to = (Effect.EXTERNAL,)
 
     name: Name
     slug: Annotated[str | None, Field(description="Unique, fixed once created.")] = None
@@ -80,6 +83,10 @@ class CreateWorkflow(Operation[Workflow]):
     timeout_ms: Timeout = None
     extra: Extra = None
 
+    @override
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+        return self.effective if target is None or is_off(target) else self.effective.raised_to(Effect.EXTERNAL)
+
 
 class UpdateWorkflow(Update[Workflow]):
     """Change the named fields of a workflow. Code changes run only once published in the dashboard."""
@@ -87,6 +94,8 @@ class UpdateWorkflow(Update[Workflow]):
     route = PUT("/api/v1/workflows/{workflow_id}")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, workflows")
+    raises_to = (Effect.EXTERNAL,)
+    clears = frozenset({"code", "executionTier", "timeoutMs"})
 
     workflow_id: WorkflowId
     name: Name | None = None
@@ -96,6 +105,16 @@ class UpdateWorkflow(Update[Workflow]):
     timeout_ms: Timeout = None
     status: Annotated[str | None, *one_of("active", "inactive")] = None
     extra: Extra = None
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        stays_off = self.status is None or _means_off(self.status)
+        return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
+
+    @override
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+        return self.effective if is_off(target) else self.effective.raised_to(Effect.EXTERNAL)
 
 
 class DeleteWorkflow(Operation[Record]):
@@ -136,3 +155,18 @@ class RunWorkflow(Operation[Run]):
 
 
 RUN_HEADERS = {"customerId": "x-end-org-id", "environment": "x-fastn-env", "idempotencyKey": "Idempotency-Key"}
+
+_OFF = ("draft", "inactive", "not published")
+"""The documented statuses of a workflow that does not run."""
+
+
+def is_off(workflow: Record | None) -> bool:
+    """Whether a workflow is known not to run: a draft without a published version, or one that is switched off."""
+    status = getattr(workflow, "status", None)
+    if not _means_off(status):
+        return False
+    return status.strip().casefold() == "inactive" or not getattr(workflow, "publishedVersion", None)
+
+
+def _means_off(status: object) -> TypeGuard[str]:
+    return isinstance(status, str) and status.strip().casefold() in _OFF

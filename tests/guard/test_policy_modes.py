@@ -115,11 +115,13 @@ def test_another_mode_is_another_policy() -> None:
 
 
 def test_facts_are_read_exactly_where_they_can_decide() -> None:
-    """Ours: a call that the mode allows costs no read, except an update that may act on something live."""
+    """Ours: a call that the mode allows costs no read, unless its target can raise its effect."""
     for operation in CATALOG:
         if operation.effect is Effect.READ:
             continue
-        live = operation.route.method == "PUT" and operation.toolset() in ("workflows", "connectors", "triggers")
+        live = operation.tool_name() in {
+            "create_connector", "update_connector", "create_workflow", "update_workflow", "update_trigger",
+        }  # fmt: skip
         call = operation.model_construct(status=None, extra=None)
         wanted = live or MODES["guarded"][call.effective] is not Decision.ALLOW
         assert Policy("guarded").needs_facts(call) is wanted, operation.tool_name()

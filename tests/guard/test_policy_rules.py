@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.guard.effects import in_view_of
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.rules.catalog import CHANGING, possible_effects
@@ -406,13 +405,17 @@ def test_no_call_has_an_effect_that_its_tool_was_not_thought_to_have(operation: 
     """Ours: a rule is refused as unreachable only where it is."""
     values: dict[str, st.SearchStrategy[Any]] = {name: st.sampled_from([None, "x"]) for name in operation.model_fields}
     values |= {"status": STATUSES, "extra": st.sampled_from([None, {"enabled": True}]), "schedule": SCHEDULES}
+    values |= dict.fromkeys(
+        ("routes", "auth_methods"), st.sampled_from([None, [{"type": "x"}], [{"status": "Active"}]])
+    )
+    values["context"] = st.sampled_from([None, {"customerId": "c"}, {"sessionId": "s"}])
     given_values = st.fixed_dictionaries({name: values[name] for name in operation.model_fields})
     targets = st.none() | st.builds(record, id=st.just("x"), status=STATUSES, schedule=SCHEDULES)
 
     @given(given_values, targets, st.sampled_from([None, 0, 3]))
     def check(fields: dict[str, Any], target: Record | None, dependents: int | None) -> None:
         call = operation.model_construct(**fields)
-        assert {call.effective, in_view_of(call, target, dependents)} <= possible_effects(operation)
+        assert {call.effective, call.effect_on(target, dependents)} <= possible_effects(operation)
 
     check()
 

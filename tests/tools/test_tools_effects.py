@@ -1,57 +1,11 @@
-"""Effects that depend on the arguments, and the oddities of single operations."""
+"""The oddities of single operations. Their effects are in `test_effects_of_fields.py`."""
 
 import pytest
 
-from fastn_mcp.operation import Effect, RefusedValue
+from fastn_mcp.operation import RefusedValue
 from fastn_mcp.tools.connections import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
-from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
-
-
-@pytest.mark.parametrize(
-    ("changes", "effect"),
-    [
-        ({"name": "Nightly"}, Effect.WRITE),
-        ({"description": "d"}, Effect.WRITE),
-        ({"status": "Disabled"}, Effect.WRITE),
-        ({"status": "disabled", "name": "n"}, Effect.WRITE),
-        ({"status": "INACTIVE"}, Effect.WRITE),
-        ({"status": "Active"}, Effect.EXTERNAL),
-        ({"status": "Enabled"}, Effect.EXTERNAL),
-        ({"status": "anything"}, Effect.EXTERNAL),
-        ({"schedule": "* * * * *"}, Effect.EXTERNAL),
-        ({"timezone": "Europe/Berlin"}, Effect.EXTERNAL),
-        ({"routes": []}, Effect.EXTERNAL),
-        ({"events": ["contact.creation"]}, Effect.EXTERNAL),
-        ({"authentication": "NONE"}, Effect.EXTERNAL),
-        ({"extra": {"status": None}}, Effect.EXTERNAL),
-        ({"status": "Disabled", "schedule": "* * * * *"}, Effect.EXTERNAL),
-        ({"status": "Disabled", "extra": {"enabled": True}}, Effect.EXTERNAL),
-    ],
-)
-def test_a_trigger_update_is_harmless_only_while_it_cannot_make_it_fire(
-    changes: dict[str, object], effect: Effect
-) -> None:
-    """Ours (DESIGN 5.1): a trigger update is WRITE until it makes the trigger fire more."""
-    assert UpdateTrigger.model_validate({"trigger_id": "t", **changes}).effective is effect
-
-
-@pytest.mark.parametrize(
-    ("given", "effect"),
-    [
-        ({}, Effect.EXTERNAL),
-        ({"status": "Active"}, Effect.EXTERNAL),
-        ({"status": "Disabled"}, Effect.WRITE),
-        ({"status": "disabled", "schedule": "* * * * *"}, Effect.WRITE),
-        ({"status": "Disabled", "extra": {}}, Effect.WRITE),
-        ({"status": "Disabled", "extra": {"enabled": True}}, Effect.EXTERNAL),
-    ],
-)
-def test_a_new_trigger_fires_unless_it_is_disabled(given: dict[str, object], effect: Effect) -> None:
-    """Ours (DESIGN 5.1): and what stands in `extra` may enable it after all."""
-    call = CreateTrigger.model_validate({"name": "n", "type": "scheduler", "routes": [], **given})
-    assert call.effective is effect
 
 
 def test_a_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:

@@ -15,6 +15,8 @@ from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
 from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 
@@ -107,6 +109,7 @@ def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
 def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation, asks: Decision) -> None:
     """Ours (DESIGN 5.3, THREATS T15): whatever the names hold, the lines are as many as ours and in our order."""
     plain = lied_to(operation, "plain")
+    named = plain.target is not None or issubclass(operation, (Create, AiChat, AiBuild))
     honest = _asked(plain, "plain", asks)
     for lie in LIES:
         text = _asked(lied_to(operation, lie), lie, asks)
@@ -114,14 +117,14 @@ def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation
         assert unseen(text.replace("\n", "")) == []
         assert len(lines) == len(honest.split("\n"))
         assert lines[0].startswith(f"{operation.tool_name()} ")
-        assert lines[2].startswith("Target: " if plain.target else "Account: ")
+        assert lines[2].startswith("Target: " if named else "Account: ")
         assert lines[2].endswith("Account: default at live.fastn.ai.")
         if asks is Decision.CONFIRM:
             assert lines[-1] == "Approve this one call?"
         else:
             assert lines[-1].startswith('To approve this one call, type the name between the quotes: "')
         assert [line for line in lines[:-1] if line.startswith(("Approve this", "To approve", "Account:"))] == (
-            [] if plain.target else [lines[2]]
+            [] if named else [lines[2]]
         )
 
 

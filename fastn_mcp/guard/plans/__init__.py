@@ -36,7 +36,7 @@ class Permit:
 
     def covers(self, call: Call) -> bool:
         """Whether it speaks of this very call."""
-        if call.tool_name() != self.tool:
+        if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
             return False
         given = call.arguments()
         for name in type(call).route.parameters:

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from fastn_mcp.guard.policy import RAISED
 from fastn_mcp.nearest import nearest
-from fastn_mcp.operation import Effect, Operation
+from fastn_mcp.operation import Effect
 from fastn_mcp.renamed import ALIASES, Aliases
 from fastn_mcp.tools import CATALOG, AnyOperation
 
@@ -14,10 +13,8 @@ CHANGING = tuple(operation for operation in CATALOG if operation.effect is not E
 
 
 def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
-    """The effects that calls of a tool can have: its own, and the one that arguments or facts raise it to."""
-    by_arguments = operation.effective is not Operation.effective
-    by_facts = operation.route.method == "PUT" and operation.toolset() in RAISED
-    return frozenset({operation.effect, *([Effect.EXTERNAL] if by_arguments or by_facts else [])})
+    """The effects that calls of a tool can have: its own, and those that arguments or facts raise it to."""
+    return frozenset({operation.effect, *operation.raises_to})
 
 
 def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:

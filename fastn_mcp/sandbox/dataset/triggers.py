@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.cron import next_run
+from fastn_mcp.cron import next_run
 from fastn_mcp.sandbox.state import ORGANISATION, Row, State, moment, stamp
 
 

@@ -4,7 +4,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.cron import next_run
+from fastn_mcp.cron import next_run
 from fastn_mcp.sandbox.dataset.triggers import webhook_url
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid

@@ -3,7 +3,7 @@
 import random
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.cron import next_run
+from fastn_mcp.cron import next_run
 from fastn_mcp.sandbox.dataset.connections import connection
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.dataset.triggers import put, route, scheduled
