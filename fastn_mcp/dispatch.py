@@ -187,15 +187,19 @@ class Dispatcher:
         except FastnError as error:
             self._recorder.not_sent(call, caller.principal, error)
             raise
+        intent = None
         try:
             intent = self._recorder.intent(call, caller.principal, admitted, change.id if change else None)
+            await self._recorder.anchor()
         except FastnError as error:
+            self._recorder.outcome(intent, error.outcome, error.what)
             await self._journalling.end(change, error.outcome)
             raise
         try:
             result = await self._client.send(filled)
         except FastnError as error:
             self._recorder.outcome(intent, error.outcome, error.what)
+            await self._recorder.settle()
             await self._journalling.end(change, error.outcome)
             if isinstance(error, UnknownOutcome):
                 await self._guard.lost(call, caller)
@@ -207,6 +211,7 @@ class Dispatcher:
             self.directory.forget(call.toolset())
         self._guard.answered(call, result)
         self._recorder.outcome(intent, "done", result=result)
+        await self._recorder.settle()
         ended = await self._journalling.end(change, "done", result)
         return Done(self._delivered(call, result), ended)
 

@@ -19,10 +19,9 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import DOOR
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.ledger import file_of, ledger_at
+from fastn_mcp.cli.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard import audit
-from fastn_mcp.guard.audit import Audit, AuditFile, Entry, Event, decided
+from fastn_mcp.guard.audit import Audit, Entry, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
@@ -231,19 +230,18 @@ def _with(kept: Kept, work: Callable[[Desk], Awaitable[Result]]) -> Result | Non
     # What a shared ledger logs is for operators of servers; here the error itself is shown.
     logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     system = System()
-    record = AuditFile(kept.folder / audit.FILE, system)
 
     async def done() -> Result:
         ledger = ledger_at(kept.ledger, kept.folder, system)
+        record = audit_at(ledger, kept.ledger, kept.folder, system)
         try:
             return await work(Desk(ledger, record, system))
         finally:
+            await record.settle()
+            record.close()
             await ledger.aclose()
 
-    try:
-        return anyio.run(done)
-    finally:
-        record.close()
+    return anyio.run(done)
 
 
 def _asked(grant: Grant) -> str:

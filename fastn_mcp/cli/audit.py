@@ -1,25 +1,30 @@
-"""`fastn-mcp audit`: read the audit, and check that it is as it was written."""
+"""`fastn-mcp audit`: read the audit log over all of its files, and check that it is as it was written."""
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from io import BufferedReader
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
+import anyio
 import click
 from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard import audit, audit_chain
-from fastn_mcp.guard.audit_chain import BEGINNING, Report
+from fastn_mcp.cli.ledger import audit_name, file_of, ledger_at
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard import audit, audit_files
+from fastn_mcp.guard.audit_chain import BEGINNING, End, Report
 from fastn_mcp.redaction import sanitize
+from fastn_mcp.settings import is_shared
+from fastn_mcp.system import System
 
 _PAUSE = 0.5
 _NAMED = 5
@@ -30,12 +35,59 @@ _STYLES = {"refused": "yellow", "declined": "yellow", "expired": "yellow", "inte
 Entry = dict[str, JsonValue]
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """An audit log, and the setting of the ledger that knows how far it has come."""
+
+    file: Path
+    ledger: Callable[[], str | None]
+
+    def files(self) -> list[Path]:
+        """Its files, the oldest first. Raises `SettingsError` where there are none."""
+        try:
+            found = audit_files.chain(self.file)
+        except OSError as error:
+            raise SettingsError(f"{self.file} cannot be read: {error.strerror}.") from None
+        if not found:
+            begins = "It begins with the first call that changes something."
+            raise SettingsError(f"There is no audit at {self.file}.", begins)
+        return found
+
+    def lines(self, files: Iterable[Path] | None = None) -> Iterator[bytes]:
+        """Its lines, the oldest first. Raises `SettingsError`."""
+        try:
+            yield from audit_files.lines_of(self.files() if files is None else files)
+        except OSError as error:
+            raise SettingsError(f"{self.file} cannot be read: {error.strerror}.") from None
+
+    def marks(self) -> tuple[End | None, End | None]:
+        """The newest entry that the ledger knows of, and the newest that retention deleted. Raises a `FastnError`."""
+        folder, setting = self.file.parent, self.ledger()
+        if self.file.name != audit.FILE or not (is_shared(setting) or file_of(setting, folder).exists()):
+            return None, None
+
+        async def asked() -> list[tuple[int, str] | None]:
+            ledger = ledger_at(setting, folder, System())
+            name = audit_name(setting, folder)
+            try:
+                return [await ledger.audit_mark(each) for each in (name, audit.deleted_name(name))]
+            finally:
+                await ledger.aclose()
+
+        anchor, deleted = (None if mark is None else End(*mark) for mark in anyio.run(asked))
+        return anchor, deleted
+
+
 @click.group(name="audit")
 @click.option("--file", type=click.Path(path_type=Path), help="Another file than the one of your own state folder.")
 @click.pass_context
 def audit_group(ctx: click.Context, file: Path | None) -> None:
-    """Read the record of what was decided and sent, and check that it is as it was written."""
-    ctx.obj = file or ctx.obj.state() / audit.FILE
+    """Read the record of what was decided and sent, and check that it is as it was written.
+
+    Rotated files that lie beside the log are read with it.
+    """
+    start = ctx.obj
+    ctx.obj = Log(file or start.state() / audit.FILE, start.ledger if start is not None else lambda: None)
 
 
 @audit_group.command(name="tail")
@@ -43,18 +95,64 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
-def tail_(file: Path, count: int, follow: bool, as_json: bool) -> None:
+def tail_(log: Log, count: int, follow: bool, as_json: bool) -> None:
     """The newest entries, one line each."""
     put = _put_json if as_json else _put
-    with _opened(file) as lines:
-        data = lines.read()
-        # A last line without its break is still being written.
-        whole = data[: data.rfind(b"\n") + 1].splitlines()
-        put(_parsed(whole[max(0, len(whole) - count) :]))
+    older = [file for file in log.files() if file != log.file]
+    with _Growing(log.file) as growing:
+        newest = growing.lines()
+        while older and len(newest) < count:
+            newest[:0] = log.lines([older.pop()])
+        put(_parsed(newest[max(0, len(newest) - count) :]))
         if follow:
-            lines.seek(data.rfind(b"\n") + 1)
-            for line in following(lines.readline, lambda: time.sleep(_PAUSE)):
+            for line in following(growing.readline, lambda: time.sleep(_PAUSE)):
                 put(_parsed([line]))
+
+
+class _Growing:
+    """Reads what is added to a log, also after it was rotated."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "_Growing":
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self) -> None:
+        self.__exit__()
+        try:
+            self._file = self._log.open("rb")
+        except FileNotFoundError:  # rotated, and nothing was written since
+            self._file = None
+
+    def lines(self) -> list[bytes]:
+        """The whole lines that there are. A last line without its break is still being written."""
+        if self._file is None:
+            return []
+        data = self._file.read()
+        end = data.rfind(b"\n") + 1
+        self._file.seek(end)
+        return data[:end].splitlines(keepends=True)
+
+    def readline(self) -> bytes:
+        """The next line, or what there is of it; nothing where there is none yet."""
+        if self._file is not None and (line := self._file.readline()):
+            return line
+        if self._file is None or not self._is_current(self._file):
+            self._open()
+        return b"" if self._file is None else self._file.readline()
+
+    def _is_current(self, file: BinaryIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._log.stat())
+        except FileNotFoundError:
+            return True  # moved: more can still come
 
 
 def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Iterator[bytes]:
@@ -73,13 +171,12 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
 @click.argument("entry")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
-def show_(file: Path, entry: str, as_json: bool) -> None:
+def show_(log: Log, entry: str, as_json: bool) -> None:
     """All of one entry, by its number, and what belongs to the same call."""
-    with _opened(file) as lines:
-        found = list(_parsed(lines))
+    found = list(_parsed(log.lines()))
     one = next((e for e in found if str(e.get("n")) == entry), None)
     if one is None:
-        raise click.ClickException(f"There is no entry {entry} in {file}.")
+        raise click.ClickException(f"There is no entry {entry} in {log.file}.")
     others = [e for e in found if e is not one and _belongs(one, e)]
     if as_json:
         _put_json([one, *others])
@@ -96,15 +193,29 @@ def show_(file: Path, entry: str, as_json: bool) -> None:
 @audit_group.command(name="verify")
 @click.option("--head", metavar="HASH", help="The newest hash, as you noted it elsewhere.")
 @click.pass_obj
-def verify_(file: Path, head: str | None) -> None:
-    """Check the chain. Exit code 0 where it is intact, 1 where it is broken."""
+def verify_(log: Log, head: str | None) -> None:
+    """Check the chain over all files, and with what the ledger knows. Exit code 0 where it is intact, 1 otherwise."""
     if head is not None and re.fullmatch("[0-9a-f]{64}", head) is None:
         raise click.BadParameter("a hash is 64 of the characters 0-9 and a-f", param_hint="--head")
-    with _opened(file) as lines:
-        report = audit_chain.verify(lines, head)
-    intact = report.broken is None and (head is None or report.noted is not None)
-    click.echo("\n".join(_said(report, head)))
-    sys.exit(0 if intact else 1)
+    # First the ledger: entries that are added meanwhile are in the log and not yet in it.
+    anchor: End | None = None
+    deleted: End | None = None
+    unread: str | None = None
+    try:
+        anchor, deleted = log.marks()
+    except FastnError as error:
+        unread = str(error)
+    if anchor is None:
+        log.files()
+    try:
+        report = audit.verify(log.file, head, anchor, deleted)
+    except (OSError, EOFError) as error:
+        raise SettingsError(f"{log.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    click.echo("\n".join(_said(report, head, anchor)))
+    if unread is not None:
+        click.echo(f"Whether entries were cut off at the end is not known. {unread}", err=True)
+    intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
+    sys.exit(0 if intact and unread is None else 1)
 
 
 @audit_group.command(name="report")
@@ -112,7 +223,7 @@ def verify_(file: Path, head: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
 @click.pass_obj
-def report_(file: Path, since: str | None, as_json: bool, output: Path | None) -> None:
+def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> None:
     """What was done, refused, declined, unknown: the report of a run, from the audit alone."""
     from fastn_mcp.report import document, markdown, writing
     from fastn_mcp.report.tally import Tally
@@ -120,12 +231,11 @@ def report_(file: Path, since: str | None, as_json: bool, output: Path | None) -
     now = datetime.now(UTC)
     began = None if since is None else moment_of(since, now)
     tally = Tally()
-    with _opened(file) as lines:
-        for entry in _parsed(lines):
-            tally.entry(entry)
+    for entry in _parsed(log.lines()):
+        tally.entry(entry)
     newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= document.moment(began)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
-    about = document.About(accounts, None, None, str(file))
+    about = document.About(accounts, None, None, str(log.file))
     made = document.document(about, newer, None, tally.head, began, now)
     if output is not None:
         writing.check(output)
@@ -151,46 +261,65 @@ def moment_of(when: str, now: datetime) -> datetime:
         raise click.BadParameter("it is no time, as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
 
 
-def _said(report: Report, head: str | None) -> Iterator[str]:
-    if report.broken is not None:
-        yield f"Broken at line {report.broken.line}: {report.broken.problem}."
-        yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
-    elif head is not None and report.noted is None:
-        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were written anew."
-    else:
-        yield f"Intact: {report.entries} entries. Head: {report.head}"
+def _said(report: Report, head: str | None, anchor: End | None) -> Iterator[str]:
+    yield from _found(report, head)
+    if report.deleted:
+        yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
     if report.noted is not None:
         at = "the beginning" if head == BEGINNING else f"entry {report.noted}"
         yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
-    elif head is None and report.broken is None:
+    if report.broken is None and anchor is not None:
+        yield f"The ledger knows entry {anchor.n}, which is as it was written."
+    elif report.broken is None and head is None:
         yield "Entries cut off at the end leave no trace: note the head elsewhere, and give it with --head later."
-    for line in report.torn[:_NAMED]:
-        yield f"Line {line} is unfinished: its process ended, or the disk was full. Nothing was sent on its account."
-    if len(report.torn) > _NAMED:
-        yield f"{len(report.torn) - _NAMED} more lines are unfinished."
-    for entry in report.unfinished[:_NAMED]:
-        yield (
-            f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether"
-            f" it was made; fastn-mcp audit show {entry} names it."
-        )
-    if len(report.unfinished) > _NAMED:
-        yield f"{len(report.unfinished) - _NAMED} more entries have none."
+    yield from _limited("more lines are unfinished", [
+        f"L{_place(report, line)[1:]} is unfinished: its process ended, or the disk was full. Nothing was sent on its"
+        " account."
+        for line in report.torn
+    ])  # fmt: skip
+    yield from _limited("more entries have none", [
+        f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether it was"
+        f" made; fastn-mcp audit show {entry} names it."
+        for entry in report.unfinished
+    ])  # fmt: skip
+
+
+def _found(report: Report, head: str | None) -> Iterator[str]:
+    if report.broken is not None:
+        yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
+        yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
+    elif head is not None and report.noted is None:
+        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were written anew."
+    elif report.shortened:
+        before = ", ".join(map(str, report.shortened))
+        yield f"Broken: the log was emptied or shortened before entry {before}."
+        yield f"fastn-mcp audit show {report.shortened[0]} says what is missing. What is there is as it was written."
+    else:
+        files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
+        yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
+
+
+def _limited(more: str, lines: list[str]) -> Iterator[str]:
+    yield from lines[:_NAMED]
+    if len(lines) > _NAMED:
+        yield f"{len(lines) - _NAMED} {more}."
+
+
+def _place(report: Report, line: int) -> str:
+    """A line, counted over all files, by its number in its own file."""
+    if len(report.files) < 2:
+        return f"line {line}"
+    for name, count in report.files:
+        if line <= count:
+            return f"line {line} of {name}"
+        line -= count
+    return f"the end of {report.files[-1][0]}"
 
 
 def _belongs(one: Entry, other: Entry) -> bool:
     if one.get("grant") is not None and one.get("grant") == other.get("grant"):
         return True
     return str(one["n"]) == other.get("of") or one.get("of") == str(other["n"])
-
-
-def _opened(file: Path) -> BufferedReader:
-    try:
-        return file.open("rb")
-    except FileNotFoundError:
-        begins = "It begins with the first call that changes something."
-        raise SettingsError(f"There is no audit at {file}.", begins) from None
-    except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[Entry]:

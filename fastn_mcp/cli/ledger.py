@@ -1,8 +1,15 @@
 """The ledger, as the settings say: a file, or a server that replicas share. The only place that chooses."""
 
+import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.audit import FILE as AUDIT
+from fastn_mcp.guard.audit import AuditFile
+from fastn_mcp.guard.audit_files import Keeping
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.settings import is_shared
 from fastn_mcp.system import System
@@ -20,6 +27,24 @@ def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
     from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
     return SqliteLedger(str(file_of(setting, state)))
+
+
+def audit_at(
+    ledger: Ledger,
+    setting: str | None,
+    state: Path,
+    system: System,
+    keeping: Keeping | None = None,
+    told: Callable[[Mapping[str, JsonValue]], object] | None = None,
+) -> AuditFile:
+    """The audit log in the folder `state`, whose place `ledger` keeps."""
+    return AuditFile(state / AUDIT, system, told, ledger=ledger, name=audit_name(setting, state), keeping=keeping)
+
+
+def audit_name(setting: str | None, state: Path) -> str:
+    """What the ledger calls the audit log in the folder `state`: replicas have one each, on machines of their own."""
+    path = str((state / AUDIT).resolve())
+    return f"{platform.node()}:{path}" if is_shared(setting) else path
 
 
 def file_of(setting: str | None, state: Path) -> Path:

@@ -14,7 +14,7 @@ from fastn_mcp import logs
 from fastn_mcp.channels.page import DOOR, Page
 from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.cli.kinds import Kinds
-from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.cli.ledger import audit_at, ledger_at
 from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
@@ -28,6 +28,7 @@ from fastn_mcp.guard import Guard
 from fastn_mcp.guard.asking import Desk
 from fastn_mcp.guard.audit import FILE as AUDIT
 from fastn_mcp.guard.audit import Audit, AuditFile
+from fastn_mcp.guard.audit_files import Keeping
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.ledger import Ledger
@@ -92,6 +93,7 @@ class Parts:
         if self.webhook is not None:
             await self.webhook.aclose()
         await self.dispatch.aclose()
+        await self.audit.settle()
         await self.ledger.aclose()
         self.audit.close()
 
@@ -173,7 +175,8 @@ def assemble(
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
     client = kinds.client(account, exchange, system, ledger if settings.shares else None)
-    audit = AuditFile(state / AUDIT, system, watch.entry if watch else None)
+    keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
+    audit = audit_at(ledger, settings.ledger, state, system, keeping, watch.entry if watch else None)
     recorder = Recorder(audit, named, system, watch)
     run = tenant.run if tenant else None
     judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings), run)

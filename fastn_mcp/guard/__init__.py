@@ -22,7 +22,7 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.guard.recording import Consent, Recorder
 from fastn_mcp.guard.together import Agreed, Several, Together
-from fastn_mcp.offer import Offer, Record
+from fastn_mcp.offer import Effect, Offer, Record
 from fastn_mcp.procedures.batch import Step
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.system import System
@@ -48,6 +48,8 @@ class Guard:
         Raises a `FastnError` where the call may not be sent.
         """
         with self._failing_closed(call, caller):
+            if call.effect is not Effect.READ:
+                await self._recorder.anchor()
             return await self._admit(call, caller)
 
     def several(self, offer: Offer[Any], calls: Sequence[Call], name: str | None, caller: Caller) -> Several:
@@ -60,6 +62,7 @@ class Guard:
         Raises a `FastnError` where they may not all be made.
         """
         with self._failing_closed(several.offer, caller):
+            await self._recorder.anchor()
             for number in numbers:
                 caller.check(several.calls[number - 1].tool_name(), several.calls[number - 1].effective)
             return await self._together.agree(several, numbers, caller)

@@ -1,32 +1,42 @@
-"""The audit: one line of JSON for each decision and outcome, in a file that can only be added to.
+"""The audit log: one line of JSON for each decision and outcome, in a file that can only be added to.
 
 A line is with the kernel when `record` returns, so that it outlives this process; an intent is on disk, so that it
-outlives a loss of power. What cannot be written raises, and the caller does not send. Nothing is rotated, shortened or deleted: whoever moves the file away begins a new chain.
+outlives a loss of power. What cannot be written raises, and the caller does not send. A file that is large enough is
+rotated (`audit_files`), and the chain goes on in the next one.
+
+`anchor` keeps the number and hash of the newest entry in the ledger. A log that ends before it was emptied or
+shortened: the next entry keeps its number, and an entry before it records what is missing. The call is sent all the
+same: refusing would let whoever can empty the log stop the server, and would record nothing.
 """
 
 import hashlib
 import json
+import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.errors import NOTHING_SENT, Refused
+from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
 from fastn_mcp.guard import audit_chain
-from fastn_mcp.guard.audit_chain import End, Report, end_of, sealed
-from fastn_mcp.guard.ledger import Grant
+from fastn_mcp.guard.audit_chain import SHORTENED, End, Report, sealed
+from fastn_mcp.guard.audit_files import Keeping, chain, lines_of, moved_end, opened, read_end, rotated_name
+from fastn_mcp.guard.ledger import Grant, Ledger
 from fastn_mcp.offer import Offer
 from fastn_mcp.redaction import redact_object, redact_text
 from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
 """Its name in the folder of the state."""
@@ -48,6 +58,10 @@ class Event(Enum):
     SCOPE_REVOKED = "scope_revoked"
     ANSWER_REFUSED = "answer_refused"
     """Somebody sent an answer that decides nothing."""
+    LOG_SHORTENED = SHORTENED
+    """Entries that the log has had are gone from it."""
+    LOG_DELETED = "log_deleted"
+    """Rotated files were deleted, as the retention setting says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,14 @@ class Audit(Protocol):
 
     def record(self, entry: Entry) -> str:
         """Record it, and name the entry. Raises where it cannot: the caller refuses the call."""
+        ...
+
+    async def anchor(self) -> None:
+        """Keep in the ledger how far the log has come. Raises a `FastnError` where that cannot be done."""
+        ...
+
+    async def settle(self) -> None:
+        """As `anchor`, if there is anything new: what cannot be kept now is logged, and kept at the next call."""
         ...
 
 
@@ -182,30 +204,49 @@ def _cut(value: JsonValue) -> JsonValue:
 _PATIENCE = 10_000
 """Attempts, half a millisecond apart, to get the file from another process."""
 
-_BLOCK = 65_536
-
 
 class AuditFile:
-    """The audit in a file that several processes add to, opened when it is first needed.
+    """The audit log in files that several processes add to, opened when it is first needed.
 
     Owner-only, in a folder of the owner's. The lock is the system's own on the file itself: it ends with its process.
     """
 
     def __init__(
-        self, path: Path, system: System, told: Callable[[Mapping[str, JsonValue]], object] | None = None
+        self,
+        path: Path,
+        system: System,
+        told: Callable[[Mapping[str, JsonValue]], object] | None = None,
+        *,
+        ledger: Ledger | None = None,
+        name: str = FILE,
+        keeping: Keeping | None = None,
     ) -> None:
-        """`told` hears of each entry, as its line has it, once it is written."""
+        """`told` hears of each entry once it is written. `name` is the log's in the ledger, which can hold several."""
         self.path = path
         self._told = told
         self._system = system
+        self._ledger = ledger
+        self._name = name
+        self._keeping = keeping or Keeping()
         self._thread = threading.Lock()
+        self._known = End()
+        """The newest entry that this process or the ledger knows of."""
+        self._anchored = -1
+        """The number that the ledger has; -1 until it was asked."""
+        self._is_rotated = False
+        self._forget_file()
+
+    def _forget_file(self) -> None:
         self._file: int | None = None
         self._end = End()
         self._size = -1
         """How long the file was when `_end` was read; -1 where that is not known."""
+        self._longest = 0
+        """How long this process has seen the file."""
+        self._begun: float | None = None
 
     def record(self, entry: Entry) -> str:
-        """Append the entry. Its name is its number in the file. Raises `Unwritten`."""
+        """Append the entry. Its name is its number in the log. Raises `Unwritten`."""
         try:
             fields = written(entry, self._system)
             with self._thread, self._locked() as file:
@@ -220,31 +261,112 @@ class AuditFile:
                 certainty="" if entry.event is Event.OUTCOME else NOTHING_SENT,
             ) from error
 
+    async def anchor(self) -> None:
+        """Keep the number and hash of the newest entry in the ledger; delete rotated files that have expired.
+
+        The file is on disk before: after a loss of power the ledger must not know of entries that the log has lost.
+        """
+        if self._ledger is None:
+            return
+        if self._anchored < 0:
+            known = await self._ledger.audit_mark(self._name)
+            self._know(End() if known is None else End(*known))
+            self._anchored = 0 if known is None else known[0]
+            await self._delete_expired(self._ledger)
+        if self._is_rotated:
+            self._is_rotated = False
+            await self._delete_expired(self._ledger)
+        end = self._known
+        if end.n > self._anchored:
+            try:
+                with self._thread:
+                    if self._file is not None:
+                        _sync(self._file)
+            except OSError as error:
+                raise Unwritten(f"The audit log cannot be written to disk ({error.strerror}).") from error
+            await self._ledger.mark_audit(self._name, end.n, end.head)
+            self._anchored = max(self._anchored, end.n)
+
+    async def settle(self) -> None:
+        if self._known.n <= max(self._anchored, 0):
+            return
+        try:
+            await self.anchor()
+        except FastnError as error:
+            log.error("the ledger does not know the newest entries of the audit log: %s", error)
+
+    async def _delete_expired(self, ledger: Ledger) -> None:
+        if self._keeping.days is None and self._keeping.files is None:
+            return
+        rotated = [file for file in chain(self.path) if file != self.path]
+        expired = self._keeping.expired(rotated, self._system.now().timestamp())
+        if not expired:
+            return
+        report = audit_chain.verify(lines_of(expired[-1:]), start=audit_chain.first_of(lines_of(expired[-1:])))
+        if report.broken is not None:
+            log.error("%s is not as it was written; it and what is older are not deleted", expired[-1])
+            return
+        # First the ledger: what is left can be verified at any moment.
+        await ledger.mark_audit(deleted_name(self._name), report.entries, report.head)
+        gone = [file.name for file in expired if _unlink(file)]
+        if gone:
+            message = f"Entries up to {report.entries} were deleted by the retention setting: {', '.join(gone)}."
+            self.record(_own(Event.LOG_DELETED, message))
+
     def close(self) -> None:
         """Close the file, if it was ever opened."""
+        self._reopen()
+        self._known, self._anchored = End(), -1
+
+    def _reopen(self) -> None:
         if self._file is not None:
             os.close(self._file)
-            self._file = None
-            self._size = -1
+        self._forget_file()
+
+    def _know(self, end: End) -> None:
+        if end.n > self._known.n:
+            self._known = End(end.n, end.head)
 
     def _append(self, file: int, fields: Mapping[str, JsonValue], *, is_synced: bool) -> str:
         size = os.fstat(file).st_size
-        if size != self._size:
-            self._end = _read_end(file, size)
+        lost = self._read(file, size) if size != self._size else None
         before = b"" if size in (0, self._size) or _last_byte(file, size) == b"\n" else b"\n"
         torn = self._end.torn + before if self._end.torn else b""
-        line, end = sealed(replace(self._end, torn=torn), fields)
-        data = before + line + b"\n"
+        data, end = before, replace(self._end, torn=torn)
+        if lost is not None:
+            log.error("the audit log %s: %s", self.path, lost)
+            line, end = sealed(end, written(_own(Event.LOG_SHORTENED, lost), self._system))
+            data += line + b"\n"
+        line, end = sealed(end, fields)
+        data += line + b"\n"
         self._size = -1
-        written = 0
-        while written < len(data):  # less is written where the disk is full; the next attempt says so
-            written += os.write(file, data[written:])
+        written_bytes = 0
+        while written_bytes < len(data):  # less is written where the disk is full; the next attempt says so
+            written_bytes += os.write(file, data[written_bytes:])
         if is_synced:
             _sync(file)
         self._end, self._size = end, size + len(data)
+        self._longest = self._size
+        self._know(end)
         if self._told is not None:
             self._told({**fields, "n": end.n, "hash": end.head})
         return str(end.n)
+
+    def _read(self, file: int, size: int) -> str | None:
+        """Find where the chain ends. Returns what is missing from it, where something is."""
+        end, known = read_end(file, size), self._known
+        was = f"The log ended with entry {known.n} (hash {known.head})"
+        lost = None
+        if end.n == 0 and (moved := moved_end(self.path, known)) is not None:
+            end = End(moved.n, moved.head, moved.torn + end.torn)
+            if size < self._longest:
+                lost = f"{was} and was emptied in place, as copytruncate of logrotate does. A copy is beside it."
+        elif end.n < known.n:
+            gone = f"entries {end.n + 1} to {known.n}"
+            lost = f"{was}; {gone} are not in this folder: the log was emptied, shortened or moved elsewhere."
+            end = End(known.n, known.head, end.torn)
+        self._end = end
+        return lost
 
     @contextmanager
     def _locked(self) -> Generator[int]:
@@ -253,12 +375,69 @@ class AuditFile:
                 self._file = _open(self.path)
             _lock(self._file)
             try:
-                if _same(self._file, self.path):
+                if _same(self._file, self.path) and not self._rotate(self._file):
                     yield self._file
                     return
             finally:
                 _unlock(self._file)
-            self.close()  # moved away by somebody: go on in a new one
+            self._reopen()  # rotated, by this process or by another: go on in a new one
+
+    def _rotate(self, file: int) -> bool:
+        """Rename the file where it is large or old enough. Called under its lock."""
+        size = os.fstat(file).st_size
+        if size == 0 or not self._is_due(file, size):
+            return False
+        end = self._end if size == self._size else read_end(file, size)
+        if end.n == 0 or end.torn:  # the next entry accounts for what is torn; then it is rotated
+            return False
+        try:
+            self.path.rename(rotated_name(self.path, end.n))
+        except OSError as error:  # Windows renames no file that is open; an entry matters more
+            log.warning("the audit log %s cannot be rotated: %s", self.path, error.strerror)
+            return False
+        self._know(end)
+        self._is_rotated = True
+        return True
+
+    def _is_due(self, file: int, size: int) -> bool:
+        if self._keeping.max_bytes is not None and size >= self._keeping.max_bytes:
+            return True
+        if self._keeping.days is None:
+            return False
+        if self._begun is None:
+            os.lseek(file, 0, os.SEEK_SET)
+            found = _TIME.search(os.read(file, 200))
+            self._begun = self._system.now().timestamp() if found is None else _seconds(found[1].decode())
+        return self._system.now().timestamp() - self._begun >= _DAY
+
+
+_DAY = 86_400
+_TIME = re.compile(rb'"time":"([0-9T:.-]+Z)"')
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def _own(event: Event, message: str) -> Entry:
+    """An entry about the log itself."""
+    return Entry(event, "fastn-mcp", "", "audit", message=message)
+
+
+def _unlink(file: Path) -> bool:
+    """Whether it was there, and is no longer. Another process may delete it at the same time."""
+    try:
+        file.unlink()
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("%s cannot be deleted: %s", file, error.strerror)
+        return False
+    return True
+
+
+def deleted_name(name: str) -> str:
+    """What the ledger calls the newest deleted entry of a log."""
+    return f"deleted of {name}"
 
 
 def written(entry: Entry, system: System) -> dict[str, JsonValue]:
@@ -294,24 +473,6 @@ def _same(file: int, path: Path) -> bool:
 def _last_byte(file: int, size: int) -> bytes:
     os.lseek(file, size - 1, os.SEEK_SET)
     return os.read(file, 1)
-
-
-def _read_end(file: int, size: int) -> End:
-    """Where the chain ends, read from the end of the file: mostly its last block."""
-    block = _BLOCK
-    while True:
-        start = max(0, size - block)
-        os.lseek(file, start, os.SEEK_SET)
-        data = b""
-        while len(data) < size - start and (read := os.read(file, size - start - len(data))):
-            data += read
-        if start > 0:  # the first line is perhaps not whole
-            data = data[data.find(b"\n") + 1 :] if b"\n" in data else b""
-        if (end := end_of(data)) is not None:
-            return end
-        if start == 0:
-            return End(torn=data)
-        block *= 4
 
 
 if sys.platform == "win32":
@@ -369,18 +530,31 @@ def _lock(file: int) -> None:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def verify(path: Path, head: str | None = None) -> Report:
-    """What the file's chain shows. `head` is a hash that was noted elsewhere. Raises `OSError`."""
-    with path.open("rb") as lines:
-        return audit_chain.verify(lines, head)
+def verify(path: Path, head: str | None = None, anchor: End | None = None, deleted: End | None = None) -> Report:
+    """What the chain of a log shows, over all of its files. Raises `OSError`.
+
+    `head` is a hash that was noted elsewhere; `anchor` and `deleted` are the newest and the newest deleted entry that
+    the ledger knows of.
+    """
+    files = chain(path)
+    first = audit_chain.first_of(lines_of(files))
+    start = deleted if deleted and first and (deleted.n, deleted.head) == (first.n, first.head) else None
+    counts = [0] * len(files)
+
+    def lines() -> Iterator[bytes]:
+        for number, file in enumerate(files):
+            with opened(file) as found:
+                for line in found:
+                    counts[number] += 1
+                    yield line
+
+    report = audit_chain.verify(lines(), head, start=start, anchor=anchor)
+    return replace(report, files=tuple(zip((file.name for file in files), counts, strict=True)))
 
 
 def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
-    """The entries of a file, in order; what is none is passed over. Raises `OSError`."""
-    with path.open("rb") as lines:
-        for line in lines:
-            if (entry := parsed(line)) is not None:
-                yield entry
+    """The entries of a log, in order, over all of its files; what is none is passed over. Raises `OSError`."""
+    return (entry for line in lines_of(chain(path)) if (entry := parsed(line)) is not None)
 
 
 def parsed(line: bytes) -> dict[str, JsonValue] | None:

@@ -1,8 +1,8 @@
 """The lines of the audit, and what their chain shows of a file. Pure.
 
 A line ends with the hash of all that stands before it, and holds the hash of the line before: no line can be changed,
-taken out, put in or moved without a break that names it. Only lines cut off at the end leave no trace, which is why
-the newest hash, the head, is worth noting elsewhere.
+taken out, put in or moved without a break that names it. Only lines cut off at the end leave no trace in the chain
+itself, which is why the ledger keeps the newest number and hash, and a person can note the hash elsewhere.
 """
 
 import hashlib
@@ -16,6 +16,9 @@ from pydantic import JsonValue
 
 BEGINNING = "0" * 64
 """What the first line holds in place of the hash of a line before it."""
+
+SHORTENED = "log_shortened"
+"""The event of an entry that records that the log had been emptied or shortened."""
 
 _LINE = re.compile(rb'\{"n":([1-9]\d{0,17}),.*"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}')
 _OWN_HASH = len(b',"hash":""}') + 64
@@ -51,6 +54,12 @@ class Report:
     """Entries of calls that were to be sent, and of which no outcome is recorded."""
     noted: int | None
     """The entry whose hash was the head that was noted elsewhere."""
+    shortened: tuple[int, ...] = ()
+    """Entries that record that the log had been emptied or shortened."""
+    deleted: int = 0
+    """Entries before the first that is left, deleted by the retention setting."""
+    files: tuple[tuple[str, int], ...] = ()
+    """Name and number of lines of each file read, the oldest first."""
 
 
 def sealed(end: End, fields: Mapping[str, JsonValue]) -> tuple[bytes, End]:
@@ -74,28 +83,63 @@ def end_of(data: bytes) -> End | None:
     return None
 
 
-def verify(lines: Iterable[bytes], head: str | None = None) -> Report:
-    """What `lines`, with their line breaks, show. `head` is a hash that was noted elsewhere."""
-    reader = _Reader(head)
+def first_of(lines: Iterable[bytes]) -> End | None:
+    """Where the chain ended before the first whole line of `lines`; None where there is none."""
+    for line in lines:
+        if found := _LINE.fullmatch(line.removesuffix(b"\n")):
+            return End(int(found[1]) - 1, found[2].decode())
+    return None
+
+
+def verify(
+    lines: Iterable[bytes], head: str | None = None, *, start: End | None = None, anchor: End | None = None
+) -> Report:
+    """What `lines`, with their line breaks, show.
+
+    `head` is a hash that was noted elsewhere, `start` where the chain ended before what retention deleted, `anchor` the
+    newest entry that the ledger knows of.
+    """
+    reader = _Reader(head, start or End(), anchor)
     broken: Broken | None = None
+    number = 0
     for number, line in enumerate(lines, 1):
         if (broken := reader.problem(number, line)) is not None:
             break
+    else:
+        broken = reader.cut(number)
     torn = reader.torn if broken else reader.torn + reader.pieces
-    return Report(reader.end.n, reader.end.head, broken, tuple(torn), tuple(reader.open.values()), reader.noted)
+    return Report(
+        reader.end.n,
+        reader.end.head,
+        broken,
+        tuple(torn),
+        tuple(reader.open.values()),
+        reader.noted,
+        tuple(reader.shortened),
+        reader.start.n,
+    )
 
 
 class _Reader:
     """Follows a chain, line by line."""
 
-    def __init__(self, head: str | None) -> None:
-        self.end = End()
+    def __init__(self, head: str | None, start: End, anchor: End | None) -> None:
+        self.start = self.end = start
         self.torn: list[int] = []
         self.pieces: list[int] = []
         """Torn lines that no entry has accounted for yet."""
         self.open: dict[str, int] = {}
         self.noted: int | None = 0 if head == BEGINNING else None
+        self.shortened: list[int] = []
         self._head = head
+        self._anchor = anchor
+
+    def cut(self, lines: int) -> Broken | None:
+        """What is wrong after the last line, if anything is."""
+        if self._anchor is None or self._anchor.n <= self.end.n:
+            return None
+        gone = f"entries {self.end.n + 1} to {self._anchor.n}"
+        return Broken(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
 
     def problem(self, number: int, line: bytes) -> Broken | None:
         """What is wrong with the next line, if anything is."""
@@ -115,6 +159,8 @@ class _Reader:
             return cut or Broken(number, "a torn line before it is gone")
         if problem := _problem(end, int(found[1]), found[2].decode()):
             return Broken(number, problem)
+        if self._anchor is not None and int(found[1]) == self._anchor.n and found[3].decode() != self._anchor.head:
+            return Broken(number, "it is not the entry of this number that the ledger knows: the log was written anew")
         self.torn, self.pieces = self.torn + self.pieces, []
         self._follow(entry, End(int(found[1]), found[3].decode()))
         return None
@@ -125,6 +171,8 @@ class _Reader:
             self.open[str(end.n)] = end.n
         elif entry.get("event") == "outcome":
             self.open.pop(str(entry.get("of")), None)
+        elif entry.get("event") == SHORTENED:
+            self.shortened.append(end.n)
         if end.head == self._head:
             self.noted = end.n
 

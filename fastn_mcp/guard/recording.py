@@ -68,6 +68,14 @@ class Recorder:
         self._system = system
         self._watch = watch
 
+    async def anchor(self) -> None:
+        """Keep in the ledger how far the audit log has come. Raises a `Refused` where that cannot be done."""
+        await self._audit.anchor()
+
+    async def settle(self) -> None:
+        """As `anchor`, after a call that was made."""
+        await self._audit.settle()
+
     def read(self) -> None:
         """A read is made."""
         if self._watch is not None:

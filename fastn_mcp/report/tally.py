@@ -61,7 +61,7 @@ class Tally:
                 self._not_sent(line, event)
             case Event.APPROVED | Event.AGREED:
                 self._approved(line, event)
-            case Event.EXPIRED | Event.SCOPE_REVOKED | Event.ANSWER_REFUSED:
+            case Event.EXPIRED | Event.SCOPE_REVOKED | Event.ANSWER_REFUSED | Event.LOG_SHORTENED | Event.LOG_DELETED:
                 pass
 
     def begin_step(self, number: int) -> None:

@@ -129,6 +129,16 @@ class Settings(BaseModel):
     ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "warning"
     log_file: Annotated[Path | None, Field(description="Where the log goes, instead of stderr.")] = None
+    audit_max_mb: Annotated[
+        int, Field(description="Size in MiB at which the audit log is rotated (security.md).", ge=1, le=4096)
+    ] = 64
+    audit_keep_days: Annotated[
+        int | None,
+        Field(description="Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1),
+    ] = None
+    audit_keep_files: Annotated[
+        int | None, Field(description="Number of rotated audit logs that are kept; by default all.", ge=0)
+    ] = None
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
     ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
     concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64

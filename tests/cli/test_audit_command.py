@@ -116,6 +116,18 @@ def test_following_gives_each_line_once_it_is_whole(path: Path, kept: AuditFile)
             next(added)
 
 
+@pytest.mark.usefixtures("kept")
+def test_tail_and_show_read_rotated_files(path: Path) -> None:
+    """Ours: entries are found whatever file they are in."""
+    path.rename(path.with_name("audit.000000004.jsonl"))
+    assert [line[0] for line in lines(run(path, "tail"))] == ["1", "2", "3", "4"]
+    log = AuditFile(path, System(now=lambda: NOW))
+    log.record(DELETE)
+    log.close()
+    assert [line[0] for line in lines(run(path, "tail", "-n", "2"))] == ["4", "5"]
+    assert [json.loads(line)["n"] for line in run(path, "show", "2", "--json").stdout.splitlines()] == [2, 1, 3, 5]
+
+
 def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: AuditFile) -> None:
     """Ours: a person can watch."""
     env = {"FASTN_CONFIG": os.devnull}
@@ -124,6 +136,9 @@ def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: A
         kept.record(replace(DELETE, event=Event.DECLINED, message="not today"))
         person.sees("declined")
         person.sees("not today")
+        path.rename(path.with_name("audit.jsonl.1"))
+        kept.record(replace(DELETE, event=Event.EXPIRED, message="after the rotation"))
+        person.sees("after the rotation")
         person.types("\x03")
         code, shown = person.leaves()
     assert code != 0

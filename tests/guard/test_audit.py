@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.audit import AuditFile, Entry, Event, Unwritten, about, digest, entries, showable, verify
+from fastn_mcp.guard.audit_files import Keeping
 from fastn_mcp.system import System
 from fastn_mcp.tools.connections import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
@@ -137,8 +138,9 @@ WRITE = """
 import sys
 from pathlib import Path
 from fastn_mcp.guard.audit import AuditFile, Entry, Event
+from fastn_mcp.guard.audit_files import Keeping
 from fastn_mcp.system import System
-kept = AuditFile(Path(sys.argv[1]), System())
+kept = AuditFile(Path(sys.argv[1]), System(), keeping=Keeping(int(sys.argv[4]) or None))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[3])):
@@ -148,8 +150,8 @@ for number in range(int(sys.argv[3])):
 """
 
 
-def writer(path: Path, name: str, count: int) -> "subprocess.Popen[str]":
-    program = [sys.executable, "-c", WRITE, str(path), name, str(count)]
+def writer(path: Path, name: str, count: int, max_bytes: int = 0) -> "subprocess.Popen[str]":
+    program = [sys.executable, "-c", WRITE, str(path), name, str(count), str(max_bytes)]
     return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -174,6 +176,42 @@ def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
     found = list(entries(path))
     for name in ("one", "two"):
         assert [e["target"] for e in found if e["principal"] == name] == [str(number) for number in range(500)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows renames no file that is open")
+def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None:
+    """Ours: 200 entries of each process, in files of 5 kB, none lost, none twice, one chain over all files."""
+    with writer(path, "one", 200, 5_000) as one, writer(path, "two", 200, 5_000) as two:
+        go(one, two)
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    report = verify(path)
+    assert (report.broken, report.entries, report.shortened) == (None, 400, ())
+    assert len(report.files) > 20
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    found = list(entries(path))
+    for name in ("one", "two"):
+        assert [e["target"] for e in found if e["principal"] == name] == [str(number) for number in range(200)]
+
+
+@pytest.mark.parametrize(("keeping", "left"), [(Keeping(files=2), 2), (Keeping(days=3), 3), (Keeping(days=9), 5)])
+def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: Keeping, left: int) -> None:
+    """Ours: by number, or by the time of the newest entry; the oldest first."""
+    rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(5)]
+    for age, file in enumerate(reversed(rotated)):
+        file.touch()
+        os.utime(file, (NOW.timestamp(), NOW.timestamp() - age * 86_400 - 60))
+    assert keeping.expired(rotated, NOW.timestamp()) == rotated[: 5 - left]
+
+
+def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
+    """Ours: a log that grows slowly is deleted in time, too."""
+    now = [NOW]
+    log = AuditFile(path, System(now=lambda: now[0]), keeping=Keeping(days=30))
+    for hours in (0, 23, 25, 26):
+        now[0] = NOW + timedelta(hours=hours)
+        log.record(INTENT)
+    log.close()
+    assert verify(path).files == (("audit.000000002.jsonl", 2), ("audit.jsonl", 2))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
@@ -203,6 +241,7 @@ def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
     end = len(whole) + kept_bytes if kept_bytes < 0 else first + kept_bytes
+    kept.close()  # by a process that ended: what one has written itself it knows
     path.write_bytes(whole[:end])
     assert kept.record(INTENT) == "2"
     assert kept.record(INTENT) == "3"
@@ -223,6 +262,7 @@ def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) 
     """Ours: a full disk that left many pieces does not begin a second chain."""
     kept.record(INTENT)
     kept.record(replace(INTENT, message="a" * 200_000))
+    kept.close()
     data = path.read_bytes()
     with path.open("wb") as file:
         file.write(data[:-300] + b"\n" + b'{"n":2,' + b"b" * 100_000)
@@ -241,13 +281,14 @@ def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: 
     assert (broken.line, "edited" in broken.problem) == (1, True)
 
 
-def test_a_file_that_was_moved_away_is_not_written_to(path: Path, kept: AuditFile) -> None:
-    """Ours: whoever moves the file away begins a new chain, and keeps the old one as it is."""
+def test_a_file_that_was_moved_away_is_not_written_to_and_its_chain_goes_on(path: Path, kept: AuditFile) -> None:
+    """Ours: whoever moves the file away keeps it as it is; the next file begins with the hash of its last entry."""
     kept.record(INTENT)
     kept.record(INTENT)
     moved = path.rename(path.with_suffix(".old"))
-    assert kept.record(INTENT) == "1"
-    assert [verify(file).entries for file in (moved, path)] == [2, 1]
+    assert kept.record(INTENT) == "3"
+    report = verify(path)
+    assert (report.broken, report.entries, report.files) == (None, 3, ((moved.name, 2), (path.name, 1)))
 
 
 def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:

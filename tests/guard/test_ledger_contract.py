@@ -465,3 +465,14 @@ async def test_a_call_that_was_never_begun_has_no_end(ledger: Ledger) -> None:
     await ledger.end_step("b1", 1, "conflict", "c1", NOW)
     await ledger.end_step("b1", 1, "unknown_outcome", None, NOW + 1)
     assert await ledger.steps("b1") == [Step(1, "unknown_outcome", None, None, NOW + 1)]
+
+
+async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, other: Ledger) -> None:
+    """Ours: processes that keep how far a log has come in another order take nothing back."""
+    assert await ledger.audit_mark("one") is None
+    await ledger.mark_audit("one", 7, "a" * 64)
+    await other.mark_audit("one", 6, "b" * 64)
+    await other.mark_audit("two", 100, "c" * 64)
+    assert await other.audit_mark("one") == (7, "a" * 64)
+    await other.mark_audit("one", 10, "d" * 64)
+    assert [await ledger.audit_mark(log) for log in ("one", "two")] == [(10, "d" * 64), (100, "c" * 64)]

@@ -233,6 +233,14 @@ class Ledger(Journal, Steps, Protocol):
         """Until when it is; a time that is over, or 0, where it is not."""
         ...
 
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        """Keep the number and hash of an entry of an audit log; a greater number stays."""
+        ...
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        """The number and hash that were kept of an audit log."""
+        ...
+
     async def aclose(self) -> None:
         """Close what was opened. The next use opens it again."""
         ...

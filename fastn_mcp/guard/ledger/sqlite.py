@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS budgets (
 CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS audit_marks (log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS distrust (
     principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
 );
@@ -330,6 +331,17 @@ class SqliteLedger:
     async def limited(self, key: str) -> float:
         found = self._database.execute("SELECT until FROM limits WHERE key = ?", (key,)).fetchone()
         return 0.0 if found is None else float(found[0])
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        self._database.execute(
+            "INSERT INTO audit_marks VALUES (?, ?, ?)"
+            " ON CONFLICT (log) DO UPDATE SET n = excluded.n, head = excluded.head WHERE n < excluded.n",
+            (log, n, head),
+        )
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        found = self._database.execute("SELECT n, head FROM audit_marks WHERE log = ?", (log,)).fetchone()
+        return None if found is None else (int(found[0]), str(found[1]))
 
     async def note(self, change: Change) -> None:
         values = {name: getattr(change, name) for name in Change.__dataclass_fields__}

@@ -5,6 +5,9 @@ from fastn_mcp.guard.ledger.valkey.server import Server
 _DAY = 86_400_000
 """Milliseconds that a mark is kept which is asked for by its own time: far longer than any holds."""
 
+_YEARS = 2 * 366 * _DAY
+"""Milliseconds that the place of an audit log is kept after its last entry."""
+
 _GRACE = 60.0
 """Seconds that a nonce is kept beyond its time, since clocks differ."""
 
@@ -41,6 +44,13 @@ class Marks:
 
     async def limited(self, key: str) -> float:
         return await self._until(self._server.key("limit", key))
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        await self._server.run("audit", [self._server.key("audit", log)], n, head, _YEARS)
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        n, head = await self._server.read("HMGET", self._server.key("audit", log), "n", "head")
+        return None if n is None else (int(n), str(head))
 
     async def _mark(self, key: str, until: float, kept: int) -> None:
         await self._server.run("mark", [key, self._revision], until, kept)

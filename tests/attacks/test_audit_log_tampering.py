@@ -1,0 +1,188 @@
+"""Attacks on the audit log's files: emptied, shortened, removed or written anew. THREATS T24.
+
+Each is done by somebody who can write the file and not the ledger, and is found by `fastn-mcp audit verify`.
+"""
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import anyio
+import pytest
+from click.testing import CliRunner, Result
+
+from fastn_mcp.cli.audit import audit_group
+from fastn_mcp.cli.ledger import audit_at, ledger_at
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.audit import AuditFile, Event, about, entries
+from fastn_mcp.guard.audit_files import Keeping
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import DeleteCustomer
+
+INTENT = about(Event.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.jsonl"
+
+
+def written(path: Path, count: int, keeping: Keeping | None = None) -> None:
+    """Record `count` entries, as a process that ends then."""
+
+    async def write() -> None:
+        ledger = ledger_at(None, path.parent, System())
+        log = audit_at(ledger, None, path.parent, System(), keeping)
+        await log.anchor()
+        for _ in range(count):
+            log.record(INTENT)
+            await log.anchor()
+        log.close()
+        await ledger.aclose()
+
+    anyio.run(write)
+
+
+@pytest.fixture
+def serving(path: Path) -> Generator[AuditFile]:
+    """The log of a process that goes on, which knows what it has written."""
+    ledger = ledger_at(None, path.parent, System())
+    log = audit_at(ledger, None, path.parent, System())
+    yield log
+    log.close()
+    anyio.run(ledger.aclose)
+
+
+def run(path: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(audit_group, ["--file", str(path), *arguments])
+
+
+def verified(path: Path) -> Result:
+    return run(path, "verify")
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def shortened(path: Path) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+
+
+def written_anew(path: Path) -> None:
+    path.unlink()
+    forged = AuditFile(path, System())
+    for _ in range(9):
+        forged.record(INTENT)
+    forged.close()
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (emptied, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
+        (removed, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
+        (shortened, "the ledger knows entry 5: entries 4 to 5 were cut off or removed"),
+        (written_anew, "it is not the entry of this number that the ledger knows: the log was written anew"),
+    ],
+)
+def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], said: str) -> None:
+    """Ours: the ledger knows the newest entry, so that an empty log is not an intact one."""
+    written(path, 5)
+    before = verified(path)
+    assert (before.exit_code, "The ledger knows entry 5, which is as it was written." in before.stdout) == (0, True)
+    attack(path)
+    after = verified(path)
+    assert (after.exit_code, said in after.stdout) == (1, True), after.stdout
+
+
+@pytest.mark.parametrize("attack", [emptied, removed, shortened])
+def test_entry_after_an_attack_keeps_its_number_and_the_log_stays_broken(
+    path: Path, attack: Callable[[Path], object]
+) -> None:
+    """Ours: the call is sent and recorded; who can empty the log can neither stop the server nor hide it."""
+    written(path, 5)
+    attack(path)
+    written(path, 1)
+    note, entry = list(entries(path))[-2:]
+    assert (note["n"], note["event"], entry["n"], entry["event"]) == (6, "log_shortened", 7, "intent")
+    assert "The log ended with entry 5" in str(note["message"])
+    assert (verified(path)).exit_code == 1
+
+
+def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path, serving: AuditFile) -> None:
+    """Ours: a copy is no move. Entries written between the copy and the cut would be lost without a trace."""
+    serving.record(INTENT)
+    serving.record(INTENT)
+    shutil.copyfile(path, path.with_name("audit.jsonl.1"))
+    os.truncate(path, 0)
+    assert serving.record(INTENT) == "4"
+    anyio.run(serving.anchor)
+    result = verified(path)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Broken: the log was emptied or shortened before entry 3.\n")
+    assert "as copytruncate of logrotate does" in run(path, "show", "3").stdout
+
+
+def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: AuditFile) -> None:
+    """Ours: `audit.jsonl.2.gz`, `audit.jsonl.1` and `audit.jsonl`, whether the server runs meanwhile or not."""
+    written(path, 3)
+    path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    anyio.run(serving.anchor)
+    assert serving.record(INTENT) == "4"
+    path.rename(path.with_name("audit.jsonl.1"))
+    path.touch(0o600)
+    assert serving.record(INTENT) == "5"
+    anyio.run(serving.anchor)
+    result = verified(path)
+    assert (result.exit_code, result.stdout.startswith("Intact: 5 entries in 3 files.")) == (0, True), result.stdout
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_rotated_file_that_was_removed_is_missed(path: Path, number: int) -> None:
+    """Ours: only what the retention setting deleted may be gone."""
+    written(path, 11, Keeping(max_bytes=1_000))
+    files = sorted(path.parent.glob("audit.0*.jsonl"))
+    assert len(files) > 2
+    assert (verified(path)).exit_code == 0
+    files[number].unlink()
+    result = verified(path)
+    assert (result.exit_code, "should stand before it" in result.stdout) == (1, True), result.stdout
+
+
+def test_rotated_files_deleted_by_retention_leave_a_log_that_can_be_verified(path: Path) -> None:
+    """Ours: the ledger knows the newest entry that was deleted; a file more is missed."""
+    keeping = Keeping(max_bytes=1_000, files=2)
+    written(path, 12, keeping)
+    left = sorted(path.parent.glob("audit.0*.jsonl"))
+    assert len(left) == 2
+    result = verified(path)
+    assert result.exit_code == 0, result.stdout
+    assert "were deleted by the retention setting, as the ledger knows." in result.stdout
+    assert "log_deleted" in [entry["event"] for entry in entries(path)]
+    left[0].unlink()
+    assert (verified(path)).exit_code == 1
+
+
+def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
+    """Ours: what cannot be checked is not called intact in silence."""
+    written(path, 2)
+    for file in path.parent.glob("ledger.sqlite*"):
+        file.write_bytes(b"no database at all, and longer than its header is" * 10)
+    result = verified(path)
+    assert (result.exit_code, "cut off at the end is not known" in result.stderr) == (1, True)
+
+
+def test_ledger_that_is_lost_is_a_refusal(tmp_path: Path) -> None:
+    """Ours: whoever cannot keep how far the log has come does not send."""
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database at all, and longer than its header is" * 10)
+    log = audit_at(ledger_at(None, tmp_path, System()), None, tmp_path, System())
+    with pytest.raises(FastnError):
+        anyio.run(log.anchor)
