@@ -1,13 +1,17 @@
 """Sends telemetry by OTLP over HTTP, as OpenTelemetry's own variables say. The only module that knows its SDK.
 
 A collector that is slow or away costs no call anything: what is to be sent waits in bounded queues, in threads of its
-own, and is dropped when they are full. At the end it has two seconds.
+own, and is dropped when they are full. At the end it has two seconds. Of its responses only the head is used; of a body
+at most `_BODY` bytes are read, in at most `_BODY_SECONDS`.
 """
 
+import io
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
+import requests
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -20,6 +24,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import NoOpTracerProvider
+from requests.adapters import HTTPAdapter
+from typing_extensions import override
 
 from fastn_mcp import __version__
 from fastn_mcp.logs import JsonLines
@@ -28,6 +34,36 @@ from fastn_mcp.observing.signals import Signals
 
 SECONDS = 2.0
 """How long the end waits for a collector."""
+
+_BODY = 65_536
+_BODY_SECONDS = 5.0
+
+
+class _BoundedAdapter(HTTPAdapter):
+    """Reads the beginning of a body, so that the connection can be used again, and closes it if there is more."""
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        response = super().send(request, *args, **{**options, "stream": True})
+        body, until = b"", time.monotonic() + _BODY_SECONDS
+        try:
+            while piece := response.raw.read1(_BODY - len(body)):
+                body += piece
+                if len(body) >= _BODY or time.monotonic() > until:
+                    response.raw.close()
+                    break
+        except Exception:  # the status has arrived: it says whether the data was taken
+            response.raw.close()
+        response.raw.release_conn()
+        response.raw = io.BytesIO(body)
+        return response
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _BoundedAdapter())
+    return session
 
 
 class Export:
@@ -40,17 +76,17 @@ class Export:
         # Nowhere registered as the process's own: what libraries would say holds more than we tell.
         if "traces" in of:
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=_session())))
             self._endings.append(tracers.shutdown)
         if "metrics" in of:
-            reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+            reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=_session()))
             meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
             self._endings.append(meters.shutdown)
         self.signals = Signals(tracers, meters)
         self.records: Records | None = None
         if "logs" in of:
             loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
-            loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+            loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=_session())))
             self._endings.append(loggers.shutdown)
             self.records = Records(loggers, lines)
 

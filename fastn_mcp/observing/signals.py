@@ -88,9 +88,12 @@ def fail(span: Span, kind: str) -> None:
 
 
 def incoming(carrier: Mapping[str, object]) -> Context | None:
-    """The context that a `traceparent` names; None where there is none that is one."""
-    given = {name: value for name in _W3C.fields if isinstance(value := carrier.get(name), str)}
-    found = _W3C.extract(given)
+    """The context that a `traceparent` names; None where there is none that is one.
+
+    Of what a client sends only these ids go on: `tracestate` and `baggage` can hold anything.
+    """
+    given = carrier.get("traceparent")
+    found = _W3C.extract({"traceparent": given} if isinstance(given, str) else {})
     return found if trace.get_current_span(found).get_span_context().is_valid else None
 
 
