@@ -68,7 +68,7 @@ def within(client: Client, ledger: Ledger, folder: Path) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""
     system = System()
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
-    judge = Judge(Policy(), ACCOUNT, ledger, system, client.send, lambda _: False)
-    guard = Guard(judge, ledger, recorder, system, None)
     journalling = Journalling(ledger, ACCOUNT, system)
+    judge = Judge(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
+    guard = Guard(judge, ledger, recorder, system, None)
     return Dispatcher(client, guard, recorder, journalling, SecretValues({}, []), None, system)

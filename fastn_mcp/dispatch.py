@@ -7,7 +7,7 @@ from typing import Any
 
 from fastn_mcp.client import Client
 from fastn_mcp.delivery import Delivery
-from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent, UnknownOutcome
+from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent
 from fastn_mcp.guard import Caller, Guard
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.preview import Shown
@@ -183,7 +183,9 @@ class Dispatcher:
         """Send what may be sent, and record what becomes of it."""
         try:
             filled = self._secrets.fill(call)
-            change = await self._journalling.begin(call, caller.principal, admitted.target, self._client.send)
+            change = await self._journalling.begin(
+                call, self._guard.digest(call, caller), caller.principal, admitted.target, self._client.send
+            )
         except FastnError as error:
             self._recorder.not_sent(call, caller.principal, error)
             raise
@@ -191,28 +193,28 @@ class Dispatcher:
         try:
             intent = self._recorder.intent(call, caller.principal, admitted, change.id if change else None)
             await self._recorder.anchor()
-        except FastnError as error:
-            self._recorder.outcome(intent, error.outcome, error.what)
-            await self._journalling.end(change, error.outcome)
+        except BaseException as error:
+            outcome, what = (error.outcome, error.what) if isinstance(error, FastnError) else ("cancelled", "")
+            self._recorder.outcome(intent, outcome, what)
+            await self._journalling.end(change, outcome)
             raise
         try:
             result = await self._client.send(filled)
-        except FastnError as error:
-            self._recorder.outcome(intent, error.outcome, error.what)
-            await self._recorder.settle()
-            await self._journalling.end(change, error.outcome)
-            if isinstance(error, UnknownOutcome):
-                await self._guard.lost(call, caller)
-            raise
-        except BaseException as error:  # cancelled, or a defect of ours: it may have left
-            self._recorder.outcome(intent, "unknown_outcome", type(error).__name__)
+        except BaseException as error:
+            outcome, what = "unknown_outcome", type(error).__name__  # cancelled, or a defect of ours: it may have left
+            if isinstance(error, FastnError):
+                outcome, what = error.outcome, error.what
+            self._recorder.outcome(intent, outcome, what)
+            await self._journalling.end(change, outcome)
+            if isinstance(error, FastnError):
+                await self._recorder.settle()
             raise
         finally:
             self.directory.forget(call.toolset())
         self._guard.answered(call, result)
         self._recorder.outcome(intent, "done", result=result)
-        await self._recorder.settle()
         ended = await self._journalling.end(change, "done", result)
+        await self._recorder.settle()
         return Done(self._delivered(call, result), ended)
 
     def _delivered(self, call: Call, result: Record) -> Record:

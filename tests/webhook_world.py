@@ -23,7 +23,6 @@ from fastn_mcp.channels.webhook.posting import Posting
 from fastn_mcp.channels.webhook.signing import NONCE, SIGNATURE, TIMESTAMP
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.audit import entries
-from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.secret_values import SecretValues
@@ -107,8 +106,7 @@ class WebhookWorld(World):
         self.receiver = Receiver()
         self.deciding = Deciding(self.approvers, "test", self.ledger, self.audit, self.system)
         self.webhook = self.asking(self.receiver)
-        judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
-        self.guard = Guard(judge, self.ledger, self.recorder, self.system, self.webhook)
+        self.guard = Guard(self.judge(), self.ledger, self.recorder, self.system, self.webhook)
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
     def asking(self, receiver: Receiver) -> Webhook:

@@ -132,9 +132,9 @@ class World:
         self.policy = policy or Policy()
         self.own: Callable[[Record], bool] = lambda _: False
         self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
-        judge = Judge(self.policy, "test", self.ledger, self.system, self.client.send, lambda record: self.own(record))
-        self.guard = kinds.guard(judge, self.ledger, recorder, self.system, self.desk)
         self.journalling = Journalling(self.ledger, "test", self.system)
+        judge = self.judge()
+        self.guard = kinds.guard(judge, self.ledger, recorder, self.system, self.desk)
         self._kinds = kinds
         self.dispatch = self.dispatching(SecretValues({}, []), Delivery(folder / "keys"))
 
@@ -146,6 +146,17 @@ class World:
             return await self.dispatch(call, Caller("local", form))
         except FastnError as error:
             return error
+
+    def judge(self) -> Judge:
+        return Judge(
+            self.policy,
+            "test",
+            self.ledger,
+            self.journalling,
+            self.system,
+            self.client.send,
+            lambda record: self.own(record),
+        )
 
     def dispatching(self, secrets: SecretValues, delivery: Delivery | None) -> Dispatcher:
         return self._kinds.dispatcher(

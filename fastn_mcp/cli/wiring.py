@@ -179,7 +179,10 @@ def assemble(
     audit = audit_at(ledger, settings.ledger, state, system, keeping, watch.entry if watch else None)
     recorder = Recorder(audit, named, system, watch)
     run = tenant.run if tenant else None
-    judge = Judge(policy, named, ledger, system, _reads(client), owns(settings.api_key), _bound(settings), run)
+    journalling = Journalling(ledger, named, system)
+    judge = Judge(
+        policy, named, ledger, journalling, system, _reads(client), owns(settings.api_key), _bound(settings), run
+    )
     webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
@@ -187,7 +190,6 @@ def assemble(
     desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
     guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
-    journalling = Journalling(ledger, named, system)
     secrets = SecretValues(environment, settings.secret_env or [])
     dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
     about = About(

@@ -122,12 +122,9 @@ class Guard:
         """Remember of an answer what later calls are judged by."""
         self._judge.ai_sessions.note(call, result)
 
-    async def lost(self, call: Call, caller: Caller) -> None:
-        """Remember that the outcome of `call` is not known, so that it is not repeated unasked."""
-        try:
-            await self._judge.lost(call, caller.principal)
-        except Exception:  # the call was made: what is said of it must stay said
-            log.exception("the unknown outcome of %s could not be noted", call.tool_name())
+    def digest(self, call: Call, caller: Caller) -> str:
+        """Names this call of this caller, with exactly these arguments, on this account."""
+        return self._judge.digest(call, caller.principal)
 
     async def judged(self, call: Call, principal: str = "local") -> tuple[Verdict, Preview]:
         """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
+from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
 from fastn_mcp.guard.preview import Preview, preview, state
@@ -17,9 +18,6 @@ from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
 from fastn_mcp.procedures.target import Call, Send, read_target
 from fastn_mcp.system import System
-
-UNSETTLED = 600.0
-"""Seconds in which a call is not repeated unasked after its outcome was lost."""
 
 Ahead = Mapping[tuple[str, str], int]
 """What calls that are about to be made will spend: of which budget, in which period."""
@@ -37,11 +35,17 @@ class Facts:
     effect: Effect
     verdict: Verdict
     preview: Preview
+    is_unsettled: bool = False
+    """Whether an earlier one of the same call may have happened."""
 
     @property
     def may_scope(self) -> bool:
-        """What destroys or gives access is approved call by call, always."""
-        return self.effect not in (Effect.DESTROY, Effect.ACCESS) and self.verdict.decision is Decision.CONFIRM
+        """What destroys or gives access, or may have happened already, is approved call by call, always."""
+        return (
+            not self.is_unsettled
+            and self.effect not in (Effect.DESTROY, Effect.ACCESS)
+            and self.verdict.decision is Decision.CONFIRM
+        )
 
 
 class Judge:
@@ -56,6 +60,7 @@ class Judge:
         policy: Policy,
         account: str,
         ledger: Ledger,
+        journalling: Journalling,
         system: System,
         read: Send,
         owns: Callable[[Record], bool],
@@ -66,12 +71,12 @@ class Judge:
         self.policy = policy
         self.account = account
         self._ledger = ledger
+        self._journalling = journalling
         self._system = system
         self._read = read
         self._owns = owns
         self._bound = bound
         self.ai_sessions = AiSessions()
-        self._lost: dict[str, float] = {}
         self._run = run or system.token()
 
     async def at_once(self, call: Call, principal: str) -> Verdict | None:
@@ -110,14 +115,17 @@ class Judge:
             own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
         )
         verdict = self.policy.judge(situation)
-        if verdict.decision is Decision.ALLOW and await self._unsettled(call, principal):
+        is_unsettled = verdict.decision is not Decision.DENY and await self._unsettled(call, principal)
+        if is_unsettled and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
             verdict = Verdict(decision, "outcome unknown", _UNSETTLED)
+        elif is_unsettled:
+            verdict = replace(verdict, reason=f"{_UNSETTLED} {verdict.reason}".rstrip())
         try:
             shown = preview(call, effect, self.account, target, dependence, verdict.reason)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
-        return Facts(target, effect, verdict, shown)
+        return Facts(target, effect, verdict, shown, is_unsettled)
 
     def limits(self, effect: Effect, principal: str) -> list[tuple[int, str]]:
         """The budgets that a call of an effect counts in: how many, and in which period."""
@@ -164,25 +172,18 @@ class Judge:
         return hashlib.sha256(to_json(parts)).hexdigest()
 
     def binding(self, call: Call, principal: str, facts: Facts) -> str:
-        """That, on which state of the target, under which policy."""
-        parts = [self.digest(call, principal), state(facts.target), self.policy.digest, facts.effect.value]
+        """Digest of the call, its target's state, the policy, and whether an earlier one may have happened."""
+        parts = [
+            self.digest(call, principal),
+            state(facts.target),
+            self.policy.digest,
+            facts.effect.value,
+            facts.is_unsettled,
+        ]
         return hashlib.sha256(to_json(parts)).hexdigest()
 
-    async def lost(self, call: Call, principal: str) -> None:
-        """Remember that the outcome of `call` is not known. What can be repeated without harm is not remembered."""
-        if call.route.method == "POST":
-            now, digest = self._system.now().timestamp(), self.digest(call, principal)
-            # Here as well: the ledger may be what was lost.
-            self._lost = {known: until for known, until in self._lost.items() if until > now} | {
-                digest: now + UNSETTLED
-            }
-            await self._ledger.note_unknown(digest, now + UNSETTLED)
-
     async def _unsettled(self, call: Call, principal: str) -> bool:
-        if call.route.method != "POST":
-            return False
-        now, digest = self._system.now().timestamp(), self.digest(call, principal)
-        return self._lost.get(digest, 0.0) > now or await self._ledger.unknown(digest, now)
+        return await self._journalling.is_unsettled(call, self.digest(call, principal))
 
     async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
         now = self._system.now()

@@ -12,8 +12,8 @@ from fastn_mcp.offer import OURS, Effect, Record
 from fastn_mcp.operation import RefusedValue
 from fastn_mcp.problems import problems
 from fastn_mcp.procedures.ages import since
-from fastn_mcp.procedures.batch import MADE, PERHAPS_MADE, Batch, Step
-from fastn_mcp.procedures.journal import BEGUN, Change
+from fastn_mcp.procedures.batch import MADE, Batch, Step
+from fastn_mcp.procedures.journal import BEGUN, PERHAPS_MADE, Change
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.target import Call, settling_read
 from fastn_mcp.procedures.undoing import receipt

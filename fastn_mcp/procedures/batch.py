@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastn_mcp.offer import Offer, Record
-from fastn_mcp.procedures.journal import BEGUN, Change
+from fastn_mcp.procedures.journal import PERHAPS_MADE, Change
 from fastn_mcp.procedures.target import Call
 
 MADE = ("done", "applied_unreadable")
-PERHAPS_MADE = ("unknown_outcome", BEGUN)
 FINAL = (*MADE, *PERHAPS_MADE)
 """Outcomes after which a call of a batch is never made again."""
 

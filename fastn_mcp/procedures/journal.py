@@ -9,6 +9,9 @@ from pydantic import JsonValue
 BEGUN = "begun"
 """The outcome of a change that was sent, and of which nothing has been heard yet."""
 
+PERHAPS_MADE = ("unknown_outcome", BEGUN)
+"""Outcomes of a change that may have happened."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -33,6 +36,8 @@ class Change:
     outcome: str = BEGUN
     undone: bool = False
     """Whether it was undone, or is being undone just now."""
+    call: str = ""
+    """Digest of the call, where repeating it would do it twice; else empty."""
 
 
 class Journal(Protocol):
@@ -42,10 +47,12 @@ class Journal(Protocol):
         """Record a change that is about to be sent. What cannot be recorded is not sent."""
         ...
 
-    async def settle(
-        self, change: str, outcome: str, target: str | None, name: str | None, sent: Mapping[str, JsonValue]
-    ) -> None:
-        """Record what became of it; `target` and `name` are of what it made."""
+    async def settle(self, change: Change) -> None:
+        """Record its outcome, what was sent, and the target and the name, where they are known now."""
+        ...
+
+    async def unsettled(self, call: str, since: float) -> set[str]:
+        """The changes by this call, begun after `since`, whose outcome is not known."""
         ...
 
     async def change(self, account: str, change: str) -> Change | None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from fastn_mcp.operation import Operation
-from fastn_mcp.procedures.journal import BEGUN, Change
+from fastn_mcp.procedures.journal import PERHAPS_MADE, Change
 from fastn_mcp.redaction import is_redacted
 from fastn_mcp.renamed import current
 from fastn_mcp.tools import BY_NAME
@@ -16,7 +16,6 @@ from fastn_mcp.tools.updating import Update
 Call = Operation[Any]
 
 _MADE = ("done", "applied_unreadable")
-_PERHAPS_MADE = ("unknown_outcome", BEGUN)
 
 # What was made, and what takes it away again.
 _TAKES_AWAY = {
@@ -73,7 +72,7 @@ class Never:
 
 def undo_of(change: Change) -> Undo | Never:
     """What would undo `change`, by what the journal holds of it."""
-    if change.outcome not in _MADE + _PERHAPS_MADE:
+    if change.outcome not in _MADE + PERHAPS_MADE:
         return Never(f"It was not made ({change.outcome}).")
     change = replace(change, tool=current(change.tool))
     operation = BY_NAME.get(change.tool)

@@ -326,6 +326,74 @@ async def test_a_cancelled_change_is_recorded_as_unknown(world: World) -> None:
         tasks.cancel_scope.cancel()
     last = json.loads(world.audit_path.read_text().splitlines()[-1])
     assert (last["event"], last["outcome"]) == ("outcome", "unknown_outcome")
+    (change,) = await world.ledger.changes("test", 10, 1e12)
+    assert change.outcome == "unknown_outcome"
+
+
+async def _hanging(world: World, *calls: Any) -> None:
+    """Make calls at once, and cancel all of them when the last one is being sent."""
+    send, left = world.client.send, [*calls]
+    last = anyio.Event()
+
+    async def hang(call: Any) -> Any:
+        if call.route.method == "GET":
+            return await send(call)
+        left.pop()
+        if not left:
+            last.set()
+        return await anyio.sleep_forever()
+
+    world.client.send = hang  # type: ignore[method-assign, assignment]
+    try:
+        async with anyio.create_task_group() as tasks:
+            for call in calls:
+                tasks.start_soon(world.call, call)
+            with anyio.fail_after(20):
+                await last.wait()
+            tasks.cancel_scope.cancel()
+    finally:
+        world.client.send = send  # type: ignore[method-assign]
+
+
+async def test_identical_calls_at_the_same_time_are_not_asked_about(world: World) -> None:
+    """Ours: what this process is sending just now is not lost."""
+    await _hanging(world, *[CreateCustomer(name="Initech")] * 2)
+    assert [change.outcome for change in await world.ledger.changes("test", 10, 1e12)] == ["unknown_outcome"] * 2
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Waiting)
+
+
+async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: Path) -> None:
+    """Ours: whether that process was killed is not known, so that it counts as lost; for an update nothing is lost."""
+    world, other = World(tmp_path), World(tmp_path, tokens="u")
+    customer = (await world.rows(ListCustomers()))[0].id
+    update = UpdateCustomer(customer_id=customer, plan="Growth")
+    seen, send = list[object](), world.client.send
+
+    async def ask(call: Any) -> Any:
+        if call.route.method != "GET":
+            seen.append(await other.call(call))
+        return await send(call)
+
+    world.client.send = ask  # type: ignore[method-assign, assignment]
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    assert isinstance(await world.call(update), Done)
+    first, second = seen
+    assert isinstance(first, Waiting)
+    assert isinstance(second, Done)
+    world.close()
+    other.close()
+
+
+async def test_a_temporary_approval_does_not_cover_what_may_have_happened(world: World) -> None:
+    """Ours: a person has to know that the earlier one may have happened."""
+    call = await run(world)
+    assert isinstance(await world.call(call, now(world, Yes(minutes=15))), Done)
+    assert isinstance(await world.call(call), Done)
+    await _hanging(world, call)
+    form = now(world, No())
+    assert isinstance(await world.call(call, form), Declined)
+    assert "it may have happened" in form.asked[0].text
+    assert len(world.changes) == 2
 
 
 @pytest.mark.parametrize("operation", [o for o in CATALOG if o.effect is not Effect.READ], ids=lambda o: o.tool_name())

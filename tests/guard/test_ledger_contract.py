@@ -318,14 +318,25 @@ async def test_changes_are_listed_the_newest_first_and_page_by_page(ledger: Ledg
 
 async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger, other: Ledger) -> None:
     await ledger.note(replace(change(), target=None, name=None))
-    await ledger.settle("c1", "done", "cus_2", "Acme", {"plan": "growth"})
+    await ledger.settle(replace(change(), outcome="done", target="cus_2", name="Acme", sent={"plan": "growth"}))
     assert await other.change(ACCOUNT, "c1") == replace(
         change(), outcome="done", target="cus_2", sent={"plan": "growth"}
     )
-    await ledger.settle("c1", "unknown_outcome", None, None, {})
+    await ledger.settle(replace(change(), outcome="unknown_outcome", target=None, name=None))
     found = await other.change(ACCOUNT, "c1")
     assert found is not None
     assert (found.target, found.name) == ("cus_2", "Acme")
+
+
+async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, other: Ledger) -> None:
+    """Ours: what was begun counts, whoever began it, until its outcome is known."""
+    for name, call, at in (("c1", "a", NOW), ("c2", "a", NOW + 1), ("c3", "b", NOW), ("c4", "", NOW)):
+        await ledger.note(replace(change(name, at), call=call))
+    assert await other.unsettled("a", NOW - 1) == {"c1", "c2"}
+    assert await other.unsettled("a", NOW) == {"c2"}
+    await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome"))
+    await ledger.settle(replace(change("c2"), call="a", outcome="done"))
+    assert await other.unsettled("a", NOW - 1) == {"c1"}
 
 
 async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:

@@ -147,7 +147,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
     "a change is noted": lambda ledger: ledger.note(change("new", at=NOW + 1)),
-    "a change is settled": lambda ledger: ledger.settle("kept 1", "done", None, None, {}),
+    "a change is settled": lambda ledger: ledger.settle(replace(change("kept 1"), outcome="done")),
     "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
     "a grant is opened": lambda ledger: ledger.open(grant("new")),
     "a grant is looked for": lambda ledger: ledger.latest("call of kept 1", NOW),

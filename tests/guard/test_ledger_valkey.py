@@ -97,17 +97,16 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         await ledger.spend("entry", PLANNED, 5)
         await ledger.note_answer("local", declined=True, now=NOW)
         await ledger.distrust("local", "client_form", NOW + 900)
-        await ledger.note_unknown("call", NOW + 600)
         await ledger.note_limit("key", NOW + 30, NOW)
         await ledger.use_nonce("n1", NOW + 60, NOW)
-        await ledger.note(change())
+        await ledger.note(replace(change(), call="call"))
         await ledger.begin_step("b1", 1, NOW)
     name = parse(url).name
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("grant", "votes", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
-        *("distrust", "unknown", "limit", "nonce", "change", "changes", "batch", "revision"),
+        *("distrust", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}

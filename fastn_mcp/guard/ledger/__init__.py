@@ -217,14 +217,6 @@ class Ledger(Journal, Steps, Protocol):
         """Whether a channel was found not to reach a person."""
         ...
 
-    async def note_unknown(self, call: str, until: float) -> None:
-        """Remember that the outcome of this exact call is not known."""
-        ...
-
-    async def unknown(self, call: str, now: float) -> bool:
-        """Whether the outcome of this exact call, made lately, is not known."""
-        ...
-
     async def note_limit(self, key: str, until: float, now: float) -> None:
         """Remember that the rate limit of an API key, which `key` stands for, is used up; a later `until` stays."""
         ...

@@ -15,11 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, LedgerUnusable, Scope, State, TooManyWaiting, Vote
 from fastn_mcp.procedures.batch import FINAL, Step
-from fastn_mcp.procedures.journal import BEGUN, Change
+from fastn_mcp.procedures.journal import BEGUN, PERHAPS_MADE, Change
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +50,6 @@ CREATE TABLE IF NOT EXISTS budgets (
     budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
 );
 CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS audit_marks (log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS distrust (
@@ -61,7 +58,7 @@ CREATE TABLE IF NOT EXISTS distrust (
 CREATE TABLE IF NOT EXISTS changes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
     target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
-    undone INTEGER NOT NULL
+    undone INTEGER NOT NULL, call TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS steps (
     batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
@@ -70,6 +67,13 @@ CREATE INDEX IF NOT EXISTS steps_by_time ON steps (at);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 """
+_OPEN = f"outcome IN ({', '.join(map(repr, PERHAPS_MADE))})"
+_ADDED = {
+    "grants": {"trace": "TEXT"},
+    "changes": {"call": "TEXT NOT NULL DEFAULT ''"},
+}
+"""Columns that a ledger of an earlier version lacks, by table."""
+
 _COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
 _KEPT = 30 * 86_400.0
@@ -114,18 +118,20 @@ def _prepare(database: sqlite3.Connection) -> None:
 
 def _bring_up_to_date(database: sqlite3.Connection) -> None:
     """Add what a ledger of an earlier version lacks."""
-    if "trace" in _columns(database):
-        return
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        if "trace" not in _columns(database):  # another process was faster
-            database.execute("ALTER TABLE grants ADD COLUMN trace TEXT")
-    finally:
-        database.execute("COMMIT")
+    if not all(_lacks(database, table) == {} for table in _ADDED):
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for table in _ADDED:  # those that no other process has added meanwhile
+                for name, kind in _lacks(database, table).items():
+                    database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+        finally:
+            database.execute("COMMIT")
+    database.execute(f"CREATE INDEX IF NOT EXISTS changes_unsettled ON changes (call, at) WHERE {_OPEN}")
 
 
-def _columns(database: sqlite3.Connection) -> list[str]:
-    return [name for _, name, *_ in database.execute("PRAGMA table_info(grants)")]
+def _lacks(database: sqlite3.Connection, table: str) -> dict[str, str]:
+    there = {name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")}
+    return {name: kind for name, kind in _ADDED[table].items() if name not in there}
 
 
 class SqliteLedger:
@@ -314,13 +320,6 @@ class SqliteLedger:
         ).fetchone()
         return found is not None
 
-    async def note_unknown(self, call: str, until: float) -> None:
-        self._database.execute("INSERT OR REPLACE INTO unknowns VALUES (?, ?)", (call, until))
-
-    async def unknown(self, call: str, now: float) -> bool:
-        found = self._database.execute("SELECT 1 FROM unknowns WHERE call = ? AND until > ?", (call, now)).fetchone()
-        return found is not None
-
     async def note_limit(self, key: str, until: float, now: float) -> None:
         self._database.execute("DELETE FROM limits WHERE until < ?", (now,))
         self._database.execute(
@@ -350,14 +349,20 @@ class SqliteLedger:
         self._database.execute(f"INSERT INTO changes ({_OF_A_CHANGE}) VALUES ({names})", values)  # noqa: S608
         self._database.execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
 
-    async def settle(
-        self, change: str, outcome: str, target: str | None, name: str | None, sent: Mapping[str, JsonValue]
-    ) -> None:
+    async def settle(self, change: Change) -> None:
         self._database.execute(
             "UPDATE changes SET outcome = ?, target = coalesce(?, target), name = coalesce(?, name), sent = ?"
             " WHERE id = ?",
-            (outcome, target, name, json.dumps(sent), change),
+            (change.outcome, change.target, change.name, json.dumps(change.sent), change.id),
         )
+
+    async def unsettled(self, call: str, since: float) -> set[str]:
+        # The outcomes as the index has them, which only such a text can use.
+        rows = self._database.execute(
+            f"SELECT id FROM changes WHERE call = ? AND at > ? AND {_OPEN}",  # noqa: S608
+            (call, since),
+        )
+        return {id_ for (id_,) in rows}
 
     async def change(self, account: str, change: str) -> Change | None:
         return next(self._changes("WHERE account = ? AND id = ?", account, change), None)

@@ -1,13 +1,11 @@
 """The journal in a shared ledger: what one replica changed another can undo, once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import JsonValue
-
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
-from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.journal import PERHAPS_MADE, Change
 
 _JSON = ("arguments", "before", "sent")
 
@@ -25,19 +23,32 @@ class Changes:
     def _all_of(self, account: str) -> str:
         return self._server.key("changes", account)
 
+    def _unsettled(self, call: str) -> str:
+        return self._server.key("unsettled", call)
+
     async def note(self, change: Change) -> None:
         values: dict[str, Any] = {name: getattr(change, name) for name in Change.__dataclass_fields__}
         values |= {name: json.dumps(values[name]) for name in _JSON} | {"undone": int(change.undone)}
         fields = [part for name, value in values.items() if value is not None for part in (name, value)]
         keys = [self._change(change.id), self._all_of(change.account), self._revision]
+        keys += [self._unsettled(change.call)] if change.call else []
         if await self._server.run("note", keys, change.id, change.at, KEPT, *fields) != 1:
             raise ValueError("a change of this id exists already")
 
-    async def settle(
-        self, change: str, outcome: str, target: str | None, name: str | None, sent: Mapping[str, JsonValue]
-    ) -> None:
-        said = {"outcome": outcome, "target": target, "name": name, "sent": json.dumps(sent)}
-        await self._set(change, "id", "", {field: value for field, value in said.items() if value is not None})
+    async def settle(self, change: Change) -> None:
+        said = {
+            "outcome": change.outcome,
+            "target": change.target,
+            "name": change.name,
+            "sent": json.dumps(change.sent),
+        }
+        known = [self._unsettled(change.call)] if change.call and change.outcome not in PERHAPS_MADE else []
+        await self._set(
+            change.id, "id", "", {field: value for field, value in said.items() if value is not None}, known
+        )
+
+    async def unsettled(self, call: str, since: float) -> set[str]:
+        return set(await self._server.read("ZRANGE", self._unsettled(call), f"({since!r}", "+inf", "BYSCORE"))
 
     async def change(self, account: str, change: str) -> Change | None:
         found = await self._server.gather([self._change(change)])
@@ -54,9 +65,12 @@ class Changes:
     async def release(self, change: str) -> None:
         await self._set(change, "undone", "1", {"undone": "0"})
 
-    async def _set(self, change: str, field: str, expected: str, values: Mapping[str, str]) -> bool:
+    async def _set(
+        self, change: str, field: str, expected: str, values: Mapping[str, str], unsettled: Sequence[str] = ()
+    ) -> bool:
+        keys = [self._change(change), self._revision, *unsettled]
         flat = [part for pair in values.items() for part in pair]
-        return await self._server.run("settle", [self._change(change), self._revision], field, expected, *flat) == 1
+        return await self._server.run("settle", keys, change, field, expected, *flat) == 1
 
 
 def _read(fields: Mapping[str, str]) -> Change:

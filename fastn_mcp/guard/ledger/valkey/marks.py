@@ -1,4 +1,4 @@
-"""What holds until a time, in a shared ledger: used nonces, channels that reach nobody, lost outcomes, full limits."""
+"""What holds until a time, in a shared ledger: used nonces, channels that reach nobody, full limits."""
 
 from fastn_mcp.guard.ledger.valkey.server import Server
 
@@ -32,12 +32,6 @@ class Marks:
 
     def _distrusted(self, principal: str, channel: str) -> str:
         return self._server.key("distrust", channel, principal)
-
-    async def note_unknown(self, call: str, until: float) -> None:
-        await self._mark(self._server.key("unknown", call), until, _DAY)
-
-    async def unknown(self, call: str, now: float) -> bool:
-        return await self._until(self._server.key("unknown", call)) > now
 
     async def note_limit(self, key: str, until: float, now: float) -> None:
         await self._mark(self._server.key("limit", key), until, max(1, round((until - now) * 1000)))

@@ -1,5 +1,5 @@
 -- Journals a change, once, where its account finds it.
--- KEYS: the change, those of its account, the revision
+-- KEYS: the change, those of its account, the revision, and those of its call whose outcome is not known, where it has any
 -- ARGV: id, at, milliseconds to keep it, then fields and values
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
@@ -9,5 +9,9 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[2] - ARGV[3] / 1000)
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
+if KEYS[4] then
+  redis.call('ZADD', KEYS[4], ARGV[2], ARGV[1])
+  redis.call('PEXPIRE', KEYS[4], 86400000)
+end
 redis.call('INCR', KEYS[3])
 return 1
