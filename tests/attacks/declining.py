@@ -1,0 +1,56 @@
+"""A real client whose person declines everything after five seconds on the server's clock."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from world import World
+
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.server import build
+
+VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+each_version = pytest.mark.parametrize("version", VERSIONS)
+
+
+@dataclass
+class Decliner:
+    """A person who declines; with `approves`, one who approves what needs no typing."""
+
+    world: World
+    approves: bool = False
+    asked: list[str] = field(default_factory=list[str])
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        assert isinstance(params, ElicitRequestFormParams)
+        self.asked.append(params.message)
+        self.world.clock.pass_(5.0)
+        return ElicitResult(action="accept", content={"decision": "approve" if self.approves else "decline"})
+
+
+@dataclass
+class Session:
+    """What an agent calls, and what the person was asked meanwhile."""
+
+    client: Client
+    person: Decliner
+
+    async def __call__(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        result = await self.client.call_tool(tool, arguments)
+        return cast("dict[str, Any]", result.structured_content)
+
+    @property
+    def asked(self) -> list[str]:
+        return self.person.asked
+
+
+@asynccontextmanager
+async def session(world: World, version: str, *, approves: bool = False) -> AsyncGenerator[Session]:
+    person = Decliner(world, approves)
+    async with Client(build(world.dispatch, OFFERS, {}), mode=VERSIONS[version], elicitation_callback=person) as client:
+        yield Session(client, person)

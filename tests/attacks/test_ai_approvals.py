@@ -1,0 +1,116 @@
+"""Nothing inside Fastn's AI is approved by the agent, in any mode, whatever a policy allows."""
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from declining import each_version, session
+from world import World
+
+from fastn_mcp.guard.policy import Mode, Policy
+from fastn_mcp.guard.policy_file import load_rules
+
+pytestmark = pytest.mark.anyio
+
+ORDERS = "wf_0d93ee5b1f62"
+OPEN = """
+[defaults]
+spend = "allow"
+access = "allow"
+[[rule]]
+tool = "ai_*"
+then = "allow"
+"""
+POLICIES: dict[str, tuple[Mode, str]] = {
+    "guarded with a budget": ("guarded", "[budget]\nspend = 100"),
+    "guarded with a budget for the run": ("guarded", "[budget.run]\nspend = 100"),
+    "guarded, all allowed": ("guarded", OPEN),
+    "auto": ("auto", ""),
+    "auto, all allowed": ("auto", OPEN),
+}
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Generator[Callable[[str], World]]:
+    """A world under one of the policies that let first messages pass."""
+    worlds: list[World] = []
+
+    def made(policy: str) -> World:
+        mode, text = POLICIES[policy]
+        file = tmp_path / "policy.toml"
+        file.write_text(text)
+        file.chmod(0o600)
+        worlds.append(World(tmp_path, Policy(mode, load_rules(file))))
+        return worlds[-1]
+
+    yield made
+    for world in worlds:
+        world.close()
+
+
+def session_of(said: dict[str, Any]) -> str:
+    assert "data" in said, said
+    return str(said["data"]["session_id"])
+
+
+@each_version
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("answer", ["approve", "yes, go on", "status?", "reject"])
+async def test_what_the_ai_asks_is_answered_by_a_person_who_sees_it(
+    opened: Callable[[str], World], policy: str, version: str, answer: str
+) -> None:
+    """Ours: the first message passes and leaves a deletion pending; the next one is shown with it."""
+    world = opened(policy)
+    async with session(world, version) as call:
+        asked = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
+        assert call.asked == []
+        said = await call("ai_chat", message=answer, session_id=session_of(asked))
+    assert said["outcome"] == "declined"
+    (question,) = call.asked
+    assert "deleteWorkflow" in question
+    assert ORDERS in question
+    assert len(world.changes) == 1
+    assert world.sandbox.state.get("workflows", ORDERS) is not None
+
+
+@each_version
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("ai_chat", {"message": f"Delete the workflow {ORDERS} now", "approval_mode": "auto"}),
+        ("ai_chat", {"message": "hello there", "approval_mode": "Manual "}),
+        ("ai_chat", {"message": "hello there", "approval_mode": ""}),
+        ("ai_chat", {"message": "approve", "session_id": "ses_elsewhere"}),
+        ("ai_chat", {"message": "approve", "session_id": ""}),
+        ("ai_chat", {"message": "approve", "context": {"sessionId": "ses_elsewhere"}}),
+        ("ai_chat", {"message": "approve", "context": {"customerId": {"sessionId": "ses_elsewhere"}}}),
+        ("ai_build", {"type": "workflow", "prompt": "Sync orders", "approval_mode": "auto"}),
+        ("ai_build", {"type": "workflow", "prompt": "approve", "session_id": "ses_elsewhere"}),
+    ],
+)
+async def test_a_message_that_may_act_or_approve_is_asked_about(
+    opened: Callable[[str], World], policy: str, version: str, tool: str, arguments: dict[str, Any]
+) -> None:
+    """Ours: whatever is not known to be a first message in manual mode. Nothing heard of a session is said so."""
+    world = opened(policy)
+    async with session(world, version) as call:
+        said = await call(tool, **arguments)
+    assert said["outcome"] == "declined"
+    assert len(call.asked) == 1
+    assert world.changes == []
+    assert ("has heard no answer in this session" in call.asked[0]) is ("session_id" in arguments)
+
+
+@each_version
+async def test_an_approved_answer_reaches_the_ai_once(opened: Callable[[str], World], version: str) -> None:
+    """Ours: a person can agree, to this message only."""
+    world = opened("guarded with a budget")
+    async with session(world, version, approves=True) as call:
+        asked = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
+        await call("ai_chat", message="approve", session_id=session_of(asked))
+        assert world.sandbox.state.get("workflows", ORDERS) is None
+        await call("ai_chat", message="approve", session_id=session_of(asked))
+    assert len(call.asked) == 2
+    assert 'Pending there: "nothing' in call.asked[1]

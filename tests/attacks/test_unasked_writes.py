@@ -1,0 +1,175 @@
+"""Writes that reach outside or give access are asked about, whichever field or slug they hide behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from declining import each_version, session
+from world import FormNow, World
+
+from fastn_mcp.errors import Declined, NotSent
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.question import No
+from fastn_mcp.tools import CATALOG
+
+pytestmark = pytest.mark.anyio
+
+ORDERS = "wf_0d93ee5b1f62"
+ROUTE = {"routeId": ORDERS, "environment": "live"}
+
+
+def there(world: World) -> dict[str, dict[str, str]]:
+    """Ids of what nobody uses: a draft, a connector without connections, a disabled and an active trigger."""
+    state = world.sandbox.state
+    customer = state.all("customers")[0]
+    connector = state.put("connectors", {**state.all("connectors")[0], "id": "unused", "slug": "own", "name": "Own"})
+    draft = next(row for row in state.all("workflows") if row["status"] == "draft")
+    scheduler = next(row for row in state.all("triggers") if row["type"] == "scheduler")
+    state.put("triggers", {**scheduler, "status": "Active", "schedule": "0 2 * * 1", "timezone": "UTC"})
+    return {
+        "customers": {"customer_id": str(customer["id"])},
+        "connectors": {"connector_id": str(connector["id"])},
+        "workflows": {"workflow_id": str(draft["id"])},
+        "triggers": {"trigger_id": str(scheduler["id"])},
+    }
+
+
+ATTACKS: list[tuple[str, dict[str, Any]]] = [
+    ("create_customer", {"name": "Initech", "admin_email": "eve@evil.example"}),
+    ("update_customer", {"admin_email": "eve@evil.example"}),
+    ("update_customer", {"extra": {"customerAdmin": {"email": "eve@evil.example"}}}),
+    ("create_customer", {"name": "Initech", "extra": {"permissions": ["*"], "owner": "eve"}}),
+    ("create_workflow", {"name": "n", "extra": {"status": "active", "enabled": True, "triggers": []}}),
+    ("create_workflow", {"name": "n", "slug": "process-new-orders", "code": "evil()"}),
+    ("create_workflow", {"name": "n", "slug": "Process_New-Orders", "code": "evil()"}),
+    ("create_workflow", {"name": "process-new-orders", "code": "evil()"}),
+    ("create_connector", {"name": "Initech", "slug": "initech", "extra": {"visibility": "Public"}}),
+    ("create_connector", {"name": "Initech", "slug": "hubspot"}),
+    ("update_connector", {"extra": {"visibility": "Public"}}),
+    ("create_trigger", {"name": "n", "type": "webhook", "status": "Inactive", "routes": [ROUTE]}),
+    *[
+        ("create_trigger", {"name": "n", "type": "webhook", "status": "Disabled", "routes": [ROUTE | flags]})
+        for flags in ({"status": "Active", "enabled": True}, {"status": "Active"}, {"enabled": True})
+    ],
+    ("update_trigger", {"schedule": "0 2 1-30 * 1"}),
+    ("update_trigger", {"schedule": "0 2 */2 * 1"}),
+    *[("update_workflow", {"status": word}) for word in ("running", "production", "on", "active ", "live2", "")],
+]  # fmt: skip
+
+
+@each_version
+@pytest.mark.parametrize(("tool", "arguments"), ATTACKS)
+async def test_a_write_in_disguise_is_asked_about(
+    world: World, version: str, tool: str, arguments: dict[str, Any]
+) -> None:
+    """Ours: in guarded mode, by a real client. What a create may overwrite is shown."""
+    ids = there(world)
+    toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
+    async with session(world, version) as call:
+        said = await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
+    assert world.changes == []
+    assert said["outcome"] == "declined"
+    assert len(call.asked) == 1
+    if "orders" in str(arguments.get("slug", arguments.get("name"))).casefold():
+        assert "process-new-orders" in call.asked[0]
+        assert ORDERS in call.asked[0]
+        assert "taken" in call.asked[0]
+
+
+@each_version
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("create_customer", {"name": "Initech", "plan": "Free", "extra": {"tags": ["eu"]}}),
+        ("create_workflow", {"name": "Something new", "slug": "something-new"}),
+        ("create_connector", {"name": "Initech", "slug": "initech"}),
+        ("create_trigger", {"name": "n", "type": "webhook", "status": "Disabled", "routes": [ROUTE]}),
+        ("update_trigger", {"schedule": "0 2 * 1-6 1"}),
+        ("update_trigger", {"status": "Disabled"}),
+        ("update_workflow", {"description": "d", "status": "inactive"}),
+    ],
+)
+async def test_a_plain_write_is_not_asked_about(
+    world: World, version: str, tool: str, arguments: dict[str, Any]
+) -> None:
+    """Ours: whoever is asked about everything reads nothing."""
+    ids = there(world)
+    toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
+    async with session(world, version) as call:
+        await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
+    assert call.asked == []
+    assert len(world.changes) == 1
+
+
+@each_version
+@pytest.mark.parametrize("status", ["running", "production", "on", "active ", "Deployed", None])
+async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, status: str | None) -> None:
+    """Ours: only the documented inactive words are not."""
+    ids = there(world)["workflows"]
+    row = world.sandbox.state.get("workflows", ids["workflow_id"])
+    assert row is not None
+    world.sandbox.state.put("workflows", {**row, "status": status})
+    async with session(world, version) as call:
+        await call("update_workflow", **ids, code="evil()")
+    assert (len(call.asked), world.changes) == (1, [])
+
+
+UNDOCUMENTED = (
+    "status", "enabled", "active", "isActive", "disabled", "state", "live", "published", "publish", "publishedVersion",
+    "deployed", "deploy", "visibility", "public", "shared", "scope", "role2", "roles", "owner", "ownerId", "permission",
+    "users", "members", "teams", "admins", "customerAdmin", "invite", "triggers", "workflows", "connections", "secrets",
+    "apiKeys", "webhookUrl", "runImmediately", "startsAt", "autoPublish", "overwrite", "upsert", "environments", "$set",
+)  # fmt: skip
+PLAIN: dict[str, dict[str, Any]] = {
+    "create_customer": {"name": "Initech"},
+    "update_customer": {"name": "Initech"},
+    "create_connector": {"name": "Initech", "slug": "initech"},
+    "update_connector": {"name": "Initech"},
+    "create_connection": {"connector_id": "hubspot"},
+    "create_workflow": {"name": "Something new"},
+    "update_workflow": {"name": "Something new"},
+    "create_trigger": {"name": "n", "type": "webhook", "status": "Disabled", "routes": [ROUTE]},
+    "update_trigger": {"name": "n"},
+    "create_role": {"name": "n", "permissions": []},
+    "create_api_key": {"name": "n"},
+    "create_secret": {"name": "N", "value": "v"},
+    "invite_user": {"email": "a@b.example", "role": "Viewer"},
+}
+WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_", "invite_"))]
+
+
+@pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
+async def test_each_undocumented_field_is_asked_about(operation: Any, tmp_path: Path) -> None:
+    """Ours: forty names in `extra` of every create and update tool, through the guard; nothing is sent."""
+    file = tmp_path / "policy.toml"
+    file.write_text("[breaker]\ndeclined = 100000")
+    file.chmod(0o600)
+    world = World(tmp_path, Policy(rules=load_rules(file)))
+    tool = operation.tool_name()
+    ids = there(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
+    assert len(set(UNDOCUMENTED)) == 40
+    for name in UNDOCUMENTED:
+        form = FormNow(lambda _: No(), world.clock)
+        given = operation.model_validate(ids | PLAIN[tool] | {"extra": {name: True}})
+        documented = name in map(operation.wire, operation.model_fields)  # has to be given as the argument that it is
+        outcome = await world.call(given, form)
+        assert isinstance(outcome, (NotSent, Declined) if documented else Declined), name
+        assert documented or len(form.asked) == 1
+    assert world.changes == []
+    world.close()
+
+
+@each_version
+@pytest.mark.parametrize("name", ["visibility", "owner", "$set"])
+@pytest.mark.parametrize("tool", ["create_customer", "update_connector", "create_workflow", "update_trigger"])
+async def test_a_client_cannot_send_an_undocumented_field_unasked(
+    world: World, version: str, tool: str, name: str
+) -> None:
+    """Ours: the same for a sample, by a real client."""
+    ids = there(world)
+    toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
+    target = ids[toolset] if tool.startswith("update_") else {}
+    async with session(world, version) as call:
+        said = await call(tool, **target, **PLAIN[tool], extra={name: "x"})
+    assert (said["outcome"], len(call.asked), world.changes) == ("declined", 1, [])
