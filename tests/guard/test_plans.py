@@ -21,6 +21,7 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.sandbox.fault_kinds import Moment, Reset
+from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
@@ -316,6 +317,26 @@ async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_
         assert isinstance(await again.call(DeleteCustomer(customer_id=key), person), Refused)
     assert again.changes == []
     assert person.asked == []
+
+
+@pytest.mark.parametrize(
+    "more", [{"session_id": "ses_1"}, {"approval_mode": "auto"}, {"context": {"sessionId": "ses_1"}}]
+)
+async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
+    desk: Desk, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """Ours: a pattern, or any arguments, cover first messages in manual mode and nothing that may approve."""
+    call = AiChat.model_validate({"message": "approve", **more})
+    for bounds in ('arguments = "any"', 'when = { message = "*", session_id = ["*", ""], approval_mode = "*" }'):
+        world = unattended(tmp_path, desk.write(allow("ai_chat", more=f"{bounds}\ncount = 9")).read())
+        assert isinstance(await world.call(call), Refused)
+        assert world.changes == []
+        assert isinstance(await world.call(AiChat(message="How are my workflows?")), Done)
+    refused = await unattended(tmp_path, None).call(call)
+    assert isinstance(refused, Refused)
+    world = unattended(tmp_path, desk.write(str(refused.facts["would_allow"])).read())
+    await world.call(call)
+    assert [heard.path for heard in world.changes] == ["/api/v1/ai/chat"]
 
 
 async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""What an approval of a create, or of a message to Fastn's AI, is bound to, and what is not known of either."""
+
+from typing import Any
+
+import pytest
+from world import FormNow, World, yes
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Declined, TargetChanged
+from fastn_mcp.guard.ai_sessions import AiSessions
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.preview import Preview
+from fastn_mcp.guard.question import No, Waiting
+from fastn_mcp.offer import Offer
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.undoing import Never, Undo, undo_of
+from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.sandbox.routes.workflows import new_workflow
+from fastn_mcp.tools.ai import AiChat, Reply
+from fastn_mcp.tools.connectors import CreateConnector
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
+
+pytestmark = pytest.mark.anyio
+
+NEW = CreateWorkflow(name="Nightly import", slug="nightly-import", extra={"timezone": "UTC"})
+
+
+async def approved_outside(world: World, call: Offer[Any]) -> None:
+    """Ask about a call where no form is, and approve it there."""
+    assert isinstance(await world.call(call), Waiting)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    now = world.clock.at.timestamp()
+    assert await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="local_page")
+
+
+def make(world: World, status: str) -> str:
+    """Somebody else takes the slug."""
+    row = {**new_workflow(world.sandbox.state, "Nightly import", "nightly-import", None), "status": status}
+    return str(world.sandbox.state.put("workflows", row)["id"])
+
+
+@pytest.mark.parametrize("status", ["draft", "active"])
+async def test_an_approval_of_a_create_is_void_once_its_slug_is_taken(world: World, status: str) -> None:
+    """Ours: a person approved something new, and it would now overwrite."""
+    await approved_outside(world, NEW)
+    make(world, status)
+    assert isinstance(await world.call(NEW), TargetChanged)
+    assert world.changes == []
+
+
+async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
+    """Ours: as an update of it: the target by name and id, and the fields that would change."""
+    id_ = make(world, "active")
+    _, shown = await world.guard.judged(CreateWorkflow(name="Nightly import", code="new()"))
+    assert isinstance(shown, Preview)
+    assert (shown.target, shown.name) == (id_, "Nightly import")
+    assert [(change.field, change.after) for change in shown.changes] == [("code", "new()")]
+    assert "may overwrite what is there" in " ".join(shown.lines())
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (CreateWorkflow(name="Nightly import"), "/api/v1/workflows"),
+        (CreateConnector(name="Initech", slug="initech"), "/api/v1/connectors"),
+    ],
+)
+async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: World, call: Offer[Any], path: str) -> None:
+    """Ours: a list that cannot be read says nothing about what is free."""
+    world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
+    form = FormNow(lambda _: No(), world.clock)
+    assert isinstance(await world.call(call, form), Declined)
+    assert "could not be learnt" in form.asked[0].text
+    assert world.changes == []
+
+
+async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(world: World) -> None:
+    """Ours: one of the same name and scope is overwritten, one of another scope is not."""
+    there = world.sandbox.state.all("secrets")[0]
+    scope: dict[str, Any] = {"customer_id": there["customerId"], "environment": there["environment"]}
+    _, same = await world.guard.judged(CreateSecret(name=str(there["name"]), value="hunter2", **scope))
+    _, other = await world.guard.judged(CreateSecret(name=str(there["name"]), value="hunter2", environment="elsewhere"))
+    assert isinstance(same, Preview)
+    assert isinstance(other, Preview)
+    assert same.target == there["id"]
+    assert other.target is None
+    assert "hunter2" not in str(same.data()) + " ".join(same.lines())
+
+
+def test_a_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say() -> None:
+    """Ours: Fastn may derive a slug from a name in a way that nobody has documented."""
+    call = CreateConnector(name="Google Sheets", slug="google-sheets")
+    rows = {"googleSheets": True, "GOOGLE_SHEETS": True, "hubspot": False, "": None, None: None}
+    for slug, taken in rows.items():
+        assert call.may_overwrite(Reply.model_validate({"id": "x", "name": "Other", "slug": slug})) is taken
+    assert call.may_overwrite(Reply.model_validate({"name": "google sheets"})) is True
+
+
+def change(before: dict[str, Any] | None, target: str = "wf_1") -> Change:
+    sent = {"name": "n", "slug": "s", "code": "new()"}
+    return Change("chg", "local", "test", "create_workflow", {}, target, "n", before, sent, 0.0, "done")
+
+
+def test_what_a_create_overwrote_is_restored_and_never_deleted() -> None:
+    """Ours: undoing an overwrite by deleting would lose what was there before."""
+    overwrote = {"id": "wf_1", "name": "n", "slug": "s", "code": "old()"}
+    undo = undo_of(change(overwrote))
+    assert isinstance(undo, Undo)
+    assert undo.call == UpdateWorkflow(workflow_id="wf_1", code="old()")
+    assert isinstance(undo_of(change({})), Never)
+    made_anew = undo_of(change(overwrote, target="wf_2"))
+    assert isinstance(made_anew, Undo)
+    assert made_anew.call == DeleteWorkflow(workflow_id="wf_2")
+    created = undo_of(change(None))
+    assert isinstance(created, Undo)
+    assert created.call == DeleteWorkflow(workflow_id="wf_1")
+
+
+async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World) -> None:
+    """Ours: the person saw what was pending, and agreed to that."""
+    asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
+    assert isinstance(asked, Done)
+    session = str(asked.result.model_dump()["session_id"])
+    answer = AiChat(message="approve", session_id=session)
+    await approved_outside(world, answer)
+    world.guard.answered(answer, Reply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]}))
+    assert isinstance(await world.call(answer), TargetChanged)
+    assert len(world.changes) == 1
+
+
+def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
+    """Ours: memory is bounded, and what was forgotten is unknown."""
+    sessions = AiSessions()
+    for number in range(1001):
+        sessions.note(AiChat(message="m"), Reply.model_validate({"sessionId": f"s{number}", "questions": ["Which?"]}))
+    forgotten = sessions.target(AiChat(message="m", session_id="s0"))
+    kept = sessions.target(AiChat(message="m", session_id="s1"))
+    assert forgotten is not None
+    assert kept is not None
+    assert "heard no answer" in str(forgotten.model_dump()["pending"])
+    assert kept.model_dump()["pending"] == ["Which?"]
