@@ -26,7 +26,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
-	surface wheel \
+	surface wheel mutants mutants-sample \
 	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
 help: ## What there is to make
@@ -53,6 +53,12 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 
 test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(or $(ARGS),--cov)
+
+mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
+	@$(BIN)/python .ci/mutants.py $(ARGS)
+
+mutants-sample: $(READY) ## The same for a few functions, others each day; those of another: make mutants-sample ARGS=20783
+	@$(BIN)/python .ci/mutants.py --sample $(ARGS)
 
 check: check-style check-types check-layers check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from valkey_server import ValkeyServer
 from world import World
 
@@ -16,6 +16,15 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody
 
 # How long an example takes says how much else the machine has to do.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A mutant is judged by the same examples each time, and its first failing example will do.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("ours"),
+    database=None,
+    derandomize=True,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("ours")
 
 

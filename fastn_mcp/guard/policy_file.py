@@ -172,8 +172,8 @@ def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choic
     return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in fitting))
 
 
-_TYPES = {"text": str, "number": int, "flag": bool}
-_SAID = {"text": "a text", "number": "a whole number", "flag": "true or false"}
+_TYPES = {"text": str, "number": int}
+_SAID = {"text": "a text", "number": "a whole number"}
 
 
 def _set(table: Any) -> Iterator[tuple[Effect, str, Any]]:

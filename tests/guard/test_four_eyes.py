@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import NOW, grant
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.audit import Event
+from fastn_mcp.guard.four_eyes import Counted, count, incomplete
+from fastn_mcp.guard.ledger import State, Vote
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Waiting, Yes
@@ -190,3 +194,63 @@ async def test_two_who_approved_what_is_no_longer_there_approved_nothing(world: 
     await world.client.send(UpdateCustomer.model_validate({"customer_id": call.customer_id, "name": "Other"}))
     assert isinstance(await world.call(call), TargetChanged)
     assert [heard.method for heard in world.changes] == ["PUT"]
+
+
+YES, NO = True, False
+
+
+@pytest.mark.parametrize(
+    ("asks", "said", "state", "consent", "events", "declines"),
+    [
+        ("typed", [("dana", YES, "fine")], State.APPROVED, ("verified", None), ["approved: fine"], 0),
+        ("typed", [("dana", NO, "no")], State.DECLINED, ("verified", "no"), ["declined: no"], 2),
+        ("four_eyes", [("dana", YES, None)], State.OPEN, (None, None), ["approved: 1 of 2 approvers"], 1),
+        (
+            "four_eyes",
+            [("dana", YES, None), ("kim", YES, None)],
+            State.APPROVED,
+            ("four_eyes", None),
+            ["approved: 1 of 2 approvers", "approved: 2 of 2 approvers"],
+            0,
+        ),
+        (
+            "four_eyes",
+            [("dana", YES, "fine"), ("kim", NO, "stop")],
+            State.DECLINED,
+            ("four_eyes", "stop"),
+            ["approved: fine", "declined: stop"],
+            2,
+        ),
+    ],
+)
+async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
+    asks: str,
+    said: list[tuple[str, bool, str | None]],
+    state: State,
+    consent: tuple[str | None, str | None],
+    events: list[str],
+    declines: int,
+) -> None:
+    """Ours: a no counts towards the breaker, the last yes that is needed ends its count, one of two does neither."""
+    ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), asks=asks)
+    await ledger.open(asked_for)
+    await ledger.note_answer("local", declined=True, now=NOW - 1)
+    recorded: list[str] = []
+
+    def record(event: Event, note: str | None) -> None:
+        recorded.append(f"{event.value}: {note}")
+
+    counted = None
+    for approver, approves, note in said:
+        assert await incomplete(asked_for, ledger) is (asks == "four_eyes")
+        vote = Vote("g1", approver, approves, NOW + 1)
+        counted = await count(vote, asked_for, ledger, "verified", note, record)
+    assert counted == Counted(state, sum(approves for _, approves, _ in said))
+    assert recorded == events
+    found = await ledger.find("g1")
+    assert found is not None
+    assert (found.by, found.note) == consent
+    assert await incomplete(asked_for, ledger) is (asks == "four_eyes" and state is not State.APPROVED)
+    assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
+    assert await count(Vote("gone", "dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
+    assert recorded == events

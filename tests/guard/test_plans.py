@@ -454,7 +454,7 @@ def test_a_plan_says_itself_in_words(desk: Desk) -> None:
     assert list(plan.words()) == [
         "Plan night, for test, until 2026-11-26T00:00Z, signed by nobody.",
         "plan plan.toml line 4: 2 x delete_customer on cus_1.",
-        "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or .",
+        "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or not given.",
         "plan plan.toml line 12: 1 x create_customer with any arguments.",
     ]
 

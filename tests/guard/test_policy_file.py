@@ -165,7 +165,7 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
         (
             '[[rule]]\ntool = "run_workflow"\nthen = "deny"\nwhen = { input = "*" }',
             4,
-            "'input' has parts, and only texts, numbers, true and false can be compared",
+            "'input' has parts, and only texts and numbers can be compared",
         ),
         (
             '[[rule]]\ntool = "create_workflow"\nthen = "deny"\nwhen = { timeout_ms = true }',

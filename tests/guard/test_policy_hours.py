@@ -1,6 +1,9 @@
 """Hours of the week, across nights, weekends and the two days on which clocks are moved. Ours (DESIGN 5.2)."""
 
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from itertools import product
+from zoneinfo import ZoneInfo, reset_tzpath
 
 import pytest
 from hypothesis import given
@@ -68,6 +71,8 @@ def test_hours_are_what_the_clock_on_the_wall_shows(text: str, moment: str, is_o
         ("Mon 8:00-17:00 UTC", "form"),
         ("Mon 08:00-25:00 UTC", "'25:00' is no time of day"),
         ("Mon 08:60-09:00 UTC", "'08:60' is no time of day"),
+        ("Mon 08:00-24:01 UTC", "'24:01' is no time of day"),
+        ("Xy 08:00-09:00 UTC", "'Xy' is no day; days are Mon, Tue, Wed, Thu, Fri, Sat, Sun"),
         ("Mon 24:00-09:00 UTC", "no span"),
         ("Mon 08:00-08:00 UTC", "no span"),
         ("08:00-17:00 UTC", "form"),
@@ -91,3 +96,45 @@ def test_the_next_opening_lies_ahead_and_is_open(text: str, moment: datetime) ->
     assert now < opens <= now + timedelta(days=8)
     assert some.open_at(opens)
     assert not some.open_at(opens - timedelta(minutes=1)) or text.startswith("Wed")
+
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@pytest.mark.parametrize(("first", "last"), list(product(range(7), repeat=2)))
+def test_days_reach_from_the_first_to_the_last_that_is_named(first: int, last: int) -> None:
+    """Ours: across the end of the week too, and for the last minute of the hour."""
+    some = hours(f"{DAYS[first]}-{DAYS[last]} 08:00-08:59 UTC")
+    named = {first}
+    while last not in named:
+        named.add((max(named, key=lambda day: (day - first) % 7) + 1) % 7)
+    monday = at("2026-11-23T08:58")
+    assert {day for day in range(7) if some.open_at(monday + timedelta(days=day))} == named
+
+
+@pytest.mark.parametrize(
+    ("text", "moment", "opens"),
+    [
+        ("Mon 08:00-17:00 UTC", "2026-11-23T07:59", "2026-11-23T08:00"),
+        ("Mon 08:00-17:00 UTC", "2026-11-23T08:00", "2026-11-30T08:00"),
+        # In New York it is still Saturday.
+        ("Sat 22:30-06:00 America/New_York", "2026-11-29T02:00", "2026-11-29T03:30"),
+        # In Kathmandu it is already Wednesday.
+        ("Wed 00:15-24:00 Asia/Kathmandu", "2026-11-24T18:20", "2026-11-24T18:30"),
+    ],
+)
+def test_the_next_opening_is_the_first_one(text: str, moment: str, opens: str) -> None:
+    """Ours: by the calendar of their own zone."""
+    assert hours(text).next_after(at(moment)) == at(opens)
+
+
+@pytest.mark.skipif(find_spec("tzdata") is not None, reason="the package tzdata is installed")
+def test_a_machine_without_time_zones_is_told_what_to_install() -> None:
+    """Ours: the name in the file is not what is wrong."""
+    reset_tzpath(to=[])
+    ZoneInfo.clear_cache()
+    try:
+        with pytest.raises(ValueError, match=r"^this machine has no time zones; install the package tzdata$"):
+            hours("Mon 08:00-17:00 Europe/Berlin")
+    finally:
+        reset_tzpath()

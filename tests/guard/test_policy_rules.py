@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastn_mcp.guard.plans import Permit
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.rules.catalog import CHANGING, possible_effects
@@ -20,10 +21,10 @@ from fastn_mcp.guard.rules.ruling import FileRules, Opening
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.tools import AnyOperation
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.connectors import DeleteConnector
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
@@ -232,6 +233,8 @@ ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
         ('customer = "acme-*"', CreateApiKey(name="k", customers=["globex", "acme-1"]), None, True),
         ('customer = "acme-*"', AiChat(message="m", context={"customerId": "acme-1"}), None, True),
         ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"endOrgId": "acme-1"}), None, True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"end-org-id": "acme-1"}), None, True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"END_ORG": {"slug": "acme-1"}}), None, True),
         ('connector = "hubspot"', DeleteConnector(connector_id="hubspot"), record(id="hubspot"), True),
         ('connector = "hub"', DeleteConnection(connection_id="x"), record(id="x", connectorId="hub"), True),
         ('connection = "con"', CreateTrigger(name="n", type="t", routes=[], connection_id="con"), None, True),
@@ -263,6 +266,11 @@ def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
     """Ours: the agent can tell the person."""
     verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
     assert verdict.reason == "The customer acme-* is protected: our largest customer."
+    text = '[[protect]]\napi_key = ["a", "k*"]\n'
+    verdict = judge(text, RevokeApiKey(api_key_id="k1"))
+    assert verdict.reason == "The api key a or k* is protected."
+    verdict = judge(text + 'reason = "shared.."', RevokeApiKey(api_key_id="x"), target=None)
+    assert verdict.reason == "The api key a or k* is protected, and what this acts on could not be learnt: shared."
 
 
 def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
@@ -376,6 +384,150 @@ def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named
         text = "".join(text for text, _ in reversed(parts))
         assert f": {parts[0][1]}" in judge(text, DeleteTrigger(trigger_id="t")).rule
         parts = parts[1:]
+
+
+DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "call", "facts", "said"),
+    [
+        ("", "guarded", ListCustomers(), {}, ("allow", "reads", "Reads are always allowed.")),
+        (
+            "",
+            "read-only",
+            DELETION,
+            {},
+            ("deny", "mode read-only: destroy", "The mode read-only sends nothing but reads."),
+        ),
+        ("", "auto", DELETION, {"own_key": True}, ("deny", "own key", "This is the key that this server itself uses.")),
+        (
+            "",
+            "auto",
+            CreateCustomer(name="A"),
+            {"declines": 5, "declined_at": NOW.astimezone(timezone(timedelta(hours=2)))},
+            ("deny", "breaker", "5 declines in a row: only reads are sent until 09:10:00 UTC."),
+        ),
+        (
+            "",
+            "auto",
+            CreateCustomer(name="A"),
+            {"declines": 6},
+            ("deny", "breaker", "6 declines in a row: only reads are sent until 09:10:00 UTC at the latest."),
+        ),
+        ("", "guarded", DELETION, {"dependents": 1}, ("typed", "mode guarded: destroy", "")),
+        (
+            "",
+            "manual",
+            DELETION,
+            {"dependents": 0},
+            (
+                "confirm",
+                "mode manual: destroy, nothing depends on it",
+                "The customer has no connections and no runs.",
+            ),
+        ),
+        ("", "guarded", DeleteConnector(connector_id="c"), {"dependents": 0}, ("typed", "mode guarded: destroy", "")),
+        ("", "guarded", CHAT, {}, ("confirm", "mode guarded: spend, no budget", "")),
+        ("", "manual", CHAT, {}, ("confirm", "mode manual: spend", "")),
+        (
+            "[budget]\nspend = 3",
+            "guarded",
+            CHAT,
+            {"spent": {Effect.SPEND: 1}},
+            ("allow", "mode guarded: spend, inside budget", "2 of 3 spend calls are left today (UTC)."),
+        ),
+        (
+            "[budget.run]\nspend = 3",
+            "guarded",
+            CHAT,
+            {"spent_in_run": {Effect.SPEND: 2}},
+            ("allow", "mode guarded: spend, inside budget", "1 of 3 spend calls are left in this run."),
+        ),
+        (
+            "[budget]\nspend = 9\n[budget.run]\nspend = 2",
+            "guarded",
+            CHAT,
+            {"spent": {Effect.SPEND: 8}, "spent_in_run": {Effect.SPEND: 2}},
+            (
+                "confirm",
+                "policy.toml line 1: budget",
+                "The budget is used up: 0 of 2 spend calls left in this run.",
+            ),
+        ),
+        (
+            "[budget]\ndestroy = 9",
+            "guarded",
+            DELETION,
+            {"dependents": 0, "spent": {Effect.DESTROY: 2}},
+            (
+                "confirm",
+                "mode guarded: destroy, nothing depends on it",
+                "The customer has no connections and no runs. 7 of 9 destroy calls are left today (UTC).",
+            ),
+        ),
+        (
+            "[budget]\naccess = 9",
+            "unattended",
+            CreateApiKey(name="A"),
+            {},
+            ("deny", "no plan", "Nobody is there to ask (mode unattended: access), and no plan covers this call."),
+        ),
+        (
+            "[budget]\nwrite = 1",
+            "auto",
+            CreateCustomer(name="A"),
+            {"spent": {Effect.WRITE: 2}},
+            (
+                "deny",
+                "policy.toml line 1: budget",
+                "The budget is used up: 0 of 1 write calls left until 2026-11-26 00:00 UTC.",
+            ),
+        ),
+        (
+            '[budget]\nwrite = 1\nper = "run"',
+            "auto",
+            CreateCustomer(name="A"),
+            {"spent": {Effect.WRITE: 1}},
+            (
+                "deny",
+                "policy.toml line 1: budget",
+                "The budget is used up: 0 of 1 write calls left in this run.",
+            ),
+        ),
+    ],
+)
+def test_verdict_names_its_rule_and_reason(
+    judge: Judge, text: str, mode: Mode, call: Call, facts: dict[str, Any], said: tuple[str, str, str]
+) -> None:
+    """Ours: the agent reads them, a person is shown them, and the audit log keeps them."""
+    assert judge(text, call, mode, **facts) == Verdict(Decision(said[0]), said[1], said[2])
+
+
+@pytest.mark.parametrize("mode", ["guarded", "unattended"])
+@pytest.mark.parametrize(
+    ("decision", "signers", "spares"),
+    [("confirm", 1, True), ("typed", 1, True), ("four_eyes", 1, False), ("four_eyes", 2, True), ("deny", 2, False)],
+)
+def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
+    judge: Judge, mode: Mode, decision: str, signers: int, spares: bool
+) -> None:
+    """Ours: it spares what is asked of so many people, and loosens nothing that is denied."""
+    text = f'[[rule]]\ntool = "delete_customer"\nthen = "{decision}"\nreason = "why"' if decision != "confirm" else ""
+    facts: dict[str, Any] = {"dependents": 0} if decision == "confirm" else {}
+    permit = Permit("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
+    verdict = judge(text, DELETION, mode, permit=permit, **facts)
+    if spares:
+        assert (verdict.decision, verdict.rule, verdict.permit) == (Decision.ALLOW, "plan p line 1", permit)
+        assert verdict.reason == ("why" if text else "The customer has no connections and no runs.")
+    elif mode == "unattended" and decision == "four_eyes":
+        why = "It needs two people (policy.toml line 1: rule delete_customer), and one has signed the plan."
+        assert verdict == Verdict(Decision.DENY, "no plan", why)
+    else:
+        assert verdict == Verdict(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
+    if mode == "unattended":
+        used_up = judge("", DELETION, mode, used_up=permit)
+        assert used_up == Verdict(Decision.DENY, "no plan", "All 3 calls of plan p line 1 were made.")
 
 
 # --- what facts are needed for -----------------------------------------------------------------------------------
@@ -562,3 +714,91 @@ def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> N
     assert "By default with a live key, write: typed." in words
     assert "By default with a test key, trash: allow." in words
     assert "rule delete_trigger with a live key: deny. in production." in words
+
+
+def test_a_policy_file_says_every_part_of_itself_in_words(policy: Callable[..., Policy]) -> None:
+    """Ours: what the operator reads in `policy check` is what the file holds, and nothing is left out."""
+    rules = policy(
+        """
+[defaults]
+access = "four_eyes"
+[defaults.live]
+write = "confirm"
+[defaults.test]
+trash = "allow"
+[[protect]]
+customer = ["acme-*", "globex"]
+api_key = "key_1"
+then = "typed"
+reason = "our largest customers."
+[[protect]]
+secret = "S*"
+[[rule]]
+tool = ["delete_trigger", "delete_secret"]
+target = ["test_*", "tmp_*"]
+key = "test"
+when = { dependents = { max = 2 } }
+then = "allow"
+[[rule]]
+tool = "run_workflow"
+target = "nightly"
+when = { environment = ["live", ""], dependents = { min = 1, max = 5 } }
+then = "four_eyes"
+reason = "in production..."
+[[rule]]
+tool = "create_workflow"
+when = { timeout_ms = [4, 5] }
+then = "deny"
+[[window]]
+effects = ["DESTROY", "trash"]
+open = ["Mon-Thu 08:00-17:00 Europe/Berlin", "Sat 10:00-12:00 UTC"]
+reason = "somebody is there."
+[[window]]
+tools = ["delete_workflow", "delete_trigger"]
+effects = "trash"
+open = "Sun 10:00-12:00 UTC"
+[budget]
+spend = 10
+destroy = 3
+[budget.run]
+spend = 2
+write = 4
+[breaker]
+declined = 3
+rest = "90s"
+"""
+    ).rules
+    assert isinstance(rules, FileRules)
+    assert list(rules.words()) == [
+        "By default, access: four_eyes.",
+        "By default with a live key, write: confirm.",
+        "By default with a test key, trash: allow.",
+        (
+            "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
+            " our largest customers."
+        ),
+        "policy.toml line 13: protected secret S*: deny, whatever the rules allow.",
+        (
+            "policy.toml line 15: rule delete_trigger, delete_secret"
+            " with target id test_* or tmp_*, dependents at most 2, a test key: allow."
+        ),
+        (
+            "policy.toml line 21: rule run_workflow"
+            " with target nightly, dependents at least 1 and at most 5, environment live or not given: four_eyes."
+            " in production."
+        ),
+        "policy.toml line 27: rule create_workflow with timeout_ms 4 or 5: deny.",
+        (
+            "policy.toml line 31: window destroy, trash: trash, destroy"
+            " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. somebody is there."
+        ),
+        (
+            "policy.toml line 35: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
+            " only Sun 10:00-12:00 UTC."
+        ),
+        "Budget: 10 spend calls a day, then a question.",
+        "Budget: 3 destroy calls a day, then none.",
+        "Budget: 4 write calls a run, then none.",
+        "Budget: 2 spend calls a run, then a question.",
+        "Breaker: after 3 declines in a row, nothing that changes something for 1.5 minutes.",
+    ]

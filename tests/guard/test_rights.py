@@ -27,7 +27,11 @@ async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World
     caller = Caller("iss|anna", None, Rights(frozenset({READ})))
     with pytest.raises(InsufficientScope) as refused:
         await world.dispatch(CreateCustomer(name="Initech"), caller)
-    assert refused.value.data()["scope"] == WRITE
+    assert refused.value.data()["scope"] == refused.value.scope == WRITE
+    assert str(refused.value) == (
+        "create_customer needs the scope fastn:write, which this sign-in does not hold. Nothing was sent. "
+        "Sign in again with it; where that is not offered, the operator can give it."
+    )
     assert world.changes == []
     (line,) = entries(world.audit_path)
     assert (line["event"], line["principal"]) == ("refused", "iss|anna")

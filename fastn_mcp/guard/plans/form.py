@@ -139,7 +139,7 @@ def _choice(at: Key, operation: AnyOperation, value: object) -> Choice:
     except ValueError as error:
         raise Flaw(at, f"when: {error}") from None
     options = cast("list[object]", value) if isinstance(value, list) else [value]
-    kinds = {"text": str, "number": int, "flag": bool}
+    kinds = {"text": str, "number": int}
     if not options or any(type(option) is not kinds[kind] for option in options):
         raise Flaw(at, f"when: {at[-1]} has to be compared with a {kind}, or a list of such")
     return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in options))

@@ -37,7 +37,7 @@ def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
 
 
 def kind_of(operations: Iterable[AnyOperation], argument: str) -> str:
-    """What can be compared with an argument: `text`, `number` or `flag`. Raises `ValueError`."""
+    """What can be compared with an argument: `text` or `number`. Raises `ValueError`."""
     takers = [operation for operation in operations if argument in operation.model_fields]
     if not takers:
         known = sorted({name for operation in operations for name in operation.model_fields})
@@ -47,8 +47,8 @@ def kind_of(operations: Iterable[AnyOperation], argument: str) -> str:
     shapes = [operation.input_schema()["properties"][argument] for operation in takers]
     kinds = {_KINDS.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
     if len(kinds) > 1 or None in kinds:
-        raise ValueError(f"{argument!r} has parts, and only texts, numbers, true and false can be compared")
+        raise ValueError(f"{argument!r} has parts, and only texts and numbers can be compared")
     return str(kinds.pop())
 
 
-_KINDS = {"string": "text", "integer": "number", "boolean": "flag"}
+_KINDS = {"string": "text", "integer": "number"}

@@ -6,6 +6,7 @@ They are what a clock on the wall shows: an hour that comes twice when summer ti
 import re
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.nearest import nearest
@@ -41,7 +42,7 @@ class Hours:
         """When they begin next, in their own time zone."""
         first = now.astimezone(self.zone).date()
         begin = time(self.start // 60, self.start % 60, tzinfo=self.zone)
-        days = (datetime.combine(first + timedelta(days=ahead), begin) for ahead in range(9))
+        days = (datetime.combine(first + timedelta(days=ahead), begin) for ahead in count())
         return next(day for day in days if day.weekday() in self.days and day.timestamp() > now.timestamp())
 
     def __str__(self) -> str:

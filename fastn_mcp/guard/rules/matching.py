@@ -59,25 +59,26 @@ class Bounds:
 class Choice:
     """What an argument has to be: one of these. An empty text is an argument that was not given."""
 
-    options: tuple[Glob | int | bool, ...]
+    options: tuple[Glob | int, ...]
 
     def __call__(self, given: object, *, every: bool) -> bool:
         """Whether it fits; of a list, every item has to, or any."""
         if given is None:
             return any(isinstance(option, Glob) and not option.text for option in self.options)
         if isinstance(given, list):
-            fits = [self._one(item) for item in cast("list[object]", given)]
+            items = cast("list[object]", given)
+            fits = [self._one(item) for item in items]
             return bool(fits) and (all(fits) if every else any(fits))
         return self._one(given)
 
     def _one(self, value: object) -> bool:
         return any(
-            option(value) if isinstance(option, Glob) else type(option) is type(value) and option == value
+            option(value) if isinstance(option, Glob) else type(value) is int and option == value
             for option in self.options
         )
 
     def __str__(self) -> str:
-        return " or ".join(str(option).lower() if isinstance(option, bool) else str(option) for option in self.options)
+        return " or ".join(str(option) or "not given" for option in self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Rule:
         by = "target id" if self.then is Decision.ALLOW else "target"
         said = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
         said += [str(self.dependents)] if self.dependents else []
-        said += [f"{name} {choice or 'not given'}" for name, choice in self.arguments.items()]
+        said += [f"{name} {choice}" for name, choice in self.arguments.items()]
         said += [f"a {self.key} key"] if self.key else []
         return f" with {', '.join(said)}" if said else ""
 
@@ -228,20 +229,24 @@ def _fields(record: Record | None) -> dict[str, Any]:
 
 def _owners(value: object, fields: frozenset[str]) -> Iterator[object]:
     if isinstance(value, Mapping):
-        for name, inner in cast("Mapping[str, object]", value).items():
+        mapping = cast("Mapping[str, object]", value)
+        for name, inner in mapping.items():
             if _plain(name) in fields:
                 yield from _ids(inner)
             yield from _owners(inner, fields)
     elif isinstance(value, list):
-        for inner in cast("list[object]", value):
+        items = cast("list[object]", value)
+        for inner in items:
             yield from _owners(inner, fields)
 
 
 def _ids(value: object) -> Iterator[object]:
     if isinstance(value, Mapping):
-        yield from _identity(cast("Mapping[str, Any]", value))
+        mapping = cast("Mapping[str, Any]", value)
+        yield from _identity(mapping)
     elif isinstance(value, list):
-        for inner in cast("list[object]", value):
+        items = cast("list[object]", value)
+        for inner in items:
             yield from _ids(inner)
     else:
         yield value

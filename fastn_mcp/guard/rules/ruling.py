@@ -122,12 +122,10 @@ class FileRules:
             effects = ", ".join(effect.value for effect in Effect if effect in opening.effects)
             hours = " or ".join(map(str, opening.hours))
             yield f"{opening.name}: {effects}{where} only {hours}.{_because(opening.reason)}"
-        for effect, limit in self.budget.items():
-            then = "then a question" if effect is Effect.SPEND else "then none"
-            yield f"Budget: {limit} {effect.value} calls a {self.per}, {then}."
-        for effect, limit in self.run_budget.items():
-            then = "then a question" if effect is Effect.SPEND else "then none"
-            yield f"Budget: {limit} {effect.value} calls a run, {then}."
+        for per, budget in ((self.per, self.budget), ("run", self.run_budget)):
+            for effect, limit in budget.items():
+                then = "a question" if effect is Effect.SPEND else "none"
+                yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
         declined, rest = self.breaker
         yield f"Breaker: after {declined} declines in a row, nothing that changes something for {rest / 60:g} minutes."
 

@@ -1,0 +1,110 @@
+"""Mutate the guard, and count the mutants that `tests/guard` alone kills: `mutants.py [--sample [SEED]] [MODULE...]`.
+
+Without `--sample` every mutant of the named modules is tried (`effects`, `rules.matching`, `guard` for the package
+itself; without a name those of all whose function changed since they were last tried), and fewer than 95 % killed are
+a failure. With it a few functions are drawn, by a seed that is printed: the day, unless one is given.
+"""
+
+import argparse
+import ast
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GUARD = ROOT / "fastn_mcp/guard"
+MUTATED = 'only_mutate = ["fastn_mcp/guard/*"]'
+COPIED = ("docs", "examples", "fastn_mcp", "packaging", "tests", "tools")
+SAMPLED_LINES = 40
+"""Lines of code that a sample has at least: 60 to 120 mutants."""
+WANTED = 0.95
+SAMPLE_WANTED = 0.85
+"""A sample is small, and its mutants are of few functions."""
+KILLED = {"killed", "timeout", "segfault"}
+
+
+def workspace(name: str, files: list[str]) -> Path:
+    """A folder in which mutmut finds the project, and mutates these files only."""
+    folder = ROOT / ".cache" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for copied in COPIED:
+        if not (folder / copied).exists():
+            (folder / copied).symlink_to(ROOT / copied)
+    settings = (ROOT / "pyproject.toml").read_text()
+    if MUTATED not in settings:
+        sys.exit(f"pyproject.toml does not hold {MUTATED}")
+    (folder / "pyproject.toml").write_text(settings.replace(MUTATED, f"only_mutate = {json.dumps(files)}"))
+    return folder
+
+
+def mutmut(folder: Path, *arguments: str) -> str:
+    """What mutmut says, which is shown where it fails."""
+    command = [str(Path(sys.executable).with_name("mutmut")), *arguments]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        sys.exit(re.sub(r"[^\n]*\r", "", ended.stdout[-20_000:]) + ended.stderr)
+    return ended.stdout
+
+
+def functions() -> Iterator[tuple[Path, str, int]]:
+    """Each function and method of the guard: its file, mutmut's name for it, its lines."""
+    for path in sorted(GUARD.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.parse(path.read_text()).body:
+            for inner in node.body if isinstance(node, ast.ClassDef) else [node]:
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                    prefix = f"xǁ{node.name}ǁ" if isinstance(node, ast.ClassDef) else "x_"
+                    yield path, f"{module}.{prefix}{inner.name}", len(ast.unparse(inner).splitlines())
+
+
+def sample(seed: int) -> tuple[list[str], list[str]]:
+    """Files and functions of a sample."""
+    found = list(functions())
+    random.Random(seed).shuffle(found)
+    files, names, lines = set[str](), list[str](), 0
+    while lines < SAMPLED_LINES:
+        path, name, length = found.pop()
+        files.add(str(path.relative_to(ROOT)))
+        names.append(name)
+        lines += length
+    return sorted(files), names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sample", type=int, nargs="?", const=int(time.time() // 86_400), metavar="SEED")
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    options = parser.parse_args()
+    if options.sample is not None:
+        shutil.rmtree(ROOT / ".cache/mutants-sample", ignore_errors=True)
+        files, names = sample(options.sample)
+        print(f"Sample {options.sample}: {', '.join(name.removeprefix('fastn_mcp.guard.') for name in names)}")
+        folder, wanted = workspace("mutants-sample", files), SAMPLE_WANTED
+    else:
+        folder, wanted = workspace("mutants", ["fastn_mcp/guard/*"]), WANTED
+        names = [f"fastn_mcp.guard.{module}" if module != "guard" else "fastn_mcp.guard" for module in options.modules]
+    mutmut(folder, "run", "--max-children", "1", *(f"{name}*" for name in names))
+    found = dict(re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
+    statuses = {name: status for name, status in found.items() if not names or name.startswith(tuple(names))}
+    survivors = sorted(name for name, status in statuses.items() if status not in KILLED)
+    modules = Counter(re.sub(r"\.x[_ǁ].*", "", name) for name in statuses)
+    for module, count in sorted(modules.items()):
+        alive = sum(re.sub(r"\.x[_ǁ].*", "", name) == module for name in survivors)
+        print(f"{module}: {count - alive} of {count} killed")
+    for name in survivors:
+        print(f"\n{statuses[name]}: {mutmut(folder, 'show', name).strip()}")
+    killed = 1 - len(survivors) / max(len(statuses), 1)
+    print(f"\n{len(statuses) - len(survivors)} of {len(statuses)} mutants killed: {killed:.1%}")
+    if killed < wanted:
+        sys.exit(f"At least {wanted:.0%} have to be.")
+
+
+if __name__ == "__main__":
+    main()
