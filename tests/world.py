@@ -117,7 +117,9 @@ class World:
         ledger: Ledger | None = None,
         size: Size = Size.SMALL,
         kinds: Kinds | None = None,
+        bound: str = "",
     ) -> None:
+        """`bound` stands for the key, and for where it is sent."""
         kinds = kinds or Kinds()
         watch = kinds.watch(watch)
         self.clock = clock or Clock()
@@ -130,6 +132,7 @@ class World:
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
         self.desk = Desk()
         self.policy = policy or Policy()
+        self.bound = bound
         self.own: Callable[[Record], bool] = lambda _: False
         self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = Journalling(self.ledger, "test", self.system)
@@ -156,6 +159,7 @@ class World:
             self.system,
             self.client.send,
             lambda record: self.own(record),
+            self.bound,
         )
 
     def dispatching(self, secrets: SecretValues, delivery: Delivery | None) -> Dispatcher:

@@ -98,7 +98,7 @@ def scopes_(kept: Kept, as_json: bool) -> None:
         line = (
             f"{scope.id}  {scope.tool} on {show(scope.target)}, {scope.account}, for {scope.principal}, by {scope.by}"
         )
-        click.echo(sanitize(f"{line}, until {_clock(scope.expires)}"))
+        click.echo(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
     if not scopes:
         click.echo("Nothing is approved for a while.")
 

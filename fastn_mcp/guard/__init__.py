@@ -19,7 +19,7 @@ from fastn_mcp.guard.ledger import Ledger, Scope
 from fastn_mcp.guard.list_preview import ListPreview
 from fastn_mcp.guard.policy import Decision, Verdict
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.question import Asking, Waiting
+from fastn_mcp.guard.question import Asking, Waiting, extent
 from fastn_mcp.guard.recording import Consent, Recorder
 from fastn_mcp.guard.together import Agreed, Several, Together
 from fastn_mcp.offer import Effect, Offer, Record
@@ -163,8 +163,10 @@ class Guard:
         answered = caller.form is not None and caller.form.resumed is not None
         if call.target is None or not facts.may_scope or answered:
             return None
-        now = self._system.now().timestamp()
-        return await self._ledger.scope_of(caller.principal, self._judge.account, call.tool_name(), call.target, now)
+        now, similar = self._system.now().timestamp(), self._judge.similar(call, caller.principal, facts)
+        return await self._ledger.scope_of(
+            caller.principal, self._judge.account, call.tool_name(), call.target, similar, now
+        )
 
     def _matter(self, call: Call, caller: Caller, facts: Facts) -> Matter:
         return Matter(
@@ -174,6 +176,7 @@ class Guard:
             facts.verdict,
             facts.effect,
             facts.preview,
-            facts.may_scope,
+            self._judge.similar(call, caller.principal, facts) if facts.may_scope else None,
+            extent(call),
             facts.target,
         )

@@ -112,7 +112,10 @@ class Matter:
     verdict: Verdict
     effect: Effect
     preview: Shown
-    may_scope: bool
+    similar: str | None = None
+    """Digest of the calls that a temporary approval would cover; None where none may be given."""
+    extent: str = ""
+    """Those calls, in words."""
     target: Record | None = None
 
 
@@ -168,7 +171,8 @@ class Asker:
     async def spend(self, approved: Approved, matter: Matter) -> None:
         """Use an approval up. `matter` is what is there now: what was approved must still be that."""
         grant, now = approved.grant, self._system.now().timestamp()
-        if not covers(grant, matter.binding, matter.verdict) or await four_eyes.incomplete(grant, self._ledger):
+        holds = covers(grant, matter.binding, matter.verdict, matter.preview)
+        if not holds or await four_eyes.incomplete(grant, self._ledger):
             await self._ledger.move(grant.id, ASKABLE, State.STALE, now)
             raise TargetChanged(
                 "What was approved is no longer what is there.",
@@ -236,7 +240,7 @@ class Asker:
             raise _declined(grant.note or "")
         if grant.state is State.APPROVED:
             return Approved(grant, grant.by or "elsewhere", fresh=True)
-        if not covers(grant, matter.binding, matter.verdict):
+        if not covers(grant, matter.binding, matter.verdict, matter.preview):
             await self._ledger.move(grant.id, ASKABLE, State.STALE, self._system.now().timestamp())
             return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
         where = await self._where(grant.id)
@@ -281,19 +285,38 @@ class Asker:
             binding=matter.binding,
             asks=asks.value,
             expected=matter.preview.expected if typed else None,
-            scope=matter.may_scope and matter.offer.target is not None,
+            scope=matter.similar is not None and matter.offer.target is not None,
             elsewhere=elsewhere,
             card=matter.preview.data(),
             lines=tuple(matter.preview.lines()),
             created=now,
             expires=now + LIFETIME,
             trace=self._system.trace(),
+            dependents=matter.preview.dependents(),
+            similar=matter.similar,
+            extent=matter.extent,
         )
 
 
-def covers(grant: Grant, binding: str, verdict: Verdict) -> bool:
-    """Whether a grant is still for this on what is there, and asks no less than the policy wants now."""
-    return grant.binding == binding and not four_eyes.less_than(grant.asks, verdict.decision)
+def covers(grant: Grant, binding: str, verdict: Verdict, shown: Shown) -> bool:
+    """Whether a grant still covers this call: same binding, no more dependents, no stricter decision of the policy."""
+    same = grant.binding == binding and not four_eyes.less_than(grant.asks, verdict.decision)
+    return same and grant.dependents is not None and _no_more(shown.dependents(), grant.dependents)
+
+
+_HISTORY = "executions"
+"""Past runs, which grow by themselves while a person decides: the first one counts, more of them do not."""
+
+
+def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None]) -> bool:
+    """Whether there are no more dependents of any kind than were shown. A kind shown as not checked covers any number;
+    one that was checked and cannot be checked now does not hold."""
+    for kind, count in now.items():
+        before = shown.get(kind, 0.0)
+        grows = kind.endswith(_HISTORY) and before
+        if before is not None and (count is None or (count > before and not grows)):
+            return False
+    return True
 
 
 def used_up() -> Refused:

@@ -14,6 +14,7 @@ from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
 from fastn_mcp.guard.preview import Preview, preview, state
+from fastn_mcp.guard.question import FREE
 from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
 from fastn_mcp.procedures.target import Call, Send, read_target
@@ -181,6 +182,16 @@ class Judge:
             facts.is_unsettled,
         ]
         return hashlib.sha256(to_json(parts)).hexdigest()
+
+    def similar(self, call: Call, principal: str, facts: Facts) -> str:
+        """What a temporary approval binds: all of `call` but its free values, and neither the target's state nor more.
+
+        Its first use changes the target, so that the state cannot be bound.
+        """
+        given = call.arguments()
+        fixed = {name: value for name, value in given.items() if name not in FREE}
+        parts = [principal, self.account, self._bound, call.tool_name(), sorted(given), fixed]
+        return hashlib.sha256(to_json([*parts, self.policy.digest, facts.effect.value])).hexdigest()
 
     async def _unsettled(self, call: Call, principal: str) -> bool:
         return await self._journalling.is_unsettled(call, self.digest(call, principal))

@@ -66,6 +66,10 @@ class Shown(Protocol):
         """What is to be typed, where typing is asked."""
         ...
 
+    def dependents(self) -> dict[str, float | None]:
+        """How many dependents there are by kind, as `Dependence.counts` says."""
+        ...
+
     def lines(self) -> list[str]:
         """In words."""
         ...
@@ -101,6 +105,9 @@ class Preview:
         """What is to be typed: the name, or the id where a name is too long to be shown whole."""
         name = self.name if self.name is not None and len(self.name) <= LONGEST and not is_redacted(self.name) else None
         return name or self.target or self.tool
+
+    def dependents(self) -> dict[str, float | None]:
+        return self.dependence.counts()
 
     def lines(self) -> list[str]:
         """In words, each value quoted and cut; ours first. Some clients show no more than three rows of a question."""

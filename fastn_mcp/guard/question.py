@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fastn_mcp.guard.ledger import Grant, Scope
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.show import show
+from fastn_mcp.operation import Operation
 
 SCOPE_MINUTES = 15
 """How long an approval of a tool on a target holds, where a person gives one."""
+
+FREE = frozenset({"input", "idempotency_key", "code", "name", "description"})
+"""Arguments whose values may differ from call to call under a temporary approval. All other values are part of it."""
 
 DECLINE, APPROVE, FOR_A_WHILE = "decline", "approve", f"approve for {SCOPE_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
@@ -117,7 +122,13 @@ class Submitted:
 
 def question(grant: Grant) -> Question:
     """The question about a grant."""
-    return asked(grant.id, grant.lines, grant.expected, scope=may_scope(grant), calls=count(grant))
+    lines = [*grant.lines, *([temporary(grant)] if may_scope(grant) else [])]
+    return asked(grant.id, lines, grant.expected, scope=may_scope(grant), calls=count(grant))
+
+
+def temporary(grant: Grant) -> str:
+    """What a temporary approval of `grant` would cover, in words."""
+    return f"Approving for {SCOPE_MINUTES} minutes covers {grant.extent}"
 
 
 def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool, calls: int = 1) -> Question:
@@ -145,7 +156,34 @@ def may_scope(grant: Grant) -> bool:
     return grant.scope and grant.target is not None and grant.expected is None
 
 
+def extent(call: Operation[Any]) -> str:
+    """The calls that a temporary approval of `call` covers, in words: what is the same, and what may differ."""
+    given = call.arguments().keys() - set(type(call).route.parameters)
+    same = f"with exactly the arguments {_listed(given)}" if given else "without further arguments"
+    if fixed := given - FREE:
+        same += f", and the same {_listed(fixed)}"
+    free = given & FREE
+    differs = f"; {_listed(free)} may be anything" if free else ""
+    return f"{call.tool_name()} on this target {same}{differs}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = sorted(names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def for_a_while(grant: Grant, token: str, now: float, by: str) -> Scope:
     """The scope that an approval of `grant` for a while opens, from `now` in Unix seconds."""
     until = now + SCOPE_MINUTES * 60
-    return Scope(token, grant.principal, grant.account, grant.tool, grant.target or "", now, until, by)
+    return Scope(
+        token,
+        grant.principal,
+        grant.account,
+        grant.tool,
+        grant.target or "",
+        now,
+        until,
+        by,
+        grant.similar or "",
+        grant.extent,
+    )

@@ -106,7 +106,7 @@ class Together:
         if id_ is not None and grant is None:
             raise used_up()
         binding = self._judge.binding(call, caller.principal, facts)
-        if grant is not None and not covers(grant, binding, facts.verdict):
+        if grant is not None and not covers(grant, binding, facts.verdict, facts.preview):
             raise TargetChanged(
                 "What was approved is no longer what is there.",
                 "Look at it; call the batch again to be asked anew about what is left.",
@@ -163,7 +163,6 @@ class Together:
             Verdict(strictest.decision, strictest.rule, strictest.reason),
             shown.effect,
             shown,
-            may_scope=False,
         )
 
     async def _held(self, several: Several, facts: Mapping[int, Facts], caller: Caller) -> Agreed | None:
@@ -175,9 +174,8 @@ class Together:
             grant = None if (id_ := kept.get(number)) is None else await self._ledger.find(id_)
             if grant is None or grant.state is not State.APPROVED or grant.expires <= now:
                 return None
-            if not covers(
-                grant, self._judge.binding(several.calls[number - 1], caller.principal, found), found.verdict
-            ):
+            binding = self._judge.binding(several.calls[number - 1], caller.principal, found)
+            if not covers(grant, binding, found.verdict, found.preview):
                 return None
             held[number] = grant.id
         return held
@@ -211,6 +209,7 @@ class Together:
                 by=given.by,
                 decided=now,
                 trace=asked.trace,
+                dependents=found.preview.dependents(),
             )
             await self._ledger.open(grant)
             grants[number] = grant.id

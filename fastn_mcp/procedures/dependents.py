@@ -40,6 +40,11 @@ class Dependence:
     def count(self) -> int:
         return sum(dependents.count for dependents in self.found)
 
+    def counts(self) -> dict[str, float | None]:
+        """How many there are by kind: a half more where there are at least that many, None where it is not known."""
+        found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
+        return found | dict.fromkeys(self.unchecked)
+
 
 @dataclass(frozen=True, slots=True)
 class Uses:

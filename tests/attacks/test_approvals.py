@@ -15,9 +15,11 @@ from sensible_calls import sensible
 from world import World
 
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.offer import Effect
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server import build
+from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -139,4 +141,121 @@ async def test_answer_that_is_no_approval_sends_nothing_by_any_tool(answer: str,
             assert "Nothing was sent" in result["message"], (tool, result)
             assert outcome == "declined" or "on the desk" in result["message"]
             world.clock.pass_(1000)  # neither the breaker nor a channel that is not trusted speaks for the next
+    world.close()
+
+
+WORKFLOW = "wf_b5880b29eb25"
+GLOBEX, ACME = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a", "c009d6af-1950-4428-ad06-a70af567801a"
+RUN = {"workflow_id": WORKFLOW, "environment": "test", "customer_id": GLOBEX, "input": {"n": 1}}
+
+OTHER_RUNS: dict[str, dict[str, Any]] = {
+    "another environment": {"environment": "live"},
+    "no environment": {"environment": None},
+    "another customer": {"customer_id": ACME},
+    "no customer": {"customer_id": None},
+    "one argument more": {"idempotency_key": "again"},
+    "another workflow": {"workflow_id": "wf_0d93ee5b1f62"},
+}
+
+
+def quarter(fields: Fields) -> Content:
+    """A temporary approval."""
+    assert "approve for 15 minutes" in fields["decision"]["enum"]
+    return {"decision": "approve for 15 minutes"}
+
+
+@each_version
+async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(version: str, tmp_path: Path) -> None:
+    """Ours: the value of `input` is free, and the question says so; environment, customer and the fields are not."""
+    world = World(tmp_path)
+    person = Program(world, quarter)
+    async with connected(world, version, person) as client:
+        assert "done" in said(await client.call_tool("run_workflow", RUN))
+        (question,) = person.asked
+        assert "covers run_workflow on this target" in question
+        assert "the same customer_id and environment; input may be anything." in question
+        assert "done" in said(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
+        assert len(person.asked) == 1
+        person.content, person.action = (lambda _: None), "decline"
+        sent = len(world.changes)
+        for other, change in OTHER_RUNS.items():
+            arguments = {name: value for name, value in (RUN | change).items() if value is not None}
+            assert said(await client.call_tool("run_workflow", arguments))["outcome"] == "declined", other
+            world.clock.pass_(60)
+            await world.ledger.note_answer("local", declined=False, now=0.0)
+        assert len(world.changes) == sent
+    world.close()
+
+
+@each_version
+async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp_path: Path) -> None:
+    """Ours: who approved new descriptions approved no new code."""
+    world = World(tmp_path)
+    person = Program(world, quarter)
+    async with connected(world, version, person) as client:
+        update = {"workflow_id": WORKFLOW, "description": "One"}
+        assert "done" in said(await client.call_tool("update_workflow", update))
+        assert "done" in said(await client.call_tool("update_workflow", update | {"description": "Two"}))
+        assert len(person.asked) == 1
+        sent = len(world.changes)
+        person.content, person.action = (lambda _: None), "decline"
+        for arguments in (
+            {"code": "x"},
+            {"description": "Three", "code": "x"},
+            {"description": "x", "extra": {"a": 1}},
+        ):
+            answer = said(await client.call_tool("update_workflow", {"workflow_id": WORKFLOW, **arguments}))
+            assert answer["outcome"] == "declined"
+        assert len(world.changes) == sent
+    world.close()
+
+
+@each_version
+@pytest.mark.parametrize("other", ["key", "mode", "policy"])
+async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
+    other: str, version: str, tmp_path: Path
+) -> None:
+    """Ours: another process with the same ledger, under another key, mode or policy file, asks again."""
+    world = World(tmp_path, bound="one")
+    async with connected(world, version, Program(world, quarter)) as client:
+        assert "done" in said(await client.call_tool("run_workflow", RUN))
+    (tmp_path / "policy.toml").write_text("[budget]\nexternal = 50\n")
+    (tmp_path / "policy.toml").chmod(0o600)
+    policy = {"mode": Policy("manual"), "policy": Policy(rules=load_rules(tmp_path / "policy.toml"))}.get(other)
+    again = World(tmp_path, policy, world.clock, tokens="u", bound="two" if other == "key" else "one")
+    asked = Program(again, lambda _: None, action="decline")
+    async with connected(again, version, asked) as client:
+        assert said(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
+    assert len(asked.asked) == 1
+    assert again.changes == []
+    world.close()
+    again.close()
+
+
+@each_version
+async def test_dependents_that_grow_after_the_question_void_the_approval(version: str, tmp_path: Path) -> None:
+    """Ours: more connections than were shown are `target_changed`; fewer are fine."""
+    world = World(tmp_path)
+    fastn = Fastn(world.sandbox)
+    customer, gamma = fastn.id_of("customers", "globex-exports"), fastn.id_of("connectors", "gamma")
+    made: list[str] = []
+
+    def grows(fields: Fields) -> Content:
+        wanted = CreateConnection(connector_id=gamma, customer_id=customer, credentials={"apiKey": "x"})
+        made.append(fastn(wanted).data["id"])
+        return approval(fields)
+
+    def shrinks(fields: Fields) -> Content:
+        assert fastn(DeleteConnection(connection_id=made[-1])).status < 300
+        return approval(fields)
+
+    person = Program(world, grows)
+    async with connected(world, version, person) as client:
+        answer = said(await client.call_tool("delete_customer", {"customer_id": customer}))
+        assert answer["outcome"] == "target_changed"
+        person.content = shrinks
+        answer = said(await client.call_tool("delete_customer", {"customer_id": customer}))
+        assert answer.get("done") == "delete_customer", answer
+    deleted = [heard.tool for heard in world.changes if heard.method == "DELETE"]
+    assert deleted.count("delete_customer") == 1
     world.close()

@@ -42,11 +42,12 @@ def grant(name: str = "g1", principal: str = "local", created: float = NOW, expi
         lines=('delete_customer customer_id="cus_1"', "Account: default."),
         created=created,
         expires=expires,
+        dependents={"connections": 2, "executions": 300.5, "triggers": None},
     )
 
 
 def scope(name: str = "s1", expires: float = NOW + 900) -> Scope:
-    return Scope(name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal")
+    return Scope(name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal", "input")
 
 
 def change(name: str = "c1", at: float = NOW) -> Change:

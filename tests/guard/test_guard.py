@@ -217,7 +217,7 @@ async def test_a_target_that_is_gone_is_not_asked_about(world: World) -> None:
 
 async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(world: World) -> None:
     """Ours (DESIGN 5.5): and it can be revoked at once."""
-    call = await run(world)
+    call = (await run(world)).model_copy(update={"input": {"n": 1}})
     form = now(world, Yes(minutes=15))
     assert isinstance(await world.call(call, form), Done)
     assert isinstance(await world.call(call.model_copy(update={"input": {"n": 2}}), form), Done)

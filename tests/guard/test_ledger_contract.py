@@ -227,13 +227,13 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
 async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
     """THREATS T13: an approval for a while is for one principal, account, tool and target."""
     await ledger.grant_scope(scope())
-    exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1")
+    exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
     assert await other.scope_of(*exact, NOW) == scope()
     assert await other.scopes(NOW) == [scope()]
-    for place in range(4):
+    for place in range(5):
         changed = [*exact]
         changed[place] += "x"
-        assert await other.scope_of(changed[0], changed[1], changed[2], changed[3], NOW) is None
+        assert await other.scope_of(changed[0], changed[1], changed[2], changed[3], changed[4], NOW) is None
     assert await other.scope_of(*exact, NOW + 900) is None
     assert await other.scopes(NOW + 900) == []
 
@@ -243,7 +243,7 @@ async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> 
     await ledger.grant_scope(scope())
     assert await other.revoke_scope("s1")
     assert not await ledger.revoke_scope("s1")
-    assert await ledger.scope_of("local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW) is None
+    assert await ledger.scope_of("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input", NOW) is None
 
 
 async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:

@@ -155,7 +155,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
-    "a scope is looked for": lambda ledger: ledger.scope_of("local", "default at live.fastn.ai", "t", "wf_1", NOW),
+    "a scope is looked for": lambda ledger: ledger.scope_of("local", "default at live.fastn.ai", "t", "wf_1", "", NOW),
     "steps are held": lambda ledger: ledger.hold_steps("new", {1: "g"}, NOW),
 }
 

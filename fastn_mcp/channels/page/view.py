@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.channels.page.way_in import Decided, Lying
 from fastn_mcp.guard.ledger import Grant, Scope, State
-from fastn_mcp.guard.question import may_scope
+from fastn_mcp.guard.question import may_scope, temporary
 from fastn_mcp.guard.show import show
 from fastn_mcp.redaction import sanitize
 
@@ -120,7 +120,7 @@ class Question:
     expected: str | None
     barred: str | None
     so_far: str | None
-    scope: bool
+    temporary: str | None
     asked: Moment
     until: Moment
 
@@ -134,6 +134,7 @@ class Running:
     target: str
     principal: str
     account: str
+    extent: str
     until: Moment
 
 
@@ -183,7 +184,7 @@ def question(lying: Lying, now: float) -> Question:
         expected=None if grant.expected is None else sanitize(grant.expected),
         barred=lying.barred,
         so_far=None if lying.so_far is None else sanitize(lying.so_far),
-        scope=may_scope(grant),
+        temporary=sanitize(temporary(grant)) if may_scope(grant) else None,
         asked=Moment(_iso(grant.created), ago(now - grant.created)),
         until=Moment(_iso(grant.expires), left(grant.expires - now)),
     )
@@ -218,7 +219,8 @@ def _also(card: Mapping[str, JsonValue]) -> tuple[Named, ...]:
 def running(scope: Scope, now: float) -> Running:
     """A scope that holds."""
     until = Moment(_iso(scope.expires), left(scope.expires - now))
-    return Running(scope.id, scope.tool, shown(scope.target), sanitize(scope.principal), sanitize(scope.account), until)
+    principal, account, extent = sanitize(scope.principal), sanitize(scope.account), sanitize(scope.extent)
+    return Running(scope.id, scope.tool, shown(scope.target), principal, account, extent, until)
 
 
 def past(decided: Decided, now: float) -> Past:

@@ -91,11 +91,17 @@ class Grant:
     decided: float | None = None
     trace: str | None = None
     """In what it was asked, as `System.trace` names it."""
+    dependents: Mapping[str, float | None] | None = None
+    """Dependents by kind, as they were shown (`Dependence.counts`). Without them the approval covers nothing."""
+    similar: str | None = None
+    """Digest of the calls that a temporary approval would cover."""
+    extent: str = ""
+    """Those calls, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The right to make calls of one tool on one target, until it expires or is revoked."""
+    """A temporary approval: the right to make similar calls of one tool on one target, until it ends or is revoked."""
 
     id: str
     principal: str
@@ -105,6 +111,10 @@ class Scope:
     created: float
     expires: float
     by: str
+    similar: str = ""
+    """Digest of what they share: key, policy, principal, target, argument names and the values that are not free."""
+    extent: str = ""
+    """The same in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +191,9 @@ class Ledger(Journal, Steps, Protocol):
         """Record a scope."""
         ...
 
-    async def scope_of(self, principal: str, account: str, tool: str, target: str, now: float) -> Scope | None:
+    async def scope_of(
+        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
+    ) -> Scope | None:
         """The scope that covers this, if there is one."""
         ...
 

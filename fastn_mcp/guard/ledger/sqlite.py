@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS grants (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
     call TEXT NOT NULL, binding TEXT NOT NULL, asks TEXT NOT NULL, expected TEXT, scope INTEGER NOT NULL,
     elsewhere INTEGER NOT NULL, card TEXT NOT NULL, lines TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL,
-    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT
+    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT, dependents TEXT, similar TEXT,
+    extent TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
 CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
@@ -43,7 +44,8 @@ CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
 CREATE TABLE IF NOT EXISTS scopes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
-    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL
+    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL DEFAULT '',
+    extent TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS scopes_by_call ON scopes (principal, account, tool, target);
 CREATE TABLE IF NOT EXISTS budgets (
@@ -69,7 +71,8 @@ CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 """
 _OPEN = f"outcome IN ({', '.join(map(repr, PERHAPS_MADE))})"
 _ADDED = {
-    "grants": {"trace": "TEXT"},
+    "grants": {"trace": "TEXT", "dependents": "TEXT", "similar": "TEXT", "extent": "TEXT NOT NULL DEFAULT ''"},
+    "scopes": {"similar": "TEXT NOT NULL DEFAULT ''", "extent": "TEXT NOT NULL DEFAULT ''"},
     "changes": {"call": "TEXT NOT NULL DEFAULT ''"},
 }
 """Columns that a ledger of an earlier version lacks, by table."""
@@ -165,6 +168,7 @@ class SqliteLedger:
     async def open(self, grant: Grant) -> None:
         values = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
         values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
+        values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
         names = ", ".join(f":{name}" for name in values)
         # One statement, so that two processes cannot both take the last place.
         opened = self._database.execute(
@@ -261,16 +265,20 @@ class SqliteLedger:
             fields |= {"card": json.loads(fields["card"]), "lines": tuple(json.loads(fields["lines"]))}
             fields |= {"scope": bool(fields["scope"]), "elsewhere": bool(fields["elsewhere"])}
             fields["state"] = State(fields["state"])
+            fields["dependents"] = json.loads(fields["dependents"] or "null")
             yield Grant(**fields)
 
     async def grant_scope(self, scope: Scope) -> None:
         values = [getattr(scope, name) for name in Scope.__dataclass_fields__]
-        self._database.execute("INSERT INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._database.execute("INSERT INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    async def scope_of(self, principal: str, account: str, tool: str, target: str, now: float) -> Scope | None:
+    async def scope_of(
+        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
+    ) -> Scope | None:
         row = self._database.execute(
-            "SELECT * FROM scopes WHERE principal = ? AND account = ? AND tool = ? AND target = ? AND expires > ?",
-            (principal, account, tool, target, now),
+            "SELECT * FROM scopes WHERE principal = ? AND account = ? AND tool = ? AND target = ?"
+            " AND similar = ? AND expires > ?",
+            (principal, account, tool, target, similar, now),
         ).fetchone()
         return None if row is None else Scope(*row)
 

@@ -115,15 +115,20 @@ class Grants:
 def _written(grant: Grant) -> Mapping[str, str | float | None]:
     values: dict[str, Any] = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
     values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
+    values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
     return values | {"scope": int(grant.scope), "elsewhere": int(grant.elsewhere)}
 
 
+_OPTIONAL = ("target", "expected", "by", "note", "decided", "trace", "dependents", "similar")
+
+
 def _read(fields: Mapping[str, str]) -> Grant:
-    values: dict[str, Any] = dict.fromkeys(("target", "expected", "by", "note", "decided", "trace")) | dict(fields)
+    values: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict(fields)
     values |= {"card": json.loads(values["card"]), "lines": tuple(json.loads(values["lines"]))}
     values |= {name: values[name] == "1" for name in ("scope", "elsewhere")}
     values |= {name: float(values[name]) for name in ("created", "expires", "decided") if values[name] is not None}
     values["state"] = State(values["state"])
+    values["dependents"] = json.loads(values["dependents"] or "null")
     return Grant(**values)
 
 

@@ -18,17 +18,20 @@ class Scopes:
     def _scope(self, id_: str) -> str:
         return self._server.key("scope", id_)
 
-    def _covering(self, principal: str, account: str, tool: str, target: str) -> str:
-        return self._server.key("covering", self._server.digest(principal, account, tool, target))
+    def _covering(self, principal: str, account: str, tool: str, target: str, similar: str) -> str:
+        return self._server.key("covering", self._server.digest(principal, account, tool, target, similar))
 
     async def grant_scope(self, scope: Scope) -> None:
-        covering = self._covering(scope.principal, scope.account, scope.tool, scope.target)
+        covering = self._covering(scope.principal, scope.account, scope.tool, scope.target, scope.similar)
         keys = [self._scope(scope.id), covering, self._every, self._revision]
         lives = max(1, round((scope.expires - scope.created) * 1000))
         await self._server.run("scope", keys, scope.id, json.dumps(asdict(scope)), scope.created, scope.expires, lives)
 
-    async def scope_of(self, principal: str, account: str, tool: str, target: str, now: float) -> Scope | None:
-        return next(iter(await self._holding(self._covering(principal, account, tool, target), now)), None)
+    async def scope_of(
+        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
+    ) -> Scope | None:
+        covering = self._covering(principal, account, tool, target, similar)
+        return next(iter(await self._holding(covering, now)), None)
 
     async def scopes(self, now: float) -> list[Scope]:
         return sorted(await self._holding(self._every, now), key=lambda scope: scope.created)
