@@ -23,7 +23,7 @@ def is_subset(schedule: str, other: object) -> bool:
     return (
         ours.minutes <= theirs.minutes
         and ours.hours <= theirs.hours
-        and all(_days(ours, star_steps=steps) <= _days(theirs, star_steps=steps) for steps in (False, True))
+        and all(_days(ours, schedule, steps) <= _days(theirs, other, steps) for steps in (False, True))
     )
 
 
@@ -35,12 +35,12 @@ def next_run(schedule: str, timezone: str, after: datetime) -> datetime:
         raise ValueError("it never fires") from None
 
 
-def _days(cron: CronSim, *, star_steps: bool) -> set[tuple[int, int, int]]:
+def _days(cron: CronSim, schedule: str, star_steps: bool) -> set[tuple[int, int, int]]:
     """Each month, day and weekday on which it fires; each of these combinations comes in 28 years.
 
     Where both day fields are restricted, either will do. Dialects differ about `*/2`: with `star_steps` it counts.
     """
-    of_month, of_week = cron.parts[3], cron.parts[5]
+    _, _, of_month, _, of_week = schedule.split()
     restricted = [field != "*" if star_steps else not field.startswith("*") for field in (of_month, of_week)]
     weekdays = {day % 7 for day in cron.weekdays if isinstance(day, int)}
     holds = any if all(restricted) else all

@@ -198,6 +198,7 @@ class Dispatcher:
             self._recorder.outcome(intent, outcome, what)
             await self._journalling.end(change, outcome)
             raise
+        self._guard.answered(call, None)
         try:
             result = await self._client.send(filled)
         except BaseException as error:

@@ -118,8 +118,8 @@ class Guard:
         """Whether there is anybody to ask."""
         return self._judge.policy.asks
 
-    def answered(self, call: Call, result: Record) -> None:
-        """Remember of an answer what later calls are judged by."""
+    def answered(self, call: Call, result: Record | None) -> None:
+        """Remember of an answer what later calls are judged by; None once `call` is sent and not yet answered."""
         self._judge.ai_sessions.note(call, result)
 
     def digest(self, call: Call, caller: Caller) -> str:

@@ -21,9 +21,12 @@ class AiSessions:
     def __init__(self) -> None:
         self._asked: dict[str, list[JsonValue]] = {}
 
-    def note(self, call: Call, answer: Record) -> None:
-        """Remember what an answer of the AI asks."""
+    def note(self, call: Call, answer: Record | None) -> None:
+        """Remember what an answer of the AI asks; None while there is no answer yet, and perhaps never will be."""
         if not isinstance(call, (AiChat, AiBuild)):
+            return
+        if answer is None:
+            self._asked.pop(call.session_id or "", None)
             return
         said = cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True))
         reply = replies.shaped(said, call.session_id)

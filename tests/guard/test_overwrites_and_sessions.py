@@ -6,7 +6,7 @@ import pytest
 from world import FormNow, World, yes
 
 from fastn_mcp.dispatch import Done
-from fastn_mcp.errors import Declined, TargetChanged
+from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.preview import Preview
@@ -14,7 +14,7 @@ from fastn_mcp.guard.question import No, Waiting
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.journal import Change
 from fastn_mcp.procedures.undoing import Never, Undo, undo_of
-from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.sandbox.faults import Moment, Reset, Status
 from fastn_mcp.sandbox.routes.workflows import new_workflow
 from fastn_mcp.tools.ai import AiChat, Reply
 from fastn_mcp.tools.connectors import CreateConnector
@@ -127,6 +127,18 @@ async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World)
     world.guard.answered(answer, Reply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]}))
     assert isinstance(await world.call(answer), TargetChanged)
     assert len(world.changes) == 1
+
+
+async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> None:
+    """Ours: the AI may have asked something that nobody here has heard."""
+    asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
+    assert isinstance(asked, Done)
+    answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
+    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    assert isinstance(await world.call(answer, FormNow(yes, world.clock)), UnknownOutcome)
+    form = FormNow(lambda _: No(), world.clock)
+    assert isinstance(await world.call(answer.model_copy(update={"message": "approve"}), form), Declined)
+    assert "heard no answer" in form.asked[0].text
 
 
 def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
