@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pydantic import JsonValue
+from pydantic_core import to_json
+
 from fastn_mcp.client import Client
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent
@@ -110,6 +113,7 @@ class Dispatcher:
 
     async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
+        self._client.check(call)
         changes: list[Change] = []
 
         async def send(inner: Call) -> Record:
@@ -128,6 +132,7 @@ class Dispatcher:
 
     async def preview(self, call: Offer[Any], caller: Caller) -> Shown:
         """What `call` would do, by fresh reads. Nothing is sent."""
+        self._client.check(call)
 
         async def send(inner: Call) -> Record:
             if inner.effect is Effect.READ:
@@ -227,6 +232,11 @@ class Dispatcher:
                 "Revoke it with revoke_api_key, and tell the operator.",
                 facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
             ) from error
+
+    def redacted(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """An answer without the key of the account, whatever put it there."""
+        redactor = self._client.redactor
+        return redactor.object(body) if redactor.may_stand_in(to_json(body)) else body
 
     @property
     def asks(self) -> bool:

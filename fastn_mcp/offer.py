@@ -8,12 +8,12 @@ from enum import Enum
 from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import override
 
-from fastn_mcp.redaction import REDACTED, redact_object
+from fastn_mcp.redaction import REDACTED, redact_object, redact_row
 
 DRY_RUN = "dry_run"
 """The argument that asks for a preview. It is about a call, and no part of it."""
@@ -47,6 +47,15 @@ class Record(BaseModel):
 
     columns: ClassVar[tuple[str, ...]] = ()
     """The fields that a person would want in a table, by Fastn's names; any plain ones where none is said."""
+
+
+class SecretRow(Record):
+    """A row that is about a secret: what it is not known to show stays hidden, even if Fastn sends it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, row: object) -> object:
+        return redact_row(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
 
 
 Result = TypeVar("Result", bound=Record)

@@ -89,7 +89,7 @@ class Reading:
         room: Callable[[], AbstractAsyncContextManager[None]],
     ) -> ReadResourceResult:
         """What is there. Raises `MCPError`."""
-        asked: dict[str, JsonValue] = {"uri": params.uri[:_LONGEST]}
+        asked = self._dispatch.redacted({"uri": params.uri[:_LONGEST]})
         not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_ONCE
         try:
             call = self._call(params.uri)
@@ -107,7 +107,8 @@ class Reading:
                 code = not_found
             elif isinstance(error, NotSent):
                 code = INVALID_PARAMS
-            raise MCPError(code, str(error), asked | failed(error.data())) from None
+            facts = self._dispatch.redacted(asked | failed(error.data()) | {"said": str(error)})
+            raise MCPError(code, str(facts.pop("said")), facts) from None
         text = to_json(shaped(call, outcome.result, self._account)).decode()
         return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=text)])
 

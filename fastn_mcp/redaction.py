@@ -155,7 +155,7 @@ def is_issued_secret(name: str) -> bool:
 
 _SHAPES = re.compile(
     r"(?<=://)[^\s/?#\"'<>\\]+(?=@)"
-    r"|\bfsk_(?:(?:test|live)_\w{6,}|(?!test_|live_)\w{6,})|(?<![\w-])eyJ[\w-]{8,}\.[\w.-]+"
+    r"|\bfsk_(?:(?:test|live)_[\w-]{6,}|(?!test_|live_)[\w-]{6,})|(?<![\w-])eyJ[\w-]{8,}\.[\w.-]+"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)",
     re.DOTALL,
 )

@@ -3,19 +3,26 @@
 Only names that the operator allows: an agent could otherwise read out the environment into Fastn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.operation import Operation
+from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.secrets import CreateSecret
+
+_OURS = "this variable holds a setting or a secret of this server itself, which is never given out."
 
 
 class SecretValues:
-    """The variables of `environment` whose names match one of `allowed`."""
+    """The variables of `environment` whose names match one of `allowed`, without those of this server itself.
 
-    def __init__(self, environment: Mapping[str, str], allowed: Sequence[str]) -> None:
+    Whatever `allowed` says, a variable named FASTN_* or one that holds a secret of `own` is not given out.
+    """
+
+    def __init__(self, environment: Mapping[str, str], allowed: Sequence[str], own: Iterable[str] = ()) -> None:
+        self._own = Redactor(own)
         self._environment = environment
         self._allowed = tuple(allowed)
 
@@ -24,6 +31,8 @@ class SecretValues:
         if not isinstance(call, CreateSecret) or call.value_from_env is None:
             return call
         name = call.value_from_env
+        if name.upper().startswith("FASTN_"):
+            raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds the value itself.")
         if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
             raise NotSent(
                 "value_from_env: this server does not give out a variable of this name.",
@@ -34,4 +43,6 @@ class SecretValues:
             raise NotSent(
                 "value_from_env: this variable is not set.", "A person can set it where the server is started."
             )
+        if self._own.find(value):
+            raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds another value.")
         return call.model_copy(update={"value": value, "value_from_env": None})

@@ -88,9 +88,9 @@ class _Handlers:
                 outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
-            raise MCPError(INVALID_PARAMS, str(error)) from None
+            raise MCPError(INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
         except FastnError as error:
-            return _result(failed(error.data()) | said, is_error=True)
+            return _result(dispatch.redacted(failed(error.data()) | said), is_error=True)
         match outcome:
             case Asking(question):
                 return form.round_trip(question)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import cast
 
-from fastn_mcp.cli.wiring import Parts, owns
+from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard import Caller
 from fastn_mcp.operation import Record
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.api_keys import ListApiKeys
 
 
@@ -33,10 +33,9 @@ async def checked(parts: Parts) -> Checked:
         return Checked(True, "The key works. It may not list API keys, so what else it may do is not known.")
     except FastnError as error:
         return Checked(None, f"Whether the key works could not be learnt. {error}")
-    own = owns(parts.settings.api_key)
     page = found.result if isinstance(found, Done) else None
     rows = cast("list[Record]", getattr(page, "items", []))
-    mine = next((row.model_dump() for row in rows if own(row)), None)
+    mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
     if mine is None:
         return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
     known = [str(mine[name]) for name in ("mode", "permissions") if mine.get(name)]

@@ -37,6 +37,7 @@ from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.secret_values import SecretValues
@@ -181,7 +182,7 @@ def assemble(
     run = tenant.run if tenant else None
     journalling = Journalling(ledger, named, system)
     judge = Judge(
-        policy, named, ledger, journalling, system, _reads(client), owns(settings.api_key), _bound(settings), run
+        policy, named, ledger, journalling, system, _reads(client), may_own(settings.api_key), _bound(settings), run
     )
     webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
     page = None
@@ -190,7 +191,7 @@ def assemble(
     desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
     guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
-    secrets = SecretValues(environment, settings.secret_env or [])
+    secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
     dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
     about = About(
         named,
@@ -232,26 +233,15 @@ def _reads(client: Client) -> Send:
     return read
 
 
-def owns(key: str) -> Callable[[Record], bool]:
-    """Whether a key's record is of the key in use: lists show a prefix and the last four characters."""
-
-    def is_own(record: Record) -> bool:
-        fields = record.model_dump()
-        last = next((str(v) for k in _LAST if (v := fields.get(k))), None)
-        prefix = next((str(v) for k in _PREFIX if (v := fields.get(k))), "")
-        return last is not None and key.endswith(last) and key.startswith(prefix.rstrip(".…*"))
-
-    return is_own
+def may_own(key: str) -> Callable[[Record], bool]:
+    """Whether a key's record may be of the key in use: it is, or what the record shows does not rule it out."""
+    return lambda record: is_own_key(key, record.model_dump()) is not False
 
 
 def _bound(settings: Settings) -> str:
     """Names the key and where it is sent, and tells neither: what is approved for one key is approved for no other."""
     parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-_LAST = ("last4", "lastFour", "last_four", "keySuffix", "suffix")
-_PREFIX = ("keyPrefix", "prefix", "key_prefix")
 
 
 def exchange_of(

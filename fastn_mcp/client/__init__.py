@@ -18,9 +18,10 @@ from fastn_mcp.client.rejection import error_of, facts, throttled
 from fastn_mcp.client.retry import ATTEMPTS, LONGEST_WAIT, Fate, exhausted_for, fate, pause, retry_after
 from fastn_mcp.client.waits import Cause, tell
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLimited
+from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
 from fastn_mcp.procedures.target import Call, read_target
-from fastn_mcp.redaction import Redactor, redact, secrets_in, texts_in
+from fastn_mcp.redaction import Redactor, redact, redact_text, secrets_in, texts_in
 from fastn_mcp.system import System
 from fastn_mcp.tools.updating import Update
 
@@ -46,6 +47,15 @@ class Client:
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
+
+    def check(self, call: Offer[Any]) -> None:
+        """Raises `NotSent` where an argument holds the key of the account, in whatever encoding."""
+        where = self.redactor.find(call.model_dump(mode="json"))
+        if where is not None:
+            raise NotSent(
+                f"{redact_text(where)}: holds the API key that this server itself uses.",
+                "Leave it out. The key is sent with each request by itself; nothing else may hold it.",
+            )
 
     async def send(self, call: Operation[R]) -> R:
         """Make the call. Raises a `FastnError` that says exactly what became of it."""

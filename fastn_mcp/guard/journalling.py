@@ -15,8 +15,9 @@ from fastn_mcp.guard.show import name_of
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import PERHAPS_MADE, Change, Journal
 from fastn_mcp.procedures.target import Call, Send, read_target
-from fastn_mcp.redaction import redact_object
+from fastn_mcp.redaction import redact_object, redact_row
 from fastn_mcp.system import System
+from fastn_mcp.tools.api_keys import NewApiKey
 
 log = logging.getLogger(__name__)
 
@@ -123,4 +124,5 @@ async def _read(call: Call, read: Send) -> Record | None:
 
 
 def _without_secrets(record: Record) -> dict[str, JsonValue]:
-    return redact_object(record.model_dump(exclude_unset=True))
+    fields = record.model_dump(exclude_unset=True)
+    return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)

@@ -186,6 +186,12 @@ class Rules(Protocol):
         ...
 
 
+_OWN_KEY = (
+    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out. "
+    "A person can revoke it in the dashboard."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A mode, and the rules of a policy file, if there is one."""
@@ -278,7 +284,7 @@ class Policy:
             rule = f"mode {self.mode}: {situation.effect.value}"
             return Verdict(Decision.DENY, rule, f"The mode {self.mode} sends nothing but reads.")
         if situation.own_key:
-            return Verdict(Decision.DENY, "own key", "This is the key that this server itself uses.")
+            return Verdict(Decision.DENY, "own key", _OWN_KEY)
         declined, rest = self.breaker
         if situation.declines >= declined:
             until = (situation.declined_at or situation.now) + timedelta(seconds=rest)

@@ -4,13 +4,21 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
+from fastn_mcp.offer import SecretRow
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
 from fastn_mcp.tools.listing import List
 
 
-class ApiKey(Record):
+class ApiKey(SecretRow):
     columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
+
+    id: JsonValue = None
+    name: JsonValue = None
+
+
+class NewApiKey(Record):
+    """What creating one answers, its secrets included: they are delivered as the settings say."""
 
     id: JsonValue = None
     name: JsonValue = None
@@ -24,7 +32,7 @@ class ListApiKeys(List[ApiKey]):
     evidence = INFERRED("api-reference, API keys")
 
 
-class CreateApiKey(Operation[ApiKey]):
+class CreateApiKey(Operation[NewApiKey]):
     """Create an API key; it is shown once. A Test key is no sandbox: it acts on the same live connections."""
 
     route = POST("/api/v1/api-keys")
@@ -43,7 +51,7 @@ class CreateApiKey(Operation[ApiKey]):
     extra: Extra = None
 
 
-class RevokeApiKey(Operation[Record]):
+class RevokeApiKey(Operation[SecretRow]):
     """Revoke an API key at once and for good: whatever uses it stops working."""
 
     route = DELETE("/api/v1/api-keys/{api_key_id}")

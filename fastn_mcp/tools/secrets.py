@@ -5,13 +5,14 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.offer import Record, SecretRow
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation
 from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
 from fastn_mcp.tools.listing import List
 
 
-class Secret(Record):
+class Secret(SecretRow):
     columns = ("id", "name", "type", "customerId", "environment", "updatedAt")
 
     id: JsonValue = None
@@ -58,7 +59,7 @@ class CreateSecret(Create[Secret]):
         return self
 
 
-class DeleteSecret(Operation[Record]):
+class DeleteSecret(Operation[SecretRow]):
     """Delete a secret for good. Workflows that read it fail at their next run."""
 
     route = DELETE("/api/v1/secrets/{secret_id}")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from fastn_mcp.guard.policy import Decision, Situation, Verdict
 from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.redaction import name_as_read
 
 Call = Operation[Any]
 
@@ -38,6 +39,12 @@ class Glob:
 def _fits(globs: Iterable[Glob], values: Iterable[object]) -> bool:
     found = list(values)
     return any(glob(value) for glob in globs for value in found)
+
+
+def _may_fit(globs: Iterable[Glob], values: Iterable[object]) -> bool:
+    """The same, as a person reads the values: blanks and invisible letters do not make another name."""
+    found = list(values)
+    return _fits(globs, [*found, *(name_as_read(value) for value in found if isinstance(value, str))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,7 @@ class Rule:
             # By the id that was read: an agent can change a name or a slug, and so would give itself the consent.
             return _fits(self.targets, [_fields(situation.target).get("id")])
         named = [*_target(situation), *_named(situation.call)]
-        return _fits(self.targets, named) or _is_unknown(situation)
+        return _may_fit(self.targets, named) or _is_unknown(situation)
 
     def _fits_dependents(self, dependents: int | None) -> bool:
         assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
@@ -184,7 +191,7 @@ class Protected:
         because = f": {self.reason.rstrip('.')}" if self.reason else ""
         for kind, globs in self.resources.items():
             what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
-            if _fits(globs, _resources(kind, situation)):
+            if _may_fit(globs, _resources(kind, situation)):
                 return Verdict(self.then, self.name, f"{what}{because}.")
             if _is_unknown(situation):
                 return Verdict(self.then, self.name, f"{what}, and what this acts on could not be learnt{because}.")

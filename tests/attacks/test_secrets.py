@@ -1,0 +1,341 @@
+"""Secrets come out nowhere, and this server's own key goes nowhere: by a real client, in both protocol versions."""
+
+import json
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+import pytest
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+from world import World
+
+from fastn_mcp import client as fastn_client
+from fastn_mcp.cli.in_process import InProcess
+from fastn_mcp.cli.kinds import Kinds
+from fastn_mcp.cli.wiring import may_own
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.operation import Request
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.sandbox import KEY
+from fastn_mcp.secret_values import SecretValues
+from fastn_mcp.server import build
+
+pytestmark = pytest.mark.anyio
+
+each_version = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+
+CANARY = "kAnar13nvogel-41"
+BASIC = b64encode(f"user:{CANARY}".encode()).decode()
+
+HELD: dict[str, JsonValue] = {
+    "apiKey": CANARY,
+    "password": CANARY,
+    "fields": [{"name": "apiKey", "value": CANARY}, {"id": "region", "value": "eu"}],
+    "database": f"postgres://sync:{CANARY}@db.example/acme",
+    "note": f"sent Bearer {CANARY}",
+    "basic": f"Basic {BASIC}",
+    "headers": [["X-Api-Key", CANARY]],
+    "callback": f"https://x.example/?access_token={CANARY}&page=2",
+    "raw": json.dumps({"body": json.dumps({"clientSecret": CANARY})}),
+    "credentials": {"user": CANARY, "deep": [{"any": CANARY}]},
+    "key": f"fsk_live_{CANARY}",
+}
+"""A secret in every shape."""
+
+
+class Planting:
+    """A Fastn whose answers hold `more` in each object that has an id, and whose errors echo what was sent."""
+
+    def __init__(self, inner: InProcess, more: dict[str, JsonValue]) -> None:
+        self._inner = inner
+        self._more = more
+
+    async def __call__(self, request: Request) -> Answer:
+        answer = await self._inner(request)
+        if answer.status >= 400:
+            echo = {"error": {"code": "NO", "message": f"got {to_json(request.body).decode()}", "details": HELD}}
+            return Answer(answer.status, answer.headers, to_json(echo))
+        return Answer(answer.status, answer.headers, to_json(self._planted(from_json(answer.body or b"null"))))
+
+    def _planted(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._planted(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        fields = {name: self._planted(item) for name, item in cast("dict[str, Any]", value).items()}
+        return fields | (self._more if "id" in fields else {})
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = None) -> World:
+    def made(account: Any, exchange: Any, *rest: Any) -> fastn_client.Client:
+        return fastn_client.Client(account, Planting(exchange, more), *rest)
+
+    return World(folder, policy or Policy("guarded"), kinds=Kinds(client=made))
+
+
+class Person:
+    """Reads what is asked, and approves it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: list[str] = []
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        assert isinstance(params, ElicitRequestFormParams)
+        self.asked.append(params.message)
+        self.world.clock.pass_(5)
+        fields = params.requested_schema["properties"]
+        if "name" not in fields:
+            return ElicitResult(action="accept", content={"decision": "approve"})
+        return ElicitResult(
+            action="accept", content={"name": fields["name"]["description"].partition('quotes: "')[2][:-1]}
+        )
+
+
+@asynccontextmanager
+async def connected(world: World, mode: str, person: Person | None = None) -> AsyncGenerator[Client]:
+    async with Client(build(world.dispatch, OFFERS, {}), mode=mode, elicitation_callback=person) as client:
+        yield client
+
+
+def said(result: object) -> dict[str, Any]:
+    assert isinstance(result, CallToolResult)
+    return cast("dict[str, Any]", result.structured_content)
+
+
+def everything(folder: Path) -> str:
+    """All that lies in the folder of the state, the ledger and its log included."""
+    return "\n".join(state_of(folder))
+
+
+def state_of(folder: Path) -> list[str]:
+    """The files of the state but those of new keys, which is where they belong."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "keys"]
+    assert {"audit.jsonl", "ledger.sqlite3"} <= {path.name for path in files} or not files
+    return [path.read_bytes().decode("latin-1") for path in files]
+
+
+@each_version
+async def test_secret_of_an_argument_or_an_answer_comes_out_nowhere(
+    mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: results, errors, questions, audit, journal, ledger and log hold no secret, in whatever shape it came."""
+    world = planted(tmp_path, HELD, Policy("manual"))
+    person = Person(world)
+    found: list[str] = []
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("create_customer", {"name": "Canary", "slug": "canary", "extra": {"metadata": HELD}}),
+        ("update_customer", {"customer_id": "cus_unknown", "name": "x", "extra": {"metadata": HELD}}),
+        ("list_customers", {"detail": "full"}),
+        ("list_connections", {"detail": "csv"}),
+        ("get_overview", {}),
+        ("list_changes", {}),
+    ]
+    async with connected(world, mode, person) as client:
+        workflows = said(await client.call_tool("list_workflows", {}))
+        workflow = workflows["data"][0]["id"]
+        customer = said(await client.call_tool("list_customers", {}))["data"][0]["id"]
+        calls += [
+            ("run_workflow", {"workflow_id": workflow, "input": HELD}),
+            ("update_workflow", {"workflow_id": workflow, "name": "New", "extra": HELD}),
+            ("update_customer", {"customer_id": customer, "name": "New", "extra": {"metadata": HELD}}),
+            ("update_customer", {"customer_id": customer, "name": "Newer", "extra": HELD, "dry_run": True}),
+            ("list_changes", {}),
+        ]
+        for tool, arguments in calls:
+            found.append(to_json((await client.call_tool(tool, arguments)).model_dump()).decode())
+        found.append(to_json((await client.read_resource(f"fastn://customers/{customer}")).model_dump()).decode())
+    assert person.asked
+    world.close()
+    for text in (*found, *person.asked, everything(tmp_path), caplog.text):
+        assert CANARY not in text
+        assert BASIC not in text
+    assert "[hidden]" in everything(tmp_path)
+
+
+SPELLED = {
+    "as it is": KEY,
+    "inside a text": f"use {KEY} please",
+    "percent-encoded": quote(KEY).replace("k", "%6b").replace("_", "%5F"),
+    "escaped in JSON": '{"x": "\\u0066' + KEY[1:] + '"}',
+    "in base64": b64encode(f"x{KEY}:".encode()).decode(),
+}
+
+
+@each_version
+@pytest.mark.parametrize("spelling", SPELLED)
+async def test_own_key_in_an_argument_is_refused_before_anything_is_sent_recorded_or_asked(
+    mode: str, spelling: str, tmp_path: Path
+) -> None:
+    """Ours: the message names the argument; Fastn, the audit, the ledger and a person never see the key."""
+    text = SPELLED[spelling]
+    world = World(tmp_path, Policy("manual"))
+    person = Person(world)
+    calls: list[tuple[str, dict[str, Any], str]] = [
+        ("create_customer", {"name": "x", "slug": "x", "extra": {"metadata": {"a": [text]}}}, "extra.metadata.a[0]"),
+        ("create_secret", {"name": "STOLEN", "value": text}, "value"),
+        ("ai_chat", {"message": text}, "message"),
+        ("list_customers", {"search": text}, "search"),
+        ("create_customer", {"name": text, "slug": "x", "dry_run": True}, "name"),
+        (
+            "apply_changes",
+            {"changes": [{"tool": "create_customer", "arguments": {"name": text, "slug": "y"}}]},
+            "changes[0].arguments.name",
+        ),
+    ]
+    before = len(world.sandbox.requests)
+    async with connected(world, mode, person) as client:
+        for tool, arguments, where in calls:
+            result = await client.call_tool(tool, arguments)
+            assert isinstance(result, CallToolResult)
+            assert result.is_error, tool
+            answer = said(result)
+            assert answer["outcome"] == "not_sent", answer
+            assert answer["message"].startswith(f"{where}: holds the API key"), answer
+            assert KEY not in to_json(answer).decode()
+    assert len(world.sandbox.requests) == before
+    assert person.asked == []
+    world.close()
+    state = everything(tmp_path)
+    assert KEY not in state
+    assert text not in state
+
+
+@each_version
+async def test_own_key_as_a_name_of_a_tool_or_of_an_argument_is_not_repeated(mode: str, tmp_path: Path) -> None:
+    """Ours: what is refused because nobody knows it is named in the message, and hides the key."""
+    world = World(tmp_path)
+    async with connected(world, mode) as client:
+        answer = said(await client.call_tool("list_customers", {KEY: 1}))
+        assert KEY not in to_json(answer).decode()
+        with pytest.raises(Exception) as refused:  # noqa: PT011 - of whatever class the client makes it
+            await client.call_tool(KEY, {})
+        assert KEY not in str(refused.value)
+        with pytest.raises(Exception) as unread:  # noqa: PT011
+            await client.read_resource(f"fastn://customers/{KEY}")
+        assert KEY not in repr(unread.value) + str(getattr(unread.value, "error", ""))
+    world.close()
+
+
+@each_version
+async def test_value_of_a_secret_and_key_of_an_api_key_never_reach_the_model(mode: str, tmp_path: Path) -> None:
+    """Ours: they are hidden even where Fastn sends them, under whatever name."""
+    sent: dict[str, JsonValue] = {
+        "value": CANARY,
+        "key": CANARY,
+        "plaintext": CANARY,
+        "versions": [{"content": CANARY}],
+        "pin": 4711,
+    }
+    world = planted(tmp_path, sent, Policy("guarded"))
+    world.own = may_own(KEY)
+    person = Person(world)
+    async with connected(world, mode, person) as client:
+        texts: list[str] = []
+        for tool in ("list_secrets", "list_api_keys"):
+            for detail in ("concise", "full", "csv"):
+                answer = said(await client.call_tool(tool, {"detail": detail}))
+                assert answer["data"], answer
+                texts.append(to_json(answer).decode())
+        made = said(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
+        gone = said(await client.call_tool("delete_secret", {"secret_id": made["data"]["id"]}))
+        key = said(await client.call_tool("create_api_key", {"name": "CI", "extra": {"key": "", "note": "x"}}))
+        texts += [to_json(answer).decode() for answer in (made, gone, key)]
+    for text in texts:
+        assert CANARY not in text
+        assert "4711" not in text
+    world.close()
+    assert CANARY not in everything(tmp_path)
+
+
+@each_version
+async def test_variable_of_the_environment_that_is_ours_is_not_given_out(mode: str, tmp_path: Path) -> None:
+    """Ours: FASTN_SECRET_ENV=* allows every variable but the settings and secrets of this server."""
+    environment = {"FASTN_API_KEY": KEY, "COPY_OF_IT": f"x{KEY}", "FASTN_PROFILE": "a", "STRIPE": "sk-other-value"}
+    world = World(tmp_path, Policy("auto"))
+    world.dispatch = world.dispatching(SecretValues(environment, ["*"], [KEY]), None)
+    person = Person(world)
+    async with connected(world, mode, person) as client:
+        for name in ("FASTN_API_KEY", "COPY_OF_IT", "FASTN_PROFILE", "fastn_api_key"):
+            answer = said(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
+            assert answer["outcome"] == "not_sent", answer
+            assert KEY not in to_json(answer).decode()
+        assert world.changes == []
+        answer = said(await client.call_tool("create_secret", {"name": "OTHER", "value_from_env": "STRIPE"}))
+        assert answer.get("done") == "create_secret", answer
+    world.close()
+    assert KEY not in everything(tmp_path)
+
+
+@each_version
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"maskedKey": f"fsk_test_****{KEY[-4:]}"},
+        {"hint": f"…{KEY[-4:]}"},
+        {"prefix": KEY[:11]},
+        {},
+    ],
+)
+async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
+    """Ours: which part of a key Fastn shows is not known; what does not rule it out is refused."""
+    world = planted(tmp_path, {"last4": None, "keyPrefix": None, "mode": "Test", **row})
+    world.own = may_own(KEY)
+    person = Person(world)
+    async with connected(world, mode, person) as client:
+        keys = said(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
+        answer = said(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
+    assert answer["outcome"] == "refused", answer
+    assert answer["rule"] == "own key"
+    assert person.asked == []
+    assert world.changes == []
+    world.close()
+
+
+@each_version
+@pytest.mark.parametrize(
+    "name", [" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key"]
+)
+async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: str, name: str, tmp_path: Path) -> None:
+    """Ours: what a server trims or normalises overwrites the protected secret."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
+    policy.chmod(0o600)
+    world = World(tmp_path / "state", Policy("guarded", load_rules(policy)))
+    person = Person(world)
+    async with connected(world, mode, person) as client:
+        answer = said(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
+    assert answer["outcome"] == "refused", answer
+    assert person.asked == []
+    assert world.changes == []
+    world.close()
+
+
+@each_version
+@pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"])
+async def test_blank_in_a_name_is_visible_in_the_question_and_in_the_result(
+    mode: str, blank: str, tmp_path: Path
+) -> None:
+    """Ours: two names that look alike are told apart by the person who decides."""
+    world = World(tmp_path, Policy("manual"))
+    person = Person(world)
+    async with connected(world, mode, person) as client:
+        answer = said(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
+        rows = said(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
+    seen = f"Acme\\u{{{ord(blank):x}}}GmbH"
+    assert seen in person.asked[0]
+    assert answer["data"]["name"] == seen
+    assert [row["name"] for row in rows["data"]] == [seen]
+    world.close()

@@ -1,0 +1,409 @@
+"""What is secret and what is unsafe to print: one module decides, and what one place hides, every place hides. Ours."""
+
+import ast
+import json
+import logging
+import re
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from pydantic import JsonValue
+
+import fastn_mcp
+from fastn_mcp.errors import Failed
+from fastn_mcp.guard.audit import Event, about, written
+from fastn_mcp.guard.journalling import Journalling
+from fastn_mcp.guard.preview import preview
+from fastn_mcp.logs import JsonLines
+from fastn_mcp.observing.records import Records
+from fastn_mcp.offer import Effect, Record
+from fastn_mcp.procedures.dependents import Dependence
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.redaction import (
+    REDACTED,
+    Redactor,
+    is_own_key,
+    is_secret_name,
+    name_as_read,
+    redact,
+    redact_row,
+    redact_text,
+    safe,
+    sanitize,
+)
+from fastn_mcp.shaping import failed, previewed, shaped
+from fastn_mcp.system import System
+from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
+
+CANARY = "kAnar13nvogel-41"
+KEY = "fsk_live_kAnar13nvogel41"
+BASIC = b64encode(f"user:{CANARY}".encode()).decode()
+
+_names = st.sampled_from(
+    ["apiKey", "api_key", "password", "clientSecret", "access-token", "Authorization", "X-Api-Key", "db_pwd", "pin",
+     "credentials", "privateKey", "set-cookie", "connectionString", "API KEY", "\uff50assword", "pass\u200bword"]
+)  # fmt: skip
+_header_names = st.sampled_from(["Authorization", "X-Api-Key", "Set-Cookie", "proxy-authorization"])
+
+
+def _pair(naming: str, holding: str, name: str) -> JsonValue:
+    return {naming: name, "type": "text", holding: CANARY}
+
+
+_texts = st.one_of(
+    st.just(f"https://user:{CANARY}@host.example/path?a=1"),
+    st.just(f"postgres://{CANARY}@host.example"),
+    st.just(f"sent Bearer {CANARY} and got 401"),
+    st.just(f"Basic {BASIC}"),
+    st.just(f"the key {KEY}."),
+    st.builds(
+        "https://x.example/?page=2&{}={}#end".format, st.sampled_from(["api_key", "token", "sig"]), st.just(CANARY)
+    ),
+    st.builds("{}: {}".format, _header_names, st.just(CANARY)),
+    st.builds("curl -H '{}: {}' x".format, _header_names, st.just(CANARY)),
+    _names.map(lambda name: json.dumps({name: CANARY})),
+    _names.map(lambda name: "answer: " + json.dumps({"body": json.dumps({name: [CANARY]})}) + " (end)"),
+    st.sampled_from(["password", "apiKey"]).map(lambda name: json.dumps({name: CANARY})[:-2]),
+    st.just(f"{{'password': '{CANARY}'}}"),
+)
+_planted: st.SearchStrategy[JsonValue] = st.one_of(
+    _texts,
+    _names.map(lambda name: {name: CANARY}),
+    _names.map(lambda name: {name: {"user": "u", "deep": [{"x": CANARY}]}}),
+    _names.map(lambda name: {name: [CANARY, CANARY]}),
+    st.builds(
+        _pair,
+        st.sampled_from(["name", "key", "id", "field", "Name"]),
+        st.sampled_from(["value", "Value"]),
+        st.sampled_from(["apiKey", "password", "X-Api-Key", "access token"]),
+    ),
+    _header_names.map(lambda name: [[name, CANARY], ["Accept", "*/*"]]),
+    st.just({f"Bearer {CANARY}": 1}),
+    st.just({"secrets": [{"id": "sec_1", "name": "DB", "plaintext": CANARY}]}),
+)
+_harmless: st.SearchStrategy[JsonValue] = st.sampled_from(
+    ["x", 1, None, True, "Acme", {"region": "eu"}, ["a", "b"], "Ünïcode"]
+)
+
+
+def _around(inner: st.SearchStrategy[JsonValue]) -> st.SearchStrategy[JsonValue]:
+    return st.one_of(
+        inner,
+        st.builds(lambda value, other: {"a": other, "inner": value}, inner, _harmless),
+        st.builds(lambda value, other: [other, {"row": value}], inner, _harmless),
+        inner.map(lambda value: {"text": json.dumps(value)}),
+    )
+
+
+_structures = _around(_around(_planted))
+
+
+class _Kept:
+    """A journal of one change."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+    async def note(self, change: Change) -> None:
+        self.changes.append(change)
+
+
+def _as_result(value: JsonValue) -> object:
+    return shaped(GetCustomer(customer_id="c"), Record.model_validate({"id": "c", "held": value}), {})
+
+
+def _as_error(value: JsonValue) -> object:
+    return failed(Failed("It failed.", facts={"fastn": {"details": value}}).data())
+
+
+def _as_log(value: JsonValue) -> object:
+    return JsonLines(()).format(_logged(value))
+
+
+def _logged(value: JsonValue) -> logging.LogRecord:
+    return logging.LogRecord("fastn_mcp", logging.INFO, "", 1, "got %s", (json.dumps(value),), None)
+
+
+def _as_audit(value: JsonValue) -> object:
+    entry = about(Event.INTENT, _update(value), "local", "test")
+    return dict(written(entry, System()))
+
+
+def _as_journal(value: JsonValue) -> object:
+    kept = _Kept()
+    journalling = Journalling(cast(Any, kept), "test", System())
+    target = Record.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
+    begun = journalling.begin(_update(value), "local", target, cast(Any, None))
+    with pytest.raises(StopIteration):
+        begun.send(None)
+    return repr(kept.changes)
+
+
+def _update(value: JsonValue) -> UpdateCustomer:
+    return UpdateCustomer(customer_id="c", name="New", extra={"held": value})
+
+
+def _shown(value: JsonValue) -> Any:
+    target = Record.model_validate({"id": "c", "name": "Acme", "held": [value]})
+    return preview(_update(value), Effect.WRITE, "test", target, Dependence())
+
+
+def _as_card(value: JsonValue) -> object:
+    return _shown(value).data()
+
+
+def _as_question(value: JsonValue) -> object:
+    return _shown(value).lines()
+
+
+def _as_preview(value: JsonValue) -> object:
+    return previewed(_shown(value).data())
+
+
+def _as_telemetry(value: JsonValue) -> object:
+    exported = InMemoryLogRecordExporter()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exported))
+    Records(provider, JsonLines(())).emit(_logged(value))
+    return [str(each.log_record.body) for each in exported.get_finished_logs()]
+
+
+SINKS: dict[str, Callable[[JsonValue], object]] = {
+    "result": _as_result,
+    "error": _as_error,
+    "log": _as_log,
+    "audit": _as_audit,
+    "journal": _as_journal,
+    "ledger card": _as_card,
+    "question": _as_question,
+    "preview": _as_preview,
+    "telemetry": _as_telemetry,
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@given(value=_structures)
+def test_what_one_place_hides_every_place_hides(sink: str, value: JsonValue) -> None:
+    """Ours: a secret in any shape, at any depth, comes out nowhere; that something was hidden is said."""
+    said = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
+    assert CANARY not in said
+    assert BASIC not in said
+    assert KEY not in said
+
+
+@given(value=_structures)
+def test_redaction_leaves_what_it_has_done(value: JsonValue) -> None:
+    """Ours: what passes two places on its way is the same as after one."""
+    once = safe(value)
+    assert redact(once) == once
+    assert REDACTED in json.dumps(once)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"tokens": 5, "secrets": 4, "apiKeys": {"used": 3, "limit": 5}, "maxTokens": 100},
+        {"password": {"type": "string", "description": "The password of the shop"}},
+        {"keyPrefix": "fsk_live_", "last4": "abcd", "tokenType": "bearer", "secretName": "DB", "credentialId": "c1"},
+        {"authorizationUrl": "https://a.example/o?response_type=code&state=xyz&client_id=1"},
+        {"permissions": ["secrets:read", "secrets:write"], "required": ["apiKey", "region"]},
+        {"name": "Rotate tokens", "content": "Basic authentication or Bearer authentication"},
+        {"text": "see http://host:80/a?b=c@d, mail a@b.example", "log": "Refresh token: expired"},
+        {"hasSecret": True, "token": None, "cron": "0 0 * * *", "nextCursor": "eyJvIjoyMH0"},
+    ],
+)
+def test_redaction_keeps_what_is_no_secret(value: JsonValue) -> None:
+    """Ours: counts, descriptions of fields, addresses and prose stay readable."""
+    assert redact(value) == value
+    assert safe(value) == value
+
+
+def test_default_of_a_secret_field_is_hidden_and_its_description_is_not() -> None:
+    """Ours: a schema describes a secret; its default can be one."""
+    schema: JsonValue = {"apiKey": {"type": "string", "description": "From the dashboard", "default": CANARY}}
+    assert redact(schema) == {"apiKey": {"type": "string", "description": "From the dashboard", "default": REDACTED}}
+
+
+def test_row_of_a_secret_shows_only_what_such_rows_are_known_to_show() -> None:
+    """Ours: the names under which a value could come are not known, so those of harmless fields are listed."""
+    row: dict[str, JsonValue] = {
+        "id": "s", "name": "DB", "value": CANARY, "plaintext": CANARY, "current": {"val": CANARY}, "versions": [CANARY],
+        "updatedAt": "2026-01-01", "environment": "live", "uses": 3, "maskedKey": "fsk_live_****abcd",
+        "hint": CANARY * 2,
+    }  # fmt: skip
+    shown = redact_row(row)
+    assert CANARY not in json.dumps(shown)
+    kept = {"id": "s", "name": "DB", "updatedAt": "2026-01-01", "environment": "live", "uses": 3}
+    assert {name: shown[name] for name in kept} == kept
+    assert shown["maskedKey"] == "fsk_live_****abcd"
+
+
+def _spellings() -> dict[str, str]:
+    percent = "".join(f"%{ord(letter):02x}" for letter in KEY)
+    return {
+        "as it is": KEY,
+        "inside": f"x{KEY}y",
+        "percent-encoded": percent,
+        "percent-encoded in part": KEY.replace("k", "%6B"),
+        "percent-encoded twice": quote(percent),
+        "escaped": json.dumps(KEY).replace("f", "\\u0066"),
+        "escaped twice": json.dumps(json.dumps(KEY).replace("v", "\\u0076")),
+        "base64": b64encode(KEY.encode()).decode(),
+        "base64, one before": b64encode(b"a" + KEY.encode() + b"tail").decode(),
+        "base64, two before": b64encode(b"ab" + KEY.encode()).decode(),
+        "basic": "Basic " + b64encode(f"{KEY}:".encode()).decode(),
+    }
+
+
+@pytest.mark.parametrize("spelling", _spellings())
+def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
+    """Ours: the configured key is hidden however it is written."""
+    text = _spellings()[spelling]
+    redactor = Redactor([KEY])
+    assert redactor.may_stand_in(json.dumps(text).encode())
+    assert REDACTED in redactor.text(text)
+    assert redactor.find({"extra": {"headers": ["x", text]}}) == "extra.headers[1]"
+    assert redactor.find({"extra": {text: 1}}) is not None
+    assert KEY not in redactor.text(text)
+
+
+@pytest.mark.parametrize(
+    ("row", "own"),
+    [
+        ({"last4": "el41"}, True),
+        ({"last4": "el42"}, False),
+        ({"maskedKey": "fsk_live_****el41"}, True),
+        ({"maskedKey": "fsk_live_••••el42"}, False),
+        ({"hint": "…el41"}, True),
+        ({"hint": "...el42"}, False),
+        ({"hint": "el41"}, True),
+        ({"hint": "my laptop"}, None),
+        ({"prefix": "fsk_live_kA"}, None),
+        ({"prefix": "fsk_live_zz"}, False),
+        ({"keyPrefix": "fsk_live_"}, None),
+        ({"keyPrefix": "fsk_live_", "last4": "el41"}, True),
+        ({"mode": "Test"}, False),
+        ({"mode": "Live"}, None),
+        ({"key": KEY}, True),
+        ({"id": "8", "name": "CI"}, None),
+    ],
+)
+def test_own_key_is_told_by_the_parts_that_a_row_shows(row: dict[str, object], own: bool | None) -> None:
+    """Ours: which fields Fastn shows is not known; where they do not tell, it could be ours."""
+    assert is_own_key(KEY, row) is own
+
+
+_UNSEEN = (
+    "a0 3000 2000 2009 202f 205f 1680 200b 200d 2060 feff ad 2800 3164 115f ffa0 34f 180e fe0f 202e fffc 7 7f 2028 "
+    "e0041 e0100 13441 1d159"
+)
+
+
+@pytest.mark.parametrize("blank", [chr(int(code, 16)) for code in _UNSEEN.split()])
+def test_every_blank_but_the_plain_space_is_made_visible(blank: str) -> None:
+    """Ours: no two names look alike because of what cannot be seen in one."""
+    assert sanitize(f"PAY{blank}KEY") == f"PAY\\u{{{ord(blank):x}}}KEY"
+    assert safe({f"a{blank}": f"b{blank}"}) == {f"a\\u{{{ord(blank):x}}}": f"b\\u{{{ord(blank):x}}}"}
+
+
+@pytest.mark.parametrize(
+    "name", [" PAY_KEY", "PAY_KEY\u00a0", "PAY\u200b_KEY", "\uff30AY_KEY", "pay_key\t", "PAY_KEY\ufeff"]
+)
+def test_name_is_compared_as_a_person_reads_it(name: str) -> None:
+    """Ours: what a server trims or normalises names the same thing."""
+    assert name_as_read(name) == "pay_key"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\\", '"', "{", "[", "://", "eyJ-", "fsk_", "a=", "Bearer ", "x:", "-----BEGIN ", "%", '\\"', "{'a':", '"a":"'],
+)
+def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
+    """Ours: nothing that Fastn sends makes redaction slow. Four times the length takes far less than sixteen times."""
+
+    def seconds(length: int) -> float:
+        text = piece * (length // len(piece))
+        began = time.process_time()
+        redact_text(text)
+        Redactor([KEY]).text(text)
+        return time.process_time() - began
+
+    short = min(seconds(50_000) for _ in range(3))
+    assert min(seconds(200_000) for _ in range(3)) < max(10 * short, 0.2)
+
+
+# --- one place ---------------------------------------------------------------------------------------------------
+
+_PACKAGE = Path(fastn_mcp.__file__).parent
+_PATTERNS = ("compile", "search", "match", "sub", "fullmatch", "findall")
+
+
+def _is_about_secrets(text: str) -> bool:
+    return re.search(r"passw|secret|token|bearer|api.{0,8}key|fsk_", text, re.IGNORECASE) is not None
+
+
+def _constants(nodes: Iterable[ast.expr]) -> list[str]:
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def _rules_in(source: str) -> dict[int, str]:
+    """What looks like a rule of its own: a pattern with names of secrets, a list of such names, or a mark for one."""
+    found: dict[int, str] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and node.value == REDACTED:
+            found[node.lineno] = REDACTED
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _PATTERNS:
+            if ast.unparse(node.func.value) == "re" and any(map(_is_about_secrets, _constants(node.args[:1]))):
+                found[node.lineno] = "a pattern"
+        elif isinstance(node, (ast.List, ast.Set, ast.Tuple)):
+            names = [text for text in _constants(node.elts) if re.fullmatch(r"\w+", text) and is_secret_name(text)]
+            if len(names) > 1 and not all(map(str.isupper, names)):
+                found[node.lineno] = ", ".join(names)
+    return found
+
+
+_ALLOWED = {
+    "doctor/reads.py": "resources that permissions are about",
+    "hosted/team.py": "settings",
+    "procedures/find.py": "kinds of resources",
+    "procedures/shelf.py": "kinds of resources",
+    "settings/model.py": "toolsets",
+    "settings/sources.py": "settings",
+}
+"""Modules with such a list that is no rule for what is hidden, and what it is."""
+
+
+def test_no_other_module_has_a_rule_for_what_is_secret() -> None:
+    """Ours: a second list of secret names, a second pattern or a second mark would differ from the first one day."""
+    found = {
+        f"{place}:{line}": text
+        for path in sorted(_PACKAGE.rglob("*.py"))
+        if (place := path.relative_to(_PACKAGE).as_posix()) != "redaction.py" and place not in _ALLOWED
+        for line, text in _rules_in(path.read_text(encoding="utf-8")).items()
+    }
+    assert found == {}
+
+
+def test_rule_elsewhere_would_be_found() -> None:
+    """Ours: the test above is no test if it cannot fail."""
+    assert _rules_in('X = re.compile(r"passw|token")')
+    assert _rules_in('X = ("password", "token")')
+    assert _rules_in('HIDDEN = "[hidden]"')
+    assert not _rules_in("x = {'name': 'key'}")
+
+
+def test_names_of_secrets_are_told_from_names_about_them() -> None:
+    """Ours."""
+    assert all(
+        map(is_secret_name, ["apiKey", "X-API-Key", "client_secret", "dbPwd", "user.pwd", "jwt", "x-amz-signature"])
+    )
+    assert not any(map(is_secret_name, ["secretId", "tokenType", "tokenExpiresAt", "key", "bypass", "spin", "compass"]))
