@@ -7,13 +7,43 @@ import asyncio
 import socket
 from contextlib import nullcontext
 from contextvars import Context
+from typing import cast
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 _GRACE = 2
 """Seconds that open requests have when it ends."""
+
+_MOST = 64
+"""Connections at the same time. Beyond it the oldest that waits for a request is closed, not the newest refused."""
+
+
+class _Connection(H11Protocol):
+    """One connection, which makes room for a newer one unless a request of it is being answered.
+
+    Any program of this machine can open connections and send nothing. It must not keep a person's browser out.
+    """
+
+    since = 0.0
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.since = self.loop.time()
+        known = [one for one in self.connections if isinstance(one, _Connection) and not one.transport.is_closing()]
+        waiting = [one for one in known if not one.is_answering]
+        if len(known) >= _MOST and waiting:
+            min(waiting, key=lambda one: one.since).transport.close()
+        super().connection_made(transport)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request has arrived whole and has no whole answer yet."""
+        last = cast("RequestResponseCycle | None", self.cycle)  # none before the first, whatever its type says
+        return last is not None and not (last.response_complete or last.more_body)
 
 
 class _Server(uvicorn.Server):
@@ -29,7 +59,7 @@ class Listening:
     def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=_Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -37,7 +67,7 @@ class Listening:
             access_log=False,  # an address can hold a key
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=64,
+            limit_concurrency=4 * _MOST,  # those that are closing are counted
             timeout_keep_alive=5,
             timeout_graceful_shutdown=_GRACE,
         )

@@ -17,7 +17,7 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.channels.page import DOOR
+from fastn_mcp.channels.page import DOOR, FILES, entrance_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.errors import FastnError, SettingsError
@@ -210,7 +210,13 @@ def open_page(door: Path) -> None:
     address, key = fields.get("url"), fields.get("key")
     if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
         raise SettingsError(f"{door} is not as the page writes it.", elsewhere)
-    if not webbrowser.open(f"{address}/enter/{key}"):
+    folder = door.parent / FILES
+    try:
+        opened = webbrowser.open(entrance_file.write(folder, address, key, System().now().timestamp()))
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be written: {error.strerror}.", elsewhere) from None
+    if not opened:
+        entrance_file.remove(folder, key)
         raise SettingsError("There is no browser to open it in.", elsewhere)
     click.echo("The approval page is open in your browser.")
 

@@ -47,6 +47,7 @@ def mounted(
 
 class _SignedIn:
     room = ""
+    entrance = None
 
     def __init__(
         self, approvals: Approvals, sign_in: SignIn, seal: Seal, inbox: Callable[[Session], Inbox],

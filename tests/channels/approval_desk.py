@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import httpx2
 from pydantic import JsonValue
 
-from fastn_mcp.channels.page import Page, entrance
+from fastn_mcp.channels.page import Page, entrance, entrance_file
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.system import System
@@ -140,12 +141,17 @@ class Desk:
         for grant in grants:
             await self.ledger.open(grant)
 
-    async def key_url(self) -> str:
-        """An address that lets in once, as the door gives it."""
+    async def key(self) -> tuple[str, str]:
+        """Where the page is, and a key that lets in once, as the door gives it."""
         await self.page.show("any")
-        url = entrance(self.door)
-        assert url is not None
-        return url
+        found = entrance(self.door)
+        assert found is not None
+        return found
+
+    async def file(self) -> str:
+        """The address of a file that lets a browser in once, as `fastn-mcp approvals --open` writes it."""
+        url, key = await self.key()
+        return entrance_file.write(self.door.parent / "browser", url, key, self.clock.now().timestamp())
 
     async def snapshot(self) -> list[object]:
         """All that a decision would change."""
@@ -189,11 +195,29 @@ class Visitor:
         return await self.send(action, await self.form(action, about) | extent | fields)
 
 
+def posted_by(file: str) -> tuple[str, str]:
+    """Where a browser that opens the file posts a key, and the key."""
+    text = Path(unquote(httpx2.URL(file).path)).read_text()
+    found = re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text)
+    assert found is not None
+    return found[1], found[2]
+
+
+async def enter(http: httpx2.AsyncClient, url: str, key: str, **headers: str) -> httpx2.Response:
+    """Post a key to the page at `url`, as a browser does that opened a file."""
+    return await http.post(f"{url}/enter", data={"key": key}, headers={"Origin": "null"} | headers)
+
+
+def room_of(answer: httpx2.Response) -> str:
+    """The path to which a browser goes that was let in."""
+    assert answer.status_code == 200
+    found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
+    assert found is not None
+    return found[1]
+
+
 async def let_in(desk: Desk) -> Visitor:
     """A new browser that used a key."""
-    url = httpx2.URL(await desk.key_url())
-    origin = f"http://127.0.0.1:{url.port}"
-    http = httpx2.AsyncClient(base_url=origin, trust_env=False)
-    answer = await http.get(url)
-    assert answer.status_code == 303
-    return Visitor(http, origin, answer.headers["location"])
+    url, key = await desk.key()
+    http = httpx2.AsyncClient(base_url=url, trust_env=False)
+    return Visitor(http, url, room_of(await enter(http, url, key)))

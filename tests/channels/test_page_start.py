@@ -1,18 +1,26 @@
 """How a question is brought before a person, and by which file the page is found."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import httpx2
 import pytest
-from approval_desk import Desk, Visitor, question, update_of_workflow
+from approval_desk import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
 from fastn_mcp.channels.page import Page, entrance
 
 pytestmark = pytest.mark.anyio
+
+
+def modes(url: str) -> tuple[int, int] | None:
+    """The modes of a file that a browser is told to open, and of its folder; None where it is gone."""
+    file = Path(httpx2.URL(url).path)
+    return (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) if file.exists() else None
 
 
 async def test_a_question_opens_the_browser_once_and_no_key_is_ever_said(desk: Desk) -> None:
@@ -20,13 +28,33 @@ async def test_a_question_opens_the_browser_once_and_no_key_is_ever_said(desk: D
     await desk.ask(question())
     said = [await desk.page.show("grant-1") for _ in range(3)]
     (url,) = desk.opened
-    key = url.rpartition("/")[2]
+    page, key = posted_by(url)
     assert len(set(said)) == 1
-    assert f"http://127.0.0.1:{httpx2.URL(url).port}" in said[0]
-    assert key not in said[0]
-    assert (entrance(desk.door) or "").rpartition("/")[2] not in said[0]
+    assert page in said[0]
+    assert key not in said[0] + url
+    assert (entrance(desk.door) or ("", ""))[1] not in said[0]
+    assert modes(url) == (0o600, 0o700)
     async with httpx2.AsyncClient(trust_env=False) as http:
-        assert (await http.get(url)).status_code == 303
+        assert (await enter(http, page, key)).status_code == 200
+    assert modes(url) is None
+
+
+async def test_files_for_the_browser_end_with_their_keys_or_the_page(desk: Desk) -> None:
+    """Ours: no key lies about longer than it opens, whether it was used, ran out, or a process was killed."""
+    await desk.ask(question(), update_of_workflow())
+    folder = desk.door.parent / "browser"
+    folder.mkdir(parents=True)
+    (folder / "left.html").write_text("of a process that was killed")
+    os.utime(folder / "left.html", (0, 0))
+    await desk.page.show("grant-1")
+    assert [Path(httpx2.URL(url).path) for url in desk.opened] == list(folder.iterdir())
+    desk.opens = False
+    desk.clock.passed += 60
+    await desk.page.show("grant-2")
+    assert len(list(folder.iterdir())) == 1  # what no browser took is gone at once
+    await desk.file()
+    await desk.page.aclose()
+    assert list(folder.iterdir()) == []
 
 
 async def test_questions_in_a_burst_share_one_tab_and_later_ones_open_another(desk: Desk) -> None:
@@ -55,37 +83,36 @@ async def test_a_page_that_somebody_looks_at_is_not_opened_again(desk: Desk, vis
     assert "is open in their browser" in said
 
 
-@pytest.mark.parametrize("door", [True, False])
-async def test_without_a_browser_the_words_say_another_way(desk: Desk, *, door: bool) -> None:
+async def test_without_a_browser_the_words_say_another_way(desk: Desk) -> None:
     """Ours: an opener that fails, by answer or exception, does not fail the question."""
     await desk.ask(question())
 
     def opener(url: str) -> bool:
         raise OSError(url)
 
-    page = Page(desk.ledger, desk.system, opener, desk.door if door else None)
+    page = Page(desk.ledger, desk.system, opener, desk.door)
     said = await page.show("grant-1")
     assert "No browser could be opened" in said
-    assert ("`fastn-mcp approvals --open`" in said) is door
+    assert "`fastn-mcp approvals --open`" in said
     assert "enter" not in said
     await page.aclose()
 
 
 async def test_the_door_is_its_owners_alone_and_changes_with_each_use(desk: Desk) -> None:
     """Ours: another process of the same person gets in by a file, once for each key."""
-    first = await desk.key_url()
+    url, first = await desk.key()
     assert desk.door.stat().st_mode & 0o777 == 0o600
     assert desk.door.parent.stat().st_mode & 0o777 == 0o700
     assert set(json.loads(desk.door.read_text())) == {"url", "key"}
     desk.clock.passed += 86_400  # it waits as long as the page runs
     async with httpx2.AsyncClient(trust_env=False) as http:
-        assert (await http.get(first)).status_code == 303
-        second = entrance(desk.door)
-        assert second not in (None, first)
-        assert (await http.get(first)).status_code == 403
-        assert (await http.get(str(second))).status_code == 303
+        assert (await enter(http, url, first)).status_code == 200
+        _, second = entrance(desk.door) or ("", first)
+        assert second != first
+        assert (await enter(http, url, first)).status_code == 403
+        assert (await enter(http, url, second)).status_code == 200
     assert desk.door.stat().st_mode & 0o777 == 0o600
-    assert [file.name for file in desk.door.parent.iterdir()] == [desk.door.name]
+    assert sorted(file.name for file in desk.door.parent.iterdir()) == ["browser", desk.door.name]
 
 
 async def test_a_door_that_went_away_is_made_again_and_ends_with_the_page(desk: Desk) -> None:
@@ -105,7 +132,7 @@ async def test_a_door_of_another_process_is_left_alone(desk: Desk) -> None:
     await desk.page.show("any")
     desk.door.write_text('{"url": "http://127.0.0.1:1", "key": "theirs"}')
     await desk.page.aclose()
-    assert entrance(desk.door) == "http://127.0.0.1:1/enter/theirs"
+    assert entrance(desk.door) == ("http://127.0.0.1:1", "theirs")
 
 
 async def test_a_closed_page_answers_no_more_and_starts_anew_when_asked(desk: Desk, visitor: Visitor) -> None:

@@ -19,7 +19,7 @@ from team_world import HEAD, META, Caller, TeamWorld, modern, request
 from webhook_world import WebhookWorld, approvers_file, public
 from world import Clock
 
-from fastn_mcp.channels.page.entry import COOL_DOWN, WRONG_KEYS, Entry
+from fastn_mcp.channels.page.entry import Entry
 from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.question import Waiting
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
@@ -123,12 +123,8 @@ async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) 
 
 
 def test_ten_thousand_guesses_of_a_key_to_the_page_find_nothing() -> None:
-    """Issue 8; THREATS T12: five wrong ones and it rests, so that few are even looked at; the right one holds."""
-    clock = Clock()
-    entry = Entry(clock.system("k"))
+    """Issue 8; THREATS T12: none is found by guessing, and the right one holds."""
+    entry = Entry(Clock().system("k"))
     right = entry.key()
     assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]
-    assert entry.enter(right) is None  # it rests
-    clock.pass_(COOL_DOWN)
-    assert [entry.enter(secrets.token_urlsafe(24)) for _ in range(WRONG_KEYS - 1)] == [None] * (WRONG_KEYS - 1)
     assert entry.enter(right) is not None

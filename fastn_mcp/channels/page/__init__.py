@@ -4,7 +4,6 @@ Light on purpose: a server that never asks imports no templates and opens no por
 """
 
 import json
-import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,9 +13,11 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from fastn_mcp.channels.page import entrance_file
 from fastn_mcp.channels.page.entry import KEY_HOLDS, Entry
 from fastn_mcp.channels.page.record import Record, unrecorded
 from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.private_files import write_private
 from fastn_mcp.system import System
 
 COMMAND = "fastn-mcp approvals --open"
@@ -24,6 +25,9 @@ COMMAND = "fastn-mcp approvals --open"
 
 DOOR = "page.json"
 """The file of a page in its user's state folder: where it is, and a key to it."""
+
+FILES = "browser"
+"""The folder beside it, for the files that browsers open."""
 
 _BURST = 10.0
 """Seconds in which a tab that was just opened serves for the questions that follow."""
@@ -40,8 +44,8 @@ class _Shown:
 class Page:
     """The page, and whether it runs.
 
-    `opener` opens an address in the person's browser. `door` is a file of its owner alone, by which another process of
-    the same person finds the page and gets a key to it.
+    `opener` opens an address in the person's browser, which is that of a file of its owner alone: see `entrance_file`.
+    `door` is a file of its owner alone too, by which another process of the same person finds the page and a key to it.
     """
 
     name = "local_page"
@@ -52,7 +56,7 @@ class Page:
         ledger: Ledger,
         system: System,
         opener: Callable[[str], bool],
-        door: Path | None = None,
+        door: Path,
         record: Record = unrecorded,
     ) -> None:
         self._record = record
@@ -60,7 +64,10 @@ class Page:
         self._system = system
         self._opener = opener
         self._door = door
+        self._files = door.parent / FILES
         self._door_key = ""
+        self._keys = set[str]()
+        """Of files that a browser was given, until they are used."""
         self._running: _Running | None = None
         self._shown: dict[str, _Shown] = {}
         self._opening = anyio.Lock()
@@ -71,22 +78,26 @@ class Page:
         A tab is opened once for a question, and not at all where the page is in view already, or has just been opened.
         """
         running = self._started()
-        if self._door is not None and not self._door.exists():
+        if not self._door.exists():
             self._write_door()
         async with self._opening:  # calls at once open one tab
             shown = await self._brought(running, grant)
         if shown.opened:
             return f"A person decides on the approval page, which is open in their browser ({running.url})."
-        way_in = f"`{COMMAND}`, in a terminal on this computer, opens it" if self._door else f"it is at {running.url}"
-        return f"A person decides on the approval page. No browser could be opened: {way_in}."
+        return (
+            "A person decides on the approval page. No browser could be opened: "
+            f"`{COMMAND}`, in a terminal on this computer, opens it."
+        )
 
     async def aclose(self) -> None:
         """End the page. Sessions and keys end with it."""
         running, self._running = self._running, None
         if running is None:
             return
-        if self._door is not None and entrance(self._door) == f"{running.url}/enter/{self._door_key}":
+        if entrance(self._door) == (running.url, self._door_key):
             self._door.unlink(missing_ok=True)
+        for key in (*self._keys, self._door_key):
+            entrance_file.remove(self._files, key)
         await running.stop()
 
     async def _brought(self, running: "_Running", grant: str) -> _Shown:
@@ -102,17 +113,24 @@ class Page:
     async def _in_view(self, running: "_Running") -> bool:
         if running.entry.watching or self._system.monotonic() < running.fresh_until:
             return True
-        url = f"{running.url}/enter/{running.entry.key()}"
+        key = running.entry.key()
+        self._keys.add(key)
         # In a thread: some ways to open a browser wait for it.
-        opened = await anyio.to_thread.run_sync(self._open, url, abandon_on_cancel=True)
+        opened = await anyio.to_thread.run_sync(self._open, running.url, key, abandon_on_cancel=True)
         if opened:
             running.fresh_until = self._system.monotonic() + _BURST
+        else:
+            self._forget(key)
         return opened
 
-    def _open(self, url: str) -> bool:
+    def _open(self, url: str, key: str) -> bool:
         with suppress(Exception):  # whatever a browser does wrong, the question can still be answered
-            return self._opener(url)
+            return self._opener(entrance_file.write(self._files, url, key, self._system.now().timestamp()))
         return False
+
+    def _forget(self, key: str) -> None:
+        self._keys.discard(key)
+        entrance_file.remove(self._files, key)
 
     def _started(self) -> "_Running":
         if self._running is None or self._running.ended:
@@ -122,27 +140,21 @@ class Page:
         return self._running
 
     def _used(self, key: str) -> None:
+        self._forget(key)
         if key == self._door_key:
             self._write_door()
 
     def _write_door(self) -> None:
-        if self._door is None or self._running is None:
-            return
-        self._door_key = self._running.entry.lasting_key()
-        self._door.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        written = self._door.with_name(f".{self._door.name}.{os.getpid()}")
-        written.unlink(missing_ok=True)
-        # Created by us, so that it is never readable by others, and replaced whole, so that nobody reads half of it.
-        with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            json.dump({"url": self._running.url, "key": self._door_key}, file)
-        written.replace(self._door)
+        if self._running is not None:
+            self._door_key = self._running.entry.lasting_key()
+            write_private(self._door, json.dumps({"url": self._running.url, "key": self._door_key}))
 
 
-def entrance(door: Path) -> str | None:
-    """The address that lets a person in once, as a running page has left it in its `door`."""
+def entrance(door: Path) -> tuple[str, str] | None:
+    """The address of a running page and a key to it, as it has left them in its `door`."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(door.read_text())
-        return f"{found['url']}/enter/{found['key']}"
+        return found["url"], found["key"]
     return None
 
 

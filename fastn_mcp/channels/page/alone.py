@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.entry import Entry, Said, Session
 from fastn_mcp.channels.page.record import Record, unrecorded
-from fastn_mcp.channels.page.shield import from_elsewhere
+from fastn_mcp.channels.page.shield import BadForm, form
 from fastn_mcp.channels.page.way_in import Decided, Inbox, Lying, Render
 from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Event
@@ -40,6 +40,7 @@ class _ByKey:
     """Let in by a key that works once, and kept in by a cookie."""
 
     room = "/{room}"
+    entrance = "/enter"
 
     def __init__(self, entry: Entry, inbox: Inbox) -> None:
         self.looks: dict[str, Any] = {"team": False}
@@ -48,18 +49,23 @@ class _ByKey:
 
     def routes(self, render: Render) -> Sequence[Route]:
         async def enter(request: Request) -> Response:
-            # A page of somebody else must not be able to use up the attempts of the person.
-            entered = None if from_elsewhere(request) else self._entry.enter(request.path_params["key"])
+            try:
+                entered = self._entry.enter((await form(request)).get("key", ""))
+            except BadForm:
+                entered = None
             if entered is None:
-                return render(request, "closed.html", 403)
+                answer = render(request, "closed.html", 403)
+                answer.headers["Connection"] = "close"  # whoever guesses pays for a connection each time
+                return answer
             session, cookie = entered
             root = self.root(request, session)
             secure = request.url.scheme == "https"
-            answer = RedirectResponse(root, 303)
+            # Not a redirect: a browser that came from a file sends a strict cookie only with what this page asks for.
+            answer = render(request, "entered.html", root=root)
             answer.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
             return answer
 
-        return [Route("/enter/{key}", enter, methods=["GET"])]
+        return [Route(self.entrance, enter, methods=["POST"])]
 
     async def session(self, request: Request) -> Session | None:
         room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]

@@ -52,7 +52,7 @@ def page(way: WayIn[S], system: System, origins: Sequence[str]) -> ASGIApp:
     ]
     app = Starlette(routes=routes, exception_handlers={LedgerLost: made.away, Exception: made.failed})
     app.router.redirect_slashes = False
-    return Shield(app, origins)
+    return Shield(app, origins, way.entrance)
 
 
 @dataclass(frozen=True, slots=True)

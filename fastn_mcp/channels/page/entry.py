@@ -9,16 +9,10 @@ from dataclasses import dataclass, field
 from fastn_mcp.system import System
 
 KEY_HOLDS = 600.0
-"""Seconds that a key in an address can be used."""
+"""Seconds that the key in a browser's file can be used."""
 
 SESSION_HOLDS = 12 * 3600.0
 """Seconds that a browser stays let in, as long as the page runs."""
-
-WRONG_KEYS = 5
-"""Wrong keys in a row, after which no key is looked at for a while."""
-
-COOL_DOWN = 30.0
-"""Seconds of that while."""
 
 _MOST = 32
 """Keys and sessions that are kept; the oldest makes room."""
@@ -58,8 +52,6 @@ class Entry:
         self._keys: dict[bytes, float] = {}
         self._lasting: bytes | None = None
         self._sessions: dict[str, Session] = {}
-        self._wrong = 0
-        self._rests_until = float("-inf")
         self.watching = 0
         """Browsers that have the page in view."""
         self.closed = False
@@ -85,9 +77,13 @@ class Entry:
         return key
 
     def enter(self, key: str) -> tuple[Session, str] | None:
-        """The session that a key opens, with its cookie; None for any key that does not, whatever the reason."""
+        """The session that a key opens, with its cookie; None for any key that does not, whatever the reason.
+
+        Wrong keys do not lock the page: any program of the machine could keep the person out by them. A key has 192
+        random bits, so that no number of guesses finds it.
+        """
         now = self._system.monotonic()
-        if self.closed or now < self._rests_until:
+        if self.closed:
             return None
         # Found by its digest, so that the time it takes says nothing about the keys.
         digest = _digest(key)
@@ -96,11 +92,7 @@ class Entry:
         else:
             holds_until = self._keys.pop(digest, None)
         if holds_until is None or holds_until < now:
-            self._wrong += 1
-            if self._wrong >= WRONG_KEYS:
-                self._wrong, self._rests_until = 0, now + COOL_DOWN
             return None
-        self._wrong = 0
         cookie = self._system.token()
         session = Session(self._system.token(), _digest(cookie), self._system.token().encode(), now + SESSION_HOLDS)
         _make_room(self._sessions)

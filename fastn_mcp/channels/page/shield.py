@@ -31,10 +31,14 @@ HEADERS = {
 
 
 class Shield:
-    """Exact Host; exact Origin of what is sent; GET and POST alone; headers that keep browsers from helping others."""
+    """Exact Host; exact Origin of what is sent; GET and POST alone; headers that keep browsers from helping others.
 
-    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+    What is posted to the path `entrance` may come from a file too, whose origin is `null`: its key is what it needs.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str], entrance: str | None = None) -> None:
         self._app = app
+        self._entrance = entrance
         self._origins = frozenset(origins)
         self._hosts = frozenset(urlsplit(origin).netloc for origin in origins)
 
@@ -56,18 +60,15 @@ class Shield:
             return PlainTextResponse("This page answers by its own address only.", 403)
         if scope["method"] not in ("GET", "POST"):
             return PlainTextResponse("This page knows GET and POST.", 405, {"Allow": "GET, POST"})
-        if scope["method"] == "POST" and not self._ours(headers):
+        if scope["method"] == "POST" and not self._ours(scope, headers):
             return PlainTextResponse("Nothing was decided: this was not sent by the page itself.", 403)
         return None
 
-    def _ours(self, headers: Headers) -> bool:
+    def _ours(self, scope: Scope, headers: Headers) -> bool:
         origins = headers.getlist("origin")
+        if origins == ["null"] and self._entrance is not None:
+            return scope["path"] == scope.get("root_path", "") + self._entrance
         return len(origins) == 1 and origins[0] in self._origins and urlsplit(origins[0]).netloc == headers["host"]
-
-
-def from_elsewhere(request: Request) -> bool:
-    """Whether a browser says that the page of somebody else made it ask."""
-    return request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
 class BadForm(Exception):

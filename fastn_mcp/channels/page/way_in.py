@@ -88,6 +88,11 @@ class WayIn(Protocol[S]):
     looks: dict[str, Any]
     """What the templates have to know: `team`, whether people sign in."""
 
+    @property
+    def entrance(self) -> str | None:
+        """The path to which a file of the person posts a key, where that is how they are let in."""
+        ...
+
     def routes(self, render: Render) -> Sequence[BaseRoute]:
         """How to be let in, and out."""
         ...

@@ -1,0 +1,128 @@
+"""Other users and programs of the machine see the approval page's port, and neither enter it nor close it."""
+
+import json
+import os
+import re
+import socket
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+from driving import ERAS, body
+from mcp import Client, StdioServerParameters
+from other_user import as_other_user, needs_two_users
+
+pytestmark = pytest.mark.anyio
+
+WATCH = """
+import re
+
+folder, = sys.argv[1:]
+said = {"commands": [], "read": []}
+for at in os.listdir("/proc"):
+    if at.isdecimal():
+        try:
+            command = open(f"/proc/{at}/cmdline", "rb").read().replace(b"\\0", b" ")
+            said["commands"].append(command.decode(errors="replace"))
+        except OSError:
+            pass
+for at, _, names in os.walk(folder):
+    for name in names:
+        try:
+            said["read"].append(open(os.path.join(at, name)).read())
+        except OSError:
+            pass
+url, = {m[0] for c in said["commands"] for m in re.finditer("file://[^ ]+", c) if folder in m[0]}
+try:
+    said["page"] = open(url.removeprefix("file://")).read()
+except OSError as error:
+    said["page"] = type(error).__name__
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture
+def home() -> Generator[Path]:
+    """A home that others may enter, unlike the folders of pytest."""
+    with tempfile.TemporaryDirectory(prefix="fastn-mcp-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def started(home: Path) -> StdioServerParameters:
+    """The server, with a browser that stays on the process list, as browsers do while they start."""
+    browser = home / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {home}/opened.new && mv {home}/opened.new {home}/opened\nsleep 20\n')
+    browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
+    env = {"BROWSER": f"{browser} %s &", "FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(home / "config")}
+    env["FASTN_STATE_DIR"] = str(home / "state")
+    return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
+
+
+async def asked(client: Client) -> None:
+    """A call that waits for an approval on the page."""
+    target = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
+    result = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+    assert result["status"] == "approval_required"
+
+
+def opened(home: Path) -> str:
+    """What the browser was told to open."""
+    until = time.monotonic() + 30
+    while not (home / "opened").exists():
+        assert time.monotonic() < until, "no browser was started"
+        time.sleep(0.05)
+    return (home / "opened").read_text().strip()
+
+
+def posted_by(file: str) -> tuple[str, str]:
+    """Where the file that a browser opens posts a key, and the key."""
+    text = Path(file.removeprefix("file://")).read_text()
+    (action,), (key,) = re.findall(r'action="([^"]+)"', text), re.findall(r'value="([^"]+)"', text)
+    return action, key
+
+
+@needs_two_users
+@pytest.mark.parametrize("era", ERAS)
+async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home: Path) -> None:
+    """Ours (docs/security.md): the key is in no command line, and in no file that others can read."""
+    async with Client(started(home), mode=ERAS[era]) as client:
+        await asked(client)
+        file = await anyio.to_thread.run_sync(opened, home)
+        seen = json.loads(await anyio.to_thread.run_sync(as_other_user, WATCH, str(home / "state")))
+        _, key = posted_by(file)
+    assert any(file in command for command in seen["commands"])
+    assert key not in json.dumps(seen)
+    assert (seen["page"], seen["read"]) == ("PermissionError", [])
+
+
+async def test_neither_wrong_keys_nor_idle_connections_keep_the_person_out(home: Path) -> None:
+    """Ours: whatever any program of the machine sends, or does not send, the person's key still opens the page."""
+    async with Client(started(home), mode="2026-07-28") as client:
+        await asked(client)
+        file = await anyio.to_thread.run_sync(opened, home)
+        action, key = posted_by(file)
+        port = int(httpx2.URL(action).port or 0)
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        half = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        try:
+            for one in half:
+                one.sendall(
+                    b"POST /enter HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: null\r\nContent-Length: 9\r\n" % port
+                )
+                one.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\nkey=")
+            async with httpx2.AsyncClient(headers={"origin": "null"}) as http:
+                for number in range(20):
+                    wrong = await http.post(action, data={"key": f"guess {number}"})
+                    assert (wrong.status_code, wrong.headers["connection"]) == (403, "close")
+                assert (await http.post(action, data={"key": key})).status_code == 200
+        finally:
+            for one in idle + half:
+                one.close()
