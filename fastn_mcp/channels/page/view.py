@@ -171,7 +171,7 @@ def question(lying: Lying, now: float) -> Question:
         principal=sanitize(grant.principal),
         account=sanitize(grant.account),
         target_name=None if name is None else shown(name),
-        target_id=None if grant.target is None else shown(grant.target),
+        target_id=None if target.get("id") is None else shown(target["id"]),
         effect=effect if effect in _EFFECTS else "unknown",
         effect_words=_EFFECTS.get(effect, "Its effect is not known"),
         does=sanitize(_text(card.get("does"))),
