@@ -372,7 +372,7 @@ def doctor_(
     files = Files(report, record, write)
     file = start.config or _config_file()
     sandbox = Sandboxed(start.sandbox_file, start.sandbox_size) if start.sandboxed else None
-    raise SystemExit(run(start.flags, file, sandbox, files, start.resolved, as_json=as_json, yes=yes))
+    raise SystemExit(run(start.flags, file, sandbox, files, start.resolved, start.state(), as_json=as_json, yes=yes))
 
 
 @cli.command(name="tools")

@@ -16,17 +16,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fastn_mcp.cli.ledger import file_of, ledger_at
 from fastn_mcp.cli.wiring import Sandboxed, client_account, exchange_of, offered
 from fastn_mcp.client.waits import listener
-from fastn_mcp.doctor import origins
+from fastn_mcp.doctor import origins, state
 from fastn_mcp.doctor.document import document, evidence, markdown, summary
 from fastn_mcp.doctor.examine import Findings, Patient, examine
 from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Verdict
+from fastn_mcp.doctor.verdict import Check, Group, Verdict
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.report.writing import replace
-from fastn_mcp.settings import Resolved
+from fastn_mcp.settings import Resolved, is_shared
 from fastn_mcp.settings.file import ConfigFile, read
 from fastn_mcp.system import System
 
@@ -55,6 +57,7 @@ def run(
     sandbox: Sandboxed | None,
     files: Files,
     resolve: Callable[[], Resolved],
+    state: Path,
     *,
     as_json: bool,
     yes: bool,
@@ -66,7 +69,7 @@ def run(
     if files.report is not None and files.report.suffix not in (".md", ".json"):
         raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
     now = datetime.now(UTC)
-    found = _found(flags, file, sandbox, resolve)
+    found = _found(flags, file, sandbox, resolve, state)
     if as_json:
         sys.stdout.write(json.dumps(document(found, now), indent=2) + "\n")
     else:
@@ -83,7 +86,11 @@ def run(
 
 
 def _found(
-    flags: Mapping[str, object], file: Path | None, sandbox: Sandboxed | None, resolve: Callable[[], Resolved]
+    flags: Mapping[str, object],
+    file: Path | None,
+    sandbox: Sandboxed | None,
+    resolve: Callable[[], Resolved],
+    folder: Path,
 ) -> Findings:
     try:
         resolved = resolve()
@@ -112,9 +119,34 @@ def _found(
                 status.update(why)
 
             listener.set(waits)
-            return await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
+            status.update("Looking at the ledger ...")
+            kept = [state.folder(folder), await _ledger(settings.ledger, folder, system)]
+            found = await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
+            found.checks[1:1] = kept
+            return found
 
     return anyio.run(visit)
+
+
+async def _ledger(setting: str | None, folder: Path, system: System) -> Check:
+    if is_shared(setting):
+        try:
+            shared = ledger_at(setting, folder, system)
+        except SettingsError as error:
+            return Check(Group.SETTINGS, "ledger", Verdict.FAILED, error.what, error.next_step)
+        from fastn_mcp.guard.ledger.valkey.address import parse  # only where a server is named: it is an extra
+
+        address = parse(str(setting))
+        try:
+            return await state.ledger(shared.revision, address.weakness, address.shown)
+        finally:
+            await shared.aclose()
+    file = file_of(setting, folder)
+    ledger = SqliteLedger(str(file))
+    try:
+        return await state.ledger(ledger.check if file.exists() else None, None, str(file))
+    finally:
+        ledger.close()
 
 
 def _show(found: Findings, *, quiet: bool) -> None:

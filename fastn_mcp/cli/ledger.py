@@ -1,5 +1,6 @@
 """The ledger, as the settings say: a file, or a server that replicas share. The only place that chooses."""
 
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from fastn_mcp.guard.audit_files import Keeping
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.settings import is_shared
 from fastn_mcp.system import System
+
+log = logging.getLogger(__name__)
 
 _SQLITE = "sqlite:"
 
@@ -68,7 +71,10 @@ def _shared(url: str, system: System) -> Ledger:
             'Run: pip install "fastn-mcp[valkey]"',
         ) from None
     try:
-        return ValkeyLedger(parse(url), system)
+        address = parse(url)
+        if (weakness := address.weakness) is not None:
+            log.warning("The shared ledger at %s: %s", address.shown, weakness)
+        return ValkeyLedger(address, system)
     except ValueError as error:
         raise SettingsError(
             f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/shared-ledger.md."

@@ -109,6 +109,8 @@ class Guard:
         """The mode, and what is left of the budgets and of the plan. Raises a `FastnError`."""
         try:
             return await self._judge.allowance(principal)
+        except FastnError:
+            raise
         except Exception as error:
             log.exception("the budgets could not be read")
             raise Refused("The ledger could not be read.", "Tell the operator: the log says more.") from error

@@ -255,12 +255,16 @@ class Asker:
                 facts={"preview": matter.preview.data()},
             )
         grant = self._grant(matter, caller, elsewhere=True)
-        await self._open(grant, matter)
-        return Waiting(matter.preview, why + await self._where(grant.id), grant.expires)
+        opened = await self._open(grant, matter)
+        return Waiting(matter.preview, why + await self._where(opened.id), opened.expires)
 
-    async def _open(self, grant: Grant, matter: Matter) -> None:
-        await self._ledger.open(grant)
+    async def _open(self, grant: Grant, matter: Matter) -> Grant:
+        """Record that a person is asked; or find the request that another replica has opened at the same time."""
+        opened = await self._ledger.open(grant)
+        if opened != grant.id:
+            return await self._ledger.find(opened) or grant
         self._recorder.asked(matter.offer, grant.principal, matter.verdict, matter.effect, grant.id, matter.target)
+        return grant
 
     async def _where(self, grant: str) -> str:
         assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere

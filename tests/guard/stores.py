@@ -6,6 +6,7 @@ A second store joins `KINDS`, and nothing else changes.
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -82,6 +83,10 @@ async def _open(ledger: Ledger, name: str) -> bool:
     return True
 
 
+async def _ask(ledger: Ledger, name: str) -> bool:
+    return await ledger.open(replace(grant(name), call="call", binding="binding")) == name
+
+
 async def _decline(ledger: Ledger, _: str) -> bool:
     await ledger.note_answer("local", declined=True, now=NOW)
     return True
@@ -107,6 +112,7 @@ ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
     "burn": _burn,
     "spend": _spend,
     "open": _open,
+    "ask": _ask,
     "decline": _decline,
     "claim": _claim,
     "vote": _vote,

@@ -478,6 +478,26 @@ async def test_a_call_that_was_never_begun_has_no_end(ledger: Ledger) -> None:
     assert await ledger.steps("b1") == [Step(1, "unknown_outcome", None, None, NOW + 1)]
 
 
+async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
+    """Ours: of replicas that ask at once one opens a request. Another state of the target is another request."""
+    assert await ledger.open(grant("g1")) == "g1"
+    again = replace(grant("g2", created=NOW + 1), call="call of g1", binding="binding of g1")
+    assert await other.open(again) == "g1"
+    assert await other.find("g2") is None
+    assert [one.id for one in await other.waiting(NOW)] == ["g1"]
+    assert await other.open(replace(again, id="g3", binding="another state")) == "g3"
+    assert await other.open(replace(again, id="g4", principal="another")) == "g4"
+    assert await other.open(replace(again, id="g5", elsewhere=False)) == "g5"
+    assert await other.open(replace(again, id="g6", created=NOW + 601, expires=NOW + 1201)) == "g6"
+    assert await ledger.move("g1", [State.OPEN], State.DECLINED, NOW)
+    assert await other.open(replace(again, id="g7", created=NOW + 2)) in ("g6", "g7")
+
+
+def test_same_request_is_open_once_among_processes(where: str) -> None:
+    """Ours: 2 processes, 25 attempts at once in each, all for one call."""
+    assert sum(race(where, "ask")) == 1
+
+
 async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, other: Ledger) -> None:
     """Ours: processes that keep how far a log has come in another order take nothing back."""
     assert await ledger.audit_mark("one") is None

@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,52 @@ async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path
         await ledger.find("g1")
     with pytest.raises(LedgerUnusable, match="file is not a database"):
         await ledger.spend("destroy", "monday", 5)
+
+
+async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp_path: Path) -> None:
+    """Ours: not `OperationalError`; and that nothing was sent."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.open(grant())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnusable, match="another process keeps it locked") as locked:
+            await ledger.spend("destroy", "monday", 5)
+        other.execute("ROLLBACK")
+    assert str(locked.value).startswith(f"The ledger {path} cannot be used: ")
+    assert "Nothing was sent." in str(locked.value)
+    ledger.close()
+
+
+async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
+    """Ours: not `DatabaseError`, whichever call finds the damaged page."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.open(grant())
+    ledger.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(LedgerUnusable, match="is damaged") as damaged:
+        await ledger.find("g1")
+    assert "move the file away" in damaged.value.next_step
+    with pytest.raises(LedgerUnusable, match="is damaged"):
+        await ledger.check()
+    ledger.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
+async def test_full_disk_is_said(tmp_path: Path) -> None:
+    """Ours: not `OperationalError`, and once there is room again the ledger goes on."""
+    ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
+    await ledger.open(grant())
+    ledger._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(LedgerUnusable, match="the disk is full") as full:
+        await ledger.open(replace(grant("g2"), lines=("x" * 200_000,)))
+    assert "free space" in full.value.next_step
+    ledger._database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
+    assert await ledger.open(grant("g3")) == "g3"
+    ledger.close()
 
 
 async def test_text_stays_text(tmp_path: Path) -> None:

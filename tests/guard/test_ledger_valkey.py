@@ -284,6 +284,45 @@ async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
         await ledger.open(grant())
 
 
+async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(own: ValkeyServer) -> None:
+    """Ours: within seconds, though no connection was lost; and what was evicted meanwhile is not overlooked."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.ask("CONFIG", "SET", "maxmemory", "50mb")
+        own.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        clock.passed += 6
+        for _ in range(2):
+            with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
+                await ledger.find("g1")
+        own.ask("SET", "other", "x" * 5_000)
+        own.ask("CONFIG", "SET", "maxmemory", "1")
+        own.ask("SET", "another", "x")
+        own.ask("CONFIG", "SET", "maxmemory", "0")
+        own.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        clock.passed += 6
+        for _ in range(2):
+            with pytest.raises(LedgerLost, match=r"it has evicted [1-9][0-9]* keys"):
+                await ledger.find("g1")
+
+
+@pytest.mark.parametrize(
+    ("url", "lacks"),
+    [
+        ("valkey://ledger.example", "without TLS and without a password"),
+        ("valkey://user:pw@ledger.example", "without TLS."),
+        ("valkeys://ledger.example", "without a password"),
+        ("valkeys://user:pw@ledger.example", None),
+        ("valkey://127.0.0.1", None),
+        ("valkey://localhost", None),
+    ],
+)
+def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
+    """Ours: who can write to the ledger can approve. On this machine itself nobody listens in between."""
+    weakness = parse(url).weakness
+    assert weakness is None if lacks is None else lacks in (weakness or "")
+
+
 async def test_a_full_server_refuses(own: ValkeyServer) -> None:
     """Ours: with noeviction nothing is forgotten, and what cannot be kept is not sent."""
     async with ledger_on(own.url()) as ledger:

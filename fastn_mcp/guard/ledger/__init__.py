@@ -38,13 +38,10 @@ class LedgerLost(Refused):
 
 
 class LedgerUnusable(Refused):
-    """The ledger's file cannot be opened: its folder or the disk does not take it."""
+    """The ledger's file cannot be used. `cure` is what a person has to do."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(
-            f"What was approved and changed cannot be kept ({why}).",
-            "Reads go on. A person has to mend the state folder, or name another: FASTN_STATE_DIR.",
-        )
+    def __init__(self, file: str, why: str, cure: str) -> None:
+        super().__init__(f"The ledger {file} cannot be used: {why}.", f"Reads go on. A person has to act: {cure}")
 
 
 class State(Enum):
@@ -130,10 +127,11 @@ class Vote:
 class Ledger(Journal, Steps, Protocol):
     """Keeps grants, votes, scopes, budgets, the breaker, the journal, and how far batches have come."""
 
-    async def open(self, grant: Grant) -> None:
+    async def open(self, grant: Grant) -> str:
         """Record a grant as it is: one about which a person is asked, or one that was approved with others.
 
-        Raises `TooManyWaiting`.
+        If the same is asked elsewhere already, the id of that grant is returned and nothing is recorded: of replicas
+        that ask at once one opens a request. Raises `TooManyWaiting`.
         """
         ...
 

@@ -9,11 +9,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, LedgerUnusable, Scope, State, TooManyWaiting, Vote
 from fastn_mcp.procedures.batch import FINAL, Step
@@ -79,6 +81,12 @@ _ADDED = {
 
 _COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
+_SAME = (
+    "WHERE call = :call AND binding = :binding AND asks = :asks AND principal = :principal AND account = :account"
+    " AND id != :id AND elsewhere = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
+)
+"""What is asked elsewhere already."""
+
 _KEPT = 30 * 86_400.0
 """Seconds that decided grants, changes and steps are kept, for the history."""
 
@@ -87,6 +95,84 @@ _PATIENCE = 5.0
 """Seconds to wait for other processes."""
 
 _OPENING = threading.Lock()
+
+
+_DAMAGED = (
+    "file is not a database, or is damaged",
+    "stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
+)
+_FULL = ("the disk is full", "free space on its disk.")
+_READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
+_LOCKED = ("another process keeps it locked", "end that process, then call again.")
+_CAUSES = {
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_READONLY: _READ_ONLY,
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+}
+"""What happened, and what a person has to do, by SQLite's primary result code."""
+
+
+def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
+    other = (
+        getattr(error, "strerror", None) or str(error),
+        "look at the file, its folder and its disk, or set FASTN_STATE_DIR.",
+    )
+    code = getattr(error, "sqlite_errorcode", None)
+    why, cure = other if code is None else _CAUSES.get(code & 0xFF, other)
+    log.error("the ledger %s cannot be used: %s", path, error)
+    return LedgerUnusable(path, why, cure)
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor whose errors say which file it is and what a person has to do."""
+
+    @override
+    def execute(self, *arguments: Any) -> "_Cursor":
+        with self._said():
+            super().execute(*arguments)
+        return self
+
+    @override
+    def executemany(self, *arguments: Any) -> "_Cursor":
+        with self._said():
+            super().executemany(*arguments)
+        return self
+
+    @override
+    def fetchone(self) -> Any:
+        with self._said():
+            return super().fetchone()
+
+    @override
+    def __next__(self) -> Any:
+        with self._said():
+            return super().__next__()
+
+    @contextmanager
+    def _said(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if not isinstance(self.connection, _Connection) or self.connection.path is None:
+                raise
+            raise _unusable(self.connection.path, error) from error
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose cursors are as above, once the ledger is prepared and `path` is set."""
+
+    path: str | None = None
+
+    @override
+    def execute(self, *arguments: Any) -> _Cursor:
+        return self.cursor(_Cursor).execute(*arguments)
+
+    @override
+    def executemany(self, *arguments: Any) -> _Cursor:
+        return self.cursor(_Cursor).executemany(*arguments)
 
 
 def _create(path: Path) -> None:
@@ -144,17 +230,26 @@ class SqliteLedger:
         self._path = path
 
     @cached_property
-    def _database(self) -> sqlite3.Connection:
+    def _database(self) -> _Connection:
         try:
             with _OPENING:
                 if self._path != ":memory:":
                     _create(Path(self._path))
-                database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
+                database = sqlite3.connect(
+                    self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False, factory=_Connection
+                )
             _prepare(database)
+            database.path = self._path
         except (OSError, sqlite3.Error) as error:
-            log.error("the ledger %s cannot be opened: %s", self._path, error)
-            raise LedgerUnusable(getattr(error, "strerror", None) or str(error)) from error
+            raise _unusable(self._path, error) from error
         return database
+
+    async def check(self) -> None:
+        """Read the whole file, as `doctor` does. Raises `LedgerUnusable`."""
+        found = [str(row[0]) for row in self._database.execute("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            log.error("the ledger %s is damaged: %s", self._path, found)
+            raise LedgerUnusable(self._path, *_DAMAGED)
 
     def close(self) -> None:
         """Close the file, if it was ever opened."""
@@ -165,21 +260,27 @@ class SqliteLedger:
     async def aclose(self) -> None:
         self.close()
 
-    async def open(self, grant: Grant) -> None:
+    async def open(self, grant: Grant) -> str:
         values = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
         values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
         values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
         names = ", ".join(f":{name}" for name in values)
-        # One statement, so that two processes cannot both take the last place.
+        values |= {"once": grant.elsewhere and grant.state is State.OPEN, "most": MOST_WAITING}
+        # One statement, so that two processes can neither both take the last place nor both ask the same.
         opened = self._database.execute(
             f"INSERT INTO grants ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM grants"  # noqa: S608
-            " WHERE principal = :principal AND state = 'open' AND expires > :created) < :most",
-            values | {"most": MOST_WAITING},
+            " WHERE principal = :principal AND state = 'open' AND expires > :created) < :most"
+            f" AND NOT (:once AND EXISTS (SELECT 1 FROM grants {_SAME}))",
+            values,
         )
         if opened.rowcount != 1:
-            raise TooManyWaiting
+            same = self._database.execute(f"SELECT id FROM grants {_SAME}", values).fetchone()  # noqa: S608
+            if same is None or not values["once"]:
+                raise TooManyWaiting
+            return str(same[0])
         self._database.execute("DELETE FROM grants WHERE expires < ?", (grant.created - _KEPT,))
         self._database.execute("DELETE FROM votes WHERE at < ?", (grant.created - _KEPT,))
+        return grant.id
 
     async def find(self, grant: str) -> Grant | None:
         return next(self._grants("WHERE id = ?", grant), None)

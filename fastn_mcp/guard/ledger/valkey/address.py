@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from fastn_mcp.proxies import is_loopback
+
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 """What a URL can begin with; those that end in a second s speak TLS."""
 
@@ -41,6 +43,18 @@ class Address:
     def shown(self) -> str:
         """It, without what is secret."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def weakness(self) -> str | None:
+        """What is wrong with how it is reached; None on this machine itself."""
+        lacks = [name for name, has in (("TLS", self.tls), ("a password", self.password)) if not has]
+        if is_loopback(self.host) or not lacks:
+            return None
+        return (
+            f"it is used without {' and without '.join(lacks)}."
+            " Whoever reaches or reads that network can approve calls."
+            " Use valkeys://USER:PASSWORD@HOST (docs/shared-ledger.md)."
+        )
 
 
 def parse(url: str) -> Address:

@@ -7,6 +7,9 @@ from typing import Any
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, State, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
 
+_SAME = ("binding", "asks", "principal", "account")
+"""What two grants of one call have in common, if they ask the same."""
+
 
 class Grants:
     """The grants of one ledger."""
@@ -23,7 +26,7 @@ class Grants:
     def _open_of(self, principal: str) -> str:
         return self._server.key("open", principal)
 
-    async def open(self, grant: Grant) -> None:
+    async def open(self, grant: Grant) -> str:
         at = grant.created if grant.decided is None else grant.decided
         opened = await self._server.run(
             "open",
@@ -42,12 +45,18 @@ class Grants:
             MOST_WAITING,
             KEPT,
             "" if grant.state is State.OPEN else at,
+            self._grant(""),
+            *_SAME,
+            *(getattr(grant, name) for name in _SAME),
             *_flat(_written(grant)),
         )
+        if isinstance(opened, str):
+            return opened
         if opened == 0:
             raise TooManyWaiting
         if opened != 1:
             raise ValueError("a grant of this id exists already")
+        return grant.id
 
     async def find(self, grant: str) -> Grant | None:
         found = await self._server.gather([self._grant(grant)])

@@ -45,6 +45,9 @@ _CONNECTIONS = 32
 _FIRST_REST, _LONGEST_REST = 0.1, 5.0
 """Seconds after a failure in which it is not tried again, so that callers do not queue behind a dead server."""
 
+_CHECKED = 5.0
+"""Seconds after which the server is asked again whether it may forget: its policy can be changed while it serves."""
+
 _OLDEST = 7
 _HERE = Path(__file__).parent / "scripts"
 
@@ -65,7 +68,10 @@ class Server:
         self._address = address
         self._system = system
         self._client: Client = None
-        self._checked = False
+        self._checked: float | None = None
+        """When the server was checked last."""
+        self._evicted: int | None = None
+        """The keys that it had evicted when this process began to use it."""
         self._rest = 0.0
         self._resting_until = 0.0
 
@@ -98,7 +104,7 @@ class Server:
         return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
 
     async def aclose(self) -> None:
-        client, self._client, self._checked = self._client, None, False
+        client, self._client, self._checked = self._client, None, None
         if client is not None:
             await client.aclose()
 
@@ -139,7 +145,7 @@ class Server:
         if now >= self._resting_until:  # those that fail together are one failure
             self._rest = min(max(_FIRST_REST, self._rest * 2), _LONGEST_REST)
             self._resting_until = now + self._rest * (0.5 + self._system.share() / 2)
-        client, self._checked = self._client, False
+        client, self._checked = self._client, None
         if client is None:
             return
         with anyio.move_on_after(_SECONDS, shield=True), suppress(ValkeyError, OSError):
@@ -152,9 +158,14 @@ class Server:
     async def _ready(self) -> Client:
         if self._client is None:
             self._client = _client(self._address)
-        if not self._checked:
-            await _check(self._client)
-            self._checked = True
+        now = self._system.monotonic()
+        if self._checked is None or now - self._checked >= _CHECKED:
+            evicted = await _check(self._client, is_first=self._evicted is None)
+            self._evicted = evicted if self._evicted is None else self._evicted
+            if evicted > self._evicted:
+                gone = evicted - self._evicted
+                raise _Unfit(f"it has evicted {gone} keys, perhaps approvals: set noeviction and restart fastn-mcp")
+            self._evicted, self._checked = evicted, now
         return self._client
 
 
@@ -170,19 +181,24 @@ class _Unfit(Exception):
     """The server answers, and cannot keep what a ledger has to keep."""
 
 
-async def _check(client: Client) -> None:
-    """Raises `_Unfit` for a server that would forget, or knows too little. What it may not be asked is assumed."""
+async def _check(client: Client, *, is_first: bool) -> int:
+    """How many keys the server has evicted since it started. What it may not be asked is assumed.
+
+    Raises `_Unfit` for a server that would forget, or knows too little.
+    """
     try:
         facts = cast("dict[str, Any]", await client.info())
     except NoPermissionError:
-        log.warning("the shared ledger may not be asked how it keeps its data (INFO): see docs/shared-ledger.md")
-        return
+        if is_first:
+            log.warning("the shared ledger may not be asked how it keeps its data (INFO): see docs/shared-ledger.md")
+        return 0
     if int(str(facts.get("redis_version", "0")).partition(".")[0]) < _OLDEST:
         raise _Unfit(f"it is older than version {_OLDEST}")
     if facts.get("maxmemory") and facts.get("maxmemory_policy") != "noeviction":
         raise _Unfit("it may forget what it keeps: set maxmemory-policy noeviction")
-    if not facts.get("aof_enabled"):
+    if is_first and not facts.get("aof_enabled"):
         log.warning("the shared ledger keeps nothing over its restart: set appendonly yes (docs/shared-ledger.md)")
+    return int(facts.get("evicted_keys") or 0)
 
 
 def _client(address: Address) -> Client:
