@@ -1,0 +1,319 @@
+"""What an approval needs, what it covers, what it costs, and what is recorded of it. Ours (DESIGN 5.4, 5.5)."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import Clock, FormLater, FormNow, World, yes
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.audit import entries
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.plans import Permit, Plan
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.question import Asking, No, Nobody, Question, Waiting, Yes
+from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.triggers import CreateTrigger
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+
+def ruled(folder: Path, rules: str, **more: Any) -> World:
+    path = folder / "policy.toml"
+    path.write_text(rules)
+    path.chmod(0o600)
+    return World(folder, Policy(rules=load_rules(path)), **more)
+
+
+def named(world: World, kind: str, name: str) -> str:
+    return str(world.sandbox.state.named(kind, name, by="name")["id"])
+
+
+def run(world: World) -> RunWorkflow:
+    return RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
+
+
+def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
+    return DeleteCustomer(customer_id=named(world, "customers", name))
+
+
+def form(world: World, answer: Any = yes, seconds: float = 5.0) -> FormNow:
+    return FormNow(answer if callable(answer) else lambda _: answer, world.clock, seconds)
+
+
+async def approved_on_the_desk(world: World, call: Any) -> str:
+    """Ask for a call, and approve it there."""
+    assert isinstance(await world.call(call), Waiting)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    assert await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    return grant.id
+
+
+@pytest.mark.parametrize(
+    ("seconds", "seen", "counts"), [(0.99, False, False), (1.0, False, True), (0.01, True, True), (0.99, True, True)]
+)
+async def test_a_yes_counts_from_one_second_on_or_where_it_is_typed_at_a_terminal(
+    world: World, seconds: float, seen: bool, counts: bool
+) -> None:
+    answered = form(world, seconds=seconds)
+    answered.surely_seen = seen
+    outcome = await world.call(run(world), answered)
+    assert isinstance(outcome, Done if counts else Waiting)
+    assert len(world.changes) == int(counts)
+
+
+async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour_by_its_caller(world: World) -> None:
+    call, quick, slow = run(world), form(world, seconds=0.5), form(world, No())
+    await world.call(call, quick)
+    other = await world.dispatch(deletion(world), Caller("another", form(world)))
+    assert isinstance(other, Done)
+    world.clock.pass_(894)  # another's form took five seconds
+    assert isinstance(await world.call(deletion(world, "Katana"), slow), Waiting)
+    assert slow.asked == []
+    world.clock.pass_(2)
+    assert isinstance(await world.call(deletion(world, "Acme Corp"), slow), Declined)
+
+
+async def test_a_form_without_an_answer_is_asked_again_at_once_unless_it_was_quick(world: World) -> None:
+    nobody = form(world, Nobody("closed"), 30)
+    for call in (run(world), deletion(world)):
+        outcome = await world.call(call, nobody)
+        assert isinstance(outcome, Waiting)
+        assert outcome.where == "No person answered: closed. It lies on the desk."
+    assert len(nobody.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "destroys", "expected"),
+    [
+        ("", True, "Globex Exports"),
+        ("", False, None),
+        ('[defaults]\ndestroy = "out_of_band"', True, "Globex Exports"),
+        ('[defaults]\ndestroy = "four_eyes"', True, "Globex Exports"),
+        ('[defaults]\ndestroy = "confirm"', True, None),
+        ('[defaults]\nexternal = "out_of_band"', False, None),
+        ('[defaults]\nexternal = "four_eyes"', False, None),
+        ('[defaults]\nexternal = "typed"', False, "process-new-orders"),
+    ],
+)
+async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_out_of_band(
+    tmp_path: Path, rules: str, destroys: bool, expected: str | None
+) -> None:
+    world = ruled(tmp_path, rules)
+    world.desk.verifies = True
+    call = deletion(world) if destroys else run(world)
+    assert isinstance(await world.call(call), Waiting)
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    assert grant.expected == expected
+    at = world.clock.at.timestamp()
+    assert (grant.principal, grant.account, grant.tool, grant.target) == (
+        "local",
+        "test",
+        call.tool_name(),
+        call.target,
+    )
+    assert (grant.elsewhere, grant.created, grant.expires) == (True, at, at + 600)
+    assert grant.lines[0].startswith(f"{call.tool_name()} ")
+    assert grant.card["call"] == call.tool_name()
+
+
+async def test_a_text_that_is_not_the_name_declines_for_good(world: World) -> None:
+    call = deletion(world)
+    refused = await world.call(call, form(world, Yes("Globex")))
+    assert isinstance(refused, Declined)
+    assert "not the one that approves this call. It counts as declined." in refused.what
+    (grant,) = await world.ledger.decided(9)
+    assert (grant.state, grant.by, grant.note) == (State.DECLINED, "client_form", "another text was typed")
+    assert await world.ledger.declines("local") == (1, world.clock.at.timestamp())
+
+
+OFFERED = {
+    "run": (run, True),
+    "delete": (lambda world: deletion(world, "Initech"), False),
+    "administrator": (
+        lambda world: UpdateCustomer(customer_id=named(world, "customers", "Katana"), admin_email="a@example.com"),
+        False,
+    ),
+    "create": (
+        lambda world: CreateTrigger(name="n", type="webhook", routes=[{"routeId": run(world).workflow_id}]),
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OFFERED)
+async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_what_can_be_undone(
+    world: World, what: str
+) -> None:
+    """Ours: never for what destroys or gives access, or where there is no target that it could be bound to."""
+    make, offered = OFFERED[what]
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+    call: Any = make(world)
+    answered = form(world, lambda question: Yes(question.expected, minutes=15))
+    outcome = await world.call(call, answered)
+    assert isinstance(outcome, Done)
+    assert answered.asked[0].scope is offered
+    assert len(await world.ledger.scopes(world.clock.at.timestamp())) == int(offered)
+
+
+async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside_of_the_client(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert isinstance(await world.call(run(world), form(world, Yes(minutes=15))), Done)
+    strict = ruled(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
+    assert isinstance(await strict.call(run(strict), form(strict)), Waiting)
+    assert strict.changes == []
+
+
+async def test_a_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
+    world = ruled(tmp_path, "[budget]\nexternal = 2\n")
+    answered = form(world, Yes(minutes=15))
+    outcomes = [await world.call(run(world), answered) for _ in range(3)]
+    assert [isinstance(outcome, Done) for outcome in outcomes] == [True, True, False]
+    assert (len(answered.asked), len(world.changes)) == (1, 2)
+
+
+async def test_what_is_approved_counts_in_the_budget_of_its_own_caller(tmp_path: Path) -> None:
+    world = ruled(tmp_path, "[budget]\nexternal = 1\n")
+    for principal in ("ana", "ben"):
+        assert isinstance(await world.dispatch(run(world), Caller(principal, form(world))), Done)
+        with pytest.raises(Refused):
+            await world.dispatch(run(world), Caller(principal, form(world)))
+    assert len(world.changes) == 2
+
+
+async def test_what_came_to_be_forbidden_while_a_person_read_is_not_sent(world: World) -> None:
+    """Ours: the yes is to what was shown, and the policy is asked again."""
+    row = (await world.rows(ListApiKeys()))[0]
+
+    def answer(question: Question) -> Yes:
+        world.own = lambda record: getattr(record, "id", None) == row.id
+        return Yes(question.expected)
+
+    refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), form(world, answer))
+    assert isinstance(refused, Refused)
+    assert refused.facts["rule"] == "own key"
+    assert world.changes == []
+
+
+async def test_changes_rest_for_exactly_as_long_as_the_breaker_says(world: World) -> None:
+    call = run(world)
+    for _ in range(5):
+        assert isinstance(await world.call(call, form(world, No())), Declined)
+    world.clock.pass_(599.5)
+    assert "until 09:10:25 UTC." in str(await world.call(call, form(world)))
+    world.clock.pass_(0.5)
+    assert isinstance(await world.call(call, form(world)), Done)
+
+
+@pytest.mark.parametrize("differs", ["principal", "key", "policy", "tool", "arguments", "nothing"])
+async def test_an_approval_is_of_one_caller_key_policy_tool_and_arguments(tmp_path: Path, differs: str) -> None:
+    world = World(tmp_path, bound="key 1")
+    call = run(world)
+    await approved_on_the_desk(world, call)
+    mode, bound = "manual" if differs == "policy" else "guarded", "key 2" if differs == "key" else "key 1"
+    other = World(tmp_path, Policy(mode), world.clock, "u", bound=bound)
+    caller = Caller("another" if differs == "principal" else "local", None)
+    if differs == "arguments":
+        call = call.model_copy(update={"environment": "live"})
+    made: Any = deletion(other) if differs == "tool" else call
+    try:
+        outcome: object = await other.dispatch(made, caller)
+    except FastnError as error:
+        outcome = error
+    assert isinstance(outcome, {"policy": TargetChanged, "nothing": Done}.get(differs, Waiting))
+    assert len(other.changes) == int(differs == "nothing")
+
+
+async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
+    """Ours (DESIGN 5.7): the consent, the grant, the rule, and the target by its name."""
+    page = await approved_on_the_desk(world, run(world))
+    await world.call(run(world))
+    await world.call(deletion(world), form(world))
+    await world.call(run(world), form(world, Yes(minutes=15)))
+    await world.call(run(world))
+    await world.call(CreateCustomer(name="Initech"))
+    (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
+    grants = [grant.id for grant in await world.ledger.decided(9)]
+    lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
+    said = [tuple(line.get(key) for key in ("consent", "grant", "decision", "effect", "name")) for line in lines]
+    flow, rule = "process-new-orders", "mode guarded: "
+    assert said == [
+        ("local_page", page, "confirm", "external", flow),
+        ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
+        ("client_form", grants[0], "confirm", "external", flow),
+        ("scope", scope.id, "confirm", "external", flow),
+        ("policy", None, "allow", "write", None),
+    ]
+    assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in said]
+
+
+async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: World) -> None:
+    """Ours: not for what lies on the desk, not for another call, and once."""
+    call = run(world)
+    assert isinstance(await world.call(call), Waiting)
+    (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
+    asking = await world.call(deletion(world), FormLater())
+    assert isinstance(asking, Asking)
+    world.clock.pass_(5)
+    for grant in (desk.id, asking.question.grant, "no such grant"):
+        refused = await world.call(call, FormLater(resumed=(grant, Yes())))
+        assert isinstance(refused, Refused)
+        assert refused.what == "There is no such approval of this call."
+    resumed = FormLater(resumed=(asking.question.grant, Yes("Globex Exports")))
+    assert isinstance(await world.call(deletion(world), resumed), Done)
+    assert len(world.changes) == 1
+
+
+async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(world: World) -> None:
+    """Ours: the question on the desk is closed, and says why."""
+    call = run(world)
+    assert isinstance(await world.call(call), Waiting)
+    (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
+    assert isinstance(await world.call(call, form(world)), Done)
+    closed = await world.ledger.find(desk.id)
+    assert closed is not None
+    assert (closed.state, closed.note) == (State.STALE, "asked in a form instead")
+
+
+async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:
+    calls = [CreateCustomer(name="Initech"), deletion(world), CreateCustomer(name="Umbrella")]
+    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
+    offer = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    several = world.guard.several(offer, calls, None, Caller("local", None))
+    may, may_not = (Caller("local", form(world), Rights(frozenset(some))) for some in ({WRITE, DESTROY}, {WRITE}))
+    for numbers in ([1, 2, 3], [2]):
+        with pytest.raises(InsufficientScope):
+            await world.guard.agree(several, numbers, may_not)
+    assert await world.guard.agree(several, [1, 3], may_not) == {1: None, 3: None}
+    answered = form(world, lambda question: Yes(question.expected))
+    agreed = await world.guard.agree(several, [1, 2, 3], Caller("local", answered, may.rights))
+    assert isinstance(agreed, dict)
+    with pytest.raises(InsufficientScope):
+        await world.guard.admit_one(several, 2, agreed, may_not)
+    assert (await world.guard.admit_one(several, 3, agreed, may_not)).by == "client_form"
+    assert (await world.guard.admit_one(several, 2, agreed, may)).by == "client_form"
+
+
+async def test_the_allowance_says_what_is_left_of_the_plan_and_never_less_than_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    entry = Permit("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
+    plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
+    world = World(tmp_path, Policy("manual", None, plan), clock)
+    left: list[object] = [await world.guard.allowance("local")]
+    for name in ("A", "B"):
+        assert isinstance(await world.call(CreateCustomer(name=name)), Done)
+        left.append(await world.guard.allowance("local"))
+    said = "2 x create_customer with any arguments"
+    assert left == [{"mode": "manual", "plan": [{"entry": said, "left": count}]} for count in (2, 1, 0)]
+    asked = form(world)
+    assert isinstance(await world.call(CreateCustomer(name="C"), asked), Done)
+    assert len(asked.asked) == 1
