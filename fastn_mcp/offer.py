@@ -4,9 +4,10 @@
 """
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -14,6 +15,8 @@ from pydantic_core import core_schema
 from typing_extensions import override
 
 from fastn_mcp.redaction import REDACTED, redact_object, redact_row
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 DRY_RUN = "dry_run"
 """The argument that asks for a preview. It is about a call, and no part of it."""
@@ -107,6 +110,30 @@ class Offer(BaseModel, Generic[Result]):
 
     effect: ClassVar[Effect]
     returns: ClassVar[type[Record]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, given: object) -> object:
+        """A null is an argument that was not given, also where its default is something else."""
+        if not isinstance(given, dict):
+            return given
+        arguments = cast("dict[str, object]", given)
+        absent = [name for name, value in arguments.items() if value is None and _has_default(cls, name)]
+        return {name: value for name, value in arguments.items() if name not in absent} if absent else arguments
+
+    @model_validator(mode="after")
+    def _refuse_control_characters(self) -> Self:
+        for name in type(self).model_fields:
+            for text in _texts(getattr(self, name)):
+                found = next((found for found in _CONTROL.finditer(text) if found[0] not in self._layout()), None)
+                if found is not None:
+                    raise ValueError(f"{name}: holds the control character U+{ord(found[0]):04X}; leave it out")
+        return self
+
+    @classmethod
+    def _layout(cls) -> str:
+        """The control characters that texts may hold."""
+        return "\t\n\f\r"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
@@ -205,6 +232,24 @@ class Offer(BaseModel, Generic[Result]):
 
 
 AnyOffer = type[Offer[Any]]
+
+
+def _has_default(offer: AnyOffer, name: str) -> bool:
+    info = offer.model_fields.get(name)
+    return info is not None and not info.is_required() and info.default is not None
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a JSON value, the names of its fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in cast("dict[str, object]", value).items():
+            yield name
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in cast("list[object]", value):
+            yield from _texts(inner)
 
 
 @cache

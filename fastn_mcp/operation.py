@@ -216,6 +216,11 @@ class Operation(Offer[Result], Generic[Result]):
     def _facts(cls) -> tuple[str, ...]:
         return ("route", "effect", "evidence")
 
+    @classmethod
+    @override
+    def _layout(cls) -> str:
+        return "" if cls.route.method in ("GET", "DELETE") else super()._layout()  # a query has no lines
+
     @property
     @override
     def target(self) -> str | None:

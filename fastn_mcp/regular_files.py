@@ -3,20 +3,28 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 LARGEST = 4 << 20
 """Bytes of a file that a person writes."""
 
 
-def read_regular(path: Path, largest: int = LARGEST) -> tuple[bytes, os.stat_result]:
-    """The content and the status of a regular file. Raises `OSError`, also for anything else and for a larger file."""
+def read_regular(
+    path: Path, largest: int = LARGEST, *, check: Callable[[int], None] | None = None
+) -> tuple[bytes, os.stat_result]:
+    """The content and the status of a regular file. Raises `OSError`, also for anything else and for a larger file.
+
+    `check` gets the descriptor before anything is read.
+    """
     _check(path.stat(), path, largest)  # opening a device can do something
     # A pipe that replaced the file since then does not block either.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         status = os.fstat(file.fileno())
         _check(status, path, largest)
+        if check is not None:
+            check(file.fileno())
         content = file.read(largest + 1)
     if len(content) > largest:
         raise _too_large(path, largest)

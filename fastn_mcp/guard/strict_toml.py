@@ -5,11 +5,13 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.private_files import require_own
+from fastn_mcp.regular_files import read_regular
 from fastn_mcp.toml_places import Key, places
 
 T = TypeVar("T")
@@ -41,9 +43,7 @@ class Source:
 def read(path: Path, kind: str, hint: str) -> bytes:
     """The file's content. Raises `SettingsError`: `kind` says what it is for, `hint` what to do where it is absent."""
     try:
-        with path.open("rb") as file:
-            require_own(path, file.fileno())
-            data = file.read()
+        data, _ = read_regular(path, check=partial(require_own, path))
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:

@@ -6,17 +6,17 @@ secret. What is wrong is named with its line, and never shown.
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.nearest import nearest
 from fastn_mcp.private_files import require_own
+from fastn_mcp.regular_files import read_regular
 from fastn_mcp.settings.model import Settings, is_shared
 from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS, SECRETS
 
@@ -51,18 +51,15 @@ class ConfigFile:
 def read(path: Path) -> ConfigFile:
     """What the file says. Raises `SettingsError`."""
     try:
-        with path.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            kept = os.name == "posix" and stat.S_ISREG(mode)  # of /dev/null or a pipe, permissions say nothing
-            if kept:
-                require_own(path, opened.fileno())
-            data = opened.read()
+        if str(path) == os.devnull:
+            return ConfigFile(path)  # as one starts without the user's own
+        data, status = read_regular(path, check=partial(require_own, path))
     except FileNotFoundError:
         raise SettingsError(f"There is no file {path}.", "Correct --config or FASTN_CONFIG.") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
     found = parsed(data, path)
-    if kept and mode & 0o077:
+    if os.name == "posix" and status.st_mode & 0o077:
         tables = (found.top, *found.profiles.values())
         held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
         if held is not None:

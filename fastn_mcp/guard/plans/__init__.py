@@ -48,7 +48,7 @@ class Permit:
         if self.conditions is None:
             return True
         known = given.keys() <= self.conditions.keys()
-        return known and all(choice(given.get(name), every=True) for name, choice in self.conditions.items())
+        return known and all(choice(given.get(name), exact=True) for name, choice in self.conditions.items())
 
     def words(self) -> str:
         """What it allows, in words."""

@@ -18,33 +18,38 @@ Call = Operation[Any]
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """A pattern of `*`, `?` and `[...]`, in any case."""
+    """A pattern of `*`, `?` and `[...]`."""
 
     text: str
-    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _loose: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_pattern", re.compile(translate(self.text.casefold())))
+        object.__setattr__(self, "_exact", re.compile(translate(self.text)))
+        loose = (re.compile(translate(text)) for text in (self.text.casefold(), name_as_read(self.text)))
+        object.__setattr__(self, "_loose", tuple(loose))
 
-    def __call__(self, value: object) -> bool:
-        """Whether it fits a text, or an id that is a number."""
+    def __call__(self, value: object, *, exact: bool) -> bool:
+        """Whether it fits a text, or an id that is a number.
+
+        What allows has to fit letter for letter. What refuses or asks fits whatever reads the same: in any case and
+        width, with letters that cannot be seen, with blanks around it.
+        """
         if isinstance(value, bool) or not isinstance(value, str | int):
             return False
-        return self._pattern.match(str(value).casefold()) is not None
+        text = str(value)
+        if exact:
+            return self._exact.match(text) is not None
+        plain, as_read = self._loose
+        return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
 
     def __str__(self) -> str:
         return self.text
 
 
-def _fits(globs: Iterable[Glob], values: Iterable[object]) -> bool:
+def _fits(globs: Iterable[Glob], values: Iterable[object], *, exact: bool = False) -> bool:
     found = list(values)
-    return any(glob(value) for glob in globs for value in found)
-
-
-def _may_fit(globs: Iterable[Glob], values: Iterable[object]) -> bool:
-    """The same, as a person reads the values: blanks and invisible letters do not make another name."""
-    found = list(values)
-    return _fits(globs, [*found, *(name_as_read(value) for value in found if isinstance(value, str))])
+    return any(glob(value, exact=exact) for glob in globs for value in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +73,18 @@ class Choice:
 
     options: tuple[Glob | int, ...]
 
-    def __call__(self, given: object, *, every: bool) -> bool:
-        """Whether it fits; of a list, every item has to, or any."""
+    def __call__(self, given: object, *, exact: bool) -> bool:
+        """Whether it fits: of a list every item, letter for letter, or any as it reads."""
         if given is None:
             return any(isinstance(option, Glob) and not option.text for option in self.options)
         if isinstance(given, list):
-            items = cast("list[object]", given)
-            fits = [self._one(item) for item in items]
-            return bool(fits) and (all(fits) if every else any(fits))
-        return self._one(given)
+            fits = [self._one(item, exact) for item in cast("list[object]", given)]
+            return bool(fits) and (all(fits) if exact else any(fits))
+        return self._one(given, exact)
 
-    def _one(self, value: object) -> bool:
+    def _one(self, value: object, exact: bool) -> bool:
         return any(
-            option(value) if isinstance(option, Glob) else type(value) is int and option == value
+            option(value, exact=exact) if isinstance(option, Glob) else type(value) is int and option == value
             for option in self.options
         )
 
@@ -139,16 +143,16 @@ class Rule:
 
     def _fits_arguments(self, call: Call) -> bool:
         return all(
-            name in type(call).model_fields and choice(getattr(call, name), every=self.then is Decision.ALLOW)
+            name in type(call).model_fields and choice(getattr(call, name), exact=self.then is Decision.ALLOW)
             for name, choice in self.arguments.items()
         )
 
     def _fits_target(self, situation: Situation) -> bool:
         if self.then is Decision.ALLOW:
             # By the id that was read: an agent can change a name or a slug, and so would give itself the consent.
-            return _fits(self.targets, [_fields(situation.target).get("id")])
+            return _fits(self.targets, [_fields(situation.target).get("id")], exact=True)
         named = [*_target(situation), *_named(situation.call)]
-        return _may_fit(self.targets, named) or _is_unknown(situation)
+        return _fits(self.targets, named) or _is_unknown(situation)
 
     def _fits_dependents(self, dependents: int | None) -> bool:
         assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
@@ -191,7 +195,7 @@ class Protected:
         because = f": {self.reason.rstrip('.')}" if self.reason else ""
         for kind, globs in self.resources.items():
             what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
-            if _may_fit(globs, _resources(kind, situation)):
+            if _fits(globs, _resources(kind, situation)):
                 return Verdict(self.then, self.name, f"{what}{because}.")
             if _is_unknown(situation):
                 return Verdict(self.then, self.name, f"{what}, and what this acts on could not be learnt{because}.")

@@ -1,11 +1,16 @@
 """Grants and votes in a shared ledger: each is opened, decided and spent by one script, at one moment."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fastn_mcp.errors import Refused
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, State, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
+from fastn_mcp.redaction import sanitize
+
+_log = logging.getLogger(__name__)
 
 _SAME = ("binding", "asks", "principal", "account")
 """What two grants of one call have in common, if they ask the same."""
@@ -111,14 +116,28 @@ class Grants:
 
     async def waiting(self, now: float) -> list[Grant]:
         ids = await self._server.read("ZRANGE", self._waiting, f"({now!r}", "+inf", "BYSCORE")
-        open_ = [grant for grant in await self._all(ids) if grant.state is State.OPEN]
+        open_ = [grant for grant in await self._readable(ids) if grant.state is State.OPEN]
         return sorted(open_, key=lambda grant: grant.created)
 
     async def decided(self, limit: int) -> list[Grant]:
-        return await self._all(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))
+        return await self._readable(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))
 
     async def _all(self, ids: Iterable[str]) -> list[Grant]:
         return [_read(fields) for fields in await self._server.gather([self._grant(id_) for id_ in ids])]
+
+    async def _readable(self, ids: Iterable[str]) -> list[Grant]:
+        """Those that can be read; the others are named in the log. For lists only: nothing is decided by them."""
+        found: list[Grant] = []
+        unreadable: list[str] = []
+        for fields in await self._server.gather([self._grant(id_) for id_ in ids]):
+            try:
+                found.append(_read(fields))
+            except UnreadableGrant as grant:
+                unreadable.append(grant.id)
+        if unreadable:
+            names = ", ".join(unreadable[:10])
+            _log.warning("approval requests left out, which this version cannot read: %d (%s)", len(unreadable), names)
+        return found
 
 
 def _written(grant: Grant) -> Mapping[str, str | float | None]:
@@ -131,7 +150,25 @@ def _written(grant: Grant) -> Mapping[str, str | float | None]:
 _OPTIONAL = ("target", "expected", "by", "note", "decided", "trace", "dependents", "similar")
 
 
+class UnreadableGrant(Refused):
+    """A stored approval that another version wrote, or that was damaged. It approves nothing."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.id = sanitize(fields.get("id", "?")[:64])
+        super().__init__(
+            f"The stored approval {self.id} cannot be read.",
+            "A person has to update this server, or wait until the approval has expired.",
+        )
+
+
 def _read(fields: Mapping[str, str]) -> Grant:
+    try:
+        return _parsed(fields)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UnreadableGrant(fields) from None
+
+
+def _parsed(fields: Mapping[str, str]) -> Grant:
     values: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict(fields)
     values |= {"card": json.loads(values["card"]), "lines": tuple(json.loads(values["lines"]))}
     values |= {name: values[name] == "1" for name in ("scope", "elsewhere")}

@@ -1,0 +1,74 @@
+"""Arguments that a client can send, and that must not reach Fastn as they are: for every tool that there is."""
+
+from typing import Any
+
+import pytest
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.errors import NotSent
+from fastn_mcp.procedures.catalog import BY_NAME
+
+TEXTS = [
+    (name, field)
+    for name, offer in BY_NAME.items()
+    for field, shape in offer.input_schema()["properties"].items()
+    if shape["type"] == "string"
+]
+OTHERS = [
+    (name, field)
+    for name, offer in BY_NAME.items()
+    for field, shape in offer.input_schema()["properties"].items()
+    if shape["type"] in ("object", "array")
+]
+
+
+def required(name: str, field: str, value: Any) -> dict[str, Any]:
+    """The fewest arguments of a call, with one that is given."""
+    schema = BY_NAME[name].input_schema()
+    filled: dict[str, Any] = {"string": "a1", "integer": 1, "object": {}, "array": [], "boolean": True, "number": 1}
+    return {one: filled[schema["properties"][one]["type"]] for one in schema.get("required", ())} | {field: value}
+
+
+@pytest.mark.parametrize("letter", ["\0", "\x07", "\x1b", "\x7f", "\x9b"])
+def test_a_control_character_is_refused_in_every_text(letter: str) -> None:
+    """NUL would go out as %00; others move what a terminal or a log shows."""
+    assert len(TEXTS) > 60
+    for name, field in TEXTS:
+        with pytest.raises(NotSent) as refused:
+            parse(BY_NAME, name, required(name, field, f"a{letter}b"))
+        assert letter not in str(refused.value), (name, field)
+
+
+def test_a_line_break_is_refused_in_every_filter() -> None:
+    """In a query it means nothing; in a body it lays out code."""
+    for name, field in TEXTS:
+        if name.startswith(("list_", "query_")):
+            with pytest.raises(NotSent):
+                parse(BY_NAME, name, required(name, field, "a\nb"))
+    assert parse(BY_NAME, "create_customer", {"name": "Acme\nof Bern"})
+
+
+@pytest.mark.parametrize("make", [lambda t: {"a": [{"b": t}]}, lambda t: {t: 1}], ids=["value", "name"])
+def test_a_control_character_is_refused_however_deep_it_is(make: Any) -> None:
+    """Also in the name of a field, and in an object that arrives as a text."""
+    with pytest.raises(NotSent, match=r"input: holds the control character U\+0000"):
+        parse(BY_NAME, "run_workflow", {"workflow_id": "wf_1", "input": make("\0")})
+    for name, field in OTHERS:
+        with pytest.raises(NotSent):
+            parse(BY_NAME, name, required(name, field, make("\0") if field != "fields" else ["\0"]))
+
+
+def test_a_null_is_taken_for_every_optional_argument() -> None:
+    """As if it had not been given; for `dry_run`, which would then send, it is refused."""
+    for name, offer in BY_NAME.items():
+        schema = offer.input_schema()
+        for field in schema["properties"].keys() - set(schema.get("required", ())) - {"dry_run"}:
+            said = ""
+            try:
+                parse(BY_NAME, name, required(name, field, None))
+            except NotSent as refused:
+                said = str(refused)  # of another argument, which here is made up
+            assert f"{field}: Input should" not in said, (name, field)
+    assert getattr(parse(BY_NAME, "list_customers", {"limit": None}).call, "limit", None) == 20
+    with pytest.raises(NotSent, match="dry_run: must be true or false"):
+        parse(BY_NAME, "delete_workflow", {"workflow_id": "wf_1", "dry_run": None})

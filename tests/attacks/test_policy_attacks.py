@@ -1,0 +1,69 @@
+"""What a policy or a plan says holds for names that only look different, and is read from regular files only."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastn_mcp.guard.rules.matching import Choice, Glob
+from fastn_mcp.regular_files import read_regular
+
+LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key", "\uff30AY_KEY", "\u00a0PAY_KEY"]
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_a_pattern_that_protects_fits_whatever_reads_the_same(name: str) -> None:
+    """Blanks around it, letters that cannot be seen, another case or width."""
+    for pattern in ("PAY_KEY", "pay_*"):
+        assert Glob(pattern)(name, exact=False)
+        assert Choice((Glob(pattern),))([name, "other"], exact=False)
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_a_pattern_that_allows_fits_letter_for_letter(name: str) -> None:
+    """Rules that allow, and the conditions of a plan."""
+    assert Glob("PAY_KEY")("PAY_KEY", exact=True)
+    assert not Glob("PAY_KEY")(name, exact=True)
+    assert not Choice((Glob("PAY_*"), Glob("other")))([name, "other"], exact=True) or name.startswith("PAY_")
+
+
+def test_an_end_of_a_line_does_not_widen_a_pattern_that_allows() -> None:
+    """A pattern covers the whole text."""
+    assert not Glob("live")("live\n", exact=True)
+    assert not Glob("live")("LIVE", exact=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices and pipes are of POSIX")
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "huge"])
+@pytest.mark.parametrize("words", [("policy", "check"), ("plan", "show"), ("--config",)], ids=" ".join)
+def test_a_file_that_steers_is_a_regular_file(tmp_path: Path, kind: str, words: tuple[str, ...]) -> None:
+    """A device would be read for ever and a pipe would never answer."""
+    path = tmp_path / "file.toml"
+    match kind:
+        case "device":
+            path = Path("/dev/zero")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            with path.open("wb") as file:
+                file.truncate(1 << 40)
+    command = [sys.executable, "-m", "fastn_mcp", *words, str(path)]
+    command += ["profiles"] if words == ("--config",) else []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert done.returncode in (1, 2)
+    assert path.name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_regular_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
+    """And through a link."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    (tmp_path / "link").symlink_to(path)
+    assert read_regular(tmp_path / "link", 100)[0] == b"x" * 100
+    with pytest.raises(OSError, match="Larger than"):
+        read_regular(path, 99)
