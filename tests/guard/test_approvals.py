@@ -1,5 +1,6 @@
 """What an approval needs, what it covers, what it costs, and what is recorded of it. Ours (DESIGN 5.4, 5.5)."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Asking, No, Nobody, Question, Waiting, Yes
+from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Waiting, Yes
 from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
@@ -46,8 +47,15 @@ def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
     return DeleteCustomer(customer_id=named(world, "customers", name))
 
 
-def form(world: World, answer: Any = yes, seconds: float = 5.0) -> FormNow:
-    return FormNow(answer if callable(answer) else lambda _: answer, world.clock, seconds)
+def form(
+    world: World, answer: Answer | None = None, seconds: float = 5.0, does: Callable[[Question], Answer] = yes
+) -> FormNow:
+    """A form that brings this answer, or what `does` makes of the question."""
+    return FormNow(does if answer is None else lambda _: answer, world.clock, seconds)
+
+
+def for_a_while(question: Question) -> Yes:
+    return Yes(question.expected, minutes=15)
 
 
 async def approved_on_the_desk(world: World, call: Any) -> str:
@@ -136,7 +144,7 @@ async def test_a_text_that_is_not_the_name_declines_for_good(world: World) -> No
     assert await world.ledger.declines("local") == (1, world.clock.at.timestamp())
 
 
-OFFERED = {
+OFFERED: dict[str, tuple[Callable[[World], Any], bool]] = {
     "run": (run, True),
     "delete": (lambda world: deletion(world, "Initech"), False),
     "administrator": (
@@ -158,7 +166,7 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
     make, offered = OFFERED[what]
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     call: Any = make(world)
-    answered = form(world, lambda question: Yes(question.expected, minutes=15))
+    answered = form(world, does=for_a_while)
     outcome = await world.call(call, answered)
     assert isinstance(outcome, Done)
     assert answered.asked[0].scope is offered
@@ -198,7 +206,7 @@ async def test_what_came_to_be_forbidden_while_a_person_read_is_not_sent(world: 
         world.own = lambda record: getattr(record, "id", None) == row.id
         return Yes(question.expected)
 
-    refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), form(world, answer))
+    refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), form(world, does=answer))
     assert isinstance(refused, Refused)
     assert refused.facts["rule"] == "own key"
     assert world.changes == []
@@ -294,7 +302,7 @@ async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_wh
         with pytest.raises(InsufficientScope):
             await world.guard.agree(several, numbers, may_not)
     assert await world.guard.agree(several, [1, 3], may_not) == {1: None, 3: None}
-    answered = form(world, lambda question: Yes(question.expected))
+    answered = form(world)
     agreed = await world.guard.agree(several, [1, 2, 3], Caller("local", answered, may.rights))
     assert isinstance(agreed, dict)
     with pytest.raises(InsufficientScope):
