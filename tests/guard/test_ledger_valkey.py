@@ -23,6 +23,7 @@ from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.ledger import LedgerLost, State, Vote
 from fastn_mcp.guard.ledger.valkey import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.address import parse
+from fastn_mcp.guard.ledger.valkey.grants import UnreadableGrant
 from fastn_mcp.guard.policy import PLANNED
 from fastn_mcp.procedures.batch import Step
 from fastn_mcp.procedures.journal import BEGUN
@@ -486,3 +487,23 @@ def test_a_url_is_read_whole() -> None:
     assert (address.ca, address.cluster) == (Path("/etc/ca.pem"), False)
     assert "p@ss" not in repr(address)
     assert parse("redis://h").port == 6379
+
+
+@pytest.mark.parametrize(
+    "field", [("state", "from-a-newer-version"), ("card", "{"), ("created", "x"), ("added_later", "1")]
+)
+async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
+    own: ValkeyServer, field: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: one that a newer version wrote is named, hides no other, and fails closed."""
+    async with ledger_on(own.url()) as ledger:
+        await ledger.open(grant("g1"))
+        await ledger.open(grant("g2"))
+        (key,) = (key for key in own.ask("KEYS", "*").split() if "grant" in key and "g2" in key)
+        own.ask("HSET", key, *field)
+        assert [found.id for found in await ledger.waiting(NOW)] == ["g1"]
+        assert "cannot read: 1 (g2)" in caplog.text
+        with pytest.raises(UnreadableGrant, match="The stored approval g2 cannot be read"):
+            await ledger.find("g2")
+        with pytest.raises(UnreadableGrant):
+            await ledger.latest("call of g2", NOW)
