@@ -187,11 +187,12 @@ def _text(text: str, level: int) -> str:
         held = _json(text)
         if held is not None:
             return _json_text(text, held, level)
-    elif "{" in text:
-        start, end = text.index("{"), text.rfind("}") + 1
-        held = _json(text[start:end])
-        if held is not None and (shown := _json_text(text[start:end], held, level)) != text[start:end]:
-            return _text(text[:start], level) + shown + _text(text[end:], level)
+    marks = (("{[", "}]"), ("{", "}")) if "{" in text or "[" in text else ()
+    for first, last in marks:  # JSON within a text, perhaps as a text of JSON
+        start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
+        end = max(map(text.rfind, last)) + 1
+        if 0 <= start < end and (shown := _held_json(text[start:end], level)) != text[start:end]:
+            return _without_shapes(text[:start]) + shown + _without_shapes(text[end:])
     return _without_shapes(text)
 
 
@@ -207,6 +208,14 @@ def _without_shapes(text: str) -> str:
         text = _ASSIGNED.sub(_after_its_name, text)
     if ":" in text:
         text = _HEADER.sub(_after_its_name, _PAIR.sub(_after_its_name, text))
+    return text
+
+
+def _held_json(text: str, level: int) -> str:
+    if (held := _json(text)) is not None:
+        return _json_text(text, held, level)
+    if '\\"' in text and isinstance(held := _json(f'"{text}"'), str):
+        return _json_text(f'"{text}"', held, level)[1:-1]
     return text
 
 
@@ -316,11 +325,6 @@ def _raw(value: object) -> bytes | None:
         return None
 
 
-# Without one of these no text has the shape of a secret. Most rows are passed over by it.
-_TRACES = (
-    b"=", b"\\", b"fsk_", b"eyj", b"-----", b"bearer", b"basic", b": ", b"':", b"key:", b"tion:", b"okie:", b"token:",
-    b"secret:",
-)  # fmt: skip
 _LARGEST_CHECKED = 65_536
 
 
@@ -346,21 +350,32 @@ def _is_clean(value: JsonValue, raw: bytes | None) -> bool:
     # A name can be written in letters that only look like its own.
     if raw is None or len(raw) > _LARGEST_CHECKED or not raw.isascii() or not _has_clean_names(value):
         return False
-    raw = raw.lower()
-    return not any(trace in raw for trace in _TRACES) and not (b"://" in raw and b"@" in raw)
+    return not _has_traces(raw.lower())
+
+
+def _has_traces(raw: bytes) -> bool:
+    """Whether a text in it can have the shape of a secret. Written out, since each row of a list passes here."""
+    return (
+        (b"=" in raw or b"\\" in raw or b": " in raw or b"':" in raw or b"-----" in raw)
+        or (b"fsk_" in raw or b"eyj" in raw or b"bearer" in raw or b"basic" in raw)
+        or (b"key:" in raw or b"tion:" in raw or b"okie:" in raw or b"token:" in raw or b"secret:" in raw)
+        or (b"://" in raw and b"@" in raw)
+    )
 
 
 def _has_clean_names(value: JsonValue) -> bool:
-    items: Iterable[JsonValue] = ()
     if isinstance(value, dict):
         if not _shape(tuple(value)).clean:
             return False
-        items = value.values()
+        for item in value.values():
+            if type(item) in (dict, list) and not _has_clean_names(item):
+                return False
     elif isinstance(value, list):
-        items = value
-        if any(isinstance(item, list) for item in items):  # perhaps headers in pairs
-            return False
-    return all(_has_clean_names(item) for item in items if isinstance(item, (dict, list)))
+        for item in value:
+            # A list in a list can be a header and its value.
+            if isinstance(item, list) or (isinstance(item, dict) and not _has_clean_names(item)):
+                return False
+    return True
 
 
 def _walk(value: JsonValue, level: int) -> JsonValue:
@@ -611,9 +626,10 @@ def sanitize(text: str, *, keep: str = "") -> str:
 def safe(value: JsonValue) -> JsonValue:
     """The value without secrets, and with what cannot be seen in its texts made visible; lines and tabs stay."""
     raw = _raw(value)
-    if not _is_clean(value, raw):
-        value = _walk(value, 0)
-        raw = _raw(value)
+    if raw is not None and _is_clean(value, raw) and b"\x7f" not in raw:
+        return value  # it is in ASCII, and without a backslash
+    value = _walk(value, 0)
+    raw = _raw(value)
     return value if raw is not None and _is_plain(raw) else _each_text(value, lambda text: sanitize(text, keep="\n\t"))
 
 

@@ -142,7 +142,7 @@ def _as_journal(value: JsonValue) -> object:
     kept = _Kept()
     journalling = Journalling(cast(Any, kept), "test", System())
     target = Record.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
-    begun = journalling.begin(_update(value), "local", target, cast(Any, None))
+    begun = journalling.begin(_update(value), "digest", "local", target, cast(Any, None))
     with pytest.raises(StopIteration):
         begun.send(None)
     return repr(kept.changes)
