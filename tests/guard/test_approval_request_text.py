@@ -7,9 +7,11 @@ import pytest
 from example_calls import example, properties
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
+from fastn_mcp.guard.list_preview import ListPreview, phrase
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import preview
+from fastn_mcp.guard.preview import preview, state
 from fastn_mcp.guard.question import asked
 from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
@@ -17,7 +19,7 @@ from fastn_mcp.procedures.dependents import Dependence, Dependents
 from fastn_mcp.tools import CATALOG, AnyOperation
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.creating import Create
-from fastn_mcp.tools.customers import DeleteCustomer
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
@@ -164,3 +166,171 @@ def test_what_people_call_a_record(fields: dict[str, Any], name: str | None) -> 
     """Ours: a name that is blank is none."""
     assert name_of(Record.model_validate(fields)) == name
     assert name_of(None) is None
+
+
+CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
+
+
+def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
+    """Ours (DESIGN 5.3): in words and as data, the same; the fourteenth of fourteen changes is only counted."""
+    fields: dict[str, JsonValue] = {f"note{n}": f"n{n}" for n in range(12)}
+    call = UpdateCustomer.model_validate({"customer_id": "c1", "name": "New", "plan": "Free", "extra": fields})
+    target = Record.model_validate({"id": "c1", "name": "Old", "plan": "Growth", "note3": "n3", "apiToken": "hunter2"})
+    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ("KEY",))), ("triggers", "runs"))
+    shown = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
+    values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
+    del values["note3"]
+    changes = [
+        {"field": field, "from": before, "to": after}
+        for field, (before, after) in sorted(values.items(), key=lambda each: [*shown_order(call)].index(each[0]))
+    ]
+    undo = "It can be changed back; what it was is read before it is sent."
+    does = (UpdateCustomer.__doc__ or "").strip() + " It acts on connected systems, for real."
+    assert shown.data() == {
+        "call": "update_customer",
+        "arguments": call.shown(),
+        "account": "test",
+        "effect": "external",
+        "does": does,
+        "undo": undo,
+        "because": "The same may have happened.",
+        "target": {"id": "c1", "name": "Old"},
+        "changes": changes[:12],
+        "more_changes": 1,
+        "used_by": [
+            {"kind": "connections", "count": 2, "at_least": True, "as": ["Katana", "HubSpot"]},
+            {"kind": "secrets", "count": 1, "at_least": False, "as": ["KEY"]},
+        ],
+        "not_checked": ["triggers", "runs"],
+    }
+    changed = "; ".join(f"{show(c['field'])}: {show(c['from'])} becomes {show(c['to'])}" for c in changes[:12])
+    impact = (
+        f"{changed}; and 1 more fields."
+        ' With it: at least 2 connections ("Katana", "HubSpot"), 1 secret ("KEY"). Not checked: triggers, runs.'
+        f" The same may have happened. {undo}"
+    )
+    first, *rest = shown.lines()
+    assert first.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
+    assert rest == [impact, 'Target: "Old", id "c1". Account: test.', does]
+    assert shown.line() == f'{first}. Target: "Old", id "c1". {impact}'
+    assert shown.dependents() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
+
+
+def shown_order(call: Operation[Any]) -> list[str]:
+    """Fields as they are sent."""
+    return [*(call.request().body or {})]
+
+
+def test_a_preview_of_a_deletion_says_that_it_is_final() -> None:
+    """Ours (DESIGN 5.3): first, and in a list of calls without repeating what cannot be restored."""
+    target = Record.model_validate({"id": "c1", "name": "Acme"})
+    shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
+    undo = "Nothing of it can be restored: neither its connections and their credentials nor its secrets."
+    assert shown.lines()[1] == f"Cannot be undone. {undo}"
+    assert shown.line() == 'delete_customer customer_id="c1". Target: "Acme", id "c1". Cannot be undone.'
+    data = shown.data()
+    assert {"because", "changes", "pending", "more_changes", "used_by", "not_checked"} & data.keys() == set()
+    assert data["does"] == (DeleteCustomer.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Acme", "Acme"), ("x" * LONGEST, "x" * LONGEST), ("x" * (LONGEST + 1), "c1"), (None, "c1")],
+)
+def test_a_name_too_long_to_be_shown_whole_is_not_typed(name: str | None, expected: str) -> None:
+    """Ours: the id is, which is whole."""
+    target = Record.model_validate({"id": "c1", "name": name})
+    assert preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
+
+
+def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
+    """Ours (DESIGN 5.1): it is judged, and shown, as an update of that."""
+    call = CreateCustomer(name="Acme", plan="Free")
+    there = Record.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
+    taken, unknown, free = (
+        preview(call, Effect.EXTERNAL, "a", found, Dependence(), "Why.") for found in (there, Record(), None)
+    )
+    assert taken.because == "Its slug or name is taken: Fastn may overwrite what is there. Why."
+    assert (taken.target, taken.name) == ("c9", "Acme")
+    assert [(c.field, c.before, c.after) for c in taken.changes] == [("plan", "Growth", "Free")]
+    assert unknown.because.startswith("Whether its slug or name is taken could not be learnt: ")
+    assert (unknown.target, unknown.changes) == (None, ())
+    assert (free.because, free.target, free.changes) == ("Why.", None, ())
+
+
+def test_what_is_pending_in_a_session_is_shown_whole() -> None:
+    """Ours (DESIGN 5.1): nobody approves what they could not read."""
+    call = AiChat(message="yes", session_id="s1")
+    long = "Delete it? " * 99
+    target = Record.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
+    shown = preview(call, Effect.SPEND, "a", target, Dependence())
+    assert shown.data()["pending"] == [long, {"tool": "x"}]
+    assert f'Pending there: "{long}", {show({"tool": "x"})}.' in shown.lines()[1]
+    quiet = preview(call, Effect.SPEND, "a", Record.model_validate({"id": "s1", "pending": []}), Dependence())
+    assert quiet.pending == ("nothing, by the last answer that this server heard",)
+    assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()
+    assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).pending == ()
+
+
+def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itself() -> None:
+    """Ours (DESIGN 5.4): a run that ends meanwhile voids nothing, and any other change does."""
+    fields: dict[str, Any] = {"id": "t", "status": "Active", "last": 1, "lasting": 2, "Count": 3, "statusHistories": 4}
+    noise = {"lastRunAt": "x", "next_run": "y", "consecutiveFailures": 1, "statusHistory": [], "runCount": 7}
+    assert state(Record.model_validate(fields | noise)) == fields
+    assert state(None) is None
+
+
+def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
+    """Ours: what matters most first; what the policy refuses beside its call."""
+    target = Record.model_validate({"id": "c1", "name": "Acme"})
+    users = Dependence((CONNECTIONS,))
+    shown = {
+        2: preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, users),
+        5: preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence()),
+    }
+    listed = ListPreview("apply_changes", "Make changes.", shown, {5: "no plan. Nobody is there."})
+    assert listed.effect is Effect.DESTROY
+    assert listed.expected == "DELETE 1 CUSTOMER AND CREATE 1 CUSTOMER"
+    assert listed.dependents() == {"2 connections": 2.5}
+    assert listed.lines() == [
+        f"{listed.expected}: 2 calls in order, each once. Account: test.",
+        f"2. {shown[2].line()}",
+        f"5. {shown[5].line()}",
+    ]
+    rows = [
+        {"number": number} | {name: value for name, value in each.data().items() if name not in ("account", "does")}
+        for number, each in shown.items()
+    ]
+    assert listed.data() == {
+        "call": "apply_changes",
+        "sum": listed.expected,
+        "account": "test",
+        "effect": "destroy",
+        "effects": ["write", "destroy"],
+        "calls": [rows[0], rows[1] | {"refused": "no plan. Nobody is there."}],
+        "does": "Make changes.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ([("create_api_key", Effect.ACCESS)], "CREATE 1 API KEY"),
+        ([("create_api_key", Effect.ACCESS)] * 2, "CREATE 2 API KEYS"),
+        (
+            [("update_trigger", Effect.WRITE), ("update_trigger", Effect.EXTERNAL), ("delete_trigger", Effect.DESTROY)],
+            "DELETE 1 TRIGGER, UPDATE 1 TRIGGER AND UPDATE 1 TRIGGER",
+        ),
+        (
+            [("a_b", Effect.WRITE), ("c_d", Effect.SPEND), ("e_f", Effect.TRASH), ("g_h", Effect.DESTROY)],
+            "G 1 H, E 1 F AND MAKE 2 OTHER CHANGES",
+        ),
+        (
+            [("a_b", Effect.WRITE)] * 3 + [("c_d", Effect.WRITE), ("e_f", Effect.TRASH), ("g_h", Effect.DESTROY)] * 2,
+            "G 2 HS, E 2 FS AND MAKE 5 OTHER CHANGES",
+        ),
+    ],
+)
+def test_what_is_typed_for_a_batch_names_the_kinds_that_matter_most(calls: list[tuple[str, Effect]], said: str) -> None:
+    """Ours: at most three kinds, the rest is counted."""
+    assert phrase(calls) == said
