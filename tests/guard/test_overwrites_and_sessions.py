@@ -9,6 +9,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.question import No, Waiting
 from fastn_mcp.offer import Offer
@@ -73,6 +74,18 @@ async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: Worl
     assert isinstance(await world.call(call, form), Declined)
     assert "could not be learnt" in form.asked[0].text
     assert world.changes == []
+
+
+async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> None:
+    """Ours: a list may show less than there is."""
+    call = CreateWorkflow(name="Nightly import")
+    verdict, _ = await world.guard.judged(call)
+    assert verdict.decision is Decision.ALLOW
+    row = world.sandbox.state.all("workflows")[0]
+    world.sandbox.state.put("workflows", {**row, "slug": None})
+    verdict, shown = await world.guard.judged(call)
+    assert verdict.decision is Decision.CONFIRM
+    assert "could not be learnt" in " ".join(shown.lines())
 
 
 async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(world: World) -> None:

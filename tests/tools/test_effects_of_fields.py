@@ -14,6 +14,7 @@ from fastn_mcp.guard.policy import MODES, Decision, Policy, Situation
 from fastn_mcp.operation import HARMLESS_EXTRA, UNKNOWN, Effect, Record
 from fastn_mcp.system import System
 from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.triggers import UpdateTrigger
 
 WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_", "invite_"))]
 
@@ -216,6 +217,13 @@ def test_the_effect_of_a_field_is_what_its_row_says(operation: AnyOperation) -> 
         assert {call.effective.value, *found} <= {effect.value for effect in (operation.effect, *operation.raises_to)}
 
 
+@pytest.mark.parametrize("more", [{"timezone": "Asia/Tokyo"}, {"routes": [{"routeId": "w"}]}, {"events": ["e"]}])
+def test_a_rarer_schedule_excuses_no_other_change(more: dict[str, Any]) -> None:
+    """Ours: fewer times in another zone, or of another workflow, are other times."""
+    call = UpdateTrigger.model_validate({"trigger_id": "t", "schedule": "0 2 * 1-6 1", **more})
+    assert call.effect_on(*there(status="Active", schedule="0 2 * * 1")) is Effect.EXTERNAL
+
+
 UNDOCUMENTED = (
     "status", "enabled", "active", "isActive", "disabled", "state", "live", "published", "publish", "publishedVersion",
     "deployed", "deploy", "visibility", "public", "shared", "scope", "role", "roles", "owner", "ownerId", "permissions",
@@ -250,8 +258,15 @@ def test_an_undocumented_field_is_asked_about_in_the_best_case(operation: AnyOpe
         ("0 2 * * *", "0 2 * * *", True),
         ("0 2 1 * *", "0 2 * * *", True),
         ("0 2 * * 7", "0 2 * * 0", True),
+        ("0 2 * * 0", "0 2 * * 7", True),
+        ("0 2 * * 7", "0 2 * * 1", False),
         ("*/30 * * * *", "*/15 * * * *", True),
         ("0 2 * 1-3 *", "0 2 * 1-6 *", True),
+        ("*/15 * * * *", "*/30 * * * *", False),
+        ("0 2,3 * * *", "0 2 * * *", False),
+        ("0 2 * 1-6 *", "0 2 * 1-3 *", False),
+        ("0 2 1,2 * *", "0 2 1 * *", False),
+        ("0 2 * * 1-5", "0 2 * * 1", False),
         ("0 2 1-30 * 1", "0 2 * * 1", False),  # either day will do: it fires daily
         ("0 0 1 * 0-6", "0 0 1 * *", False),  # likewise
         ("0 2 1 * 1", "0 2 1 * *", False),
