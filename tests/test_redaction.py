@@ -95,13 +95,26 @@ _harmless: st.SearchStrategy[JsonValue] = st.sampled_from(
 )
 
 
+def _under(value: JsonValue, other: JsonValue) -> JsonValue:
+    return {"a": other, "inner": value}
+
+
+def _in_a_list(value: JsonValue, other: JsonValue) -> JsonValue:
+    return [other, {"row": value}]
+
+
+def _as_text(value: JsonValue) -> JsonValue:
+    return {"text": json.dumps(value)}
+
+
 def _around(inner: st.SearchStrategy[JsonValue]) -> st.SearchStrategy[JsonValue]:
-    return st.one_of(
+    around: list[st.SearchStrategy[JsonValue]] = [
         inner,
-        st.builds(lambda value, other: {"a": other, "inner": value}, inner, _harmless),
-        st.builds(lambda value, other: [other, {"row": value}], inner, _harmless),
-        inner.map(lambda value: {"text": json.dumps(value)}),
-    )
+        st.builds(_under, inner, _harmless),
+        st.builds(_in_a_list, inner, _harmless),
+        inner.map(_as_text),
+    ]
+    return st.one_of(around)
 
 
 _structures = _around(_around(_planted))

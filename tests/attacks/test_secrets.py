@@ -68,7 +68,7 @@ class Planting:
 
     def _planted(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self._planted(item) for item in value]
+            return [self._planted(item) for item in cast("list[Any]", value)]
         if not isinstance(value, dict):
             return value
         fields = {name: self._planted(item) for name, item in cast("dict[str, Any]", value).items()}
