@@ -214,12 +214,17 @@ def test_a_profile_may_say_that_the_key_of_the_environment_is_its_own(file: Writ
 
 @pytest.mark.parametrize("name", OF_ONE_ACCOUNT)
 def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Write, name: str) -> None:
-    """Ours (DESIGN 4): a key never goes to another origin. A flag says it in the same breath, and is believed."""
+    """Ours (DESIGN 4): a key never goes to another origin. A flag is believed for headers, and moves no stored key."""
     value = "https://elsewhere.example"
     variable = next(source.variable for source in SOURCES if source.field == name)
     said = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
     assert said.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
-    assert getattr(load({"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}, file(BOTH)), name)
+    flags, variables = {"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}
+    if name == "base_url":
+        with pytest.raises(SettingsError, match="and is not sent to elsewhere.example"):
+            load(flags, variables, file(BOTH))
+    else:
+        assert getattr(load(flags, variables, file(BOTH)), name)
     same = {"base_url": "https://eu.fastn.example/", "tenant_id": "t-0"}
     if name in same:
         assert load({"profile": "acme"}, {**ACME, variable: same[name]}, file(BOTH)).profile == "acme"

@@ -33,7 +33,8 @@ class _Connection(H11Protocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.since = self.loop.time()
-        known = [one for one in self.connections if isinstance(one, _Connection) and not one.transport.is_closing()]
+        # The server makes connections of this class alone.
+        known = [one for one in cast("set[_Connection]", self.connections) if not one.transport.is_closing()]
         waiting = [one for one in known if not one.is_answering]
         if len(known) >= _MOST and waiting:
             min(waiting, key=lambda one: one.since).transport.close()

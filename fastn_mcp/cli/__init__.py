@@ -292,15 +292,16 @@ cli.add_command(_Lazy("profiles", "See the accounts of the configuration file, a
 @click.option("--stdin", is_flag=True, help="Read the key from the standard input instead of asking for it.")
 @click.option("--file", "in_file", is_flag=True, help="Keep it in a file that only you can read, not in the keyring.")
 @click.option("--no-check", is_flag=True, help="Do not try the key first.")
+@click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
 @click.pass_obj
-def login_(start: Start, profile: str | None, stdin: bool, in_file: bool, no_check: bool) -> None:
+def login_(start: Start, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> None:
     """Ask for the API key of an account, try it by one read, and keep it in the system's keyring.
 
     Without PROFILE it is the key of the account that is used by default.
     """
     from fastn_mcp.cli.login import login
 
-    raise SystemExit(login(start, profile, stdin=stdin, in_file=in_file, check=not no_check))
+    raise SystemExit(login(start, profile, stdin=stdin, in_file=in_file, check=not no_check, replace=replace))
 
 
 @cli.command(name="logout")

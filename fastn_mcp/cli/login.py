@@ -8,25 +8,30 @@ from pathlib import Path
 import anyio
 import click
 
+from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.key_check import checked
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.private_files import write_private
 from fastn_mcp.settings.editing import put, read_or_none, unset
 from fastn_mcp.settings.file import ConfigFile
 from fastn_mcp.settings.keyring import NoKeyring, SystemKeyring
 from fastn_mcp.settings.keys import VARIABLE, Key, entry
 from fastn_mcp.settings.loading import DEFAULT, Chosen, choose, no_profile
-from fastn_mcp.settings.sources import KEY_SETTINGS
+from fastn_mcp.settings.model import Settings
+from fastn_mcp.settings.sources import KEY_HOST, KEY_SETTINGS
 
 _LONGEST = 4096
 
 
-def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, check: bool) -> int:
+def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, check: bool, replace: bool) -> int:
     """Keep a key. Raises `SettingsError`."""
     path = start.config_file()
     account = account_of(start, path, profile)
     at_rest = account.keyless()
     _only_one(account, in_file=in_file)
+    if in_file and not replace and "api_key_file" in account.table and account.key_host != at_rest.host.lower():
+        _agree_to_replace(account.key_host, at_rest)
     keyring = SystemKeyring()
     if not in_file:
         with _or_in_a_file(account.profile):
@@ -44,7 +49,7 @@ def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, chec
             return 1
         click.echo(result.said)
     if in_file:
-        place = _in_file(path, account, key)
+        place = _in_file(path, account, settings)
     else:
         with _or_in_a_file(account.profile):
             place = keyring.keep(entry(settings.profile, settings.host), key)
@@ -81,6 +86,8 @@ def forget(path: Path, account: Chosen) -> list[str]:
     if account.table.get("api_key_file") == own:
         own.unlink(missing_ok=True)
         unset(path, account.profile, "api_key_file")
+        if KEY_HOST in account.table:
+            unset(path, account.profile, KEY_HOST)
         done.append(str(own))
     try:
         if SystemKeyring().drop(entry(settings.profile, settings.host)):
@@ -140,16 +147,26 @@ def _asked(text: str) -> str:
     return found.strip()
 
 
-def _in_file(path: Path, account: Chosen, key: str) -> Path:
+def _agree_to_replace(host: str, new: Settings) -> None:
+    """Ask whether the key of another host is given up. Raises `SettingsError` where that is not agreed to."""
+    what = f"The key of {new.profile} at {host} is kept there, and would be replaced by one for {new.host}."
+    terminal = Terminal.here()
+    if terminal is not None and click.confirm(f"{what} Replace it?", default=False, err=True):
+        return
+    raise SettingsError(
+        f"{what} Nothing was changed.",
+        "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL; or replace it: --replace",
+    )
+
+
+def _in_file(path: Path, account: Chosen, settings: Settings) -> Path:
     own = account.table.get("api_key_file")
     file = own if isinstance(own, Path) else key_file(path, account)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.unlink(missing_ok=True)  # created by us or not at all: never into a file that others have open
-        with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as writing:
-            writing.write(f"{key}\n")
+        write_private(file, f"{settings.api_key}\n")
     except OSError as error:
         raise SettingsError(f"{file} cannot be written: {error.strerror or type(error).__name__}.") from None
+    put(path, account.profile, KEY_HOST, settings.host.lower())
     if own is None:
         put(path, account.profile, "api_key_file", str(file.relative_to(path.absolute().parent)))
     return file

@@ -18,13 +18,13 @@ from fastn_mcp.nearest import nearest
 from fastn_mcp.private_files import require_own
 from fastn_mcp.regular_files import read_regular
 from fastn_mcp.settings.model import Settings, is_shared
-from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS, SECRETS
+from fastn_mcp.settings.sources import KEY_HOST, KEY_SETTINGS, PATHS, SECRETS
 
 PROFILES = "profiles"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *KEY_SETTINGS[1:])
-_OF_THE_TOP = (*Settings.model_fields, *KEY_SETTINGS[1:], PROFILES)
+_OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *KEY_SETTINGS[1:], KEY_HOST)
+_OF_THE_TOP = (*Settings.model_fields, *KEY_SETTINGS[1:], KEY_HOST, PROFILES)
 
 
 @dataclass(frozen=True)

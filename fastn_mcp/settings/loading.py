@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -23,7 +24,7 @@ from fastn_mcp.settings.file import PROFILES, ConfigFile
 from fastn_mcp.settings.keyring import Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.settings.keys import VARIABLE, Key
 from fastn_mcp.settings.model import DEFAULT_BASE_URL, Settings
-from fastn_mcp.settings.sources import KEY_SETTINGS, OF_ONE_ACCOUNT, OF_THE_PROCESS, SOURCES
+from fastn_mcp.settings.sources import KEY_HOST, KEY_SETTINGS, OF_ONE_ACCOUNT, OF_THE_PROCESS, SOURCES
 
 DEFAULT = "default"
 """The name of the account where none is chosen."""
@@ -56,6 +57,14 @@ class Chosen:
     def table(self) -> Mapping[str, object]:
         """The part of the file that is its own."""
         return self.file.top if self.profile is None else self.file.profiles[self.profile]
+
+    @property
+    def key_host(self) -> str:
+        """The host that a key of the file was given for, whatever flags and variables say of an address."""
+        if KEY_HOST in self.table:
+            return str(self.table[KEY_HOST]).lower()
+        url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
+        return urlsplit(str(url)).netloc.lower()
 
     def keyless(self) -> Settings:
         """The settings with a key that is none. Raises `SettingsError`."""
@@ -134,7 +143,18 @@ def ledger_setting(
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
     """The key that the file or the keyring has for an account. Raises `SettingsError`."""
     written = keys.written(account.table, account.file, account.profile, environment)
-    return written or _kept(account, environment, keyring)
+    if written is None:
+        return _kept(account, environment, keyring)
+    host = account.keyless().host
+    if account.key_host != host.lower():
+        name = f" {account.profile}" if account.profile else ""
+        raise SettingsError(
+            f"The key ({written.place}) was given for {account.key_host}, and is not sent to {host}.",
+            "Leave out --base-url and FASTN_BASE_URL; or use a profile of its own (fastn-mcp profiles add NAME"
+            f" --base-url URL), replace the key (fastn-mcp login{name} --file --replace), or write "
+            f'{KEY_HOST} = "{host}" beside it.',
+        )
+    return written
 
 
 def choose(
@@ -146,7 +166,7 @@ def choose(
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
     profile = None if sandbox else _profile(given, variables, config)
     own = {} if profile is None else {**config.profiles[profile], "profile": profile}
-    values = {name: value for name, value in {**config.top, **own}.items() if name not in KEY_SETTINGS}
+    values = {name: value for name, value in {**config.top, **own}.items() if name not in (*KEY_SETTINGS, KEY_HOST)}
     if profile is not None:
         _one_account(variables, values, given, profile, config)
     values |= {name: value for name, value in (variables | given).items() if name != "api_key"}

@@ -31,6 +31,9 @@ OF_THE_PROCESS = ("FASTN_CONFIG", "FASTN_CONFIG_DIR", "FASTN_STATE_DIR", "FASTN_
 KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
 """What names a key in the file: the key itself, the variable that holds it, the file that holds it."""
 
+KEY_HOST = "api_key_host"
+"""The host that the key beside it was given for; where it is missing, that of the address in the file."""
+
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
 """What only the owner of a file may read there."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -185,7 +186,8 @@ def test_a_key_in_a_file_is_its_owners_alone_and_the_profile_says_where(
     file = config.parent / "keys" / "acme.key"
     assert file.read_text() == f"{LIVE_KEY}\n"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent, config)] == [0o600, 0o700, 0o600]
-    assert config.read_text() == f'{before}api_key_file = "keys/acme.key"\n'
+    host = re.findall(r"//([^\"]+)", before)[0]
+    assert config.read_text() == f'{before}api_key_host = "{host}"\napi_key_file = "keys/acme.key"\n'
     assert fastn("--profile", "acme", "whoami").returncode == 0
     file.chmod(0o640)
     said = one_line(fastn("--profile", "acme", "whoami"))
@@ -199,7 +201,8 @@ def test_a_key_in_a_file_of_the_default_account_is_found_again(login: Run, confi
     """Ours: at the top level, which a profile does not inherit."""
     before = config.read_text()
     assert login(KEY, "--stdin", "--file").returncode == 0
-    assert config.read_text() == f'api_key_file = "keys/default.key"\n\n{before}'
+    host = re.findall(r"//([^\"]+)", before)[0]
+    assert config.read_text() == f'api_key_file = "keys/default.key"\napi_key_host = "{host}"\n\n{before}'
     assert fastn("whoami").returncode == 0
     assert "The profile 'acme' has no key" in one_line(fastn("--profile", "acme", "whoami"))
 

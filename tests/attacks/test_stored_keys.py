@@ -1,0 +1,104 @@
+"""A stored key goes only to the host that it was given for, wherever it is stored."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+KEY = "fsk_live_of_the_owner_0001"
+OTHER = "fsk_test_of_somewhere_0002"
+WRITTEN: dict[str, str] = {
+    "by login --file": "",
+    "as api_key": f'api_key = "{KEY}"\n',
+    "as api_key_env": 'api_key_env = "OWNERS_KEY"\n',
+    "in a profile": f'profile = "acme"\n[profiles.acme]\napi_key = "{KEY}"\n',
+}
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    config = tmp_path / "config"
+    config.mkdir(mode=0o700)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
+    own = {"FASTN_CONFIG_DIR": str(config), "FASTN_STATE_DIR": str(tmp_path / "state"), "OWNERS_KEY": KEY}
+
+    def made(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "fastn_mcp", *arguments],
+            env=kept | own,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return made
+
+
+@pytest.fixture
+def thief() -> Any:
+    """A server of somebody else, which notes the heads that it hears."""
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(str(self.headers))
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the library names it
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", heard
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, tmp_path: Path) -> None:
+    """Ours (docs/security.md): refused before a request, with what to do; no key in the message."""
+    url, heard = thief
+    if how == "by login --file":
+        assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
+    else:
+        (tmp_path / "config" / "config.toml").write_text(WRITTEN[how])
+        (tmp_path / "config" / "config.toml").chmod(0o600)
+    done = run("--base-url", url, "call", "list-customers")
+    assert done.returncode == 2
+    assert f"was given for live.fastn.ai, and is not sent to {url.removeprefix('http://')}." in done.stderr
+    assert "profiles add NAME" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert heard == []
+
+
+def test_the_key_of_another_host_is_replaced_only_if_that_is_meant(run: Run, thief: Any, tmp_path: Path) -> None:
+    """Ours: without a person to ask it is refused; the key that is there stays."""
+    url, heard = thief
+    file = tmp_path / "config" / "keys" / "default.key"
+    assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
+    refused = run("--base-url", url, "login", "--stdin", "--file", "--no-check", given=OTHER)
+    assert refused.returncode == 2
+    assert "live.fastn.ai" in refused.stderr
+    assert "--replace" in refused.stderr
+    assert file.read_text() == f"{KEY}\n"
+    assert run("login", "--stdin", "--file", "--no-check", given=f"{KEY}x").returncode == 0  # the same host's
+    assert run("--base-url", url, "login", "--stdin", "--file", "--no-check", "--replace", given=OTHER).returncode == 0
+    assert file.read_text() == f"{OTHER}\n"
+    assert "is not sent to live.fastn.ai" in run("call", "list-customers").stderr
+    run("--base-url", url, "call", "list-customers")
+    assert heard
+    assert all(OTHER in head and KEY not in head for head in heard)
+    assert run("logout").returncode in (0, 1)
+    assert "api_key" not in (tmp_path / "config" / "config.toml").read_text()
