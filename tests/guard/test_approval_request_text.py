@@ -275,7 +275,13 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
 def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itself() -> None:
     """Ours (DESIGN 5.4): a run that ends meanwhile voids nothing, and any other change does."""
     fields: dict[str, Any] = {"id": "t", "status": "Active", "last": 1, "lasting": 2, "Count": 3, "statusHistories": 4}
-    noise = {"lastRunAt": "x", "next_run": "y", "consecutiveFailures": 1, "statusHistory": [], "runCount": 7}
+    noise: dict[str, Any] = {
+        "lastRunAt": "x",
+        "next_run": "y",
+        "consecutiveFailures": 1,
+        "statusHistory": [],
+        "runCount": 7,
+    }
     assert state(Record.model_validate(fields | noise)) == fields
     assert state(None) is None
 

@@ -1,13 +1,18 @@
 """Signed run plans: what they cover, whose signature holds, and that nobody is ever asked in an unattended run."""
 
+import base64
 import itertools
 import json
+import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from world import FormNow, World, yes
 
 from fastn_mcp.arguments import parse
@@ -15,7 +20,7 @@ from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.plans import Plan, would_allow
 from fastn_mcp.guard.plans.file import signatures_of, signed, unsigned, with_key
-from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, public, sealed, sign, written
+from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, written
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.offer import Offer
@@ -86,6 +91,9 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("list_customers"), 5, "only reads, which needs no plan"),
         (allow("delete_customer"), 4, "needs a target"),
         (allow("delete_customer", "*"), 6, "'*' bounds nothing"),
+        (allow("delete_customer", "[*]"), 6, "'[*]' bounds nothing"),
+        (allow("delete_customer", "?!?"), 6, "'?!?' bounds nothing"),
+        ('[[allow]]\ntool = "delete_customer"\ntarget = ["a", " "]', 6, "' ' bounds nothing"),
         (allow("create_customer", "x", 'arguments = "any"'), 4, "target: it has none"),
         (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
         (allow("create_customer", more='arguments = "all"'), 6, 'must be a table, or "any"'),
@@ -94,6 +102,25 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),
         (allow("create_customer", more='when = { plann = "x" }'), 6, "none of its tools has an argument 'plann'"),
         (allow("create_customer", more="when = { plan = 3 }"), 6, "plan has to be compared with a text"),
+        (allow("create_customer", more='when = { plan = ["a", 3] }'), 6, "plan has to be compared with a text"),
+        (allow("create_customer", more="when = { plan = [] }"), 6, "plan has to be compared with a text, or a list"),
+        (
+            allow("create_workflow", more='when = { timeout_ms = "3" }'),
+            6,
+            "timeout_ms has to be compared with",
+        ),
+        (
+            allow("create_workflow", more="when = { timeout_ms = true }"),
+            6,
+            "timeout_ms has to be compared with",
+        ),
+        (allow("run_workflow", "w", "arguments = { workflow_id = 'w' }"), 7, "arguments: there is no 'workflow_id'"),
+        (allow("run_workflow", "w", "arguments = { wait_seconds = 3 }"), 7, "arguments: there is no 'wait_seconds'"),
+        (allow("create_customer", more="arguments = { extra = { n = nan } }"), 6, "as a date"),
+        (allow("delete_customer", "a", "count = 10001"), 7, "count: input should be less than or equal to 10000"),
+        (allow("delete_customer", "a", "cuont = 1"), 7, "there is no key 'cuont' (did you mean 'count'?)"),
+        (allow("delete_customer", "a", "zzzzzz = 1"), 7, "'zzzzzz'; known are tool, target, arguments, when, count"),
+        ('[[allow]]\ntarget = "a"', 4, "the key 'tool' is missing"),
         (allow("delete_customer", "a", "count = 0"), 7, "count: input should be greater than or equal to 1"),
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
     ],
@@ -115,6 +142,54 @@ def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
 
 
 # Whose signature it is.
+
+
+def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
+    """Ours (DESIGN 5.5): two people are two keys with two names."""
+    assert desk.write(allow("delete_customer", "a"), by=("dana", "dana")).read().signers == ("dana",)
+    assert desk.write(allow("delete_customer", "a"), by=("dana", "lee", "dana")).read().signers == ("dana", "lee")
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        (f'dana = "{public(DANA)}"', True),
+        (f'dana = "{public(DANA)[:8]} {public(DANA)[8:]}"', False),
+        (f'dana = "{base64.b64encode(bytes(31)).decode()}"', False),
+        (f'dana = "{base64.b64encode(bytes(33)).decode()}"', False),
+        ("dana = 7", False),
+        ('dana = "ä"', False),
+        (f'dana = "{public(DANA)}"\nlee = ""', False),
+    ],
+)
+def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
+    """Ours: what is none stops the start, also where it is somebody else's."""
+    desk.write(allow("delete_customer", "a"))
+    desk.keys.write_text(line)
+    if good:
+        assert desk.read().signers == ("dana",)
+        return
+    with pytest.raises(SettingsError, match=r"line \d: (dana|lee): is no public key, which is 32 bytes in base64"):
+        desk.read()
+
+
+def test_a_key_of_another_person_is_never_replaced() -> None:
+    """Ours: by whoever signs next under the same name."""
+    text = with_key("", "dana", public(DANA))
+    assert with_key(text, "dana", public(DANA)) == text
+    assert tomllib.loads(with_key(text, "lee", public(LEE))) == {"dana": public(DANA), "lee": public(LEE)}
+    with pytest.raises(ValueError, match=r"^dana$"):
+        with_key(text, "dana", public(LEE))
+
+
+def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
+    """Ours: one plan has one signature of each person, to the letter."""
+    desk.write(allow("delete_customer", "a"))
+    (mark,) = parsed(signatures_of(desk.file).read_bytes())
+    for value in (mark.value + " ", mark.value[:4] + "\n" + mark.value[4:], mark.value[:-4]):
+        signatures_of(desk.file).write_bytes(written((replace(mark, value=value),)))
+        with pytest.raises(SettingsError, match="does not fit"):
+            desk.read()
 
 
 @pytest.mark.parametrize("place", ["the plan", "its signatures"])
@@ -182,8 +257,11 @@ def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> 
     desk.write(allow("delete_customer", "a"))
     with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
         desk.read("live at live.fastn.ai")
-    with pytest.raises(SettingsError, match="has run out"):
-        desk.read(now=NOW + timedelta(days=1))
+    end = datetime(2026, 11, 26, tzinfo=UTC)
+    assert desk.read(now=end - timedelta(seconds=1))
+    for late in (end, end + timedelta(days=1)):
+        with pytest.raises(SettingsError, match="has run out"):
+            desk.read(now=late)
 
 
 def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
@@ -204,6 +282,13 @@ def test_a_key_is_of_use_only_with_its_passphrase() -> None:
     with pytest.raises(BadSignature):
         opened(data, "battery staple")
     assert b"ENCRYPTED" in data
+    another_kind = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"correct horse")
+    )
+    with pytest.raises(BadSignature, match="no Ed25519 key"):
+        opened(another_kind, "correct horse")
+    with pytest.raises(BadSignature, match="cannot be opened"):
+        opened(b"", "correct horse")
 
 
 # What it covers.
@@ -266,8 +351,8 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
     plan = desk.write(allow("delete_customer", "a"), head).read()
     call = DeleteCustomer(customer_id="a")
     assert not any(plan.covering(call, NOW))
-    assert any(plan.covering(call, NOW + timedelta(hours=2)))
-    assert not any(plan.covering(call, NOW + timedelta(hours=15)))
+    for hours, holds in ((0.99, False), (1, True), (2, True), (14.99, True), (15, False), (16, False)):
+        assert any(plan.covering(call, NOW + timedelta(hours=hours))) is holds, hours
 
 
 @pytest.mark.parametrize(
@@ -450,13 +535,19 @@ def test_a_plan_says_itself_in_words(desk: Desk) -> None:
         + allow("run_workflow", "wf_*", 'when = { environment = ["test", ""] }')
         + allow("create_customer", more='arguments = "any"')
     )
+    text += allow("create_customer", more='arguments = { name = "Ü" }') + allow("delete_trigger", "t")
     _, plan = unsigned(desk.write(text).file)
     assert list(plan.words()) == [
         "Plan night, for test, until 2026-11-26T00:00Z, signed by nobody.",
         "plan plan.toml line 4: 2 x delete_customer on cus_1.",
         "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or not given.",
         "plan plan.toml line 12: 1 x create_customer with any arguments.",
+        'plan plan.toml line 15: 1 x create_customer with exactly {"name": "Ü"}.',
+        "plan plan.toml line 18: 1 x delete_trigger on t.",
     ]
+    signed_by_two = desk.write(text, HEAD + "begins = 2026-11-25T11:00:00+01:00\n", ("dana", "lee")).read()
+    first = "Plan night, for test, from 2026-11-25T10:00Z until 2026-11-26T00:00Z, signed by dana, lee."
+    assert next(signed_by_two.words()) == first
 
 
 # Batches.

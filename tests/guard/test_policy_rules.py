@@ -386,6 +386,10 @@ def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named
         parts = parts[1:]
 
 
+OWN_KEY = (
+    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out."
+    " A person can revoke it in the dashboard."
+)
 DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
 
 
@@ -400,7 +404,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             {},
             ("deny", "mode read-only: destroy", "The mode read-only sends nothing but reads."),
         ),
-        ("", "auto", DELETION, {"own_key": True}, ("deny", "own key", "This is the key that this server itself uses.")),
+        ("", "auto", DELETION, {"own_key": True}, ("deny", "own key", OWN_KEY)),
         (
             "",
             "auto",
