@@ -221,7 +221,7 @@ def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: W
     assert said.startswith(f"{variable} is set, and the profile 'acme' is an account of its own")
     flags, variables = {"profile": "acme", name: value}, {**ACME, variable: "https://x.example"}
     if name == "base_url":
-        with pytest.raises(SettingsError, match="and is not sent to elsewhere.example"):
+        with pytest.raises(SettingsError, match=r"and is not sent to elsewhere\.example"):
             load(flags, variables, file(BOTH))
     else:
         assert getattr(load(flags, variables, file(BOTH)), name)

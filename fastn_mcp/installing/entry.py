@@ -40,7 +40,7 @@ def running(executable: str, prefix: str, exists: Callable[[str], bool]) -> Star
         return BY_UVX  # uv throws these folders away
     python = PurePath(executable)
     script = str(python.with_name("fastn-mcp" + python.suffix))
-    return Start(script) if exists(script) else Start(executable, ("-m", "fastn_mcp"))
+    return Start(script) if exists(script) else Start(executable, ("-P", "-m", "fastn_mcp"))
 
 
 def additions(client: Client, name: str, start: Start, key: Key, platform: str = sys.platform) -> tuple[Addition, ...]:

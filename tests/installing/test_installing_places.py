@@ -166,7 +166,7 @@ def test_a_client_that_hides_the_environment_is_told_to_show_the_keyring(
     ("executable", "prefix", "there", "start"),
     [
         ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], Start("/v/bin/fastn-mcp")),
-        ("/v/bin/python", "/v", [], Start("/v/bin/python", ("-m", "fastn_mcp"))),
+        ("/v/bin/python", "/v", [], Start("/v/bin/python", ("-P", "-m", "fastn_mcp"))),
         ("/c/uv/archive-v0/x/bin/python", "/c/uv/archive-v0/x", ["/c/uv/archive-v0/x/bin/fastn-mcp"], entry.BY_UVX),
         ("/d/uv/tools/fastn-mcp/bin/python", "/d/uv/tools/fastn-mcp", [], None),
     ],
@@ -176,7 +176,7 @@ def test_the_server_is_started_by_a_path_that_lasts(
 ) -> None:
     """Issue 7: a client from the desktop has another PATH. What uvx fetched is gone one day."""
     found = entry.running(executable, prefix, lambda path: path in there)
-    assert found == (start or Start(executable, ("-m", "fastn_mcp")))
+    assert found == (start or Start(executable, ("-P", "-m", "fastn_mcp")))
 
 
 def test_the_table_is_whole() -> None:
