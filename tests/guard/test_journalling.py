@@ -1,0 +1,146 @@
+"""What the journal keeps of a change, so that it can be undone and is not repeated unasked. Ours (DESIGN 5.7)."""
+
+from typing import Any
+
+import pytest
+from world import FormNow, World, yes
+
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.question import Waiting
+from fastn_mcp.procedures.journal import Change
+from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.triggers import UpdateTrigger
+
+pytestmark = pytest.mark.anyio
+
+
+def row(world: World, kind: str, name: str) -> dict[str, Any]:
+    return dict(world.sandbox.state.named(kind, name, by="name"))
+
+
+async def newest(world: World) -> Change:
+    return (await world.ledger.changes("test", 1, 1e12))[0]
+
+
+@pytest.mark.parametrize("judged_first", [True, False])
+async def test_an_update_is_kept_with_the_whole_state_before_it(world: World, judged_first: bool) -> None:
+    """Ours: also where the policy did not have to read the target."""
+    before = row(world, "customers", "Katana")
+    admin = "a@example.com" if judged_first else None
+    call = UpdateCustomer(customer_id=before["id"], plan="Free", admin_email=admin)
+    assert isinstance(await world.dispatch(call, Caller("ana", FormNow(yes, world.clock))), Done)
+    kept = await newest(world)
+    assert kept.id.startswith("chg_")
+    assert (kept.principal, kept.account, kept.tool) == ("ana", "test", "update_customer")
+    assert kept.arguments == call.shown()
+    assert (kept.target, kept.name, kept.outcome) == (before["id"], "Katana", "done")
+    assert kept.before is not None
+    assert {name: kept.before.get(name) for name in before if name in kept.before} == {
+        name: value for name, value in before.items() if name in kept.before
+    }
+    assert kept.before["plan"] == before["plan"]
+    assert kept.sent["plan"] == "Free"
+    assert kept.at == world.clock.at.timestamp()
+    assert kept.call == ""
+
+
+async def test_what_is_made_is_kept_by_the_id_and_name_that_it_was_given(world: World) -> None:
+    call = CreateCustomer(name="Initech")
+    assert isinstance(await world.call(call), Done)
+    kept = await newest(world)
+    assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
+    assert (kept.before, kept.sent) == (None, {"name": "Initech"})
+    assert kept.call == world.guard.digest(call, Caller("local", None))
+
+
+async def test_what_is_deleted_is_kept_as_it_was(world: World) -> None:
+    before = row(world, "customers", "Globex Exports")
+    assert isinstance(await world.call(DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock)), Done)
+    kept = await newest(world)
+    assert (kept.target, kept.name, kept.sent, kept.outcome) == (before["id"], "Globex Exports", {}, "done")
+    assert kept.before is not None
+    assert kept.before["name"] == "Globex Exports"
+
+
+async def test_a_secret_is_kept_without_its_value(world: World) -> None:
+    call = CreateSecret(name="TOKEN", value="hunter2")
+    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    kept = await newest(world)
+    assert (kept.tool, kept.name, kept.sent["name"]) == ("create_secret", "TOKEN", "TOKEN")
+    assert "hunter2" not in repr(kept)
+
+
+async def test_a_failed_change_is_kept_with_its_outcome_and_can_be_repeated_at_once(world: World) -> None:
+    for _ in range(2):
+        outcome = await world.call(CreateCustomer(name="Katana"), FormNow(yes, world.clock))
+        assert isinstance(outcome, Conflict)
+        assert (await newest(world)).outcome == "conflict"
+        assert (await newest(world)).target is None
+
+
+async def test_reads_are_not_kept(world: World) -> None:
+    assert isinstance(await world.call(ListCustomers()), Done)
+    assert await world.ledger.changes("test", 9, 1e12) == []
+
+
+async def test_a_journal_that_cannot_be_written_stops_the_change(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours (DESIGN 5): nothing is sent of which nothing would be known. Once it can be written, the call is made."""
+
+    async def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.ledger, "note", fail)
+        refused = await world.call(CreateCustomer(name="Initech"))
+    assert isinstance(refused, Refused)
+    assert "The journal could not be written (OSError)." in refused.what
+    assert "create_customer could not be journalled" in caplog.text
+    assert world.changes == []
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+
+
+async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: the call was made and says so; the same call is not made again unasked."""
+
+    async def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    call = CreateCustomer(name="Initech")
+    with monkeypatch.context() as patched:
+        patched.setattr(world.ledger, "settle", fail)
+        assert isinstance(await world.call(call), Done)
+    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(CreateCustomer(name="Umbrella")), Done)
+    assert len(world.changes) == 2
+
+
+async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledger_forgot_it(tmp_path: Any) -> None:
+    """Ours (DESIGN 4): only what could happen twice; an update is the same however often it is made."""
+    world = World(tmp_path)
+    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    call = CreateCustomer(name="Initech")
+    assert isinstance(await world.call(call), UnknownOutcome)
+
+    async def forgotten(*_: object) -> frozenset[str]:
+        return frozenset()
+
+    world.ledger.unsettled = forgotten  # type: ignore[method-assign, assignment]
+    assert isinstance(await world.call(call), Waiting)
+    world.clock.pass_(599)
+    assert isinstance(await world.call(call), Waiting)
+    world.clock.pass_(1)
+    assert isinstance(await world.call(call), Conflict)
+    trigger = next(one for one in world.sandbox.state.all("triggers") if str(one["status"]).casefold() == "active")
+    pause = UpdateTrigger(trigger_id=str(trigger["id"]), status="Disabled")
+    world.sandbox.faults.add(Reset(method="PUT", moment=Moment.AFTER))
+    assert isinstance(await world.call(pause), Done | UnknownOutcome)
+    assert isinstance(await world.call(pause), Done)
+    world.close()
