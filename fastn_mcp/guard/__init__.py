@@ -144,6 +144,7 @@ class Guard:
         if (scope := await self._scope(call, caller, facts)) is not None:
             await self._allowing.spend(facts.effect, caller.principal)
             return Consent("scope", facts.verdict, facts.effect, scope.id, facts.target)
+        await self._allowing.spend_rate(facts.effect, caller.principal, is_check=True)
         given = await self._asker.ask(self._matter(call, caller, facts), caller)
         return await self._approved(call, caller, facts, given) if isinstance(given, Approved) else given
 

@@ -1,5 +1,7 @@
 """What the policy allows without a question is counted, and what it does not is refused with the rule that says so."""
 
+from datetime import UTC, datetime
+
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
@@ -31,11 +33,16 @@ class Allowing:
             verdict.permit.budget, PLANNED, verdict.permit.count
         ):
             raise self.refused(call, Verdict(Decision.DENY, verdict.rule, "All calls of this entry were made."))
-        await self.spend(effect, principal)
+        await self.spend(effect, principal, is_counted=verdict.permit is not None)
         return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target)
 
-    async def spend(self, effect: Effect, principal: str) -> None:
-        """Count a call that is about to be sent. Raises a `Refused` where a budget is used up."""
+    async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
+        """Count a call that is about to be sent. Raises a `Refused` where a budget is used up.
+
+        `is_counted` says that the approval was counted for `destroy_rate` before, with others or by a plan.
+        """
+        if not is_counted:
+            await self.spend_rate(effect, principal)
         for limit, period in self._judge.limits(effect, principal):
             # Beyond its budget, spending is asked about rather than refused: what was approved is counted and made.
             most = _ANY_NUMBER if effect is Effect.SPEND else limit
@@ -44,6 +51,22 @@ class Allowing:
                     f"The budget of {limit} calls that {effect.value} is used up.",
                     "A person can raise it in the policy.",
                 )
+
+    async def spend_rate(self, effect: Effect, principal: str, *, is_check: bool = False) -> None:
+        """Count an approval that destroys, or only check that it can be. Raises a `Refused` that says when it can."""
+        rate = self._judge.policy.destroy_rate
+        if effect is not Effect.DESTROY or rate is None:
+            return
+        (most, seconds), now = rate, self._judge.now()
+        use = self._ledger.rate_free_at if is_check else self._ledger.spend_rate
+        if free := await use(f"destroy {principal} {self._judge.account}", most, seconds, now):
+            at = datetime.fromtimestamp(free, UTC)
+            raise Refused(
+                f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
+                f" The next is free at {at:%H:%M:%S} UTC.",
+                "Call again then. A person can change destroy_rate under [budget] in the policy file.",
+                facts={"rule": "destroy_rate", "free_at": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
+            )
 
     def refused(self, call: Call, verdict: Verdict, where: str = "") -> Refused:
         """Why a call is refused; `where` names it, where it is one of several."""

@@ -193,6 +193,8 @@ class Asker:
             return "The policy wants it decided outside of the client. "
         if matter.verdict.decision is Decision.FOUR_EYES:
             return "The policy wants two people to approve it. "
+        if not matter.preview.fits_form and not caller.form.surely_seen:
+            return "All of its arguments have to be seen, and they are too long for a form. "
         if await self._ledger.distrusted(caller.principal, caller.form.name, now):
             return "This client's form came back lately before a person could read it, so it is not used for now. "
         return None

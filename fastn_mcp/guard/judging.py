@@ -128,6 +128,10 @@ class Judge:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         return Facts(target, effect, verdict, shown, is_unsettled)
 
+    def now(self) -> float:
+        """In Unix seconds."""
+        return self._system.now().timestamp()
+
     def limits(self, effect: Effect, principal: str) -> list[tuple[int, str]]:
         """The budgets that a call of an effect counts in: how many, and in which period."""
         of = (

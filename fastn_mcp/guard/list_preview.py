@@ -38,6 +38,10 @@ class ListPreview:
         """What is to be typed."""
         return phrase((shown.tool, shown.effect) for shown in self.of.values())
 
+    @property
+    def fits_form(self) -> bool:
+        return all(shown.fits_form for shown in self.of.values())
+
     def dependents(self) -> dict[str, float | None]:
         """Those of each call, with its number before the kind."""
         return {f"{n} {kind}": count for n, shown in self.of.items() for kind, count in shown.dependents().items()}

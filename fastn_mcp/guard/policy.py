@@ -59,6 +59,9 @@ def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
 BREAKER = (5, 600.0)
 """Declines in a row after which changes rest, and for how many seconds, where no policy file says otherwise."""
 
+DESTROY_RATE = (10, 300.0)
+"""Approvals that destroy, and the seconds within which there are no more, where no policy file says otherwise."""
+
 PLANNED = "plan"
 """The period in which the calls of a plan are counted: for as long as there is the plan."""
 
@@ -177,6 +180,11 @@ class Rules(Protocol):
         """Declines in a row after which changes rest, and for how many seconds."""
         ...
 
+    @property
+    def destroy_rate(self) -> tuple[int, float]:
+        """Approvals that destroy, and the seconds within which there are no more."""
+        ...
+
     def period(self, now: datetime) -> str:
         """The budget period that `now` lies in: a day in UTC, as 2026-03-29, or `run`."""
         ...
@@ -222,6 +230,13 @@ class Policy:
     def breaker(self) -> tuple[int, float]:
         """Declines in a row after which changes rest, and for how many seconds."""
         return self.rules.breaker if self.rules else BREAKER
+
+    @property
+    def destroy_rate(self) -> tuple[int, float] | None:
+        """Approvals that destroy, and the seconds within which there are no more; None where nobody is asked."""
+        if not self.asks:
+            return None
+        return self.rules.destroy_rate if self.rules else DESTROY_RATE
 
     def limit(self, effect: Effect) -> int | None:
         """How many calls of an effect a period allows; None for any number."""

@@ -66,6 +66,7 @@ class _Builder:
             budget_name=self._name("budget", "budget"),
             per=form.budget.per,
             run_budget={effect: limit for effect, _, limit in _set(form.budget.run)},
+            destroy_rate=form.budget.destroy_rate,
             breaker=(form.breaker.declined, form.breaker.rest),
         )
 

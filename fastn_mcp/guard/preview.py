@@ -15,6 +15,9 @@ from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.updating import Update
 
 _CHANGES = 12
+_LONGEST_IN_FORM = 1500
+"""Characters of such a call that a form shows; what is longer is decided out-of-band."""
+
 _OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
 _MAY_OVERWRITE = "Whether its slug or name is taken could not be learnt: Fastn may overwrite something."
 _WHOLE = 1 << 31
@@ -66,6 +69,11 @@ class Shown(Protocol):
         """What is to be typed, where typing is asked."""
         ...
 
+    @property
+    def fits_form(self) -> bool:
+        """Whether all that has to be shown uncut has room in a client's form."""
+        ...
+
     def dependents(self) -> dict[str, float | None]:
         """How many dependents there are by kind, as `Dependence.counts` says."""
         ...
@@ -106,6 +114,14 @@ class Preview:
         name = self.name if self.name is not None and len(self.name) <= LONGEST and not is_redacted(self.name) else None
         return name or self.target or self.tool
 
+    @property
+    def fits_form(self) -> bool:
+        return not self._is_whole or len(self.line()) <= _LONGEST_IN_FORM
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.effect in (Effect.ACCESS, Effect.DESTROY)
+
     def dependents(self) -> dict[str, float | None]:
         return self.dependence.counts()
 
@@ -120,7 +136,10 @@ class Preview:
         return " ".join(filter(None, (f"{self._call()}.", self._where(), self._impact(undo))))
 
     def _call(self) -> str:
-        given = " ".join(f"{name}={show(value)}" for name, value in self.arguments.items())
+        limit = _WHOLE if self._is_whole else LONGEST
+        given = " ".join(
+            f"{name}={show(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
+        )
         return f"{self.tool} {given}".rstrip()
 
     def _where(self) -> str:
@@ -128,7 +147,8 @@ class Preview:
 
     def _impact(self, undo: str) -> str:
         """What would change, what depends on it, and whether it can be undone: what matters, at the beginning."""
-        changes = [f"{show(c.field, 60)}: {show(c.before, 80)} becomes {show(c.after, 80)}" for c in self.changes]
+        limit = _WHOLE if self._is_whole else 80
+        changes = [f"{show(c.field, 60)}: {show(c.before, limit)} becomes {show(c.after, limit)}" for c in self.changes]
         more = [f"and {self.left_out} more fields"] if self.left_out else []
         changed = "; ".join([*changes, *more])
         found = ", ".join(_counted(found) for found in self.dependence.found)
@@ -192,7 +212,7 @@ def preview(
     return Preview(
         tool=call.tool_name(),
         title=call.title(),
-        arguments=call.shown(),
+        arguments={name: by_power(name, value) for name, value in call.shown().items()},
         account=account,
         effect=effect,
         target=call.target or (str(id_) if id_ else None),
@@ -214,6 +234,33 @@ def _pending(call: Operation[Any], target: Record | None) -> tuple[JsonValue, ..
     if not isinstance(asked, list):
         return (asked,)
     return tuple(cast("list[JsonValue]", redact(asked))) or ("nothing, by the last answer that this server heard",)
+
+
+_PERMISSIONS = ("permissions", "scopes")
+_HARMLESS_VERBS = frozenset({"read", "view", "list", "get"})
+_CHANGING_VERBS = frozenset({"create", "write", "update", "edit", "run", "execute", "delete", "manage"})
+_ORDINARY = frozenset(
+    {"customers", "connectors", "connections", "workflows", "triggers", "executions", "usage", "audit"}
+)
+
+
+def by_power(name: str, value: JsonValue) -> JsonValue:
+    """Permissions, the most powerful first, so that none hides behind harmless ones; any other value as it is."""
+    if isinstance(value, dict):
+        return {inner: by_power(inner, found) for inner, found in value.items()}
+    if isinstance(value, list) and name in _PERMISSIONS:
+        return sorted(value, key=_rank)
+    return value
+
+
+def _rank(permission: JsonValue) -> int:
+    """0 for everything, 3 for what is known to be harmless. A permission that is not known counts as powerful."""
+    resource, _, verb = str(permission).casefold().replace(".", ":").rpartition(":")
+    if "*" in str(permission):
+        return 0
+    if resource not in _ORDINARY or verb not in _HARMLESS_VERBS | _CHANGING_VERBS:
+        return 1
+    return 3 if verb in _HARMLESS_VERBS else 2
 
 
 def _counted(found: Dependents) -> str:

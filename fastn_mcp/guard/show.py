@@ -12,9 +12,10 @@ LONGEST = 200
 """Characters of one value."""
 
 
-def show(value: object, limit: int = LONGEST) -> str:
-    """A value, quoted where it is text."""
-    text = redact_text(value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode())
+def show(value: object, limit: int = LONGEST, *, is_name: bool = False) -> str:
+    """A value, quoted where it is text. What `is_name`, as `api-keys:create`, holds no secret and hides none."""
+    text = value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
+    text = text if is_name else redact_text(text)
     cut = len(text) - limit
     shown = text[:limit]
     if isinstance(value, str):

@@ -69,6 +69,8 @@ class Together:
             return dict.fromkeys(numbers)
         if (held := await self._held(several, facts, caller)) is not None:
             return held
+        destroys = max((found.effect for found in facts.values()), key=lambda effect: effect.rank)
+        await self._allowing.spend_rate(destroys, caller.principal, is_check=True)
         given = await self._asker.ask(self._matter(several, facts, caller), caller)
         if not isinstance(given, Approved):
             return given
@@ -76,6 +78,7 @@ class Together:
             facts = await self._facts(several, numbers, caller.principal)
             self._refuse(several, facts)
         await self._asker.spend(given, self._matter(several, facts, caller))
+        await self._allowing.spend_rate(destroys, caller.principal)  # once for the whole list
         return await self._granted(several, facts, given, caller)
 
     async def admit(self, several: Several, number: int, grant: str | None, caller: Caller) -> Consent:
@@ -117,7 +120,7 @@ class Together:
             return await self._allowing.allowed(call, caller.principal, facts.verdict, facts.effect, facts.target)
         if not await self._ledger.move(grant.id, [State.APPROVED], State.BURNT, self._now()):
             raise used_up()
-        await self._allowing.spend(facts.effect, caller.principal)
+        await self._allowing.spend(facts.effect, caller.principal, is_counted=True)
         return Consent(grant.by or "elsewhere", facts.verdict, facts.effect, grant.id, facts.target, grant.trace)
 
     async def _facts(self, several: Several, numbers: Sequence[int], principal: str) -> dict[int, Facts]:

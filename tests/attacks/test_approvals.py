@@ -20,6 +20,7 @@ from fastn_mcp.offer import Effect
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server import build
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
+from fastn_mcp.tools.secrets import CreateSecret
 
 pytestmark = pytest.mark.anyio
 
@@ -258,4 +259,88 @@ async def test_dependents_that_grow_after_the_question_void_the_approval(version
         assert answer.get("done") == "delete_customer", answer
     deleted = [heard.tool for heard in world.changes if heard.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
+    world.close()
+
+
+@each_version
+async def test_destroying_has_a_budget_across_processes(version: str, tmp_path: Path) -> None:
+    """Ours: ten approvals in five minutes, each given by a person; then nobody is asked, and it says until when."""
+    world = World(tmp_path)
+    other = World(tmp_path, clock=world.clock, tokens="u")
+    fastn = Fastn(world.sandbox)
+    gamma = fastn.id_of("connectors", "gamma")
+    other.client, other.sandbox = world.client, world.sandbox
+
+    async def made(client: Client, number: int) -> dict[str, Any]:
+        named = fastn(CreateSecret(name=f"S{number}", value="x")).data
+        return said(await client.call_tool("delete_secret", {"secret_id": named["id"]}))
+
+    person = Program(world, approval, seconds=2)
+    async with connected(world, version, person) as client:
+        answers = [await made(client, number) for number in range(10)]
+        assert [answer.get("done") for answer in answers] == ["delete_secret"] * 10
+        refused = await made(client, 10)
+        assert (refused["outcome"], refused["rule"]) == ("refused", "destroy_rate")
+        assert "The next is free at 09:05:0" in refused["message"]
+        assert len(person.asked) == 10
+        assert "done" in said(await client.call_tool("create_customer", {"name": "Still works"}))
+    asked = Program(other, approval)
+    async with connected(other, version, asked) as client:
+        connector = await client.call_tool("delete_connector", {"connector_id": gamma})
+        assert said(connector)["rule"] == "destroy_rate"
+    assert asked.asked == []
+    world.clock.pass_(300)
+    async with connected(world, version, person) as client:
+        assert (await made(client, 11))["done"] == "delete_secret"
+    world.close()
+    other.close()
+
+
+@each_version
+async def test_list_approved_at_once_counts_once_for_destroying(version: str, tmp_path: Path) -> None:
+    """Ours: twelve deletions in one question are one approval."""
+    world = World(tmp_path)
+    fastn = Fastn(world.sandbox)
+    ids = [fastn(CreateSecret(name=f"S{number}", value="x")).data["id"] for number in range(12)]
+    person = Program(world, approval)
+    async with connected(world, version, person) as client:
+        changes = [{"tool": "delete_secret", "arguments": {"secret_id": id_}} for id_ in ids]
+        answer = said(await client.call_tool("apply_changes", {"changes": changes}))
+        assert "data" in answer, answer
+    assert [heard.tool for heard in world.changes].count("delete_secret") == 12
+    assert len(person.asked) == 1
+    world.close()
+
+
+@each_version
+async def test_permissions_are_shown_whole_and_the_powerful_first(version: str, tmp_path: Path) -> None:
+    """Ours: no permission hides behind fourteen harmless ones, and what is not known counts as powerful."""
+    world = World(tmp_path)
+    person = Program(world, lambda _: None, action="decline")
+    harmless = ["workflows:read", "customers:read", "connectors:read", "triggers:list", "executions:get"] * 3
+    wanted = [*harmless, "workflows:update", "users:write", "api-keys:create", "frobnicate", "*"]
+    async with connected(world, version, person) as client:
+        await client.call_tool("create_role", {"name": "Reader", "permissions": wanted})
+    (question,) = person.asked
+    shown = question.partition("permissions=")[2]
+    assert "more characters" not in question
+    assert shown.startswith('["*","users:write","api-keys:create","frobnicate","workflows:update","workflows:read",')
+    world.close()
+
+
+@each_version
+async def test_call_that_is_too_long_for_a_form_goes_to_the_next_channel(version: str, tmp_path: Path) -> None:
+    """Ours: what gives access is never cut; the page and the terminal have room for all of it."""
+    world = World(tmp_path)
+    person = Program(world, approval)
+    wanted = [*(f"workflows:read:{number}" for number in range(200)), "*"]
+    async with connected(world, version, person) as client:
+        answer = said(await client.call_tool("create_role", {"name": "Reader", "permissions": wanted}))
+    assert answer["status"] == "approval_required"
+    assert "too long for a form" in answer["message"]
+    assert person.asked == []
+    (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
+    assert "workflows:read:199" in grant.lines[0]
+    assert grant.lines[0].index('"*"') < grant.lines[0].index("workflows:read:0")
+    assert world.changes == []
     world.close()

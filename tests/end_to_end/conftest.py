@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,12 @@ def upstream(sandbox_process: Upstream) -> Upstream:
 @pytest.fixture(scope="session")
 def http_server(sandbox_process: Upstream) -> Generator[str]:
     port = free_port()
-    with running("--http", f"127.0.0.1:{port}", port=port, env=environment(sandbox_process)):
+    env = environment(sandbox_process)
+    # Tests share this server and account, and together delete more than people do.
+    policy = Path(env["FASTN_STATE_DIR"]) / "policy.toml"
+    policy.write_text('[budget]\ndestroy_rate = "1000 per 1m"\n')
+    policy.chmod(0o600)
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env | {"FASTN_POLICY": str(policy)}):
         yield f"http://127.0.0.1:{port}/mcp"
 
 

@@ -258,6 +258,21 @@ async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(l
     assert await ledger.spent("destroy", "monday") == 3
 
 
+async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_free(
+    ledger: Ledger, other: Ledger
+) -> None:
+    """Ours: a sliding window, shared by all processes; looking uses nothing."""
+    assert await ledger.rate_free_at("destroy", 2, 300, NOW) == 0
+    assert await ledger.spend_rate("destroy", 2, 300, NOW) == 0
+    assert await other.spend_rate("destroy", 2, 300, NOW + 100) == 0
+    assert await ledger.spend_rate("destroy", 2, 300, NOW + 200) == NOW + 300
+    assert await other.rate_free_at("destroy", 2, 300, NOW + 200) == NOW + 300
+    assert await other.spend_rate("another", 2, 300, NOW + 200) == 0
+    assert await other.spend_rate("destroy", 2, 300, NOW + 300) == 0
+    assert await ledger.spend_rate("destroy", 2, 300, NOW + 301) == NOW + 400
+    assert await ledger.rate_free_at("destroy", 1, 300, NOW + 301) == NOW + 600
+
+
 async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
     """Ours: the breaker is for declines in a row, of one principal."""
     assert await ledger.declines("local") == (0, 0.0)

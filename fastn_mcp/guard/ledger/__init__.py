@@ -211,6 +211,14 @@ class Ledger(Journal, Steps, Protocol):
         """Use one of a budget, atomically; False where the limit is reached."""
         ...
 
+    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
+        """Use one of a budget that allows `most` within any `seconds`, atomically: 0, or when the next one is free."""
+        ...
+
+    async def rate_free_at(self, budget: str, most: int, seconds: float, now: float) -> float:
+        """The same without using it."""
+        ...
+
     async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
         """Count declines in a row; an approval begins anew."""
         ...

@@ -53,6 +53,8 @@ CREATE INDEX IF NOT EXISTS scopes_by_call ON scopes (principal, account, tool, t
 CREATE TABLE IF NOT EXISTS budgets (
     budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
 );
+CREATE TABLE IF NOT EXISTS rates (budget TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS rates_by_time ON rates (budget, at);
 CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS audit_marks (log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL);
@@ -405,6 +407,23 @@ class SqliteLedger:
             (budget, period, limit),
         )
         return spent.rowcount == 1
+
+    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
+        spent = self._database.execute(
+            "INSERT INTO rates SELECT ?, ? WHERE (SELECT count(*) FROM rates WHERE budget = ? AND at > ?) < ?",
+            (budget, now, budget, now - seconds, most),
+        )
+        if spent.rowcount != 1:
+            return await self.rate_free_at(budget, most, seconds, now) or now
+        self._database.execute("DELETE FROM rates WHERE budget = ? AND at <= ?", (budget, now - seconds))
+        return 0.0
+
+    async def rate_free_at(self, budget: str, most: int, seconds: float, now: float) -> float:
+        last = self._database.execute(
+            "SELECT at FROM rates WHERE budget = ? AND at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
+            (budget, now - seconds, most - 1),
+        ).fetchone()
+        return 0.0 if last is None else float(last[0]) + seconds
 
     async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
         if declined:

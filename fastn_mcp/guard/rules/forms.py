@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fastn_mcp.guard.policy import BREAKER, Decision
+from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
 from fastn_mcp.guard.rules.hours import Hours, hours
 from fastn_mcp.guard.rules.matching import Glob
 from fastn_mcp.nearest import nearest
@@ -57,6 +57,13 @@ def _seconds(value: object) -> float:
     if found is None:
         raise ValueError('must be a time in seconds, minutes or hours, as "90s", "10m" or "2h"')
     return float(int(found[1]) * _SECONDS[found[2]])
+
+
+def _rate(value: object) -> tuple[int, float]:
+    found = re.fullmatch(r"([1-9]\d{0,4}) per ([1-9]\d{0,5}\s?[smh])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a number and a time, as "10 per 5m"')
+    return int(found[1]), _seconds(found[2])
 
 
 Decided = Annotated[Decision, BeforeValidator(_decision)]
@@ -158,6 +165,7 @@ class Budget(RunBudget):
     """`[budget]`: how many calls of an effect a period allows, for each account and caller."""
 
     per: Literal["day", "run"] = "day"
+    destroy_rate: Annotated[tuple[int, float], BeforeValidator(_rate)] = DESTROY_RATE
     run: RunBudget = RunBudget()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from fastn_mcp.guard.policy import Decision, Situation, Verdict
+from fastn_mcp.guard.policy import DESTROY_RATE, Decision, Situation, Verdict
 from fastn_mcp.guard.rules.hours import Hours
 from fastn_mcp.guard.rules.matching import Call, Protected, Rule
 from fastn_mcp.operation import Effect
@@ -45,6 +45,7 @@ class FileRules:
     per: str
     run_budget: Mapping[Effect, int]
     breaker: tuple[int, float]
+    destroy_rate: tuple[int, float] = DESTROY_RATE
     live_defaults: Mapping[Effect, Verdict] = field(default_factory=dict[Effect, Verdict])
     """Over `defaults`, with a live key."""
     test_defaults: Mapping[Effect, Verdict] = field(default_factory=dict[Effect, Verdict])
@@ -126,6 +127,8 @@ class FileRules:
             for effect, limit in budget.items():
                 then = "a question" if effect is Effect.SPEND else "none"
                 yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
+        most, seconds = self.destroy_rate
+        yield f"Budget: {most} approvals that destroy in {seconds / 60:g} minutes, then none."
         declined, rest = self.breaker
         yield f"Breaker: after {declined} declines in a row, nothing that changes something for {rest / 60:g} minutes."
 

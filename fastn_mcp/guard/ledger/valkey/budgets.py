@@ -28,6 +28,19 @@ class Budgets:
         kept = 0 if period == PLANNED else _QUARTER
         return await self._server.run("spend", [self._budget(budget, period), self._revision], limit, kept) == 1
 
+    def _rate(self, budget: str) -> str:
+        return self._server.key("rate", budget)
+
+    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
+        keys, kept = [self._rate(budget), self._revision], max(1, round(seconds * 1000))
+        if await self._server.run("rate", keys, now, now - seconds, most, kept) == 1:
+            return 0.0
+        return await self.rate_free_at(budget, most, seconds, now) or now
+
+    async def rate_free_at(self, budget: str, most: int, seconds: float, now: float) -> float:
+        recent = await self._server.read("ZRANGE", self._rate(budget), f"({now - seconds!r}", "+inf", "BYSCORE")
+        return 0.0 if len(recent) < most else float(recent[-most].partition(" ")[0]) + seconds
+
     async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
         keys = [self._declines(principal), self._revision]
         if declined:
