@@ -18,7 +18,7 @@ from fastn_mcp.guard import Caller
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import Ledger, State
+from fastn_mcp.guard.ledger import Ledger, State, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer as Said
@@ -135,7 +135,7 @@ class World:
         self.bound = bound
         self.own: Callable[[Record], bool] = lambda _: False
         self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
-        self.journalling = Journalling(self.ledger, "test", self.system)
+        self.journalling = Journalling(self.ledger, bound_account("test", bound), self.system)
         judge = self.judge()
         self.guard = kinds.guard(judge, self.ledger, recorder, self.system, self.desk)
         self._kinds = kinds

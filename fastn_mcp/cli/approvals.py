@@ -22,7 +22,7 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.audit import Audit, Entry, Event, decided
-from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
+from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, account_name
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
 from fastn_mcp.guard.show import show
@@ -96,7 +96,8 @@ def scopes_(kept: Kept, as_json: bool) -> None:
         return
     for scope in scopes:
         line = (
-            f"{scope.id}  {scope.tool} on {show(scope.target)}, {scope.account}, for {scope.principal}, by {scope.by}"
+            f"{scope.id}  {scope.tool} on {show(scope.target)}, {account_name(scope.account)}, for {scope.principal},"
+            f" by {scope.by}"
         )
         click.echo(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
     if not scopes:
@@ -163,7 +164,7 @@ async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
     if not await desk.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=_BY):
         return _TOO_LATE
     said = "Approved. It is sent when the agent makes the same call again."
-    await desk.ledger.note_answer(grant.principal, declined=False, now=now)
+    await desk.ledger.note_answer(grant.holder, declined=False, now=now)
     scope = for_a_while(grant, desk.system.token(), now, _BY) if minutes and may_scope(grant) else None
     if scope is not None:
         await desk.ledger.grant_scope(scope)
@@ -178,7 +179,7 @@ async def decline(desk: Desk, grant: Grant, note: str) -> str:
     if not await desk.ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=_BY, note=note or None):
         return _TOO_LATE
     said = "Declined." + _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
-    await desk.ledger.note_answer(grant.principal, declined=True, now=now)
+    await desk.ledger.note_answer(grant.holder, declined=True, now=now)
     return said
 
 
@@ -189,7 +190,13 @@ async def revoke(desk: Desk, beginning: str) -> Scope | None:
         return None
     scope = found[0]
     entry = Entry(
-        Event.SCOPE_REVOKED, scope.principal, scope.account, scope.tool, scope.target, consent=_BY, grant=scope.id
+        Event.SCOPE_REVOKED,
+        scope.principal,
+        account_name(scope.account),
+        scope.tool,
+        scope.target,
+        consent=_BY,
+        grant=scope.id,
     )
     if problem := _recorded(desk, entry):
         click.echo(problem.strip(), err=True)

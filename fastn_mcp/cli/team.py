@@ -29,6 +29,7 @@ from fastn_mcp.cli.wiring import (
     Tenanted,
     account_of,
     assemble,
+    bound_account_of,
     policy_of,
 )
 from fastn_mcp.errors import FastnError, SettingsError
@@ -88,7 +89,7 @@ class Serving:
 
     @property
     def account(self) -> str:
-        return account_of(self._parts.settings)
+        return bound_account_of(self._parts.settings)
 
     async def aclose(self) -> None:
         await self._parts.aclose()

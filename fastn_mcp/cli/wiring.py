@@ -31,7 +31,7 @@ from fastn_mcp.guard.audit import Audit, AuditFile
 from fastn_mcp.guard.audit_files import Keeping
 from fastn_mcp.guard.journalling import Journalling
 from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.guard.ledger import Ledger, bound_account
 from fastn_mcp.guard.policy import Plan, Policy, Rules
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
@@ -130,7 +130,7 @@ def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
 
 
 def account_of(settings: Settings) -> str:
-    """The account, as approvals, budgets, plans and the journal are bound to it, and people read it."""
+    """The account, as plans are bound to it and people read it."""
     parts = {
         "environment": settings.env,
         "space": settings.space_id,
@@ -139,6 +139,11 @@ def account_of(settings: Settings) -> str:
     }
     named = [f"{what} {value}" for what, value in parts.items() if value]
     return ", ".join([f"{settings.profile} at {settings.host}", *named])
+
+
+def bound_account_of(settings: Settings) -> str:
+    """The account, as everything in a ledger is bound to it: by its key, too."""
+    return bound_account(account_of(settings), _bound(settings))
 
 
 def begin_log(settings: Settings) -> logs.JsonLines:
@@ -180,14 +185,15 @@ def assemble(
     audit = audit_at(ledger, settings.ledger, state, system, keeping, watch.entry if watch else None)
     recorder = Recorder(audit, named, system, watch)
     run = tenant.run if tenant else None
-    journalling = Journalling(ledger, named, system)
+    kept = bound_account_of(settings)
+    journalling = Journalling(ledger, kept, system)
     judge = Judge(
         policy, named, ledger, journalling, system, _reads(client), may_own(settings.api_key), _bound(settings), run
     )
-    webhook = _webhook(settings, named, ledger, audit, system, stays=browser or tenant is not None)
+    webhook = _webhook(settings, kept, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
-        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided)
+        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept)
     desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
     guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(sandbox, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None

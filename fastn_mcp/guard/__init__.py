@@ -39,7 +39,7 @@ class Guard:
         self._recorder = recorder
         self._system = system
         self._allowing = Allowing(judge, ledger)
-        self._asker = Asker(judge.account, ledger, recorder, system, desk)
+        self._asker = Asker(judge.bound_account, ledger, recorder, system, desk)
         self._together = Together(judge, ledger, self._asker, self._allowing, recorder, system)
 
     async def admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
@@ -168,7 +168,7 @@ class Guard:
             return None
         now, similar = self._system.now().timestamp(), self._judge.similar(call, caller.principal, facts)
         return await self._ledger.scope_of(
-            caller.principal, self._judge.account, call.tool_name(), call.target, similar, now
+            caller.principal, self._judge.bound_account, call.tool_name(), call.target, similar, now
         )
 
     def _matter(self, call: Call, caller: Caller, facts: Facts) -> Matter:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard import four_eyes
-from fastn_mcp.guard.ledger import Grant, Ledger, State
+from fastn_mcp.guard.ledger import Grant, Ledger, State, holder
 from fastn_mcp.guard.policy import Decision, Verdict
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.question import (
@@ -181,7 +181,7 @@ class Asker:
             )
         if not await self._ledger.move(grant.id, ASKABLE, State.BURNT, now, by=approved.by):
             raise used_up()
-        await self._ledger.note_answer(grant.principal, declined=False, now=now)
+        await self._ledger.note_answer(grant.holder, declined=False, now=now)
         if approved.for_a_while:  # only now: an answer that comes again opens nothing
             await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approved.by))
 
@@ -195,7 +195,7 @@ class Asker:
             return "The policy wants two people to approve it. "
         if not matter.preview.fits_form and not caller.form.surely_seen:
             return "All of its arguments have to be seen, and they are too long for a form. "
-        if await self._ledger.distrusted(caller.principal, caller.form.name, now):
+        if await self._ledger.distrusted(holder(caller.principal, self._account), caller.form.name, now):
             return "This client's form came back lately before a person could read it, so it is not used for now. "
         return None
 
@@ -225,7 +225,7 @@ class Asker:
                 if not ended and now < grant.expires:
                     raise used_up()
                 if quick or not ended:
-                    await self._ledger.distrust(caller.principal, by, now + _DISTRUST)
+                    await self._ledger.distrust(grant.holder, by, now + _DISTRUST)
                 return await self._elsewhere(matter, caller, f"No person answered: {reason}. ")
             case No(note, why):
                 await self._decline(grant, now, by, note or why)
@@ -274,7 +274,7 @@ class Asker:
 
     async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
         await self._ledger.move(grant.id, ASKABLE, State.DECLINED, now, by=by, note=note or None)
-        await self._ledger.note_answer(grant.principal, declined=True, now=now)
+        await self._ledger.note_answer(grant.holder, declined=True, now=now)
 
     def _grant(self, matter: Matter, caller: Caller, *, elsewhere: bool) -> Grant:
         now = self._system.now().timestamp()

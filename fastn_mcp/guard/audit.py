@@ -31,7 +31,7 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
 from fastn_mcp.guard import audit_chain
 from fastn_mcp.guard.audit_chain import SHORTENED, End, Report, sealed
 from fastn_mcp.guard.audit_files import Keeping, chain, lines_of, moved_end, opened, read_end, rotated_name
-from fastn_mcp.guard.ledger import Grant, Ledger
+from fastn_mcp.guard.ledger import Grant, Ledger, account_name
 from fastn_mcp.offer import Offer
 from fastn_mcp.redaction import redact_object, redact_text
 from fastn_mcp.system import System
@@ -139,7 +139,7 @@ def decided(event: Event, grant: Grant, by: str, message: str | None = None) -> 
     return Entry(
         event,
         grant.principal,
-        grant.account,
+        account_name(grant.account),
         grant.tool,
         grant.target,
         arguments=showable(arguments) if isinstance(arguments, dict) else None,

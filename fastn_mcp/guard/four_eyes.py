@@ -59,7 +59,7 @@ async def count(
         if vote.approves and several:
             said = note or f"{have} of {PEOPLE} approvers"
         if state is not State.OPEN:
-            await ledger.note_answer(grant.principal, declined=not vote.approves, now=vote.at)
+            await ledger.note_answer(grant.holder, declined=not vote.approves, now=vote.at)
     finally:
         record(Event.APPROVED if vote.approves else Event.DECLINED, said)
     return Counted(state, have)

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.journalling import Journalling
-from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.guard.ledger import Ledger, bound_account, holder
 from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
 from fastn_mcp.guard.preview import Preview, preview, state
 from fastn_mcp.guard.question import FREE
@@ -77,6 +77,7 @@ class Judge:
         self._read = read
         self._owns = owns
         self._bound = bound
+        self.bound_account = bound_account(account, bound)
         self.ai_sessions = AiSessions()
         self._run = run or system.token()
 
@@ -143,11 +144,11 @@ class Judge:
     def period(self, principal: str) -> str:
         """The budget period that it is now, of a caller on this account."""
         period = self.policy.period(self._system.now())
-        return self.run_period(principal) if period == "run" else f"{period} {principal} {self.account}"
+        return self.run_period(principal) if period == "run" else f"{period} {principal} {self.bound_account}"
 
     def run_period(self, principal: str) -> str:
         """The same for this run."""
-        return f"run {self._run} {principal} {self.account}"
+        return f"run {self._run} {principal} {self.bound_account}"
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """What is left of the budgets and of the plan."""
@@ -202,7 +203,7 @@ class Judge:
 
     async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
         now = self._system.now()
-        declines, last = await self._ledger.declines(principal)
+        declines, last = await self._ledger.declines(holder(principal, self.bound_account))
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
         limited = self.policy.limit(effect) is not None

@@ -17,6 +17,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Waiting, Yes
 from fastn_mcp.operation import Effect
+from fastn_mcp.procedures.changes import ListChanges
 from fastn_mcp.sandbox.faults import Moment, Reset
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.tools import CATALOG
@@ -575,3 +576,34 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     assert isinstance(refused, Refused)
     assert len(world.changes) == 2
     world.close()
+
+
+async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: Path) -> None:
+    """Ours: open requests, declines, distrusted forms, budgets, temporary approvals and the journal."""
+    file = tmp_path / "policy.toml"
+    file.write_text("[budget]\nexternal = 2\n")
+    file.chmod(0o600)
+    one = World(tmp_path, Policy("guarded", load_rules(file)), tokens="one", bound="a" * 64)
+    two = World(tmp_path, Policy("guarded", load_rules(file)), tokens="two", bound="b" * 64)
+    call = await run(one)
+    assert isinstance(await one.call(call, now(one, Yes(minutes=15))), Done)
+    assert isinstance(await one.call(call), Done)
+    assert isinstance(await one.call(call), Refused)
+    assert isinstance(await two.call(call), Waiting)
+    delete = await deletion(one)
+    for _ in range(5):
+        assert isinstance(await one.call(delete, now(one, No())), Declined)
+    assert isinstance(await one.call(delete, now(one, No())), Refused)
+    assert isinstance(await two.call(delete, now(two, No())), Declined)
+    one.clock.pass_(601)
+    two.clock.pass_(601)
+    for number in range(MOST_WAITING):
+        assert isinstance(await one.call(CreateApiKey(name=f"key {number}")), Waiting)
+    assert isinstance(await one.call(CreateApiKey(name="one more")), Refused)
+    assert isinstance(await two.call(CreateApiKey(name="one more")), Waiting)
+    listed: Any = await two.call(ListChanges())
+    assert listed.result.model_dump()["changes"] == []
+    both: Any = await one.call(ListChanges())
+    assert len(both.result.model_dump()["changes"]) == 2
+    one.close()
+    two.close()

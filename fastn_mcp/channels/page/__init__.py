@@ -58,7 +58,10 @@ class Page:
         opener: Callable[[str], bool],
         door: Path,
         record: Record = unrecorded,
+        account: str | None = None,
     ) -> None:
+        """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger."""
+        self._account = account
         self._record = record
         self._ledger = ledger
         self._system = system
@@ -135,7 +138,7 @@ class Page:
     def _started(self) -> "_Running":
         if self._running is None or self._running.ended:
             self._shown.clear()
-            self._running = _Running(self._ledger, self._system, self._used, self._record)
+            self._running = _Running(self._ledger, self._system, self._used, self._record, self._account)
             self._write_door()
         return self._running
 
@@ -161,7 +164,9 @@ def entrance(door: Path) -> tuple[str, str] | None:
 class _Running:
     """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
 
-    def __init__(self, ledger: Ledger, system: System, used: Callable[[str], None], record: Record) -> None:
+    def __init__(
+        self, ledger: Ledger, system: System, used: Callable[[str], None], record: Record, account: str | None
+    ) -> None:
         # Only here: a server that never asks pays for neither templates nor an HTTP server.
         from fastn_mcp.channels.listening import Listening
         from fastn_mcp.channels.page.alone import application
@@ -173,7 +178,7 @@ class _Running:
         taken = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = int(taken.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
-        app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"], record)
+        app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"], record, account)
         self._listening = Listening(app, taken, "approval page")
 
     @property

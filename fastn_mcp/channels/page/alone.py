@@ -27,13 +27,18 @@ _TWO = "Two different people have to approve this call, and this page cannot tel
 
 
 def application(
-    ledger: Ledger, system: System, entry: Entry, origins: Sequence[str], record: Record = unrecorded
+    ledger: Ledger,
+    system: System,
+    entry: Entry,
+    origins: Sequence[str],
+    record: Record = unrecorded,
+    account: str | None = None,
 ) -> ASGIApp:
     """The page, for browsers that call it by one of `origins` and that `entry` lets in.
 
-    `record` is told what is decided, once it is.
+    `record` is told what is decided, once it is. Without `account` it shows every account in the ledger.
     """
-    return page(_ByKey(entry, _All(ledger, system, record)), system, origins)
+    return page(_ByKey(entry, _All(ledger, system, record, account)), system, origins)
 
 
 class _ByKey:
@@ -100,35 +105,37 @@ class _ByKey:
 
 
 class _All:
-    """Everything that lies in one ledger. Who decides is whoever has the page."""
+    """Everything of an account in one ledger. Who decides is whoever has the page."""
 
-    def __init__(self, ledger: Ledger, system: System, record: Record) -> None:
+    def __init__(self, ledger: Ledger, system: System, record: Record, account: str | None) -> None:
         self._ledger = ledger
         self._system = system
         self._record = record
+        self._account = account
 
     async def revision(self) -> str:
         return str(await self._ledger.revision())
 
     async def waiting(self, now: float) -> list[Lying]:
-        return [_lying(grant) for grant in await self._ledger.waiting(now)]
+        return [_lying(grant) for grant in await self._ledger.waiting(now) if self._is_ours(grant)]
 
     async def scopes(self, now: float) -> list[Scope]:
-        return await self._ledger.scopes(now)
+        return [scope for scope in await self._ledger.scopes(now) if self._is_ours(scope)]
 
     async def decided(self, limit: int) -> list[Decided]:
-        return [Decided(grant) for grant in await self._ledger.decided(limit)]
+        decided = [grant for grant in await self._ledger.decided(limit * 4) if self._is_ours(grant)]
+        return [Decided(grant) for grant in decided[:limit]]
 
     async def find(self, grant: str) -> Lying | None:
         found = await self._ledger.find(grant)
-        return None if found is None else _lying(found)
+        return None if found is None or not self._is_ours(found) else _lying(found)
 
     async def approve(self, lying: Lying, now: float) -> str | None:
         grant = lying.grant
         if not await self._ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=NAME):
             return None
         self._record(Event.APPROVED, grant, None)
-        await self._ledger.note_answer(grant.principal, declined=False, now=now)
+        await self._ledger.note_answer(grant.holder, declined=False, now=now)
         return "It is sent when the agent makes the call again."
 
     async def scope(self, lying: Lying, now: float) -> None:
@@ -139,11 +146,15 @@ class _All:
         if not await self._ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=NAME, note=note):
             return False
         self._record(Event.DECLINED, grant, note)
-        await self._ledger.note_answer(grant.principal, declined=True, now=now)
+        await self._ledger.note_answer(grant.holder, declined=True, now=now)
         return True
 
-    async def revoke(self, scope: str, now: float) -> bool:  # noqa: ARG002 - all are theirs
-        return await self._ledger.revoke_scope(scope)
+    async def revoke(self, scope: str, now: float) -> bool:
+        ours = {found.id for found in await self.scopes(now)}
+        return scope in ours and await self._ledger.revoke_scope(scope)
+
+    def _is_ours(self, found: Grant | Scope) -> bool:
+        return self._account in (None, found.account)
 
 
 def _lying(grant: Grant) -> Lying:

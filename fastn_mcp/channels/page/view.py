@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.way_in import Decided, Lying
-from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger import Grant, Scope, State, account_name
 from fastn_mcp.guard.question import may_scope, temporary
 from fastn_mcp.guard.show import show
 from fastn_mcp.redaction import sanitize
@@ -169,7 +169,7 @@ def question(lying: Lying, now: float) -> Question:
         calls=tuple(_part(grant.id, _mapping(row)) for row in _items(card.get("calls"))),
         arguments=tuple(Named(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
         principal=sanitize(grant.principal),
-        account=sanitize(grant.account),
+        account=sanitize(account_name(grant.account)),
         target_name=None if name is None else shown(name),
         target_id=None if target.get("id") is None else shown(target["id"]),
         effect=effect if effect in _EFFECTS else "unknown",
@@ -219,8 +219,8 @@ def _also(card: Mapping[str, JsonValue]) -> tuple[Named, ...]:
 def running(scope: Scope, now: float) -> Running:
     """A scope that holds."""
     until = Moment(_iso(scope.expires), left(scope.expires - now))
-    principal, account, extent = sanitize(scope.principal), sanitize(scope.account), sanitize(scope.extent)
-    return Running(scope.id, scope.tool, shown(scope.target), principal, account, extent, until)
+    principal, account = sanitize(scope.principal), sanitize(account_name(scope.account))
+    return Running(scope.id, scope.tool, shown(scope.target), principal, account, sanitize(scope.extent), until)
 
 
 def past(decided: Decided, now: float) -> Past:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.ledger import Grant
+from fastn_mcp.guard.ledger import Grant, account_name
 from fastn_mcp.guard.show import show
 
 _CHARACTERS = 550
@@ -45,7 +45,7 @@ def generic(asked: Asked) -> dict[str, JsonValue]:
         "version": 1,
         "grant": grant.id,
         "requester": grant.principal,
-        "account": grant.account,
+        "account": account_name(grant.account),
         "asks": grant.asks,
         "expected": grant.expected,
         "lines": list(grant.lines),

@@ -17,7 +17,7 @@ from fastn_mcp.channels.webhook.refusals import Refusals
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Audit, Entry, Event, decided
-from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, State, Vote
+from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, State, Vote, account_name
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.system import System
 
@@ -171,9 +171,9 @@ class Deciding:
         known: dict[str, Any] = {"message": nothing.why, "approver": nothing.approver and nothing.approver.name}
         grant = nothing.grant
         if grant is None:
-            entry = Entry(Event.ANSWER_REFUSED, "unknown", self._account, "unknown")
+            entry = Entry(Event.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
         else:
-            entry = Entry(Event.ANSWER_REFUSED, grant.principal, grant.account, grant.tool, grant.target)
+            entry = Entry(Event.ANSWER_REFUSED, grant.principal, account_name(grant.account), grant.tool, grant.target)
             known["grant"] = grant.id
         self._refusals.record(replace(entry, **known))
 

@@ -15,7 +15,7 @@ from fastn_mcp.procedures.batch import Steps
 from fastn_mcp.procedures.journal import Journal
 
 MOST_WAITING = 32
-"""Grants of one principal about which a person is asked at the same time."""
+"""Grants of one principal on one account about which a person is asked at the same time."""
 
 
 class TooManyWaiting(Refused):
@@ -42,6 +42,25 @@ class LedgerUnusable(Refused):
 
     def __init__(self, file: str, why: str, cure: str) -> None:
         super().__init__(f"The ledger {file} cannot be used: {why}.", f"Reads go on. A person has to act: {cure}")
+
+
+_KEY = " key:"
+
+
+def bound_account(name: str, key: str) -> str:
+    """An account as the ledger knows it: its name, and the digest of its key. Accounts of one name share nothing."""
+    return f"{name}{_KEY}{key}" if key else name
+
+
+def account_name(account: str) -> str:
+    """The name of an account, for people."""
+    return account.rpartition(_KEY)[0] or account
+
+
+def holder(principal: str, account: str) -> str:
+    """Who calls on which account: whose declines, distrusted channels and open requests are counted together."""
+    name, _, key = account.rpartition(_KEY)
+    return f"{key} {principal}" if name else principal
 
 
 class State(Enum):
@@ -94,6 +113,11 @@ class Grant:
     """Digest of the calls that a temporary approval would cover."""
     extent: str = ""
     """Those calls, in words."""
+
+    @property
+    def holder(self) -> str:
+        """Whose open requests and declines it is counted with."""
+        return holder(self.principal, self.account)
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,7 @@ class SqliteLedger:
         # One statement, so that two processes can neither both take the last place nor both ask the same.
         opened = self._database.execute(
             f"INSERT INTO grants ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM grants"  # noqa: S608
-            " WHERE principal = :principal AND state = 'open' AND expires > :created) < :most"
+            " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created) < :most"
             f" AND NOT (:once AND EXISTS (SELECT 1 FROM grants {_SAME}))",
             values,
         )

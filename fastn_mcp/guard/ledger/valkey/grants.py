@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.ledger import MOST_WAITING, Grant, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger import MOST_WAITING, Grant, State, TooManyWaiting, Vote, holder
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
 from fastn_mcp.redaction import sanitize
 
@@ -28,8 +28,8 @@ class Grants:
     def _grant(self, id_: str) -> str:
         return self._server.key("grant", id_)
 
-    def _open_of(self, principal: str) -> str:
-        return self._server.key("open", principal)
+    def _open_of(self, holder: str) -> str:
+        return self._server.key("open", holder)
 
     async def open(self, grant: Grant) -> str:
         at = grant.created if grant.decided is None else grant.decided
@@ -37,7 +37,7 @@ class Grants:
             "open",
             [
                 self._grant(grant.id),
-                self._open_of(grant.principal),
+                self._open_of(grant.holder),
                 self._server.key("call", grant.call),
                 self._waiting,
                 self._decided,
@@ -83,23 +83,29 @@ class Grants:
         note: str | None = None,
     ) -> bool:
         # Of whom a grant is never changes, so that it can be asked for first: a script names all keys that it touches.
-        principal = await self._server.read("HGET", self._grant(grant), "principal")
+        principal, account = await self._server.read("HMGET", self._grant(grant), "principal", "account")
         if principal is None:
             return False
         states = [state.value for state in before]
-        keys = [self._grant(grant), self._open_of(principal), self._waiting, self._decided, self._revision]
+        keys = [
+            self._grant(grant),
+            self._open_of(holder(principal, account)),
+            self._waiting,
+            self._decided,
+            self._revision,
+        ]
         said = _flat({"by": by, "note": note})
         moved = await self._server.run("move", keys, grant, now, after.value, KEPT, len(states), *states, *said)
         return moved == 1
 
     async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
-        principal = await self._server.read("HGET", self._grant(vote.grant), "principal")
+        principal, account = await self._server.read("HMGET", self._grant(vote.grant), "principal", "account")
         if principal is None:
             return None
         keys = [
             self._grant(vote.grant),
             self._server.key("votes", vote.grant),
-            self._open_of(principal),
+            self._open_of(holder(principal, account)),
             self._waiting,
             self._decided,
             self._revision,
