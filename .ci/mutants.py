@@ -37,6 +37,11 @@ def workspace(name: str, files: list[str]) -> Path:
     for copied in COPIED:
         if not (folder / copied).exists():
             (folder / copied).symlink_to(ROOT / copied)
+    # mutmut renews what it mutates, and keeps the rest as it was copied first.
+    shutil.rmtree(folder / "mutants/tests", ignore_errors=True)
+    for path in (ROOT / "fastn_mcp").rglob("*.*"):
+        if path.suffix != ".py":
+            (folder / "mutants" / path.relative_to(ROOT)).unlink(missing_ok=True)
     settings = (ROOT / "pyproject.toml").read_text()
     if MUTATED not in settings:
         sys.exit(f"pyproject.toml does not hold {MUTATED}")

@@ -161,6 +161,7 @@ def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
         ('dana = "ä"', False),
         (f'dana = "{public(DANA)}"\nlee = ""', False),
     ],
+    ids=["right", "a space in it", "31 bytes", "33 bytes", "a number", "no base64", "one wrong of two"],
 )
 def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
     """Ours: what is none stops the start, also where it is somebody else's."""
