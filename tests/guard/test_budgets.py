@@ -22,12 +22,12 @@ _RUNS = itertools.count(1)
 _NAMES = itertools.count(1)
 
 
-def limited(folder: Path, rules: str) -> World:
+def limited(folder: Path, rules: str, bound: str = "") -> World:
     """A process of its own, on the same ledger."""
     path = folder / "policy.toml"
     path.write_text(rules)
     path.chmod(0o600)
-    return World(folder, Policy("guarded", load_rules(path)), tokens=f"run{next(_RUNS)}-")
+    return World(folder, Policy("guarded", load_rules(path)), tokens=f"run{next(_RUNS)}-", bound=bound)
 
 
 async def made(world: World, count: int, principal: str = "local") -> int:
@@ -51,8 +51,7 @@ async def test_a_budget_is_of_one_caller(tmp_path: Path) -> None:
 
 
 async def test_a_budget_is_of_one_account(tmp_path: Path) -> None:
-    first, second = (limited(tmp_path, "[budget]\nwrite = 2\n") for _ in range(2))
-    second.guard._judge.account = "another"  # pyright: ignore[reportPrivateUsage] - as another profile has it
+    first, second = (limited(tmp_path, "[budget]\nwrite = 2\n", key) for key in ("one key", "another"))
     assert [await made(world, 3) for world in (first, second, first)] == [2, 2, 0]
 
 
