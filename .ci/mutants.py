@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GUARD = ROOT / "fastn_mcp/guard"
 MUTATED = 'only_mutate = ["fastn_mcp/guard/*"]'
 COPIED = ("docs", "examples", "fastn_mcp", "packaging", "tests", "tools")
-SAMPLED_LINES = 40
-"""Lines of code that a sample has at least: 60 to 120 mutants."""
+SAMPLED_LINES = 15
+"""Lines of code that a sample has at least: some 50 mutants, half a minute of one core."""
 WANTED = 0.95
 SAMPLE_WANTED = 0.85
 """A sample is small, and its mutants are of few functions."""
