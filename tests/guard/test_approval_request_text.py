@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.guard.list_preview import ListPreview, phrase
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import preview, state
+from fastn_mcp.guard.preview import by_power, preview, state
 from fastn_mcp.guard.question import asked
 from fastn_mcp.guard.show import LONGEST, name_of, show
 from fastn_mcp.operation import Effect, Operation, Record
@@ -340,3 +340,11 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
 def test_what_is_typed_for_a_batch_names_the_kinds_that_matter_most(calls: list[tuple[str, Effect]], said: str) -> None:
     """Ours: at most three kinds, the rest is counted."""
     assert phrase(calls) == said
+
+
+def test_permissions_are_shown_the_most_powerful_first() -> None:
+    """Ours (DESIGN 5.3): everything, then what nobody knows, then what changes something, then what only reads."""
+    given: list[JsonValue] = ["workflows:read", "secrets:read", "workflows.run", "customers:own", "*", "Usage:VIEW", 7]
+    ordered = ["*", "secrets:read", "customers:own", 7, "workflows.run", "workflows:read", "Usage:VIEW"]
+    assert by_power("permissions", given) == ordered
+    assert by_power("role", {"permissions": given, "names": given}) == {"permissions": ordered, "names": given}
