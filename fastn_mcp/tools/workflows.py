@@ -24,7 +24,7 @@ from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search,
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.updating import Update
 
-Code = Annotated[str | None, Field(description="TypeScript: export default async function(ctx).")]
+Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]
 Timeout = Annotated[
     int | None, Field(description="Milliseconds, at least 1: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)
@@ -68,7 +68,7 @@ class GetWorkflow(Operation[Workflow]):
 
 
 class CreateWorkflow(Create[Workflow]):
-    """Create a draft. It cannot run until somebody publishes it in the dashboard. A taken slug may overwrite."""
+    """Create a draft. It runs once published: by Fastn, or in the dashboard. A taken slug may overwrite."""
 
     route = POST("/api/v1/workflows")
     effect = Effect.WRITE
@@ -85,17 +85,19 @@ class CreateWorkflow(Create[Workflow]):
 
     @override
     def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
-        return self.effective if target is None or is_off(target) else self.effective.raised_to(Effect.EXTERNAL)
+        # Nothing starts a new workflow; one that is overwritten may go live with the code that is given.
+        is_safe = target is None or (self.code is None and is_off(target))
+        return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
 
 class UpdateWorkflow(Update[Workflow]):
-    """Change the named fields of a workflow. Code changes run only once published in the dashboard."""
+    """Change the named fields of a workflow. Fastn may publish new code within minutes, or not at all."""
 
     route = PUT("/api/v1/workflows/{workflow_id}")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, workflows")
     raises_to = (Effect.EXTERNAL,)
-    clears = frozenset({"code", "executionTier", "timeoutMs"})
+    clears = frozenset({"executionTier", "timeoutMs"})
 
     workflow_id: WorkflowId
     name: Name | None = None
@@ -109,7 +111,8 @@ class UpdateWorkflow(Update[Workflow]):
     @property
     @override
     def effective(self) -> Effect:
-        stays_off = self.status is None or _means_off(self.status)
+        # Fastn may publish new code by itself, of a draft too.
+        stays_off = self.code is None and (self.status is None or _means_off(self.status))
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override

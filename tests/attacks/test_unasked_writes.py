@@ -55,6 +55,9 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
     ("update_trigger", {"schedule": "0 2 1-30 * 1"}),
     ("update_trigger", {"schedule": "0 2 */2 * 1"}),
     *[("update_workflow", {"status": word}) for word in ("running", "production", "on", "active ", "live2", "")],
+    ("update_workflow", {"code": "evil()"}),
+    ("update_workflow", {"extra": {"code": None}}),
+    ("create_workflow", {"name": "n", "slug": "sync_tiktok_settlements_cin7", "code": "evil()"}),
 ]  # fmt: skip
 
 
@@ -75,6 +78,8 @@ async def test_a_write_in_disguise_is_asked_about(
         assert "process-new-orders" in call.asked[0]
         assert ORDERS in call.asked[0]
         assert "taken" in call.asked[0]
+    if tool == "update_workflow":
+        assert "Fastn may publish new code within minutes" in call.asked[0]
 
 
 @each_version
@@ -111,7 +116,7 @@ async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, 
     assert row is not None
     world.sandbox.state.put("workflows", {**row, "status": status})
     async with session(world, version) as call:
-        await call("update_workflow", **ids, code="evil()")
+        await call("update_workflow", **ids, description="evil")
     assert (len(call.asked), world.changes) == (1, [])
 
 

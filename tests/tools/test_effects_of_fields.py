@@ -44,7 +44,7 @@ class Table:
 
 
 USED, FIVE, A3 = "write" + " external" * 4, "external " * 5, "access " * 3
-NOBODY_ACTS = "nobody runs a draft, and Fastn publishes only in the dashboard"
+NOBODY_ACTS = "nothing starts a workflow that is new or switched off"
 
 CUSTOMER: list[tuple[str, object, str, str]] = [
     ("name", "Acme", "write", "a documented label"),
@@ -114,8 +114,9 @@ TABLES: dict[str, Table] = {
         {"name": "n"},
         [FREE, there(status="draft"), there(status="active"), LOST],
         [(field, value, "write write external external", NOBODY_ACTS + "; a taken slug is overwritten")
-         for field, value in each(("name", "n"), ("slug", "s"), ("description", "d"), ("code", "c"),
-                              ("execution_tier", "LONG"), ("timeout_ms", 5), ("extra", {"labels": ["a"]}))]
+         for field, value in each(("name", "n"), ("slug", "s"), ("description", "d"), ("execution_tier", "LONG"),
+                              ("timeout_ms", 5), ("extra", {"labels": ["a"]}))]
+        + [("code", "c", "write external external external", "the code of what is overwritten may go live")]
         + [("extra", {"status": "active"}, "external external external external", "may publish it"),
            ("extra", {"triggers": []}, "external external external external", "may fire it")],
     ),
@@ -125,9 +126,10 @@ TABLES: dict[str, Table] = {
          there(status="active"), there(status="draft", publishedVersion="3"), there(status="running"),
          there(status="production"), there(status=None), there(), LOST],
         [(field, value, "write " * 3 + "external " * 7, NOBODY_ACTS)
-         for field, value in each(("name", "n"), ("description", "d"), ("code", "c"), ("execution_tier", "LONG"),
-                              ("timeout_ms", 5), ("status", "inactive"), ("status", "Draft "),
-                              ("extra", {"code": None}))]
+         for field, value in each(("name", "n"), ("description", "d"), ("execution_tier", "LONG"), ("timeout_ms", 5),
+                              ("status", "inactive"), ("status", "Draft "), ("extra", {"timeoutMs": None}))]
+        + [(field, value, "external " * 10, "Fastn may publish new code within minutes, of a draft too")
+           for field, value in each(("code", "c"), ("code", ""), ("extra", {"code": None}))]
         + [("status", word, "external " * 10, "goes live, or nobody knows what it means")
            for word in ("active", "active ", "Active", "running", "production", "on", "enabled", "")]
         + [("extra", value, "external " * 10, "nobody has documented what it does")
