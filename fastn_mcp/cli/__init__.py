@@ -445,6 +445,24 @@ def health_(address: str) -> None:
     click.echo("healthy" if address else "Serving over stdio: its client sees whether it lives.")
 
 
+@cli.command(name="http-token")
+@click.option("--header", is_flag=True, help="As JSON of the header that clients send.")
+@click.pass_obj
+def http_token_(start: Start, header: bool) -> None:
+    """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""
+    import json
+
+    from fastn_mcp.cli.login import without_key
+    from fastn_mcp.settings.editing import read_or_none
+    from fastn_mcp.settings.http_token import known_http_token
+    from fastn_mcp.settings.loading import choose
+
+    file = read_or_none(start.config_file())
+    account = choose(start.flags, without_key(os.environ), file, sandbox=start.sandboxed)
+    token = known_http_token(account.keyless(), start.state()).value
+    click.echo(json.dumps({"Authorization": f"Bearer {token}"}) if header else token)
+
+
 @cli.command(name="demo")
 @click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
 def demo_(plain: bool) -> None:
@@ -477,6 +495,7 @@ Examples:
   fastn-mcp install cursor --sandbox
   fastn-mcp --read-only install claude-code --profile acme
   fastn-mcp install vscode --key prompt --dry-run
+  fastn-mcp install claude-code --url http://127.0.0.1:8080/mcp
 """
 
 
@@ -491,6 +510,7 @@ Examples:
     show_default=True,
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
 )
+@click.option("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
 @click.option("--uvx", is_flag=True, help="Start it by uvx, which fetches it, and not by the path of this program.")
 @click.option("--replace", is_flag=True, help="Put it in place of another entry of that name.")
 @click.option("--anyway", is_flag=True, help="Even where the client does not seem to be installed.")
@@ -507,12 +527,13 @@ def install_(
     sandbox: bool,
     profile: str | None,
     key: Any,
+    url: str | None,
     uvx: bool,
     replace: bool,
     anyway: bool,
     link: bool,
 ) -> None:
-    """Put the server into the configuration of CLIENT. What changes is shown first, and never holds a key.
+    """Put the server into the configuration of CLIENT. What changes is shown first, and never holds a key or a token.
 
     Options that stand before install are those that the server is started with.
     """
@@ -521,13 +542,15 @@ def install_(
     if project and file is not None:
         raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
     arguments = started_with(ctx.find_root())
+    if link and url is not None:
+        raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
     arguments += ["--profile", profile] if profile is not None else []
     where = Where(client, name, project, file)
     if link:
         show_links(where, arguments, key=key)
     else:
-        install(where, How(yes, dry_run), arguments, key=key, uvx=uvx, replace=replace, anyway=anyway)
+        install(where, How(yes, dry_run), arguments, url=url, key=key, uvx=uvx, replace=replace, anyway=anyway)
 
 
 @cli.command(name="uninstall")

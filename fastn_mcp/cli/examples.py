@@ -18,6 +18,7 @@ _SHORT: Mapping[str, str] = {
     "openapi": "Print the operations as OpenAPI 3.1, for other tools.",
     "health": "Ask a server that listens over HTTP whether it serves.",
     "completion": "Print the completion script of a shell.",
+    "http-token": "Print the bearer token that --http takes.",
     "profiles": "See the accounts of the configuration file, and change them.",
     "approvals keygen": "Make the key pair of an approver, for the webhook.",
     "audit show": "All of one entry, and what belongs to the same call.",
@@ -57,6 +58,7 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp doctor --report doctor.md --write ~/.config/fastn-mcp/config.toml",
     ),
     "health": ("fastn-mcp health 127.0.0.1:8080",),
+    "http-token": ("fastn-mcp http-token", "fastn-mcp --sandbox http-token --header"),
     "login": (
         "fastn-mcp login",
         "fastn-mcp login acme --file",

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.installing import changing, entry
-from fastn_mcp.installing.clients import BY_NAME, KEY_VARIABLE, Client
+from fastn_mcp.installing.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Client, Http, TokenSource
 from fastn_mcp.installing.links import links
 from fastn_mcp.installing.places import Machine, is_present, place, sign
 from fastn_mcp.installing.records import Records
@@ -46,14 +46,27 @@ class How:
 
 
 def install(
-    where: Where, how: How, arguments: Sequence[str], *, key: entry.Key, uvx: bool, replace: bool, anyway: bool
+    where: Where,
+    how: How,
+    arguments: Sequence[str],
+    *,
+    url: str | None,
+    key: entry.Key,
+    uvx: bool,
+    replace: bool,
+    anyway: bool,
 ) -> None:
-    """Put the entry in."""
+    """Put the entry in: of a server that the client starts, or of the one that runs at `url`."""
     machine = _machine()
     own = entry.running(sys.executable, sys.prefix, machine.exists)
-    start = (entry.BY_UVX if uvx else entry.BY_NAME if where.project else own).with_(arguments)
+    program = entry.BY_UVX if uvx else entry.BY_NAME if where.project else own
+    start = program.with_(arguments)
+    token = [*(["--sandbox"] if arguments else []), "http-token"]
+    if url is not None:
+        _check_http(url, arguments, key)
     if where.client == "json":
-        click.echo(json.dumps(entry.printed(where.name, start), indent=2))
+        found = entry.printed(where.name, start) if url is None else entry.printed_http(where.name, url)
+        click.echo(json.dumps(found, indent=2))
         return
     client = _client(where.client)
     if not anyway and where.file is None and not where.project and not is_present(client, machine):
@@ -63,7 +76,11 @@ def install(
         )
     target = _target(client, where, machine)
     records = _records()
-    additions = entry.additions(client, where.name, start, key, machine.platform)
+    if url is None:
+        additions = entry.additions(client, where.name, start, key, machine.platform)
+    else:
+        command = program.with_([*token, "--header"]).line(machine.platform)
+        additions = entry.http_additions(client, where.name, url, command)
     work_out = partial(changing.installing, target, additions, records, overwrite=replace)
     change = work_out()
     if change is None:
@@ -78,7 +95,9 @@ def install(
     options = (f" --name {where.name}" if where.name != "fastn" else "") + (" --project" if where.project else "")
     options += f" --file {where.file}" if where.file is not None else ""
     click.echo(f"Undo: fastn-mcp uninstall {client.name}{options}")
-    if not any(argument.startswith("--sandbox") for argument in arguments):
+    if url is not None:
+        click.echo(_about_the_token(client, entry.BY_NAME.with_(token).line()))
+    elif not _is_sandbox(arguments):
         click.echo(_about_the_key(client, arguments, key))
 
 
@@ -153,6 +172,30 @@ def _agreed(change: changing.Change, how: How) -> bool:
         return True
     click.echo("Nothing was changed.")
     return False
+
+
+def _is_sandbox(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith("--sandbox") for argument in arguments)
+
+
+def _check_http(url: str, arguments: Sequence[str], key: entry.Key) -> None:
+    """Raise `NotInstalled` for what an entry with `url` could not keep to."""
+    entry.check_url(url)
+    if key != "profile" or not set(arguments) <= {"--sandbox"}:
+        raise NotInstalled(
+            "With --url the server runs already, and keeps the account and the options that it was started with.",
+            "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
+        )
+
+
+def _about_the_token(client: Client, command: str) -> str:
+    match client.http:
+        case Http(source=TokenSource.COMMAND):
+            return f"{client.title} runs {command} --header when it connects. The token is in no other file."
+        case Http(source=TokenSource.PROMPT):
+            return f"{client.title} asks for the token at the first start, and keeps it. To print it: {command}"
+        case _:
+            return f"Start {client.title} with the token: export {BEARER_VARIABLE}=$({command})"
 
 
 def _about_the_key(client: Client, arguments: Sequence[str], key: entry.Key) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 KEY_VARIABLE = "FASTN_API_KEY"
+BEARER_VARIABLE = "FASTN_HTTP_TOKEN"
 
 
 class Format(Enum):
@@ -36,6 +37,32 @@ def _everywhere(place: str) -> Places:
     return Places((place,), (place,), (place,))
 
 
+class TokenSource(Enum):
+    """Where a client takes the bearer token of a server on this machine from. Its file never holds the token."""
+
+    COMMAND = "headersHelper"
+    """A command of ours, which it runs each time it connects."""
+    PROMPT = "inputs"
+    """The person, whom it asks once; it keeps the token itself."""
+    REFERENCE = "headers"
+    """A variable, named within a header."""
+    VARIABLE = "bearer_token_env_var"
+    """A variable, named by a field of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """How a client's file names a server that it reaches by streamable HTTP."""
+
+    source: TokenSource
+    address: str = "url"
+    """The field of the URL."""
+    fixed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What every such entry of it holds."""
+    reference: str = ""
+    """How it names the variable of the token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """One client. What it cannot do is empty."""
@@ -48,6 +75,8 @@ class Client:
     places: Places
     after: str
     """What makes it read the file."""
+    http: Http | str
+    """How it reaches a server by HTTP, or why its file cannot say that without holding the token."""
     programs: tuple[str, ...] = ()
     """What it is called on the command line."""
     project: str | None = None
@@ -76,6 +105,7 @@ CLIENTS = (
         # Without the default, a variable that is not set would arrive as its own name.
         reference=f"${{{KEY_VARIABLE}:-}}",
         programs=("claude",),
+        http=Http(TokenSource.COMMAND, fixed={"type": "http"}),
         after="Look: claude mcp list. In an open session: /mcp",
     ),
     Client(
@@ -93,6 +123,7 @@ CLIENTS = (
                 f"{{APPDATA}}/Claude/{_DESKTOP}",
             ),
         ),
+        http="Its file lists servers that it starts, and none that it reaches by HTTP.",
         after="Quit Claude Desktop and start it again",
     ),
     Client(
@@ -110,6 +141,7 @@ CLIENTS = (
         reference=f"${{env:{KEY_VARIABLE}}}",
         prompts=True,
         programs=("code",),
+        http=Http(TokenSource.PROMPT, fixed={"type": "http"}),
         after="In VS Code: MCP: List Servers, then start it",
     ),
     Client(
@@ -122,6 +154,7 @@ CLIENTS = (
         fixed={"type": "stdio"},
         reference=f"${{env:{KEY_VARIABLE}}}",
         programs=("cursor",),
+        http=Http(TokenSource.REFERENCE, reference=f"${{env:{BEARER_VARIABLE}}}"),
         after="In Cursor: Settings, MCP, and switch it on",
     ),
     Client(
@@ -132,6 +165,7 @@ CLIENTS = (
         places=_everywhere("{HOME}/.codeium/windsurf/mcp_config.json"),
         reference=f"${{env:{KEY_VARIABLE}}}",
         programs=("windsurf",),
+        http=Http(TokenSource.REFERENCE, "serverUrl", reference=f"${{env:{BEARER_VARIABLE}}}"),
         after="In Windsurf: refresh the list of MCP servers",
     ),
     Client(
@@ -143,6 +177,7 @@ CLIENTS = (
         project=".codex/config.toml",
         forwards=True,
         programs=("codex",),
+        http=Http(TokenSource.VARIABLE),
         after="Look: codex mcp list",
     ),
     Client(
@@ -154,6 +189,7 @@ CLIENTS = (
         project=".gemini/settings.json",
         reference=f"${KEY_VARIABLE}",
         programs=("gemini",),
+        http=Http(TokenSource.REFERENCE, "httpUrl", reference=f"${BEARER_VARIABLE}"),
         after="Look, in a folder that Gemini CLI trusts: gemini mcp list",
     ),
     Client(
@@ -167,6 +203,7 @@ CLIENTS = (
             win32=("{APPDATA}/Zed/settings.json",),
         ),
         programs=("zed", "zeditor"),
+        http="Its settings take the token only as plain text, and settings are shared and committed.",
         after="Zed starts it by itself: its dot in the settings of the agent panel turns green",
     ),
 )

@@ -1,5 +1,8 @@
-"""What is written for a client: how the server is started, and where its key comes from. Never a key."""
+"""What is written for a client: how it starts or reaches the server, and where its secret is. Never a secret."""
 
+import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,13 +10,15 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from fastn_mcp.installing.addition import Addition
-from fastn_mcp.installing.clients import KEY_VARIABLE, Client
+from fastn_mcp.installing.clients import BEARER_VARIABLE, KEY_VARIABLE, Client, TokenSource
 from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.proxies import is_loopback
 
 Key = Literal["profile", "environment", "prompt"]
 """Where the key comes from: the user's own profile, a variable, or the client, which asks for it and keeps it."""
 
 _INPUT = "fastn-api-key"
+_BEARER_INPUT = "fastn-http-token"
 _KEYRING = "DBUS_SESSION_BUS_ADDRESS"
 """How a program on Linux finds the keyring in which a profile has its key."""
 
@@ -27,6 +32,11 @@ class Start:
 
     def with_(self, more: Sequence[str]) -> "Start":
         return Start(self.command, (*self.arguments, *more))
+
+    def line(self, platform: str = sys.platform) -> str:
+        """The same for a shell."""
+        words = [self.command, *self.arguments]
+        return subprocess.list2cmdline(words) if platform == "win32" else shlex.join(words)
 
 
 BY_UVX = Start("uvx", ("--from", "fastn-mcp", "fastn-mcp"))
@@ -47,20 +57,14 @@ def additions(client: Client, name: str, start: Start, key: Key, platform: str =
     """What to put into the client's configuration."""
     entry: dict[str, Any] = {**client.fixed, "command": start.command, "args": list(start.arguments)}
     sandboxed = any(argument.startswith("--sandbox") for argument in start.arguments)
-    asked: tuple[Addition, ...] = ()
+    inputs: tuple[Addition, ...] = ()
     if key == "prompt":
         if not client.prompts:
             raise NotInstalled(
                 f"{client.title} does not ask for keys.", "Leave out --key prompt, and store the key: fastn-mcp login"
             )
         entry["env"] = {KEY_VARIABLE: f"${{input:{_INPUT}}}"}
-        asked = (
-            Addition(
-                ("inputs",),
-                None,
-                {"type": "promptString", "id": _INPUT, "description": "Fastn API key", "password": True},
-            ),
-        )
+        inputs = (_input(_INPUT, "Fastn API key"),)
     elif key == "environment":
         if client.forwards:
             entry["env_vars"] = [KEY_VARIABLE]
@@ -73,9 +77,61 @@ def additions(client: Client, name: str, start: Start, key: Key, platform: str =
             )
     elif client.forwards and not sandboxed and platform not in ("darwin", "win32"):
         entry["env_vars"] = [_KEYRING]
-    return (Addition((client.servers,), name, entry), *asked)
+    return (Addition((client.servers,), name, entry), *inputs)
+
+
+def http_additions(client: Client, name: str, url: str, command: str) -> tuple[Addition, ...]:
+    """What to put in for a server that runs at `url`. `command` prints the header of its token, for a shell."""
+    how = client.http
+    if isinstance(how, str):
+        raise NotInstalled(
+            f"{client.title} cannot be given a server over HTTP: {how[0].lower()}{how[1:]}",
+            f"Let it start one, over stdio, which needs no token: fastn-mcp install {client.name}",
+        )
+    entry: dict[str, Any] = {**how.fixed, how.address: url}
+    inputs: tuple[Addition, ...] = ()
+    match how.source:
+        case TokenSource.COMMAND:
+            entry["headersHelper"] = command
+        case TokenSource.VARIABLE:
+            entry["bearer_token_env_var"] = BEARER_VARIABLE
+        case TokenSource.REFERENCE:
+            entry["headers"] = _header(how.reference)
+        case TokenSource.PROMPT:
+            entry["headers"] = _header(f"${{input:{_BEARER_INPUT}}}")
+            inputs = (_input(_BEARER_INPUT, "Token of fastn-mcp, as printed by: fastn-mcp http-token"),)
+    return (Addition((client.servers,), name, entry), *inputs)
+
+
+def check_url(url: str) -> None:
+    """Raise `NotInstalled` for a URL other than one of this machine, since the token would be sent there.
+
+    A name is refused too. `localhost` can lead to `::1`, where another user can listen while the server has 127.0.0.1.
+    """
+    found = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
+    if found is None or not is_loopback(found[1].strip("[]")) or not 0 < int(found[2]) < 65536:
+        raise NotInstalled(
+            "--url is not a server of this machine, by its address.",
+            "As in: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
+            " For a team, people sign in: docs/hosting.md",
+        )
 
 
 def printed(name: str, start: Start) -> dict[str, Any]:
     """The entry as most clients read it, for one that is not in the table."""
     return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
+
+
+def printed_http(name: str, url: str) -> dict[str, Any]:
+    """The same for a server that runs at `url`."""
+    return {"mcpServers": {name: {"type": "http", "url": url, "headers": _header(f"${{{BEARER_VARIABLE}}}")}}}
+
+
+def _header(reference: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {reference}"}
+
+
+def _input(name: str, description: str) -> Addition:
+    return Addition(
+        ("inputs",), None, {"type": "promptString", "id": name, "description": description, "password": True}
+    )

@@ -176,6 +176,57 @@ def test_for_any_other_client_the_entry_is_printed(fastn: Run, home: Path) -> No
     assert list(home.iterdir()) == [home / ".cursor"]
 
 
+def test_an_http_entry_says_how_the_token_gets_there_and_comes_out_again(fastn: Run, home: Path) -> None:
+    """Ours (docs/local-http.md): byte for byte, and the account and options stay the server's."""
+    url = "http://127.0.0.1:8080/mcp"
+    file = home / ".cursor" / "mcp.json"
+    file.write_bytes(before := b'{"mcpServers": {"other": {"command": "x"}}, // mine\r\n}')
+    done = fastn("install", "cursor", "--url", url, "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert b"FASTN_HTTP_TOKEN" in file.read_bytes()
+    assert done.stdout.endswith("Start Cursor with the token: export FASTN_HTTP_TOKEN=$(fastn-mcp http-token)\n")
+    assert fastn("uninstall", "cursor", "--yes").returncode == 0
+    assert file.read_bytes() == before
+    claude = fastn("install", "claude-code", "--sandbox", "--url", url, "--yes", "--anyway").stdout
+    assert f'"headersHelper": "{PROGRAM} --sandbox http-token --header"' in claude
+    project = fastn("install", "claude-code", "--project", "--url", url, "--yes", cwd=home).stdout
+    assert '"headersHelper": "fastn-mcp http-token --header"' in project
+    asked = fastn("install", "vscode", "--url", url, "--yes", "--anyway").stdout
+    assert asked.endswith(
+        "VS Code asks for the token at the first start, and keeps it. To print it: fastn-mcp http-token\n"
+    )
+    printed = json.loads(fastn("install", "json", "--url", url).stdout)["mcpServers"]["fastn"]
+    assert printed["headers"] == {"Authorization": "Bearer ${FASTN_HTTP_TOKEN}"}
+    for more in (("--key", "environment"), ("--profile", "acme")):
+        refused(fastn("install", "cursor", "--url", url, *more), "keeps the account and the options", "Leave out")
+    refused(fastn("--read-only", "install", "cursor", "--url", url), "keeps the account and the options")
+    refused(fastn("install", "cursor", "--link", "--url", url), "Give one")
+    refused(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
+    refused(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
+
+
+def test_the_http_token_is_printed_where_there_is_one(fastn: Run, environment: dict[str, str]) -> None:
+    """Ours: the command makes no token, so that one of another state folder is not taken for the server's."""
+    file = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "http-token"
+    refused(fastn("--sandbox", "http-token"), f"There is no token yet in {file}", "--http")
+    assert not file.exists()
+    file.parent.mkdir(parents=True, mode=0o700)
+    file.write_text(f"{'t' * 40}\n")
+    file.chmod(0o640)
+    refused(fastn("--sandbox", "http-token"), "others than its owner can read it")
+    file.chmod(0o600)
+    assert fastn("--sandbox", "http-token").stdout == f"{'t' * 40}\n"
+    assert json.loads(fastn("--sandbox", "http-token", "--header").stdout) == {"Authorization": f"Bearer {'t' * 40}"}
+    refused(fastn("http-token"), "There is no token yet")
+    named = fastn("http-token", env={"FASTN_HTTP_TOKEN": "n" * 32})
+    assert (named.stdout, named.stderr) == (f"{'n' * 32}\n", "")
+    (target := file.with_name("elsewhere")).write_text(f"{'t' * 40}\n")
+    target.chmod(0o600)
+    file.unlink()
+    file.symlink_to(target)
+    refused(fastn("--sandbox", "http-token"), "cannot be read")
+
+
 def test_links_say_what_the_entry_would(fastn: Run) -> None:
     """Issue 7: as VS Code and Cursor document them."""
     code, insiders = fastn("install", "vscode", "--link", "--key", "prompt").stdout.splitlines()

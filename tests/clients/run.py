@@ -1,11 +1,12 @@
 """`install`, `uninstall` and the plugin with the real clients: `run.py FOLDER_WITH_NODE_MODULES`. No model, no network.
 
-Claude Code and Gemini CLI connect to what they list; Codex lists what it would start.
+Claude Code and Gemini CLI connect to what they list; Codex lists what it would start or reach.
 """
 
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,41 @@ def gemini(desk: Desk) -> None:
     expect("Gemini CLI has its file back, byte for byte", path.read_bytes() == GEMINI.encode(), path.read_text())
 
 
+def over_http(desk: Desk) -> None:
+    """The entries for a server that runs over HTTP: Claude Code and Gemini CLI connect, and no file holds the token."""
+    codex_file, gemini_file = desk.file(".codex/config.toml", CODEX), desk.file(".gemini/settings.json", GEMINI)
+    desk.file(".gemini/trustedFolders.json", json.dumps({str(desk.home): "TRUST_FOLDER"}))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = [Path(sys.executable).with_name("fastn-mcp"), "--sandbox", "--http", f"127.0.0.1:{port}"]
+    with subprocess.Popen(serve, env=desk.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()  # it has made its token
+            url = f"http://127.0.0.1:{port}/mcp"
+            for client in ("claude-code", "codex", "gemini"):
+                desk.run("fastn-mcp", "install", client, "--sandbox", "--url", url, "--yes")
+            token = desk.run("fastn-mcp", "--sandbox", "http-token").strip()
+            listed = desk.run("claude", "mcp", "list")
+            expect("Claude Code connects over HTTP", url in listed and "Connected" in listed, listed)
+            files = [path for path in desk.home.rglob("*") if path.is_file() and path.name != "http-token"]
+            held = [path for path in files if token.encode() in path.read_bytes()]
+            expect("no file of a client holds the token", held == [], held)
+            desk.environment["FASTN_HTTP_TOKEN"] = token
+            listed = desk.run("gemini", "mcp", "list")
+            expect("Gemini CLI connects over HTTP", url in listed and "Connected" in listed, listed)
+            listed = desk.run("codex", "mcp", "list")
+            expect("Codex takes the token from the environment", url in listed and "Bearer token" in listed, listed)
+        finally:
+            server.terminate()
+    for client in ("claude-code", "codex", "gemini"):
+        desk.run("fastn-mcp", "uninstall", client, "--yes")
+    as_before = codex_file.read_bytes() == CODEX.encode() and gemini_file.read_bytes() == GEMINI.encode()
+    expect("Codex and Gemini CLI have their files back, byte for byte", as_before, codex_file.read_text())
+    left = json.loads((desk.home / ".claude.json").read_text(encoding="utf-8"))
+    expect("Claude Code's file has no entry left", left.get("mcpServers", {}) == {}, left)
+
+
 def plugin(desk: Desk) -> None:
     for manifest in (ROOT, ROOT / "plugins" / "fastn"):
         said = desk.run("claude", "plugin", "validate", "--strict", str(manifest))
@@ -114,7 +150,7 @@ def plugin(desk: Desk) -> None:
 
 def main() -> None:
     modules = Path(sys.argv[1]).absolute() / "node_modules"
-    for part in (claude_code, codex, gemini, plugin):
+    for part in (claude_code, codex, gemini, over_http, plugin):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
             part(Desk(Path(home), modules))
 

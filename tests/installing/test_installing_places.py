@@ -8,7 +8,7 @@ import pytest
 
 from fastn_mcp.installing import entry
 from fastn_mcp.installing.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format
-from fastn_mcp.installing.entry import Key, Start, additions
+from fastn_mcp.installing.entry import Key, Start, additions, check_url, http_additions
 from fastn_mcp.installing.places import Machine, is_present, place
 from fastn_mcp.installing.refusal import NotInstalled
 
@@ -148,6 +148,59 @@ def test_what_each_client_needs_is_in_its_entry() -> None:
         "codex": {**plain, "env_vars": [KEY_VARIABLE]},
         "gemini": {**plain, "env": {KEY_VARIABLE: "$FASTN_API_KEY"}},
     }
+
+
+def test_an_http_entry_has_the_form_of_each_client() -> None:
+    """Ours (docs/local-http.md): as each one's documentation has it, and never with the token."""
+    url, command = "http://127.0.0.1:8080/mcp", "/bin/fastn-mcp http-token --header"
+    reachable = {client.name: client for client in CLIENTS if not isinstance(client.http, str)}
+    entries = {name: http_additions(client, "fastn", url, command) for name, client in reachable.items()}
+    variable = {"Authorization": "Bearer ${env:FASTN_HTTP_TOKEN}"}
+    assert {name: ours[0].value for name, ours in entries.items()} == {
+        "claude-code": {"type": "http", "url": url, "headersHelper": command},
+        "vscode": {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${input:fastn-http-token}"}},
+        "cursor": {"url": url, "headers": variable},
+        "windsurf": {"serverUrl": url, "headers": variable},
+        "codex": {"url": url, "bearer_token_env_var": "FASTN_HTTP_TOKEN"},
+        "gemini": {"httpUrl": url, "headers": {"Authorization": "Bearer $FASTN_HTTP_TOKEN"}},
+    }
+    assert [(name, ours[1].value["password"]) for name, ours in entries.items() if len(ours) > 1] == [("vscode", True)]
+
+
+@pytest.mark.parametrize("client", ["claude-desktop", "zed"])
+def test_a_client_that_would_hold_the_token_is_refused_http(client: str) -> None:
+    """Ours (docs/local-http.md): with the reason, and stdio as the cure."""
+    with pytest.raises(NotInstalled, match=f"over stdio, which needs no token: fastn-mcp install {client}$"):
+        http_additions(BY_NAME[client], "fastn", "http://127.0.0.1:8080/mcp", "x")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080/mcp", "http://127.0.0.2:1/mcp", "http://[::1]:65535/mcp"])
+def test_a_url_of_this_machine_is_accepted(url: str) -> None:
+    """Ours."""
+    check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://localhost:8080/mcp", "http://192.0.2.1:8080/mcp", "https://mcp.example/mcp", "http://0.0.0.0:1/mcp"),
+        *("http://127.0.0.1:8080@evil.example:1/mcp", "http://127.0.0.1:8080/mcp?x", "http://127.0.0.1:8080/mcp\n"),
+        *("http://127.0.0.1.evil.example:80/mcp", "http://127.0.0.1/mcp", "http://127.0.0.1:0/mcp", "127.0.0.1:8080"),
+        *("http://127.0.0.1:99999/mcp", "http://127.0.0.1:8080/", "http://127.0.0.1:8080/${HOME}", "http://[::]:1/mcp"),
+        *("http://127.0.0.1:٨٠/mcp", "http://127.1:80/mcp", ""),
+    ],
+)
+def test_a_url_that_may_lead_to_somebody_else_is_refused(url: str) -> None:
+    """Ours: the token would be sent there. `localhost` can lead to `::1`, where another user may listen."""
+    with pytest.raises(NotInstalled, match="not a server of this machine"):
+        check_url(url)
+
+
+def test_the_command_of_a_token_is_quoted_for_the_shell() -> None:
+    """Ours: a client gives it to a shell."""
+    start = Start("/home/an n/fastn-mcp", ("http-token",))
+    assert start.line("linux") == "'/home/an n/fastn-mcp' http-token"
+    assert start.line("win32") == '"/home/an n/fastn-mcp" http-token'
 
 
 @pytest.mark.parametrize(
