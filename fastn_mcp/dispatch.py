@@ -113,7 +113,7 @@ class Dispatcher:
 
     async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
-        self._client.check(call)
+        self._check(call, caller)
         changes: list[Change] = []
 
         async def send(inner: Call) -> Record:
@@ -132,7 +132,7 @@ class Dispatcher:
 
     async def preview(self, call: Offer[Any], caller: Caller) -> Shown:
         """What `call` would do, by fresh reads. Nothing is sent."""
-        self._client.check(call)
+        self._check(call, caller)
 
         async def send(inner: Call) -> Record:
             if inner.effect is Effect.READ:
@@ -145,6 +145,16 @@ class Dispatcher:
         except _Shown as shown:
             return shown.preview
         raise NotSent(f"{call.tool_name()} would change nothing.")
+
+    def _check(self, call: Offer[Any], caller: Caller) -> None:
+        """Refuse before a person is asked what could not be sent. Raises `NotSent`."""
+        self._client.check(call)
+        for inner in (call, *call.made_of):
+            try:
+                self._secrets.fill(inner)
+            except NotSent as error:
+                self._recorder.not_sent(inner, caller.principal, error)
+                raise
 
     def _means(
         self,

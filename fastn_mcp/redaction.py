@@ -311,11 +311,27 @@ def texts_in(value: JsonValue) -> list[str]:
 
 def is_redacted(value: JsonValue) -> bool:
     """Whether a secret was hidden somewhere in it."""
+    return find_redacted(value) is not None
+
+
+def find_redacted(value: JsonValue) -> str | None:
+    """Where a secret was hidden, as `find_text` says it."""
+    return find_text(value, lambda text: REDACTED in text)
+
+
+def find_text(value: JsonValue, fits: Callable[[str], bool], path: str = "") -> str | None:
+    """The path of the first text that fits, as `extra.headers[0]`; of the object where it is a name. None if none."""
     if isinstance(value, str):
-        return REDACTED in value
-    if isinstance(value, dict):
-        return any(REDACTED in name or is_redacted(item) for name, item in value.items())
-    return isinstance(value, list) and any(map(is_redacted, value))
+        return path or "the value" if fits(value) else None
+    if isinstance(value, list):
+        inner = ((f"{path}[{number}]", item) for number, item in enumerate(value))
+    elif isinstance(value, dict):
+        if any(map(fits, value)):
+            return path or "the value"
+        inner = ((f"{path}.{name}".lstrip("."), item) for name, item in value.items())
+    else:
+        return None
+    return next((found for at, item in inner if (found := find_text(item, fits, at))), None)
 
 
 def _raw(value: object) -> bytes | None:
@@ -459,6 +475,8 @@ _SHORTEST = 4
 _SHORTEST_ENCODED = 8
 _LONGEST_SPELLED = 256
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
+_SLASHES = r"\\{1,32}"
+"""Escaped up to six times. Without a limit, a long run of backslashes would be read from each of them to its end."""
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\n": "n", "\t": "t", "\r": "r"}
 
 
@@ -504,20 +522,9 @@ class Redactor:
                 text = text[:start] + REDACTED + text[end:]
         return text
 
-    def find(self, value: JsonValue, at: str = "") -> str | None:
+    def find(self, value: JsonValue) -> str | None:
         """Where one of them stands in a value, as `extra.headers[0]`; None where none does."""
-        if isinstance(value, str):
-            return at or "the value" if self.text(value) != value else None
-        if isinstance(value, list):
-            return next((found for n, item in enumerate(value) if (found := self.find(item, f"{at}[{n}]"))), None)
-        if not isinstance(value, dict):
-            return None
-        for name, item in value.items():
-            if (safe := self.text(name)) != name:
-                return f"{at}.{safe}".lstrip(".")
-            if found := self.find(item, f"{at}.{name}".lstrip(".")):
-                return found
-        return None
+        return find_text(value, lambda text: self.text(text) != text)
 
     def _any_spelling(self) -> "re.Pattern[str]":
         if self._spelled is None:
@@ -537,8 +544,8 @@ def _spellings(secret: str) -> str:
 def _spelling(letter: str) -> str:
     percent = "".join(f"%(?:25)*{_any_case(f'{byte:02x}')}" for byte in letter.encode(errors="replace"))
     units = letter.encode("utf-16-be", "surrogatepass")
-    escaped = "".join(rf"\\+u{_any_case(units[n : n + 2].hex())}" for n in range(0, len(units), 2))
-    short = rf"|\\+{re.escape(_SHORT_ESCAPES[letter])}" if letter in _SHORT_ESCAPES else ""
+    escaped = "".join(rf"{_SLASHES}u{_any_case(units[n : n + 2].hex())}" for n in range(0, len(units), 2))
+    short = rf"|{_SLASHES}{re.escape(_SHORT_ESCAPES[letter])}" if letter in _SHORT_ESCAPES else ""
     return f"(?:{re.escape(letter)}|{percent}|{escaped}{short})"
 
 

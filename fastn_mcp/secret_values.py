@@ -5,12 +5,14 @@ Only names that the operator allows: an agent could otherwise read out the envir
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.operation import Operation
+from fastn_mcp.offer import Offer
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.secrets import CreateSecret
+
+C = TypeVar("C", bound=Offer[Any])
 
 _OURS = "this variable holds a setting or a secret of this server itself, which is never given out."
 
@@ -26,7 +28,7 @@ class SecretValues:
         self._environment = environment
         self._allowed = tuple(allowed)
 
-    def fill(self, call: Operation[Any]) -> Operation[Any]:
+    def fill(self, call: C) -> C:
         """The call with its secret's value in place. Raises `NotSent`."""
         if not isinstance(call, CreateSecret) or call.value_from_env is None:
             return call

@@ -21,7 +21,7 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLi
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
 from fastn_mcp.procedures.target import Call, read_target
-from fastn_mcp.redaction import Redactor, redact, redact_text, secrets_in, texts_in
+from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
 from fastn_mcp.system import System
 from fastn_mcp.tools.updating import Update
 
@@ -49,12 +49,20 @@ class Client:
         await self._exchange.aclose()
 
     def check(self, call: Offer[Any]) -> None:
-        """Raises `NotSent` where an argument holds the key of the account, in whatever encoding."""
-        where = self.redactor.find(call.model_dump(mode="json"))
-        if where is not None:
+        """Raises `NotSent` where an argument holds the key of the account, or a change one that was hidden in a result.
+
+        The key is found in any encoding. A redacted value that is sent back would replace the real one.
+        """
+        arguments = call.model_dump(mode="json")
+        if (where := self.redactor.find(arguments)) is not None:
             raise NotSent(
                 f"{redact_text(where)}: holds the API key that this server itself uses.",
                 "Leave it out. The key is sent with each request by itself; nothing else may hold it.",
+            )
+        if call.effect is not Effect.READ and (where := find_redacted(arguments)) is not None:
+            raise NotSent(
+                f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
+                "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
             )
 
     async def send(self, call: Operation[R]) -> R:

@@ -23,8 +23,11 @@ from fastn_mcp.cli.wiring import may_own
 from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.offer import AnyOffer, Effect
 from fastn_mcp.operation import Request
+from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.redaction import REDACTED
 from fastn_mcp.sandbox import KEY
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.server import build
@@ -277,6 +280,101 @@ async def test_variable_of_the_environment_that_is_ours_is_not_given_out(mode: s
         assert answer.get("done") == "create_secret", answer
     world.close()
     assert KEY not in everything(tmp_path)
+
+
+@each_version
+async def test_variable_that_is_not_there_is_refused_before_a_person_is_asked(mode: str, tmp_path: Path) -> None:
+    """Ours: alone, in a batch and in a preview; a person's approval would be of no use."""
+    world = World(tmp_path, Policy("manual"))
+    world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
+    person = Person(world)
+    arguments = {"name": "NEW", "value_from_env": "MISSING"}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("create_secret", arguments),
+        ("create_secret", {**arguments, "dry_run": True}),
+        (
+            "apply_changes",
+            {
+                "changes": [
+                    {"tool": "create_customer", "arguments": {"name": "x", "slug": "x"}},
+                    {"tool": "create_secret", "arguments": arguments},
+                ]
+            },
+        ),
+    ]
+    async with connected(world, mode, person) as client:
+        for tool, given in calls:
+            answer = said(await client.call_tool(tool, given))
+            assert answer["outcome"] == "not_sent", answer
+            assert answer["message"].startswith("value_from_env: this variable is not set"), answer
+        assert person.asked == []
+        assert world.changes == []
+        answer = said(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
+        assert answer.get("done") == "create_secret", answer
+        assert len(person.asked) == 1
+    world.close()
+
+
+CHANGING = [offer for offer in OFFERS if offer.effect is not Effect.READ and offer is not ApplyChanges]
+"""A batch takes calls of these; `test_row_read_and_sent_back_loses_no_secret` gives it one."""
+
+
+def with_hidden(offer: AnyOffer) -> list[dict[str, Any]]:
+    """Arguments of a tool with the mark of the redactor in each text, list and object that it takes."""
+    schema = offer.input_schema()
+    plain: dict[str, Any] = {"string": "x", "integer": 1, "boolean": True, "object": {}, "array": [], "number": 1}
+    enums = {name: field["enum"][0] for name, field in schema["properties"].items() if field.get("enum")}
+    needed = {name: plain[schema["properties"][name]["type"]] for name in schema.get("required", [])} | enums
+    holding: dict[str, list[Any]] = {
+        "string": [REDACTED, f"postgres://{REDACTED}@db.example"],
+        "object": [{"a": {"b": [1, {"password": REDACTED}]}}, {f"a {REDACTED}": 1}],
+        "array": [[{"a": REDACTED}], [REDACTED]],
+    }
+    return [
+        {**needed, name: value}
+        for name, field in schema["properties"].items()
+        if name not in enums
+        for value in holding.get(field["type"], [])
+    ]
+
+
+@each_version
+@pytest.mark.parametrize("offer", CHANGING, ids=lambda offer: offer.tool_name())
+async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyOffer, tmp_path: Path) -> None:
+    """Ours: in no argument of a changing tool, at no depth; it would replace the value that it stands for."""
+    world = World(tmp_path, Policy("auto"))
+    person = Person(world)
+    refused = 0
+    async with connected(world, mode, person) as client:
+        before = len(world.sandbox.requests)
+        for arguments in with_hidden(offer):
+            answer = said(await client.call_tool(offer.tool_name(), arguments))
+            assert answer["outcome"] == "not_sent", answer
+            refused += f"holds {REDACTED}" in answer["message"]
+    assert len(world.sandbox.requests) == before
+    assert person.asked == []
+    assert refused
+    world.close()
+
+
+@each_version
+async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path) -> None:
+    """Ours: an agent that edits what it has read is told which field to leave out, alone and in a batch."""
+    world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
+    async with connected(world, mode, Person(world)) as client:
+        row = said(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
+        arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
+        answer = said(await client.call_tool("update_customer", arguments))
+        assert answer["outcome"] == "not_sent", answer
+        assert answer["message"].startswith("extra.metadata.apiKey: holds [hidden]"), answer
+        batch = {"changes": [{"tool": "update_customer", "arguments": arguments}]}
+        answer = said(await client.call_tool("apply_changes", batch))
+        assert answer["outcome"] == "not_sent", answer
+        assert answer["message"].startswith("changes[0].arguments.extra.metadata.apiKey: holds [hidden]"), answer
+        found = said(await client.call_tool("find", {"query": REDACTED}))
+        assert "outcome" not in found, found
+    assert world.changes == []
+    world.close()
 
 
 @each_version
