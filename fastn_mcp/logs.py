@@ -22,8 +22,8 @@ LEVELS = ("debug", "info", "warning", "error")
 _LONGEST = 8_000
 """Characters of one text in a line."""
 
-_HOLD_ANSWERS = ("sse_starlette",)
-"""Libraries whose debug messages hold what a client is answered: data of an account, or a key that was just created."""
+_HOLD_ANSWERS = ("sse_starlette", "mcp")
+"""Libraries whose debug messages hold what a client sends or is answered: arguments, or a key that was just created."""
 
 
 class JsonLines(logging.Formatter):

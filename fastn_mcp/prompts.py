@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fastn_mcp.errors import NotSent
 from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import AnyOffer
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import safe_text
 
 _LONGEST = 200
 """Characters of one argument."""
@@ -57,7 +57,7 @@ class Recipe:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(sanitize(value), ensure_ascii=False).replace("`", "\\u0060")
+    return json.dumps(safe_text(value), ensure_ascii=False).replace("`", "\\u0060")
 
 
 RECIPES: tuple[Recipe, ...] = (

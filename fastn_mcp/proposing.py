@@ -20,6 +20,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.completing import CompleteId, Ids
+from fastn_mcp.redaction import safe_text
 
 _LONGEST = 200
 """Characters of what was typed that are looked at."""
@@ -50,11 +51,12 @@ class Proposing:
             async with room():
                 outcome = await self._dispatch(call, caller)
         except FastnError as error:
-            raise MCPError(INTERNAL_ERROR, str(error)) from None
+            raise MCPError(INTERNAL_ERROR, safe_text(str(error))) from None
         if not isinstance(outcome, Done):
             raise MCPError(INTERNAL_ERROR, "Nothing was sent. A person has to approve reading this list.")
         found = cast(Ids, outcome.result)
-        return CompleteResult(completion=Completion(values=found.values, total=found.total, has_more=found.more))
+        values = [safe_text(value) for value in found.values]
+        return CompleteResult(completion=Completion(values=values, total=found.total, has_more=found.more))
 
     def _kind(self, params: CompleteRequestParams) -> str | None:
         """Of what ids are wanted; None for an argument that is free text."""

@@ -24,6 +24,7 @@ from fastn_mcp.client import waits
 from fastn_mcp.guard.asking import Form, FormAround
 from fastn_mcp.guard.question import Answer, Asking, Question
 from fastn_mcp.procedures.procedure import Report, unheard
+from fastn_mcp.redaction import safe_text
 from fastn_mcp.system import System
 
 Context = ServerRequestContext[Any]
@@ -117,7 +118,7 @@ class Telling:
 
     async def _waits(self, why: str) -> None:
         if self._logs:
-            said = LoggingMessageNotificationParams(level=_OURS, logger="fastn_mcp.client", data=why)
+            said = LoggingMessageNotificationParams(level=_OURS, logger="fastn_mcp.client", data=safe_text(why))
             await self._ctx.session.send_notification(LoggingMessageNotification(params=said), self._ctx.request_id)
         await self._progress(why, self._reached)
 
@@ -126,7 +127,7 @@ class Telling:
             self._said = self._system.monotonic()
             self._reached = max(done, self._reached + _STEP)
             total = None if self._total is None or self._total < self._reached else self._total
-            await self._ctx.session.report_progress(self._reached, total, message)
+            await self._ctx.session.report_progress(self._reached, total, safe_text(message))
 
     def asking(self, form: Form | None) -> Form | None:
         """The client's form, where it has one, such that a call that waits for its person says so."""

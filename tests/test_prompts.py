@@ -98,3 +98,12 @@ def test_no_two_places_share_an_address() -> None:
     for place in PLACES:
         uri = place.uri.replace(f"{{{place.parameter}}}", "x:1")
         assert [other.name for other in PLACES if other.call(uri) is not None] == [place.name]
+
+
+def test_secret_in_an_argument_is_hidden() -> None:
+    """Ours: a filled-in prompt passes the same redaction as a result."""
+    filled = next(recipe for recipe in RECIPES if recipe.name == "triage_workflow").fill(
+        {"workflow": "https://user:kAnar13nvogel-41@host.example"}
+    )
+    assert "kAnar13nvogel" not in filled
+    assert "[hidden]" in filled
