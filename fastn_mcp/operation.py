@@ -205,6 +205,11 @@ class Operation(Offer[Result], Generic[Result]):
         """
         return ""
 
+    @property
+    def unresolved(self) -> frozenset[str]:
+        """Arguments whose value Fastn derives from other ones, so that a rule cannot compare it."""
+        return frozenset()
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -288,6 +293,10 @@ class Operation(Offer[Result], Generic[Result]):
             values |= extra
         # A query holds text only, so numbers in it arrive as text.
         return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"))
+
+    def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:  # noqa: ARG002 - subclasses use both
+        """The unwrapped answer, with what stands in headers (lower-cased) that belongs to it."""
+        return body
 
     def result(self, body: JsonValue) -> Result:
         """The unwrapped answer as the type that this operation promises."""

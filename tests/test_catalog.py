@@ -127,6 +127,18 @@ def test_every_operation_says_how_its_shape_is_known(operation: AnyOperation) ->
     assert operation.evidence.source
 
 
+INFERRED = """
+get_customer update_customer get_connector create_connector update_connector get_trigger create_trigger update_trigger
+create_role get_billing get_usage get_quotas ai_chat ai_build
+"""
+
+
+def test_nothing_is_passed_off_as_better_known_than_it_is() -> None:
+    """Ours (docs/evidence.md): none is observed by us; what nobody but us describes is inferred."""
+    by_kind = {kind: {o.tool_name() for o in CATALOG if o.evidence.kind == kind} for kind in ("inferred", "observed")}
+    assert by_kind == {"inferred": set(INFERRED.split()), "observed": set()}
+
+
 def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield schema
     for inner in cast("dict[str, dict[str, Any]]", schema.get("properties", {})).values():

@@ -185,7 +185,7 @@ class Client:
         if answer.unreadable is not None:
             raise attempt.unreadable(answer.unreadable)
         try:
-            body = unwrap(_decoded(answer.body))
+            body = call.read(unwrap(_decoded(answer.body)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
             if names := self._account.fields.get(call.toolset()):

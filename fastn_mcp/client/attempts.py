@@ -18,6 +18,7 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.target import Call, settling_read
+from fastn_mcp.tools.workflows import RunWorkflow
 
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor says what is wrong."
 
@@ -57,10 +58,17 @@ class Attempts:
         return UnknownOutcome(what, self._look(detail), facts=detail)
 
     def rejected(self, error: FastnError) -> FastnError:
-        """`error`, unless an attempt before it may have done after all what it says was not done."""
+        """`error`, unless what it says was not done may have been done after all.
+
+        By an attempt before it; or by a run that ends with 422, as Fastn answers where a workflow's own code throws.
+        """
+        said = error.facts.get("fastn")
+        if isinstance(self._call, RunWorkflow) and isinstance(said, dict) and said.get("status") == 422:
+            detail: dict[str, JsonValue] = {"fastn": said}
+            what = "The workflow's code failed, or its input was refused (422)."
+            return Failed(what, self._look(detail), certainty="What it did before that stays done.", facts=detail)
         if self._reads or not self.was_unknown:
             return error
-        said = error.facts.get("fastn")
         return self.lost(f"An earlier attempt was lost; then: {error.what}", said if isinstance(said, dict) else {})
 
     def timed_out(self) -> FastnError:

@@ -72,6 +72,22 @@ _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     ),
 }
 
+_ABOUT_A_CUSTOMER: dict[str, tuple[str, str]] = {
+    "does not serve the requesting tenant": (
+        "The installation does not belong to the customer of this run",
+        "Give customer_id together with the installation_id of that customer.",
+    ),
+    "outside your tenant scope": (
+        "This API key may not act for this customer",
+        "Check the customer with list_customers, or use a key for every customer (list_api_keys).",
+    ),
+    "no active connection": (
+        "The customer has no active connection that this run could use",
+        "See list_connections for the customer. A workflow that a widget installed needs installation_id as well.",
+    ),
+}
+"""What Fastn says of a run for a customer, in lower case, and what it means."""
+
 
 def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str) -> FastnError:
     """The error of a definite answer. `key_hint` says what to look at when the key is not accepted."""
@@ -97,6 +113,8 @@ def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str) -> Fa
         )
     if status in _DEFINITE:
         kind, what, next_step = _DEFINITE[status]
+        message = str(said.get("message")).lower()
+        what, next_step = next((said for text, said in _ABOUT_A_CUSTOMER.items() if text in message), (what, next_step))
         return kind(f"{what} ({status}).", next_step, facts=detail)
     return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)
 

@@ -30,8 +30,11 @@ ELSEWHERE = (
     Elsewhere("/api/v1/ai/build", ("/api/v1/ai/generate", "/api/v1/ai/run"), "the classic API"),
 )
 
-HOSTS = ("live.fastn.ai", "live.gcp.fastn.ai", "api.fastn.dev", "app.fastn.dev")
-"""Named to a person, and never tried: a key goes to the host that it was given for, and to no other."""
+OTHER_HOSTS = ("api.fastn.dev (with --auth bearer)", "live.gcp.fastn.ai", "app.fastn.dev")
+"""Fastn's hosts besides the default, the likeliest first: third parties and Fastn's own package send keys there.
+
+Named to a person, and never tried: a key goes to the host that it was given for, and to no other.
+"""
 
 CA_VARIABLES = (
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),

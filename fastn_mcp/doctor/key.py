@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unsent
 from fastn_mcp.client.headers import headers
-from fastn_mcp.doctor.alternatives import HOSTS, alternatives
+from fastn_mcp.doctor.alternatives import OTHER_HOSTS, alternatives
 from fastn_mcp.doctor.looking import Looking
 from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.verdict import Check, Group, Verdict
@@ -23,7 +23,7 @@ _AT = tuple(
 )
 """Lists that nearly every key may read."""
 _MODE = "x-fastn-test-mode"
-_OTHERS = f"Fastn is also known at {', '.join(HOSTS[1:])}: name the one of your dashboard with --base-url."
+_OTHERS = f"Fastn is also known at {', '.join(OTHER_HOSTS)}: name the one of your dashboard with --base-url."
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ class Failure:
     headline: str
     message: str
     """The first line of it."""
+    category: str
+    suggestion: str
+    """How to mend it, in Fastn's words."""
     customer: str | None
     memory_used: float
     """Share of the memory limit, 0 where it is not known."""
@@ -51,12 +54,12 @@ class Failure:
     @property
     def key(self) -> tuple[str, str, str]:
         """What it has in common with the others of the same cause."""
-        return (self.code or self.status, self.failed_at, normalised(self.message or self.headline))
+        return (self.code or self.category or self.status, self.failed_at, normalised(self.message or self.headline))
 
     @property
     def text(self) -> str:
         """All that it says, for a look at what it speaks of."""
-        return f"{self.code} {self.failed_at} {self.headline} {self.message}".casefold()
+        return f"{self.category} {self.code} {self.failed_at} {self.headline} {self.message}".casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ def failure(row: Row) -> Failure:
         step=_text(error, "step", "stepName"),
         headline=_text(error, "headline", "title"),
         message=_text(error, "raw", "message", "reason", "detail", "stack"),
+        category=_text(row, "errorCategory"),
+        suggestion=_text(row, "fixSuggestion"),
         customer=_text(row, "endOrgId", "customerId", "end_org_id") or None,
         memory_used=used / limit if limit > 0 else 0.0,
     )

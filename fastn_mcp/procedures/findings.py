@@ -112,6 +112,8 @@ class Findings:
             "failing_step": _cut(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})")))),
             "headline": _cut(newest.headline),
             "message": _cut(newest.message, 200),
+            "category": _cut(newest.category, 60),
+            "fastn_suggests": _cut(newest.suggestion, 200),
             "example": newest.execution,
             "customers": customers,
             "likely_cause": said.likely,
@@ -197,12 +199,18 @@ def _fitting(found: dict[str, JsonValue]) -> dict[str, JsonValue]:
     for name, least in (("changes", 2), ("connections", 2), ("triggers", 1), ("not_checked", 3), ("causes", 1)):
         while _size(found) > LONGEST and drop(name, least):
             pass
-    for cause in cast("list[dict[str, JsonValue]]", found["causes"]):
-        if _size(found) > LONGEST:
-            cause.pop("message", None)
+    _shorten(found)
     if left_out:
         found["left_out"] = left_out
     return found
+
+
+def _shorten(found: dict[str, JsonValue]) -> None:
+    """Leave out what Fastn says of causes, until it fits."""
+    for cause in cast("list[dict[str, JsonValue]]", found["causes"]):
+        for name in ("fastn_suggests", "message"):
+            if _size(found) > LONGEST:
+                cause.pop(name, None)
 
 
 def _size(value: JsonValue) -> int:

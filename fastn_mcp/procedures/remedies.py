@@ -140,6 +140,16 @@ def _connection(evidence: Evidence) -> Remedy | None:
             _AUTHORISE_FIRST,
             ListConnections,
         )
+    if evidence.speaks_of("no active connection") and any(bond.customer for bond in evidence.bonds or ()):
+        return Remedy(
+            f"the connection to {app} was not found, though one is ACTIVE now",
+            f"A connection to {app} is ACTIVE now: it was authorised since, or the run did not name the installation "
+            "that it belongs to.",
+            "Run it once with customer_id and, where a widget installed the workflow, this customer's installation_id "
+            "(inst_…).",
+            "Authorising again before that was tried.",
+            GetWorkflow,
+        )
     if evidence.bonds:
         return Remedy(
             f"the connection to {app} was refused, though one is ACTIVE now",
@@ -152,7 +162,9 @@ def _connection(evidence: Evidence) -> Remedy | None:
     return Remedy(
         f"there is no usable connection to {app}",
         f"The connection to {app} cannot be used. {known}",
-        f"The customer has to connect {app} in the widget; then run the workflow once.",
+        f"The customer has to connect {app} in the widget; then run the workflow once."
+        if evidence.cause.customers
+        else "Run it for a customer: customer_id, and installation_id where a widget installed it.",
         _AUTHORISE_FIRST,
         ListConnections,
     )

@@ -23,10 +23,12 @@ class Pace(NamedTuple):
 PACES = {"STANDARD": Pace(1, 3, 1, 5), "LONG": Pace(1, 6, 2, 60)}
 
 
-def begin(state: State, now: datetime, workflow: Row, customer: JsonValue, **more: JsonValue) -> Row:
+def begin(
+    state: State, now: datetime, workflow: Row, customer: JsonValue, installation: str | None = None, **more: JsonValue
+) -> Row:
     """A new run. One of an INSTANT workflow has ended already."""
     key = state.short_id("exec")
-    error = failure(state, workflow, customer)
+    error = failure(state, workflow, customer, installation)
     if workflow["executionTier"] == "INSTANT":
         status, duration = ("failed", 120) if error else ("completed", 79)
         row = execution(key, workflow, status, now, duration, "manual", endOrgId=customer, error=error, **more)
@@ -38,17 +40,23 @@ def begin(state: State, now: datetime, workflow: Row, customer: JsonValue, **mor
     return state.put("executions", row)
 
 
-def failure(state: State, workflow: Row, customer: JsonValue) -> Row | None:
-    """Why a run of this workflow for this customer cannot work; None where it can."""
+def failure(state: State, workflow: Row, customer: JsonValue, installation: str | None = None) -> Row | None:
+    """Why a run of this workflow for this customer cannot work; None where it can.
+
+    Where a widget installed the workflow, its connections are found by the installation only.
+    """
     failing = state.get("_failing", workflow["id"])
     if failing is not None:
         return dependency_error(state, str(failing["connector"]), str(failing["action"]), cast("str | None", customer))
     if customer is None:
         return None
+    needs_installation = installation is None and any(
+        (row["workflowId"], row["endOrgId"]) == (workflow["id"], customer) for row in state.all("_installations")
+    )
     for app in cast("list[Row]", workflow.get("connectors") or []):
         slug = str(app.get("slug"))
         usable = [connection_of(state, slug, whose, "ACTIVE") for whose in (customer, None)]
-        if app.get("scope") == "MULTI_TENANT" and not any(usable):
+        if app.get("scope") == "MULTI_TENANT" and (needs_installation or not any(usable)):
             return no_connection(slug, str(customer))
     return None
 

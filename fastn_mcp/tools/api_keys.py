@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from fastn_mcp.offer import SecretRow
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
 from fastn_mcp.tools.listing import List
 
@@ -29,7 +29,7 @@ class ListApiKeys(List[ApiKey]):
 
     route = GET("/api/v1/api-keys")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, API keys")
+    evidence = DOCUMENTED("API keys: columns; the path is inferred")
 
 
 class CreateApiKey(Operation[NewApiKey]):

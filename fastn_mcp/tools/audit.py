@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import GET, INFERRED, Effect, Record
+from fastn_mcp.operation import DOCUMENTED, GET, Effect, Record
 from fastn_mcp.tools.fields import Since, Until
 from fastn_mcp.tools.listing import List
 
@@ -20,7 +20,7 @@ class QueryAuditLog(List[AuditEntry]):
 
     route = GET("/api/v1/audit")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, audit")
+    evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
 
     actor: Annotated[str | None, Field(description="Person, agent or key, as apikey:8.")] = None
     action: Annotated[str | None, Field(description="As workflow.publish.")] = None

@@ -29,7 +29,7 @@ class ListCustomers(List[Customer]):
 
     route = GET("/api/v1/customers")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, customers")
+    evidence = DOCUMENTED("third parties: {data: [{externalRef, endOrgId}]}; the path is /api/v1/orgs there")
 
     search: Search = None
     status: Annotated[str | None, *one_of("Active", "Pending Admin Activation")] = None
@@ -50,7 +50,7 @@ class CreateCustomer(Create[Customer]):
 
     route = POST("/api/v1/customers")
     effect = Effect.WRITE
-    evidence = INFERRED("api-reference, customers")
+    evidence = DOCUMENTED("third parties: name, slug, external_ref, plan; the path is /api/v1/orgs there")
     raises_to = (Effect.ACCESS,)
     # A customer's administrator is a documented field whose name in a request is not: any field may be it.
     extra_effect = Effect.ACCESS

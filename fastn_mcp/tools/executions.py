@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import DOCUMENTED, GET, INFERRED, Effect, Operation, Record
+from fastn_mcp.operation import DOCUMENTED, GET, Effect, Operation, Record
 from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId, one_of
 from fastn_mcp.tools.listing import List
 
@@ -12,6 +12,7 @@ from fastn_mcp.tools.listing import List
 class Execution(Record):
     columns = (
         "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
+        "errorCategory", "fixSuggestion",
     )  # fmt: skip
 
     id: JsonValue = None
@@ -39,6 +40,8 @@ class GetExecution(Operation[Execution]):
 
     route = GET("/api/v1/executions/{execution_id}")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, executions")
+    evidence = DOCUMENTED(
+        "executions: summary, error detail; third parties: errorCategory, fixSuggestion; the path is inferred"
+    )
 
     execution_id: ExecutionId

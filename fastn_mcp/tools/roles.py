@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.operation import DOCUMENTED, GET, INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import Description, Extra, Name, Texts
 from fastn_mcp.tools.listing import List
 
@@ -21,7 +21,7 @@ class ListRoles(List[Role]):
 
     route = GET("/api/v1/roles")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, roles")
+    evidence = DOCUMENTED("roles: columns; the path is inferred")
 
 
 class CreateRole(Operation[Role]):

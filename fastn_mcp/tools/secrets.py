@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
 from fastn_mcp.offer import Record, SecretRow
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Effect, Operation
+from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation
 from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
 from fastn_mcp.tools.listing import List
@@ -24,7 +24,7 @@ class ListSecrets(List[Secret]):
 
     route = GET("/api/v1/secrets")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, secrets")
+    evidence = DOCUMENTED("secrets: columns; the path is inferred")
 
     customer_id: CustomerId | None = None
 

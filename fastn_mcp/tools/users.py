@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import GET, INFERRED, POST, Effect, Operation, Record
+from fastn_mcp.operation import DOCUMENTED, GET, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import Extra, Search, one_of
 from fastn_mcp.tools.listing import List
 
@@ -21,7 +21,7 @@ class ListUsers(List[User]):
 
     route = GET("/api/v1/users")
     effect = Effect.READ
-    evidence = INFERRED("api-reference, people")
+    evidence = DOCUMENTED("people: columns; the path is inferred")
 
     search: Search = None
     status: Annotated[str | None, *one_of("Active", "Invited", "Disabled", "Suspended")] = None
@@ -32,7 +32,7 @@ class InviteUser(Operation[User]):
 
     route = POST("/api/v1/users/invite")
     effect = Effect.ACCESS
-    evidence = INFERRED("api-reference, people")
+    evidence = DOCUMENTED("people, invite: email, role; the path is inferred")
 
     email: Annotated[str, Field(description="Email address.", pattern=r"^[^@\s]+@[^@\s]+$")]
     role: Annotated[str, Field(description="Role name or id, from list_roles.", min_length=1)]

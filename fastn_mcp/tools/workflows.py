@@ -1,16 +1,17 @@
 """Workflows: the automations that Fastn runs."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, TypeGuard
+from typing import Annotated, Self, TypeGuard
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 from typing_extensions import override
 
 from fastn_mcp.operation import (
     DELETE,
     DOCUMENTED,
     GET,
-    INFERRED,
     POST,
     PUT,
     Effect,
@@ -30,8 +31,15 @@ Timeout = Annotated[
     int | None, Field(description="Milliseconds, at least 1: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)
 ]
 
-# A header's value, so no line break.
-Header = Field(pattern=r"^[\x21-\x7e]{1,256}$")
+
+def _header_value(value: str) -> str:
+    # By a validator: a pattern in the schema would be paid for in every conversation.
+    if re.fullmatch(r"[\x21-\x7e]{1,256}", value) is None:
+        raise ValueError("1 to 256 visible ASCII characters, without a blank")
+    return value
+
+
+Header = AfterValidator(_header_value)
 
 
 class Workflow(Record):
@@ -72,7 +80,7 @@ class CreateWorkflow(Create[Workflow]):
 
     route = POST("/api/v1/workflows")
     effect = Effect.WRITE
-    evidence = INFERRED("api-reference, workflows")
+    evidence = DOCUMENTED("Fastn's own skill and gateway: slug, code, inputSchema; the path is inferred")
     raises_to = (Effect.EXTERNAL,)
 
     name: Name
@@ -95,7 +103,7 @@ class UpdateWorkflow(Update[Workflow]):
 
     route = PUT("/api/v1/workflows/{workflow_id}")
     effect = Effect.WRITE
-    evidence = INFERRED("api-reference, workflows")
+    evidence = DOCUMENTED("Fastn's own skill: code, inputSchema, testInput; the path is inferred")
     raises_to = (Effect.EXTERNAL,)
     clears = frozenset({"executionTier", "timeoutMs"})
 
@@ -135,20 +143,43 @@ class RunWorkflow(Operation[Run]):
 
     route = POST("/api/v1/workflows/{workflow_id}/run")
     effect = Effect.EXTERNAL
-    evidence = DOCUMENTED("workflows, run; the path is execute there")
+    evidence = DOCUMENTED("workflows, run; third parties: x-installation-id, x-end-org-ref; the path is execute there")
 
     workflow_id: WorkflowId
     input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
     customer_id: Annotated[str | None, Field(description="Customer id."), Header] = None
+    customer_ref: Annotated[str | None, Field(description="Or your own reference of the customer."), Header] = None
+    installation_id: Annotated[str | None, Field(description="inst_… where a widget installed it."), Header] = None
     environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
     idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None
     wait_seconds: WaitSeconds = 0
+
+    @model_validator(mode="after")
+    def _names_one_customer(self) -> Self:
+        # Which of two would count is not documented, and rules speak of the id.
+        if self.customer_id is not None and self.customer_ref is not None:
+            raise ValueError("customer_id and customer_ref name the same customer: give one of them")
+        return self
+
+    @property
+    @override
+    def unresolved(self) -> frozenset[str]:
+        named = self.customer_ref is not None or (self.installation_id is not None and self.customer_id is None)
+        return frozenset({"customer_id"} if named else ())
 
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)
         body: dict[str, JsonValue] = dict(request.body or {})
         headers = {header: str(body.pop(wire)) for wire, header in RUN_HEADERS.items() if wire in body}
         return replace(request, body={"input": body.get("input") or {}}, headers=headers)
+
+    @override
+    def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:
+        """The run; an INSTANT workflow may answer with what it returns alone, and name the run in a header."""
+        execution = headers.get("x-execution-id")
+        if not execution or (isinstance(body, dict) and "executionId" in body):
+            return body
+        return {"executionId": execution, "status": headers.get("x-execution-status", "completed"), "output": body}
 
     @classmethod
     def received(cls, request: Request, route: Route | None = None) -> "RunWorkflow | None":
@@ -157,7 +188,13 @@ class RunWorkflow(Operation[Run]):
         return super().received(Request(request.method, request.path, request.query, body), route)
 
 
-RUN_HEADERS = {"customerId": "x-end-org-id", "environment": "x-fastn-env", "idempotencyKey": "Idempotency-Key"}
+RUN_HEADERS = {
+    "customerId": "x-end-org-id",
+    "customerRef": "x-end-org-ref",
+    "installationId": "x-installation-id",
+    "environment": "x-fastn-env",
+    "idempotencyKey": "Idempotency-Key",
+}
 
 _OFF = ("draft", "inactive", "not published")
 """The documented statuses of a workflow that does not run."""

@@ -189,6 +189,47 @@ async def test_a_401_of_a_connection_is_not_about_the_key() -> None:
     assert "list_connections" in caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "what", "then"),
+    [
+        (
+            403,
+            'Installation "inst_1" does not serve the requesting tenant',
+            "installation does not belong",
+            "customer_id",
+        ),
+        (403, "Requested org is outside your tenant scope", "may not act for this customer", "every customer"),
+        (404, 'No active connection for connector "slack" and end-org x', "no active connection", "installation_id"),
+        (403, "no", "API key is not allowed", "permission"),
+    ],
+)
+async def test_a_run_that_is_refused_for_its_customer_says_what_is_missing(
+    status: int, message: str, what: str, then: str
+) -> None:
+    """Third parties saw these texts; the sentences are ours, and Fastn's text stays in the facts."""
+    call = RunWorkflow(workflow_id="wf", customer_id="c")
+    with pytest.raises(FastnError, match=what) as caught:
+        await client(Fastn(says(status, {"error": {"message": message}}))).send(call)
+    assert then in caught.value.next_step
+    assert caught.value.facts["fastn"] == {"status": status, "message": message}
+
+
+async def test_code_that_throws_may_have_done_something_before() -> None:
+    """Third parties: 422 where a workflow's own code throws. That nothing was changed is then not known."""
+    with pytest.raises(FastnError) as caught:
+        await client(Fastn(says(422, {"error": {"message": "UserCodeError: boom"}}))).send(
+            RunWorkflow(workflow_id="wf")
+        )
+    said = caught.value.data()
+    assert said["outcome"] == "failed"
+    assert said["message"] == (
+        "The workflow's code failed, or its input was refused (422). What it did before that stays done."
+    )
+    assert said["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
+    with pytest.raises(FastnError, match="Nothing was changed"):
+        await client(Fastn(says(422))).send(UpdateCustomer(customer_id="c", name="n"))
+
+
 ECHOES: dict[str, Any] = {
     "a message": {"message": f"bad key {KEY}!"},
     "a code": {"code": KEY},

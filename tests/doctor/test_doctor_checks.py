@@ -171,7 +171,7 @@ async def test_a_key_that_is_refused_names_what_was_tried_and_no_other_host_is_a
     assert (check.verdict, found.exit) == (Verdict.FAILED, Exit.CANNOT_WORK)
     for said in ("x-fastn-api-key with X-fastn-Test-Mode: 401", "Authorization: Bearer without X-fastn-Test-Mode: 401"):
         assert said in check.seen
-    assert "live.gcp.fastn.ai" in check.next
+    assert "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai" in check.next
     assert "FASTN_SPACE_ID" in check.next
     assert "FASTN_SPACE_ID" not in named(await visit(sandbox, clock, api_key="k", env="live"), "authentication").next
     assert "C4N4RY" not in repr(found.checks)

@@ -199,6 +199,18 @@ def test_a_rule_compares_arguments(judge: Judge, when: str, call: Call, matches:
     assert (verdict.decision is Decision.DENY) is matches
 
 
+@pytest.mark.parametrize("customer", ["acme", ""])
+@pytest.mark.parametrize("then", ["allow", "deny"])
+@pytest.mark.parametrize("given", [{"customer_ref": "crm-1"}, {"installation_id": "inst_1"}])
+def test_a_customer_that_is_named_otherwise_never_loosens(
+    judge: Judge, customer: str, then: str, given: dict[str, str]
+) -> None:
+    """Ours: whose a reference or an installation is cannot be known; what allows does not match, and all else does."""
+    text = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ customer_id = "{customer}" }}\nthen = "{then}"'
+    verdict = judge(text, RunWorkflow.model_validate({"workflow_id": "w", **given}))
+    assert verdict.decision is (Decision.CONFIRM if then == "allow" else Decision.DENY)
+
+
 @pytest.mark.parametrize(("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), ([], False)])
 def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], allowed: bool) -> None:
     """Ours: one harmless item does not carry the others."""
@@ -230,6 +242,16 @@ ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
         ('customer = "acme-*"', DeleteTrigger(trigger_id="x"), record(id="x", endOrgId="acme-1"), True),
         ('customer = "acme-*"', CreateConnection(connector_id="h", customer_id="acme-1"), None, True),
         ('customer = "acme-*"', RunWorkflow(workflow_id="w", customer_id="acme-1"), record(id="w"), True),
+        # Whose installation, or which customer's reference, no rule can know.
+        ('customer = "acme-*"', RunWorkflow(workflow_id="w", customer_ref="crm-1"), record(id="w"), True),
+        ('customer = "acme-*"', RunWorkflow(workflow_id="w", installation_id="inst_1"), record(id="w"), True),
+        ('connector = "hub"', RunWorkflow(workflow_id="w", installation_id="inst_1"), record(id="w"), False),
+        (
+            'customer = "acme-*"',
+            RunWorkflow(workflow_id="w", customer_id="globex", installation_id="inst_1"),
+            record(id="w"),
+            False,
+        ),
         ('customer = "acme-*"', CreateApiKey(name="k", customers=["globex", "acme-1"]), None, True),
         ('customer = "acme-*"', AiChat(message="m", context={"customerId": "acme-1"}), None, True),
         ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"endOrgId": "acme-1"}), None, True),

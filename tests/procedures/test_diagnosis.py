@@ -17,7 +17,7 @@ from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.findings import LONGEST
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.dataset.executions import execution
-from fastn_mcp.sandbox.failures import out_of_memory, timed_out
+from fastn_mcp.sandbox.failures import no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.faults import Garbage, Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.shaping import shaped
@@ -172,6 +172,19 @@ async def test_a_connection_that_never_was_and_one_that_was_mended(world: World)
     mended = await diagnosed(world, ORDERS, customer_id=acme)
     assert "ACTIVE now" in mended["causes"][0]["likely_cause"]
     assert mended["causes"][0]["next"]["tool"] == "get_workflow"
+
+
+async def test_a_connection_that_a_run_did_not_find_wants_the_installation(world: World) -> None:
+    """Third parties: a workflow that a widget installed runs only with customer and installation."""
+    acme = customer(world, "acme-corp")
+    ran(world, TRACKING, 1, endOrgId=acme, error=no_connection("shopify", acme))
+    found = await diagnosed(world, TRACKING)
+    (cause,) = found["causes"]
+    assert "the connection to shopify was not found, though one is ACTIVE now" in found["verdict"]
+    assert "did not name the installation" in cause["likely_cause"]
+    assert "this customer's installation_id (inst_…)" in cause["fix"]
+    assert cause["category"] == "Configuration"
+    assert cause["fastn_suggests"] == "Let the customer connect shopify in the widget."
 
 
 async def test_no_failures_is_said_with_the_last_success(world: World) -> None:

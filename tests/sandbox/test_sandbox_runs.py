@@ -6,7 +6,15 @@ import pytest
 from asking import Clock, Fastn
 
 from fastn_mcp.sandbox import LIVE_KEY
-from fastn_mcp.tools import DeleteCustomer, DeleteWorkflow, GetExecution, ListExecutions, QueryAuditLog, RunWorkflow
+from fastn_mcp.tools import (
+    CreateApiKey,
+    DeleteCustomer,
+    DeleteWorkflow,
+    GetExecution,
+    ListExecutions,
+    QueryAuditLog,
+    RunWorkflow,
+)
 
 SLACK, CONTACTS, ORDERS = "wf_b5880b29eb25", "wf_7be2150c84af", "wf_0d93ee5b1f62"
 TIKTOK, DRAFT, BACKFILL = "wf_96d1b3072c5a", "wf_e5047fb2a8c3", "wf_58c9d02e7f14"
@@ -128,6 +136,57 @@ def test_a_customer_who_is_not_there_or_not_active_runs_nothing(fastn: Fastn, sl
 
     assert run(fastn, SLACK, customer_id=customer).status == expected
     assert len(fastn.sandbox.state.all("executions")) == before
+
+
+INSTALLED, INSTALLATION = "wf_3a8e47d19b60", "inst_5d20c1e97ab4"
+
+
+def test_a_workflow_that_a_widget_installed_needs_the_installation(fastn: Fastn) -> None:
+    """Third parties: runs of such a workflow succeeded only with customer and installation."""
+    acme = fastn.id_of("customers", "acme-corp")
+    without = run(fastn, INSTALLED, customer_id=acme).data
+    assert without["error"]["raw"] == f'No active connection for connector "shopify" and end-org {acme}'
+    assert run(fastn, INSTALLED, customer_id=acme, installation_id=INSTALLATION).data["status"] == "completed"
+    assert run(fastn, INSTALLED, customer_ref="crm-1001", installation_id=INSTALLATION).data["status"] == "completed"
+    once = run(fastn, INSTALLED, customer_id=acme, idempotency_key="once")
+    assert once.status == 200
+    assert run(fastn, INSTALLED, customer_id=acme, idempotency_key="once", installation_id=INSTALLATION).status == 409
+
+
+@pytest.mark.parametrize("arguments", [{}, {"customer_ref": "crm-1002"}, {"installation_id": "inst_0"}])
+def test_another_customers_installation_runs_nothing(fastn: Fastn, arguments: dict[str, str]) -> None:
+    """Third parties: Installation ... does not serve the requesting tenant."""
+    given = {"installation_id": INSTALLATION, **arguments}
+    refused = run(fastn, INSTALLED, **given)
+    assert (refused.status, refused.error["message"]) == (
+        403,
+        f'Installation "{given["installation_id"]}" does not serve the requesting tenant',
+    )
+    elsewhere = run(fastn, ORDERS, customer_ref="crm-1001", installation_id=INSTALLATION)
+    assert elsewhere.status == 403
+
+
+def test_a_key_of_some_customers_runs_for_no_other(fastn: Fastn) -> None:
+    """Third parties: Requested org is outside your tenant scope; also of a reference that nobody has."""
+    acme, widget = (fastn.id_of("customers", slug) for slug in ("acme-corp", "widget-inc"))
+    made = fastn(CreateApiKey(name="one", permissions="Full access", customers=[acme])).data
+    narrow = Fastn(fastn.sandbox, made["key"])
+    assert run(narrow, ORDERS, customer_id=acme).status == 200
+    for refused in (run(narrow, ORDERS, customer_id=widget), run(fastn, ORDERS, customer_ref="crm-0")):
+        assert (refused.status, refused.error["message"]) == (403, "Requested org is outside your tenant scope")
+
+
+def test_a_failed_run_says_its_category_and_what_may_mend_it(fastn: Fastn) -> None:
+    """Third parties: errorCategory and fixSuggestion; runs that went well have neither."""
+    failed = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer")).data["executionId"]
+    row = fastn(GetExecution(execution_id=failed)).data
+    assert (row["errorCategory"], row["fixSuggestion"]) == (
+        "Configuration",
+        "Let the customer connect shopify in the widget.",
+    )
+    assert fastn(ListExecutions(status="failed", workflow_id=ORDERS)).data[0]["errorCategory"] == "Configuration"
+    went_well = fastn(GetExecution(execution_id=run(fastn, ORDERS).data["executionId"])).data
+    assert (went_well["errorCategory"], went_well["fixSuggestion"]) == (None, None)
 
 
 def test_the_environment_is_a_header(fastn: Fastn) -> None:

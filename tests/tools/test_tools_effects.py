@@ -1,6 +1,7 @@
 """The oddities of single operations. Their effects are in `test_effects_of_fields.py`."""
 
 import pytest
+from pydantic import JsonValue
 
 from fastn_mcp.operation import RefusedValue
 from fastn_mcp.tools.connections import CreateConnection, ListConnections
@@ -17,9 +18,44 @@ def test_a_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
     assert (request.method, request.path, request.query) == ("POST", "/api/v1/workflows/wf/run", {})
     assert request.body == {"input": {"a": 1}}
     assert request.headers == {"x-end-org-id": "acme", "x-fastn-env": "live", "Idempotency-Key": "night-7"}
+    installed = RunWorkflow(workflow_id="wf", customer_ref="crm-1", installation_id="inst_1")
+    assert installed.request().headers == {"x-end-org-ref": "crm-1", "x-installation-id": "inst_1"}
 
 
-@pytest.mark.parametrize("name", ["customer_id", "environment", "idempotency_key"])
+def test_a_run_names_its_customer_once() -> None:
+    """Ours: which of two would count is not documented."""
+    with pytest.raises(ValueError, match="give one of them"):
+        RunWorkflow(workflow_id="wf", customer_id="acme", customer_ref="crm-1")
+
+
+RETURNED = {"status": "failed", "id": 7}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "read"),
+    [
+        ({"x-execution-id": "e1"}, RETURNED, {"executionId": "e1", "status": "completed", "output": RETURNED}),
+        (
+            {"x-execution-id": "e1", "x-execution-status": "failed"},
+            [1],
+            {"executionId": "e1", "status": "failed", "output": [1]},
+        ),
+        (
+            {"x-execution-id": "e1"},
+            {"executionId": "e1", "status": "queued"},
+            {"executionId": "e1", "status": "queued"},
+        ),
+        ({}, RETURNED, RETURNED),
+    ],
+)
+def test_what_an_instant_workflow_returns_is_not_taken_for_the_run(
+    headers: dict[str, str], body: JsonValue, read: JsonValue
+) -> None:
+    """Third parties: an instant run answers {data: <return>}, and names the run in X-Execution headers."""
+    assert RunWorkflow(workflow_id="wf").read(body, headers) == read
+
+
+@pytest.mark.parametrize("name", ["customer_id", "customer_ref", "installation_id", "environment", "idempotency_key"])
 @pytest.mark.parametrize("text", ["a\nX-Evil: 1", "a b", "ä", "a\r", "a\x00", "", "a\n", "x" * 257])
 def test_what_becomes_a_header_cannot_begin_another(name: str, text: str) -> None:
     """Ours: a header's value holds no break."""

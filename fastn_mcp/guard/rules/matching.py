@@ -142,8 +142,11 @@ class Rule:
         return f" with {', '.join(said)}" if said else ""
 
     def _fits_arguments(self, call: Call) -> bool:
+        allows = self.then is Decision.ALLOW
         return all(
-            name in type(call).model_fields and choice(getattr(call, name), exact=self.then is Decision.ALLOW)
+            not allows
+            if name in call.unresolved
+            else name in type(call).model_fields and choice(getattr(call, name), exact=allows)
             for name, choice in self.arguments.items()
         )
 
@@ -197,7 +200,7 @@ class Protected:
             what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
             if _fits(globs, _resources(kind, situation)):
                 return Verdict(self.then, self.name, f"{what}{because}.")
-            if _is_unknown(situation):
+            if _is_unknown(situation) or any(_plain(name) in KINDS[kind].fields for name in situation.call.unresolved):
                 return Verdict(self.then, self.name, f"{what}, and what this acts on could not be learnt{because}.")
         return None
 

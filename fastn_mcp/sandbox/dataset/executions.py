@@ -48,6 +48,8 @@ def execution(
             "peakSandboxMB": 61,
             "sandboxMemoryLimitMB": 512,
         }
+    error = more.get("error")
+    diagnosis = error.get("diagnosis") if isinstance(error, dict) else None
     return {
         "id": key,
         "workflowId": workflow["id"],
@@ -64,6 +66,8 @@ def execution(
         "input": {},
         "output": {"ok": True} if status == "completed" else None,
         "error": None,
+        "errorCategory": error.get("category") if isinstance(error, dict) else None,
+        "fixSuggestion": diagnosis.get("howToFix") if isinstance(diagnosis, dict) else None,
         "summary": summary,
         "createdAt": stamp(begun),
         "startedAt": stamp(begun + timedelta(milliseconds=40)) if status != "queued" else None,

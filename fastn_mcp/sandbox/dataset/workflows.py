@@ -42,6 +42,9 @@ def add(state: State, now: datetime) -> None:
         state.put("workflows", row)
     failing = state.named("workflows", "sync-tiktok-orders-to-cin7-core")
     state.put("_failing", {"id": failing["id"], "connector": "tiktokShop", "action": "getAuthorizedShops"})
+    installed = state.named("workflows", "tracking-to-shopify-and-buyer")["id"]
+    acme = state.named("customers", "acme-corp")["id"]
+    state.put("_installations", {"id": "inst_5d20c1e97ab4", "workflowId": installed, "endOrgId": acme})
 
 
 def workflow(key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime) -> Row:

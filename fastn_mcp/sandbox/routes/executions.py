@@ -4,7 +4,7 @@ from fastn_mcp.sandbox import runs
 from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.merging import Merged
 from fastn_mcp.sandbox.paging import instant, matching, newest_first
-from fastn_mcp.sandbox.reply import Many, One, Outcome, Refusal, conflict
+from fastn_mcp.sandbox.reply import Many, One, Outcome, Refusal, conflict, forbidden
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, not_published
 from fastn_mcp.sandbox.state import Row
@@ -44,18 +44,21 @@ def run(desk: Desk, call: RunWorkflow) -> Outcome:
     workflow = WORKFLOWS.find(desk, call.workflow_id)
     if workflow["publishedVersion"] is None:
         raise not_published()
-    _check_customer(desk, call.customer_id)
-    asked: Row = {"input": call.input or {}, "customer": call.customer_id, "environment": call.environment}
+    customer = _customer(desk, call)
+    _check_installation(desk, call, customer)
+    asked: Row = {"input": call.input or {}, "customer": customer, "environment": call.environment}
+    asked |= {"installation": call.installation_id}
     replay = f"{call.workflow_id} {call.idempotency_key}"
     if call.idempotency_key is not None and (earlier := desk.state.get("_replays", replay)) is not None:
         if earlier["asked"] != asked:
             raise conflict("The Idempotency-Key was used for another run")
         return _answer(desk, str(earlier["executionId"]))
     environment = call.environment or ("test" if desk.key["mode"] == "Test" else "live")
-    row = runs.begin(desk.state, desk.now, workflow, call.customer_id, input=call.input or {}, environment=environment)
+    more: Row = {"input": call.input or {}, "environment": environment}
+    row = runs.begin(desk.state, desk.now, workflow, customer, call.installation_id, **more)
     if call.idempotency_key is not None:
         desk.state.put("_replays", {"id": replay, "asked": asked, "executionId": row["id"]})
-    desk.audit("workflow.execute", "workflow_executions", row["id"], call.customer_id)
+    desk.audit("workflow.execute", "workflow_executions", row["id"], customer)
     return _answer(desk, str(row["id"]))
 
 
@@ -68,11 +71,27 @@ def _answer(desk: Desk, key: str) -> One:
     return One(answer | {"output": row["output"], "error": row["error"], "durationMs": row["durationMs"]})
 
 
-def _check_customer(desk: Desk, key: str | None) -> None:
-    if key is None:
+def _customer(desk: Desk, call: RunWorkflow) -> str | None:
+    """The id of the customer that a run is for, by its id or by the account's own reference of it."""
+    if call.customer_id is None and call.customer_ref is None:
+        return None
+    if call.customer_ref is None:
+        found = desk.state.get("customers", call.customer_id)
+        if found is None:
+            raise Refusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
+    else:
+        found = desk.state.first("customers", "externalRef", call.customer_ref)
+    served = desk.key.get("customers")
+    if found is None or (isinstance(served, list) and found["id"] not in served):
+        raise forbidden("Requested org is outside your tenant scope")
+    if found["status"] != "Active":
+        raise conflict(f"The customer is {found['status']}; its integrations do not run")
+    return str(found["id"])
+
+
+def _check_installation(desk: Desk, call: RunWorkflow, customer: str | None) -> None:
+    if call.installation_id is None:
         return
-    customer = desk.state.get("customers", key)
-    if customer is None:
-        raise Refusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
-    if customer["status"] != "Active":
-        raise conflict(f"The customer is {customer['status']}; its integrations do not run")
+    installed = desk.state.get("_installations", call.installation_id)
+    if installed is None or (installed["workflowId"], installed["endOrgId"]) != (call.workflow_id, customer):
+        raise forbidden(f'Installation "{call.installation_id}" does not serve the requesting tenant')
