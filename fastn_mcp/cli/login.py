@@ -71,6 +71,13 @@ def logout(start: Start, profile: str | None) -> int:
     if done:
         click.echo("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
         return 0
+    if _is_kept_in_file(path, account) and account.key_host != settings.host.lower():
+        click.echo(
+            f"fastn-mcp: The key that is kept is of {settings.profile} at {account.key_host}, not at {settings.host}."
+            " Nothing was changed. To forget it, leave out --base-url and FASTN_BASE_URL.",
+            err=True,
+        )
+        return 1
     elsewhere = next((f"{name} in {path}" for name in KEY_SETTINGS if name in account.table), None)
     if elsewhere is None and account.profile is None and os.environ.get(VARIABLE):
         elsewhere = f"the environment: {VARIABLE}"
@@ -79,11 +86,14 @@ def logout(start: Start, profile: str | None) -> int:
     return 1
 
 
-def forget(path: Path, account: Chosen) -> list[str]:
-    """Forget what login has kept of an account; from where it was taken. Raises `SettingsError`."""
+def forget(path: Path, account: Chosen, *, any_host: bool = False) -> list[str]:
+    """Forget what login has kept of an account; from where it was taken. Raises `SettingsError`.
+
+    A file with the key of another host stays, unless `any_host`: the account goes with all that it has.
+    """
     settings, done = account.keyless(), list[str]()
     own = key_file(path, account)
-    if account.table.get("api_key_file") == own:
+    if _is_kept_in_file(path, account) and (any_host or account.key_host == settings.host.lower()):
         own.unlink(missing_ok=True)
         unset(path, account.profile, "api_key_file")
         if KEY_HOST in account.table:
@@ -95,6 +105,10 @@ def forget(path: Path, account: Chosen) -> list[str]:
     except NoKeyring:
         pass  # then none is kept there
     return done
+
+
+def _is_kept_in_file(path: Path, account: Chosen) -> bool:
+    return account.table.get("api_key_file") == key_file(path, account)
 
 
 def account_of(start: Start, path: Path, profile: str | None) -> Chosen:

@@ -114,7 +114,7 @@ def remove_(start: Start, name: str) -> None:
         raise SettingsError(
             f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
         )
-    for place in forget(path, account):
+    for place in forget(path, account, any_host=True):
         click.echo(f"Its key is no longer kept in {place}; it is not revoked.")
     editing.remove(path, name)
     click.echo(f"Removed from {path}: {name}.")

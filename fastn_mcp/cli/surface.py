@@ -23,6 +23,7 @@ from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.served import tool
 from fastn_mcp.server import build
 from fastn_mcp.settings import SOURCES, Settings
+from fastn_mcp.settings.sources import FILE_ONLY
 
 
 def wanted(folder: Path, readme: Path) -> dict[Path, str]:
@@ -99,6 +100,7 @@ def settings_table() -> str:
         default = "" if info.default in (PydanticUndefined, None) else f"`{info.default}`"
         names = "<br>".join(f"`{name}`" for name in (source.field, source.variable, source.flag) if name)
         rows.append(f"| {names} | {default} | {_cell(info.description)} |")
+    rows += [f"| `{name}` |  | {_cell(meaning)} |" for name, meaning in FILE_ONLY.items()]
     return "\n".join(["| setting, variable, flag | default | |", "|---|---|---|", *rows])
 
 

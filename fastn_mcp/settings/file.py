@@ -18,13 +18,14 @@ from fastn_mcp.nearest import nearest
 from fastn_mcp.private_files import require_own
 from fastn_mcp.regular_files import read_regular
 from fastn_mcp.settings.model import Settings, is_shared
-from fastn_mcp.settings.sources import KEY_HOST, KEY_SETTINGS, PATHS, SECRETS
+from fastn_mcp.settings.sources import FILE_ONLY, KEY_HOST, KEY_SETTINGS, PATHS, SECRETS
 
 PROFILES = "profiles"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *KEY_SETTINGS[1:], KEY_HOST)
-_OF_THE_TOP = (*Settings.model_fields, *KEY_SETTINGS[1:], KEY_HOST, PROFILES)
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *FILE_ONLY)
+_OF_THE_TOP = (*Settings.model_fields, *FILE_ONLY, PROFILES)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,12 @@ def _strict(file: ConfigFile, table: Mapping[str, object], known: tuple[str, ...
             )
     if len(both := [name for name in KEY_SETTINGS if name in table]) > 1:
         raise SettingsError(f"{file.line(*inside, both[1])}: {' and '.join(both)} are two keys for one account.")
+    host = table.get(KEY_HOST, "live.fastn.ai")
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
+        raise SettingsError(
+            f"{file.line(*inside, KEY_HOST)}: {KEY_HOST} must be a host, or a host and a port, as text.",
+            f'As in: {KEY_HOST} = "live.fastn.ai"',
+        )
 
 
 def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Where each setting can come from. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastn_mcp.settings.model import Settings
@@ -33,6 +34,13 @@ KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
 
 KEY_HOST = "api_key_host"
 """The host that the key beside it was given for; where it is missing, that of the address in the file."""
+
+FILE_ONLY: Mapping[str, str] = {
+    "api_key_env": "Variable that holds the key of this account.",
+    "api_key_file": "File that holds the key of this account, which only its owner can read.",
+    KEY_HOST: "Only host that the key beside it is sent to, by default that of base_url in the file.",
+}
+"""What the file alone can say, with what it means."""
 
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
 """What only the owner of a file may read there."""

@@ -100,5 +100,43 @@ def test_the_key_of_another_host_is_replaced_only_if_that_is_meant(run: Run, thi
     run("--base-url", url, "call", "list-customers")
     assert heard
     assert all(OTHER in head and KEY not in head for head in heard)
-    assert run("logout").returncode in (0, 1)
+    kept = run("logout")  # of the default host, for which no key is kept
+    assert kept.returncode == 1
+    assert url.removeprefix("http://") in kept.stderr
+    assert file.read_text() == f"{OTHER}\n"
+    assert run("--base-url", url, "logout").returncode == 0
+    assert not file.exists()
     assert "api_key" not in (tmp_path / "config" / "config.toml").read_text()
+
+
+def test_logout_of_another_host_leaves_the_key_and_says_so(run: Run, tmp_path: Path) -> None:
+    """Ours (docs/profiles.md): what is forgotten is the key of the host that is named, and the message says whose."""
+    file = tmp_path / "config" / "keys" / "default.key"
+    assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
+    config = (tmp_path / "config" / "config.toml").read_text()
+    other = run("--base-url", "https://other.example", "logout")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert (
+        "The key that is kept is of default at live.fastn.ai, not at other.example. Nothing was changed."
+        in other.stderr
+    )
+    assert file.read_text() == f"{KEY}\n"
+    assert (tmp_path / "config" / "config.toml").read_text() == config
+    done = run("logout")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"The key of default at live.fastn.ai is no longer kept in {file}." in done.stdout
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("value", ["1", "true", '["live.fastn.ai"]', '""', '"https://live.fastn.ai"', '"a b"', "{}"])
+@pytest.mark.parametrize("table", ["", "[profiles.acme]\n"])
+def test_a_host_of_a_key_that_is_no_host_is_refused(value: str, table: str, run: Run, tmp_path: Path) -> None:
+    """Ours: with its line, at the start of any command, and without the key."""
+    file = tmp_path / "config" / "config.toml"
+    file.write_text(f'{table}api_key = "{KEY}"\napi_key_host = {value}\n')
+    file.chmod(0o600)
+    done = run("whoami")
+    assert done.returncode == 2
+    line = 3 if table else 2
+    assert f"{file}, line {line}: api_key_host must be a host" in done.stderr
+    assert KEY not in done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.settings import SOURCES
+from fastn_mcp.settings.sources import FILE_ONLY
 from fastn_mcp.tools import CATALOG
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -68,7 +69,7 @@ def test_the_tables_of_the_readme_are_between_their_markers(fastn: Run, tmp_path
     assert text.startswith("before\n<!-- tools: x -->\n| tool |")
     assert "\n<!-- /tools -->\nbetween\n" in text
     assert "OUTDATED" not in text
-    assert text.count("\n| `") == len(OFFERS) + len(SOURCES)
+    assert text.count("\n| `") == len(OFFERS) + len(SOURCES) + len(FILE_ONLY)
     readme.write_text(text.replace("`FASTN_MODE`", "`FASTN_MOOD`"))
     checked = fastn("surface", "--check", str(tmp_path / "tools"))
     assert (checked.returncode, checked.stdout) == (1, f"differs: {readme}\n")
