@@ -47,6 +47,25 @@ except OSError as error:
 print(json.dumps(said))
 """
 
+DECIDE = """
+page, room, approve, decline = sys.argv[1:]
+
+async def decide():
+    statuses = []
+    for path in (room, "/", "/guessed/"):
+        for cookies in ({}, {"fastn_approvals": "guessed"}, {"fastn_approvals": room.strip("/")}):
+            async with httpx2.AsyncClient(headers={"origin": page}, cookies=cookies) as http:
+                for action, fields in (("approve", approve), ("decline", decline)):
+                    answer = await http.post(f"{page}{path}{action}", data=json.loads(fields))
+                    statuses.append([answer.status_code, len(answer.headers.get_list("set-cookie"))])
+                entered = await http.post(f"{page}/enter", data={"key": "guessed"})
+                shown = await http.get(f"{page}{path}")
+                statuses += [[entered.status_code, 0], [shown.status_code, 0]]
+    print(json.dumps(statuses))
+
+anyio.run(decide)
+"""
+
 
 @pytest.fixture
 def home() -> Generator[Path]:
@@ -101,6 +120,40 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
     assert any(file in command for command in seen["commands"])
     assert key not in json.dumps(seen)
     assert (seen["page"], seen["read"]) == ("PermissionError", [])
+
+
+@needs_two_users
+@pytest.mark.parametrize("era", ERAS)
+async def test_another_user_decides_nothing_without_the_key(era: str, home: Path) -> None:
+    """Ours (docs/security.md): not even with the address and the forms of the person who is let in.
+
+    The form that approves does so in the hands of that person afterwards: nothing but the session was missing.
+    """
+    async with Client(started(home), mode=ERAS[era]) as client, httpx2.AsyncClient() as person:
+        await asked(client)
+        action, key = posted_by(await anyio.to_thread.run_sync(opened, home))
+        page = action.removesuffix("/enter")
+        entered = await person.post(action, data={"key": key}, headers={"origin": "null"})
+        (room,) = re.findall(r"[Pp]ath=(/[^;]+)", entered.headers["set-cookie"])
+        shown = (await person.get(f"{page}{room}")).text
+        (name,) = re.findall(r'data-expected="([^"]+)"', shown)
+        forms: dict[str, dict[str, str]] = {}
+        for which in ("approve", "decline"):
+            ((token, grant),) = re.findall(
+                rf'<form class="{which}".*?name="token" value="([^"]+)".*?name="grant" value="([^"]+)"',
+                shown,
+                re.DOTALL,
+            )
+            forms[which] = {"token": token, "grant": grant}
+        forms["approve"] |= {"extent": "once", "name": name}
+        given = [page, room, json.dumps(forms["approve"]), json.dumps(forms["decline"])]
+        statuses = json.loads(await anyio.to_thread.run_sync(as_other_user, DECIDE, *given))
+        assert len(statuses) == 36
+        assert all(status == [403, 0] for status in statuses), statuses
+        assert "One call waits for you" in (await person.get(f"{page}{room}")).text
+        decided = await person.post(f"{page}{room}approve", data=forms["approve"], headers={"origin": page})
+        assert decided.status_code == 303
+        assert "Nothing waits for you" in (await person.get(f"{page}{room}")).text
 
 
 async def test_neither_wrong_keys_nor_idle_connections_keep_the_person_out(home: Path) -> None:
