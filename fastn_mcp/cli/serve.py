@@ -73,7 +73,7 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
         )
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     token = http_token(parts.settings, state, parts.system.token)
-    hosts = sorted({f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")})
+    hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.offered, parts.label, sealing(parts.settings))
     parts.observe(server)
     health, ending = Health(), Ending()
@@ -83,6 +83,12 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
     click.echo(f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}.")
     with reported(parts):
         run(app, host, port, health, ending)
+
+
+def served_hosts(host: str, port: int) -> set[str]:
+    """The values of `Host` that are served; an IPv6 address stands in brackets there (RFC 9110, section 7.2)."""
+    own = f"[{host}]" if ":" in host else host
+    return {f"{name}:{port}" for name in (own, "localhost", "127.0.0.1")}
 
 
 def place(address: str) -> tuple[str, int]:

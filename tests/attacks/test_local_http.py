@@ -15,6 +15,8 @@ from driving import ERAS, Person, approving, body, free_port, over_http, running
 from mcp import Client
 from other_user import as_other_user, needs_two_users
 
+from fastn_mcp.cli.serve import served_hosts
+
 ATTACK = """
 url, mode, folder = sys.argv[1:]
 
@@ -78,6 +80,12 @@ def test_another_user_lists_nothing_and_reads_no_token(era: str, home: Path) -> 
     assert said["answer"]["id"] == 7
     assert str(home / "state" / "sandbox" / "http-token") in said["answer"]["error"]["message"]
     assert said["health"] == {"status": "ok"}
+
+
+@pytest.mark.parametrize(("host", "sent"), [("::1", "[::1]:80"), ("127.0.0.2", "127.0.0.2:80")])
+def test_the_address_that_is_served_is_a_known_host(host: str, sent: str) -> None:
+    """RFC 9110, section 7.2: a client sends an IPv6 address in brackets."""
+    assert served_hosts(host, 80) == {sent, "localhost:80", "127.0.0.1:80"}
 
 
 @pytest.mark.anyio
