@@ -6,10 +6,12 @@ from typing import cast
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
+from fastn_mcp.fastn.rows import name_of, text, timestamp, word
 from fastn_mcp.guard import Caller
 from fastn_mcp.operation import Record
+from fastn_mcp.procedures.ages import dated
 from fastn_mcp.redaction import is_own_key, sanitize
-from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ async def checked(parts: Parts) -> Checked:
     mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
     if mine is None:
         return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
-    known = [str(mine[name]) for name in ("mode", "permissions") if mine.get(name)]
-    until = f"until {mine['expiresAt']}" if mine.get("expiresAt") else "without an end"
-    return Checked(True, sanitize(f"The key works. It is {str(mine['name'])!r}: {', '.join([*known, until])}."))
+    known = [said for field in ("mode", "permissions") if (said := text(mine, field))]
+    until = "without an end"
+    if word(mine, *EXPIRES) not in ("", "never"):
+        expires = timestamp(mine, *EXPIRES)
+        until = "until an unknown time" if expires is None else f"until {dated(expires, parts.system.now())}"
+    return Checked(True, sanitize(f"The key works. It is {name_of(mine)!r}: {', '.join([*known, until])}."))

@@ -1,5 +1,6 @@
-"""Which connections no longer work, whose they are, and which workflows fail for want of them. Pure: no I/O."""
+"""Which connections do not work, whose they are, and which workflows fail for want of them. Pure: no I/O."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,15 +9,13 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.rows import Row, connector_keys, key_of, owner_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.states import State, connection_state
 from fastn_mcp.procedures.ages import dated
 from fastn_mcp.procedures.following import following
 from fastn_mcp.procedures.health import setup
-from fastn_mcp.procedures.troubles.access import owner_of
-from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, moment, short, text, word
 from fastn_mcp.procedures.troubles.runs import Failing
 from fastn_mcp.tools.connections import ListConnections
-
-BROKEN = ("failed", "expired")
 
 _ROOM = 7_300
 """Characters of an answer."""
@@ -24,12 +23,15 @@ _ROOM = 7_300
 _LESS_AND_LESS = ((True, 9, 100), (False, 9, 100), (False, 3, 100), (False, 1, 10), (False, 0, 3), (False, 0, 1))
 """Whether ids of customers are told, and how many workflows and connections of an app."""
 
-_FIX = "Each customer has to authorise the app again in the widget; no call from here can do it."
+_FIXES = {
+    State.BROKEN: "Each customer has to authorise the app again in the widget; no call from here can do it.",
+    State.OFF: "What is inactive was switched off; somebody has to reconnect it in the dashboard.",
+}
 
 
 @dataclass(slots=True)
 class _App:
-    """An app to which connections broke."""
+    """An app to which connections do not work."""
 
     name: str
     keys: set[str] = field(default_factory=set[str])
@@ -50,14 +52,17 @@ class Breakage:
     def data(self) -> dict[str, JsonValue]:
         """By app, the most concerned first. What there is no room for is left out, and said."""
         apps = _apps(self.connections)
+        states = Counter(map(connection_state, self.connections))
+        counts: dict[str, JsonValue] = {"broken": states[State.BROKEN], "switched_off": states[State.OFF]}
         answer: dict[str, JsonValue] = {}
         for ids, workflows, connections in _LESS_AND_LESS:
             told = [self._told(app, workflows, connections) for app in apps]
-            answer = {"broken": len(self.connections), "by_connector": [*told]}
+            answer = {**counts, "by_connector": [*told]}
             answer |= {"ids": self._ids()} if ids else {"left_out": "The ids of customers, which find gives."}
             if len(to_json(answer)) <= _ROOM:
                 break
-        return answer | ({"fix": _FIX} if self.connections else {})
+        fixes = " ".join(fix for state, fix in _FIXES.items() if states[state])
+        return answer | ({"fix": fixes} if fixes else {})
 
     def _told(self, app: _App, workflows: int, connections: int) -> dict[str, JsonValue]:
         told: dict[str, JsonValue] = {"connector": app.name}
@@ -79,10 +84,10 @@ class Breakage:
         return short(self.customers.get(owner, owner)) if owner else "the account itself"
 
     def _since(self, row: Row) -> str:
-        expired = moment(row, "expiresAt")
+        expired = timestamp(row, "expiresAt")
         if expired is not None and expired <= self.now:
             return dated(expired, self.now)
-        used = moment(row, "lastUsedAt", "lastUsed")
+        used = timestamp(row, "lastUsedAt", "lastUsed")
         return f"last used {dated(used, self.now)}" if used else "unknown since when"
 
     def _failing(self, app: _App) -> list[Failing]:
@@ -91,7 +96,7 @@ class Breakage:
         needing = {key_of(row) for row in self.workflows if app.keys & {*setup(row).apps}}
         found: list[Failing] = []
         for workflow in self.failing:
-            runs = {text(run, "endOrgId", "customerId"): run for run in workflow.runs}
+            runs = {owner_of(run): run for run in workflow.runs}
             own = runs.keys() & owners.keys()
             if own and (workflow.key in needing or any(_blames(runs[key], app, owners[key]) for key in own)):
                 found.append(workflow)
@@ -102,24 +107,23 @@ class Breakage:
         return {"customer": {self.customers[owner]: owner for owner in sorted(owners) if owner in self.customers}}
 
 
-def broken(rows: Sequence[Row]) -> list[Row]:
-    """The connections that no longer work."""
-    return [row for row in rows if word(row, "status") in BROKEN]
+def not_working(rows: Sequence[Row]) -> list[Row]:
+    """The connections that are known not to work, the broken ones first."""
+    return [row for state in _FIXES for row in rows if connection_state(row) is state]
 
 
 def _apps(connections: Sequence[Row]) -> list[_App]:
     found: dict[str, _App] = {}
     for row in connections:
-        there = inside(row, "connector")
-        name = text(there, "name", "slug") or text(row, "connectorName", "connectorSlug", "connectorId") or "unknown"
+        fields = ("connector.name", "connector.slug", "connectorName", "connectorSlug", "connectorId")
+        name = text(row, *fields) or "unknown"
         app = found.setdefault(name, _App(short(name)))
-        said = (text(there, "slug"), text(there, "id"), text(row, "connectorSlug"), text(row, "connectorId"))
-        app.keys |= {key for key in said if key}
+        app.keys |= connector_keys(row)
         app.rows.append(row)
     return sorted(found.values(), key=lambda app: -len(app.rows))
 
 
 def _blames(run: Row, app: _App, connection: Row) -> bool:
     """Whether what the run says of its failure names the connection, or the app."""
-    said = str(inside(run, "error") or text(run, "error", "errorMessage") or "").casefold()
+    said = str(value(run, "error", "errorMessage") or "").casefold()
     return any(name and name.casefold() in said for name in (key_of(connection), app.name, *app.keys))

@@ -5,15 +5,11 @@ Nothing is known of an error's shape, so each part of it may be missing, or the 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import JsonValue
-
-from fastn_mcp.procedures.moments import first_moment
-
-Row = Mapping[str, JsonValue]
+from fastn_mcp.fastn.rows import Row, number, objects, owner_of, text, timestamp, value, word
 
 _LONGEST = 500
 """Characters of a message that are looked at."""
@@ -102,56 +98,41 @@ def normalised(message: str) -> str:
 def failure(row: Row) -> Failure:
     """A run as a failure."""
     error = _error(row)
-    summary = _object(row.get("summary"))
-    used, limit = _number(summary, "peakSandboxMB"), _number(summary, "sandboxMemoryLimitMB")
+    used, limit = number(row, "summary.peakSandboxMB"), number(row, "summary.sandboxMemoryLimitMB")
     return Failure(
-        execution=_text(row, "id"),
-        at=first_moment(row, "createdAt", "startedAt", "completedAt", "timestamp"),
-        status=_text(row, "status").casefold(),
-        code=" ".join(filter(None, (_text(error, name) for name in ("code", "errorCode", "category", "tag", "name")))),
-        failed_at=_text(error, "failedAt", "failed_at", "failedStep", "node") or _failed_step(row),
-        step=_text(error, "step", "stepName"),
-        headline=_text(error, "headline", "title"),
-        message=_text(error, "raw", "message", "reason", "detail", "stack"),
-        category=_text(row, "errorCategory"),
-        suggestion=_text(row, "fixSuggestion"),
-        customer=_text(row, "endOrgId", "customerId", "end_org_id") or None,
-        memory_used=used / limit if limit > 0 else 0.0,
+        execution=text(row, "id"),
+        at=timestamp(row, "createdAt", "startedAt", "completedAt", "timestamp"),
+        status=word(row, "status"),
+        code=" ".join(filter(None, (_line(error, name) for name in ("code", "errorCode", "category", "tag", "name")))),
+        failed_at=_line(error, "failedAt", "failedStep", "node") or _failed_step(row),
+        step=_line(error, "step", "stepName"),
+        headline=_line(error, "headline", "title"),
+        message=_line(error, "raw", "message", "reason", "detail", "stack"),
+        category=_line(row, "errorCategory"),
+        suggestion=_line(row, "fixSuggestion"),
+        customer=owner_of(row),
+        memory_used=used / limit if used and limit and limit > 0 else 0.0,
     )
 
 
 def _error(row: Row) -> Row:
-    error = row.get("error")
+    error = value(row, "error")
     if isinstance(error, list) and error:
         error = error[0]
     if isinstance(error, dict):
         inner = error.get("error")
         return error | (inner if isinstance(inner, dict) else {"message": inner} if inner else {})
-    said = error or next((v for k in ("errorMessage", "error_message", "failureReason") if (v := row.get(k))), None)
-    return {"message": said}
+    return {"message": error or text(row, "errorMessage", "failureReason")}
 
 
 def _failed_step(row: Row) -> str:
-    steps = row.get("steps")
-    for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict) and _text(step, "status").casefold() in ("failed", "error", "timeout"):
-            return _text(step, "name", "id", "action")
+    for step in objects(row, "steps"):
+        if word(step, "status") in ("failed", "error", "timeout"):
+            return _line(step, "name", "id", "action")
     return ""
 
 
-def _object(value: JsonValue) -> Row:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else 0.0
-
-
-def _text(row: Row, *names: str) -> str:
+def _line(row: Row, *fields: str) -> str:
     """The first line of the first of these fields that is a text or a number."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, (str, int)) and (lines := str(value)[:_LONGEST].strip().splitlines()):
-            return lines[0].strip()
-    return ""
+    lines = text(row, *fields)[:_LONGEST].strip().splitlines()
+    return lines[0].strip() if lines else ""

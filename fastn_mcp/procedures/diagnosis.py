@@ -8,13 +8,13 @@ from typing import Annotated
 import anyio
 from pydantic import Field, JsonValue
 
+from fastn_mcp.fastn.rows import Row, owner_of, text, timestamp
 from fastn_mcp.offer import Effect, Record
 from fastn_mcp.procedures.causes import Cause, Failure, failure, grouped
 from fastn_mcp.procedures.findings import Finding, Findings, changes
-from fastn_mcp.procedures.health import Bond, Setup, bonds, setup, starters, text
-from fastn_mcp.procedures.moments import first_moment
+from fastn_mcp.procedures.health import Bond, Setup, bonds, setup, starters
 from fastn_mcp.procedures.procedure import Means, Procedure
-from fastn_mcp.procedures.reading import Reading, Row
+from fastn_mcp.procedures.reading import Reading
 from fastn_mcp.procedures.remedies import Evidence, remedy
 from fastn_mcp.procedures.target import Call
 from fastn_mcp.procedures.verdict import Standing, Success, verdict
@@ -172,7 +172,9 @@ class _Diagnosing:
         if self._asked.customer_id is not None:
             return [self._asked.customer_id]
         failing = dict.fromkeys(customer for cause in causes for customer in cause.customers)
-        starting = [c for row in triggers if starters([row], self._asked.workflow_id, self._now) and (c := _whose(row))]
+        starting = [
+            c for row in triggers if starters([row], self._asked.workflow_id, self._now) and (c := owner_of(row))
+        ]
         return list(failing or dict.fromkeys(starting))
 
     async def _closer(
@@ -242,8 +244,4 @@ def _connector(found: Failure, made: Setup) -> str | None:
 
 
 def _success(row: Row) -> Success:
-    return Success(first_moment(row, "createdAt", "startedAt"), _whose(row))
-
-
-def _whose(row: Row) -> str | None:
-    return text(row, "endOrgId", "customerId") or None
+    return Success(timestamp(row, "createdAt", "startedAt"), owner_of(row))

@@ -9,9 +9,9 @@ from operator import is_
 from typing import Any, TypeVar, cast
 
 import anyio
-from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import key_of, owner_of, row_of, text
 from fastn_mcp.offer import Record
 from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.system import System
@@ -181,35 +181,18 @@ async def _read(kind: str, send: Send) -> Contents:
 
 def entry(kind: str, record: Record) -> Entry:
     """A row as an entry. Nothing is known of its fields, so that each may be missing."""
-    row = record.model_dump()
-    name = next(
-        (
-            text
-            for field in ("name", "connectionName", "workflowName", "slug", "email", "id")
-            if (text := _text(row, field))
-        ),
-        "",
-    )
-    also = tuple(
-        text for field in ("slug", "externalRef", "email", "adminEmail", "userEmail") if (text := _text(row, field))
-    )
-    connector: JsonValue = row.get("connector")
-    of: dict[str, JsonValue] = connector if isinstance(connector, dict) else {"slug": connector}
+    row = row_of(record)
+    emails = ("email", "adminEmail", "userEmail")
     return Entry(
         kind=kind,
-        id=_text(row, "id") or "",
-        name=name,
-        also=also,
-        slug=_text(row, "slug"),
-        email=next((text for field in ("email", "adminEmail", "userEmail") if (text := _text(row, field))), None),
-        status=_text(row, "status"),
-        customer=_text(row, "endOrgId") or _text(row, "customerId"),
-        connector=_text(of, "slug") or _text(row, "connectorId"),
-        connector_name=_text(of, "name"),
-        workflow=_text(row, "workflowId") if kind not in LISTS else None,
+        id=key_of(row),
+        name=text(row, "name", "connectionName", "workflowName", "slug", "email", "id"),
+        also=tuple(said for field in ("slug", "externalRef", *emails) if (said := text(row, field))),
+        slug=text(row, "slug") or None,
+        email=text(row, *emails) or None,
+        status=text(row, "status") or None,
+        customer=owner_of(row),
+        connector=text(row, "connector.slug", "connector", "connectorId") or None,
+        connector_name=text(row, "connector.name") or None,
+        workflow=text(row, "workflowId") or None if kind not in LISTS else None,
     )
-
-
-def _text(row: dict[str, JsonValue], field: str) -> str | None:
-    value = row.get(field)
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None

@@ -9,11 +9,12 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.rows import Row, text, timestamp
+from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.ages import aged
-from fastn_mcp.procedures.causes import Cause, Failure, Row
+from fastn_mcp.procedures.causes import Cause, Failure
 from fastn_mcp.procedures.following import following
-from fastn_mcp.procedures.health import Bond, Starter, text
-from fastn_mcp.procedures.moments import first_moment
+from fastn_mcp.procedures.health import Bond, Starter
 from fastn_mcp.procedures.remedies import Remedy
 from fastn_mcp.procedures.verdict import Standing
 from fastn_mcp.tools.connections import ListConnections
@@ -140,10 +141,10 @@ def changes(audited: Iterable[Row], workflow: Row, workflow_id: str, first: date
         action = text(row, "action", "event", "type")
         if action.startswith("workflow.execute") or not _is_about(row, workflow_id):
             continue
-        at = first_moment(row, "timestamp", "createdAt", "at")
-        by = text(row, "actor", "user", "actorName")
+        at = timestamp(row, "timestamp", "createdAt", "at")
+        by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
         found.append(Change(at, by, action, text(row, "outcome"), _before(at, first)))
-    at = first_moment(workflow, "updatedAt")
+    at = timestamp(workflow, "updatedAt")
     if at is not None:
         found.append(Change(at, text(workflow, "updatedBy"), "last update of the workflow", "", _before(at, first)))
     return sorted(found, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
@@ -155,18 +156,17 @@ def _before(at: datetime | None, first: datetime | None) -> bool:
 
 def _is_about(row: Row, workflow_id: str) -> bool:
     """Whether an audit row is of this workflow; where it names no resource, the filter is believed."""
-    resource = row.get("resource")
-    named = text(resource, "id") if isinstance(resource, dict) else text(row, "resourceId", "resource_id")
+    named = text(row, "resource.id", "resourceId")
     return named in ("", workflow_id)
 
 
 def _trigger(starter: Starter) -> dict[str, JsonValue]:
     entry: dict[str, JsonValue] = {"id": starter.id, "name": _cut(starter.name, 60), "type": starter.kind}
     entry |= {"status": starter.status} | ({"problem": _cut(starter.problem, 160)} if starter.problem else {})
-    if starter.at_once:
+    if starter.state is State.OFF:
         entry["fix"] = "Mend the cause first, then switch it on."
         entry["next"] = following(UpdateTrigger, trigger_id=starter.id, status="Active")
-    elif not starter.fires:
+    elif starter.state is State.BROKEN:
         entry["fix"] = "Mend its connection, then retry the subscription in the dashboard."
         entry["next"] = following(GetTrigger, trigger_id=starter.id)
     return entry

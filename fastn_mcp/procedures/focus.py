@@ -7,14 +7,14 @@ from typing import Literal
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row, owner_of, text
 from fastn_mcp.procedures.ages import aged
-from fastn_mcp.procedures.breakage import Breakage, broken
+from fastn_mcp.procedures.breakage import Breakage, not_working
 from fastn_mcp.procedures.directory import LOOKUPS
 from fastn_mcp.procedures.procedure import Means
 from fastn_mcp.procedures.rates import rates
 from fastn_mcp.procedures.survey import Gap, Survey, survey
-from fastn_mcp.procedures.troubles import access, runs, worst_first
-from fastn_mcp.procedures.troubles.rows import Row, text
+from fastn_mcp.procedures.troubles import runs, worst_first
 from fastn_mcp.procedures.wrongs import FAILED, NO_TOTALS, customers, failures, findings, not_checked, told, totals
 
 About = Literal["runs", "connections", "triggers", "access"]
@@ -75,17 +75,17 @@ def _read_since(found: Survey) -> datetime | None:
 
 async def _names(failed: Sequence[Row], means: Means) -> dict[str, str]:
     """Of workflows by id, where runs do not say them themselves."""
-    wanted = [text(row, "workflowId") for row in failed if text(row, "workflowName") is None]
+    wanted = [text(row, "workflowId") for row in failed if not text(row, "workflowName")]
     return await means.directory.names("workflow", filter(None, wanted), means.send)
 
 
 async def _connections(period: runs.Period, means: Means) -> dict[str, JsonValue]:
     """The connections that no longer work, and what fails for want of them."""
     found = await survey(period.since, means.send, means.report, (*FAILED, "connections", "workflows"), _PAGES)
-    rows = broken(found.rows("connections"))
+    rows = not_working(found.rows("connections"))
     if found.chosen("connections").more:
         found.gaps.append(Gap("more broken connections", "Only the first hundred were read; list_connections goes on."))
-    owners = list(dict.fromkeys(owner for row in rows if (owner := access.owner_of(row))))
+    owners = list(dict.fromkeys(owner for row in rows if (owner := owner_of(row))))
     if len(owners) > LOOKUPS:
         try:
             await means.directory.contents("customer", means.send)

@@ -6,14 +6,11 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.rows import Row, connector_keys, key_of, number, owner_of, short, text, value
+from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.ages import age
-from fastn_mcp.procedures.moments import first_moment
-from fastn_mcp.tools.triggers import is_disabled
-
-Row = Mapping[str, JsonValue]
 
 _LONGEST_NAME = 60
-_WHEN = ("at", "timestamp", "createdAt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +31,11 @@ class Bond:
     """A connection: of whom, to what, and whether it works."""
 
     id: str
-    apps: frozenset[str]
-    """Slug and id of its connector."""
     label: str
     """As `TikTok Shop connection of Katana`."""
     customer: str | None
     status: str
-
-    @property
-    def broken(self) -> bool:
-        return self.status in ("EXPIRED", "FAILED", "INACTIVE")
+    state: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +48,25 @@ class Starter:
     status: str
     problem: str
     """Empty where nothing is."""
-    fires: bool
-    """Whether it can fire as it is."""
-    at_once: bool
-    """Whether somebody could switch it on again here."""
+    state: State
 
 
 def setup(workflow: Row) -> Setup:
     """The workflow of this row."""
-    timeout = workflow.get("timeoutMs")
-    manifest = workflow.get("connectors")
-    apps = [_app(entry) for entry in manifest] if isinstance(manifest, list) else []
-    status = text(workflow, "status").casefold()
-    published = workflow.get("publishedVersion", ...)
-    cannot_run = ""
-    if status == "draft" or published in (None, "", "Unpublished"):
-        cannot_run = "it was never published (WORKFLOW_NOT_PUBLISHED); somebody has to, in the dashboard"
-    elif status in ("inactive", "disabled"):
-        cannot_run = f"the workflow is switched off ({status})"
+    apps = workflow.get("connectors")
     return Setup(
-        name=text(workflow, "name", "slug"),
+        name=short(text(workflow, "name", "slug"), 120),
         tier=text(workflow, "executionTier").upper(),
-        timeout_ms=timeout if isinstance(timeout, (int, float)) else None,
-        apps=tuple(app for app in apps if app),
-        cannot_run=cannot_run,
+        timeout_ms=number(workflow, "timeoutMs"),
+        apps=tuple(app for entry in apps if (app := _app(entry))) if isinstance(apps, list) else (),
+        cannot_run=_CANNOT_RUN.get(workflow_state(workflow), ""),
     )
+
+
+_CANNOT_RUN = {
+    State.DRAFT: "it was never published (WORKFLOW_NOT_PUBLISHED); somebody has to, in the dashboard",
+    State.OFF: "the workflow is switched off (inactive)",
+}
 
 
 def _app(entry: JsonValue) -> str:
@@ -92,19 +78,15 @@ def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) ->
     wanted = set(apps)
     found: dict[str, Bond] = {}
     for row in rows:
-        nested = row.get("connector")
-        connector: Row = nested if isinstance(nested, dict) else {}
-        known = {text(row, "connectorId"), text(row, "connectorSlug"), text(connector, "slug"), text(connector, "id")}
-        if not (known & wanted):
+        if not (connector_keys(row) & wanted):
             continue
-        customer = text(row, "endOrgId", "customerId") or None
-        app = text(connector, "name", "slug") or text(row, "connectorSlug", "name")
-        whose = "the account itself" if customer is None else names.get(customer, customer)[:_LONGEST_NAME]
-        key = text(row, "id") or f"{app} {whose}"
-        status = text(row, "status").upper() or "UNKNOWN"
-        label = f"{app} connection of {whose}".strip()
-        found[key] = Bond(text(row, "id"), frozenset(known - {""}), label, customer, status)
-    return sorted(found.values(), key=lambda bond: not bond.broken)
+        customer = owner_of(row)
+        app = text(row, "connector.name", "connector.slug", "connectorName", "connectorSlug", "name")
+        whose = "the account itself" if customer is None else short(names.get(customer, customer), _LONGEST_NAME)
+        label = f"{short(app)} connection of {whose}".strip()
+        status = short(text(row, "status").upper()) or "UNKNOWN"
+        found[key_of(row) or label] = Bond(key_of(row), label, customer, status, connection_state(row))
+    return sorted(found.values(), key=lambda bond: bond.state is State.LIVE)
 
 
 def starters(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[Starter]:
@@ -114,33 +96,31 @@ def starters(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[Start
 
 
 def _starter(row: Row, now: datetime) -> Starter:
-    status = text(row, "status") or "unknown"
-    subscription = text(row, "subscriptionStatus").upper()
-    failures = row.get("consecutiveFailures")
-    problem, fires = "", True
-    if is_disabled(status):
-        problem, fires = _switched_off(row, now), False
-    elif subscription not in ("", "ACTIVE", "SUBSCRIBED"):
-        problem, fires = f"Active, but its subscription is {subscription}: it never fires", False
-    elif row.get("manualRegistrationRequired") is True:
+    status, state = short(text(row, "status")), trigger_state(row)
+    subscription = short(text(row, "subscriptionStatus").upper())
+    failures = number(row, "consecutiveFailures")
+    problem = ""
+    if state is State.OFF:
+        problem = _disabled(row, now)
+    elif state is State.BROKEN:
+        problem = f"{status or 'Not disabled'}, but its subscription is {subscription}: it never fires"
+    elif state is State.UNKNOWN:
+        said = filter(None, (status and f"status {status}", subscription and f"subscription {subscription}"))
+        problem = f"whether it fires is not known ({', '.join(said) or 'it has no status'})"
+    elif value(row, "manualRegistrationRequired") is True:
         problem = "its webhook has to be registered at the app by hand"
-    elif isinstance(failures, int) and failures > 0:
-        problem = f"{failures} consecutive failures; the platform switches it off after too many"
-    kind = text(row, "type")
-    return Starter(text(row, "id"), text(row, "name"), kind, status, problem, fires, is_disabled(status))
+    elif failures:
+        problem = f"{failures:.0f} consecutive failures; the platform switches it off after too many"
+    return Starter(key_of(row), text(row, "name"), text(row, "type"), status or "unknown", problem, state)
 
 
-def _switched_off(row: Row, now: datetime) -> str:
+def _disabled(row: Row, now: datetime) -> str:
     """Who switched it off, when and why, as far as its history says."""
-    history = row.get("statusHistory")
-    entries = [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
-    off = [entry for entry in entries if is_disabled(text(entry, "status"))]
-    last: Row = max(off, key=lambda entry: str(first_moment(entry, *_WHEN))) if off else {}
-    by = text(last, "by", "actor", "changedBy")
-    when = first_moment(last, *_WHEN)
-    who = " by the platform" if by.casefold() in ("platform", "system") else f" by {by}" if by else ""
-    ago = "" if when is None else f" {age(when, now)}"
-    reason = text(last, "reason").rstrip(".")
+    off = switched_off(row)
+    by = "the platform" if off.is_platform else off.by
+    who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
+    ago = "" if off.at is None else f" {age(off.at, now)}"
+    reason = off.reason.rstrip(".")
     return f"disabled{who}{ago}" + (f": {reason}" if reason else "")
 
 
@@ -150,12 +130,3 @@ def _mentions(value: JsonValue, wanted: str) -> bool:
     if isinstance(value, list):
         return any(_mentions(inner, wanted) for inner in value)
     return value == wanted
-
-
-def text(row: Row, *names: str) -> str:
-    """The first of these fields that is a text or a number, cut to the length of a name."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-            return str(value)[: 256 if name.endswith("d") else 2 * _LONGEST_NAME]
-    return ""

@@ -1,18 +1,18 @@
 """What uses a resource, for agents: by the looks of the guard's preview, with more examples and with its doubts."""
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
+from fastn_mcp.fastn.rows import key_of, name_of, owner_of, row_of, text
 from fastn_mcp.offer import DRY_RUN, Effect, Record
 from fastn_mcp.procedures.dependents import Uses, uses_of
 from fastn_mcp.procedures.directory import entry
 from fastn_mcp.procedures.looks import Look, Unchecked, every, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.procedures.target import Call, read_target
-from fastn_mcp.procedures.troubles.access import called, owner_of
-from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of, text
+from fastn_mcp.procedures.troubles.access import called
 from fastn_mcp.tools import BY_NAME
 
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
@@ -114,7 +114,7 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
 
 
 async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
-    rows = [cast(Row, row.model_dump()) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
+    rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
     names = [text(row, "workflowName") or name_of(row) for row in rows]
     if look.kind == "connections":
         owners = filter(None, map(owner_of, rows))

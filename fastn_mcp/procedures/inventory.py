@@ -1,6 +1,5 @@
 """Which workflows and connectors there are, and what of that has changed. Reads within bounds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -9,8 +8,8 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp
 from fastn_mcp.offer import Record
-from fastn_mcp.procedures.moments import first_moment
 from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.listing import Listed
@@ -55,7 +54,7 @@ async def take(send: Send, first: str) -> Inventory:
             found.partial[kind] = error.what
             return
         for row in page.items:
-            item = _item(kind, cast("Mapping[str, JsonValue]", row.model_dump(exclude_unset=True)))
+            item = _item(kind, row_of(row))
             found.items[kind, item.id] = item
         if page.next_cursor is not None:
             further[kind] = call.model_copy(update={"cursor": page.next_cursor})
@@ -77,7 +76,7 @@ async def appeared(before: Inventory, kind: str, name: str | None, since: dateti
     """Whether a new resource of this kind is there, by one read. Raises a `FastnError`."""
     listing: Any = _LISTS[kind]
     page = cast("Listed[Record]", await send(listing(limit=100, search=name)))
-    items = [_item(kind, cast("Mapping[str, JsonValue]", row.model_dump(exclude_unset=True))) for row in page.items]
+    items = [_item(kind, row_of(row)) for row in page.items]
     return any(_is_new(item, before, since) for item in items)
 
 
@@ -117,7 +116,7 @@ def _of(found: Inventory, kind: str) -> list[Item]:
     return [item for item in found.items.values() if item.kind == kind]
 
 
-def _item(kind: str, row: Mapping[str, JsonValue]) -> Item:
+def _item(kind: str, row: Row) -> Item:
     state = " ".join(str(row.get(name)) for name in ("updatedAt", "version", "status", "publishedVersion"))
-    name = next((str(value) for key in ("name", "slug") if (value := row.get(key))), "")
-    return Item(kind, str(row.get("id") or name), name, state, first_moment(row, "createdAt"))
+    name = text(row, "name", "slug")
+    return Item(kind, key_of(row) or name, name, state, timestamp(row, "createdAt"))

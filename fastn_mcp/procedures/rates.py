@@ -11,11 +11,11 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row
 from fastn_mcp.procedures.ages import aged
 from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.following import following
 from fastn_mcp.procedures.procedure import Means
-from fastn_mcp.procedures.troubles.rows import Row
 from fastn_mcp.procedures.troubles.runs import Failing, Period, at, by_workflow, cause
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.listing import Listed

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import anyio
-from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.offer import Record
 from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.tools.listing import Listed
-
-Row = Mapping[str, JsonValue]
 
 
 class Reading:
@@ -39,7 +37,7 @@ class Reading:
 
     def row(self, what: str) -> Row | None:
         """What was read; None where it could not be."""
-        return _row(self.found[what]) if what in self.found else None
+        return row_of(self.found[what]) if what in self.found else None
 
     def page(self, what: str) -> list[Row] | None:
         """The rows of a page; None where it could not be read."""
@@ -61,8 +59,4 @@ class Reading:
 
 def rows(records: Iterable[Any]) -> list[Row]:
     """Records as they came."""
-    return [_row(record) for record in records]
-
-
-def _row(record: Record) -> Row:
-    return cast(Row, record.model_dump(exclude_unset=True))
+    return [row_of(record) for record in records]

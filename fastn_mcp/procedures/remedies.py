@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fastn_mcp.fastn.states import State
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.causes import Cause, Failure
 from fastn_mcp.procedures.health import Bond, Setup
@@ -90,7 +91,7 @@ def _memory(evidence: Evidence) -> Remedy | None:
 
 
 def _timeout(evidence: Evidence) -> Remedy | None:
-    status = evidence.failure.status in ("timeout", "timed_out")
+    status = evidence.failure.status in ("timeout", "timed out")
     if not status and not evidence.speaks_of(r"wf-timeout|workflow_timeout|workflow took too long"):
         return None
     tier = evidence.setup.tier
@@ -126,8 +127,11 @@ _CONNECTION = (
 
 
 def _connection(evidence: Evidence) -> Remedy | None:
-    broken = [bond for bond in evidence.bonds or () if bond.broken]
-    if not evidence.speaks_of(_CONNECTION) and not (broken and evidence.speaks_of(r"connector\.")):
+    bonds = evidence.bonds or ()
+    broken = [bond for bond in bonds if bond.state is State.BROKEN]
+    off = [bond for bond in bonds if bond.state is State.OFF]
+    working = [bond for bond in bonds if bond.state is State.LIVE]
+    if not evidence.speaks_of(_CONNECTION) and not ((broken or off) and evidence.speaks_of(r"connector\.")):
         return None
     app = evidence.connector or "an app"
     if broken:
@@ -140,7 +144,23 @@ def _connection(evidence: Evidence) -> Remedy | None:
             _AUTHORISE_FIRST,
             ListConnections,
         )
-    if evidence.speaks_of("no active connection") and any(bond.customer for bond in evidence.bonds or ()):
+    if off:
+        return Remedy(
+            f"{off[0].label} is {off[0].status}",
+            f"{off[0].label} is {off[0].status}: somebody switched it off.",
+            "Have it reconnected in the dashboard; nothing here can. Then run the workflow once.",
+            "Waiting, a rerun, or a change of the code.",
+            ListConnections,
+        )
+    if bonds and not working:
+        return Remedy(
+            f"the connection to {app} was refused, and whether it works is not known",
+            f"{bonds[0].label} is {bonds[0].status}, which is no documented status.",
+            "Look at the connection in the dashboard, and authorise the app again if it asks for that.",
+            _AUTHORISE_FIRST,
+            ListConnections,
+        )
+    if evidence.speaks_of("no active connection") and any(bond.customer for bond in working):
         return Remedy(
             f"the connection to {app} was not found, though one is ACTIVE now",
             f"A connection to {app} is ACTIVE now: it was authorised since, or the run did not name the installation "
@@ -150,7 +170,7 @@ def _connection(evidence: Evidence) -> Remedy | None:
             "Authorising again before that was tried.",
             GetWorkflow,
         )
-    if evidence.bonds:
+    if working:
         return Remedy(
             f"the connection to {app} was refused, though one is ACTIVE now",
             f"A connection to {app} is ACTIVE now: it was authorised since, or the run is pinned to another one.",

@@ -1,13 +1,14 @@
 """What of a row a person would want in a table: few fields, plain values, ages in words, names beside ids. Pure."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.rows import parse_timestamp
 from fastn_mcp.procedures.ages import aged
-from fastn_mcp.tools.filters import moment
 
 REFERS = {
     "endOrgId": "customer",
@@ -28,6 +29,9 @@ _MOST = 10
 
 _SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
 """What stands for a whole object, the most telling first."""
+
+_TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expires)$")
+"""Fields that hold a time also where it is a number."""
 
 _NEVER = ("lastUsed", "lastUsedAt", "lastActive")
 """Times whose absence says something."""
@@ -122,10 +126,12 @@ def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonV
         plain = [item for item in value if isinstance(item, (str, int, float))]
         value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
         return _plain(name, value, now)
+    is_iso = isinstance(value, str) and len(value) >= 16 and value[4:5] == "-"
+    is_epoch = _TIME.search(name) is not None and "-" not in str(value)
+    if now and (is_iso or is_epoch) and (time := parse_timestamp(value)) is not None:
+        return {name: aged(time, now)}
     if not isinstance(value, str):
         return {name: value}
-    if now and len(value) >= 16 and value[4:5] == "-" and (time := moment(value)) is not None:
-        return {name: aged(time, now)}
     return {name: value if len(value) <= _LONGEST else f"{value[:_LONGEST]} [{len(value) - _LONGEST} more characters]"}
 
 

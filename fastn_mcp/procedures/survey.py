@@ -9,13 +9,15 @@ from functools import partial
 from typing import Any, cast
 
 import anyio
+from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row, key_of, row_of
+from fastn_mcp.fastn.states import NOT_WORKING
 from fastn_mcp.offer import Record
 from fastn_mcp.procedures.procedure import Report
 from fastn_mcp.procedures.target import Call, Send
 from fastn_mcp.procedures.troubles.access import PENDING
-from fastn_mcp.procedures.troubles.rows import Row, key_of
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connections import ListConnections
@@ -63,7 +65,7 @@ class Survey:
 
     all: dict[str, Seen] = field(default_factory=dict[str, Seen])
     matching: dict[str, Seen] = field(default_factory=dict[str, Seen])
-    answers: dict[str, Row] = field(default_factory=dict[str, Row])
+    answers: dict[str, dict[str, JsonValue]] = field(default_factory=dict[str, dict[str, JsonValue]])
     gaps: list[Gap] = field(default_factory=list[Gap])
     errors: list[FastnError] = field(default_factory=list[FastnError])
 
@@ -140,7 +142,7 @@ class _Reading:
 
     async def answer(self, kind: str, reading: Call) -> None:
         """Something that is no list."""
-        self._found.answers[kind] = (await self._send(reading)).model_dump()
+        self._found.answers[kind] = row_of(await self._send(reading))
 
 
 def _jobs(found: Survey, since: str, send: Send, failures: int) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -149,7 +151,7 @@ def _jobs(found: Survey, since: str, send: Send, failures: int) -> dict[str, Cal
     failed = ListExecutions(limit=_PAGE, status="failed", since=since)
     timeout = ListExecutions(limit=_PAGE, status="timeout", since=since)
     completed = ListExecutions(limit=1, status="completed", since=since)
-    broken = ({"status": "FAILED"}, {"status": "EXPIRED"})
+    not_working = [{"status": status} for status in NOT_WORKING]
     return {
         "failed runs": partial(to.runs, "failed runs", failed, failures),
         "timed-out runs": partial(to.runs, "timed-out runs", timeout),
@@ -158,7 +160,7 @@ def _jobs(found: Survey, since: str, send: Send, failures: int) -> dict[str, Cal
         "the number of all runs": partial(to.runs, "executions", ListExecutions(limit=1)),
         "customers": partial(to.whole, "customers", ListCustomers(limit=_PAGE), 1, {"status": PENDING}),
         "connectors": partial(to.number, "connectors", ListConnectors),
-        "connections": partial(to.whole, "connections", ListConnections(limit=_PAGE), 1, *broken),
+        "connections": partial(to.whole, "connections", ListConnections(limit=_PAGE), 1, *not_working),
         "workflows": partial(to.whole, "workflows", ListWorkflows(limit=_PAGE), _PAGES),
         "triggers": partial(to.whole, "triggers", ListTriggers(limit=_PAGE), _PAGES),
         "users": partial(to.whole, "users", ListUsers(limit=_PAGE), 1, {"status": "Invited"}),
@@ -175,7 +177,7 @@ async def _read(reading: Call, send: Send, pages: int = 1) -> Seen:
     total: int | None = None
     for _ in range(pages):
         page = cast("Listed[Record]", await send(reading))
-        rows += [cast(Row, row.model_dump()) for row in page.items]
+        rows += [row_of(row) for row in page.items]
         total = total if page.total is None else page.total
         if page.next_cursor is None:
             return Seen(rows, total)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.ages import age
 from fastn_mcp.procedures.causes import Failure
 from fastn_mcp.procedures.health import Setup, Starter
@@ -110,7 +111,7 @@ def _idle(standing: Standing) -> str:
     else:
         ailing = [starter for starter in standing.starters if starter.problem]
         reasons += [f"trigger {starter.name or starter.id}: {starter.problem}" for starter in ailing[:2]]
-        if any(starter.fires for starter in standing.starters):
+        if any(starter.state is State.LIVE for starter in standing.starters):
             reasons.append("a trigger is active and may not have been due")
     done = "completed or " if standing.successes is not None else ""
     return f"No runs {done}failed in {standing.hours} hours: {'; '.join(reasons)}. {_capital(_last_success(standing))}."
@@ -121,7 +122,7 @@ def _stopped(standing: Standing) -> str:
     if standing.setup.cannot_run:
         return f" Besides, {standing.setup.cannot_run}."
     starters = standing.starters or ()
-    if starters and not any(starter.fires for starter in starters):
+    if starters and all(starter.state in (State.OFF, State.BROKEN) for starter in starters):
         return f" Nothing starts it now: trigger {starters[0].name or starters[0].id}: {starters[0].problem}."
     return ""
 

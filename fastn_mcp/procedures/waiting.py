@@ -7,11 +7,11 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
+from fastn_mcp.fastn.rows import row_of, text, timestamp
 from fastn_mcp.offer import Effect, Record
 from fastn_mcp.operation import RefusedValue
 from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.following import following
-from fastn_mcp.procedures.moments import first_moment
 from fastn_mcp.procedures.procedure import Means, Procedure
 from fastn_mcp.tools.executions import Execution, GetExecution, ListExecutions
 from fastn_mcp.tools.fields import ExecutionId
@@ -60,11 +60,11 @@ class Waited:
 
     @property
     def ended(self) -> bool:
-        return self.run is not None and has_ended(_fields(self.run).get("status"))
+        return self.run is not None and has_ended(row_of(self.run).get("status"))
 
     def told(self, execution_id: str, known: dict[str, JsonValue] | None = None) -> dict[str, JsonValue]:
         """The state of the run, after what we have to say of it. `known` is what is known of it besides."""
-        state = (known or {}) | ({} if self.run is None else _fields(self.run))
+        state = (known or {}) | ({} if self.run is None else row_of(self.run))
         said: dict[str, JsonValue] = {"waited_seconds": round(self.seconds, 1)}
         if self.failed_looks:
             said["looks_failed"] = self.failed_looks
@@ -93,7 +93,7 @@ async def wait_for(
         except FastnError as error:
             failed, trouble = failed + 1, error
         waited = means.system.monotonic() - began
-        if waited >= seconds or (trouble is None and run is not None and has_ended(_fields(run).get("status"))):
+        if waited >= seconds or (trouble is None and run is not None and has_ended(row_of(run).get("status"))):
             return Waited(run, waited, failed, trouble)
         await means.report(_progress(run, trouble, waited, means), waited, float(seconds))
         await means.system.sleep(min(max(pause, _asked_for(trouble)), seconds - waited))
@@ -109,7 +109,7 @@ async def _look(call: GetExecution, longest: float, means: Means) -> Record:
 async def run_and_wait(call: RunWorkflow, means: Means) -> Run:
     """Start a run, then wait for it. Once it was started, the answer says so, whatever becomes of the waiting."""
     started = cast(Run, await means.send(call))
-    answer = _fields(started)
+    answer = row_of(started)
     execution_id = _id_of(answer)
     if has_ended(answer.get("status")):
         return started
@@ -145,11 +145,8 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
 
 def _id_of(answer: dict[str, JsonValue]) -> str | None:
     """The id of the run in the answer to its start."""
-    for name in ("executionId", "execution_id"):
-        if isinstance(value := answer.get(name), (str, int)) and value != "":
-            return str(value)
-    own = answer.get("id")
-    return own if isinstance(own, str) and own.startswith("exec_") else None
+    own = text(answer, "id")
+    return text(answer, "executionId") or (own if own.startswith("exec_") else None)
 
 
 def _must_be_an_id(call: GetExecution) -> None:
@@ -168,12 +165,8 @@ def _asked_for(trouble: FastnError | None) -> float:
 def _progress(run: Record | None, trouble: FastnError | None, waited: float, means: Means) -> str:
     if trouble is not None or run is None:
         return f"could not be looked at, {waited:.0f} s waited"
-    state = _fields(run)
+    state = row_of(run)
     status = str(state.get("status")).casefold()
-    begun = first_moment(state, "startedAt", "createdAt")
+    begun = timestamp(state, "startedAt", "createdAt")
     age = waited if begun is None else (means.system.now() - begun).total_seconds()
     return f"{status if status in _KNOWN else 'running'} for {max(age, waited):.0f} s"
-
-
-def _fields(record: Record) -> dict[str, JsonValue]:
-    return cast("dict[str, JsonValue]", record.model_dump(exclude_unset=True))

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, word
+from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state, trigger_state, workflow_state
 from fastn_mcp.procedures.procedure import Means
 from fastn_mcp.procedures.survey import Gap, Seen, Survey
-from fastn_mcp.procedures.troubles import FEW, Finding, access, limits, runs, triggers
-from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of, word
+from fastn_mcp.procedures.troubles import FEW, Finding, access, counted, limits, runs, triggers
 
 FAILED = ("failed runs", "timed-out runs")
 
@@ -34,7 +35,7 @@ def findings(found: Survey, names: Mapping[str, str], period: runs.Period) -> di
     waiting = found.chosen("customers")
     return {
         "runs": runs.failing(failures(found), workflows, period, more),
-        "connections": access.broken(found.rows("connections"), names, found.chosen("connections").more),
+        "connections": access.not_working(found.rows("connections"), names, found.chosen("connections").more),
         "triggers": triggers.wrong_with(found.rows("triggers"), found.rows("workflows")),
         "quotas": [*limits.near(found.answers.get("quotas")), *limits.credits_left(found.answers.get("billing", {}))],
         "access": [
@@ -51,12 +52,12 @@ def failures(found: Survey) -> list[Row]:
 
 
 async def customers(found: Survey, means: Means) -> dict[str, str]:
-    """Names by id: those on the page that was read, and those of the first broken connections."""
+    """Names by id: those on the page that was read, and those of the first connections that do not work."""
     read = found.all.get("customers", Seen())
     names = {key_of(row): name_of(row) for row in (*read.rows, *found.rows("customers"))}
     wanted: list[str] = []
-    for status in ("failed", "expired"):
-        owners = [access.owner_of(row) for row in found.rows("connections") if word(row, "status") == status]
+    for status in NOT_WORKING:
+        owners = [owner_of(row) for row in found.rows("connections") if word(row, "status") == status.lower()]
         wanted += [owner for owner in owners[: access.NAMED] if owner and owner not in names]
     return names | await means.directory.names("customer", wanted, means.send)
 
@@ -76,8 +77,19 @@ def totals(found: Survey) -> runs.Totals:
 
 
 def not_checked(found: Survey) -> dict[str, JsonValue]:
-    """What was not looked at, and why."""
-    return {"not_checked": [{"what": gap.what, "why": gap.why} for gap in _together(found.gaps)]}
+    """What was not looked at or not understood, and why."""
+    gaps = [*found.gaps, *_unknown_states(found)]
+    return {"not_checked": [{"what": gap.what, "why": gap.why} for gap in _together(gaps)]}
+
+
+_STATES = {"workflows": workflow_state, "connections": connection_state, "triggers": trigger_state}
+
+
+def _unknown_states(found: Survey) -> list[Gap]:
+    """Resources of which nothing was said, since nobody documented what their rows say."""
+    counts = {kind: sum(state(row) is State.UNKNOWN for row in found.rows(kind)) for kind, state in _STATES.items()}
+    why = "Their status is missing, or none that is documented."
+    return [Gap(counted(count, kind.removesuffix("s")), why) for kind, count in counts.items() if count]
 
 
 def _together(gaps: list[Gap]) -> list[Gap]:

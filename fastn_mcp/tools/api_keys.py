@@ -9,6 +9,9 @@ from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation
 from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
 from fastn_mcp.tools.listing import List
 
+EXPIRES = ("expiresAt", "expires")
+"""Fields that say until when a key is good; null or `never` where it has no end."""
+
 
 class ApiKey(SecretRow):
     columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")

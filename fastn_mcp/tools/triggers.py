@@ -6,6 +6,8 @@ from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.cron import is_subset
+from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.states import State, trigger_state
 from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
 from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, names_only, one_of
 from fastn_mcp.tools.listing import List
@@ -76,7 +78,7 @@ class CreateTrigger(Operation[Trigger]):
     @override
     def effective(self) -> Effect:
         # A route with a status of its own may fire all the same.
-        stays_off = is_disabled(self.status) and names_only(self.routes, _ROUTE)
+        stays_off = _is_off({"status": self.status}) and names_only(self.routes, _ROUTE)
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
 
@@ -102,7 +104,7 @@ class UpdateTrigger(Update[Trigger]):
     @property
     @override
     def effective(self) -> Effect:
-        stays_off = (self.status is None or is_disabled(self.status)) and names_only(self.routes, _ROUTE)
+        stays_off = (self.status is None or _is_off({"status": self.status})) and names_only(self.routes, _ROUTE)
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override
@@ -110,7 +112,7 @@ class UpdateTrigger(Update[Trigger]):
         return self.effective.raised_to(Effect.EXTERNAL) if self._may_fire_more(target) else self.effective
 
     def _may_fire_more(self, target: Record | None) -> bool:
-        if is_disabled(self.status) or (self.status is None and is_disabled(getattr(target, "status", None))):
+        if _is_off({"status": self.status}) or (self.status is None and _is_off(row_of(target))):
             return False
         changed = self.arguments().keys() - {"trigger_id", "name", "description", "extra"}
         if self.schedule is None or changed != {"schedule"}:
@@ -132,6 +134,6 @@ _ROUTE = frozenset({"routeId", "routeType", "environment", "headers", "payload",
 """The documented fields of a route."""
 
 
-def is_disabled(status: object) -> bool:
-    """Whether this status is the one documented for a trigger that does not fire, in either case."""
-    return isinstance(status, str) and status.strip().casefold() == "disabled"
+def _is_off(trigger: Row) -> bool:
+    """Whether it is known not to fire. What is not known may fire."""
+    return trigger_state(trigger) is State.OFF

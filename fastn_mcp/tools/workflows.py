@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Self, TypeGuard
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 from typing_extensions import override
 
+from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.states import State, workflow_state
 from fastn_mcp.operation import (
     DELETE,
     DOCUMENTED,
@@ -94,7 +96,7 @@ class CreateWorkflow(Create[Workflow]):
     @override
     def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
         # Nothing starts a new workflow; one that is overwritten may go live with the code that is given.
-        is_safe = target is None or (self.code is None and is_off(target))
+        is_safe = target is None or (self.code is None and _is_off(row_of(target)))
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
 
@@ -120,12 +122,12 @@ class UpdateWorkflow(Update[Workflow]):
     @override
     def effective(self) -> Effect:
         # Fastn may publish new code by itself, of a draft too.
-        stays_off = self.code is None and (self.status is None or _means_off(self.status))
+        stays_off = self.code is None and (self.status is None or _is_off({"status": self.status}))
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override
     def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
-        return self.effective if is_off(target) else self.effective.raised_to(Effect.EXTERNAL)
+        return self.effective if _is_off(row_of(target)) else self.effective.raised_to(Effect.EXTERNAL)
 
 
 class DeleteWorkflow(Operation[Record]):
@@ -196,17 +198,7 @@ RUN_HEADERS = {
     "idempotencyKey": "Idempotency-Key",
 }
 
-_OFF = ("draft", "inactive", "not published")
-"""The documented statuses of a workflow that does not run."""
 
-
-def is_off(workflow: Record | None) -> bool:
-    """Whether a workflow is known not to run: a draft without a published version, or one that is switched off."""
-    status = getattr(workflow, "status", None)
-    if not _means_off(status):
-        return False
-    return status.strip().casefold() == "inactive" or not getattr(workflow, "publishedVersion", None)
-
-
-def _means_off(status: object) -> TypeGuard[str]:
-    return isinstance(status, str) and status.strip().casefold() in _OFF
+def _is_off(workflow: Row) -> bool:
+    """Whether it is known not to run. What is not known may run."""
+    return workflow_state(workflow) in (State.OFF, State.DRAFT)

@@ -50,8 +50,12 @@ async def test_broken_connections_are_told_with_whose_they_are_and_what_fails(wo
     assert of(answer, "TikTok Shop")["failed"] == {"Katana": "2026-11-16 (1 week ago)"}
     assert of(answer, "TikTok Shop")["breaks"] == {"wf_96d1b3072c5a": "Sync TikTok Orders to Cin7 Core"}
     assert list(of(answer, "Cin7 Core")["expired"]) == ["Katana"]
-    assert answer["ids"] == {"customer": {"Katana": katana}}
+    globex = world.sandbox.state.named("customers", "globex-exports")["id"]
+    assert answer["switched_off"] == 1
+    assert list(of(answer, "Shopify")["inactive"]) == ["Globex Exports"]
+    assert answer["ids"] == {"customer": {"Globex Exports": globex, "Katana": katana}}
     assert "authorise the app again" in answer["fix"]
+    assert "inactive was switched off" in answer["fix"]
     assert answer["not_checked"] == []
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.rows import Row, key_of, name_of
 from fastn_mcp.offer import Offer
-from fastn_mcp.procedures.troubles.rows import Row, key_of, name_of
 
 FEW = 3
 """Examples of a finding that stands among others."""

@@ -1,12 +1,14 @@
 """Who gets in and who does not: connections that lost their credentials, keys, invitations, activations. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state
 from fastn_mcp.procedures.ages import age
 from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, examples, sentence
-from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, moment, name_of, short, text, word
-from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.users import ListUsers
@@ -18,40 +20,39 @@ UNUSED = timedelta(days=7)
 """Nobody has to use a key, or accept an invitation, on the first day."""
 
 NAMED = 2
-"""Broken connections of one status that are named: their ids are long, and the focus on connections shows them all."""
+"""Connections of one status that are named: their ids are long, and the focus on connections shows them all."""
 
 PENDING = "Pending Admin Activation"
 
-_BROKEN = {
-    "FAILED": "its authorisation was revoked or no longer fits",
-    "EXPIRED": "its credentials could not be renewed",
+_AGAIN = "the customer has to authorise again"
+_WHY = {
+    "FAILED": ("its authorisation was revoked or no longer fits", _AGAIN),
+    "EXPIRED": ("its credentials could not be renewed", _AGAIN),
+    "INACTIVE": ("it was switched off", "somebody has to reconnect it in the dashboard"),
 }
 
 
-def owner_of(connection: Row) -> str | None:
-    """Id of the customer whose connection it is."""
-    return text(connection, "endOrgId", "customerId")
-
-
-def broken(connections: Sequence[Row], customers: Mapping[str, str], more: bool) -> list[Finding]:
-    """Connections that no longer work. `customers` are names by id; `more`: there are others that were not read."""
+def not_working(connections: Sequence[Row], customers: Mapping[str, str], more: bool) -> list[Finding]:
+    """Connections that cannot be used. `customers` are names by id; `more`: there are others that were not read."""
     findings: list[Finding] = []
-    for status, why in _BROKEN.items():
-        rows = [row for row in connections if word(row, "status") == status.casefold()]
+    for status in NOT_WORKING:
+        rows = [row for row in connections if word(row, "status") == status.lower()]
         if not rows:
             continue
-        verb = "is" if len(rows) == 1 else "are"
-        what = f"{counted(len(rows), 'connection', at_least=more)} {verb} {status}: "
-        what += f"{why if len(rows) == 1 else why.replace('its', 'their', 1)}; the customer has to authorise again."
+        one, (why, cure) = len(rows) == 1, _WHY[status]
+        if not one:
+            why = re.sub(r"^its", "their", re.sub(r"^it was", "they were", why))
+            cure = cure.replace("reconnect it", "reconnect them")
+        what = f"{counted(len(rows), 'connection', at_least=more)} {'is' if one else 'are'} {status}: {why}; {cure}."
         named = tuple(Example(key_of(row), called(row, customers)) for row in rows[:NAMED] if key_of(row))
-        findings.append(Finding(Severity.HIGH, sentence(what), ListConnections(status=status), named))
+        severity = Severity.HIGH if connection_state(rows[0]) is State.BROKEN else Severity.LOW
+        findings.append(Finding(severity, sentence(what), ListConnections(status=status), named))
     return findings
 
 
 def called(row: Row, customers: Mapping[str, str]) -> str:
     """What people call a connection: its own name is mostly "default". `customers` are names by id."""
-    connector = inside(row, "connector")
-    app = text(connector, "name", "slug") or text(row, "connectorName", "name", "connectorId") or "a connection"
+    app = text(row, "connector.name", "connector.slug", "connectorName", "name", "connectorId") or "a connection"
     owner = owner_of(row)
     return short(f"{app} of {customers.get(owner, owner) if owner else 'the account itself'}")
 
@@ -59,12 +60,12 @@ def called(row: Row, customers: Mapping[str, str]) -> str:
 def keys(rows: Sequence[Row], now: datetime) -> list[Finding]:
     """API keys that expire, have expired, were never used, or may do everything."""
     usable = [row for row in rows if word(row, "status") not in ("revoked", "expired", "disabled")]
-    expiries = {key_of(row): moment(row, "expiresAt", "expires") for row in usable}
+    expiries = {key_of(row): timestamp(row, *EXPIRES) for row in usable}
     gone = [row for row in usable if (at := expiries[key_of(row)]) is not None and at <= now]
     usable = [row for row in usable if row not in gone]
     soon = [row for row in usable if (at := expiries[key_of(row)]) is not None and at <= now + SOON]
     unused = [row for row in usable if _never_used(row) and _older(row, now)]
-    full = [row for row in usable if word(row, "permissions", "preset").replace("_", " ") == "full access"]
+    full = [row for row in usable if word(row, "permissions.preset", "permissions", "preset") == "full access"]
     findings: list[Finding] = []
     if soon:
         first = min(soon, key=lambda row: expiries[key_of(row)] or now)
@@ -88,14 +89,12 @@ def _of_keys(severity: Severity, rows: Sequence[Row], noun: str, what: str) -> F
 
 
 def _never_used(row: Row) -> bool:
-    for field in ("lastUsed", "lastUsedAt"):
-        if field in row:
-            return row[field] is None or word(row, field) in ("", "never")
-    return False
+    fields = ("lastUsed", "lastUsedAt", "last_used", "last_used_at")
+    return any(field in row for field in fields) and value(row, *fields) in (None, "", "never", "Never")
 
 
 def _older(row: Row, now: datetime) -> bool:
-    made = moment(row, "createdAt", "addedAt", "invitedAt")
+    made = timestamp(row, "createdAt", "addedAt", "invitedAt")
     return made is not None and made < now - UNUSED
 
 

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.rows import Row, inside, number, short, text
 from fastn_mcp.procedures.troubles import Finding, Severity
-from fastn_mcp.procedures.troubles.rows import Row, inside, listing, number, short, text
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 
 NEAR = 80.0
 """Percent of a limit at which it is worth a word."""
 
 _FULL = 100.0
+_NAMED = 3
 _LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
 _USES = ("used", "usage", "current", "consumed", "count", "value")
 _PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
-_CREDITS = ("credits", "aiCredits", "ai_credits")
+_CREDITS = ("credits", "aiCredits")
 _DEEPEST = 6
 
 
@@ -44,16 +45,15 @@ def near(answer: JsonValue) -> list[Finding]:
         return []
     verb = "quota is" if len(close) == 1 else "quotas are"
     severity = Severity.HIGH if close[0].percent >= _FULL else Severity.MEDIUM
-    what = f"{len(close)} {verb} at {NEAR:.0f} % or more: {listing(map(str, close))}."
+    said = ", ".join(map(str, close[:_NAMED])) + (f" and {more} more" if (more := len(close) - _NAMED) > 0 else "")
+    what = f"{len(close)} {verb} at {NEAR:.0f} % or more: {said}."
     return [Finding(severity, what, GetQuotas())]
 
 
 def plan(billing: Row) -> dict[str, JsonValue]:
     """Plan and credits, as far as they are said."""
     found: dict[str, JsonValue] = {}
-    inner = billing.get("plan")
-    name = text(inner, "name", "slug", "id") if isinstance(inner, dict) else text(billing, "plan", "planName", "tier")
-    if name:
+    if name := text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier"):
         found["name"] = short(name)
     credits_ = _credits(billing)
     used, included = number(credits_, *_USES), number(credits_, *_LIMITS)
@@ -61,7 +61,7 @@ def plan(billing: Row) -> dict[str, JsonValue]:
         found["credits_used"] = used
     if included is not None:
         found["credits_included"] = included
-    if resets := text(credits_, "resetsAt", "resets_at"):
+    if resets := text(credits_, "resetsAt"):
         found["credits_reset_at"] = short(resets)
     return found
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.rows import Row, key_of, short, text, timestamp, word
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.ages import age
 from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
 from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, sentence
-from fastn_mcp.procedures.troubles.rows import Row, inside, key_of, moment, short, text
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 
 _NAMED = 3
@@ -78,15 +78,21 @@ def by_workflow(runs: Sequence[Row], names: Mapping[str, str]) -> list[Failing]:
     """The workflows of these failed runs, those that failed most first. `names` are of workflows, by id."""
     found: dict[str, Failing] = {}
     for run in runs:
-        key = text(run, "workflowId") or key_of(inside(run, "workflow")) or text(run, "workflowSlug") or ""
-        name = text(run, "workflowName") or names.get(key) or text(run, "workflowSlug") or key or "A workflow"
+        key = text(run, "workflowId", "workflow.id", "workflowSlug")
+        name = (
+            text(run, "workflowName", "workflow.name")
+            or names.get(key)
+            or text(run, "workflowSlug")
+            or key
+            or "A workflow"
+        )
         found.setdefault(key, Failing(key, short(name))).runs.append(run)
     return sorted(found.values(), key=lambda workflow: -len(workflow.runs))
 
 
 def at(run: Row) -> datetime | None:
     """When it was."""
-    return moment(run, "createdAt", "startedAt", "completedAt")
+    return timestamp(run, "createdAt", "startedAt", "completedAt")
 
 
 def _finding(workflow: Failing, period: Period, more: bool) -> Finding:
@@ -106,11 +112,10 @@ def _finding(workflow: Failing, period: Period, more: bool) -> Finding:
 
 def cause(run: Row) -> str:
     """Why a run failed, in Fastn's words; empty where it does not say."""
-    error = inside(run, "error")
-    said = text(error, "headline", "message", "raw", "code") or text(run, "error", "errorMessage")
-    if said is None and text(run, "status") is not None:
-        said = "it took too long" if "time" in str(run["status"]).casefold() else None
-    return short(said or "", 120).rstrip(".")
+    said = text(run, "error.headline", "error.message", "error.raw", "error.code", "error", "errorMessage")
+    if not said and "time" in word(run, "status"):
+        said = "it took too long"
+    return short(said, 120).rstrip(".")
 
 
 def summary(totals: Totals) -> dict[str, JsonValue]:

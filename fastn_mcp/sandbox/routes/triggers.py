@@ -11,7 +11,7 @@ from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
 from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, OBJECTS, TEXT, TEXTS
 from fastn_mcp.sandbox.routes.resource import Resource
 from fastn_mcp.sandbox.state import Row, stamp
-from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, UpdateTrigger, is_disabled
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, UpdateTrigger
 
 TRIGGERS = Resource(
     "triggers",
@@ -144,7 +144,7 @@ def _subscription(desk: Desk, row: Row) -> str:
 
 
 def _status(text: str) -> str:
-    if is_disabled(text):
+    if text.strip().casefold() == "disabled":
         return "Disabled"
     if text.casefold() not in ("active", "enabled"):
         raise invalid("status", "Active or Disabled")
