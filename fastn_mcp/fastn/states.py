@@ -3,6 +3,7 @@
 Lists name documented values only. What anything else means is not known: each caller says what it makes of that.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -77,6 +78,14 @@ def trigger_state(row: Row) -> State:
         return State.OFF
     subscription = _SUBSCRIPTION.get(word(row, "subscriptionStatus"), State.UNKNOWN)
     return subscription if status == "active" or subscription is State.BROKEN else State.UNKNOWN
+
+
+STATES: Mapping[str, Callable[[Row], State]] = {
+    "connections": connection_state,
+    "triggers": trigger_state,
+    "workflows": workflow_state,
+}
+"""By kind."""
 
 
 @dataclass(frozen=True, slots=True)

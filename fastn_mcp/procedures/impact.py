@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
-from fastn_mcp.fastn.rows import key_of, name_of, owner_of, row_of, text
+from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, row_of, text
+from fastn_mcp.fastn.states import STATES, State
 from fastn_mcp.offer import DRY_RUN, Effect, Record
 from fastn_mcp.procedures.dependents import Uses, uses_of
 from fastn_mcp.procedures.directory import entry
@@ -120,10 +121,7 @@ async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
         owners = filter(None, map(owner_of, rows))
         customers = await means.directory.names("customer", owners, means.send)
         names = [called(row, customers) for row in rows]
-    examples: list[JsonValue] = [
-        {"id": key_of(row), "name": name} if name != key_of(row) else {"id": key_of(row)}
-        for row, name in zip(rows, names, strict=True)
-    ]
+    examples: list[JsonValue] = [_example(look.kind, row, name) for row, name in zip(rows, names, strict=True)]
     said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}
     if uses.more:
         said["at_least"] = True
@@ -131,4 +129,14 @@ async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
     if len(examples) < uses.count and look.depends is every:
         wanted = {name: value for name, value in look.reading.arguments().items() if name != "limit"}
         said["more"] = {"tool": look.reading.tool_name(), "arguments": wanted}
+    return said
+
+
+def _example(kind: str, row: Row, name: str) -> dict[str, JsonValue]:
+    """One that uses it, with its state where that is not the usual one."""
+    said: dict[str, JsonValue] = {"id": key_of(row)}
+    if name != key_of(row):
+        said["name"] = name
+    if kind in STATES and (state := STATES[kind](row)) is not State.LIVE:
+        said["state"] = state.value
     return said

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, word
-from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state, trigger_state, workflow_state
+from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
 from fastn_mcp.procedures.procedure import Means
 from fastn_mcp.procedures.survey import Gap, Seen, Survey
 from fastn_mcp.procedures.troubles import FEW, Finding, access, counted, limits, runs, triggers
@@ -82,12 +82,9 @@ def not_checked(found: Survey) -> dict[str, JsonValue]:
     return {"not_checked": [{"what": gap.what, "why": gap.why} for gap in _together(gaps)]}
 
 
-_STATES = {"workflows": workflow_state, "connections": connection_state, "triggers": trigger_state}
-
-
 def _unknown_states(found: Survey) -> list[Gap]:
     """Resources of which nothing was said, since nobody documented what their rows say."""
-    counts = {kind: sum(state(row) is State.UNKNOWN for row in found.rows(kind)) for kind, state in _STATES.items()}
+    counts = {kind: sum(state(row) is State.UNKNOWN for row in found.rows(kind)) for kind, state in STATES.items()}
     why = "Their status is missing, or none that is documented."
     return [Gap(counted(count, kind.removesuffix("s")), why) for kind, count in counts.items() if count]
 
