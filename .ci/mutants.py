@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,26 @@ def mutmut(folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
+def hidden_conditions() -> Iterator[str]:
+    """The conditions in expressions that mutmut skips, since they begin on a line of `do_not_mutate_patterns`."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    skipped = re.compile("|".join(f"(?:{pattern})" for pattern in settings["do_not_mutate_patterns"]))
+    for path in sorted(GUARD.rglob("*.py")):
+        lines = path.read_text().splitlines()
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.expr) and skipped.search(lines[node.lineno - 1]) and is_conditional(node):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+
+
+def is_conditional(expression: ast.expr) -> bool:
+    """Whether something in it depends on a condition."""
+    return any(
+        isinstance(node, ast.IfExp | ast.BoolOp | ast.Compare | ast.Not | ast.Lambda)
+        or (isinstance(node, ast.comprehension) and bool(node.ifs))
+        for node in ast.walk(expression)
+    )
+
+
 def functions() -> Iterator[tuple[Path, str, int]]:
     """Each function and method of the guard: its file, mutmut's name for it, its lines."""
     for path in sorted(GUARD.rglob("*.py")):
@@ -87,6 +108,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, nargs="?", const=int(time.time() // 86_400), metavar="SEED")
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     options = parser.parse_args()
+    if hidden := list(hidden_conditions()):
+        sys.exit("Move these conditions to lines that are mutated:\n" + "\n".join(hidden))
     if options.sample is not None:
         shutil.rmtree(ROOT / ".cache/mutants-sample", ignore_errors=True)
         files, names = sample(options.sample)

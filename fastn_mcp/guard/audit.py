@@ -254,11 +254,12 @@ class AuditFile:
         except (OSError, ValueError, TypeError, RecursionError) as error:
             self._size = -1
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            certainty = "" if entry.event is Event.OUTCOME else NOTHING_SENT
             raise Unwritten(
                 f"The audit cannot be written ({reason}).",
                 "Until it can be, nothing that changes something is sent. "
                 "A person has to mend the state folder, or name another: FASTN_STATE_DIR.",
-                certainty="" if entry.event is Event.OUTCOME else NOTHING_SENT,
+                certainty=certainty,
             ) from error
 
     async def anchor(self) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
 from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, KeyDefaults, PolicyForm, RuleForm, RunBudget, Window
-from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule
+from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule, choice
 from fastn_mcp.guard.rules.reach import cases, unreachable
 from fastn_mcp.guard.rules.ruling import FileRules, Opening
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
@@ -164,16 +164,13 @@ def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choic
     try:
         kind = kind_of(operations, name)
     except ValueError as error:
-        near = nearest(name, ["dependents"])
-        raise Flaw(at, f"when: {str(error) + near if '(did' not in str(error) else error}") from None
-    options = cast("list[object]", value) if isinstance(value, list) else [value]
-    fitting = [option for option in options if type(option) is _TYPES[kind]]
-    if not options or len(fitting) < len(options):
+        near = "" if "(did" in str(error) else nearest(name, ["dependents"])
+        raise Flaw(at, f"when: {error}{near}") from None
+    if (found := choice(value, kind)) is None:
         raise Flaw(at, f"when: {name} has to be compared with {_SAID[kind]}, or a list of such")
-    return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in fitting))
+    return found
 
 
-_TYPES = {"text": str, "number": int}
 _SAID = {"text": "a text", "number": "a whole number"}
 
 

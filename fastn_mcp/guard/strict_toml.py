@@ -47,7 +47,8 @@ def read(path: Path, kind: str, hint: str) -> bytes:
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
+        why = error.strerror or type(error).__name__
+        raise SettingsError(f"{path} cannot be read: {why}.") from None
     return data
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of
-from fastn_mcp.guard.rules.matching import Choice, Glob
+from fastn_mcp.guard.rules.matching import Choice, choice
 from fastn_mcp.guard.strict_toml import Flaw, Source
 from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import Effect
@@ -94,11 +94,10 @@ def _permit(number: int, allow: Allow, source: Source, signers: int, aliases: Al
 
 
 def _targets(at: Key, allow: Allow, operation: AnyOperation) -> tuple[str, ...]:
-    acts_on_one = bool(operation.route.parameters)
-    if acts_on_one != bool(allow.target):
-        raise Flaw(
-            at, "[[allow]] needs a target: the id, or a pattern of ids" if acts_on_one else "target: it has none"
-        )
+    if operation.route.parameters and not allow.target:
+        raise Flaw(at, "[[allow]] needs a target: the id, or a pattern of ids")
+    if allow.target and not operation.route.parameters:
+        raise Flaw(at, "target: it has none")
     for index, text in enumerate(allow.target):
         if not text.strip("*?[]! "):
             raise Flaw((*at, "target", index), f"target: {text!r} bounds nothing")
@@ -138,11 +137,9 @@ def _choice(at: Key, operation: AnyOperation, value: object) -> Choice:
         kind = kind_of([operation], str(at[-1]))
     except ValueError as error:
         raise Flaw(at, f"when: {error}") from None
-    options = cast("list[object]", value) if isinstance(value, list) else [value]
-    kinds = {"text": str, "number": int}
-    if not options or any(type(option) is not kinds[kind] for option in options):
+    if (found := choice(value, kind)) is None:
         raise Flaw(at, f"when: {at[-1]} has to be compared with a {kind}, or a list of such")
-    return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in options))
+    return found
 
 
 def _flaw(problem: Mapping[str, Any]) -> Flaw:

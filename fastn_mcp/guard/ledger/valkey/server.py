@@ -98,9 +98,8 @@ class Server:
         if not keys:
             return []
         rest = (len(keys), *keys)
-        found = cast(
-            "list[list[str]]", await self._asked(lambda client: _evaluated("gather", rest, client.execute_command))
-        )
+        answer = await self._asked(lambda client: _evaluated("gather", rest, client.execute_command))
+        found = cast("list[list[str]]", answer)
         return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
 
     async def aclose(self) -> None:
