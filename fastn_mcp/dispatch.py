@@ -198,8 +198,9 @@ class Dispatcher:
         """Send what may be sent, and record what becomes of it."""
         try:
             filled = self._secrets.fill(call)
+            digest, deadline = self._guard.digest(call, caller), self._client.deadline(call)
             change = await self._journalling.begin(
-                call, self._guard.digest(call, caller), caller.principal, admitted.target, self._client.send
+                call, digest, caller.principal, admitted.target, self._client.send, deadline
             )
         except FastnError as error:
             self._recorder.not_sent(call, caller.principal, error)

@@ -57,6 +57,13 @@ class Pipes:
         """Whether a message waits for the reader."""
         return self._writing.locked() or bool(self._rest)
 
+    @property
+    def unread(self) -> bool:
+        """Whether the client has not read all that was written to it. Where the system does not say, it has."""
+        if self._gone or self.stuck:
+            return True
+        return self._waits and queued(self._out) > 0
+
     def restore(self) -> None:
         """Give the descriptors back."""
         if not _WINDOWS:
@@ -161,6 +168,17 @@ def _piped(descriptor: int) -> int:
 
     threading.Thread(target=copy, daemon=True).start()
     return source
+
+
+def queued(descriptor: int) -> int:
+    """Bytes that were written to a pipe and not read, or to a socket and not received. 0 where only Linux would say."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl  # not on Windows
+    import termios
+
+    asks = termios.FIONREAD if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else termios.TIOCOUTQ
+    return int.from_bytes(fcntl.ioctl(descriptor, asks, bytes(4)), sys.byteorder)
 
 
 def _is_pipe(descriptor: int) -> bool:

@@ -1,12 +1,13 @@
 """A conversation on the SDK's streams: parses what comes, answers what is no message, and ends once all is answered."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Generator, Iterable
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from mcp.server import Server
+from mcp.server import Server, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     INVALID_REQUEST,
@@ -20,6 +21,7 @@ from mcp.types import (
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from fastn_mcp.guard.journalling import Delivery, delivery
 from fastn_mcp.pipes import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0
@@ -34,11 +36,18 @@ async def converse(
     answered: Iterable[object] = (),
 ) -> None:
     """Until the input ends. What was `heard` before is heard again, without answering again the ids in `answered`."""
+    server.middleware.append(_delivered)
     async with anyio.create_task_group() as tasks:
         unanswered = _Unanswered(pipes)
         outgoing = _Outgoing(pipes, unanswered, set(answered))
         incoming = _Incoming(_after(heard, lines), pipes, unanswered, tasks.cancel_scope)
         await server.run(incoming, outgoing, server.create_initialization_options())
+
+
+async def _delivered(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Have the changes of a request settled by its delivery, which the response's writer finds in the same task."""
+    delivery.set(Delivery())
+    return await call_next(ctx)
 
 
 async def _after(heard: Iterable[bytes], lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -83,6 +92,7 @@ class _Incoming(_Stream):
             if message is not None:
                 self._unanswered.heard(message)
                 return SessionMessage(message)
+        self._unanswered.ended.set()
         # As soon as its input closes, the SDK cancels what is in flight and answers it with an error.
         if not await self._unanswered.settled() and self._pipes.stuck:
             self._conversation.cancel()  # nobody would read that either
@@ -108,7 +118,14 @@ class _Outgoing(_Stream):
         if isinstance(message, (JSONRPCResponse, JSONRPCError)) and message.id in self._told:
             self._told.discard(message.id)
         else:
-            await self._pipes.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+            response = delivery.get()
+            if isinstance(message, JSONRPCResponse) and response is not None:
+                with self._unanswered.delivering(message.id, response):
+                    await self._pipes.write(line)
+                    await response.written(lambda: self._pipes.unread, self._unanswered.ended)
+            else:
+                await self._pipes.write(line)
         self._unanswered.said(message)
 
 
@@ -119,6 +136,9 @@ class _Unanswered:
         self._pipes = pipes
         self._ids: set[object] = set()
         self._none = anyio.Event()
+        self._deliveries: dict[object, Delivery] = {}
+        self.ended = anyio.Event()
+        """Set once the input has ended."""
 
     def heard(self, message: JSONRPCMessage) -> None:
         """A request counts until it is answered, or until the client says that it waits no more."""
@@ -126,7 +146,19 @@ class _Unanswered:
             self._ids.add(message.id)
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             given = (message.params or {}).get("requestId")
-            self._ids.discard(given if isinstance(given, (str, int)) else None)
+            cancelled = given if isinstance(given, (str, int)) else None
+            self._ids.discard(cancelled)
+            if (late := self._deliveries.get(cancelled)) is not None:
+                late.lost.set()
+
+    @contextmanager
+    def delivering(self, id_: object, response: Delivery) -> Generator[None]:
+        """A response is written, and the client may say still that it waits no more."""
+        self._deliveries[id_] = response
+        try:
+            yield
+        finally:
+            del self._deliveries[id_]
 
     def said(self, message: JSONRPCMessage) -> None:
         """An answer has been written."""

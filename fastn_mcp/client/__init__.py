@@ -65,14 +65,17 @@ class Client:
                 "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
             )
 
+    def deadline(self, call: Operation[Any]) -> float:
+        """Seconds within which `call` is made."""
+        return self._account.ai_deadline if call.effect is Effect.SPEND else self._account.deadline
+
     async def send(self, call: Operation[R]) -> R:
         """Make the call. Raises a `FastnError` that says exactly what became of it."""
         attempt = Attempts(call)
         carried = carried_by(call)
         redactor = Redactor([*self.redactor.secrets, *carried]) if carried else self.redactor
-        spends = call.effect is Effect.SPEND
         try:
-            with anyio.fail_after(self._account.ai_deadline if spends else self._account.deadline):
+            with anyio.fail_after(self.deadline(call)):
                 return await self._send(call, attempt, redactor)
         except TimeoutError:
             raise attempt.timed_out() from None

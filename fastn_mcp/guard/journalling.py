@@ -1,16 +1,19 @@
 """What the journal is told of a change: the state before it is sent, and what became of it. Secrets never go there.
 
-A call that is not idempotent is not repeated unasked while the outcome of an earlier one is not known. The journal says
-so: it is written before a request is sent, so that a cancelled call, a killed process and a loss of power count too.
+A call that is not idempotent is not repeated unasked while an earlier one is unsettled: its outcome is not known, or
+its response has not reached the client. The journal is written before a request is sent, and the change is settled once
+the response was handed over, so that a cancelled call, a closed connection, a killed process and a loss of power count.
 """
 
 import logging
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 
 import anyio
 from pydantic import JsonValue
 
-from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
 from fastn_mcp.guard.show import name_of
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import PERHAPS_MADE, Change, Journal
@@ -22,12 +25,68 @@ from fastn_mcp.tools.api_keys import NewApiKey
 log = logging.getLogger(__name__)
 
 UNSETTLED = 600.0
-"""Seconds in which a call is not repeated unasked after its outcome was lost."""
+"""Seconds in which a call is not repeated unasked after its outcome or its response was lost."""
 
 _IDEMPOTENT = ("GET", "PUT", "DELETE")
 
 _NOTICED = 0.5
 """Seconds in which a client that gave up is noticed: its next request may arrive before the end of its connection."""
+
+_RECEIVED = 0.25
+"""Seconds after which a response that was written, and of which nothing else was noticed, counts as received."""
+
+
+class Delivery:
+    """The delivery of one response. The changes of its request are settled once the client has it.
+
+    A transport that knows whether a client has received a response sets one for each request (`delivery`).
+    """
+
+    def __init__(self, lost: anyio.Event | None = None) -> None:
+        """`lost` is set by the transport when the client is found not to have received what was written."""
+        self.lost = lost or anyio.Event()
+        self._changes: list[tuple[Journalling, Change]] = []
+
+    def add(self, journalling: "Journalling", change: Change) -> None:
+        self._changes.append((journalling, change))
+
+    async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: anyio.Event | None = None) -> None:
+        """Settle the changes unless the client is found, within a moment, not to have received the response.
+
+        `is_unread` says that the response still waits for the client to read it, and `ended` that nothing more comes
+        from there.
+        """
+        if not self._changes:
+            return
+        try:
+            while not self.lost.is_set():
+                with anyio.move_on_after(_RECEIVED):
+                    await _either(self.lost, ended)
+                if not is_unread() or (ended is not None and ended.is_set()):
+                    break
+        finally:
+            if not self.lost.is_set() and not is_unread():
+                with anyio.CancelScope(shield=True):
+                    for journalling, change in self._changes:
+                        await journalling.settle(change)
+
+
+delivery: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
+"""The delivery of the response to the current request; None where the caller has it as soon as the call returns."""
+
+
+async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
+    if other is None:
+        await one.wait()
+        return
+
+    async def wait(event: anyio.Event) -> None:
+        await event.wait()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, one)
+        tasks.start_soon(wait, other)
 
 
 class Journalling:
@@ -42,28 +101,52 @@ class Journalling:
         self._lost: dict[str, float] = {}
         """By digest of a call: until when it is unsettled. The ledger may be what was lost."""
 
-    async def is_unsettled(self, call: Call, digest: str) -> bool:
-        """Whether an earlier one of this call may have happened. One that this process is sending is not lost."""
+    async def unsettled(self, call: Call, digest: str) -> str | None:
+        """Why `call` is not repeated unasked, in words: an earlier one may have happened. None where none may have.
+
+        One that this process is sending is not lost.
+        """
         if call.route.method in _IDEMPOTENT:
-            return False
+            return None
         with anyio.move_on_after(_NOTICED):
             for ended in [ended for of, ended in self._sending.values() if of == digest]:
                 await ended.wait()
-        now, sending = self._system.now().timestamp(), set(self._sending)
-        open_ = await self.journal.unsettled(digest, now - UNSETTLED)
-        return self._lost.get(digest, 0.0) > now or not open_ <= sending | self._sending.keys()
+        if self._lost.get(digest, 0.0) > self._now():
+            return _UNKNOWN
+        open_ = await self._unsettled(digest)
+        # A response that was written a moment ago is on its way, and whether it arrived will be known in a moment.
+        wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._now()
+        if wait > 0:
+            await self._system.sleep(min(wait, _NOTICED))
+            open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}
+        if not open_:
+            return None
+        last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
+        if last is None or last.outcome not in _MADE:
+            return _UNKNOWN
+        made = f"{last.id}, {last.target}" if last.target else last.id
+        seconds = max(0, round(self._now() - last.at))
+        return f"The same call was made {seconds} seconds ago and was done ({made}); you may not have the response."
 
-    async def begin(self, call: Call, digest: str, principal: str, target: Record | None, read: Send) -> Change | None:
+    async def _unsettled(self, digest: str) -> dict[str, float]:
+        sending = set(self._sending)
+        found = await self.journal.unsettled(digest, self._now())
+        return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
+
+    async def begin(
+        self, call: Call, digest: str, principal: str, target: Record | None, read: Send, deadline: float = 0.0
+    ) -> Change | None:
         """Record that `call` is about to be sent; None where it changes nothing.
 
-        `digest` names the call, and `target` is what was read of its target already. What this returns must be ended.
-        Raises a `Refused` where that cannot be written.
+        `digest` names the call, and `target` is what was read of its target already. It is sent within `deadline`
+        seconds. What this returns must be ended. Raises a `Refused` where that cannot be written.
         """
         if call.effect is Effect.READ:
             return None
         if target is None and call.target is not None:
             target = await _read(call, read)
         sent = call.model_copy(update=dict.fromkeys(call.secrets())).request().body
+        now, is_idempotent = self._now(), call.route.method in _IDEMPOTENT
         change = Change(
             id=f"chg_{self._system.token()}",
             principal=principal,
@@ -74,8 +157,9 @@ class Journalling:
             name=name_of(target),
             before=None if target is None else _without_secrets(target),
             sent=redact_object(sent or {}),
-            at=self._system.now().timestamp(),
-            call="" if call.route.method in _IDEMPOTENT else digest,
+            at=now,
+            call="" if is_idempotent else digest,
+            unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         )
         self._sending[change.id] = change.call, anyio.Event()
         try:
@@ -98,10 +182,15 @@ class Journalling:
         target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
         shown = {name: made.get(name, value) for name, value in change.sent.items()}
         ended = replace(change, outcome=outcome, target=target, name=change.name or name_of(result), sent=shown)
+        response = delivery.get() if outcome in _MADE and change.call else None
+        is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
+        now = self._now()
+        ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
         if outcome in PERHAPS_MADE:
-            now = self._system.now().timestamp()
             self._lost = {call: until for call, until in self._lost.items() if until > now}
-            self._lost[change.call] = now + UNSETTLED
+            self._lost[change.call] = ended.unsettled_until
+        if response is not None:
+            response.add(self, ended)
         try:
             with anyio.CancelScope(shield=True):
                 await self.journal.settle(ended)
@@ -111,8 +200,23 @@ class Journalling:
             self._sent(change)
         return ended
 
+    async def settle(self, change: Change) -> None:
+        """Record that the client has the response, so that the same call again is meant."""
+        try:
+            await self.journal.settle(replace(change, unsettled_until=0.0))
+        except Exception:
+            log.exception("the delivery of %s could not be journalled", change.id)
+
+    def _now(self) -> float:
+        return self._system.now().timestamp()
+
     def _sent(self, change: Change) -> None:
         self._sending.pop(change.id)[1].set()
+
+
+_MADE = ("done", AppliedUnreadable.outcome)
+
+_UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
 
 
 async def _read(call: Call, read: Send) -> Record | None:

@@ -25,8 +25,6 @@ Ahead = Mapping[tuple[str, str], int]
 
 _NOTHING: Ahead = {}
 
-_UNSETTLED = "The same call was made less than ten minutes ago, and its outcome is not known: it may have happened."
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -85,7 +83,7 @@ class Judge:
         """The verdict where nothing has to be read for it; None where something has."""
         if call.effect is Effect.READ:
             return Verdict(Decision.ALLOW, "reads")
-        if self.policy.needs_facts(call) or await self._unsettled(call, principal):
+        if self.policy.needs_facts(call) or await self._unsettled(call, principal) is not None:
             return None
         verdict = self.policy.judge(await self._situation(call, principal, call.effective))
         return verdict if verdict.decision in (Decision.ALLOW, Decision.DENY) else None
@@ -117,17 +115,17 @@ class Judge:
             own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
         )
         verdict = self.policy.judge(situation)
-        is_unsettled = verdict.decision is not Decision.DENY and await self._unsettled(call, principal)
-        if is_unsettled and verdict.decision is Decision.ALLOW:
+        earlier = None if verdict.decision is Decision.DENY else await self._unsettled(call, principal)
+        if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
-            verdict = Verdict(decision, "outcome unknown", _UNSETTLED)
-        elif is_unsettled:
-            verdict = replace(verdict, reason=f"{_UNSETTLED} {verdict.reason}".rstrip())
+            verdict = Verdict(decision, "outcome unknown", earlier)
+        elif earlier is not None:
+            verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         try:
             shown = preview(call, effect, self.account, target, dependence, verdict.reason)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
-        return Facts(target, effect, verdict, shown, is_unsettled)
+        return Facts(target, effect, verdict, shown, earlier is not None)
 
     def now(self) -> float:
         """In Unix seconds."""
@@ -198,8 +196,8 @@ class Judge:
         parts = [principal, self.account, self._bound, call.tool_name(), sorted(given), fixed]
         return hashlib.sha256(to_json([*parts, self.policy.digest, facts.effect.value])).hexdigest()
 
-    async def _unsettled(self, call: Call, principal: str) -> bool:
-        return await self._journalling.is_unsettled(call, self.digest(call, principal))
+    async def _unsettled(self, call: Call, principal: str) -> str | None:
+        return await self._journalling.unsettled(call, self.digest(call, principal))
 
     async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
         now = self._system.now()

@@ -18,7 +18,9 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastn_mcp.guard.journalling import Delivery, delivery
 from fastn_mcp.hosted.bodies import again
+from fastn_mcp.hosted.heads import LOST
 from fastn_mcp.hosted.lifespan import within
 
 _WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
@@ -59,6 +61,22 @@ class Answering:
         if scope["method"] != "POST":
             await self._streamed(scope, receive, send)
             return
+        response, is_complete = Delivery(scope.get(LOST)), False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_complete
+            await send(message)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+
+        token = delivery.set(response)
+        try:
+            await self._answer(scope, receive, sent)
+        finally:
+            delivery.reset(token)
+        if is_complete:
+            await response.written()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await receive()
         if first["type"] != "http.request" or first.get("more_body") or _wants_more(first.get("body", b"")):
             await self._streamed(scope, again(first, receive), send)

@@ -4,13 +4,18 @@ What asks to speak another protocol is answered in this one, body and all: to th
 request, and whoever shares the connection would get the answer.
 """
 
+import os
+import socket
 from asyncio import Transport
 from collections.abc import Callable, Collection
 from typing import cast
 
+import anyio
 from httptools import HttpParserUpgrade, HttpRequestParser
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from fastn_mcp.pipes import queued
 
 ARRIVES = 30.0
 """Seconds for a request to arrive, from its first byte or the opening of its connection."""
@@ -20,6 +25,9 @@ _AT_ONCE = 16
 
 _HOSTS = {"1.0": (0, 1), "1.1": (1,)}
 """How many Hosts a request of each version has (RFC 9112, 3.2)."""
+
+LOST = "fastn_mcp.lost"
+"""In a request's scope: what is set when its client is found not to have received what was written to it."""
 
 _OF_THE_CONNECTION = (b"connection", b"upgrade", b"http2-settings")
 
@@ -65,10 +73,13 @@ class _Bounded(HttpToolsProtocol):
         self.parser = _Declining(self)
         self._since = self.loop.time()
         self._later = self.loop.call_later(self.arrives, self._look)
+        self._lost = anyio.Event()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._later.cancel()
+        if exc is not None or self._busy() or _unread(self.transport):
+            self._lost.set()
         super().connection_lost(exc)
 
     @override
@@ -106,6 +117,7 @@ class _Bounded(HttpToolsProtocol):
         if self.url in self.always:
             self.limit_concurrency = None
         super().on_headers_complete()
+        cast("dict[str, object]", self.cycle.scope)[LOST] = self._lost
         self.limit_concurrency = limit
         if self.leaving():
             self.cycle.keep_alive = False
@@ -153,6 +165,15 @@ class _Bounded(HttpToolsProtocol):
         last = cast("RequestResponseCycle | None", self.cycle)  # none before the first, whatever its type says
         answering = last is not None and not (last.response_complete or last.more_body)
         return bool(self.pipeline) or answering or self.flow.read_paused
+
+
+def _unread(transport: Transport) -> bool:
+    """Whether the client closed its end before it had all that was written to it."""
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return False
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's own has no getsockopt
+        return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or queued(same.fileno()) > 0
 
 
 class _Declining(HttpRequestParser):

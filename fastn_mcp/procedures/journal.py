@@ -38,6 +38,8 @@ class Change:
     """Whether it was undone, or is being undone just now."""
     call: str = ""
     """Digest of the call, where repeating it would do it twice; else empty."""
+    unsettled_until: float = 0.0
+    """Unix seconds until which this call is not repeated unasked: its outcome is not known, or not to the client."""
 
 
 class Journal(Protocol):
@@ -48,11 +50,11 @@ class Journal(Protocol):
         ...
 
     async def settle(self, change: Change) -> None:
-        """Record its outcome, what was sent, and the target and the name, where they are known now."""
+        """Record its outcome, what was sent, how long it is unsettled, and target and name where they are known."""
         ...
 
-    async def unsettled(self, call: str, since: float) -> set[str]:
-        """The changes by this call, begun after `since`, whose outcome is not known."""
+    async def unsettled(self, call: str, now: float) -> Mapping[str, float]:
+        """The changes by this call that are unsettled, each with the time until which it is."""
         ...
 
     async def change(self, account: str, change: str) -> Change | None:

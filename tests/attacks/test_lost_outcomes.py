@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -16,7 +18,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, Upstream, body, environment, free_port, running
+from driving import ERAS, HTTP_TOKEN, Upstream, body, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +100,103 @@ async def test_a_call_of_a_process_that_ended_is_asked_about_before_it_is_made_a
         process.wait(20)
     async with Client(server(env), mode=ERAS["2026-07-28"]) as client:
         await asked(client, hanging)
+
+
+CALL = {"name": "create_customer", "arguments": CREATE}
+CLIENT = {"name": "t", "version": "1"}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": CLIENT,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def calling(version: str) -> dict[str, Any]:
+    params = {**CALL, "_meta": META} if version in META.values() else CALL
+    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+
+
+async def was_done(client: Client, upstream: Upstream) -> None:
+    """The same call again is a question that names what was done, and nothing is sent."""
+    again = body(await client.call_tool("create_customer", CREATE))
+    assert again["outcome"] == "approval_required"
+    assert re.search(r"was done \(chg_\S+, \S+\); you may not have the response", json.dumps(again))
+    assert upstream.changes() == ["POST /api/v1/customers"]
+
+
+@pytest.mark.parametrize("version", ERAS)
+async def test_a_response_that_a_closed_connection_lost_is_asked_about(version: str, fastn: Upstream) -> None:
+    """Ours: Fastn has answered and the journal knows, but the HTTP client leaves without reading the response."""
+    fastn.reset()
+    env, port, message = environment(fastn), free_port(), json.dumps(calling(version))
+    modern = "Mcp-Method: tools/call\r\nMcp-Name: create_customer\r\n" if version in META.values() else ""
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            head = (
+                f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n{modern}"
+                f"MCP-Protocol-Version: {version}\r\nAccept: application/json, text/event-stream\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(message)}\r\n\r\n"
+            )
+            connection.sendall((head + message).encode())
+            assert connection.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
+            await was_done(client, fastn)
+
+
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
+@pytest.mark.parametrize("version", ERAS)
+async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
+    version: str, cancels: bool, fastn: Upstream
+) -> None:
+    """Ours: the client cancels while the response is under way to it, or closes its pipes without reading it."""
+    fastn.reset()
+    env = environment(fastn)
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+    messages: list[dict[str, Any]] = [] if version in META.values() else [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    ]  # fmt: skip
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
+    with subprocess.Popen(  # noqa: ASYNC220 - its pipes are to be closed
+        [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for message in messages:
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+        process.stdin.flush()
+        if messages:
+            process.stdout.readline()
+        process.stdin.write(json.dumps(calling(version)).encode() + b"\n")
+        process.stdin.flush()
+        assert select.select([process.stdout], [], [], 30)[0]
+        if cancels:
+            process.stdin.write(json.dumps(cancel).encode() + b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(20)
+    async with Client(server(env), mode=ERAS[version]) as client:
+        await was_done(client, fastn)
+
+
+@pytest.mark.parametrize("version", ERAS)
+async def test_a_call_whose_response_was_received_is_repeated_unasked(version: str, fastn: Upstream) -> None:
+    """Ours: the same call again is meant, at once, one after another and from a client that came after."""
+    fastn.reset()
+    env, port = environment(fastn), free_port()
+    with running("--http", f"127.0.0.1:{port}", "--mode", "auto", port=port, env=env):
+        for _ in range(2):
+            async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
+                for _ in range(2):
+                    assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
+    assert fastn.changes() == ["POST /api/v1/ai/chat"] * 4
+    fastn.reset()
+    for _ in range(2):
+        async with Client(server({**env, "FASTN_MODE": "auto"}), mode=ERAS[version]) as client:
+            assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
+    assert fastn.changes() == ["POST /api/v1/ai/chat"] * 2
 
 
 STRACE = shutil.which("strace")

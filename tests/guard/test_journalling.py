@@ -129,8 +129,8 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
     call = CreateCustomer(name="Initech")
     assert isinstance(await world.call(call), UnknownOutcome)
 
-    async def forgotten(*_: object) -> frozenset[str]:
-        return frozenset()
+    async def forgotten(*_: object) -> dict[str, float]:
+        return {}
 
     world.ledger.unsettled = forgotten  # type: ignore[method-assign, assignment]
     assert isinstance(await world.call(call), Waiting)

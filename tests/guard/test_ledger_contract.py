@@ -344,14 +344,19 @@ async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger,
 
 
 async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, other: Ledger) -> None:
-    """Ours: what was begun counts, whoever began it, until its outcome is known."""
-    for name, call, at in (("c1", "a", NOW), ("c2", "a", NOW + 1), ("c3", "b", NOW), ("c4", "", NOW)):
-        await ledger.note(replace(change(name, at), call=call))
-    assert await other.unsettled("a", NOW - 1) == {"c1", "c2"}
-    assert await other.unsettled("a", NOW) == {"c2"}
-    await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome"))
+    """Ours: what was begun counts, whoever began it, until its outcome is known and its response was received."""
+    for name, call, until in (("c1", "a", NOW + 1), ("c2", "a", NOW + 2.5), ("c3", "b", NOW + 1), ("c4", "", 0.0)):
+        await ledger.note(replace(change(name), call=call, unsettled_until=until))
+    assert await other.unsettled("a", NOW) == {"c1": NOW + 1, "c2": NOW + 2.5}
+    assert await other.unsettled("a", NOW + 1) == {"c2": NOW + 2.5}
+    await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome", unsettled_until=NOW + 3))
+    await ledger.settle(replace(change("c2"), call="a", outcome="done", unsettled_until=NOW + 4))
+    assert await other.unsettled("a", NOW) == {"c1": NOW + 3, "c2": NOW + 4}
+    found = await other.change(ACCOUNT, "c2")
+    assert found is not None
+    assert (found.outcome, found.unsettled_until) == ("done", NOW + 4)
     await ledger.settle(replace(change("c2"), call="a", outcome="done"))
-    assert await other.unsettled("a", NOW - 1) == {"c1"}
+    assert await other.unsettled("a", NOW) == {"c1": NOW + 3}
 
 
 async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:

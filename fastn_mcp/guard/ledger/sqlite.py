@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from fastn_mcp.guard.ledger import MOST_WAITING, Grant, LedgerUnusable, Scope, State, TooManyWaiting, Vote
 from fastn_mcp.procedures.batch import FINAL, Step
-from fastn_mcp.procedures.journal import BEGUN, PERHAPS_MADE, Change
+from fastn_mcp.procedures.journal import BEGUN, Change
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS distrust (
 CREATE TABLE IF NOT EXISTS changes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
     target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
-    undone INTEGER NOT NULL, call TEXT NOT NULL DEFAULT ''
+    undone INTEGER NOT NULL, call TEXT NOT NULL DEFAULT '', unsettled_until REAL NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS steps (
     batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
@@ -73,11 +73,10 @@ CREATE INDEX IF NOT EXISTS steps_by_time ON steps (at);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 """
-_OPEN = f"outcome IN ({', '.join(map(repr, PERHAPS_MADE))})"
 _ADDED = {
     "grants": {"trace": "TEXT", "dependents": "TEXT", "similar": "TEXT", "extent": "TEXT NOT NULL DEFAULT ''"},
     "scopes": {"similar": "TEXT NOT NULL DEFAULT ''", "extent": "TEXT NOT NULL DEFAULT ''"},
-    "changes": {"call": "TEXT NOT NULL DEFAULT ''"},
+    "changes": {"call": "TEXT NOT NULL DEFAULT ''", "unsettled_until": "REAL NOT NULL DEFAULT 0"},
 }
 """Columns that a ledger of an earlier version lacks, by table."""
 
@@ -217,7 +216,9 @@ def _bring_up_to_date(database: sqlite3.Connection) -> None:
                     database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
         finally:
             database.execute("COMMIT")
-    database.execute(f"CREATE INDEX IF NOT EXISTS changes_unsettled ON changes (call, at) WHERE {_OPEN}")
+    database.execute(
+        "CREATE INDEX IF NOT EXISTS changes_by_call ON changes (call, unsettled_until) WHERE unsettled_until > 0"
+    )
 
 
 def _lacks(database: sqlite3.Connection, table: str) -> dict[str, str]:
@@ -479,18 +480,17 @@ class SqliteLedger:
 
     async def settle(self, change: Change) -> None:
         self._database.execute(
-            "UPDATE changes SET outcome = ?, target = coalesce(?, target), name = coalesce(?, name), sent = ?"
-            " WHERE id = ?",
-            (change.outcome, change.target, change.name, json.dumps(change.sent), change.id),
+            "UPDATE changes SET outcome = ?, target = coalesce(?, target), name = coalesce(?, name), sent = ?,"
+            " unsettled_until = ? WHERE id = ?",
+            (change.outcome, change.target, change.name, json.dumps(change.sent), change.unsettled_until, change.id),
         )
 
-    async def unsettled(self, call: str, since: float) -> set[str]:
-        # The outcomes as the index has them, which only such a text can use.
+    async def unsettled(self, call: str, now: float) -> dict[str, float]:
         rows = self._database.execute(
-            f"SELECT id FROM changes WHERE call = ? AND at > ? AND {_OPEN}",  # noqa: S608
-            (call, since),
+            "SELECT id, unsettled_until FROM changes WHERE call = ? AND unsettled_until > ? AND unsettled_until > 0",
+            (call, now),
         )
-        return {id_ for (id_,) in rows}
+        return dict(rows)
 
     async def change(self, account: str, change: str) -> Change | None:
         return next(self._changes("WHERE account = ? AND id = ?", account, change), None)

@@ -1,11 +1,11 @@
 """The journal in a shared ledger: what one replica changed another can undo, once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
-from fastn_mcp.procedures.journal import PERHAPS_MADE, Change
+from fastn_mcp.procedures.journal import Change
 
 _JSON = ("arguments", "before", "sent")
 
@@ -32,7 +32,7 @@ class Changes:
         fields = [part for name, value in values.items() if value is not None for part in (name, value)]
         keys = [self._change(change.id), self._all_of(change.account), self._revision]
         keys += [self._unsettled(change.call)] if change.call else []
-        if await self._server.run("note", keys, change.id, change.at, KEPT, *fields) != 1:
+        if await self._server.run("note", keys, change.id, change.at, change.unsettled_until, KEPT, *fields) != 1:
             raise ValueError("a change of this id exists already")
 
     async def settle(self, change: Change) -> None:
@@ -41,14 +41,16 @@ class Changes:
             "target": change.target,
             "name": change.name,
             "sent": json.dumps(change.sent),
+            "unsettled_until": repr(change.unsettled_until),
         }
-        known = [self._unsettled(change.call)] if change.call and change.outcome not in PERHAPS_MADE else []
         await self._set(
-            change.id, "id", "", {field: value for field, value in said.items() if value is not None}, known
+            change.id, "id", "", {field: value for field, value in said.items() if value is not None}, change.call
         )
 
-    async def unsettled(self, call: str, since: float) -> set[str]:
-        return set(await self._server.read("ZRANGE", self._unsettled(call), f"({since!r}", "+inf", "BYSCORE"))
+    async def unsettled(self, call: str, now: float) -> dict[str, float]:
+        found = ("ZRANGE", self._unsettled(call), f"({now!r}", "+inf", "BYSCORE", "WITHSCORES")
+        flat: list[str] = await self._server.read(*found)
+        return {id_: float(until) for id_, until in zip(flat[::2], flat[1::2], strict=True)}
 
     async def change(self, account: str, change: str) -> Change | None:
         found = await self._server.gather([self._change(change)])
@@ -65,10 +67,8 @@ class Changes:
     async def release(self, change: str) -> None:
         await self._set(change, "undone", "1", {"undone": "0"})
 
-    async def _set(
-        self, change: str, field: str, expected: str, values: Mapping[str, str], unsettled: Sequence[str] = ()
-    ) -> bool:
-        keys = [self._change(change), self._revision, *unsettled]
+    async def _set(self, change: str, field: str, expected: str, values: Mapping[str, str], call: str = "") -> bool:
+        keys = [self._change(change), self._revision, *([self._unsettled(call)] if call else [])]
         flat = [part for pair in values.items() for part in pair]
         return await self._server.run("settle", keys, change, field, expected, *flat) == 1
 
@@ -77,4 +77,5 @@ def _read(fields: Mapping[str, str]) -> Change:
     values: dict[str, Any] = {"target": None, "name": None} | dict(fields)
     values |= {name: json.loads(values[name]) for name in _JSON}
     values |= {"at": float(values["at"]), "undone": values["undone"] == "1"}
+    values["unsettled_until"] = float(values.get("unsettled_until", 0))
     return Change(**values)
