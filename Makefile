@@ -26,7 +26,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
-	surface wheel mutants mutants-sample \
+	surface wheel mutants mutants-sample faults \
 	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
 help: ## What there is to make
@@ -59,6 +59,9 @@ mutants: $(READY) ## Whether tests/guard notices each small change of the guard;
 
 mutants-sample: $(READY) ## The same for a few functions, others each day; those of another: make mutants-sample ARGS=20783
 	@$(BIN)/python .ci/mutants.py --sample $(ARGS)
+
+faults: $(READY) ## Kill, cancel and disconnect at random, then repeat: make faults COUNT=20 ARGS="--seed 7"
+	@$(BIN)/python tests/attacks/fault_injection.py --count $(or $(COUNT),200) $(ARGS)
 
 check: check-style check-types check-layers check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 

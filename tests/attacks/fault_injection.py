@@ -1,0 +1,431 @@
+"""Kill the server, cancel calls and close connections at random moments, then make the same calls again.
+
+Every changing tool of the catalogue, by a real client, over stdio and HTTP, in both protocol versions, with SQLite and
+a real Valkey as the ledger, against an upstream that counts. No `POST` whose response the client did not receive may
+reach the upstream a second time: nobody approves it. Updates and deletions are idempotent and are only counted.
+
+`make faults`, or `make faults COUNT=20 ARGS="--seed 7"`.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "end_to_end")]
+
+import anyio  # noqa: E402
+import anyio.abc  # noqa: E402
+import httpcore2  # noqa: E402
+import httpx2  # noqa: E402
+from asking import Fastn  # noqa: E402
+from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering, free_port, listening  # noqa: E402
+from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
+from mcp.client.streamable_http import streamable_http_client  # noqa: E402
+from mcp.shared.message import SessionMessage  # noqa: E402
+from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
+from sensible_calls import sensible  # noqa: E402
+from valkey_server import ValkeyServer  # noqa: E402
+
+from fastn_mcp.operation import Effect, Operation  # noqa: E402
+from fastn_mcp.sandbox import Sandbox  # noqa: E402
+
+KINDS = ("killed", "cancelled", "dropped")
+LEDGERS = ("sqlite", "valkey")
+TRANSPORTS = ("stdio", "http")
+WITHIN = 0.03
+"""Seconds after a call was sent, or after the upstream heard of one, within which the fault comes."""
+SLOWEST = 0.02
+"""Seconds that the upstream takes to answer a change, at most."""
+POLICY = """
+[budget]
+destroy_rate = "500 per 1m"
+[[rule]]
+tool = ["create_*", "invite_user", "delete_*", "revoke_api_key", "run_workflow"]
+then = "allow"
+"""
+"""Allows the first call of each tool unasked. The same call again is then asked about for one reason only."""
+
+
+def seen(tool: str, wire: bytes) -> bool:
+    """Whether these bytes hold the result of a tool."""
+    return f'"done":"{tool}"'.encode() in wire
+
+
+class Upstream:
+    """A Fastn whose account never changes: reads are the sandbox's, changes are counted and answered later."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.fastn = Fastn(Sandbox(lambda: datetime.now(UTC)))
+        self.counted: Counter[str] = Counter()
+
+    async def hears(self, what: Callable[[Counter[str]], bool]) -> None:
+        """Wait for a while until this is so."""
+        for _ in range(3000):
+            if what(self.counted):
+                return
+            await anyio.sleep(0.001)
+
+    async def serve(self, connection: anyio.abc.SocketStream) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            async with connection:
+                held = b""
+                while True:
+                    while b"\r\n\r\n" not in held:
+                        held += await connection.receive()
+                    head, _, held = held.partition(b"\r\n\r\n")
+                    first, *lines = head.decode().split("\r\n")
+                    headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
+                    length = int(headers.get("content-length", 0))
+                    while len(held) < length:
+                        held += await connection.receive()
+                    content, held = held[:length], held[length:]
+                    method, target, _ = first.split(" ")
+                    status, answer = await self._answer(method, target, headers, content)
+                    said = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}"
+                    await connection.send(said.encode() + b"\r\n\r\n" + answer)
+
+    async def _answer(self, method: str, target: str, headers: dict[str, str], content: bytes) -> tuple[int, bytes]:
+        parts = urlsplit(target)
+        if method == "GET":
+            reply = self.fastn.sandbox.answer(method, parts.path, dict(parse_qsl(parts.query)), headers, content)
+            return reply.status, reply.body
+        self.counted[f"{method} {parts.path}"] += 1
+        await anyio.sleep(self._chance.uniform(0, SLOWEST))
+        sent: dict[str, Any] = json.loads(content or b"{}")
+        return 200, json.dumps({"data": {"id": "made_1", "name": "Made", "status": "pending", **sent}}).encode()
+
+
+@dataclass
+class Wire:
+    """What a client has read from its pipe or its sockets, and the way to close them under it."""
+
+    read: bytearray = field(default_factory=bytearray)
+    sockets: list[socket.socket] = field(default_factory=list[socket.socket])
+    pipes: "subprocess.Popen[bytes] | None" = None
+
+    def drop(self) -> None:
+        for one in self.sockets:
+            with suppress(OSError):
+                _no_longer_awaited(one.fileno())
+                one.close()
+        if self.pipes is not None and self.pipes.stdin and self.pipes.stdout:
+            _no_longer_awaited(self.pipes.stdout.fileno())
+            self.pipes.stdin.close()
+            self.pipes.stdout.close()
+
+
+def _no_longer_awaited(descriptor: int) -> None:
+    if descriptor >= 0:
+        anyio.notify_closing(descriptor)
+
+
+class _Connection(httpcore2.AsyncNetworkStream):
+    def __init__(self, wire: Wire, connection: socket.socket) -> None:
+        self._wire = wire
+        self._socket = connection
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109
+        try:
+            await anyio.wait_readable(self._socket)
+            data = self._socket.recv(max_bytes)
+        except (OSError, anyio.ClosedResourceError) as error:
+            raise httpcore2.ReadError(str(error)) from error
+        self._wire.read += data
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        try:
+            while buffer:
+                await anyio.wait_writable(self._socket)
+                buffer = buffer[self._socket.send(buffer) :]
+        except (OSError, anyio.ClosedResourceError) as error:
+            raise httpcore2.WriteError(str(error)) from error
+
+    async def aclose(self) -> None:
+        _no_longer_awaited(self._socket.fileno())
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info != "is_readable":
+            return None
+        return self._socket.fileno() < 0 or bool(select.select([self._socket], [], [], 0)[0])
+
+
+class _Network(httpcore2.AsyncNetworkBackend):
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
+        connection = socket.create_connection((host, port), 5)
+        connection.setblocking(False)
+        self._wire.sockets.append(connection)
+        return _Connection(self._wire, connection)
+
+
+@asynccontextmanager
+async def by_http(wire: Wire, port: int) -> AsyncGenerator[Any]:
+    way = httpx2.AsyncHTTPTransport()
+    way._pool = httpcore2.AsyncConnectionPool(  # pyright: ignore[reportPrivateUsage]
+        network_backend=_Network(wire), max_keepalive_connections=100
+    )
+    async with (
+        httpx2.AsyncClient(transport=way, headers=BEARER, timeout=60) as http,
+        streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http) as streams,
+    ):
+        yield streams
+
+
+@asynccontextmanager
+async def by_pipes(wire: Wire) -> AsyncGenerator[Any]:
+    process = wire.pipes
+    assert process is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    out = process.stdout.fileno()
+    os.set_blocking(out, False)
+    came, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](1000)
+    outgoing, leaves = anyio.create_memory_object_stream[SessionMessage](1000)
+
+    async def read() -> None:
+        lines = bytearray()
+        async with came:
+            with suppress(OSError, ValueError, anyio.ClosedResourceError):
+                while True:
+                    await anyio.wait_readable(out)
+                    if not (chunk := os.read(out, 1 << 16)):
+                        return
+                    wire.read.extend(chunk)
+                    *whole, rest = bytes(lines + chunk).split(b"\n")
+                    lines[:] = rest
+                    for line in whole:
+                        await came.send(SessionMessage(jsonrpc_message_adapter.validate_json(line)))
+
+    async def write() -> None:
+        assert process.stdin is not None
+        with suppress(OSError, ValueError):
+            async for item in leaves:
+                process.stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                process.stdin.flush()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        tasks.start_soon(write)
+        yield incoming, outgoing
+        tasks.cancel_scope.cancel()
+
+
+def _path(call: Operation[Any]) -> str:
+    request = call.request()
+    return f"{request.method} {request.path}"
+
+
+@dataclass
+class Told:
+    """What came of the faults of one kind, with one ledger, over one transport."""
+
+    faults: int = 0
+    before: int = 0
+    """Calls that had not reached the upstream."""
+    lost: int = 0
+    """`POST`s that had, and whose response the client did not receive: the same call again sent nothing."""
+    received: int = 0
+    repeated: int = 0
+    """`PUT`s and `DELETE`s that reached the upstream more than once."""
+    wrong: list[str] = field(default_factory=list[str])
+
+
+class Round:
+    """One server, the calls of all changing tools at once, a fault for each, and the same calls again."""
+
+    def __init__(self, upstream: Upstream, url: str, ledger: str, transport: str, chance: random.Random) -> None:
+        self._upstream = upstream
+        self._chance = chance
+        self._transport = transport
+        state = tempfile.mkdtemp(prefix="fastn-mcp-")
+        policy = Path(state) / "policy.toml"
+        policy.write_text(POLICY)
+        policy.chmod(0o600)
+        names = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR")
+        self._env = dict.fromkeys(names, state) | {
+            "FASTN_BASE_URL": url,
+            "FASTN_API_KEY": KEY,
+            "FASTN_HTTP_TOKEN": HTTP_TOKEN,
+            "FASTN_CONFIG": os.devnull,
+            "FASTN_POLICY": str(policy),
+            "FASTN_MODE": "auto",
+        }
+        if ledger:
+            self._env |= {"FASTN_LEDGER": ledger, "FASTN_STATE_SECRET": "s" * 64}
+
+    def _start(self, port: int) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "fastn_mcp"]
+        if self._transport == "http":
+            command += ["--http", f"127.0.0.1:{port}"]
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **self._env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if self._transport == "http":
+            listening(port, process)
+        return process
+
+    async def make(self, kind: str, version: str, calls: Sequence[Operation[Any]], told: Told) -> None:
+        self._upstream.counted = Counter()
+        port = free_port()
+        process = self._start(port)
+        try:
+            received = await self._first(kind, version, calls, process, port)
+            before = Counter(self._upstream.counted)
+            if kind == "killed" or self._transport == "stdio":
+                process.kill() if kind == "killed" else process.terminate()
+                await anyio.to_thread.run_sync(process.wait)
+                before = Counter(self._upstream.counted)
+                port = free_port()
+                process = self._start(port) if self._transport == "http" else process
+            await self._again(version, calls, port)
+        finally:
+            process.kill()
+            process.wait()
+        for call in calls:
+            counted, is_post = self._upstream.counted[_path(call)], call.route.method == "POST"
+            told.faults += 1
+            told.before += before[_path(call)] == 0
+            told.received += call in received
+            told.repeated += counted > 1 and not is_post
+            told.lost += is_post and call not in received and before[_path(call)] > 0
+            if is_post and counted > 1 and call not in received:
+                told.wrong.append(f"{call.tool_name()} {version}: {counted} requests")
+
+    async def _first(
+        self,
+        kind: str,
+        version: str,
+        calls: Sequence[Operation[Any]],
+        process: "subprocess.Popen[bytes]",
+        port: int,
+    ) -> list[Operation[Any]]:
+        """Make the calls, with a fault. Returns those whose response the client has received."""
+        wire = Wire(pipes=process if self._transport == "stdio" else None)
+        way = by_http(wire, port) if self._transport == "http" else by_pipes(wire)
+        received = list[Operation[Any]]()
+        with suppress(Exception):  # what a client says whose server has gone
+            async with Client(way, mode=ERAS[version]) as client, anyio.create_task_group() as tasks:
+                wire.read.clear()
+                for call in calls:
+                    tasks.start_soon(self._call, client, call, kind, received)
+                if kind != "cancelled":
+                    reached = self._chance.randrange(len(calls))
+                    await self._upstream.hears(lambda counted: counted.total() >= reached)
+                    await anyio.sleep(self._chance.uniform(0, WITHIN))
+                    process.send_signal(signal.SIGKILL) if kind == "killed" else wire.drop()
+                    with anyio.move_on_after(0.3 if kind == "killed" else 0):  # what was under way still arrives
+                        await anyio.sleep_forever()
+                    tasks.cancel_scope.cancel()
+        return [call for call in calls if call in received or seen(call.tool_name(), bytes(wire.read))]
+
+    async def _call(self, client: Client, call: Operation[Any], kind: str, received: list[Operation[Any]]) -> None:
+        with suppress(Exception), anyio.CancelScope() as scope:
+            if kind == "cancelled":
+                reached, moment = self._chance.random() < 0.7, self._chance.uniform(0, WITHIN)
+
+                async def cancel() -> None:
+                    if reached:
+                        await self._upstream.hears(lambda counted: counted[_path(call)] > 0)
+                    await anyio.sleep(moment)
+                    scope.cancel()
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(cancel)
+                    await client.call_tool(call.tool_name(), call.model_dump(mode="json", exclude_unset=True))
+                    received.append(call)
+                    tasks.cancel_scope.cancel()
+            else:
+                await client.call_tool(call.tool_name(), call.model_dump(mode="json", exclude_unset=True))
+                received.append(call)
+
+    async def _again(self, version: str, calls: Sequence[Operation[Any]], port: int) -> None:
+        nobody = Person(answering(ElicitResult(action="cancel")), reading=0)
+        async with AsyncExitStack() as stack:
+            if self._transport == "http":
+                way: Any = by_http(Wire(), port)
+            else:
+                way = stdio_client(
+                    StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=self._env)
+                )
+            client = await stack.enter_async_context(Client(way, mode=ERAS[version], elicitation_callback=nobody))
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            for call in calls:
+                tasks.start_soon(client.call_tool, call.tool_name(), call.model_dump(mode="json", exclude_unset=True))
+
+
+async def inject(
+    count: int, seed: int, combinations: Sequence[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], Told]:
+    """At least `count` faults of each kind, ledger and transport."""
+    chance, told = random.Random(seed), dict[tuple[str, str, str], Told]()  # noqa: S311
+    upstream = Upstream(chance)
+    calls = [call for call in sensible(upstream.fastn) if call.effect is not Effect.READ]
+    async with AsyncExitStack() as stack:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(listener.serve, upstream.serve)
+        valkey = (
+            ValkeyServer(Path(tempfile.mkdtemp())) if any(which == "valkey" for _, which, _ in combinations) else None
+        )
+        if valkey is not None:
+            valkey.start()
+            stack.callback(valkey.stop)
+        versions = itertools.cycle(ERAS)
+        for kind, ledger, transport in combinations:
+            of = told[kind, ledger, transport] = Told()
+            while of.faults < count:
+                url = valkey.url() if ledger == "valkey" and valkey is not None else ""
+                some = chance.sample(calls, min(len(calls), count - of.faults))
+                one = Round(upstream, f"http://127.0.0.1:{port}", url, transport, chance)
+                with anyio.fail_after(180):
+                    await one.make(kind, next(versions), some, of)
+            print(  # noqa: T201
+                f"{kind:9} {ledger:6} {transport:5} faults {of.faults:4}, not yet sent {of.before:3}, response received"
+                f" {of.received:3}, POST lost and held {of.lost:3}, PUT or DELETE repeated {of.repeated:3},"
+                f" sent twice {len(of.wrong)}",
+                *of.wrong,
+                flush=True,
+            )
+        tasks.cancel_scope.cancel()
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    given = parser.parse_args()
+    print(f"seed {given.seed}", flush=True)  # noqa: T201
+    told = anyio.run(inject, given.count, given.seed, list(itertools.product(KINDS, LEDGERS, TRANSPORTS)))
+    sys.exit(any(one.wrong for one in told.values()))
+
+
+if __name__ == "__main__":
+    main()

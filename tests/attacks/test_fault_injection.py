@@ -1,0 +1,25 @@
+"""A sample of the injected faults: `make faults` does 200 of each kind, ledger and transport. Ours."""
+
+import itertools
+
+import pytest
+from fault_injection import KINDS, LEDGERS, TRANSPORTS, inject, seen
+
+pytestmark = pytest.mark.anyio
+
+SEED = 20261126
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
+    """With one ledger over one transport, chosen by the kind; all of them in `make faults`."""
+    combinations = list(itertools.product(LEDGERS, TRANSPORTS))
+    chosen = (kind, *combinations[KINDS.index(kind)])
+    told = await inject(23, SEED, [chosen])
+    assert told[chosen].faults == 23
+    assert told[chosen].wrong == []
+
+
+def test_a_result_is_recognized_on_the_wire() -> None:
+    assert seen("create_customer", b'{"structuredContent":{"done":"create_customer"}}')
+    assert not seen("create_customer", b'{"structuredContent":{"done":"create_connector"}}')
