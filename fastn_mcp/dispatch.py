@@ -110,6 +110,7 @@ class Dispatcher:
         self._delivery = delivery
         self.system = system
         self.directory = Directory(system)
+        self.dashboard_url = client.dashboard_url
 
     async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""

@@ -34,7 +34,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp import __version__
-from fastn_mcp.arguments import UnknownTool, parse
+from fastn_mcp.arguments import UnknownTool, Wanted, parse
 from fastn_mcp.channels import form
 from fastn_mcp.dispatch import Dispatcher, Done
 from fastn_mcp.errors import FastnError
@@ -42,7 +42,7 @@ from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.renamed import ALIASES, Aliases, current, hint
 from fastn_mcp.served import Served, Visit, alone, input_schema
-from fastn_mcp.shaping import failed, previewed, shaped, waiting
+from fastn_mcp.shaping import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.telling import Levels, Telling
 
 NAME = "fastn-mcp"
@@ -78,26 +78,32 @@ class _Handlers:
         served, dispatch = visit.served, visit.served.dispatch
         telling = Telling(ctx, self.levels, dispatch.system)
         said = hint(params.name, self._aliases)
+        wanted: Wanted | None = None
+
+        def result(answer: dict[str, JsonValue], *, is_error: bool = False) -> CallToolResult:
+            linked = with_dashboard(answer, wanted and wanted.call, dispatch.dashboard_url)
+            return _result(linked | said, is_error=is_error)
+
         try:
             wanted = parse(served.by_name, params.name, params.arguments or {}, self._aliases)
             caller = replace(visit.caller, form=telling.asking(form.channel(ctx, params)))
             async with visit.room():
                 if wanted.dry_run:
                     preview = await telling.during(lambda _: dispatch.preview(wanted.call, caller))
-                    return _result(previewed(preview.data()) | said, is_error=False)
+                    return result(previewed(preview.data()))
                 outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
         except FastnError as error:
-            return _result(dispatch.redacted(failed(error.data()) | said), is_error=True)
+            return result(dispatch.redacted(failed(error.data())), is_error=True)
         match outcome:
             case Asking(question):
                 return form.round_trip(question)
             case Waiting(preview, where, until):
-                return _result(waiting(preview.data(), where, until) | said, is_error=False)
-            case Done(result, change):
-                return _result(shaped(wanted.call, result, served.account, change) | said, is_error=False)
+                return result(waiting(preview.data(), where, until))
+            case Done(done, change):
+                return result(shaped(wanted.call, done, served.account, change))
 
     async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
         return self._whose(ctx).served.reading.listed

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, cast
+from urllib.parse import quote
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -16,10 +17,20 @@ from pydantic_core import to_json
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.procedure import Procedure
 from fastn_mcp.procedures.undoing import receipt
 from fastn_mcp.redaction import is_issued_secret, safe
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.listing import CSV, List, Listed
+
+_PAGES = {
+    "customers": "/settings/customers",
+    "connectors": "/connectors",
+    "workflows": "/integrations?tab=workflows",
+    "executions": "/activity",
+    "ai": "/agent",
+}
+"""The dashboard's pages that are known, by resource."""
 
 BUDGET = 8_000
 """Characters of one result."""
@@ -47,6 +58,26 @@ def shaped(
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
+
+
+def with_dashboard(
+    answer: dict[str, JsonValue], call: Offer[Any] | None, dashboard_url: str | None
+) -> dict[str, JsonValue]:
+    """`answer`, and the address of the dashboard's page where our words in it send a person there."""
+    theirs = {"fastn"} if isinstance(call, Procedure) else {"fastn", "data"}
+    ours = to_json({name: value for name, value in answer.items() if name not in theirs})
+    if dashboard_url is None or b"dashboard" not in ours:
+        return answer
+    return answer | {"dashboard": dashboard_url + _page_of(call)}
+
+
+def _page_of(call: Offer[Any] | None) -> str:
+    """The page for what `call` acts on; the dashboard itself where none is known."""
+    installation: object = getattr(call, "installation_id", None)
+    if isinstance(installation, str):
+        return f"/installations/{quote(installation, safe='')}"
+    resource = "workflows" if call is not None and "workflow_id" in call.arguments() else call and call.toolset()
+    return _PAGES.get(resource or "", "")
 
 
 def _page(call: Offer[Any], page: Listed[Record]) -> dict[str, JsonValue]:

@@ -118,6 +118,7 @@ class World:
         size: Size = Size.SMALL,
         kinds: Kinds | None = None,
         bound: str = "",
+        dashboard_url: str | None = None,
     ) -> None:
         """`bound` stands for the key, and for where it is sent."""
         kinds = kinds or Kinds()
@@ -125,7 +126,7 @@ class World:
         self.clock = clock or Clock()
         self.system = replace(self.clock.system(tokens), trace=kinds.trace)
         self.sandbox = Sandbox(self.clock.now, size=size)
-        account = Account("http://localhost", KEY)
+        account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = kinds.client(account, InProcess(self.sandbox, headers(account)), self.system, None)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"

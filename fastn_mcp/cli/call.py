@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import anyio
 import click
+from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.arguments import parse
+from fastn_mcp.arguments import Wanted, parse
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.examples import lines_of
 from fastn_mcp.cli.exits import EXIT_CODES, Exit, exit_of
@@ -20,7 +21,7 @@ from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.renamed import current
-from fastn_mcp.shaping import failed, previewed, shaped, waiting
+from fastn_mcp.shaping import failed, previewed, shaped, waiting, with_dashboard
 
 
 class Calls(click.Group):
@@ -88,26 +89,31 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
 
 
 async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
+    wanted: Wanted | None = None
+
+    def say(answer: dict[str, JsonValue]) -> None:
+        _print(with_dashboard(answer, wanted and wanted.call, parts.dispatch.dashboard_url))
+
     try:
         try:
             wanted = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
             caller = Caller("local", Terminal.here())
             if wanted.dry_run:
-                _print(previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
+                say(previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
                 return Exit.DONE
             outcome = await parts.dispatch(wanted.call, caller)
         finally:
             await parts.aclose()
     except FastnError as error:
-        _print(failed(error.data()))
+        say(failed(error.data()))
         click.echo(f"fastn-mcp: {error}", err=True)
         return exit_of(error.outcome)
     match outcome:
         case Done(result, change):
-            _print(shaped(wanted.call, result, parts.label, change))
+            say(shaped(wanted.call, result, parts.label, change))
             return Exit.DONE
         case Waiting(preview, where, until):
-            _print(waiting(preview.data(), where, until))
+            say(waiting(preview.data(), where, until))
             return Exit.WAITING
         case Asking():  # a terminal answers at once
             raise TypeError("a question was left open")

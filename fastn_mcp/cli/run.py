@@ -32,7 +32,7 @@ from fastn_mcp.report.attempt import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, At
 from fastn_mcp.report.document import moment
 from fastn_mcp.report.tally import Tally
 from fastn_mcp.report.writing import readable
-from fastn_mcp.shaping import failed, previewed, shaped, waiting
+from fastn_mcp.shaping import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.listing import Listed
 
 _LARGEST = 32 * 1024 * 1024
@@ -206,23 +206,27 @@ async def _in_order(running: _Run, steps: list[Step], keep_going: bool, dry_run:
 
 
 async def _one(running: _Run, step: Step, caller: Caller, dry_run: bool) -> _Ended:
-    parts = running.parts
+    parts, wanted = running.parts, step.wanted
+
+    def ended(outcome: str, message: str | None, answer: dict[str, JsonValue]) -> _Ended:
+        return _Ended(outcome, message, with_dashboard(answer, wanted and wanted.call, parts.dispatch.dashboard_url))
+
     try:
-        wanted = step.wanted or _wanted(running, step)
+        wanted = wanted or _wanted(running, step)
         if wanted.dry_run or (dry_run and wanted.call.previews()):
-            return _Ended(PREVIEWED, None, previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
+            return ended(PREVIEWED, None, previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
         outcome = await parts.dispatch(wanted.call, caller)
     except Missing as missing:
         return _Ended(LEFT, str(missing))
     except FastnError as error:
-        return _Ended(error.outcome, str(error), failed(error.data()))
+        return ended(error.outcome, str(error), failed(error.data()))
     match outcome:
         case Done(result, change):
             if step.id is not None:
                 running.results[step.id] = _usable(result)
-            return _Ended(DONE, None, shaped(wanted.call, result, parts.label, change))
+            return ended(DONE, None, shaped(wanted.call, result, parts.label, change))
         case Waiting(preview, where, until):
-            return _Ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
+            return ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
         case Asking():  # a terminal answers at once
             raise TypeError("a question was left open")
 

@@ -44,6 +44,7 @@ class Client:
         self._limit = Limit(account, system, board)
         self.redactor = Redactor([account.api_key])
         """Hides the key of the account."""
+        self.dashboard_url = account.dashboard_url
 
     async def aclose(self) -> None:
         await self._exchange.aclose()

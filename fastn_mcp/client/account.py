@@ -29,6 +29,7 @@ class Account:
     concurrency: int = 64
     routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    dashboard_url: str | None = None
 
     @property
     def host(self) -> str:

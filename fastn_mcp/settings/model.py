@@ -73,6 +73,9 @@ class Settings(BaseModel):
         str, Field(description="Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
     ]
     base_url: Annotated[str, Field(description="Where Fastn is.")] = DEFAULT_BASE_URL
+    dashboard_url: Annotated[
+        str | None, Field(description="Where your dashboard is: answers that send a person there link its page.")
+    ] = None
     auth: Annotated[
         Literal["header", "bearer"],
         Field(description="header sends x-fastn-api-key, bearer sends Authorization: Bearer."),
@@ -205,7 +208,7 @@ class Settings(BaseModel):
             raise ValueError("begins with the name of its variable")
         return key
 
-    @field_validator("base_url", "approval_url")
+    @field_validator("base_url", "dashboard_url", "approval_url")
     @classmethod
     def _safe(cls, url: str | None) -> str | None:
         if url is None:
