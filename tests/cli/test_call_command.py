@@ -73,11 +73,11 @@ def test_a_read_prints_one_line_of_json(fastn: Run) -> None:
 def test_a_write_is_made_and_kept_in_the_file(fastn: Run, tmp_path: Path) -> None:
     """Ours: `--sandbox-file` is the same Fastn in the next run."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
-    made = said(fastn(*start, "create-customer", "--name", "Initech", "--extra", '{"region": "EU"}'))
+    made = said(fastn(*start, "create-customer", "--name", "Initech", "--external-ref", "crm-9"))
     assert made["done"] == "create_customer"
     assert made["account"]["profile"] == "sandbox"
     found = said(fastn(*start, "get-customer", "--customer-id", made["data"]["id"]))
-    assert (found["data"]["name"], found["data"]["region"]) == ("Initech", "EU")
+    assert (found["data"]["name"], found["data"]["externalRef"]) == ("Initech", "crm-9")
 
 
 def test_an_argument_that_is_a_list_is_repeated(fastn: Run) -> None:
