@@ -20,7 +20,7 @@ from fastn_mcp.client.waits import Cause, tell
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, RateLimited
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Operation, Record, RefusedValue, Request
-from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.procedures.target import Call, no_such, read_target
 from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
 from fastn_mcp.system import System
 from fastn_mcp.tools.updating import Update
@@ -107,10 +107,7 @@ class Client:
 
         current = await read_target(call, read)
         if current is None:
-            raise NotFound(
-                f"{call.tool_name()} found nothing to change: there is no such id.",
-                "Look for the id with the list tool of the resource.",
-            )
+            raise NotFound(*no_such(call))
         whole = current.model_dump(exclude_unset=True)
         if not whole.keys() - {"value"}:
             raise NotSent(
@@ -128,7 +125,7 @@ class Client:
                 answer = await self._exchange(request)
             except Unsent as error:
                 attempt.end(Fate.UNSENT)
-                failure: FastnError = attempt.unreachable(self._account.host, str(error))
+                failure: FastnError = attempt.unreachable(self._account.host, str(error), error.next_step)
             except Lost as error:
                 attempt.end(Fate.UNKNOWN)
                 failure = attempt.lost(f"The connection broke before Fastn answered ({error}).", {})
@@ -185,7 +182,8 @@ class Client:
             if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
                 # With these, servers also say that they have done something, and where it is to be seen.
                 raise attempt.lost(f"Fastn answered with a redirect ({answer.status}), which is never followed.", said)
-            raise attempt.rejected(error_of(answer.status, said, key_hint=self._key_hint()))
+            not_found = self._not_found(call)
+            raise attempt.rejected(error_of(answer.status, said, key_hint=self._key_hint(), not_found=not_found))
         if answer.unreadable is not None:
             raise attempt.unreadable(answer.unreadable)
         try:
@@ -201,6 +199,15 @@ class Client:
             raise attempt.unreadable(Unreadable.UNFAMILIAR) from None
         except ValueError:
             raise attempt.unreadable(Unreadable.NO_JSON) from None
+
+    def _not_found(self, call: Operation[Any]) -> tuple[str, str]:
+        """What a 404 means, and the next step. Where no argument is an id, it is the path that is wrong."""
+        doctor = "Run fastn-mcp doctor, which finds where this account has it, or correct FASTN_BASE_URL."
+        if call.target is not None:
+            return no_such(call)
+        if any(name.endswith("_id") for name in call.arguments()):
+            return f"Fastn has nothing with one of these ids, or no path {call.route.path}.", f"Check the ids. {doctor}"
+        return f"Fastn at {self._account.base_url} has no path {call.route.path}.", doctor
 
     def _key_hint(self) -> str:
         style = self._account.auth

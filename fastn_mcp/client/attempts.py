@@ -20,7 +20,7 @@ from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.target import Call, settling_read
 from fastn_mcp.tools.workflows import RunWorkflow
 
-_CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor says what is wrong."
+_CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
 
 
 class Attempts:
@@ -46,10 +46,10 @@ class Attempts:
     def may_repeat(self, method: str) -> bool:
         return self.number < ATTEMPTS and may_repeat(method, self.last)
 
-    def unreachable(self, host: str, reason: str) -> FastnError:
+    def unreachable(self, host: str, reason: str, next_step: str) -> FastnError:
         if self.was_unknown:
-            return self.lost(f"Fastn at {host} can no longer be reached ({reason}).", {})
-        return NotSent(f"Fastn at {host} cannot be reached ({reason}).", _CHECK)
+            return self.lost(f"Fastn at {host} can no longer be reached: {reason}.", {})
+        return NotSent(f"Fastn at {host} cannot be reached: {reason}.", next_step or _CHECK)
 
     def lost(self, what: str, said: Mapping[str, JsonValue]) -> FastnError:
         detail: dict[str, JsonValue] = {"fastn": dict(said)} if said else {}

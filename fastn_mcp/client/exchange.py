@@ -3,7 +3,6 @@
 No redirects, no cookies, no retries: the connection is read directly, with a cap. `way.py` says how one is made.
 """
 
-import ssl
 import zlib
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import httpcore2
 from pydantic_core import to_json
 
 from fastn_mcp.client.connections import Connections
+from fastn_mcp.client.unreachable import CHECK_CA_FILE, unreachable
 from fastn_mcp.client.way import Way
 from fastn_mcp.operation import Request
 
@@ -26,7 +26,11 @@ _CONNECT_SECONDS = 5.0
 
 
 class Unsent(Exception):
-    """No byte of the request can have left."""
+    """No byte of the request can have left. `next_step` is what to do about it, where that is known."""
+
+    def __init__(self, reason: str, next_step: str = "") -> None:
+        super().__init__(reason)
+        self.next_step = next_step
 
 
 class Lost(Exception):
@@ -38,9 +42,9 @@ class Unreadable(Enum):
 
     BROKEN = "it broke off"
     TOO_LARGE = f"it is larger than {CAP // 1024 // 1024} MiB"
-    PACKED = "it is packed in a way that was not asked for"
+    PACKED = "unexpected Content-Encoding"
     NO_JSON = "it is not JSON"
-    UNFAMILIAR = "its fields are not what they were thought to be"
+    UNFAMILIAR = "the response does not match the expected schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +73,22 @@ class HttpExchange:
         self._scheme, self._host, self._port = base.scheme, base.host, base.port
         self._prefix = base.target.rstrip(b"/")
         self._headers = [(b"Host", urlsplit(base_url).netloc.encode()), *_encoded(headers)]
-        self._connections = Connections(base.origin, way or Way())
+        self._way = way or Way()
+        self._connections = Connections(base.origin, self._way)
 
     async def __call__(self, request: Request) -> Answer:
         """Raises `Unsent` or `Lost`."""
         try:
             connection = await self._connections.take()
         except OSError as error:
-            raise Unsent(f"the trusted certificates cannot be read: {type(error).__name__}") from error
+            raise Unsent(f"the trusted certificates cannot be read: {type(error).__name__}", CHECK_CA_FILE) from error
         try:
             response = await connection.handle_async_request(self._built(request))
         except _UNSENT as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()  # behind a proxy it may be open already
-            raise Unsent(_why(error)) from error
+            proxy = self._way.proxy if self._scheme == b"https" else None
+            raise Unsent(*unreachable(error, proxy)) from error
         except _BROKEN as error:
             raise Lost(type(error).__name__) from error
         try:
@@ -117,18 +123,6 @@ class HttpExchange:
 
     async def aclose(self) -> None:
         await self._connections.aclose()
-
-
-def _why(error: Exception) -> str:
-    """In words, where there is something to do about it. What a proxy says is not ours: its status alone."""
-    if isinstance(error, httpcore2.ProxyError):
-        return f"the proxy refused: {str(error)[:3]}"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {cause.verify_message}"
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
 
 
 _UNSENT = (

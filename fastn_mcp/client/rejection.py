@@ -65,11 +65,6 @@ _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
         "The API key is not allowed to do this",
         "Use a key with the permission; list_api_keys shows what each may do.",
     ),
-    404: (
-        NotFound,
-        "Fastn knows nothing there: no such id, no access to it, or another path",
-        "Look for the id with the list tool of the resource.",
-    ),
 }
 
 _ABOUT_A_CUSTOMER: dict[str, tuple[str, str]] = {
@@ -89,8 +84,11 @@ _ABOUT_A_CUSTOMER: dict[str, tuple[str, str]] = {
 """What Fastn says of a run for a customer, in lower case, and what it means."""
 
 
-def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str) -> FastnError:
-    """The error of a definite answer. `key_hint` says what to look at when the key is not accepted."""
+def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str, not_found: tuple[str, str]) -> FastnError:
+    """The error of a definite answer.
+
+    `key_hint` says what to look at when the key is not accepted; `not_found` is what a 404 means and the next step.
+    """
     code = str(said.get("code") or "")
     detail: dict[str, JsonValue] = {"fastn": dict(said)}
     if status == 401 and code.startswith(_ABOUT_A_CONNECTION):
@@ -111,11 +109,11 @@ def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str) -> Fa
             "Check FASTN_BASE_URL: it may name the wrong host.",
             facts=detail,
         )
-    if status in _DEFINITE:
-        kind, what, next_step = _DEFINITE[status]
+    if status == 404 or status in _DEFINITE:
+        kind, what, next_step = (NotFound, *not_found) if status == 404 else _DEFINITE[status]
         message = str(said.get("message")).lower()
         what, next_step = next((said for text, said in _ABOUT_A_CUSTOMER.items() if text in message), (what, next_step))
-        return kind(f"{what} ({status}).", next_step, facts=detail)
+        return kind(f"{what.removesuffix('.')} ({status}).", next_step, facts=detail)
     return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)
 
 

@@ -17,7 +17,7 @@ from fastn_mcp.guard.preview import Preview, preview, state
 from fastn_mcp.guard.question import FREE
 from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
-from fastn_mcp.procedures.target import Call, Send, read_target
+from fastn_mcp.procedures.target import Call, Send, no_such, read_target
 from fastn_mcp.system import System
 
 Ahead = Mapping[tuple[str, str], int]
@@ -101,11 +101,7 @@ class Judge:
                 f"What it acts on could not be read first. {error.what}", error.next_step, facts=error.facts
             ) from None
         if target is None and call.target is not None:
-            raise NotFound(
-                "There is nothing with this id.",
-                "Look for the id with the list tool of the resource.",
-                certainty=NOTHING_SENT,
-            )
+            raise NotFound(*no_such(call), certainty=NOTHING_SENT)
         known = None if dependence.unchecked else dependence.count
         effect = call.effect_on(target, known)
         situation = replace(

@@ -12,7 +12,7 @@ from fastn_mcp.procedures.dependents import Uses, uses_of
 from fastn_mcp.procedures.directory import entry
 from fastn_mcp.procedures.looks import Look, Unchecked, every, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
-from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.procedures.target import Call, no_such, read_target
 from fastn_mcp.procedures.troubles.access import called
 from fastn_mcp.tools import BY_NAME
 
@@ -92,11 +92,7 @@ async def _record(deleting: Call, means: Means) -> tuple[Record | None, list[Unc
     except FastnError as error:
         return None, [Unchecked("the resource itself", error.what)]
     if target is None:
-        raise NotFound(
-            "There is nothing with this id.",
-            "Look for the id with the list tool of the resource.",
-            certainty=NOTHING_SENT,
-        )
+        raise NotFound(*no_such(deleting), certainty=NOTHING_SENT)
     return target, []
 
 

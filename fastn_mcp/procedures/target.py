@@ -50,6 +50,14 @@ async def read_target(call: Call, send: Send) -> Record | None:
     return row
 
 
+def no_such(call: Call) -> tuple[str, str]:
+    """What is said where there is nothing with the id that `call` names, and the next step."""
+    kind = type(call).route.parameters[-1].removesuffix("_id").replace("_", " ").replace("api", "API")
+    lister = f"list_{call.toolset()}"
+    by_name = "" if call.toolset() == ListExecutions.toolset() else "find or "  # find knows no executions
+    return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}{lister}."
+
+
 async def _overwritten(call: Create[Any], send: Send) -> Record | None:
     """What may be overwritten. Every row is read: a search that Fastn makes may miss the slug."""
     lister = cast("type[List[Any]] | None", _reader(type(call)))

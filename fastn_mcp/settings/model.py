@@ -217,6 +217,12 @@ class Settings(BaseModel):
             raise ValueError("must be scheme, host and at most a port and a path")
         return callable_address(url).rstrip("/")
 
+    @field_validator("base_url")
+    @classmethod
+    def _without_api(cls, url: str) -> str:
+        """The address without /api/v1, which people copy along and each path begins with."""
+        return url.removesuffix("/api/v1")
+
     @field_validator("ca_file")
     @classmethod
     def _certificates(cls, file: Path | None) -> Path | None:

@@ -103,6 +103,6 @@ async def test_certificates_that_cannot_be_read_send_nothing(monkeypatch: pytest
         await exchange(Request("GET", "/"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
     sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
-    with pytest.raises(NotSent, match="fastn-mcp doctor says what is wrong"):
+    with pytest.raises(NotSent, match="Check FASTN_CA_FILE and SSL_CERT_FILE"):
         await sender.send(GetUsage())
     await sender.aclose()

@@ -12,8 +12,9 @@ from fastn_mcp.client.exchange import Answer
 from fastn_mcp.errors import FastnError
 from fastn_mcp.operation import POST, Operation, Request
 from fastn_mcp.redaction import Redactor
-from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
+from fastn_mcp.tools.connections import CreateConnection, DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.executions import GetExecution
 from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
@@ -339,7 +340,7 @@ async def test_big_numbers_survive_a_merge() -> None:
 async def test_an_update_of_what_is_not_there_changes_nothing() -> None:
     """Ours: a first 404 is not_found, and nothing is written."""
     fastn = Fastn(says(404))
-    with pytest.raises(FastnError, match="found nothing to change") as caught:
+    with pytest.raises(FastnError, match="No customer with this id") as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="nobody", name="New"))
     assert (caught.value.outcome, len(fastn.requests)) == ("not_found", 1)
 
@@ -394,3 +395,21 @@ async def test_a_delete_that_is_a_post_here_is_not_repeated() -> None:
             DeleteCustomer(customer_id="acme")
         )
     assert fastn.requests == [Request("POST", "/c/acme/delete", body={})]
+
+
+@pytest.mark.parametrize(
+    ("call", "message", "next_step"),
+    [
+        (GetCustomer(customer_id="acme"), "No customer with this id", "find or list_customers"),
+        (GetExecution(execution_id="exec_1"), "No execution with this id", "Find it with list_executions"),
+        (ListCustomers(), "Fastn at https://fastn.example has no path /api/v1/customers", "fastn-mcp doctor"),
+        (ListConnections(customer_id="acme"), "nothing with one of these ids, or no path", "Check the ids"),
+    ],
+)
+async def test_404_names_the_id_or_else_the_path(call: Operation[Any], message: str, next_step: str) -> None:
+    """Ours: without an id in the call, it is the base URL or the path that is wrong, and no id to look for."""
+    with pytest.raises(FastnError) as caught:
+        await client(Fastn(says(404))).send(call)
+    assert message in caught.value.what
+    assert next_step in caught.value.next_step
+    assert caught.value.outcome == "not_found"

@@ -163,7 +163,7 @@ async def test_a_repeated_delete_that_finds_nothing_is_gone(first: Step) -> None
 @pytest.mark.parametrize("first", [Unsent("ConnectError"), says(429)])
 async def test_a_delete_that_was_never_done_and_finds_nothing_is_not_found(first: Step) -> None:
     """Ours (THREATS R6): nothing of ours can have deleted it, so the id is wrong."""
-    with pytest.raises(FastnError, match="no such id") as caught:
+    with pytest.raises(FastnError, match="No customer with this id") as caught:
         await client(Fastn(first, says(404))).send(CALLS["DELETE"])
     assert caught.value.outcome == "not_found"
 

@@ -1,0 +1,130 @@
+"""Why a connection could not be made, against real sockets: each cause by its own words, with the step that helps."""
+
+import datetime
+import socket
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import pytest
+import trustme
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.tls import TLSStream
+
+from fastn_mcp.client.exchange import HttpExchange, Unsent
+from fastn_mcp.client.way import Way
+from fastn_mcp.operation import Request
+
+pytestmark = pytest.mark.anyio
+
+READ = Request("GET", "/api/v1/customers")
+YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+
+
+@asynccontextmanager
+async def listening(certificate: trustme.LeafCert | None = None, reply: bytes = b"") -> AsyncGenerator[int]:
+    """A server that speaks TLS with this certificate, or sends `reply` to whatever it hears; its port."""
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType] - pyOpenSSL's type is not there
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            if context is not None:
+                await TLSStream.wrap(stream, ssl_context=context, server_side=True)
+            else:
+                await stream.receive()
+                await stream.send(reply)
+
+    async def quietly(stream: SocketStream) -> None:
+        # The client hangs up: that is what these tests are about.
+        with suppress(OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await serve(stream)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, quietly)
+        yield listener.extra(SocketAttribute.local_port)  # noqa: S610 - no Django here
+        tasks.cancel_scope.cancel()
+
+
+async def failure(url: str, way: Way | None = None) -> Unsent:
+    exchange = HttpExchange(url, {}, way)
+    try:
+        with anyio.fail_after(10), pytest.raises(Unsent) as caught:
+            await exchange(READ)
+    finally:
+        await exchange.aclose()
+    return caught.value
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+async def test_refused_connection_names_host_and_port() -> None:
+    """Ours: nothing listens there."""
+    error = await failure(f"http://127.0.0.1:{closed_port()}")
+    assert str(error) == "it refuses the connection"
+    assert "FASTN_BASE_URL" in error.next_step
+
+
+async def test_unknown_host_name_is_a_matter_of_dns() -> None:
+    """RFC 6761: names under .invalid never resolve."""
+    error = await failure("https://fastn.invalid")
+    assert str(error) == "its name cannot be resolved (DNS)"
+    assert "FASTN_BASE_URL" in error.next_step
+
+
+@pytest.mark.parametrize(
+    ("identity", "not_after", "trusted", "reason", "cure"),
+    [
+        ("127.0.0.1", None, False, "its certificate is not trusted", "FASTN_CA_FILE"),
+        ("fastn.example", None, True, "its certificate is for another host", "FASTN_BASE_URL"),
+        ("127.0.0.1", YESTERDAY, True, "its certificate is not valid now", "clock"),
+    ],
+)
+async def test_certificate_errors_are_told_apart(
+    tmp_path: Path, identity: str, not_after: datetime.datetime | None, trusted: bool, reason: str, cure: str
+) -> None:
+    """Ours: each has another cure."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with listening(ca.issue_cert(identity, not_after=not_after)) as port:
+        error = await failure(f"https://127.0.0.1:{port}", Way(tmp_path / "ca.pem" if trusted else None))
+    assert str(error).startswith(reason)
+    assert cure in error.next_step
+
+
+async def test_plain_server_behind_https_is_a_tls_error() -> None:
+    """Ours: an http port named as https."""
+    async with listening(reply=b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        error = await failure(f"https://127.0.0.1:{port}")
+    assert str(error).startswith("TLS failed (")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "cure"),
+    [
+        ("407 Proxy Authentication Required", "wants a name and a password (407)", "FASTN_PROXY"),
+        ("403 Forbidden", "refused the connection (403)", "who runs the proxy"),
+    ],
+)
+async def test_refusing_proxy_is_named_without_its_password(status: str, reason: str, cure: str) -> None:
+    """Ours: what a proxy says is not repeated, its status is."""
+    async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
+        error = await failure("https://fastn.invalid", Way(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
+    assert str(error) == f"the proxy 127.0.0.1:{port} {reason}"
+    assert cure in error.next_step
+    assert "C4N4RY" not in f"{error} {error.next_step}"
+
+
+async def test_proxy_that_is_not_there_is_blamed_instead_of_fastn() -> None:
+    """Ours: FASTN_BASE_URL is right, and the proxy is what has to be corrected."""
+    port = closed_port()
+    error = await failure("https://fastn.invalid", Way(proxy=f"http://127.0.0.1:{port}"))
+    assert str(error) == f"the proxy 127.0.0.1:{port} refuses the connection"
+    assert "FASTN_PROXY" in error.next_step
