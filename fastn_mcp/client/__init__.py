@@ -89,6 +89,12 @@ class Client:
             request = call.request(self._account.routes.get(call.tool_name()))
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+        if self._account.end_org_id and "x-end-org-ref" in request.headers:
+            # Fastn would be sent two customers, and which of them counts is not documented.
+            raise NotSent(
+                "customer_ref: this account's settings name a customer for every request (end_org_id).",
+                "Give customer_id instead, which replaces it.",
+            )
         if isinstance(call, Update) and self._account.update == "merge":
             request = await self._merged(cast(Call, call), request)
         if names := self._account.fields.get(call.toolset()):

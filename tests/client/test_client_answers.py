@@ -215,6 +215,18 @@ async def test_a_run_that_is_refused_for_its_customer_says_what_is_missing(
     assert caught.value.facts["fastn"] == {"status": status, "message": message}
 
 
+async def test_a_customers_reference_is_not_sent_beside_the_customer_of_the_account() -> None:
+    """Ours: of two customers the wrong one might count."""
+    fastn = Fastn(says(200, {"executionId": "e1"}))
+    sender = client(fastn, end_org_id="globex")
+    with pytest.raises(FastnError, match="Nothing was sent") as caught:
+        await sender.send(RunWorkflow(workflow_id="wf", customer_ref="crm-1"))
+    assert "customer_id" in caught.value.next_step
+    assert fastn.requests == []
+    await sender.send(RunWorkflow(workflow_id="wf", customer_id="acme", installation_id="inst_1"))
+    assert len(fastn.requests) == 1
+
+
 async def test_code_that_throws_may_have_done_something_before() -> None:
     """Third parties: 422 where a workflow's own code throws. That nothing was changed is then not known."""
     with pytest.raises(FastnError) as caught:
