@@ -22,7 +22,7 @@ from fastn_mcp.guard.ledger import Ledger, State, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Answer as Said
-from fastn_mcp.guard.question import Asking, Question, Waiting, Yes
+from fastn_mcp.guard.question import Asking, Question, Submitted, Waiting, Yes
 from fastn_mcp.guard.recording import Recorder, Watch
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Operation, Record
@@ -89,7 +89,7 @@ class FormNow:
 class FormLater:
     """A form that ends the call; `resumed` is what the next round brings."""
 
-    resumed: tuple[str, Said] | None = None
+    resumed: tuple[str, Said | Submitted] | None = None
     asked: list[Question] = field(default_factory=list[Question])
     name: str = "client_form"
     surely_seen: bool = False

@@ -1,6 +1,7 @@
 """What an approval needs, what it covers, what it costs, and what is recorded of it. Ours (DESIGN 5.4, 5.5)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Waiting, Yes
+from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes
 from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
@@ -279,6 +280,38 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
     resumed = FormLater(resumed=(asking.question.grant, Yes("Globex Exports")))
     assert isinstance(await world.call(deletion(world), resumed), Done)
     assert len(world.changes) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "content", "outcome"),
+    [
+        ("accept", {"name": "Globex Exports"}, Done),
+        ("accept", {"name": "Globex"}, Declined),
+        ("accept", {"decision": "approve"}, Declined),
+        ("decline", {"name": "Globex Exports"}, Declined),
+        ("cancel", {"name": "Globex Exports"}, Waiting),
+        ("accept", {}, Waiting),
+    ],
+)
+async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_asked(
+    world: World, action: str, content: dict[str, Any], outcome: type
+) -> None:
+    call = deletion(world)
+    asking = await world.call(call, FormLater())
+    assert isinstance(asking, Asking)
+    world.clock.pass_(5)
+    resumed = FormLater(resumed=(asking.question.grant, Submitted(action, content)))
+    assert isinstance(await world.call(call, resumed), outcome)
+    assert len(world.changes) == int(outcome is Done)
+
+
+async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
+    assert isinstance(await world.call(run(world), replace(form(world), name="terminal")), Done)
+    quick = replace(form(world, seconds=0.5), name="dialog")
+    assert isinstance(await world.call(deletion(world), quick), Waiting)
+    assert [grant.by for grant in await world.ledger.decided(9)] == ["dialog", "terminal"]
+    now = world.clock.at.timestamp()
+    assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
 
 
 async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(world: World) -> None:
