@@ -314,6 +314,16 @@ async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) ->
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
 
 
+async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_note(world: World) -> None:
+    call = run(world)
+    for note in ("not now", "", "no", "later"):
+        assert isinstance(await world.call(call, form(world, No(note))), Declined)
+    assert sorted((grant.note or "") for grant in await world.ledger.decided(9)) == ["", "later", "no", "not now"]
+    assert (await world.ledger.declines("local"))[0] == 4
+    assert isinstance(await world.call(call, form(world)), Done)
+    assert (await world.ledger.declines("local"))[0] == 0
+
+
 async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(world: World) -> None:
     """Ours: the question on the desk is closed, and says why."""
     call = run(world)

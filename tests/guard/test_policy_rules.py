@@ -132,6 +132,7 @@ def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
     ("target", "matches"),
     [
         (record(id="test_1"), True),
+        (record(id="TEST_1"), False),
         (record(id="wf_1", name="test_1"), False),
         (record(id="wf_1", slug="test_1"), False),
         (record(name="test_1"), False),
@@ -145,6 +146,38 @@ def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
     for call in (DeleteWorkflow(workflow_id="wf_1"), DeleteWorkflow(workflow_id="test_1")):
         verdict = judge('[[rule]]\ntarget = "test_*"\nthen = "allow"', call, target=target)
         assert (verdict.decision is Decision.ALLOW) is matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "exact", "as_it_reads"),
+    [
+        ("acme-*", "acme-1", True, True),
+        ("acme-*", "ACME-1", False, True),
+        ("ACME-*", "acme-1", False, True),
+        ("acme-*", "\uff41\uff43me-1", False, True),
+        ("acme-*", "ac\u200bme-1", False, True),
+        ("acme-?", " acme-1\n", False, True),
+        ("acme-?1", "acme-\u200b1", True, True),
+        ("acme-*", "globex-1", False, False),
+        ("12", 12, True, True),
+        ("*", True, False, False),
+        ("*", 1.5, False, False),
+        ("*", None, False, False),
+        ("*", ["acme-1"], False, False),
+    ],
+)
+def test_a_pattern_is_compared_letter_by_letter_or_as_it_reads(
+    pattern: str, value: object, exact: bool, as_it_reads: bool
+) -> None:
+    """Ours: what allows fits exactly, what refuses or asks whatever reads the same. Only texts and ids can fit."""
+    assert (Glob(pattern)(value, exact=True), Glob(pattern)(value, exact=False)) == (exact, as_it_reads)
+
+
+@pytest.mark.parametrize("given", [{"name": "Nightly"}, {"name": "n", "extra": {"slug": "nightly"}}])
+def test_a_name_that_the_agent_gives_is_refused_where_its_target_would_be(judge: Judge, given: dict[str, Any]) -> None:
+    """Ours: what exists under that name may be overwritten."""
+    call = CreateWorkflow.model_validate(given)
+    assert judge('[[rule]]\ntarget = "nightly"\nthen = "deny"', call).decision is Decision.DENY
 
 
 def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
