@@ -62,6 +62,8 @@ async def test_rows_are_what_a_person_would_want_in_a_table(world: World) -> Non
         "durationMs": rows[0]["durationMs"],
         "triggeredBy": "scheduler",
         "error": "The tiktokShop connection cannot be used",
+        "errorCategory": "Configuration",
+        "fixSuggestion": "Let the customer connect tiktokShop again in the widget, then run the workflow once.",
     }
 
 
