@@ -15,8 +15,8 @@ async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
     """With one ledger over one transport, chosen by the kind; all of them in `make faults`."""
     combinations = list(itertools.product(LEDGERS, TRANSPORTS))
     chosen = (kind, *combinations[KINDS.index(kind)])
-    told = await inject(23, SEED, [chosen])
-    assert told[chosen].faults == 23
+    told = await inject(10, SEED, [chosen])
+    assert told[chosen].faults == 10
     assert told[chosen].wrong == []
 
 

@@ -18,7 +18,19 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, HTTP_TOKEN, Upstream, body, environment, free_port, over_http, running
+from driving import (
+    ERAS,
+    HTTP_TOKEN,
+    KEY,
+    Person,
+    Upstream,
+    approving,
+    body,
+    environment,
+    free_port,
+    over_http,
+    running,
+)
 from mcp import Client, StdioServerParameters
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +38,31 @@ pytestmark = pytest.mark.anyio
 CREATE = {"name": "Initech"}
 HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
+
+
+CALL = {"name": "create_customer", "arguments": CREATE}
+CLIENT = {"name": "t", "version": "1"}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": CLIENT,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def calling(version: str) -> dict[str, Any]:
+    params = {**CALL, "_meta": META} if version in META.values() else CALL
+    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+
+
+def introducing(version: str) -> list[dict[str, Any]]:
+    """What a client says before its first call."""
+    if version in META.values():
+        return []
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+    return [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -77,43 +114,25 @@ async def test_a_cancelled_call_is_asked_about_before_it_is_made_again(
         await asked(client, hanging)
 
 
+@pytest.mark.parametrize("version", ERAS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_call_of_a_process_that_ended_is_asked_about_before_it_is_made_again(
-    number: signal.Signals, hanging: Upstream
+    number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
     """Ours: the process ends while the answer is awaited, and the client starts another."""
     env = environment(hanging)
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-    messages: list[dict[str, Any]] = [
-        {"id": 1, "method": "initialize", "params": hello},
-        {"method": "notifications/initialized"},
-        {"id": 2, "method": "tools/call", "params": {"name": "create_customer", "arguments": CREATE}},
-    ]
+    messages = [*introducing(version), calling(version)]
     with subprocess.Popen(  # noqa: ASYNC220 - it is to be killed by a signal
         [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
     ) as process:
         assert process.stdin is not None
-        process.stdin.write(b"".join(json.dumps({"jsonrpc": "2.0", **m}).encode() + b"\n" for m in messages))
+        process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
         process.stdin.flush()
         await until_sent(hanging)
         process.send_signal(number)
         process.wait(20)
-    async with Client(server(env), mode=ERAS["2026-07-28"]) as client:
+    async with Client(server(env), mode=ERAS[version]) as client:
         await asked(client, hanging)
-
-
-CALL = {"name": "create_customer", "arguments": CREATE}
-CLIENT = {"name": "t", "version": "1"}
-META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": CLIENT,
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-
-
-def calling(version: str) -> dict[str, Any]:
-    params = {**CALL, "_meta": META} if version in META.values() else CALL
-    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
 
 
 async def was_done(client: Client, upstream: Upstream) -> None:
@@ -151,11 +170,7 @@ async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
     """Ours: the client cancels while the response is under way to it, or closes its pipes without reading it."""
     fastn.reset()
     env = environment(fastn)
-    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
-    messages: list[dict[str, Any]] = [] if version in META.values() else [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-    ]  # fmt: skip
+    messages = introducing(version)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
     with subprocess.Popen(  # noqa: ASYNC220 - its pipes are to be closed
         [sys.executable, "-m", "fastn_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **env}
@@ -209,21 +224,47 @@ def can_trace() -> bool:
 
 
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
-async def test_the_intent_is_on_disk_before_the_request_leaves(fastn: Upstream, tmp_path: Path) -> None:
-    """Ours: the ledger's write-ahead log, then the audit log, then the request, by the system calls of the server."""
+@pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
+async def test_the_intent_is_on_disk_before_the_request_leaves(
+    is_approved: bool, fastn: Upstream, tmp_path: Path
+) -> None:
+    """Ours: the use of the approval in the ledger, then the audit log, then the request, by the system calls."""
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None
     fastn.reset()
+    customer = httpx2.get(
+        f"{fastn.url}/api/v1/customers", headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"}
+    )
+    id_ = customer.json()["data"][0]["id"]
+    call: tuple[str, dict[str, Any]] = (
+        ("delete_customer", {"customer_id": id_})
+        if is_approved
+        else (
+            "create_customer",
+            CREATE,
+        )
+    )
+    request = f"DELETE /api/v1/customers/{id_}" if is_approved else "POST /api/v1/customers"
     trace, env = tmp_path / "trace", environment(fastn)
     calls = "trace=fsync,fdatasync,write,pwrite64,sendto,sendmsg,writev"
-    arguments = ["-f", "-y", "-s", "64", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
+    arguments = ["-f", "-y", "-s", "8192", "-e", calls, "-o", str(trace), sys.executable, "-m", "fastn_mcp"]
     traced = StdioServerParameters(command=STRACE, args=arguments, env=env)
-    async with Client(traced, mode=ERAS["2026-07-28"]) as client:
-        assert not (await client.call_tool("create_customer", CREATE)).is_error
+    async with Client(traced, mode=ERAS["2026-07-28"], elicitation_callback=Person(approving)) as client:
+        assert not (await client.call_tool(*call)).is_error
+    assert fastn.changes() == [request]
     lines = trace.read_text(errors="replace").splitlines()
-    sent = next(n for n, line in enumerate(lines) if "POST /api/v1/customers" in line)
     state = re.escape(env["FASTN_STATE_DIR"])
-    synced = [n for n, line in enumerate(lines) if re.search(rf"f(data)?sync\(\d+<{state}/audit\.jsonl>", line)]
-    logged = [n for n, line in enumerate(lines) if re.search(rf"f(data)?sync\(\d+<{state}/ledger\.sqlite-wal>", line)]
-    assert [n for n in synced if n < sent], "the intent is not on disk when the request leaves"
-    assert [n for n in logged if n < synced[0]], "the ledger is not on disk when the intent is written"
+
+    def first(pattern: str, after: int = -1) -> int:
+        return next(n for n, line in enumerate(lines) if n > after and re.search(pattern, line))
+
+    logs = rf"f(?:data)?sync\(\d+<{state}/ledger\.sqlite-wal>"
+    used = -1
+    if is_approved:
+        # The write that marks the approval as used is the first to hold its new state; it is synced next.
+        used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*burnt"))
+    written = first(rf"write\(\d+<{state}/audit\.jsonl>.*\\\"event\\\":\s?\\\"intent", used)
+    synced = first(rf"f(?:data)?sync\(\d+<{state}/audit\.jsonl>", written)
+    sent = first(re.escape(request))
+    assert first(logs) < synced < sent
+    assert used < written

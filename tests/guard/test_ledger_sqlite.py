@@ -1,12 +1,13 @@
 """What the ledger's file promises beyond the contract. Ours."""
 
+import json
 import os
 import sqlite3
 import stat
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -163,19 +164,82 @@ async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_fir
     second.close()
 
 
+_FIRST = """
+CREATE TABLE IF NOT EXISTS grants (
+    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
+    call TEXT NOT NULL, binding TEXT NOT NULL, asks TEXT NOT NULL, expected TEXT, scope INTEGER NOT NULL,
+    elsewhere INTEGER NOT NULL, card TEXT NOT NULL, lines TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL,
+    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT
+);
+CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
+CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
+CREATE INDEX IF NOT EXISTS grants_by_end ON grants (expires);
+CREATE INDEX IF NOT EXISTS grants_by_decision ON grants (coalesce(decided, created));
+CREATE TABLE IF NOT EXISTS votes (
+    "grant" TEXT, approver TEXT, approves INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY ("grant", approver)
+);
+CREATE INDEX IF NOT EXISTS votes_by_time ON votes (at);
+CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
+CREATE TABLE IF NOT EXISTS scopes (
+    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
+    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS scopes_by_call ON scopes (principal, account, tool, target);
+CREATE TABLE IF NOT EXISTS budgets (
+    budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
+);
+CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS distrust (
+    principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
+);
+CREATE TABLE IF NOT EXISTS changes (
+    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
+    target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
+    undone INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS steps (
+    batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
+);
+CREATE INDEX IF NOT EXISTS steps_by_time ON steps (at);
+CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
+CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
+"""
+"""The tables as of c380f09, before any column was added."""
+
+
 async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Ours: approvals that wait survive an update."""
+    """Ours: what an earlier version wrote is read. What it did not bind (dependents, fields) covers no call."""
     path = str(tmp_path / "ledger.sqlite")
-    ledger = SqliteLedger(path)
-    await ledger.open(grant())
-    ledger.close()
-    with sqlite3.connect(path) as before:
-        before.execute("ALTER TABLE grants DROP COLUMN trace")
-    before.close()
+    kept, made, given = grant(), change(), scope()
+    lacks = {"dependents", "similar", "extent", "call", "unsettled_until"}
+    with closing(sqlite3.connect(path)) as before, before:
+        before.executescript(_FIRST)
+        for table, row in (("grants", kept), ("changes", made), ("scopes", given)):
+            fields = {name: value for name, value in asdict(row).items() if table == "grants" or name not in lacks}
+            fields = {name: value for name, value in fields.items() if name not in lacks - {"call"}}
+            values = [json.dumps(v) if isinstance(v, (dict, tuple, list)) else v for v in fields.values()]
+            values = [value.value if isinstance(value, State) else value for value in values]
+            marks = ", ".join("?" * len(values))
+            before.execute(f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks})", values)  # noqa: S608
     one, two = SqliteLedger(path), SqliteLedger(path)
-    assert await one.find("g1") == grant()
+    assert await one.find("g1") == replace(kept, dependents=None)
+    assert await one.change(made.account, made.id) == made
+    assert await one.scopes(NOW) == [replace(given, similar="")]
+    assert await one.scope_of("local", given.account, "run_workflow", "wf_1", "input", NOW) is None
+    assert await one.move("g1", [State.OPEN], State.APPROVED, NOW)
     await two.open(replace(grant("g2"), trace="00-1-2-01"))
     assert await one.find("g2") == replace(grant("g2"), trace="00-1-2-01")
+    lost = replace(change("c2"), call="a", unsettled_until=NOW + 1)
+    await two.note(lost)
+    assert await one.unsettled("a", NOW) == {"c2": NOW + 1}
+    await one.settle(replace(lost, outcome="done", unsettled_until=0.0))
+    assert await two.unsettled("a", NOW) == {}
+    assert await one.spend_rate("destroy", 1, 60, NOW) == 0.0
+    await one.mark_audit("log", 1, "head")
+    assert await two.audit_mark("log") == (1, "head")
     one.close()
     two.close()
 
