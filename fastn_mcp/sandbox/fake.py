@@ -1,7 +1,8 @@
 """The sandbox itself: a request in, an answer out. No I/O but its file; the clock and the randomness are passed in."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +21,14 @@ from fastn_mcp.sandbox.entrance import RateLimiter, caller, key_in, permit
 from fastn_mcp.sandbox.faults import Faults
 from fastn_mcp.sandbox.file import StateFile
 from fastn_mcp.sandbox.finding import Routes
-from fastn_mcp.sandbox.history import history_of
+from fastn_mcp.sandbox.history import History
 from fastn_mcp.sandbox.keys import digest, known
 from fastn_mcp.sandbox.paging import page
+from fastn_mcp.sandbox.past import Past
 from fastn_mcp.sandbox.reply import Many, Nothing, One, Outcome, Refusal, Reply, invalid
 from fastn_mcp.sandbox.requests import LONGEST_LOG, Heard, without_key
 from fastn_mcp.sandbox.routes import HANDLERS
+from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.size import Size
 from fastn_mcp.sandbox.state import Row, State
 from fastn_mcp.tools import AnyOperation
@@ -51,8 +54,8 @@ class Sandbox:
     """A Fastn account in this process.
 
     `requests` is what it was asked, `faults` what is to go wrong, `behaviour` how it answers; all three can be changed
-    at any time. With a `file` the account outlives the process. Raises `SettingsError` where the file does not hold an
-    account of this `size`.
+    at any time. With a `file` the account outlives the process, and several processes share it. Raises `SettingsError`
+    where the file does not hold an account of this `size`.
     """
 
     def __init__(
@@ -77,8 +80,10 @@ class Sandbox:
         self.requests: list[Heard] = []
         self._limiter = RateLimiter()
         self._answers = 0
-        self.state = (self._file and self._file.read(self._randomness, size)) or self._fresh()
-        self.history = history_of(self.state)
+        self.state, self.history = State(self._randomness(0)), History(Past())
+        with self._at_work(self._now()):
+            if self.state.serial == 0:
+                self._begin_again()
 
     def reset(self) -> None:
         """Begin again: fresh data, an empty log, no faults, and the behaviour of the beginning."""
@@ -86,8 +91,8 @@ class Sandbox:
         self.faults.clear()
         self.requests.clear()
         self._limiter = RateLimiter()
-        self.state = self._fresh()
-        self.history = history_of(self.state)
+        with self._at_work(self._now()):
+            self._begin_again()
 
     def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
         """What Fastn answers. `path` is encoded, without the query; header names are lower-case."""
@@ -95,27 +100,50 @@ class Sandbox:
         arrived = self._arrived(method, path, query, headers, body)
         self._log(arrived.heard)
         key = key_in(headers)
-        before = self.state.serial
-        room, limits = self._room(key, now)
-        if not room:
-            reply = self._refused(_rate_limited(limits))
-        elif (fault := self.faults.take(method, path)) is None:
-            reply = self._made(arrived, now)
-        else:
-            reply = fault.instead(key) or fault.spoiled(self._made(arrived, now), key)
-        if self._file is not None and self.state.serial != before:
-            self._file.write(self.state)
+        with self._at_work(now):
+            room, limits = self._room(key, now)
+            if not room:
+                reply = self._refused(_rate_limited(limits))
+            elif (fault := self.faults.take(method, path)) is None:
+                reply = self._made(arrived, now)
+            else:
+                reply = fault.instead(key) or fault.spoiled(self._made(arrived, now), key)
         self._answers += 1
         known_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
         if reply.status != 204:
             known_headers["content-length"] = str(len(reply.body))
         return replace(reply, headers=known_headers | reply.headers)
 
-    def _fresh(self) -> State:
-        state = dataset(self._now(), self._randomness(0), self._size)
-        if self._file is not None:
-            self._file.write(state)
-        return state
+    @contextmanager
+    def _at_work(self, now: datetime) -> Iterator[None]:
+        """The account up to `now`. With a file: as other processes left it, and none of them changes it meanwhile."""
+        if self._file is None:
+            self._pass_time(now)
+            yield
+            return
+        with self._file.locked():
+            if (changed := self._file.read_changed(self._randomness, self._size)) is not None:
+                self._take(changed)
+            state, serial = self.state, self.state.serial
+            self._pass_time(now)
+            yield
+            if self.state is not state or self.state.serial != serial:
+                self._file.write(self.state)
+
+    def _begin_again(self) -> None:
+        self._take(dataset(self._now(), self._randomness(0), self._size))
+        self._pass_time(self._now())
+
+    def _take(self, state: State) -> None:
+        self.state = state
+        past = Past.of(state) or Past()
+        if not self.history.is_of(past):
+            self.history = History(past)
+
+    def _pass_time(self, now: datetime) -> None:
+        """Do what is due in the account: schedules fire, runs end."""
+        self.history.pass_time(now)
+        pass_time(self.state, now)
 
     def _randomness(self, serial: int) -> random.Random:
         return random.Random(f"{self._seed} {serial}")  # noqa: S311 it is to be repeatable

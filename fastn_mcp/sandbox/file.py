@@ -3,11 +3,12 @@
 import json
 import os
 import random
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
+from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from fastn_mcp.errors import SettingsError
@@ -15,19 +16,41 @@ from fastn_mcp.sandbox.past import Past
 from fastn_mcp.sandbox.size import Size
 from fastn_mcp.sandbox.state import State
 
+_PATIENCE = 30
+"""Seconds to wait for another process that is at work on the file."""
+
 
 class StateFile:
-    """One JSON file, readable by its owner alone, replaced as a whole."""
+    """One JSON file, readable by its owner alone, replaced as a whole. Several processes may share it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE, mode=0o600)
+        self._known: tuple[int, int, int] | None = None
 
-    def read(self, randomness: Callable[[int], random.Random], size: Size) -> State | None:
-        """The state; None where there is no file.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the file. Raises `SettingsError` where one of them does not let go of it."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with self._lock:
+                yield
+        except Timeout:
+            raise SettingsError(
+                f"The sandbox's file {self._path} is locked by another process.",
+                "End that process, or name another file.",
+            ) from None
+
+    def read_changed(self, randomness: Callable[[int], random.Random], size: Size) -> State | None:
+        """The state that another process left; None where the file is as this process left it, or is not there.
 
         Raises `SettingsError` where it holds something else, or an account of another size.
         """
         try:
+            found = self._path.stat()
+            known = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if known == self._known:
+                return None
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
@@ -44,11 +67,11 @@ class StateFile:
                 f"The sandbox's file {self._path} holds a {there.value} account, and a {size.value} one was asked for.",
                 f"Start with --sandbox-size {there.value}, or name another file.",
             )
+        self._known = known
         return state
 
     def write(self, state: State) -> None:
         """Whole or not at all: a reader, or a crash, finds the old file or the new one."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -56,6 +79,8 @@ class StateFile:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(state.dump(), separators=(",", ":")))
         draft.replace(self._path)
+        written = self._path.stat()
+        self._known = (written.st_ino, written.st_mtime_ns, written.st_size)
 
     def _unreadable(self, reason: str) -> SettingsError:
         return SettingsError(

@@ -1,4 +1,4 @@
-"""The runs of a past, in columns of small numbers: a row is made when it is shown. It never changes.
+"""The runs of a past, in columns of small numbers: a row is made when it is shown. A row never changes.
 
 The same past gives the same runs, so that a state need not hold them. A run is a number, and a later run has a greater
 one; its id follows from its number, and its number from its id.
@@ -7,14 +7,15 @@ one; its id follows from its number, and its number from its id.
 import random
 import re
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate, compress
 
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.past import Past, Series, milliseconds, moment_of
-from fastn_mcp.sandbox.state import Row, State
+from fastn_mcp.sandbox.state import Row
 
 _MINUTE = 60_000
 _LATEST_START = 20_000
@@ -28,7 +29,7 @@ _STEP = 0x5DEECE66D1B3
 
 
 class History:
-    """The runs of `past`. `begun` are the moments at which they began, in order."""
+    """The runs of `past` that are over. `begun` are the moments at which they began, in order, later ones included."""
 
     def __init__(self, past: Past) -> None:
         self._past = past
@@ -39,9 +40,28 @@ class History:
         runs = sorted(moment * width + kind for moment, kind in _runs(past, randomness)) if width else []
         self.begun = array("q", [run // width for run in runs])
         self._kinds = array("H", [run % width for run in runs])
+        self._over = len(runs)
 
     def __len__(self) -> int:
-        return len(self.begun)
+        return self._over
+
+    def pass_time(self, now: datetime) -> None:
+        """Show the runs that are over at `now`."""
+        longest = max((series.longest for series in self._past.series), default=0)
+        self._over = bisect_right(self.begun, milliseconds(now) - longest)
+
+    def is_of(self, past: Past) -> bool:
+        """Whether these are the runs of this past."""
+        return self._past == past
+
+    def by_customer(self, since: datetime) -> Counter[str]:
+        """How many runs each customer had since then."""
+        first = min(bisect_left(self.begun, milliseconds(since)), len(self))
+        kinds = Counter(self._kinds[first : len(self)])
+        found: Counter[str] = Counter()
+        for kind, count in kinds.items():
+            found[self._series(kind)[0].customer] += count
+        return found
 
     def row(self, number: int) -> Row:
         """The run as Fastn would show it."""
@@ -75,18 +95,20 @@ class History:
         workflow: str | None = None,
         customer: str | None = None,
         status: str | None = None,
+        triggered_by: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Sequence[int]:
         """The runs that match, in order. Letters are compared without case; `until` itself is not in it."""
         first = 0 if since is None else bisect_left(self.begun, milliseconds(since))
-        last = len(self) if until is None else bisect_left(self.begun, milliseconds(until))
+        last = len(self) if until is None else min(len(self), bisect_left(self.begun, milliseconds(until)))
         every = range(first, max(first, last))
-        if workflow is None and customer is None and status is None:
+        if workflow is customer is status is triggered_by is None:
             return every
         wanted = [
             _is(workflow, self._past.workflows[series.workflow]["id"])
             and _is(customer, series.customer)
+            and _is(triggered_by, series.triggered_by)
             and _is(status, series.trouble.status if troubled and series.trouble else "completed")
             for series in self._past.series
             for troubled in (False, True)
@@ -98,11 +120,6 @@ class History:
 
     def _key(self, number: int) -> int:
         return _mixed((number * _STEP + self._salt) & _MASK)
-
-
-def history_of(state: State) -> History:
-    """The runs that an account has beside those that it keeps."""
-    return History(Past.of(state) or Past())
 
 
 def _runs(past: Past, randomness: random.Random) -> Iterator[tuple[int, int]]:

@@ -63,7 +63,7 @@ class Series:
 
 
 class Past(BaseModel):
-    """`count` runs that began and ended between two moments."""
+    """`count` runs that began and ended between two moments. `triggers` are the ids of what started them."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -73,10 +73,18 @@ class Past(BaseModel):
     until: int = 0
     workflows: tuple[dict[str, JsonValue], ...] = ()
     series: tuple[Series, ...] = ()
+    triggers: tuple[str, ...] = ()
 
     def keep(self, state: State) -> None:
         collection, key = _KEPT
         state.put(collection, {"id": key, **self.model_dump(mode="json")})
+
+    @classmethod
+    def of_triggers(cls, state: State) -> frozenset[str]:
+        """The triggers whose runs a past describes, by id."""
+        row = state.get(*_KEPT) or {}
+        triggers = row.get("triggers")
+        return frozenset(str(key) for key in triggers) if isinstance(triggers, list) else frozenset()
 
     @classmethod
     def of(cls, state: State) -> "Past | None":

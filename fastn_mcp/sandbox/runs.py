@@ -1,13 +1,17 @@
-"""Runs: how they begin, how they go on while somebody looks, how they end. Pure: the moment is passed in."""
+"""Runs: how they begin, how they go on while somebody looks, how they end, and which of them schedules start."""
 
+import random
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.cron import next_run
 from fastn_mcp.sandbox.audit_rows import record
 from fastn_mcp.sandbox.dataset.executions import execution
-from fastn_mcp.sandbox.failures import connection_of, dependency_error, no_connection
+from fastn_mcp.sandbox.dataset.workflows import output_of
+from fastn_mcp.sandbox.failures import connection_of, dependency_error, no_connection, timed_out, unusable
+from fastn_mcp.sandbox.past import Past
 from fastn_mcp.sandbox.state import Row, State, moment, stamp
 
 
@@ -22,28 +26,43 @@ class Pace(NamedTuple):
 
 PACES = {"STANDARD": Pace(1, 3, 1, 5), "LONG": Pace(1, 6, 2, 60)}
 
+_SCHEDULED_SECONDS = {"INSTANT": 1, "STANDARD": 40, "LONG": 80}
+"""How long a scheduled run takes at most."""
+_SETTLED = timedelta(seconds=90)
+"""A scheduled run is shown once it is over, so this long after it was due."""
+_MOST_OCCURRENCES = 200
+"""Of one schedule at a time: what was due before is skipped."""
+_MOST_CUSTOMERS = 25
+_FAILURES_ALLOWED = 20
+
 
 def begin(
     state: State, now: datetime, workflow: Row, customer: JsonValue, installation: str | None = None, **more: JsonValue
 ) -> Row:
-    """A new run. One of an INSTANT workflow has ended already."""
+    """Start a run by hand. One of an INSTANT workflow has ended already."""
     key = state.short_id("exec")
     error = failure(state, workflow, customer, installation)
     if workflow["executionTier"] == "INSTANT":
-        status, duration = ("failed", 120) if error else ("completed", 79)
-        row = execution(key, workflow, status, now, duration, "manual", endOrgId=customer, error=error, **more)
-        if status == "completed":
-            row["output"] = {"ok": True, "received": row["input"]}
-        return state.put("executions", row)
+        duration = 120 if error else 79
+        return state.put("executions", _ended(key, workflow, now, duration, "manual", error, endOrgId=customer, **more))
     row = execution(key, workflow, "queued", now, None, "manual", endOrgId=customer, **more)
-    state.put("_runs", {"id": row["id"], "polls": 0, "begun": stamp(now), "error": error})
+    pace = PACES.get(str(workflow["executionTier"]), PACES["STANDARD"])
+    progress(state, row, workflow, pace.seconds_to_begin, pace.seconds_to_end, error)
     return state.put("executions", row)
+
+
+def progress(
+    state: State, row: Row, workflow: Row, seconds_to_begin: float, seconds_to_end: float, error: Row | None = None
+) -> None:
+    """Note how a run that is not over will go on."""
+    noted = {"workflow": {**workflow}, "secondsToBegin": seconds_to_begin, "secondsToEnd": seconds_to_end}
+    state.put("_runs", {"id": row["id"], "polls": 0, "begun": row["createdAt"], "error": error, **noted})
 
 
 def failure(state: State, workflow: Row, customer: JsonValue, installation: str | None = None) -> Row | None:
     """Why a run of this workflow for this customer cannot work; None where it can.
 
-    Where a widget installed the workflow, its connections are found by the installation only.
+    Where a widget installed the workflow, its connections are found by the installation only. A trigger knows it.
     """
     failing = state.get("_failing", workflow["id"])
     if failing is not None:
@@ -53,11 +72,15 @@ def failure(state: State, workflow: Row, customer: JsonValue, installation: str 
     needs_installation = installation is None and any(
         (row["workflowId"], row["endOrgId"]) == (workflow["id"], customer) for row in state.all("_installations")
     )
-    for app in cast("list[Row]", workflow.get("connectors") or []):
-        slug = str(app.get("slug"))
-        usable = [connection_of(state, slug, whose, "ACTIVE") for whose in (customer, None)]
-        if app.get("scope") == "MULTI_TENANT" and (needs_installation or not any(usable)):
+    for slug in _tenant_apps(workflow):
+        usable = any(connection_of(state, slug, whose, "ACTIVE") for whose in (customer, None))
+        if usable and not needs_installation:
+            continue
+        broken, connector = connection_of(state, slug, customer), state.first("connectors", "slug", slug)
+        if usable or broken is None or connector is None:
             return no_connection(slug, str(customer))
+        actions = cast("list[Row]", connector["actions"] or [{"slug": "run"}])
+        return unusable(slug, str(actions[0]["slug"]), str(broken["id"]))
     return None
 
 
@@ -70,45 +93,140 @@ def look(state: State, key: str, now: datetime) -> None:
 
 
 def pass_time(state: State, now: datetime) -> None:
-    """Bring on all runs by the time that has passed."""
+    """Do what is due: expected events arrive, schedules fire, runs go on and end."""
+    for event in state.all("_expected"):
+        _arrive(state, event, now)
+    past = Past.of_triggers(state)
+    for trigger in state.all("triggers"):
+        if trigger.get("type") == "scheduler":
+            _fire(state, trigger, now, described=str(trigger["id"]) in past)
     for run in state.all("_runs"):
         _bring_on(state, str(run["id"]), now)
 
 
+def _arrive(state: State, event: Row, now: datetime) -> None:
+    """Keep the run that an event starts, unless its trigger or its workflow has stopped meanwhile."""
+    row = cast(Row, event["run"])
+    if moment(str(row["completedAt"])) > now:
+        return
+    state.drop("_expected", event["id"])
+    trigger, workflow = state.get("triggers", event["triggerId"]), state.get("workflows", row["workflowId"])
+    if trigger is None or trigger.get("status") != "Active" or workflow is None or workflow.get("status") != "active":
+        return
+    error = failure(state, workflow, row["endOrgId"], str(trigger["id"]))
+    begun, duration = moment(str(row["createdAt"])), cast(int, row["durationMs"])
+    given = {name: row[name] for name in ("input", "endOrgId")}
+    state.put("executions", _ended(str(row["id"]), workflow, begun, duration, "webhook", error, **given))
+
+
+def _fire(state: State, trigger: Row, now: datetime, *, described: bool) -> None:
+    """Start what was due since anybody looked. Of a `described` trigger the history has the runs."""
+    for _ in range(_MOST_OCCURRENCES):
+        if trigger["status"] != "Active" or not trigger["nextRun"]:
+            return
+        due = moment(str(trigger["nextRun"]))
+        if due + _SETTLED > now:
+            return
+        if described:
+            trigger["lastRun"] = stamp(due)
+        else:
+            _run_scheduled(state, trigger, due)
+        _next(state, trigger, due)
+    _next(state, trigger, now)
+
+
+def _next(state: State, trigger: Row, after: datetime) -> None:
+    if trigger["status"] == "Active":
+        trigger["nextRun"] = stamp(next_run(str(trigger["schedule"]), str(trigger["timezone"]), after))
+        state.put("triggers", trigger)
+
+
+def _run_scheduled(state: State, trigger: Row, due: datetime) -> None:
+    """Run each workflow of a schedule once for each customer. After too many failures the platform switches it off."""
+    # Not of the state's own randomness: each process of the day makes the same runs, whenever it looks.
+    randomness = random.Random(f"{trigger['id']} {due}")  # noqa: S311 it is to be repeatable
+    ended: list[Row] = []
+    for target in cast("list[Row]", trigger["routes"] or []):
+        workflow = state.get("workflows", target.get("routeId"))
+        if workflow is None or workflow["status"] != "active" or workflow["publishedVersion"] is None:
+            continue
+        for customer in _customers(state, trigger, workflow):
+            error = failure(state, workflow, customer, str(trigger["id"]))
+            most = _SCHEDULED_SECONDS[str(workflow["executionTier"])] * 1000
+            duration = randomness.randrange(1_500, 3_000) if error else randomness.randrange(most // 2, most)
+            key = f"exec_{randomness.getrandbits(48):012x}"
+            input_ = target.get("payload") or {}
+            row = _ended(key, workflow, due, duration, "scheduler", error, endOrgId=customer, input=input_)
+            ended.append(state.put("executions", row))
+    if not ended:
+        return
+    failed = [row for row in ended if row["status"] != "completed"]
+    failures = cast(int, trigger.get("consecutiveFailures") or 0) + 1 if failed else 0
+    trigger |= {"lastRun": stamp(due), "consecutiveFailures": failures}
+    if failures >= _FAILURES_ALLOWED:
+        reason = f"{failures} consecutive failures; may be enabled again after 30 minutes."
+        entry: Row = {"status": "Disabled", "at": stamp(due + _SETTLED), "by": "platform", "reason": reason}
+        earlier = cast("list[JsonValue]", trigger.get("statusHistory") or [])[-19:]
+        trigger |= {"status": "Disabled", "nextRun": None, "statusHistory": [*earlier, entry]}
+    state.put("triggers", trigger)
+
+
+def _customers(state: State, trigger: Row, workflow: Row) -> list[JsonValue]:
+    """For whom a schedule runs a workflow: its customer, or all who have connected what the workflow needs."""
+    at_work = {str(row["id"]): row["id"] for row in state.all("customers") if row["status"] == "Active"}
+    if trigger.get("endOrgId") is not None:
+        return [at_work[key]] if (key := str(trigger["endOrgId"])) in at_work else []
+    apps = _tenant_apps(workflow)
+    if not apps:
+        return [None]
+    connected = [
+        {
+            str(row["endOrgId"])
+            for row in state.all("connections")
+            if cast(Row, row["connector"])["slug"] == app and row["status"] not in ("INACTIVE", "PENDING")
+        }
+        for app in apps
+    ]
+    return [key for key in at_work if all(key in those for those in connected)][:_MOST_CUSTOMERS]
+
+
+def _tenant_apps(workflow: Row) -> list[str]:
+    """The slugs of the apps that each customer has to connect."""
+    apps = cast("list[Row]", workflow.get("connectors") or [])
+    return [str(app.get("slug")) for app in apps if app.get("scope") == "MULTI_TENANT"]
+
+
 def _bring_on(state: State, key: str, now: datetime) -> None:
     run, row = state.rows["_runs"][key], state.rows["executions"][key]
-    begun = moment(str(run["begun"]))
-    seconds = (now - begun).total_seconds()
-    polls = cast(int, run["polls"])
+    begun, workflow = moment(str(run["begun"])), cast(Row, run["workflow"])
+    seconds, polls = (now - begun).total_seconds(), cast(int, run["polls"])
     pace = PACES.get(str(row["tier"]), PACES["STANDARD"])
-    if polls >= pace.looks_to_end or seconds >= pace.seconds_to_end:
-        _end(state, row, run, now)
-    elif row["status"] == "queued" and (polls >= pace.looks_to_begin or seconds >= pace.seconds_to_begin):
-        row |= {"status": "running", "startedAt": stamp(now)}
-        state.put("executions", row)
+    seconds_to_begin, seconds_to_end = (cast(float, run[name]) for name in ("secondsToBegin", "secondsToEnd"))
+    if polls >= pace.looks_to_end or seconds >= seconds_to_end:
+        duration = int(min(max(seconds, 1), seconds_to_end) * 1000)
+        error = cast("Row | None", run["error"])
+        kept = {name: row[name] for name in ("input", "endOrgId", "environment")}
+        ended = _ended(key, workflow, begun, duration, str(row["triggeredBy"]), error, **kept)
+        ended["startedAt"] = row["startedAt"] or ended["startedAt"]
+        state.drop("_runs", key)
+        state.put("executions", ended)
+        over = min(moment(str(ended["completedAt"])), now)
+        outcome = "Success" if ended["status"] == "completed" else "Failure"
+        resource = ("workflow_executions", key)
+        record(state, over, "system", "workflow.execute.completed", resource, outcome, customer=row["endOrgId"])
+    elif row["status"] == "queued" and (polls >= pace.looks_to_begin or seconds >= seconds_to_begin):
+        started = min(now, begun + timedelta(seconds=seconds_to_begin))
+        state.put("executions", {**row, "status": "running", "startedAt": stamp(started)})
 
 
-def _end(state: State, row: Row, run: Row, now: datetime) -> None:
-    begun = moment(str(row["createdAt"]))
-    duration = max(int((now - begun).total_seconds() * 1000), 1_000)
-    error = run.get("error")
-    status = "failed" if error else "completed"
-    workflow: Row = state.get("workflows", row["workflowId"]) or {"connectors": []}
-    described = {"id": row["workflowId"], "name": row["workflowName"], "slug": row["workflowSlug"]}
-    described |= {
-        "publishedVersion": row["version"],
-        "executionTier": row["tier"],
-        "connectors": workflow["connectors"],
-    }
-    ended = execution(str(row["id"]), described, status, begun, duration, str(row["triggeredBy"]), error=error)
-    kept = ("input", "endOrgId", "environment", "createdAt")
-    row |= ended | {name: row[name] for name in kept}
-    row |= {
-        "startedAt": row["startedAt"] or stamp(begun),
-        "completedAt": stamp(begun + timedelta(milliseconds=duration)),
-    }
-    state.drop("_runs", row["id"])
-    state.put("executions", row)
-    resource = ("workflow_executions", row["id"])
-    outcome = "Failure" if error else "Success"
-    record(state, now, "system", "workflow.execute.completed", resource, outcome, customer=row["endOrgId"])
+def _ended(
+    key: str, workflow: Row, begun: datetime, duration: int, by: str, error: Row | None, **more: JsonValue
+) -> Row:
+    """A run that is over: at its time limit at the latest."""
+    limit = workflow.get("timeoutMs")
+    if isinstance(limit, int) and duration > limit:
+        return execution(key, workflow, "timeout", begun, limit, by, error=timed_out(limit), **more)
+    if error is not None:
+        return execution(key, workflow, "failed", begun, duration, by, error=error, **more)
+    output = output_of(workflow, cast(Row, more.get("input") or {}))
+    return execution(key, workflow, "completed", begun, duration, by, output=output, **more)

@@ -275,9 +275,11 @@ async def test_an_id_is_read_directly(world: World) -> None:
 
 async def test_ids_without_a_read_of_their_own_and_parts_of_ids_are_found_in_lists(world: World) -> None:
     """Ours (find): users, roles, secrets and keys have no GET; the beginning of an id is enough."""
-    assert first(await asked(world, "75ca8d88-c107-45b3-a690-e278db6f48c1")) == ("user", "Lee Okafor")
+    state = world.sandbox.state
+    lee, partner = state.named("users", "Lee Okafor", "name"), state.named("secrets", "PARTNER_TOKEN", "name")
+    assert first(await asked(world, str(lee["id"]))) == ("user", "Lee Okafor")
     assert first(await asked(world, "wf_e5047")) == ("workflow", "sync_tiktok_settlements_cin7")
-    assert first(await asked(world, "sec_32b6eed0e330")) == ("secret", "PARTNER_TOKEN")
+    assert first(await asked(world, str(partner["id"]))) == ("secret", "PARTNER_TOKEN")
 
 
 async def test_the_beginning_of_an_id_is_enough_though_it_has_no_digit(world: World) -> None:

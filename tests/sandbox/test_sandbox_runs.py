@@ -30,12 +30,12 @@ def status(fastn: Fastn, execution: str) -> str:
 
 def test_an_instant_workflow_answers_with_its_output(fastn: Fastn) -> None:
     """Fastn's documentation: INSTANT answers 200 with the output inline."""
-    answer = run(fastn, ORDERS, input={"order": 7})
+    answer = run(fastn, ORDERS, input={"orderId": "SO-7"})
 
     assert (answer.status, answer.data["status"]) == (200, "completed")
-    assert answer.data["output"] == {"ok": True, "received": {"order": 7}}
+    assert answer.data["output"] == {"orderId": "SO-7", "note": None, "slack": "sent"}
     kept = fastn(GetExecution(execution_id=answer.data["executionId"])).data
-    assert (kept["input"], kept["triggeredBy"], kept["environment"]) == ({"order": 7}, "manual", "test")
+    assert (kept["input"], kept["triggeredBy"], kept["environment"]) == ({"orderId": "SO-7"}, "manual", "test")
 
 
 def test_a_standard_run_goes_on_while_somebody_looks(fastn: Fastn) -> None:
@@ -46,7 +46,7 @@ def test_a_standard_run_goes_on_while_somebody_looks(fastn: Fastn) -> None:
     assert (answer.status, answer.data["status"]) == (202, "queued")
     assert [status(fastn, execution) for _ in range(4)] == ["running", "running", "completed", "completed"]
     row = fastn(GetExecution(execution_id=execution)).data
-    assert (row["input"], row["output"], row["durationMs"]) == ({"a": 1}, {"ok": True}, 1000)
+    assert (row["input"], row["output"], row["durationMs"]) == ({"a": 1}, {"messages": 42, "inserted": True}, 1000)
     assert row["createdAt"] == "2026-10-06T09:30:00.000Z"
     done = fastn(QueryAuditLog(action="workflow.execute.completed", resource_id=execution)).data
     assert [(entry["actor"], entry["outcome"]) for entry in done] == [("system", "Success")]
@@ -65,7 +65,8 @@ def test_a_run_goes_on_by_itself(fastn: Fastn, clock: Clock) -> None:
         clock.pass_(seconds=seconds)
         seen.append(listed())
     assert seen == ["queued", "running", "completed"]
-    assert fastn(GetExecution(execution_id=execution)).data["durationMs"] == 12_000
+    row = fastn(GetExecution(execution_id=execution)).data
+    assert (row["durationMs"], row["completedAt"]) == (5_000, "2026-10-06T09:30:05.000Z")
 
 
 def test_a_long_run_takes_longer(fastn: Fastn) -> None:
@@ -213,4 +214,4 @@ def test_the_run_that_is_under_way_at_the_beginning_ends(fastn: Fastn) -> None:
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (running,) = [row["id"] for row in rows if row["status"] == "running"]
 
-    assert [status(fastn, running) for _ in range(3)] == ["running", "running", "completed"]
+    assert [status(fastn, running) for _ in range(6)] == ["running"] * 5 + ["completed"]

@@ -1,10 +1,11 @@
 """The account that the sandbox begins with: the examples of Fastn's own documentation, made to fit together.
 
-Deterministic: the same `now` and the same randomness give the same account. Nothing is read, nothing is imported late.
+Every timestamp is relative to midnight UTC, so that each process of a day has the same account. What the rest of the
+day brings follows from it: see `runs.pass_time`.
 """
 
 import random
-from datetime import datetime
+from datetime import UTC, datetime
 
 from fastn_mcp.sandbox.dataset import (
     audit,
@@ -25,10 +26,11 @@ INJECTION = executions.INJECTION
 
 
 def dataset(now: datetime, randomness: random.Random, size: Size = Size.SMALL) -> State:
-    """A fresh account at `now`."""
+    """A fresh account as of midnight UTC of the day of `now`."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     state = State(randomness)
     for resource in (customers, connectors, connections, workflows_, triggers, executions, people, billing, audit):
-        resource.add(state, now)
+        resource.add(state, midnight)
     if size is Size.LARGE:
-        large.add(state, now)
+        large.add(state, midnight)
     return state

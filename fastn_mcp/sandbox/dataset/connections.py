@@ -14,7 +14,7 @@ _CONNECTIONS = (
     ("katana-customer", "cin7Core", "EXPIRED", 110, 9),
     ("katana-customer", "tiktokShop", "FAILED", 110, 9),
     (None, "slack", "ACTIVE", 220, 0),
-    ("globex-exports", "shopify", "INACTIVE", 70, 40),
+    ("globex-exports", "shopify", "INACTIVE", 70, 15),
 )
 
 _WRONG = {
@@ -27,7 +27,7 @@ def add(state: State, now: datetime) -> None:
     for slug, app, status, made, used in _CONNECTIONS:
         customer = state.named("customers", slug) if slug else None
         last = now - timedelta(days=used)
-        expires = now + timedelta(hours=1) if status == "ACTIVE" else last
+        expires = now + timedelta(days=30) if status == "ACTIVE" else last
         row = connection(state.named("connectors", app), customer, status, now - timedelta(days=made), last, expires)
         state.put("connections", row)
 

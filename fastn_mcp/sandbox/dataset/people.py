@@ -31,7 +31,7 @@ def add(state: State, now: datetime) -> None:
     _roles(state, now)
     for number, (name, email, role, status) in enumerate(_USERS):
         seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
-        made = now - timedelta(days=420 - 70 * number)
+        made = now - timedelta(days=1_000 - 170 * number)
         state.put("users", user(state.uuid(), name, email, role, made, seen))
     _keys(state, now)
     _secrets(state, now)
@@ -69,7 +69,7 @@ def _role(
         "parent": parent,
         "permissions": granted,
         "permissionCount": len(granted),
-        "createdAt": stamp(now - timedelta(days=420 if parent is None else 33)),
+        "createdAt": stamp(now - timedelta(days=1_000 if parent is None else 33)),
     }
 
 
@@ -80,7 +80,7 @@ def _keys(state: State, now: datetime) -> None:
         ("Workflow", hidden, "Live", "Full access", timedelta(minutes=4), None),
         ("MCP", LIVE_KEY, "Live", "Full access", timedelta(hours=3), None),
         ("TEST", VIEWER_KEY, "Test", "Viewer", None, timedelta(days=80)),
-        ("BI export", expiring, "Live", "Operator", timedelta(days=1), timedelta(days=5)),
+        ("BI export", expiring, "Live", "Operator", timedelta(days=1), timedelta(days=6, seconds=-1)),
         ("Sandbox", KEY, "Test", "Full access", None, None),
     ):
         row = api_key(state.next_number("apiKeys"), name, mode, permissions, now - timedelta(days=85))

@@ -73,7 +73,7 @@ def webhook(state: State, name: str, *routes: JsonValue) -> Row:
 
 def _switched_off(trigger: Row, now: datetime) -> None:
     """By the platform, and not by a person: it had failed too often."""
-    since = stamp(now - timedelta(days=4, hours=3))
+    since = stamp(moment(str(trigger["lastRun"])) - timedelta(days=3))
     reason = "20 consecutive failures; may be enabled again after 30 minutes."
     trigger |= {
         "status": "Disabled",
@@ -97,8 +97,8 @@ def route(workflow: Row, condition: JsonValue = None) -> JsonValue:
 
 
 def scheduled(now: datetime, name: str, schedule: str, *routes: JsonValue) -> Row:
-    """By a schedule that fires once an hour or once a day."""
-    coming = next_run(schedule, "UTC", now)
+    """By a schedule that fires once an hour or once a day. What is due at `now` itself is still to come."""
+    coming = next_run(schedule, "UTC", now - timedelta(minutes=1))
     last = coming - timedelta(hours=1 if schedule.split()[1] == "*" else 24)
     return {
         "name": name,

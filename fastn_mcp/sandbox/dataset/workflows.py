@@ -1,7 +1,8 @@
 """The workflows. One of them fails, one was never published, one is switched off."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -29,16 +30,47 @@ _WORKFLOWS = (
 # Apps of the account's own, which no customer connects.
 _OF_THE_ACCOUNT = frozenset({"supabase", "gamma"})
 
+_CODE: dict[str, tuple[str, Callable[[Row], Row]]] = {
+    "slack-messages-to-supabase-hourly-sync": (
+        """  const messages = await fastn.connector.slack.listMessages(ctx.input);
+  await fastn.connector.supabase.insertRows({ rows: messages });
+  return { messages: messages.length, inserted: true };
+""",
+        lambda _: {"messages": 42, "inserted": True},
+    ),
+    "process-new-orders": (
+        """  const { orderId, note } = ctx.input;
+  const [order] = await fastn.connector.shopify.listOrders({ id: orderId });
+  await fastn.connector.slack.postMessage({ channel: "orders", text: `${order?.id}: ${note}` });
+  return { orderId: orderId ?? null, note: note ?? null, slack: "sent" };
+""",
+        lambda given: {"orderId": given.get("orderId"), "note": given.get("note"), "slack": "sent"},
+    ),
+    "update-inventory": (
+        """  const { sku, quantity } = ctx.input;
+  await fastn.connector.shopify.updateInventory({ sku, quantity });
+  return { sku: sku ?? null, quantity: quantity ?? null, updated: true };
+""",
+        lambda given: {"sku": given.get("sku"), "quantity": given.get("quantity"), "updated": True},
+    ),
+}
+"""The bodies of the workflows that return more than that all is well, and what each returns for an input."""
+
+_MOST_HOURS = 36
+"""The limit of a LONG workflow."""
+
 TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
 
 
 def add(state: State, now: datetime) -> None:
     for key, name, slug, tier, version, status, connectors, days in _WORKFLOWS:
         scopes = {app: "SAAS" if app in _OF_THE_ACCOUNT else "MULTI_TENANT" for app in connectors}
-        row = workflow(key, name, slug, tier, scopes, now - timedelta(days=days))
+        row = workflow(state, key, name, slug, tier, scopes, now - timedelta(days=days))
         row |= {"status": status, "publishedVersion": f"v{version}" if version else None, "version": version or 1}
         if slug == "process-new-orders":
             row["updatedBy"] = "Edited via agent"
+        if slug == "orders-backfill":
+            row["timeoutMs"] = _MOST_HOURS * 3_600_000
         state.put("workflows", row)
     failing = state.named("workflows", "sync-tiktok-orders-to-cin7-core")
     state.put("_failing", {"id": failing["id"], "connector": "tiktokShop", "action": "getAuthorizedShops"})
@@ -47,16 +79,25 @@ def add(state: State, now: datetime) -> None:
     state.put("_installations", {"id": "inst_5d20c1e97ab4", "workflowId": installed, "endOrgId": acme})
 
 
-def workflow(key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime) -> Row:
+def output_of(workflow: Row, given: Row) -> Row:
+    """What the published version of a workflow returns for an input."""
+    known = _CODE.get(str(workflow["slug"]))
+    return known[1](given) if known else {"ok": True}
+
+
+def workflow(
+    state: State, key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime
+) -> Row:
     """One row: a published workflow that is switched on. `connectors` are scopes by slug."""
-    calls = "\n".join(f"  await fastn.connector.{connector}.run(ctx.input);" for connector in connectors)
+    calls = "".join(f"  await fastn.connector.{app}.{_first_action(state, app)}(ctx.input);\n" for app in connectors)
+    body = _CODE[slug][0] if slug in _CODE else f"{calls}  return {{ ok: true }};\n"
     labels: list[JsonValue] = ["sync"] if "sync" in slug else []
     return {
         "id": key,
         "name": name,
         "slug": slug,
         "description": f"{name}.",
-        "code": f"export default async function (ctx) {{\n{calls}\n  return {{ ok: true }};\n}}\n",
+        "code": f"export default async function (ctx) {{\n{body}}}\n",
         "executionTier": tier,
         "timeoutMs": TIMEOUTS[tier],
         "status": "active",
@@ -71,3 +112,8 @@ def workflow(key: str, name: str, slug: str, tier: str, connectors: Mapping[str,
         "updatedAt": stamp(changed),
         "updatedBy": "lee@fastn.example",
     }
+
+
+def _first_action(state: State, app: str) -> str:
+    actions = cast("list[Row]", state.named("connectors", app)["actions"])
+    return str(actions[0]["slug"])

@@ -27,7 +27,7 @@ def add(state: State, now: datetime, randomness: random.Random) -> None:
     state.put("connections", hubspot)
     scopes = {"hubspot": "MULTI_TENANT", "snowflake": "SAAS"}
     changed = now - timedelta(days=45)
-    sync = workflow(state.short_id("wf"), "Acme HubSpot sync", "acme-hubspot-sync", "STANDARD", scopes, changed)
+    sync = workflow(state, state.short_id("wf"), "Acme HubSpot sync", "acme-hubspot-sync", "STANDARD", scopes, changed)
     state.put("workflows", sync | {"version": 4, "publishedVersion": "v4"})
     trigger = scheduled(now, "Acme HubSpot sync, at night", _SCHEDULE, route(sync))
     trigger |= {"endOrgId": acme["id"], "lastRun": stamp(fired[-1]), "consecutiveFailures": len(failing)}

@@ -24,7 +24,7 @@ def add(
     connectors = {str(row["slug"]): row for row in state.all("connectors")}
     for app in OF_THE_ACCOUNT:
         made, used = now - timedelta(days=300), now - timedelta(minutes=randomness.randrange(60))
-        row = connection(connectors[app], None, "ACTIVE", made, used, now + timedelta(hours=1))
+        row = connection(connectors[app], None, "ACTIVE", made, used, now + timedelta(days=30))
         if state.get("connections", row["id"]) is None:
             state.put("connections", row)
     pairs = _pairs(randomness, customers, workflows, _TOTAL - len(state.all("connections")))
@@ -64,6 +64,6 @@ def _row(now: datetime, randomness: random.Random, connector: Row, customer: Row
     made += max(now - made - _SETTLED, timedelta(0)) * randomness.random()
     if status == "ACTIVE":
         used = now - timedelta(minutes=randomness.randrange(540))
-        return connection(connector, customer, status, made, used, now + timedelta(minutes=randomness.randrange(5, 60)))
+        return connection(connector, customer, status, made, used, now + timedelta(days=randomness.randrange(2, 60)))
     over = now - timedelta(days=randomness.randrange(1, 25), minutes=randomness.randrange(1440))
     return connection(connector, customer, status, made, over, over)

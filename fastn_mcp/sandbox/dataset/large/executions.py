@@ -1,6 +1,7 @@
-"""Two hundred thousand runs in all, of a month: who runs what, and how often.
+"""Two hundred thousand runs in a month: who runs what, and how often.
 
-They are only described here: the account keeps their past, from which they follow.
+They are only described here: the account keeps their past, from which they follow. It reaches to the end of the day,
+and each run is seen once it is over.
 """
 
 import random
@@ -14,8 +15,9 @@ from fastn_mcp.sandbox.dataset.large.workflows import tenant_apps
 from fastn_mcp.sandbox.past import Past, Series, milliseconds
 from fastn_mcp.sandbox.state import Row, State
 
-_TOTAL = 200_000
 _DAYS = 30
+_TOTAL = 6_690 * (_DAYS + 1)
+"""The rest of the day included."""
 _DURATIONS = {"INSTANT": 300, "STANDARD": 24_000, "LONG": 320_000}
 _BUSIEST = 40.0
 _HOURLY, _NIGHTLY, _OTHER, _MANUAL = 4, 22, 24, 8
@@ -37,12 +39,13 @@ def add(
     connected = connected_since(since, connections)
     troubles = Troubles(state, now, randomness, workflows, connected)
     series = [*_started(randomness, workflows, triggers, connected), *_by_hand(randomness, workflows, connected)]
-    shown = ("id", "name", "slug", "publishedVersion", "executionTier", "connectors")
+    shown = ("id", "name", "slug", "publishedVersion", "executionTier", "connectors", "updatedAt")
     Past(
         seed=state.hex(32),
         count=_TOTAL - len(state.all("executions")),
         since=milliseconds(since),
-        until=milliseconds(now),
+        until=milliseconds(now + timedelta(days=1)),
+        triggers=tuple(str(trigger["id"]) for trigger in triggers),
         workflows=tuple({name: workflow[name] for name in shown} for workflow in workflows),
         series=tuple(replace(one, trouble=troubles.of(workflows[one.workflow], one.customer)) for one in series),
     ).keep(state)

@@ -60,7 +60,7 @@ def _workflow(state: State, now: datetime, randomness: random.Random) -> Row:
     tier = "LONG" if "backfill" in name else "INSTANT" if "new" in name else "STANDARD"
     changed = now - timedelta(days=randomness.randrange(1, 300), minutes=randomness.randrange(1440))
     scopes = {first: "MULTI_TENANT", second: "MULTI_TENANT" if between else "SAAS"}
-    row = workflow(state.short_id("wf"), name, slug_of(name), tier, scopes, changed)
+    row = workflow(state, state.short_id("wf"), name, slug_of(name), tier, scopes, changed)
     version = randomness.randrange(1, 12)
     row |= {"publishedVersion": f"v{version}", "version": version}
     match randomness.randrange(16):

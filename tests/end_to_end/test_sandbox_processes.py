@@ -1,0 +1,67 @@
+"""Several processes with a sandbox: what one asks, another approves, and a file keeps the changes of all."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from at_a_terminal import sitting
+from driving import body
+from mcp import Client, StdioServerParameters
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Folders of its own, and a browser that shows nothing."""
+    folders = {name: str(folder / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
+    return folders | {"FASTN_CONFIG": os.devnull, "BROWSER": "true %s", "PATH": os.environ["PATH"]}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_an_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path, mode: str) -> None:
+    """Ours: the data is the same in every process of a day, so that the target is as it was shown."""
+    env = environment(tmp_path)
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
+    async with Client(server, mode=mode) as client:
+        found = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
+        deletion = {"workflow_id": found["id"]}
+        asked = body(await client.call_tool("delete_workflow", deletion))
+        assert asked["status"] == "approval_required", asked
+
+        with sitting(["-m", "fastn_mcp", "--sandbox", "approvals"], os.environ | env) as person:
+            assert "process-new-orders" in person.sees("Enter = leave it waiting > ")
+            person.types("y\r")
+            person.sees("Approved.")
+
+        answer = body(await client.call_tool("delete_workflow", deletion))
+        assert answer.get("done") == "delete_workflow", answer
+
+
+def test_processes_that_share_a_file_keep_the_changes_of_all(tmp_path: Path) -> None:
+    """Ours: each reads what the others wrote, and none writes over it."""
+    file = tmp_path / "sandbox.json"
+    program, call = (sys.executable, "-m", "fastn_mcp"), ("call", "create-customer")
+
+    def create(number: int) -> dict[str, Any]:
+        ran = subprocess.run(
+            [*program, "--sandbox-file", str(file), "--mode", "auto", *call, "--name", f"Initech {number}"],
+            capture_output=True,
+            text=True,
+            env=os.environ | environment(tmp_path),
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+    with ThreadPoolExecutor(4) as at_once:
+        made = list(at_once.map(create, range(4)))
+
+    kept = json.loads(file.read_text())["rows"]["customers"].values()
+    assert {f"Initech {number}" for number in range(4)} <= {row["name"] for row in kept}
+    assert len({json.dumps(answer) for answer in made}) == 4
