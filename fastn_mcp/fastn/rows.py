@@ -102,6 +102,18 @@ def owner_of(row: Row) -> str | None:
     return text(row, "endOrgId", "customerId", "customer.id", "endOrg.id") or None
 
 
+def app_of(row: Row) -> str:
+    """What people call the connector of a connection; the connection's own name is mostly "default"."""
+    fields = ("connector.name", "connector.slug", "connectorName", "connectorSlug", "connectorId", "name")
+    return short(text(row, *fields)) or "an app"
+
+
+def owner_name(row: Row, customers: Mapping[str, str]) -> str:
+    """The customer that it belongs to, by name where that is known. `customers` are names by id."""
+    owner = owner_of(row)
+    return short(customers.get(owner, owner)) if owner else "the account itself"
+
+
 def connector_keys(row: Row) -> set[str]:
     """Slug and id of the connector of a connection, as far as the row says them."""
     fields = ("connectorId", "connectorSlug", "connector.slug", "connector.id")

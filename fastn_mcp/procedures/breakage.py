@@ -9,7 +9,7 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.rows import Row, connector_keys, key_of, owner_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, app_of, connector_keys, key_of, owner_name, owner_of, text, timestamp, value, word
 from fastn_mcp.fastn.states import State, connection_state
 from fastn_mcp.procedures.ages import dated
 from fastn_mcp.procedures.following import following
@@ -68,7 +68,7 @@ class Breakage:
         told: dict[str, JsonValue] = {"connector": app.name}
         for row in app.rows[:connections]:
             of_status = cast("dict[str, JsonValue]", told.setdefault(word(row, "status"), {}))
-            whose = self._whose(row)
+            whose = owner_name(row, self.customers)
             of_status[whose if whose not in of_status else f"{whose}, {key_of(row)}"] = self._since(row)
         if (more := len(app.rows) - connections) > 0:
             told["more_connections"] = more
@@ -78,10 +78,6 @@ class Breakage:
         if (more := len(failing) - workflows) > 0:
             told["more_workflows"] = more
         return told
-
-    def _whose(self, row: Row) -> str:
-        owner = owner_of(row)
-        return short(self.customers.get(owner, owner)) if owner else "the account itself"
 
     def _since(self, row: Row) -> str:
         expired = timestamp(row, "expiresAt")
@@ -115,9 +111,7 @@ def not_working(rows: Sequence[Row]) -> list[Row]:
 def _apps(connections: Sequence[Row]) -> list[_App]:
     found: dict[str, _App] = {}
     for row in connections:
-        fields = ("connector.name", "connector.slug", "connectorName", "connectorSlug", "connectorId")
-        name = text(row, *fields) or "unknown"
-        app = found.setdefault(name, _App(short(name)))
+        app = found.setdefault(app_of(row), _App(app_of(row)))
         app.keys |= connector_keys(row)
         app.rows.append(row)
     return sorted(found.values(), key=lambda app: -len(app.rows))

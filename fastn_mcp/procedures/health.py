@@ -6,11 +6,9 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.rows import Row, connector_keys, key_of, number, owner_of, short, text, value
+from fastn_mcp.fastn.rows import Row, app_of, connector_keys, key_of, number, owner_name, owner_of, short, text, value
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.ages import age
-
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +78,9 @@ def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) ->
     for row in rows:
         if not (connector_keys(row) & wanted):
             continue
-        customer = owner_of(row)
-        app = text(row, "connector.name", "connector.slug", "connectorName", "connectorSlug", "name")
-        whose = "the account itself" if customer is None else short(names.get(customer, customer), _LONGEST_NAME)
-        label = f"{short(app)} connection of {whose}".strip()
+        label = f"{app_of(row)} connection of {owner_name(row, names)}"
         status = short(text(row, "status").upper()) or "UNKNOWN"
-        found[key_of(row) or label] = Bond(key_of(row), label, customer, status, connection_state(row))
+        found[key_of(row) or label] = Bond(key_of(row), label, owner_of(row), status, connection_state(row))
     return sorted(found.values(), key=lambda bond: bond.state is State.LIVE)
 
 

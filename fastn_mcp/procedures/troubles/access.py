@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, app_of, key_of, name_of, owner_name, short, text, timestamp, value, word
 from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state
 from fastn_mcp.procedures.ages import age
 from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, examples, sentence
@@ -52,9 +52,7 @@ def not_working(connections: Sequence[Row], customers: Mapping[str, str], more: 
 
 def called(row: Row, customers: Mapping[str, str]) -> str:
     """What people call a connection: its own name is mostly "default". `customers` are names by id."""
-    app = text(row, "connector.name", "connector.slug", "connectorName", "name", "connectorId") or "a connection"
-    owner = owner_of(row)
-    return short(f"{app} of {customers.get(owner, owner) if owner else 'the account itself'}")
+    return short(f"{app_of(row)} of {owner_name(row, customers)}")
 
 
 def keys(rows: Sequence[Row], now: datetime) -> list[Finding]:
