@@ -52,8 +52,7 @@ LIVE: Mapping[Effect, Decision] = {Effect.TRASH: _T}
 def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
     """What a mode asks for, with a live key or a test key."""
     decision = MODES[mode][effect]
-    more = LIVE.get(effect, decision) if live else decision
-    return more if more.rank > decision.rank else decision
+    return max(decision, LIVE.get(effect, decision) if live else decision, key=lambda either: either.rank)
 
 
 BREAKER = (5, 600.0)

@@ -4,19 +4,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import stores
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
 from fastn_mcp.guard import Caller
+from fastn_mcp.guard.asking import covers
 from fastn_mcp.guard.audit import entries
 from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.plans import Permit, Plan
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy import Decision, Policy, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes
 from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
@@ -240,6 +243,48 @@ async def test_an_approval_is_of_one_caller_key_policy_tool_and_arguments(tmp_pa
         outcome = error
     assert isinstance(outcome, {"policy": TargetChanged, "nothing": Done}.get(differs, Waiting))
     assert len(other.changes) == int(differs == "nothing")
+
+
+@pytest.mark.parametrize(
+    ("now", "shown", "holds"),
+    [
+        ({}, {}, True),
+        ({"connections": 1}, {"connections": 1}, True),
+        ({"connections": 1}, {"connections": 2}, True),
+        ({}, {"connections": 2}, True),
+        ({"connections": 3}, {"connections": 2}, False),
+        ({"connections": 1}, {}, False),
+        ({"connections": 1}, {"connections": 0}, False),
+        ({"connections": 0}, {}, True),
+        ({"connections": None}, {"connections": 2}, False),
+        ({"connections": None}, {}, False),
+        ({"connections": None}, {"connections": None}, True),
+        ({"connections": 9}, {"connections": None}, True),
+        ({"connections": 1, "triggers": 2}, {"connections": 2, "triggers": 1}, False),
+        ({"executions": 900}, {"executions": 1}, True),
+        ({"executions": 1}, {"executions": 0}, False),
+        ({"executions": 1}, {}, False),
+        ({"executions": None}, {"executions": 1}, False),
+    ],
+)
+def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
+    now: dict[str, float | None], shown: dict[str, float | None], holds: bool
+) -> None:
+    """Ours: what could not be checked when it was shown may be any number; past runs grow by themselves."""
+    approval, verdict = replace(stores.grant(), dependents=shown), Verdict(Decision.TYPED, "rule")
+    preview: Any = SimpleNamespace(dependents=lambda: now)
+    assert covers(approval, approval.binding, verdict, preview) is holds
+    assert not covers(approval, "another", verdict, preview)
+
+
+@pytest.mark.parametrize("asked", Decision)
+@pytest.mark.parametrize("wanted", Decision)
+def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decision, wanted: Decision) -> None:
+    approval, preview = replace(stores.grant(), asks=asked.value), SimpleNamespace(dependents=dict[str, float | None])
+    shown: Any = preview
+    assert covers(approval, approval.binding, Verdict(wanted, "rule"), shown) is (asked.rank >= wanted.rank)
+    unread = replace(approval, dependents=None)
+    assert not covers(unread, approval.binding, Verdict(wanted, "rule"), shown)
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:

@@ -2,19 +2,22 @@
 
 import itertools
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World
+from world import FormNow, World, yes
 
 from fastn_mcp.dispatch import Done
-from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.question import No
 from fastn_mcp.procedures.overview import GetOverview
-from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +63,37 @@ async def test_a_day_begins_anew(tmp_path: Path) -> None:
     assert await made(world, 2) == 1
     world.clock.pass_(86_400)
     assert await made(world, 2) == 1
+
+
+async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path) -> None:
+    """Ours: counted once approved, across processes; beyond it nobody is asked, and the refusal says until when."""
+    rules = '[budget]\ndestroy_rate = "2 per 90s"\n[[rule]]\ntool = "delete_secret"\nthen = "allow"\n'
+    world, other = limited(tmp_path, rules), limited(tmp_path, rules)
+    other.clock = world.clock
+    for name in ("A", "B", "C"):
+        assert isinstance(await world.call(CreateSecret(name=name, value="v"), FormNow(yes, world.clock)), Done)
+    secrets = [str(row.id) for row in await world.rows(ListSecrets())][-3:]
+    no, approves = FormNow(lambda _: No(), world.clock), FormNow(yes, world.clock)
+    deletion = DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", "Katana", by="name")["id"]))
+    for _ in range(3):
+        assert isinstance(await world.call(deletion, no), Declined)
+    begun = world.clock.at
+    assert isinstance(await world.call(DeleteSecret(secret_id=secrets[0])), Done)
+    assert isinstance(await world.call(deletion, approves), Done)
+    globex = DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", "Globex Exports", by="name")["id"]))
+    for call in (DeleteSecret(secret_id=secrets[1]), globex):
+        refused = await world.call(call, approves)
+        assert isinstance(refused, Refused)
+        assert refused.facts["rule"] == "destroy_rate"
+        free = begun + timedelta(seconds=90)
+        assert refused.facts["free_at"] == f"{free:%Y-%m-%dT%H:%M:%SZ}"
+        assert f"2 approvals in 1.5 minutes. The next is free at {free:%H:%M:%S} UTC." in refused.what
+    assert len(approves.asked) == 1
+    assert isinstance(await other.call(deletion, FormNow(yes, other.clock)), Refused)
+    assert isinstance(await world.dispatch(DeleteSecret(secret_id=secrets[1]), Caller("ben", None)), Done)
+    assert isinstance(await world.call(CreateCustomer(name="N")), Done)
+    world.clock.pass_(90 - (world.clock.at - begun).total_seconds())
+    assert isinstance(await world.call(DeleteSecret(secret_id=secrets[2])), Done)
 
 
 async def test_a_refusal_says_which_budget_is_used_up(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -155,13 +155,23 @@ def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
     [
         (f'dana = "{public(DANA)}"', True),
         (f'dana = "{public(DANA)[:8]} {public(DANA)[8:]}"', False),
+        (f'dana = "{public(DANA)[:8]}*{public(DANA)[8:]}"', False),
         (f'dana = "{base64.b64encode(bytes(31)).decode()}"', False),
         (f'dana = "{base64.b64encode(bytes(33)).decode()}"', False),
         ("dana = 7", False),
         ('dana = "ä"', False),
         (f'dana = "{public(DANA)}"\nlee = ""', False),
     ],
-    ids=["right", "a space in it", "31 bytes", "33 bytes", "a number", "no base64", "one wrong of two"],
+    ids=[
+        "right",
+        "a space in it",
+        "another character in it",
+        "31 bytes",
+        "33 bytes",
+        "a number",
+        "no base64",
+        "one wrong of two",
+    ],
 )
 def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
     """Ours: what is none stops the start, also where it is somebody else's."""
@@ -295,6 +305,10 @@ def test_a_key_is_of_use_only_with_its_passphrase() -> None:
 # What it covers.
 
 
+def flow(timeout: int) -> CreateWorkflow:
+    return CreateWorkflow(name="A", timeout_ms=timeout)
+
+
 @pytest.mark.parametrize(
     ("entry", "call", "covered"),
     [
@@ -318,6 +332,14 @@ def test_a_key_is_of_use_only_with_its_passphrase() -> None:
         (allow("create_customer", more='arguments = "any"'), CreateCustomer(name="A", plan="Free"), True),
         (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Acme"), True),
         (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Beta"), False),
+        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="acme"), False),
+        (allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }'), flow(5), True),
+        (allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }'), flow(6), False),
+        (
+            allow("create_customer", more='arguments = { name = "A", extra = { n = 1, m = 2 } }'),
+            CreateCustomer(name="A", extra={"m": 2, "n": 1}),
+            True,
+        ),
         (
             allow("create_customer", more='when = { name = "A*" }'),
             CreateCustomer(name="Acme", extra={"region": "US"}),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy import DESTROY_RATE, Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.operation import Effect
 
@@ -125,6 +125,11 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
         ),
         (RULE + RULE, 4, "this rule never decides: policy.toml line 1: rule delete_trigger covers it wholly"),
         (
+            '[[rule]]\ntool = "create_secret"\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE,
+            7,
+            "line 4: rule delete_* covers it wholly",
+        ),
+        (
             '[[rule]]\neffects = "DESTROY"\nthen = "deny"\n[[rule]]\neffects = "destroy"\ntarget = "A"\nthen = "allow"',
             4,
             "line 1: rule destroy covers it wholly",
@@ -153,6 +158,13 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
             '[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE + 'key = "test"',
             4,
             "line 1: rule delete_* covers it wholly",
+        ),
+        # Values.
+        ("[[rule]]\neffects = [1]\nthen = 'deny'", 2, "1 is no effect"),
+        ("[[window]]\neffects = 'trash'\nopen = [8]", 3, "'8' is not of the form"),
+        *(
+            (f"[budget]\ndestroy_rate = {rate}", 2, 'destroy_rate: must be a number and a time, as "10 per 5m"')
+            for rate in ("10", '"10"', '"0 per 5m"', '"10 per 5"', '"10 per 5d"', '"10 per 0s"', '"-1 per 5m"')
         ),
         # Arguments.
         (RULE + "when = { trigger_id = 1 }", 4, "when: trigger_id has to be compared with a text"),
@@ -250,6 +262,22 @@ def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
     assert rules.breaker == (5, 90.0)
     assert rules.limit(Effect.WRITE) == 0
     assert rules.period(datetime(2026, 3, 29, tzinfo=UTC)) == "run"
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("3 per 90s", (3, 90.0)), ("10 per 5m", (10, 300.0)), ("1 per 2 h", (1, 7200.0))]
+)
+def test_a_rate_of_destroying_is_a_number_and_a_time(file: Path, text: str, rate: tuple[int, float]) -> None:
+    assert Policy("guarded", load_rules(file)).destroy_rate == DESTROY_RATE
+    file.write_text(f'[budget]\ndestroy_rate = "{text}"')
+    assert Policy("guarded", load_rules(file)).destroy_rate == rate
+    assert Policy("unattended", load_rules(file)).destroy_rate is None
+
+
+def test_a_rule_can_ask_for_no_more_than_a_yes_to_delete_a_customer(file: Path) -> None:
+    """Ours: one on which nothing depends is deleted on a yes, so that the rule can decide."""
+    file.write_text('[[rule]]\ntool = "delete_customer"\nthen = "confirm"')
+    assert len(load_rules(file).rules) == 1
 
 
 def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation
+from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, least
 from fastn_mcp.guard.rules.catalog import possible_effects
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.tools import CATALOG
@@ -49,6 +49,14 @@ def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> 
         for mode in ("guarded", "manual", "auto")
     ]
     assert said == ROWS[effect.value]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("effect", Effect)
+def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effect) -> None:
+    live, test = (least(mode, effect, live=live) for live in (True, False))
+    assert test is MODES[mode][effect]
+    assert live is (Decision.TYPED if effect is Effect.TRASH and test is Decision.CONFIRM else test)
 
 
 @pytest.mark.parametrize("effect", Effect)
