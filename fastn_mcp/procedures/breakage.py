@@ -21,7 +21,7 @@ _ROOM = 7_300
 """Characters of an answer."""
 
 _LESS_AND_LESS = ((True, 9, 100), (False, 9, 100), (False, 3, 100), (False, 1, 10), (False, 0, 3), (False, 0, 1))
-"""Whether ids of customers are told, and how many workflows and connections of an app."""
+"""Whether ids of customers and what is switched off are told in full, and how many workflows and connections of an app."""
 
 _FIXES = {
     State.BROKEN: "Each customer has to authorise the app again in the widget; no call from here can do it.",
@@ -56,7 +56,7 @@ class Breakage:
         counts: dict[str, JsonValue] = {"broken": states[State.BROKEN], "switched_off": states[State.OFF]}
         answer: dict[str, JsonValue] = {}
         for ids, workflows, connections in _LESS_AND_LESS:
-            told = [self._told(app, workflows, connections) for app in apps]
+            told = [self._told(app, workflows, connections, in_full=ids) for app in apps]
             answer = {**counts, "by_connector": [*told]}
             answer |= {"ids": self._ids()} if ids else {"left_out": "The ids of customers, which find gives."}
             if len(to_json(answer)) <= _ROOM:
@@ -64,13 +64,17 @@ class Breakage:
         fixes = " ".join(fix for state, fix in _FIXES.items() if states[state])
         return answer | ({"fix": fixes} if fixes else {})
 
-    def _told(self, app: _App, workflows: int, connections: int) -> dict[str, JsonValue]:
+    def _told(self, app: _App, workflows: int, connections: int, *, in_full: bool) -> dict[str, JsonValue]:
         told: dict[str, JsonValue] = {"connector": app.name}
-        for row in app.rows[:connections]:
+        broken = [row for row in app.rows if connection_state(row) is State.BROKEN]
+        rows = app.rows if in_full else broken
+        if off := len(app.rows) - len(rows):
+            told["inactive"] = off
+        for row in rows[:connections]:
             of_status = cast("dict[str, JsonValue]", told.setdefault(word(row, "status"), {}))
             whose = owner_name(row, self.customers)
             of_status[whose if whose not in of_status else f"{whose}, {key_of(row)}"] = self._since(row)
-        if (more := len(app.rows) - connections) > 0:
+        if (more := len(rows) - connections) > 0:
             told["more_connections"] = more
             told["next"] = following(ListConnections, connector_id=text(app.rows[0], "connectorId"))
         failing = self._failing(app)
