@@ -21,7 +21,7 @@ _ROOM = 7_300
 """Characters of an answer."""
 
 _LESS_AND_LESS = ((True, 9, 100), (False, 9, 100), (False, 3, 100), (False, 1, 10), (False, 0, 3), (False, 0, 1))
-"""Whether ids of customers and what is switched off are told in full, and how many workflows and connections of an app."""
+"""Whether ids of customers and what is switched off are told, and how many workflows and connections of an app."""
 
 _FIXES = {
     State.BROKEN: "Each customer has to authorise the app again in the widget; no call from here can do it.",
