@@ -8,9 +8,11 @@ from world import FormNow, World, yes
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard import Caller
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.question import Waiting
 from fastn_mcp.procedures.journal import Change
 from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import UpdateTrigger
@@ -144,3 +146,19 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
     assert isinstance(await world.call(pause), Done | UnknownOutcome)
     assert isinstance(await world.call(pause), Done)
     world.close()
+
+
+async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_its_deadline(tmp_path: Any) -> None:
+    """Ours: Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
+    world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
+    digest = world.guard.digest(call, Caller("local", None))
+    await world.journalling.begin(call, digest, "local", None, world.client.send, world.client.deadline(call))
+    assert world.client.deadline(call) == 300
+    later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
+    later.clock.pass_(899)
+    assert isinstance(await later.call(call), Waiting)
+    assert later.changes == []
+    later.clock.pass_(1)
+    assert isinstance(await later.call(call), Done)
+    world.close()
+    later.close()
