@@ -115,7 +115,7 @@ class Opening:
         self._config = config
         self._state = state
         self._log = log
-        self._run = system.token()
+        self._system, self._run = system, system.token()
         self._sandbox = Sandboxed() if sandboxed else None
 
     def __call__(self, tenant: Tenant, own: Own | None) -> Serving:
@@ -127,7 +127,7 @@ class Opening:
             folder = folder / "callers" / own.folder
         parts = assemble(
             settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
-            tenant=Tenanted(tenant.name, self._run, self._desk(tenant)), kinds=self.kinds(tenant.name),
+            tenant=Tenanted(tenant.name, self._run, self._desk(tenant), self._system), kinds=self.kinds(tenant.name),
         )  # fmt: skip
         answers = f"{origin_of(self._team.url)}{_at(tenant.name)}" if own is None else None
         return Serving(parts, self._log, answers)

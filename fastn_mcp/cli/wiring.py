@@ -4,7 +4,7 @@ import hashlib
 import json
 import webbrowser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,7 @@ class Tenanted:
     run: str
     desk: Callable[[Ledger], Desk] | None = None
     """Where its questions lie, where that is no webhook."""
+    system: System = field(default_factory=System)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,8 @@ def assemble(
     one account of several in this process. `kinds` makes the parts.
     """
     kinds = kinds or Kinds()
-    system, watch = System(trace=kinds.trace), kinds.watch(tally)
+    system = replace(tenant.system if tenant else System(), trace=kinds.trace)
+    watch = kinds.watch(tally)
     account = client_account(settings)
     exchange = exchange_of(settings, sandbox, system)(headers(account))
     named = account_of(settings)

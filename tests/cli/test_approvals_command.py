@@ -264,12 +264,12 @@ def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
 def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder) -> None:
     """Ours: the oldest first, each once."""
     state.asks()
-    state.asks(id="g2", target="wf_2")
+    state.asks(id="g2", target="wf_2", call="another call")
     with state.at_a_terminal() as person:
         assert "1 more." in person.sees(CHOICES)
         person.types("\r")
         person.sees(CHOICES)
-        state.asks(id="g3", target="wf_3")
+        state.asks(id="g3", target="wf_3", call="a third call")
         person.types("y\r")
         person.sees(CHOICES)
         person.types("n\r")

@@ -4,6 +4,7 @@ MCP authorization, RFC 6750, RFC 9728; THREATS T3, T8, T9, T17, T23.
 """
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from team_world import HEAD, META, MODERN, TeamWorld, challenge, modern, request
 
 from fastn_mcp.guard.audit import entries
 from fastn_mcp.hosted.health import Health
+from fastn_mcp.system import System
 
 pytestmark = pytest.mark.anyio
 
@@ -329,8 +331,10 @@ async def test_what_is_no_call_is_left_to_the_protocol(body: bytes, team: TeamWo
     assert response.status_code in (200, 202, 400)
 
 
-async def test_a_form_of_one_caller_is_nothing_in_the_hands_of_another(team: TeamWorld) -> None:
+async def test_a_form_of_one_caller_is_nothing_in_the_hands_of_another(tmp_path: Path) -> None:
     """THREATS T9, T11: the state of a question is bound to who was asked; another's is as one that never was."""
+    read_for = [timedelta()]
+    team = TeamWorld(tmp_path, system=System(lambda: datetime.now(UTC) + read_for[0]))
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
     olga = team.provider.token(sub="olga", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -339,6 +343,7 @@ async def test_a_form_of_one_caller_is_nothing_in_the_hands_of_another(team: Tea
         asked = (await caller.call(anna, "delete_customer", **target)).json()["result"]
         assert asked["resultType"] == "input_required"
         (name,) = asked["inputRequests"]
+        read_for[0] = timedelta(seconds=5)  # no person answers in less than a second
         given = {name: {"action": "accept", "content": {"name": rows[0]["name"]}}}
 
         async def answered(token: str, state: str, **headers: str) -> dict[str, Any]:
