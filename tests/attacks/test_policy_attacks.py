@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from declining import each_version, session
+from world import World
 
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.rules.matching import Choice, Glob
 from fastn_mcp.regular_files import read_regular
 
@@ -67,3 +71,23 @@ def test_a_regular_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "link", 100)[0] == b"x" * 100
     with pytest.raises(OSError, match="Larger than"):
         read_regular(path, 99)
+
+
+@pytest.mark.anyio
+@each_version
+@pytest.mark.parametrize("named", [{"customer_ref": "crm-1001"}, {"installation_id": "inst_5d20c1e97ab4"}])
+async def test_a_protected_customer_is_not_reached_by_another_name(
+    tmp_path: Path, version: str, named: dict[str, str]
+) -> None:
+    """Ours: whose a reference or an installation is, only Fastn knows."""
+    file = tmp_path / "policy.toml"
+    acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
+    file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')
+    file.chmod(0o600)
+    world = World(tmp_path, Policy(rules=load_rules(file)))
+    async with session(world, version) as call:
+        said = await call("run_workflow", workflow_id="wf_3a8e47d19b60", **named)
+        other = await call("run_workflow", workflow_id="wf_3a8e47d19b60", customer_id=acme)
+    assert (said["outcome"], other["outcome"]) == ("refused", "refused")
+    assert "is protected" in said["message"]
+    assert world.changes == []
