@@ -1,7 +1,7 @@
 """The sandbox itself: a request in, an answer out. No I/O but its file; the clock and the randomness are passed in."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -115,7 +115,7 @@ class Sandbox:
         return replace(reply, headers=known_headers | reply.headers)
 
     @contextmanager
-    def _at_work(self, now: datetime) -> Iterator[None]:
+    def _at_work(self, now: datetime) -> Generator[None]:
         """The account up to `now`. With a file: as other processes left it, and none of them changes it meanwhile."""
         if self._file is None:
             self._pass_time(now)

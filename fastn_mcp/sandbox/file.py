@@ -3,7 +3,7 @@
 import json
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
@@ -29,7 +29,7 @@ class StateFile:
         self._known: tuple[int, int, int] | None = None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Keep other processes from the file. Raises `SettingsError` where one of them does not let go of it."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:

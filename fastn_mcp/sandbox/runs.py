@@ -187,7 +187,8 @@ def _customers(state: State, trigger: Row, workflow: Row) -> list[JsonValue]:
         }
         for app in apps
     ]
-    return [key for key in at_work if all(key in those for those in connected)][:_MOST_CUSTOMERS]
+    found = [value for key, value in at_work.items() if all(key in those for those in connected)]
+    return found[:_MOST_CUSTOMERS]
 
 
 def _tenant_apps(workflow: Row) -> list[str]:

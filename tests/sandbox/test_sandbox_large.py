@@ -284,8 +284,6 @@ def test_the_small_account_is_small(fastn: Fastn) -> None:
         "apiKeys": 5,
         "secrets": 4,
         "billing": 1,
-        "usage": 1,
-        "quotas": 1,
         "audit": 60,
     }
     assert len(fastn.sandbox.history) == 0

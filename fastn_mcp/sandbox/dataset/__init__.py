@@ -29,8 +29,9 @@ def dataset(now: datetime, randomness: random.Random, size: Size = Size.SMALL) -
     """A fresh account as of midnight UTC of the day of `now`."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     state = State(randomness)
-    for resource in (customers, connectors, connections, workflows_, triggers, executions, people, billing, audit):
+    for resource in (customers, connectors, connections, workflows_, triggers, executions, people, audit):
         resource.add(state, midnight)
+    billing.add(state, midnight, size)
     if size is Size.LARGE:
         large.add(state, midnight)
     return state

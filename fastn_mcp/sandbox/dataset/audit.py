@@ -1,43 +1,100 @@
-"""Two weeks of the audit log, with one thing refused and one that went wrong."""
+"""Two weeks of the audit log: what rows and runs say happened, with one thing refused and one that went wrong."""
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from pydantic import JsonValue
 
 from fastn_mcp.sandbox.audit_rows import record
-from fastn_mcp.sandbox.state import State
+from fastn_mcp.sandbox.state import Row, State, moment, stamp
 
 _ROWS = 60
+_DAYS = 14
+
+
+class Event(NamedTuple):
+    """What somebody did, and when."""
+
+    when: str
+    actor: str
+    action: str
+    kind: str
+    key: JsonValue = None
+    outcome: str = "Success"
+    customer: JsonValue = None
 
 
 def add(state: State, now: datetime) -> None:
-    for number in range(_ROWS):
-        _row(state, now - timedelta(hours=5 * (_ROWS - number), minutes=7), number)
+    events = [*_of_people(state, now), *_of_rows(state)]
+    since = stamp(now - timedelta(days=_DAYS))
+    events = [event for event in events if since <= event.when <= stamp(now)]
+    ended = [row for row in state.all("executions") if row["completedAt"] and str(row["createdAt"]) >= since]
+    count = (_ROWS - len(events)) // 2
+    step = len(ended) // count
+    for run in ended[step - 1 :: step][:count]:
+        events += _of_run(run)
+    append(state, events)
 
 
-def _row(state: State, when: datetime, number: int) -> None:
-    connections = state.all("connections")
-    run = state.all("executions")[-1 - number]
-    match number % 7:
-        case 0:
-            record(state, when, "dana@fastn.example", "auth.login", ("session", None))
-        case 1:
-            connection = connections[number % len(connections)]
-            who = connection["endOrgId"]
-            record(state, when, "system", "credential.token_refresh", ("connection", connection["id"]), customer=who)
-        case 2:
-            record(state, when, "apikey:1", "workflow.execute", ("workflow_executions", run["id"]))
-        case 3:
-            record(state, when, "apikey:1", "workflow.execute.completed", ("workflow_executions", run["id"]))
-        case 4:
-            workflow = state.all("workflows")[number % 7]
-            action = "workflow.publish" if number % 2 else "workflow.update"
-            record(state, when, "lee@fastn.example" if number % 2 else "agent", action, ("workflow", workflow["id"]))
-        case 5:
-            outcome = "Failure" if number == 54 else "Success"
-            who = connections[5]["endOrgId"]
-            record(
-                state, when, "system", "connection.update", ("connection", connections[5]["id"]), outcome, customer=who
-            )
-        case _:
-            key = state.all("apiKeys")[0]
-            outcome = "Denied" if number == 55 else "Success"
-            record(state, when, "tomas@fastn.example", "api_key.read", ("api_key", key["id"]), outcome)
+def append(state: State, events: list[Event]) -> None:
+    """Record events in the order in which they happened."""
+    for event in sorted(events, key=lambda event: event.when):
+        record(
+            state,
+            moment(event.when),
+            event.actor,
+            event.action,
+            (event.kind, event.key),
+            event.outcome,
+            customer=event.customer,
+        )
+
+
+def refreshed(connection: Row) -> Event:
+    """The last refresh of a connection's credentials."""
+    when, key = str(connection["lastRefreshedAt"]), connection["id"]
+    return Event(when, "system", "credential.token_refresh", "connection", key, customer=connection["endOrgId"])
+
+
+def changed(workflow: Row) -> Event:
+    """The last change of a workflow: if it has been published, that."""
+    by = str(workflow["updatedBy"])
+    actor = by if "@" in by else "agent"
+    action = "workflow.publish" if workflow["publishedVersion"] else "workflow.update"
+    return Event(str(workflow["updatedAt"]), actor, action, "workflow", workflow["id"])
+
+
+def _of_people(state: State, now: datetime) -> list[Event]:
+    key = state.all("apiKeys")[0]["id"]
+    seen = [row for row in state.all("users") if row["lastActive"]]
+    logins = [Event(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in seen]
+    read = [now - timedelta(days=days, hours=3) for days in (2, 6, 11)]
+    outcomes = ("Denied", "Success", "Success")
+    return logins + [
+        Event(stamp(when), "tomas@fastn.example", "api_key.read", "api_key", key, outcome)
+        for when, outcome in zip(read, outcomes, strict=True)
+    ]
+
+
+def _of_rows(state: State) -> list[Event]:
+    made = [
+        Event(str(row["createdAt"]), str(row["createdBy"]), "customer.create", "customer", row["id"])
+        for row in state.all("customers")
+    ]
+    broke = [
+        Event(str(row["expiresAt"]), "system", "connection.update", "connection", row["id"], "Failure", row["endOrgId"])
+        for row in state.all("connections")
+        if row["status"] == "FAILED"
+    ]
+    workflows = [changed(row) for row in state.all("workflows")]
+    return made + broke + workflows + [refreshed(row) for row in state.all("connections") if row["status"] == "ACTIVE"]
+
+
+def _of_run(run: Row) -> list[Event]:
+    kind, key, customer = "workflow_executions", run["id"], run["endOrgId"]
+    actor = "dana@fastn.example" if run["triggeredBy"] == "manual" else "system"
+    outcome = "Success" if run["status"] == "completed" else "Failure"
+    return [
+        Event(str(run["createdAt"]), actor, "workflow.execute", kind, key, customer=customer),
+        Event(str(run["completedAt"]), "system", "workflow.execute.completed", kind, key, outcome, customer),
+    ]

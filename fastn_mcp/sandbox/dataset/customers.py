@@ -19,7 +19,7 @@ def add(state: State, now: datetime) -> None:
         row = customer(state.uuid(), name, slug, admin, now - timedelta(days=days, minutes=17))
         row |= {"externalRef": reference, "plan": plan, "region": region}
         if slug == "globex-exports":
-            row["quotaOverrides"] = {"events.day": 5000}
+            row["quotaOverrides"] = {"events.day": 200}
         if slug == "acme-customer":
             row |= waiting(admin)
         state.put("customers", row)

@@ -3,29 +3,25 @@
 import random
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.audit_rows import record
-from fastn_mcp.sandbox.state import Row, State
+from fastn_mcp.sandbox.dataset.audit import Event, append, changed, refreshed
+from fastn_mcp.sandbox.state import Row, State, stamp
 
 _ROWS = 300
+_DAYS = 14
 
 
 def add(state: State, now: datetime, randomness: random.Random, workflows: list[Row], connections: list[Row]) -> None:
-    people = [str(row["email"]) for row in state.all("users") if row["status"] == "Active"]
-    minutes = sorted((randomness.randrange(10, 14 * 1440) for _ in range(_ROWS)), reverse=True)
-    for number, ago in enumerate(minutes):
-        when, who = now - timedelta(minutes=ago), randomness.choice(people)
-        outcome = "Success" if number % 25 else randomness.choice(("Denied", "Failure"))
-        match randomness.randrange(6):
-            case 0:
-                record(state, when, who, "auth.login", ("session", None), outcome)
-            case 1 | 2:
-                row = randomness.choice(connections)
-                customer, resource = row["endOrgId"], ("connection", row["id"])
-                record(state, when, "system", "credential.token_refresh", resource, outcome, customer=customer)
-            case 3 | 4:
-                row = randomness.choice(workflows)
-                action = randomness.choice(("workflow.update", "workflow.publish", "workflow.execute"))
-                record(state, when, who, action, ("workflow", row["id"]), outcome)
-            case _:
-                row = randomness.choice(state.all("apiKeys"))
-                record(state, when, who, "api_key.read", ("api_key", row["id"]), outcome)
+    since = now - timedelta(days=_DAYS)
+    people = [row for row in state.all("users") if str(row["lastActive"] or "") >= stamp(since)]
+    events = [changed(row) for row in workflows if str(row["updatedAt"]) >= stamp(since)]
+    events += [Event(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in people[-40:]]
+    working = [row for row in connections if row["status"] == "ACTIVE"]
+    events += [refreshed(row) for row in randomness.sample(working, 150)]
+    while len(events) < _ROWS:
+        person = randomness.choice(people)
+        when = stamp(now - timedelta(minutes=randomness.randrange(10, _DAYS * 1440)))
+        if str(person["createdAt"]) <= when:
+            outcome = "Success" if len(events) % 8 else randomness.choice(("Denied", "Failure"))
+            key = randomness.choice(state.all("apiKeys"))["id"]
+            events.append(Event(when, str(person["email"]), "api_key.read", "api_key", key, outcome))
+    append(state, events)

@@ -1,0 +1,131 @@
+"""What the account says in one place agrees with what it says in another, in both sizes."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from asking import MORNING, Clock, Fastn
+
+from fastn_mcp.sandbox import Sandbox, Size
+from fastn_mcp.sandbox.dataset.workflows import output_of
+from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools import GetQuotas, GetUsage
+
+EVENING = MORNING.replace(hour=23, minute=50)
+
+
+@pytest.fixture(scope="module", params=[(Size.SMALL, MORNING), (Size.SMALL, EVENING), (Size.LARGE, EVENING)], ids=str)
+def account(request: pytest.FixtureRequest) -> Fastn:
+    size, at = request.param
+    return Fastn(Sandbox(Clock(at), size=size))
+
+
+def runs_of(account: Fastn, step: int = 97) -> list[Any]:
+    """The kept runs, and of the history every so manieth."""
+    history = account.sandbox.history
+    return account.sandbox.state.all("executions") + [history.row(number) for number in range(0, len(history), step)]
+
+
+def at(row: Row, name: str) -> datetime:
+    return datetime.fromisoformat(str(row[name]))
+
+
+def test_a_run_keeps_to_its_time_limit_and_to_the_order_of_time(account: Fastn) -> None:
+    """Ours: no run outlasts its limit, ends before it began, or lies in the future."""
+    workflows: dict[str, Any] = account.sandbox.state.rows["workflows"]
+    for row in runs_of(account):
+        assert at(row, "createdAt") <= EVENING
+        if row["startedAt"] is not None:
+            assert at(row, "createdAt") <= at(row, "startedAt")
+        if row["durationMs"] is not None:
+            assert row["durationMs"] <= workflows[row["workflowId"]]["timeoutMs"], row
+            assert at(row, "startedAt") <= at(row, "completedAt") <= EVENING
+            assert at(row, "completedAt") - at(row, "createdAt") == timedelta(milliseconds=row["durationMs"])
+
+
+def test_a_run_returns_what_its_code_returns(account: Fastn) -> None:
+    """Ours: the output names the fields of the code's last line, and the code calls the connectors that it names."""
+    state = account.sandbox.state
+    workflows: dict[str, Any] = state.rows["workflows"]
+    for workflow in workflows.values():
+        slugs = [app["slug"] for app in workflow["connectors"]]
+        called = [
+            line.split("fastn.connector.")[1].split("(")[0]
+            for line in workflow["code"].split("\n")
+            if "fastn.c" in line
+        ]
+        assert [call.split(".")[0] for call in called] == slugs
+        for app, action in (call.split(".") for call in called):
+            actions: Any = state.named("connectors", app)["actions"]
+            assert action in [one["slug"] for one in actions]
+    for row in runs_of(account):
+        if row["status"] == "completed":
+            workflow = workflows[row["workflowId"]]
+            assert row["output"] == output_of(workflow, row["input"])
+            assert all(f"{name}:" in workflow["code"] for name in row["output"])
+        else:
+            assert row["output"] is None
+
+
+def test_use_and_limits_agree_with_the_rows(account: Fastn) -> None:
+    """Ours: counts are the same wherever they are said, and no limit is exceeded."""
+    first = MORNING.replace(day=1, hour=0, minute=0)
+    usage, quotas = account(GetUsage()).data, account(GetQuotas()).data
+    history = account.sandbox.history
+    kept: list[Any] = [row for row in account.sandbox.state.all("executions") if at(row, "createdAt") >= first]
+    rows = kept + [history.row(number) for number in history.numbers(since=first)]
+    counted = Counter(row["endOrgId"] for row in rows)
+
+    assert usage["executions"]["month"] == len(rows) > 100
+    assert {row["customerId"]: row["executions"] for row in usage["byCustomer"]} == counted
+    used = {(row["name"], row["scope"]): row["used"] for row in quotas["quotas"]}
+    today = MORNING.replace(hour=0, minute=0)
+    events = len([row for row in rows if row["triggeredBy"] == "webhook" and at(row, "createdAt") >= today])
+    assert used["Events", "per day"] == usage["events"]["day"] == events > 0
+    assert used["API calls", "per day"] == usage["apiCalls"]["day"]
+    assert used["Connected accounts", "total"] == len(account.sandbox.state.all("connections"))
+    for row in quotas["quotas"]:
+        assert row["used"] <= row["limit"], row
+        if row["name"].startswith("Events ("):
+            assert row["used"] <= events
+
+
+def test_the_audit_log_tells_what_happened(account: Fastn) -> None:
+    """Ours: each entry names what is there, at the moment at which it happened."""
+    state = account.sandbox.state
+    log: list[Any] = state.all("audit")
+    collections = {"workflow": "workflows", "connection": "connections", "customer": "customers", "api_key": "apiKeys"}
+    people = {str(row["email"]) for row in state.all("users")}
+    for entry in log:
+        kind, key = entry["resource"]["type"], entry["resource"]["id"]
+        assert entry["actor"] in people | {"system", "agent"}
+        assert at(entry, "timestamp") <= EVENING
+        if kind == "workflow_executions":
+            run: Any = state.get("executions", key)
+            moment = "completedAt" if entry["action"].endswith("completed") else "createdAt"
+            assert entry["timestamp"] == run[moment]
+        elif kind in collections:
+            found: Any = state.get(collections[kind], key)
+            assert found["createdAt"] <= entry["timestamp"]
+    assert {entry["outcome"] for entry in log} == {"Success", "Failure", "Denied"}
+
+
+def test_connections_and_triggers_agree_with_the_runs(account: Fastn) -> None:
+    """Ours: a broken connection is over, a working one is not, and a schedule's counters are those of its runs."""
+    state = account.sandbox.state
+    for row in state.all("connections"):
+        assert all((at(row, "expiresAt") > now) is (row["status"] == "ACTIVE") for now in (MORNING, EVENING)), row
+        assert at(row, "createdAt") <= at(row, "lastUsedAt")
+    for name in ("Daily TikTok sync", "Nightly contact sync"):
+        trigger: Any = state.named("triggers", name, by="name")
+        mine = [row for row in state.all("executions") if row["workflowId"] == trigger["routes"][0]["routeId"]]
+        scheduled = sorted(
+            (row for row in mine if row["triggeredBy"] == "scheduler"), key=lambda row: str(row["createdAt"])
+        )
+        assert scheduled[-1]["createdAt"] == trigger["lastRun"]
+        failures = trigger["consecutiveFailures"]
+        assert [row["status"] for row in scheduled[-failures:]] == ["failed"] * failures
+    for trigger in state.all("triggers"):
+        if trigger["type"] == "scheduler" and trigger["status"] == "Active":
+            assert at(trigger, "lastRun") < at(trigger, "nextRun"), trigger
