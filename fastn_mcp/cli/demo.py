@@ -1,4 +1,4 @@
-"""`fastn-mcp demo`: a real client drives the real server over stdio against the sandbox, in both protocol eras.
+"""`fastn-mcp demo`: a real client drives the real server over stdio against the sandbox, in both protocol versions.
 
 What it prints is what happened. If anything is not as the transcript says, it says so and fails.
 """
@@ -29,7 +29,7 @@ from rich.text import Text
 from fastn_mcp.cli.starting import SANDBOX_KEY
 from fastn_mcp.procedures.catalog import OFFERS
 
-_ERAS = (("2026-07-28", "2026-07-28"), ("2025-11-25", "legacy"))
+_VERSION, _OLDER_VERSION = "2026-07-28", "2025-11-25"
 _READING = 1.2
 """Seconds that the person reads: the guard takes an answer within one second for a program's."""
 
@@ -103,17 +103,16 @@ async def _play(console: Console) -> None:
     console.print(
         "A sandbox in place of Fastn, the real server over stdio, a real MCP client. No account, no network.\n"
     )
-    for era, mode in _ERAS:
-        async with _sandbox() as sandbox, TemporaryDirectory() as state:
-            await _era(console, sandbox, state, era, mode)
+    async with _sandbox() as sandbox, TemporaryDirectory() as state:
+        await _story(console, sandbox, state)
+    async with _sandbox() as sandbox, TemporaryDirectory() as state:
+        await _older_version(console, sandbox, state)
     console.print(Rule())
     console.print("[bold green]All as it says.[/] Next, in your own client: fastn-mcp install claude-code --sandbox")
 
 
-async def _era(console: Console, sandbox: Sandbox, state: str, era: str, mode: str) -> None:
-    console.print(Rule(f"protocol {era}", style="cyan"))
-    person = Person(console)
-    server = StdioServerParameters(
+def _server(sandbox: Sandbox, state: str) -> StdioServerParameters:
+    return StdioServerParameters(
         command=sys.executable,
         args=["-m", "fastn_mcp", "--profile", "sandbox"],
         env={
@@ -124,16 +123,31 @@ async def _era(console: Console, sandbox: Sandbox, state: str, era: str, mode: s
             "FASTN_STATE_DIR": state,
         },
     )
-    async with Client(server, mode=mode, elicitation_callback=person) as client:
+
+
+async def _story(console: Console, sandbox: Sandbox, state: str) -> None:
+    person = Person(console)
+    async with Client(_server(sandbox, state), mode=_VERSION, elicitation_callback=person) as client:
         agent = Agent(console, client)
         await _tools(console, client)
         await _diagnosed(console, agent)
         customer = await agent.find("globex", "Globex Exports")
         await _declined(console, sandbox, agent, person, customer)
         receipt = await _approved(console, sandbox, agent, person, customer)
-        await _undone(console, sandbox, agent, receipt)
-        if mode != "legacy":
-            await _replayed(console, sandbox, client, await agent.find("proces new orders", "process-new-orders"))
+        await _undone(console, sandbox, agent, person, receipt)
+        await _replayed(console, sandbox, client, await agent.find("proces new orders", "process-new-orders"))
+
+
+async def _older_version(console: Console, sandbox: Sandbox, state: str) -> None:
+    """The two questions once more, unseen, in the protocol version in which a form is shown during the call."""
+    unseen = Console(quiet=True)
+    person = Person(unseen)
+    async with Client(_server(sandbox, state), mode="legacy", elicitation_callback=person) as client:
+        agent = Agent(unseen, client)
+        customer = await agent.find("globex", "Globex Exports")
+        await _declined(unseen, sandbox, agent, person, customer)
+        await _approved(unseen, sandbox, agent, person, customer)
+    console.print(f"[bold]The same in protocol {_OLDER_VERSION}:[/] declined, nothing sent; approved, sent once.")
 
 
 @dataclass
@@ -206,9 +220,11 @@ async def _approved(
     return answer["receipt"]
 
 
-async def _undone(console: Console, sandbox: Sandbox, agent: Agent, receipt: dict[str, Any]) -> None:
+async def _undone(console: Console, sandbox: Sandbox, agent: Agent, person: Person, receipt: dict[str, Any]) -> None:
     console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
     before = await sandbox.received("POST")
+    # To create the customer again invites its administrator: that gives access, so it is asked about.
+    person.answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
     answer = (await agent.call("undo_change", change_id=receipt["change_id"]))["data"]
     _holds(await sandbox.received("POST") == before + 1, "the customer was created again, once")
     again = (await agent.call("get_customer", customer_id=answer["new_id"]))["data"]

@@ -32,7 +32,7 @@ async def _arguments(client: Client, tool: str) -> dict[str, Any]:
         "workflow_id": ("list_workflows", {"name": "process-new-orders"}),
         "trigger_id": ("list_triggers", {}),
         "execution_id": ("list_executions", {}),
-        "api_key_id": ("list_api_keys", {"name": "MCP"}),
+        "api_key_id": ("list_api_keys", {"name": "BI export"}),
         "secret_id": ("list_secrets", {}),
     }
     given: dict[str, dict[str, Any]] = {
