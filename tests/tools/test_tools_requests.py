@@ -7,6 +7,7 @@ import pytest
 from example_calls import as_heard, calls, example, few, ids, properties
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fastn_mcp.operation import Effect, RefusedValue
 from fastn_mcp.tools import CATALOG, AnyOperation
@@ -44,9 +45,17 @@ def test_an_id_can_only_ever_be_one_encoded_segment(operation: AnyOperation, tex
 
 @each_with_an_id
 def test_what_could_climb_or_split_a_path_is_refused(operation: AnyOperation) -> None:
-    """Ours (THREATS, fact 3): quoting alone lets `..` through, so ids are of allowed characters only."""
+    """Ours (THREATS, fact 3): quoting alone lets `..` through, so ids are of allowed characters only.
+
+    Control characters are refused earlier: all of them where the arguments are a query, NUL in every argument.
+    """
     (name,) = operation.route.parameters
+    refused_early = "\x00\r\n" if operation.route.method in ("GET", "DELETE") else "\x00"
     for text in HOSTILE:
+        if not set(refused_early).isdisjoint(text):
+            with pytest.raises(ValidationError, match=name):
+                example(operation, **{name: text})
+            continue
         with pytest.raises(RefusedValue) as caught:
             example(operation, **{name: text}).request()
         assert str(caught.value) == f"{name}: {NOT_AN_ID}"
