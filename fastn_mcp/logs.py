@@ -1,16 +1,21 @@
 """What operators read: one line of JSON for each event, on stderr or in a file, whatever the event holds.
 
 Never on stdout, which belongs to the protocol. Secrets that are known are hidden by their value, wherever they stand.
+The text of an exception can hold what a client or Fastn sent, so only classes that are known to hold no such data are
+logged with their text; of all others the log has the class and where they were raised.
 """
 
 import json
 import logging
 import os
+import sqlite3
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 from typing_extensions import override
 
@@ -22,8 +27,16 @@ LEVELS = ("debug", "info", "warning", "error")
 _LONGEST = 8_000
 """Characters of one text in a line."""
 
-_HOLD_ANSWERS = ("sse_starlette", "mcp")
-"""Libraries whose debug messages hold what a client sends or is answered: arguments, or a key that was just created."""
+_HARMLESS = ("fastn_mcp", "asyncio", "httpcore2.connection")
+"""Loggers whose debug messages are known to hold no data: neither arguments, results nor headers. All other loggers
+start at info."""
+
+_WITH_TEXT = (OSError, sqlite3.Error)
+"""Exceptions of other packages whose text names a file, an address or a table, and no data."""
+
+_DEEPEST = 4
+_WIDEST = 4
+"""Causes of an exception that are logged: how far back, and how many of a group."""
 
 
 class JsonLines(logging.Formatter):
@@ -56,16 +69,58 @@ class JsonLines(logging.Formatter):
             "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self.safe(record.getMessage()),
+            "message": self.safe(_message(record)),
         }
-        if record.exc_info:
-            line["error"] = self.safe(self.formatException(record.exc_info))
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = self.safe("\n".join(_described(record.exc_info[1])))
         return json.dumps(line)
 
     def safe(self, text: str) -> str:
         """A text without secrets, and not too long."""
         text = redact_text(self._redactor.text(text))
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The message; where another package has put an exception's text into it, that text is its class instead."""
+    message = record.getMessage()
+    if _is_of(record.name, ("fastn_mcp",)):
+        return message
+    values = record.args if isinstance(record.args, tuple) else ()
+    for error in (*values, record.exc_info[1] if record.exc_info else None):
+        if isinstance(error, BaseException) and not _has_harmless_text(error):
+            for text in (repr(error), str(error)):
+                message = message.replace(text, type(error).__qualname__) if text else message
+    return message
+
+
+def _described(error: BaseException, depth: int = _DEEPEST) -> Iterator[str]:
+    """Lines of a traceback, causes first."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    causes = [*([cause] if cause else []), *_members(error)]
+    for each in causes[:_WIDEST] if depth else []:
+        yield from _described(each, depth - 1)
+    yield from (line.rstrip() for line in traceback.format_tb(error.__traceback__))
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    yield f"{name}: {error}" if _has_harmless_text(error) else name
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return ()
+
+
+def _has_harmless_text(error: BaseException) -> bool:
+    return isinstance(error, _WITH_TEXT) or _is_of(type(error).__module__, ("fastn_mcp",))
+
+
+def _is_of(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _is_logged(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.INFO or _is_of(record.name, _HARMLESS)
 
 
 def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
@@ -80,10 +135,9 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
             raise SettingsError(f"The log file {file} cannot be written ({type(error).__name__}).") from None
     lines = JsonLines(secrets)
     handler.setFormatter(lines)
+    handler.addFilter(_is_logged)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for library in _HOLD_ANSWERS:
-        logging.getLogger(library).setLevel(max(root.level, logging.INFO))
     logging.captureWarnings(True)
     return lines

@@ -17,8 +17,11 @@ from urllib.parse import quote, unquote
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-REDACTED = "[hidden]"
-"""What stands in the place of a secret."""
+REDACTED = "[hidden-by-fastn-mcp]"
+"""What stands in the place of a secret. Nobody writes it by chance, as in a CSS selector."""
+
+_EARLIER = "[hidden]"
+"""What stood there in the records of earlier versions."""
 
 # --- names -------------------------------------------------------------------------------------------------------
 
@@ -310,8 +313,8 @@ def texts_in(value: JsonValue) -> list[str]:
 
 
 def is_redacted(value: JsonValue) -> bool:
-    """Whether a secret was hidden somewhere in it."""
-    return find_redacted(value) is not None
+    """Whether a secret was hidden somewhere in a record, by this version or an earlier one."""
+    return find_text(value, lambda text: REDACTED in text or _EARLIER in text) is not None
 
 
 def find_redacted(value: JsonValue) -> str | None:

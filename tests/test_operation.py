@@ -123,8 +123,8 @@ def test_secrets_are_hidden_where_a_call_is_shown() -> None:
     """Ours (THREATS T4): a secret stands in no question, log or trace."""
     secret = CreateSecret(name="TOKEN", value=CANARY)
     credentials = CreateConnection(connector_id="hubspot", credentials={"token": CANARY})
-    assert secret.shown() == {"name": "TOKEN", "value": "[hidden]"}
-    assert credentials.shown() == {"connector_id": "hubspot", "credentials": "[hidden]"}
+    assert secret.shown() == {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
+    assert credentials.shown() == {"connector_id": "hubspot", "credentials": "[hidden-by-fastn-mcp]"}
     for call in (secret, credentials):
         assert "canary" not in repr(call) + str(call)
     assert secret.arguments()["value"] == CANARY

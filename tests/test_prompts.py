@@ -106,4 +106,4 @@ def test_secret_in_an_argument_is_hidden() -> None:
         {"workflow": "https://user:kAnar13nvogel-41@host.example"}
     )
     assert "kAnar13nvogel" not in filled
-    assert "[hidden]" in filled
+    assert "[hidden-by-fastn-mcp]" in filled

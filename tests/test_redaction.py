@@ -410,7 +410,7 @@ def test_rule_elsewhere_would_be_found() -> None:
     """Ours: the test above is no test if it cannot fail."""
     assert _rules_in('X = re.compile(r"passw|token")')
     assert _rules_in('X = ("password", "token")')
-    assert _rules_in('HIDDEN = "[hidden]"')
+    assert _rules_in('HIDDEN = "[hidden-by-fastn-mcp]"')
     assert not _rules_in("x = {'name': 'key'}")
 
 

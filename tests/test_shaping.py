@@ -219,7 +219,7 @@ def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
     data = kept | secrets
     for shown in (shaped(READ, record(data), ACCOUNT), shaped(LIST, page([data]), ACCOUNT)):
         assert "canary" not in str(shown)
-        assert str(shown).count("[hidden]") == 3
+        assert str(shown).count("[hidden-by-fastn-mcp]") == 3
         first = shown["data"][0] if isinstance(shown["data"], list) else shown["data"]
         assert isinstance(first, dict)
         assert {name: first[name] for name in kept} == kept
@@ -228,7 +228,7 @@ def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
 def test_what_fastn_says_of_an_error_is_marked_and_visible() -> None:
     """Ours (THREATS T1, DESIGN 6): our own words are not; a person's note is a person's."""
     said: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
-    seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden]"}}
+    seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
     error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}
     faulty: dict[str, JsonValue] = {**error, "fastn": said}
     assert failed(faulty) == error | {"fastn": seen, "untrusted": True}

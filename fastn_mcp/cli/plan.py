@@ -25,7 +25,7 @@ from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.target import Call, read_target
-from fastn_mcp.redaction import REDACTED, sanitize
+from fastn_mcp.redaction import is_redacted, sanitize
 from fastn_mcp.renamed import current
 from fastn_mcp.settings import config_dir
 from fastn_mcp.tools import BY_NAME, AnyOperation
@@ -104,8 +104,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         if entry.get("event") != Event.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
-        held = json.dumps(arguments)
-        if operation is None or "[left out]" in held or REDACTED in held:
+        if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
             click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not held whole", err=True)
             continue
         try:

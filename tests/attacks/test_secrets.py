@@ -27,7 +27,7 @@ from fastn_mcp.offer import AnyOffer, Effect
 from fastn_mcp.operation import Request
 from fastn_mcp.procedures.applying import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.redaction import REDACTED
+from fastn_mcp.redaction import REDACTED, is_redacted
 from fastn_mcp.sandbox import KEY
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.server import build
@@ -165,7 +165,7 @@ async def test_secret_of_an_argument_or_an_answer_comes_out_nowhere(
     for text in (*found, *person.asked, everything(tmp_path), caplog.text):
         assert CANARY not in text
         assert BASIC not in text
-    assert "[hidden]" in everything(tmp_path)
+    assert "[hidden-by-fastn-mcp]" in everything(tmp_path)
 
 
 SPELLED = {
@@ -366,14 +366,29 @@ async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path)
         arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
         answer = said(await client.call_tool("update_customer", arguments))
         assert answer["outcome"] == "not_sent", answer
-        assert answer["message"].startswith("extra.metadata.apiKey: holds [hidden]"), answer
+        assert answer["message"].startswith("extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"), answer
         batch = {"changes": [{"tool": "update_customer", "arguments": arguments}]}
         answer = said(await client.call_tool("apply_changes", batch))
         assert answer["outcome"] == "not_sent", answer
-        assert answer["message"].startswith("changes[0].arguments.extra.metadata.apiKey: holds [hidden]"), answer
+        assert answer["message"].startswith(
+            "changes[0].arguments.extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"
+        ), answer
         found = said(await client.call_tool("find", {"query": REDACTED}))
         assert "outcome" not in found, found
     assert world.changes == []
+    world.close()
+
+
+@each_version
+async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tmp_path: Path) -> None:
+    """Ours: only our own mark is refused. In a record of an earlier version, `[hidden]` is a redacted value as well."""
+    code = "export default async function(ctx) { return ctx.page.find('[hidden]'); }"
+    world = World(tmp_path, Policy("auto"))
+    async with connected(world, mode, Person(world)) as client:
+        arguments = {"name": "Selector", "slug": "selector", "code": code}
+        answer = said(await client.call_tool("create_workflow", arguments))
+        assert answer.get("done") == "create_workflow", answer
+    assert is_redacted({"before": {"note": "[hidden]"}})
     world.close()
 
 

@@ -205,7 +205,7 @@ def test_simulate_counts_and_names_what_would_be_decided_otherwise(
     run: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     """Ours: each call once, by its last event; secrets are judged unseen."""
-    secret = {"connector_id": "h", "credentials": "[hidden]"}
+    secret = {"connector_id": "h", "credentials": "[hidden-by-fastn-mcp]"}
     audit = audit_of(
         tmp_path,
         entry("asked", "delete_trigger", {"trigger_id": "t1"}, "destroy", decision="typed", grant="g1"),

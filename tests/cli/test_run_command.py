@@ -334,7 +334,7 @@ def test_no_secret_is_in_a_report(
 
 def test_only_what_is_plain_is_taken_from_a_result() -> None:
     """Issue 6: a text, a number; no object, no secret, nothing that is not there."""
-    made = {"a": {"id": "x", "none": None, "list": [{"id": 7}], "token": "[hidden]", "has.dot": 1}}
+    made = {"a": {"id": "x", "none": None, "list": [{"id": 7}], "token": "[hidden-by-fastn-mcp]", "has.dot": 1}}
 
     def taken(path: str, id_: str = "a") -> object:
         return filled({"f": [{"$from": id_, "path": path}]}, made)["f"][0]

@@ -285,7 +285,7 @@ async def test_a_secret_of_the_call_is_in_no_answer(call: Operation[Any], status
         shown = repr(await client(fastn).send(call))
     except FastnError as error:
         shown = f"{error} {error.data()}"
-    assert "[hidden]" in shown
+    assert "[hidden-by-fastn-mcp]" in shown
     assert "hunter2-secret" not in shown
     assert b"hunter2-secret" in to_json(fastn.requests[0].body)
 
@@ -293,7 +293,9 @@ async def test_a_secret_of_the_call_is_in_no_answer(call: Operation[Any], status
 def test_redactor_hides_the_longer_of_two_first_and_spares_what_is_too_short() -> None:
     """Ours: a secret may hold another, and one of three letters stands in too many texts."""
     redactor = Redactor(["abcd", "abcdef", "xyz"])
-    assert redactor({"abcdef": ["abcdefabcd xyz", 7, None]}) == {"[hidden]": ["[hidden][hidden] xyz", 7, None]}
+    assert redactor({"abcdef": ["abcdefabcd xyz", 7, None]}) == {
+        "[hidden-by-fastn-mcp]": ["[hidden-by-fastn-mcp][hidden-by-fastn-mcp] xyz", 7, None]
+    }
     assert carried_by(CreateSecret(name="N", value="v")) == ["v"]
     assert carried_by(CreateConnection(connector_id="c", credentials={"a": ["b", 1, {"c": "d"}]})) == ["b", "d"]
     assert carried_by(CreateConnection(connector_id="c")) == []
@@ -333,7 +335,7 @@ async def test_a_partial_update_sends_only_what_was_given() -> None:
 
 
 async def test_what_is_sent_back_is_what_was_there_secrets_included() -> None:
-    """Ours: hiding is for readers. A key that stands in a workflow's code must not become [hidden] there."""
+    """Ours: hiding is for readers. A key that stands in a workflow's code must not be redacted there."""
     code = f"const key = '{KEY}'; // \u202e \\"
     fastn = Fastn(says(200, {"id": "wf", "name": "W", "code": code}), says(200, {"id": "wf", "code": code}))
     result = await client(fastn, update="merge").send(UpdateWorkflow(workflow_id="wf", name="New"))

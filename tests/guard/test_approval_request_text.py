@@ -141,7 +141,7 @@ def test_a_secret_is_never_asked_about_by_its_value() -> None:
     """Ours (THREATS T4)."""
     text = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
     assert "hunter2" not in text
-    assert 'value="[hidden]"' in text
+    assert 'value="[hidden-by-fastn-mcp]"' in text
 
 
 def test_the_name_that_has_to_be_typed_is_the_targets() -> None:

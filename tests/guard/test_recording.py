@@ -84,7 +84,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
 async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
     await world.call(CreateSecret(name="TOKEN", value="hunter2"), FormNow(lambda _: No("not\nnow"), world.clock))
     await world.call(DeleteCustomer(customer_id="gone"), FormNow(yes, world.clock))
-    secret: JsonValue = {"name": "TOKEN", "value": "[hidden]"}
+    secret: JsonValue = {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
     assert recorded(world) == [
         entry(
             "asked",

@@ -142,7 +142,7 @@ def records() -> Generator[InMemoryLogRecordExporter]:
 def test_our_own_lines_are_told_without_secrets(records: InMemoryLogRecordExporter) -> None:
     logging.getLogger("fastn_mcp.guard").warning("the key fsk_live_%s was used", CANARY)
     (one,) = records.get_finished_logs()
-    assert one.log_record.body == "the key [hidden] was used"
+    assert one.log_record.body == "the key [hidden-by-fastn-mcp] was used"
     assert one.log_record.severity_text == "WARNING"
     assert (one.log_record.attributes or {})["logger.name"] == "fastn_mcp.guard"
 

@@ -173,7 +173,7 @@ async def test_control_paths_work_where_they_were_enabled(sandbox: Sandbox) -> N
         await http.get(CUSTOMERS)
         seen = (await http.get("/__sandbox/requests")).json()["requests"]
         assert [(heard["tool"], heard["headers"]["x-fastn-api-key"]) for heard in seen] == [
-            ("list_customers", "[hidden]")
+            ("list_customers", "[hidden-by-fastn-mcp]")
         ]
         assert (await http.delete("/__sandbox/requests")).status_code == 200
         assert sandbox.requests == []

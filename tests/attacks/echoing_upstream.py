@@ -1,0 +1,89 @@
+"""A Fastn that repeats what it is sent and puts secrets into what it answers: `python echoing_upstream.py PORT CANARY`.
+
+`CANARY` stands for a secret of the account that only Fastn knows. `GET /heard` answers with the bodies that it was
+sent, so that a test can see that a secret did reach Fastn.
+"""
+
+import json
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import uvicorn
+from typing_extensions import override
+
+from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.reply import Reply
+
+
+def held(canary: str) -> dict[str, Any]:
+    """A secret in every shape, for objects that Fastn answers with and for arguments."""
+    return {
+        "apiKey": canary,
+        "password": canary,
+        "fields": [{"name": "apiKey", "value": canary}, {"id": "region", "value": "eu"}],
+        "database": f"postgres://sync:{canary}@db.example/acme",
+        "note": f"sent Bearer {canary}",
+        "headers": [["X-Api-Key", canary]],
+        "callback": f"https://x.example/?access_token={canary}&page=2",
+        "raw": json.dumps({"body": json.dumps({"clientSecret": canary})}),
+        "credentials": {"user": canary, "deep": [{"any": canary}]},
+        "license": f"fsk_live_{canary}",
+    }
+
+
+class Echoing(Sandbox):
+    """Repeats bodies in answers and in errors; its first answer about quotas is a 503."""
+
+    canary: str
+    heard: list[str]
+    failed: bool
+
+    @override
+    def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+        if body:
+            self.heard.append(body.decode())
+        reply = super().answer(method, path, query, headers, body)
+        status = reply.status
+        if path.endswith("/quotas") and not self.failed:
+            self.failed, status = True, 503
+        if status >= 400:
+            echo: dict[str, Any] = {"code": "NO", "message": f"Bearer {self.canary} sent {body.decode()}"}
+            said: Any = {"error": echo | {"details": held(self.canary)}}
+        else:
+            said = self._planted(json.loads(reply.body or b"null"), json.loads(body or b"null"))
+        headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
+        return Reply(status, headers, json.dumps(said).encode())
+
+    def _planted(self, value: Any, sent: Any) -> Any:
+        if isinstance(value, list):
+            return [self._planted(item, sent) for item in cast("list[Any]", value)]
+        if not isinstance(value, dict):
+            return value
+        fields = {name: self._planted(item, sent) for name, item in cast("dict[str, Any]", value).items()}
+        if "id" not in fields:
+            return fields
+        if "slug" in fields and sent is None:
+            fields["slug"] = f"{fields['slug']}?token={self.canary}"
+        more = {"echo": sent, "log": f"got {json.dumps(sent)}"} if sent is not None else {}
+        return {**held(self.canary), **fields, **more}
+
+
+def main(port: int, canary: str) -> None:
+    sandbox = Echoing(lambda: datetime.now(UTC))
+    sandbox.canary, sandbox.heard, sandbox.failed = canary, [], False
+    inner = create_app(sandbox, control=False)
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/heard":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": json.dumps(sandbox.heard).encode()})
+        else:
+            await inner(scope, receive, send)
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

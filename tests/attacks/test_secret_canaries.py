@@ -1,0 +1,266 @@
+"""Secrets in arguments and in Fastn's answers come out of a server process nowhere: over stdio and HTTP.
+
+A canary is a secret that stands nowhere else. One is put into arguments, another into all that Fastn answers.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import pytest
+from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Person, approving, free_port, listening, over_http
+from echoing_upstream import held
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client import Transport
+from mcp.client.stdio import stdio_client
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPDeprecationWarning
+from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
+
+from fastn_mcp.logs import JsonLines
+from fastn_mcp.redaction import REDACTED
+
+SENT = "kAnar13nvogel-sent-41"
+HELD_BY_FASTN = "kAnar13nvogel-held-42"
+CANARIES = (SENT, HELD_BY_FASTN)
+SECRETS = held(SENT)
+
+
+@contextmanager
+def process(*command: str, errors: Path, port: int, env: dict[str, str] | None = None) -> Generator[None]:
+    """A program that listens, with its stderr in a file."""
+    with (
+        errors.open("ab") as file,
+        subprocess.Popen(
+            [sys.executable, *command], env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=file
+        ) as started,
+    ):
+        try:
+            listening(port, started)
+            yield
+        finally:
+            started.terminate()
+            started.wait(15)
+
+
+def environment(upstream: str, folder: Path) -> dict[str, str]:
+    return {
+        "FASTN_BASE_URL": upstream,
+        "FASTN_API_KEY": KEY,
+        "FASTN_HTTP_TOKEN": HTTP_TOKEN,
+        "FASTN_CONFIG": os.devnull,
+        "FASTN_CONFIG_DIR": str(folder / "config"),
+        "FASTN_STATE_DIR": str(folder / "state"),
+        "FASTN_LOG_LEVEL": "debug",
+    }
+
+
+@asynccontextmanager
+async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[Transport]:
+    """A server process whose stderr and state are in the folder; the one over HTTP logs to a file as well."""
+    env = environment(upstream, folder)
+    if transport == "stdio":
+        parameters = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+        with (folder / "stderr").open("a", encoding="utf-8") as errors:
+            yield cast(Transport, stdio_client(parameters, errors))
+    else:
+        port = free_port()
+        env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_MODE": "auto"}
+        command = ("-m", "fastn_mcp", "--http", f"127.0.0.1:{port}")
+        with process(*command, errors=folder / "stderr", port=port, env=env):
+            yield over_http(f"http://127.0.0.1:{port}/mcp", BEARER)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """The text of every file in the folder."""
+    return {str(path): path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()}
+
+
+class Listener:
+    """All that a client is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.logged: list[str] = []
+        self.progress: list[str] = []
+
+    async def logs(self, params: LoggingMessageNotificationParams) -> None:
+        self.logged.append(str(params.data))
+
+    async def progresses(self, progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG002
+        self.progress.append(message or "")
+
+    def everything(self) -> list[str]:
+        return [*self.texts, *self.logged, *self.progress]
+
+
+async def call(client: Client, heard: Listener, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        result = await client.call_tool(tool, arguments, progress_callback=heard.progresses)
+    except MCPError as error:
+        heard.texts.append(f"{error} {error.error}")
+        return {}
+    assert isinstance(result, CallToolResult)
+    heard.texts.append(result.model_dump_json())
+    return result.structured_content or {}
+
+
+def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[str, Any]]]:
+    """Secrets in each argument that takes one: calls that are sent, previewed, and refused for each reason."""
+    change = {"customer_id": customer, "name": "Another", "extra": {"metadata": SECRETS}}
+    return [
+        ("create_secret", {"name": "CANARY", "value": SENT}),
+        ("create_secret", {"name": "CANARY_2", "value": SENT, "dry_run": True}),
+        ("create_secret", {"name": "CANARY_3", "value": {"text": SENT}}),
+        ("create_secret", {"name": "CANARY_4", "value": SENT, "password": SENT}),
+        ("run_workflow", {"workflow_id": workflow, "input": {"password": SENT, "token": SENT, "deep": [SECRETS]}}),
+        ("run_workflow", {"workflow_id": "wf_unknown", "input": {"password": SENT}}),
+        ("create_customer", {"name": "Canary", "slug": "canary", "extra": SECRETS}),
+        ("update_customer", change),
+        ("update_customer", {**change, "dry_run": True}),
+        ("update_customer", {**change, "customer_id": "cus_unknown"}),
+        ("create_connection", {"connector_id": connector, "credentials": {"user": SENT, "deep": [{"any": SENT}]}}),
+        ("create_connection", {"connector_id": connector, "credentials": SENT}),
+        ("apply_changes", {"changes": [{"tool": "update_customer", "arguments": change}]}),
+        ("get_quotas", {}),
+        ("get_overview", {}),
+        ("get_customer", {"customer_id": customer}),
+        ("list_customers", {"detail": "full"}),
+        ("list_connections", {"detail": "csv"}),
+        ("list_secrets", {"detail": "full"}),
+        ("list_executions", {"detail": "full"}),
+        ("list_changes", {}),
+        ("find", {"query": f"token={HELD_BY_FASTN}"}),
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+@pytest.mark.parametrize("era", ERAS)
+async def test_canary_comes_out_of_a_server_nowhere(era: str, transport: str, tmp_path: Path) -> None:
+    """Ours: results, progress, log messages, completions, resources, questions, state, stderr and log hold none."""
+    port, heard, person = free_port(), Listener(), Person(approving)
+    upstream = f"http://127.0.0.1:{port}"
+    folder = tmp_path / "server"
+    folder.mkdir()
+    program = str(Path(__file__).parent / "echoing_upstream.py")
+    modern = era == "2026-07-28"
+    with process(program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
+        async with server(transport, upstream, folder) as there:
+            more: dict[str, Any] = {"log_level": "debug"} if modern else {}
+            async with Client(
+                there, mode=ERAS[era], elicitation_callback=person, logging_callback=heard.logs, **more
+            ) as client:
+                if not modern:
+                    with pytest.warns(MCPDeprecationWarning):
+                        await client.set_logging_level("debug")  # pyright: ignore[reportDeprecated]
+                rows: dict[str, str] = {}
+                for tool in ("list_customers", "list_workflows", "list_connectors"):
+                    found = await call(client, heard, tool, {})
+                    assert "data" in found, found
+                    rows[tool] = found["data"][0]["id"]
+                for tool, arguments in calls(*rows.values()):
+                    if (transport, modern) == ("http", False) and tool == "create_secret" and len(arguments) == 2:
+                        arguments |= {"dry_run": True}  # no form in this version: the call would wait for the page
+                    await call(client, heard, tool, arguments)
+                customer = f"fastn://customers/{rows['list_customers']}"
+                heard.texts.append((await client.read_resource(customer)).model_dump_json())
+                for reference, name in (
+                    (ResourceTemplateReference(uri="fastn://customers/{customer_id}"), "customer_id"),
+                    (PromptReference(name="triage_failed_runs"), "workflow_id"),
+                ):
+                    for typed in ("", "token", HELD_BY_FASTN):
+                        try:
+                            found = await client.complete(reference, {"name": name, "value": typed})
+                            heard.texts.append(found.model_dump_json())
+                        except MCPError as error:
+                            heard.texts.append(str(error))
+        reached = "".join(httpx2.get(f"{upstream}/heard").json())
+    assert SENT in reached
+    seen = {**files(folder), "client": "\n".join(heard.everything()), "person": "\n".join(person.asked)}
+    for where, text in seen.items():
+        for canary in CANARIES:
+            assert canary not in text, (where, text[max(text.index(canary) - 200, 0) :][:300])
+    assert any("503" in text for text in heard.progress)
+    assert any("503" in text for text in heard.logged) or (transport, modern) == ("http", False)
+    log = "".join(text for where, text in seen.items() if where.endswith(("stderr", ".log")))
+    assert '"logger": "fastn_mcp.client", "message": "Fastn answered 503.' in log
+    assert any(where.endswith("audit.jsonl") and REDACTED in text for where, text in seen.items())
+
+
+def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path) -> None:
+    """Ours: at debug level the SDK writes such frames into its log whole, and it logs malformed ones."""
+    early = [
+        {"jsonrpc": "2.0", "method": f"notifications/{number}", "params": {"value": SENT}} for number in range(200)
+    ]
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    frames = [
+        *early,
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": SENT}},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "create_secret", "arguments": [SENT]}},
+        {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"arguments": {"value": SENT}}},
+        {"jsonrpc": "1.0", "id": 4, "method": {"value": SENT}},
+    ]
+    text = "".join(f"{json.dumps(frame)}\n" for frame in frames)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
+        env={**os.environ, **environment("http://127.0.0.1:9", tmp_path)},
+        input=(text + f'{{"value": "{SENT}" no JSON\n').encode(),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert b'"id":1' in done.stdout.replace(b" ", b"")
+    assert b"dropped 'notifications/progress': malformed params" in done.stderr
+    for text in (*files(tmp_path).values(), done.stderr.decode()):
+        assert SENT not in text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ERAS.values())
+async def test_result_that_the_sdk_finds_invalid_is_logged_without_its_content(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: pydantic's message quotes the value. The log has the class of the error, and where it was raised."""
+
+    async def broken(*_: object) -> Any:
+        return {"content": SENT, "structuredContent": SENT}
+
+    async with Client(Server("broken", on_call_tool=broken), mode=mode) as client:
+        with pytest.raises(MCPError, match="invalid result"):
+            await client.session.call_tool("any", {})
+    lines = [JsonLines(()).format(record) for record in caplog.records if record.levelno >= logging.ERROR]
+    assert any("returned an invalid result" in line and "ValidationError" in line for line in lines)
+    assert not [line for line in lines if SENT in line or "input_value" in line]
+
+
+def test_text_of_an_exception_is_logged_only_where_it_is_known_to_hold_no_data() -> None:
+    """Ours: causes, groups and messages into which a library has put the exception included."""
+    lines: list[str] = []
+    for logger in ("asyncio", "mcp.server.runner", "fastn_mcp.guard"):
+        try:
+            try:
+                raise ValueError(SENT)
+            except ValueError as error:
+                raise ExceptionGroup("several", [KeyError(SENT), TypeError(SENT)]) from error
+        except ExceptionGroup as group:
+            found = (type(group), group, group.__traceback__)
+            message = "it failed" if logger.startswith("fastn_mcp") else f"it failed: {group!r}"
+            record = logging.LogRecord(logger, logging.ERROR, "", 0, message, (), found)
+            inner = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "%s", (ValueError(SENT),), None)
+            lines += [JsonLines(()).format(record), JsonLines(()).format(inner)]
+    assert all(SENT not in line for line in lines)
+    for name in ("builtins.ValueError", "builtins.KeyError", "builtins.TypeError", "builtins.ExceptionGroup"):
+        assert sum(name in line for line in lines) == 3
+    refused = (ConnectionRefusedError, ConnectionRefusedError(111, "Connection refused"), None)
+    told = JsonLines(()).format(logging.LogRecord("fastn_mcp.x", logging.ERROR, "", 0, "it failed", (), refused))
+    assert "builtins.ConnectionRefusedError: [Errno 111] Connection refused" in told
