@@ -17,7 +17,8 @@ from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.asking import covers
 from fastn_mcp.guard.audit import entries
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.ledger import Grant, State
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.policy import Decision, Policy, Verdict
 from fastn_mcp.guard.policy_file import load_rules
@@ -174,6 +175,7 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
     outcome = await world.call(call, answered)
     assert isinstance(outcome, Done)
     assert answered.asked[0].scope is offered
+    assert ("Approving for 15 minutes covers run_workflow on this target" in answered.asked[0].text) is offered
     assert len(await world.ledger.scopes(world.clock.at.timestamp())) == int(offered)
 
 
@@ -357,6 +359,21 @@ async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) ->
     assert [grant.by for grant in await world.ledger.decided(9)] == ["dialog", "terminal"]
     now = world.clock.at.timestamp()
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
+
+
+async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    class Late(SqliteLedger):
+        """The other process opens it after this one has looked."""
+
+        async def latest(self, *_: object, **__: object) -> Grant | None:
+            return None
+
+    world = World(tmp_path)
+    other = World(tmp_path, clock=world.clock, tokens="u", ledger=Late(str(tmp_path / "ledger.sqlite3")))
+    for one in (world, other):
+        assert isinstance(await one.call(run(one)), Waiting)
+    (waiting,) = await world.ledger.waiting(world.clock.at.timestamp())
+    assert world.desk.shown == other.desk.shown == [waiting.id]
 
 
 async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_note(world: World) -> None:

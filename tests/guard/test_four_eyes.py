@@ -213,6 +213,7 @@ YES, NO = True, False
             ["approved: 1 of 2 approvers", "approved: 2 of 2 approvers"],
             0,
         ),
+        ("four_eyes", [("kim", NO, None)], State.DECLINED, ("four_eyes", None), ["declined: None"], 2),
         (
             "four_eyes",
             [("dana", YES, "fine"), ("kim", NO, "stop")],

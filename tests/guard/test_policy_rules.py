@@ -232,6 +232,12 @@ def test_a_rule_compares_arguments(judge: Judge, when: str, call: Call, matches:
     assert (verdict.decision is Decision.DENY) is matches
 
 
+def test_a_rule_on_effects_compares_the_arguments_of_the_tools_that_can_have_them(judge: Judge) -> None:
+    text = '[[rule]]\neffects = "external"\nwhen = { environment = "live" }\nthen = "deny"'
+    for environment, decision in (("live", Decision.DENY), ("test", Decision.CONFIRM)):
+        assert judge(text, RunWorkflow(workflow_id="w", environment=environment)).decision is decision
+
+
 @pytest.mark.parametrize("customer", ["acme", ""])
 @pytest.mark.parametrize("then", ["allow", "deny"])
 @pytest.mark.parametrize("given", [{"customer_ref": "crm-1"}, {"installation_id": "inst_1"}])
