@@ -26,8 +26,8 @@ class Allowing:
     async def allowed(
         self, call: Call, principal: str, verdict: Verdict, effect: Effect, target: Record | None = None
     ) -> Consent:
-        """The policy's own consent, counted. Raises a `Refused`."""
-        if verdict.decision is Decision.DENY:
+        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows."""
+        if verdict.decision is not Decision.ALLOW:
             raise self.refused(call, verdict)
         if verdict.permit is not None and not await self._ledger.spend(
             verdict.permit.budget, PLANNED, verdict.permit.count

@@ -152,7 +152,7 @@ class Asker:
             )
         now = self._system.now().timestamp()
         if caller.form is not None and (resumed := caller.form.resumed) is not None:
-            return await self._resumed(matter, caller, *resumed)
+            return await self._resumed(matter, caller, caller.form, *resumed)
         form, why_not = caller.form, await self._why_no_form(caller, matter, now)
         if (earlier := await self._ledger.latest(matter.digest, now)) is not None:
             if form is None or why_not is not None or earlier.state is not State.OPEN:
@@ -166,7 +166,7 @@ class Asker:
         given = await form.ask(question(grant))
         if isinstance(given, Asking):
             return given
-        return await self._answered(matter, caller, grant, given, fresh=False)
+        return await self._answered(matter, caller, form, grant, given, fresh=False)
 
     async def spend(self, approved: Approved, matter: Matter) -> None:
         """Use an approval up. `matter` is what is there now: what was approved must still be that."""
@@ -200,7 +200,7 @@ class Asker:
         return None
 
     async def _resumed(
-        self, matter: Matter, caller: Caller, grant_id: str, given: Answer | Submitted
+        self, matter: Matter, caller: Caller, form: Form, grant_id: str, given: Answer | Submitted
     ) -> Approved | Waiting:
         grant = await self._ledger.find(grant_id)
         if grant is None or grant.elsewhere or grant.call != matter.digest:
@@ -208,15 +208,15 @@ class Asker:
         if grant.state is not State.OPEN:
             raise used_up()
         answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
-        return await self._answered(matter, caller, grant, answer, fresh=True)
+        return await self._answered(matter, caller, form, grant, answer, fresh=True)
 
     async def _answered(
-        self, matter: Matter, caller: Caller, grant: Grant, answer: Answer, *, fresh: bool
+        self, matter: Matter, caller: Caller, form: Form, grant: Grant, answer: Answer, *, fresh: bool
     ) -> Approved | Waiting:
         """What follows from the answer that the client's form brought."""
-        by = caller.form.name if caller.form else "client_form"
+        by = form.name
         now = self._system.now().timestamp()
-        quick = now - grant.created < _TOO_FAST and not (caller.form and caller.form.surely_seen)
+        quick = now - grant.created < _TOO_FAST and not form.surely_seen
         if quick and not isinstance(answer, Nobody):
             answer = Nobody("the form came back in less than a second, which a program does and a person cannot")
         match answer:

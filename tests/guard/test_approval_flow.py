@@ -15,6 +15,7 @@ from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
 from fastn_mcp.guard import Caller
+from fastn_mcp.guard.allowing import Allowing
 from fastn_mcp.guard.asking import covers
 from fastn_mcp.guard.audit import entries
 from fastn_mcp.guard.ledger import Grant, State
@@ -24,6 +25,7 @@ from fastn_mcp.guard.policy import Decision, Policy, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes
 from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
+from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
@@ -287,6 +289,19 @@ def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decisio
     assert covers(approval, approval.binding, Verdict(wanted, "rule"), shown) is (asked.rank >= wanted.rank)
     unread = replace(approval, dependents=None)
     assert not covers(unread, approval.binding, Verdict(wanted, "rule"), shown)
+
+
+@pytest.mark.parametrize("decision", Decision)
+async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_path: Path, decision: Decision) -> None:
+    """Ours: a rule on arguments is judged before anything is read, and all it does not allow is asked or refused."""
+    world = ruled(tmp_path, f'[[rule]]\ntool = "create_customer"\nthen = "{decision.value}"\n')
+    world.desk.verifies = True
+    call = CreateCustomer(name="Initech")
+    outcome = await world.call(call)
+    assert isinstance(outcome, {Decision.ALLOW: Done, Decision.DENY: Refused}.get(decision, Waiting))
+    assert len(world.changes) == int(decision is Decision.ALLOW)
+    with pytest.raises(Refused):
+        await Allowing(world.judge(), world.ledger).allowed(call, "local", Verdict(Decision.CONFIRM, "r"), Effect.WRITE)
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
