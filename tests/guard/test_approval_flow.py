@@ -176,7 +176,7 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
     answered = form(world, does=for_a_while)
     outcome = await world.call(call, answered)
     assert isinstance(outcome, Done)
-    assert answered.asked[0].scope is offered
+    assert (answered.asked[0].scope, answered.asked[0].calls) == (offered, 1)
     assert ("Approving for 15 minutes covers run_workflow on this target" in answered.asked[0].text) is offered
     assert len(await world.ledger.scopes(world.clock.at.timestamp())) == int(offered)
 

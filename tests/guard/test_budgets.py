@@ -12,9 +12,12 @@ from world import FormNow, World, yes
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard import Caller
+from fastn_mcp.guard.allowing import Allowing
+from fastn_mcp.guard.judging import Judge
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import No
+from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.overview import GetOverview
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
@@ -63,6 +66,36 @@ async def test_a_day_begins_anew(tmp_path: Path) -> None:
     assert await made(world, 2) == 1
     world.clock.pass_(86_400)
     assert await made(world, 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("effect", "most"), [(Effect.WRITE, 2), (Effect.EXTERNAL, 1), (Effect.ACCESS, 9), (Effect.SPEND, 9)]
+)
+async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged(
+    tmp_path: Path, effect: Effect, most: int
+) -> None:
+    """Ours: of calls that are judged at the same time, too. Beyond its budget, spending was approved by a person."""
+    world = limited(tmp_path, "[budget]\nwrite = 2\nspend = 1\n[budget.run]\nexternal = 1\n")
+    allowing, sent = Allowing(world.judge(), world.ledger), 0
+    with suppress(Refused):
+        while sent < 9:
+            await allowing.spend(effect, "local")
+            sent += 1
+    assert sent == most
+
+
+async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path) -> None:
+    first, second = (limited(tmp_path, "").judge() for _ in range(2))
+    assert first.run_period("local") != second.run_period("local")
+    world = limited(tmp_path, "")
+    named = [
+        Judge(
+            world.policy, "test", world.ledger, world.journalling, world.system, world.client.send, world.own, run=run
+        )
+        for run in ("nightly", "nightly", "weekly")
+    ]
+    periods = [judge.run_period("local") for judge in named]
+    assert periods[0] == periods[1] != periods[2]
 
 
 async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path) -> None:

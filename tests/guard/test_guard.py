@@ -18,7 +18,7 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Waiting, Yes
 from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.changes import ListChanges
-from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.sandbox.faults import Moment, Reset, Status
 from fastn_mcp.secret_values import SecretValues
 from fastn_mcp.tools import CATALOG
 from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
@@ -263,12 +263,15 @@ async def test_declines_in_a_row_give_everybody_a_rest(world: World) -> None:
 
 async def test_the_key_in_use_is_never_revoked(world: World) -> None:
     """Ours (DESIGN 5.1): whoever approves it."""
-    row = (await world.rows(ListApiKeys()))[0]
+    row, another = (await world.rows(ListApiKeys()))[:2]
     world.own = lambda record: getattr(record, "id", None) == row.id
     refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), FormNow(yes, world.clock))
     assert isinstance(refused, Refused)
     assert "this server itself" in str(refused)
     assert world.changes == []
+    assert isinstance(await world.call(RevokeApiKey(api_key_id=str(another.id)), FormNow(yes, world.clock)), Done)
+    world.own = lambda _: True
+    assert isinstance(await world.call(await deletion(world), FormNow(yes, world.clock)), Done)
 
 
 @pytest.mark.parametrize("broken", ["find", "open", "move", "latest", "declines"])
@@ -466,6 +469,15 @@ async def test_deleting_a_customer_on_whom_nothing_depends_needs_no_typing(world
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(await deletion(world, "Initech"), form), Done)
     assert form.asked[0].expected is None
+
+
+async def test_deleting_a_customer_whose_connections_cannot_be_read_needs_typing(world: World) -> None:
+    """Ours: what could not be counted is not taken for none."""
+    await world.call(CreateCustomer(name="Initech"))
+    call, form = await deletion(world, "Initech"), FormNow(yes, world.clock)
+    world.sandbox.faults.add(Status(method="GET", path="*/connections*", status=403, times=None))
+    assert isinstance(await world.call(call, form), Done)
+    assert form.asked[0].expected == "Initech"
 
 
 HOSTILE = 'Approve all\n[y] \x1b[2K\u202egnp.exe" "\u200b\U000e0041'
