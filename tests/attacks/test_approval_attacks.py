@@ -1,85 +1,23 @@
 """Nothing but a person's approval of this very call sends it, by a real client in both protocol versions."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from approving import Content, Fields, Program, approval, changing, connected, each_version, said, typed
 from asking import Fastn
 from mcp import Client
-from mcp.client import ClientRequestContext
-from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
-from sensible_calls import sensible
 from world import World
 
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.offer import Effect
-from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import build
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.secrets import CreateSecret
 
 pytestmark = pytest.mark.anyio
 
-VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
-each_version = pytest.mark.parametrize("version", VERSIONS)
-
 CYRILLIC = "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0410\u0421\u0415\u041d\u041a\u041c\u041e\u0420\u0422\u0425"
-
-Content = dict[str, Any]
-Fields = dict[str, Any]
-
-
-def typed(fields: Fields) -> str | None:
-    """What has to be typed, where the form asks for that."""
-    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
-
-
-def approval(fields: Fields) -> Content:
-    """What approves."""
-    name = typed(fields)
-    return {"decision": "approve"} if name is None else {"name": name}
-
-
-@dataclass
-class Program:
-    """A client's form handler that answers by `content` after `seconds` on the server's clock."""
-
-    world: World
-    content: Callable[[Fields], Content | None]
-    seconds: float = 5.0
-    action: str = "accept"
-    asked: list[str] = field(default_factory=list[str])
-
-    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
-        assert isinstance(params, ElicitRequestFormParams)
-        fields = params.requested_schema["properties"]
-        assert fields, "a form without a field is approved by closing it"
-        self.asked.append(params.message)
-        self.world.clock.pass_(self.seconds)
-        return ElicitResult(action=cast(Any, self.action), content=self.content(fields))
-
-
-@asynccontextmanager
-async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
-    """A client of the real server, in this process, so that time can be moved."""
-    server = build(world.dispatch, OFFERS, {})
-    async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
-        yield client
-
-
-def said(result: object) -> dict[str, Any]:
-    assert isinstance(result, CallToolResult)
-    return cast("dict[str, Any]", result.structured_content)
-
-
-def changing(world: World) -> Sequence[tuple[str, dict[str, Any]]]:
-    """A call of each tool about which a person is asked in the mode manual, where that is every change."""
-    calls = sensible(Fastn(world.sandbox))
-    return [(call.tool_name(), call.arguments()) for call in calls if call.effect is not Effect.READ]
 
 
 def look_alike(text: str) -> str:

@@ -1,0 +1,83 @@
+"""A real client of the real server, in this process, whose form is answered by a program; and what it may call."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from asking import Fastn
+from declining import VERSIONS, each_version
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from sensible_calls import sensible
+from world import World
+
+from fastn_mcp.offer import Effect
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.server import build
+
+__all__ = [
+    "VERSIONS",
+    "Content",
+    "Fields",
+    "Program",
+    "approval",
+    "changing",
+    "connected",
+    "each_version",
+    "said",
+    "typed",
+]
+
+Content = dict[str, Any]
+Fields = dict[str, Any]
+
+
+def typed(fields: Fields) -> str | None:
+    """What has to be typed, where the form asks for that."""
+    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
+
+
+def approval(fields: Fields) -> Content:
+    """What approves."""
+    name = typed(fields)
+    return {"decision": "approve"} if name is None else {"name": name}
+
+
+@dataclass
+class Program:
+    """A client's form handler that answers by `content` after `seconds` on the server's clock."""
+
+    world: World
+    content: Callable[[Fields], Content | None]
+    seconds: float = 5.0
+    action: str = "accept"
+    asked: list[str] = field(default_factory=list[str])
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        assert isinstance(params, ElicitRequestFormParams)
+        fields = params.requested_schema["properties"]
+        assert fields, "a form without a field is approved by closing it"
+        self.asked.append(params.message)
+        self.world.clock.pass_(self.seconds)
+        return ElicitResult(action=cast(Any, self.action), content=self.content(fields))
+
+
+@asynccontextmanager
+async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
+    """A client of the real server, in this process, so that time can be moved."""
+    server = build(world.dispatch, OFFERS, {})
+    async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
+        yield client
+
+
+def said(result: object) -> dict[str, Any]:
+    assert isinstance(result, CallToolResult)
+    return cast("dict[str, Any]", result.structured_content)
+
+
+def changing(world: World) -> Sequence[tuple[str, dict[str, Any]]]:
+    """A call of each tool about which a person is asked in the mode manual, where that is every change."""
+    calls = sensible(Fastn(world.sandbox))
+    return [(call.tool_name(), call.arguments()) for call in calls if call.effect is not Effect.READ]

@@ -1,0 +1,295 @@
+"""An approval that a person gave sends its own call, once, and nothing else: neither another call nor elsewhere."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from approving import Program, approval, changing, said
+from asking import Fastn
+from declining import VERSIONS
+from mcp import Client, MCPError
+from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
+from world import FormLater, World
+
+from fastn_mcp.arguments import parse
+from fastn_mcp.dispatch import Done
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard import Caller
+from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.question import Asking, Submitted
+from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
+from fastn_mcp.server import build
+from fastn_mcp.tools.customers import UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+SEAL = "a secret that all processes of a fleet have"
+WORKFLOW = "wf_b5880b29eb25"
+
+GLOBEX, GAMMA = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a", "709c1143-a681-498f-a56f-b396497b2d74"
+ORGANIZATION = "ucl:org_9c41d07be2f84a36b15d:live"
+CONNECTION = f"{ORGANIZATION}:0c6eeceb-caab-4f9a-a04e-a5265045745f:4430aaa2-29d0-4db2-ae06-757298121be8:default"
+
+OTHER: Mapping[str, dict[str, Any]] = {
+    "create_customer": {"name": "Initrode"},
+    "update_customer": {"name": "Acme Inc"},
+    "delete_customer": {"customer_id": GLOBEX},
+    "create_connector": {"slug": "initrode"},
+    "update_connector": {"description": "Slides."},
+    "delete_connector": {"connector_id": GAMMA},
+    "create_connection": {"credentials": {"apiKey": "another"}},
+    "delete_connection": {"connection_id": CONNECTION},
+    "create_workflow": {"name": "Another one"},
+    "update_workflow": {"description": "Every day."},
+    "delete_workflow": {"workflow_id": WORKFLOW},
+    "run_workflow": {"input": {"a": 2}},
+    "create_trigger": {"name": "Another hook"},
+    "update_trigger": {"schedule": "*/5 * * * *"},
+    "delete_trigger": {"trigger_id": "f014f76e-5754-4e25-a7c2-5bcffab9c00a"},
+    "invite_user": {"role": "Admin"},
+    "create_role": {"permissions": ["*"]},
+    "create_api_key": {"name": "Another"},
+    "revoke_api_key": {"api_key_id": "3"},
+    "create_secret": {"value": "another"},
+    "delete_secret": {"secret_id": "sec_4a9427d666a6"},
+    "ai_chat": {"message": "Delete all workflows."},
+    "ai_build": {"prompt": "Send all orders to me"},
+}
+"""For each changing tool, what makes another call of the one that is approved."""
+
+ALONE = ("create_api_key", "ai_chat", "ai_build")
+"""What is never part of a batch."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call about which a person is asked, and another one of the same tool, about which nobody was."""
+
+    tool: str
+    arguments: dict[str, Any]
+    other: dict[str, Any]
+
+
+async def calls(world: World) -> list[Call]:
+    """A call of each tool and of each procedure that changes something."""
+    single = [Call(tool, given, given | OTHER[tool]) for tool, given in changing(world)]
+    waiting = next(call for call in single if call.tool == "run_workflow")
+    wait = {"wait_seconds": 1, "idempotency_key": "another"}
+    found = [*single, Call("run_workflow", waiting.arguments | wait, waiting.other | wait)]
+    for call in single:
+        if call.tool not in ALONE:
+            one, other = ({"tool": call.tool, "arguments": given} for given in (call.arguments, call.other))
+            found.append(Call("apply_changes", _batch(one), _batch(other)))
+    first, second = [change.id for change in await world.ledger.changes(world.journalling.account, 2, 1e12)]
+    return [Call("undo_change", {"change_id": first}, {"change_id": second}), *found]
+
+
+def _batch(call: dict[str, Any]) -> dict[str, Any]:
+    added = {"tool": "create_customer", "arguments": {"name": "Batched"}}
+    return {"changes": [call, added], "batch": "of the test"}
+
+
+async def opened(folder: Path, policy: Policy | None = None, bound: str = "one", **settings: Any) -> World:
+    """A process on the ledger of `folder`, whose account has two changes that can be undone."""
+    world = World(folder, policy or Policy("manual"), bound=bound, **settings)
+    customers = [world.sandbox.state.named("customers", slug)["id"] for slug in ("acme-corp", "globex-exports")]
+    updates = [UpdateCustomer(customer_id=str(id_), name=f"Renamed {n}") for n, id_ in enumerate(customers)]
+    if not await world.ledger.changes(world.journalling.account, 2, 1e12):
+        earlier = World(folder, Policy("auto"), world.clock, f"e-{world.bound}-", bound=world.bound)
+        for update in updates:
+            assert isinstance(await earlier.call(update), Done)
+        earlier.close()
+    fastn = Fastn(world.sandbox)
+    for update in updates:
+        assert fastn(update).status == 200
+    world.sandbox.requests.clear()
+    return world
+
+
+@dataclass
+class Agent:
+    """A client of one process, of which a person approves one call, and which then makes any call with the approval.
+
+    The approval comes by the client's form (`sealed`), by the same as if the seal of its state were broken
+    (`unsealed`), or outside of the client (`page`).
+    """
+
+    world: World
+    client: Client
+    channel: str
+
+    async def approved(self, call: Call) -> Any:
+        """What a client has once a person approved the call; None where nobody is asked about it."""
+        if self.channel == "page":
+            answer = said(await self.client.call_tool(call.tool, call.arguments))
+            if answer.get("status") != "approval_required":
+                return None
+            (grant,) = await self.world.ledger.waiting(self.now)
+            self.world.clock.pass_(5)
+            assert await self.world.ledger.move(grant.id, [State.OPEN], State.APPROVED, self.now, by="local_page")
+            return grant
+        if self.channel == "unsealed":
+            asking = await self.world.call(parse(BY_NAME, call.tool, call.arguments).call, FormLater())
+            if not isinstance(asking, Asking):
+                return None
+            self.world.clock.pass_(5)
+            name = asking.question.expected
+            content = {"decision": "approve"} if name is None else {"name": name}
+            return asking.question.grant, Submitted("accept", content)
+        asked = await self.client.session.call_tool(call.tool, call.arguments, allow_input_required=True)
+        if not isinstance(asked, InputRequiredResult):
+            return None
+        assert asked.input_requests is not None
+        ((name, request),) = asked.input_requests.items()
+        schema = cast(Any, cast(ElicitRequest, request).params).requested_schema
+        self.world.clock.pass_(5)
+        answer = ElicitResult(action="accept", content=approval(schema["properties"]))
+        return asked.request_state, {name: answer}
+
+    async def calls(self, tool: str, arguments: dict[str, Any], approved: Any) -> object:
+        """Make a call with an approval."""
+        match self.channel:
+            case "page":
+                return await self.client.call_tool(tool, arguments)
+            case "sealed":
+                state, answers = approved
+                try:
+                    return await self.client.session.call_tool(
+                        tool, arguments, request_state=state, input_responses=answers, allow_input_required=True
+                    )
+                except MCPError as error:
+                    return error
+            case _:
+                try:
+                    call = parse(BY_NAME, tool, arguments).call
+                    return await self.world.dispatch(call, Caller("local", FormLater(resumed=approved)))
+                except FastnError as error:
+                    return error
+
+    @property
+    def now(self) -> float:
+        return self.world.clock.at.timestamp()
+
+
+@asynccontextmanager
+async def agent(world: World, channel: str, version: str, seal: str = SEAL) -> AsyncGenerator[Agent]:
+    server = build(world.dispatch, OFFERS, {}, [seal])
+    form = None if channel == "page" else Program(world, lambda _: None, action="decline")
+    async with Client(server, mode=VERSIONS[version], elicitation_callback=form) as client:
+        yield Agent(world, client, channel)
+
+
+# Only the newer protocol has the answer to a form come with another request; the page works in both.
+CHANNELS = [("sealed", "2026-07-28"), ("unsealed", "2026-07-28"), ("page", "2026-07-28"), ("page", "2025-11-25")]
+each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
+
+
+@each_channel
+async def test_approval_sends_its_own_call_once_by_any_tool(channel: str, version: str, tmp_path: Path) -> None:
+    """Ours: the same answer again is no approval, also of a batch, an undo and a run that is waited for."""
+    world = await opened(tmp_path)
+    every = await calls(world)
+    for number, call in enumerate(every):
+        if number:  # the first undoes a change, of which only this ledger knows
+            (tmp_path / str(number)).mkdir()
+            world = World(tmp_path / str(number), Policy("manual"))
+        async with agent(world, channel, version) as caller:
+            approved = await caller.approved(call)
+            assert world.changes == [], call
+            result = await caller.calls(call.tool, call.arguments, approved)
+            sent = len(world.changes)
+            assert sent >= 1, (call, result)
+            for _ in range(2):
+                await caller.calls(call.tool, call.arguments, approved)
+                world.clock.pass_(60)
+            assert len(world.changes) == sent, call
+        world.close()
+
+
+RULES = "[budget]\nexternal = 50\n"
+TARGETS = ("customers", "connectors", "connections", "workflows", "triggers", "apiKeys", "secrets")
+
+
+def altered(world: World, call: Call) -> bool:
+    """Change what the call acts on; False where it makes something new."""
+    state = world.sandbox.state
+    given = call.arguments.get("changes", [{"tool": call.tool, "arguments": call.arguments}])[0]
+    ids = [str(value) for value in given["arguments"].values()]
+    if call.tool == "undo_change":
+        ids = [str(state.named("customers", slug)["id"]) for slug in ("acme-corp", "globex-exports")]
+    elif given["tool"].startswith("create_"):
+        return False
+    rows = [row for collection in TARGETS for row in state.all(collection) if str(row["id"]) in ids]
+    for row in rows:
+        row["name"] = f"{row.get('name')}, changed meanwhile"
+    return bool(rows)
+
+
+@each_channel
+async def test_approval_is_no_approval_of_another_call_or_state(channel: str, version: str, tmp_path: Path) -> None:
+    """Ours: other arguments, another tool, a request that ran out and a target that changed send nothing."""
+    world = await opened(tmp_path)
+    every = await calls(world)
+    changed = 0
+    async with agent(world, channel, version) as caller:
+        for call, following in zip(every, [*every[1:], every[0]], strict=True):
+            approved = await caller.approved(call)
+            assert approved is not None, call
+            result = await caller.calls(call.tool, call.other, approved)
+            assert world.changes == [], ("other arguments", call, result)
+            result = await caller.calls(following.tool, following.arguments, approved)
+            assert world.changes == [], ("another tool", call, result)
+            world.clock.pass_(601)
+            result = await caller.calls(call.tool, call.arguments, approved)
+            assert world.changes == [], ("ran out", call, result)
+            world.clock.pass_(1000)
+        for call in every:
+            approved = await caller.approved(call)
+            if altered(world, call):
+                changed += 1
+                result = await caller.calls(call.tool, call.arguments, approved)
+                assert world.changes == [], ("target changed", call, result)
+            world.clock.pass_(1000)
+    assert changed >= 20
+    world.close()
+
+
+OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
+
+
+@each_channel
+@pytest.mark.parametrize("other", OTHERS)
+async def test_approval_of_another_process_is_none(other: str, channel: str, version: str, tmp_path: Path) -> None:
+    """Ours: one ledger, another key, mode, policy or kind of key; a form's state needs the secret that sealed it."""
+    (tmp_path / "policy.toml").write_text(RULES)
+    (tmp_path / "policy.toml").chmod(0o600)
+    settings: dict[str, Any] = {
+        "key": {"bound": "two"},
+        "policy": {"policy": Policy("manual", load_rules(tmp_path / "policy.toml"))},
+        "live key": {"policy": Policy("manual", live=True)},
+    }.get(other, {})
+    first = await opened(tmp_path, Policy("guarded") if other == "mode" else None)
+    second = await opened(tmp_path, clock=first.clock, tokens="u", **settings)
+    every, tried = await calls(first), 0
+    seal = "the secret of another fleet altogether" if other == "seal" else SEAL
+    async with agent(first, channel, version) as asked, agent(second, channel, version, seal) as attacker:
+        for call in every:
+            approved = await asked.approved(call)
+            if approved is None:
+                continue
+            tried += 1
+            result = await attacker.calls(call.tool, call.arguments, approved)
+            if other == "the same" or (other == "seal" and channel != "sealed"):
+                assert second.changes, (call, result)
+                break
+            assert second.changes == [], (call, result)
+            first.clock.pass_(1000)
+    assert first.changes == [] or other == "mode"  # where the mode guarded does not ask, it sends
+    assert tried >= (1 if second.changes else 10)
+    first.close()
+    second.close()
