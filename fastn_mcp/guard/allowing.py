@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.guard.ledger import Ledger, rate_free_at
 from fastn_mcp.guard.plans import would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Verdict
 from fastn_mcp.guard.recording import Consent
@@ -58,8 +58,12 @@ class Allowing:
         if effect is not Effect.DESTROY or rate is None:
             return
         (most, seconds), now = rate, self._judge.now()
-        use = self._ledger.rate_free_at if is_check else self._ledger.spend_rate
-        if free := await use(f"destroy {principal} {self._judge.account}", most, seconds, now):
+        budget = self._judge.destroy_budget(principal)
+        if is_check:
+            free = rate_free_at(await self._ledger.rate_uses(budget, seconds, now), most, seconds)
+        else:
+            free = await self._ledger.spend_rate(budget, most, seconds, now)
+        if free:
             at = datetime.fromtimestamp(free, UTC)
             raise Refused(
                 f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."

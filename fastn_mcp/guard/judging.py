@@ -144,6 +144,10 @@ class Judge:
         """The same for this run."""
         return f"run {self._run} {principal} {self.bound_account}"
 
+    def destroy_budget(self, principal: str) -> str:
+        """The budget in which approvals that destroy are counted."""
+        return f"destroy {principal} {self.account}"
+
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """What is left of the budgets and of the plan."""
         policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
@@ -156,6 +160,11 @@ class Judge:
                 if limit is not None:
                     used = await self._ledger.spent(effect.value, period)
                     budgets.append({"effect": effect.value, "per": of, "left": max(0, limit - used), "of": limit})
+        if policy.destroy_rate is not None:
+            most, seconds = policy.destroy_rate
+            used = await self._destroyed(principal)
+            per = f"{seconds / 60:g} minutes"
+            budgets.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - used), "of": most})
         for permit in policy.plan.permits if policy.plan else ():
             used = await self._ledger.spent(permit.budget, PLANNED)
             entries.append({"entry": permit.words(), "left": max(0, permit.count - used)})
@@ -216,7 +225,15 @@ class Judge:
             declined_at=declined_at,
             permit=permit,
             used_up=used_up,
+            destroyed=await self._destroyed(principal) if effect is Effect.DESTROY else 0,
         )
+
+    async def _destroyed(self, principal: str) -> int:
+        """Approvals that destroyed, within the time of the policy's `destroy_rate`."""
+        if self.policy.destroy_rate is None:
+            return 0
+        _, seconds = self.policy.destroy_rate
+        return len(await self._ledger.rate_uses(self.destroy_budget(principal), seconds, self.now()))
 
     async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)

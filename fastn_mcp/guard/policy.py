@@ -137,6 +137,8 @@ class Situation:
     """The entry of the plan that covers the call and is not used up."""
     used_up: Permit | None = None
     """One that covers it, and is."""
+    destroyed: int = 0
+    """Approvals that destroyed, within the time of `destroy_rate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +346,14 @@ class Policy:
         return found
 
     def _with_what_is_left(self, verdict: Verdict, situation: Situation) -> Verdict:
-        if self._left(situation) == 0 or verdict.decision is Decision.DENY:
+        if verdict.decision is Decision.DENY:
+            return verdict
+        if situation.destroyed and self.destroy_rate is not None:  # a budget that nobody has touched limits nobody yet
+            most, seconds = self.destroy_rate
+            left = f"{max(0, most - situation.destroyed)} of {most} approvals that destroy are left"
+            said = f"{verdict.reason} {left} in {seconds / 60:g} minutes."
+            verdict = replace(verdict, reason=said.strip())
+        if self._left(situation) == 0:
             return verdict  # there is no budget, the file says itself that it is used up, or nothing uses it
         left, limit, per = min(self._budgets(situation))
         said = f"{left} of {limit} {situation.effect.value} calls are left {per}."

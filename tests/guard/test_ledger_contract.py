@@ -12,7 +12,7 @@ import stores
 from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote, rate_free_at
 from fastn_mcp.procedures.batch import FINAL as OVER
 from fastn_mcp.procedures.batch import Step
 from fastn_mcp.procedures.journal import BEGUN
@@ -262,15 +262,16 @@ async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_fre
     ledger: Ledger, other: Ledger
 ) -> None:
     """Ours: a sliding window, shared by all processes; looking uses nothing."""
-    assert await ledger.rate_free_at("destroy", 2, 300, NOW) == 0
+    assert await ledger.rate_uses("destroy", 300, NOW) == []
     assert await ledger.spend_rate("destroy", 2, 300, NOW) == 0
     assert await other.spend_rate("destroy", 2, 300, NOW + 100) == 0
     assert await ledger.spend_rate("destroy", 2, 300, NOW + 200) == NOW + 300
-    assert await other.rate_free_at("destroy", 2, 300, NOW + 200) == NOW + 300
+    assert await other.rate_uses("destroy", 300, NOW + 200) == [NOW, NOW + 100]
     assert await other.spend_rate("another", 2, 300, NOW + 200) == 0
     assert await other.spend_rate("destroy", 2, 300, NOW + 300) == 0
     assert await ledger.spend_rate("destroy", 2, 300, NOW + 301) == NOW + 400
-    assert await ledger.rate_free_at("destroy", 1, 300, NOW + 301) == NOW + 600
+    assert await ledger.rate_uses("destroy", 300, NOW + 301) == [NOW + 100, NOW + 300]
+    assert rate_free_at([NOW + 100, NOW + 300], 1, 300) == NOW + 600
 
 
 async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:

@@ -3,7 +3,7 @@
 Times are Unix seconds. An exception from any method is a refusal of the call that it was asked for.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -148,6 +148,11 @@ class Vote:
     at: float
 
 
+def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
+    """When a budget that allows `most` within any `seconds` can be used after `uses`; 0 for at once."""
+    return 0.0 if len(uses) < most else uses[-most] + seconds
+
+
 class Ledger(Journal, Steps, Protocol):
     """Keeps grants, votes, scopes, budgets, the breaker, the journal, and how far batches have come."""
 
@@ -239,8 +244,8 @@ class Ledger(Journal, Steps, Protocol):
         """Use one of a budget that allows `most` within any `seconds`, atomically: 0, or when the next one is free."""
         ...
 
-    async def rate_free_at(self, budget: str, most: int, seconds: float, now: float) -> float:
-        """The same without using it."""
+    async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
+        """When such a budget was used within the last `seconds`, the oldest first."""
         ...
 
     async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:

@@ -17,7 +17,16 @@ from typing import Any
 
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Grant, LedgerUnusable, Scope, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger import (
+    MOST_WAITING,
+    Grant,
+    LedgerUnusable,
+    Scope,
+    State,
+    TooManyWaiting,
+    Vote,
+    rate_free_at,
+)
 from fastn_mcp.procedures.batch import FINAL, Step
 from fastn_mcp.procedures.journal import BEGUN, Change
 
@@ -415,16 +424,15 @@ class SqliteLedger:
             (budget, now, budget, now - seconds, most),
         )
         if spent.rowcount != 1:
-            return await self.rate_free_at(budget, most, seconds, now) or now
+            return rate_free_at(await self.rate_uses(budget, seconds, now), most, seconds) or now
         self._database.execute("DELETE FROM rates WHERE budget = ? AND at <= ?", (budget, now - seconds))
         return 0.0
 
-    async def rate_free_at(self, budget: str, most: int, seconds: float, now: float) -> float:
-        last = self._database.execute(
-            "SELECT at FROM rates WHERE budget = ? AND at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
-            (budget, now - seconds, most - 1),
-        ).fetchone()
-        return 0.0 if last is None else float(last[0]) + seconds
+    async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
+        rows = self._database.execute(
+            "SELECT at FROM rates WHERE budget = ? AND at > ? ORDER BY at", (budget, now - seconds)
+        )
+        return [float(at) for (at,) in rows]
 
     async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
         if declined:

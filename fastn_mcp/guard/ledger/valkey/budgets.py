@@ -1,5 +1,6 @@
 """Budgets and the breaker in a shared ledger: replicas together use no more than one would."""
 
+from fastn_mcp.guard.ledger import rate_free_at
 from fastn_mcp.guard.ledger.valkey.server import Server
 from fastn_mcp.guard.policy import PLANNED
 
@@ -35,11 +36,11 @@ class Budgets:
         keys, kept = [self._rate(budget), self._revision], max(1, round(seconds * 1000))
         if await self._server.run("rate", keys, now, now - seconds, most, kept) == 1:
             return 0.0
-        return await self.rate_free_at(budget, most, seconds, now) or now
+        return rate_free_at(await self.rate_uses(budget, seconds, now), most, seconds) or now
 
-    async def rate_free_at(self, budget: str, most: int, seconds: float, now: float) -> float:
+    async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
         recent = await self._server.read("ZRANGE", self._rate(budget), f"({now - seconds!r}", "+inf", "BYSCORE")
-        return 0.0 if len(recent) < most else float(recent[-most].partition(" ")[0]) + seconds
+        return [float(use.partition(" ")[0]) for use in recent]
 
     async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
         keys = [self._declines(principal), self._revision]
