@@ -10,8 +10,10 @@ from asking import Fastn
 from mcp import Client
 from world import World
 
+from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.system import System
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.secrets import CreateSecret
 
@@ -172,9 +174,14 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
 
 
 @each_version
-async def test_dependents_that_grow_after_the_question_void_the_approval(version: str, tmp_path: Path) -> None:
-    """Ours: more connections than were shown are `target_changed`; fewer are fine."""
-    world = World(tmp_path)
+@pytest.mark.parametrize("tool", ["delete_customer", "apply_changes"])
+@pytest.mark.parametrize("store", ["sqlite", "valkey"])
+async def test_dependents_that_grow_after_the_question_void_the_approval(
+    store: str, tool: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Ours: more connections than were shown are `target_changed`, also in a batch; fewer are fine."""
+    where = request.getfixturevalue("valkey").url() if store == "valkey" else ""
+    world = World(tmp_path, ledger=ledger_at(where, tmp_path, System()) if where else None)
     fastn = Fastn(world.sandbox)
     customer, gamma = fastn.id_of("customers", "globex-exports"), fastn.id_of("connectors", "gamma")
     made: list[str] = []
@@ -188,15 +195,21 @@ async def test_dependents_that_grow_after_the_question_void_the_approval(version
         assert fastn(DeleteConnection(connection_id=made[-1])).status < 300
         return approval(fields)
 
+    arguments: dict[str, Any] = {"customer_id": customer}
+    if tool == "apply_changes":
+        secret = {"tool": "create_secret", "arguments": {"name": "BESIDE", "value": "x"}}
+        arguments = {"changes": [{"tool": "delete_customer", "arguments": arguments}, secret]}
     person = Program(world, grows)
     async with connected(world, version, person) as client:
-        answer = said(await client.call_tool("delete_customer", {"customer_id": customer}))
+        answer = said(await client.call_tool(tool, arguments))
         assert answer["outcome"] == "target_changed"
+        assert [heard.tool for heard in world.changes] == ["create_connection"]
         person.content = shrinks
-        answer = said(await client.call_tool("delete_customer", {"customer_id": customer}))
-        assert answer.get("done") == "delete_customer", answer
+        answer = said(await client.call_tool(tool, arguments))
+        assert answer.get("done") == "delete_customer" or "data" in answer, answer
     deleted = [heard.tool for heard in world.changes if heard.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
+    await world.ledger.aclose()
     world.close()
 
 
