@@ -20,6 +20,9 @@ from fastn_mcp.logs import JsonLines
 
 LEVELS = ("debug", "info", "warning", "error")
 HOSTILE = 'two\nlines\r\n{"level": "error", "message": "forged"}\u2028and\u0085more\x1b[31m'
+ACCEPTED = HOSTILE.replace("\u0085", "").replace("\x1b", "")
+"""What of it an argument may hold."""
+
 PATIENCE = 60.0
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -43,7 +46,7 @@ def disturb(upstream: Upstream) -> str:
     """A fault for each of the tools, a lost write, and a customer whose name is hostile. The customer's id."""
     row = httpx2.post(
         f"{upstream.url}/api/v1/customers",
-        json={"name": HOSTILE, "slug": "hostile"},
+        json={"name": ACCEPTED, "slug": "hostile"},
         headers={"x-fastn-api-key": KEY, "x-fastn-test-mode": "true"},
     )
     assert row.status_code == 201
@@ -57,7 +60,7 @@ def session(customer: str) -> bytes:
     """A whole session: every fault, the hostile row, and a call that is nobody's."""
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": HOSTILE, "version": "1"}}
     calls: list[tuple[str, dict[str, Any]]] = [(tool, {}) for tool in TOOLS.values()]
-    calls += [("get_customer", {"customer_id": customer}), (WRITE, {"name": HOSTILE}), (HOSTILE, {})]
+    calls += [("get_customer", {"customer_id": customer}), (WRITE, {"name": ACCEPTED}), (HOSTILE, {})]
     messages: list[dict[str, Any]] = [
         {"id": 0, "method": "initialize", "params": hello},
         {"method": "notifications/initialized"},
