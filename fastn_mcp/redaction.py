@@ -273,7 +273,7 @@ def redact(value: JsonValue) -> JsonValue:
     """The value without the secrets that can be told by their names, or by their shape."""
     if isinstance(value, str):
         return _text(value, 0)
-    return value if _is_clean(value, _raw(value)) else _walk(value, 0)
+    return found[0] if (found := _quickly(value)) is not None else _walk(value, 0)
 
 
 def redact_object(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -345,56 +345,120 @@ def _raw(value: object) -> bytes | None:
 
 
 _LARGEST_CHECKED = 65_536
+_NESTED = frozenset({dict, list})
 
 
 class _Shape(NamedTuple):
     """The names of an object: the same for each row of a list."""
 
     names: tuple[_Name, ...]
-    clean: bool
     pairs: bool
     """Whether one name may say what stands under another."""
+    secrets: dict[str, bool] | None
+    """The names of secrets, with `many`. None where more than the values under these has to be changed."""
 
 
 @lru_cache(1024)
 def _shape(names: tuple[str, ...]) -> _Shape:
     known = tuple(map(_name, names))
     pairs = not _NAMING.isdisjoint(each.plain for each in known) and any(each.plain in _HOLDING for each in known)
-    clean = not pairs and not any(each.secret or each.safe != name for each, name in zip(known, names, strict=True))
-    return _Shape(known, clean, pairs)
+    if pairs or any(each.safe != name for each, name in zip(known, names, strict=True)):
+        return _Shape(known, pairs, None)
+    return _Shape(known, pairs, {name: each.many for each, name in zip(known, names, strict=True) if each.secret})
 
 
-def _is_clean(value: JsonValue, raw: bytes | None) -> bool:
-    """Whether there is surely nothing to hide, told without a look at each text."""
+def _shape_of(value: dict[str, JsonValue]) -> _Shape:
+    return _shape(tuple(value)) if len(value) <= 64 else _shape.__wrapped__(tuple(value))
+
+
+def _quickly(value: JsonValue) -> tuple[JsonValue, bytes] | None:
+    """What `_walk` makes of the value, and its JSON, where a look at each of its texts is not needed."""
+    if (value := _without_named(value)) is None or (raw := _raw(value)) is None or len(raw) > _LARGEST_CHECKED:
+        return None
     # A name can be written in letters that only look like its own.
-    if raw is None or len(raw) > _LARGEST_CHECKED or not raw.isascii() or not _has_clean_names(value):
-        return False
-    return not _has_traces(raw.lower())
+    return (value, raw) if raw.isascii() and not _has_traces(raw) else None
+
+
+def _without_named(value: JsonValue) -> JsonValue:
+    """The value with what stands under names of secrets hidden; None where that could be too little."""
+    if isinstance(value, dict):
+        if (secrets := _shape_of(value).secrets) is None:
+            return None
+        if not secrets and _NESTED.isdisjoint(map(type, value.values())):
+            return value
+        changed = value.copy()
+        for name, item in value.items():
+            if name in secrets:
+                changed[name] = REDACTED if type(item) is str and item else _hide(item, many=secrets[name])
+            elif type(item) in _NESTED:
+                if (shown := _without_named(item)) is None:
+                    return None
+                changed[name] = shown
+        return changed
+    if isinstance(value, list):
+        # A list in a list can be a header and its value.
+        if any(isinstance(item, list) for item in value):
+            return None
+        rows = [_without_named(item) if isinstance(item, dict) else item for item in value]
+        return (
+            None if any(row is None and isinstance(item, dict) for row, item in zip(rows, value, strict=True)) else rows
+        )
+    return value
 
 
 def _has_traces(raw: bytes) -> bool:
-    """Whether a text in it can have the shape of a secret. Written out, since each row of a list passes here."""
+    """Whether a text in this JSON can have the shape of a secret. Written out, since each row of a list passes here."""
+    if b"\\" in raw or b"fsk_" in raw or (b"J" in raw and b"eyJ" in raw) or b"-----" in raw:
+        return True
+    lowered = raw.lower()
     return (
-        (b"=" in raw or b"\\" in raw or b": " in raw or b"':" in raw or b"-----" in raw)
-        or (b"fsk_" in raw or b"eyj" in raw or b"bearer" in raw or b"basic" in raw)
-        or (b"key:" in raw or b"tion:" in raw or b"okie:" in raw or b"token:" in raw or b"secret:" in raw)
-        or (b"://" in raw and b"@" in raw)
+        (b"bearer" in lowered or b"basic" in lowered)
+        or (b"@" in raw and b"://" in raw and _USER.search(raw) is not None)
+        or (b"=" in raw and _has_secret_before_equals(raw))
+        or (_has_colon_in_a_text(raw) and _has_secret_before_colon(raw))
     )
 
 
-def _has_clean_names(value: JsonValue) -> bool:
-    if isinstance(value, dict):
-        if not _shape(tuple(value)).clean:
-            return False
-        for item in value.values():
-            if type(item) in (dict, list) and not _has_clean_names(item):
-                return False
-    elif isinstance(value, list):
-        for item in value:
-            # A list in a list can be a header and its value.
-            if isinstance(item, list) or (isinstance(item, dict) and not _has_clean_names(item)):
-                return False
-    return True
+def _has_colon_in_a_text(raw: bytes) -> bool:
+    """Whether there is a colon besides those of the JSON itself, of timestamps, and of texts that are addresses."""
+    rest = raw.translate(None, b"0123456789.").replace(b'":', b"").replace(b"--T::Z", b"")
+    return b":" in rest.replace(b'"https:', b"").replace(b'"http:', b"")
+
+
+_USER = re.compile(rb"://[^\s/?#\"'<>\\]+@")
+_LETTERS_OF_NAMES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+_LETTERS_OF_PARAMETERS = _LETTERS_OF_NAMES + b"%."
+
+
+def _has_secret_before_equals(raw: bytes) -> bool:
+    for text in raw.split(b"=")[:-1]:
+        name = text[len(text.rstrip(_LETTERS_OF_PARAMETERS)) :]
+        if name and _is_secret_assignment(name, text[: -len(name)].endswith((b"?", b"&", b"#"))):
+            return True
+    return False
+
+
+def _has_secret_before_colon(raw: bytes) -> bool:
+    for text in raw.split(b":")[:-1]:
+        if text.endswith(b'"'):  # a name of the JSON itself
+            continue
+        if text.endswith((b" ", b"'")):
+            return True
+        name = text[len(text.rstrip(_LETTERS_OF_NAMES)) :]
+        if name[:1].isalpha() and _is_secret_header(name):
+            return True
+    return False
+
+
+@lru_cache(1024)
+def _is_secret_assignment(name: bytes, queried: bool) -> bool:
+    text = unquote(name.decode())
+    return is_secret_name(text) or (queried and text.casefold() in _IN_A_QUERY)
+
+
+@lru_cache(1024)
+def _is_secret_header(name: bytes) -> bool:
+    return is_secret_name(name.decode())
 
 
 def _walk(value: JsonValue, level: int) -> JsonValue:
@@ -404,7 +468,7 @@ def _walk(value: JsonValue, level: int) -> JsonValue:
         return [_hidden_pair(item) or _walk(item, level) for item in value]
     if not isinstance(value, dict):
         return value
-    shape = _shape(tuple(value)) if len(value) <= 64 else _shape.__wrapped__(tuple(value))
+    shape = _shape_of(value)
     pair = shape.pairs and any(
         name.plain in _NAMING and isinstance(item, str) and is_secret_name(item)
         for name, item in zip(shape.names, value.values(), strict=True)
@@ -635,12 +699,18 @@ def sanitize(text: str, *, keep: str = "") -> str:
 
 def safe(value: JsonValue) -> JsonValue:
     """The value without secrets, and with what cannot be seen in its texts made visible; lines and tabs stay."""
-    raw = _raw(value)
-    if raw is not None and _is_clean(value, raw) and b"\x7f" not in raw:
-        return value  # it is in ASCII, and without a backslash
+    return safe_json(value)[0]
+
+
+def safe_json(value: JsonValue) -> tuple[JsonValue, bytes | None]:
+    """The same with its JSON; None for what JSON cannot hold."""
+    if (found := _quickly(value)) is not None and b"\x7f" not in found[1]:
+        return found  # it is in ASCII, and without a backslash
     value = _walk(value, 0)
-    raw = _raw(value)
-    return value if raw is not None and _is_plain(raw) else _each_text(value, lambda text: sanitize(text, keep="\n\t"))
+    if (raw := _raw(value)) is None or not _is_plain(raw):
+        value = _each_text(value, lambda text: sanitize(text, keep="\n\t"))
+        raw = _raw(value)
+    return value, raw
 
 
 def safe_text(text: str) -> str:

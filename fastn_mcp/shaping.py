@@ -19,7 +19,7 @@ from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import Change
 from fastn_mcp.procedures.procedure import Procedure
 from fastn_mcp.procedures.undoing import receipt
-from fastn_mcp.redaction import is_issued_secret, safe
+from fastn_mcp.redaction import is_issued_secret, safe, safe_json
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.listing import CSV, List, Listed
 
@@ -151,8 +151,8 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
     left = room
     rows: list[JsonValue] = []
     for record in records:
-        row = _row(record)
-        left -= _size(row) + 1
+        row, raw = safe_json(cast(JsonValue, record.model_dump(exclude_unset=True)))
+        left -= (_size(row) if raw is None else len(raw)) + 1
         if left < 0 and not rows:
             first, cut = _fitting(row, room)
             return [first], [cut]
