@@ -76,6 +76,13 @@ class _Bounded(HttpToolsProtocol):
         self._lost = anyio.Event()
 
     @override
+    def eof_received(self) -> None:
+        # Before the connection is lost, a response may still be complete: what is written from now on goes nowhere.
+        if self._busy():
+            self._lost.set()
+        super().eof_received()
+
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._later.cancel()
         if exc is not None or self._busy() or _unread(self.transport):

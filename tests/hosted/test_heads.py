@@ -1,16 +1,18 @@
 """HTTP at its edges, byte by byte: other protocols, what comes too slowly, too much at once, and probes. Issue 8."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from fastn_mcp.hosted.heads import bounded
+from fastn_mcp.hosted.heads import LOST, bounded
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +28,8 @@ class Heard:
     requests: list[str] = field(default_factory=list[str])
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     may: asyncio.Event = field(default_factory=asyncio.Event)
+    before_response: Callable[[], Awaitable[None]] | None = None
+    lost: anyio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -37,6 +41,9 @@ class Heard:
         self.headers += scope["headers"]
         if scope["path"] == "/waits":
             await self.may.wait()
+        self.lost = scope[LOST]
+        if self.before_response is not None:
+            await self.before_response()
         headers = [(b"content-length", str(len(heard)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": heard.encode()})
@@ -71,6 +78,7 @@ class Line:
 class Server:
     heard: Heard
     port: int
+    connections: Callable[[], int]
 
     @asynccontextmanager
     async def line(self) -> AsyncGenerator[Line]:
@@ -94,7 +102,8 @@ async def serving(connections: int | None = None, **bounds: Any) -> AsyncGenerat
     await server.startup()
     try:
         async with asyncio.timeout(20):
-            yield Server(heard, server.servers[0].sockets[0].getsockname()[1])
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield Server(heard, port, lambda: len(server.server_state.connections))
     finally:
         heard.may.set()
         await server.shutdown()
@@ -122,6 +131,35 @@ async def test_who_asks_for_another_protocol_is_answered_in_this_one(asked: byte
         assert await line.answer() == (200, "POST /chunked {}")
         assert await line.answer() == (200, "GET /last ")
         assert len(server.heard.requests) == 4
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_response_to_a_client_that_left_is_lost_whenever_its_leaving_is_noticed(turns: int) -> None:
+    """Ours: after the response was written, between, and before; by turns of the event loop."""
+    async with serving() as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+
+            async def leave() -> None:
+                client.close()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+
+            server.heard.before_response = leave
+            client.sendall(post("/mcp", b"{}") + b"{}")
+            while server.heard.lost is None:  # noqa: ASYNC110 - until the 20 s of `serving` are over
+                await asyncio.sleep(0)
+            await server.heard.lost.wait()
+
+
+async def test_a_response_that_was_read_before_the_client_left_is_not_lost() -> None:
+    async with serving() as server:
+        async with server.line() as line:
+            await line.send(post("/mcp", b"{}") + b"{}")
+            assert await line.answer() == (200, "POST /mcp {}")
+        while server.connections():  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0)
+        assert server.heard.lost is not None
+        assert not server.heard.lost.is_set()
 
 
 async def test_what_stands_around_a_value_is_none_of_it() -> None:
