@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from world import FormNow, World, yes
 
+from fastn_mcp.arguments import parse
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard import Caller
@@ -18,12 +20,14 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.question import No
 from fastn_mcp.operation import Effect
+from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.overview import GetOverview
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
 
 pytestmark = pytest.mark.anyio
 
+ANA = Caller("ana", None)
 _RUNS = itertools.count(1)
 _NAMES = itertools.count(1)
 
@@ -127,6 +131,24 @@ async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path)
     assert isinstance(await world.call(CreateCustomer(name="N")), Done)
     world.clock.pass_(90 - (world.clock.at - begun).total_seconds())
     assert isinstance(await world.call(DeleteSecret(secret_id=secrets[2])), Done)
+
+
+async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroying(tmp_path: Path) -> None:
+    world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
+    rows = {
+        name: str(world.sandbox.state.named("customers", name, by="name")["id"]) for name in ("Katana", "Acme Corp")
+    }
+    calls = [DeleteCustomer(customer_id=id_) for id_ in rows.values()]
+    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
+    several = world.guard.several(parse(BY_NAME, "apply_changes", {"changes": changes}).call, calls, None, ANA)
+    caller = replace(ANA, form=FormNow(yes, world.clock))
+    agreed = await world.guard.agree(several, [1, 2], caller)
+    assert isinstance(agreed, dict)
+    assert [(await world.guard.admit_one(several, number, agreed, caller)).by for number in (1, 2)] == [
+        "client_form"
+    ] * 2
+    with pytest.raises(Refused):
+        await world.dispatch(calls[0], caller)
 
 
 async def test_a_refusal_says_which_budget_is_used_up(tmp_path: Path) -> None:
