@@ -59,6 +59,18 @@ def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effe
     assert live is (Decision.TYPED if effect is Effect.TRASH and test is Decision.CONFIRM else test)
 
 
+@pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
+@pytest.mark.parametrize("given", [{"session_id": "s"}, {"approval_mode": "auto"}])
+@pytest.mark.parametrize("effect", [Effect.SPEND, Effect.WRITE])
+def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
+    """Ours: nothing that Fastn's AI asks is answered by the agent, whatever the mode allows besides."""
+    call = AiChat.model_validate({"message": "yes", **given})
+    verdict = Policy(mode).judge(Situation(call, effect, NOW))
+    assert call.needs_person
+    assert verdict.decision is Decision.CONFIRM
+    assert Policy(mode).needs_facts(call)
+
+
 @pytest.mark.parametrize("effect", Effect)
 def test_read_only_refuses_everything_but_reads(effect: Effect) -> None:
     """Ours (DESIGN 5.1), and it says so."""
