@@ -160,9 +160,8 @@ class Judge:
                 if limit is not None:
                     used = await self._ledger.spent(effect.value, period)
                     budgets.append({"effect": effect.value, "per": of, "left": max(0, limit - used), "of": limit})
-        if policy.destroy_rate is not None:
+        if policy.destroy_rate is not None and (used := await self._destroyed(principal)):
             most, seconds = policy.destroy_rate
-            used = await self._destroyed(principal)
             per = f"{seconds / 60:g} minutes"
             budgets.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - used), "of": most})
         for permit in policy.plan.permits if policy.plan else ():

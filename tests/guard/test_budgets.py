@@ -168,17 +168,17 @@ async def test_the_overview_says_what_is_left(tmp_path: Path) -> None:
             {"effect": "write", "per": "day", "left": 4, "of": 5},
             {"effect": "write", "per": "run", "left": 1, "of": 2},
             {"effect": "destroy", "per": "day", "left": 3, "of": 3},
-            {"effect": "destroy", "per": "5 minutes", "left": 10, "of": 10},
         ],
     }
 
 
 async def test_the_overview_and_previews_say_what_is_left_of_the_rate_of_destroying(tmp_path: Path) -> None:
-    """Ours: before anybody has destroyed anything, a preview has nothing to say of it."""
+    """Ours: before anybody has destroyed anything, there is nothing to say of it."""
     world = limited(tmp_path, '[budget]\ndestroy_rate = "3 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     deletion = DeleteSecret(secret_id=second)
     assert "are left" not in (await world.guard.judged(deletion))[0].reason
+    assert await world.guard.allowance("local") == {"mode": "guarded"}
     assert isinstance(await world.call(DeleteSecret(secret_id=first), FormNow(yes, world.clock)), Done)
     assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.guard.judged(deletion))[0].reason
     assert "are left" not in (await world.guard.judged(CreateCustomer(name="N")))[0].reason
