@@ -126,10 +126,12 @@ class Wire:
             with suppress(OSError):
                 _no_longer_awaited(one.fileno())
                 one.close()
-        if self.pipes is not None and self.pipes.stdin and self.pipes.stdout:
-            _no_longer_awaited(self.pipes.stdout.fileno())
-            self.pipes.stdin.close()
-            self.pipes.stdout.close()
+        pipes = () if self.pipes is None else (self.pipes.stdin, self.pipes.stdout)
+        for pipe in pipes:
+            if pipe is not None and not pipe.closed:
+                _no_longer_awaited(pipe.fileno())
+                with suppress(OSError):  # what was not written goes nowhere
+                    pipe.close()
 
 
 def _no_longer_awaited(descriptor: int) -> None:
@@ -225,7 +227,7 @@ async def by_pipes(wire: Wire) -> AsyncGenerator[Any]:
                 process.stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
                 process.stdin.flush()
 
-    async with anyio.create_task_group() as tasks:
+    async with incoming, outgoing, leaves, anyio.create_task_group() as tasks:
         tasks.start_soon(read)
         tasks.start_soon(write)
         yield incoming, outgoing
@@ -235,6 +237,15 @@ async def by_pipes(wire: Wire) -> AsyncGenerator[Any]:
 def _path(call: Operation[Any]) -> str:
     request = call.request()
     return f"{request.method} {request.path}"
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what was not written goes nowhere
+                pipe.close()
 
 
 @dataclass
@@ -301,12 +312,13 @@ class Round:
                 process.kill() if kind == "killed" else process.terminate()
                 await anyio.to_thread.run_sync(process.wait)
                 before = Counter(self._upstream.counted)
-                port = free_port()
-                process = self._start(port) if self._transport == "http" else process
+                if self._transport == "http":
+                    port = free_port()
+                    _end(process)
+                    process = self._start(port)
             await self._again(version, calls, port)
         finally:
-            process.kill()
-            process.wait()
+            _end(process)
         for call in calls:
             counted, is_post = self._upstream.counted[_path(call)], call.route.method == "POST"
             told.faults += 1
@@ -342,6 +354,7 @@ class Round:
                     with anyio.move_on_after(0.3 if kind == "killed" else 0):  # what was under way still arrives
                         await anyio.sleep_forever()
                     tasks.cancel_scope.cancel()
+        wire.drop()
         return [call for call in calls if call in received or seen(call.tool_name(), bytes(wire.read))]
 
     async def _call(self, client: Client, call: Operation[Any], kind: str, received: list[Operation[Any]]) -> None:
@@ -368,7 +381,9 @@ class Round:
         nobody = Person(answering(ElicitResult(action="cancel")), reading=0)
         async with AsyncExitStack() as stack:
             if self._transport == "http":
-                way: Any = by_http(Wire(), port)
+                wire = Wire()
+                stack.callback(wire.drop)
+                way: Any = by_http(wire, port)
             else:
                 way = stdio_client(
                     StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=self._env)
@@ -387,7 +402,7 @@ async def inject(
     upstream = Upstream(chance)
     calls = [call for call in sensible(upstream.fastn) if call.effect is not Effect.READ]
     async with AsyncExitStack() as stack:
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        listener = await stack.enter_async_context(await anyio.create_tcp_listener(local_host="127.0.0.1"))
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(listener.serve, upstream.serve)
