@@ -110,7 +110,7 @@ async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
             arguments={"customer_id": "gone"},
             effect="destroy",
             outcome="not_found",
-            message="There is nothing with this id.",
+            message="No customer with this id, or this API key has no access to it.",
         ),
     ]
 
