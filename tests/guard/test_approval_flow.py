@@ -23,7 +23,7 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.policy import Decision, Policy, Verdict
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes
+from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes, extent
 from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
 from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.catalog import BY_NAME
@@ -181,6 +181,25 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
     assert len(await world.ledger.scopes(world.clock.at.timestamp())) == int(offered)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "without further arguments."),
+        ({"environment": "test"}, "with exactly the arguments environment, and the same environment."),
+        ({"input": {"n": 1}}, "with exactly the arguments input; input may be anything."),
+        (
+            {"environment": "test", "input": {}, "customer_id": "c"},
+            (
+                "with exactly the arguments customer_id, environment and input, and the same customer_id and environment;"
+                " input may be anything."
+            ),
+        ),
+    ],
+)
+def test_a_temporary_approval_says_what_stays_the_same_and_what_may_differ(given: dict[str, Any], said: str) -> None:
+    assert extent(RunWorkflow.model_validate({"workflow_id": "w", **given})) == f"run_workflow on this target {said}"
+
+
 async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside_of_the_client(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert isinstance(await world.call(run(world), form(world, Yes(minutes=15))), Done)
@@ -313,6 +332,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
     await world.call(run(world))
     await world.call(CreateCustomer(name="Initech"))
     (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
+    assert scope.expires - scope.created == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
     said = [tuple(line.get(key) for key in ("consent", "grant", "decision", "effect", "name")) for line in lines]
