@@ -190,8 +190,8 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
         (
             {"environment": "test", "input": {}, "customer_id": "c"},
             (
-                "with exactly the arguments customer_id, environment and input, and the same customer_id and environment;"
-                " input may be anything."
+                "with exactly the arguments customer_id, environment and input, and the same customer_id and"
+                " environment; input may be anything."
             ),
         ),
     ],
