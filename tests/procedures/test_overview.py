@@ -143,7 +143,7 @@ async def test_an_answer_is_small(world: World, hours: int) -> None:
 async def test_counts_and_plan_are_told(world: World) -> None:
     """Ours: of the runs of a day, how many worked."""
     answer = await overview(world)
-    runs = [row for row in world.sandbox.state.all("executions") if row["createdAt"] <= stamp(world.clock.at)]
+    runs = [row for row in world.sandbox.state.all("executions") if str(row["createdAt"]) <= stamp(world.clock.at)]
     assert answer["counts"] == {
         "customers": 5, "connectors": 15, "connections": 8, "workflows": 9, "triggers": 7, "users": 6, "api_keys": 5,
         "secrets": 4, "executions": len(runs),
