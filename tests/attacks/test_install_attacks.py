@@ -149,7 +149,7 @@ def large(megabytes: int) -> dict[str, Any]:
     """As `.claude.json` grows: a history for each project."""
     said: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
     project: Any = {"history": [said] * 40, "mcpServers": {}, "n": [1, 2.5, None]}
-    return {"projects": {f"/home/ann/{n}": project for n in range(megabytes * 330)}, "mcpServers": {"other": {}}}
+    return {"projects": {f"/srv/ann/{n}": project for n in range(megabytes * 330)}, "mcpServers": {"other": {}}}
 
 
 @pytest.mark.parametrize(

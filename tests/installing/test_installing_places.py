@@ -198,9 +198,9 @@ def test_a_url_that_may_lead_to_somebody_else_is_refused(url: str) -> None:
 
 def test_the_command_of_a_token_is_quoted_for_the_shell() -> None:
     """Ours: a client gives it to a shell."""
-    start = Start("/home/an n/fastn-mcp", ("http-token",))
-    assert start.line("linux") == "'/home/an n/fastn-mcp' http-token"
-    assert start.line("win32") == '"/home/an n/fastn-mcp" http-token'
+    start = Start("/opt/an n/fastn-mcp", ("http-token",))
+    assert start.line("linux") == "'/opt/an n/fastn-mcp' http-token"
+    assert start.line("win32") == '"/opt/an n/fastn-mcp" http-token'
 
 
 @pytest.mark.parametrize(
