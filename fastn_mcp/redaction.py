@@ -174,6 +174,11 @@ _ASSIGNED = re.compile(
 )
 _HEADER = re.compile(r"(?P<lead>(?<![\w-])(?P<name>[A-Za-z][\w-]{2,63})\s?:[ \t]*)(?P<value>[^\s\"'{\[][^\r\n\"']*)")
 _IN_A_QUERY = frozenset({"key", "sig", "auth"})
+_ACTIONS = frozenset(
+    {"*", "admin", "create", "delete", "execute", "get", "invite", "list", "manage", "read", "remove", "replay"}
+    | {"revoke", "rotate", "share", "update", "use", "view", "write"}
+)
+"""What a permission ends in, as `api-keys:create`: who approves a role reads it whole."""
 _DEEPEST = 4
 """Levels of JSON inside a text inside JSON that are looked into. What is deeper is hidden."""
 
@@ -241,6 +246,7 @@ def _after_its_name(found: "re.Match[str]") -> str:
         secret = secret or (found["before"] != "" and name.casefold() in _IN_A_QUERY)
     elif "quote" not in groups:  # a header; a word and a colon stand in prose as well
         secret = secret and ("-" in name or name.lower() in ("authorization", "cookie"))
+        secret = secret and not (found["lead"].endswith(":") and found["value"] in _ACTIONS)
     if not secret or REDACTED in found["value"]:
         return found[0]
     mark = found.groupdict().get("quote") or ""

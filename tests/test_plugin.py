@@ -60,7 +60,8 @@ def test_the_skill_says_when_it_is_for() -> None:
 def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
     """Ours: a skill that is wrong is worse than none."""
     tools = {offer.tool_name() for offer in OFFERS}
-    fields = {"dry_run", "message", "next"}
+    arguments = {name for offer in OFFERS for name in offer.model_fields}
+    fields = {"dry_run", "message", "next"} | arguments
     words = set(re.findall(r"`([a-z_]+)[`:]", SKILL))
     assert words <= tools | OUTCOMES | fields, words - tools - OUTCOMES - fields
     for needed in ("find", "find_dependents", "list_changes", "undo_change", "wait_for_execution", "diagnose_workflow"):

@@ -471,3 +471,11 @@ def test_names_of_secrets_are_told_from_names_about_them() -> None:
         map(is_secret_name, ["apiKey", "X-API-Key", "client_secret", "dbPwd", "user.pwd", "jwt", "x-amz-signature"])
     )
     assert not any(map(is_secret_name, ["secretId", "tokenType", "tokenExpiresAt", "key", "bypass", "spin", "compass"]))
+
+
+@pytest.mark.parametrize("permission", ["api-keys:create", "api-keys:*", "api-keys:revoke", "users:write"])
+def test_permission_is_read_whole_by_who_approves_it(permission: str) -> None:
+    """Ours: only what is not known to be an action is a secret after the name of one."""
+    assert redact_text(permission) == permission
+    assert redact_text("my-password:hunter2") == "my-password:[hidden-by-fastn-mcp]"
+    assert redact_text("api-key: create") == "api-key: [hidden-by-fastn-mcp]"

@@ -34,9 +34,9 @@ Timeout = Annotated[
 ]
 
 
-def _header_value(value: str) -> str:
+def _header_value(value: str | None) -> str | None:
     # By a validator: a pattern in the schema would be paid for in every conversation.
-    if re.fullmatch(r"[\x21-\x7e]{1,256}", value) is None:
+    if value is not None and re.fullmatch(r"[\x21-\x7e]{1,256}", value) is None:
         raise ValueError("1 to 256 visible ASCII characters, without a blank")
     return value
 
