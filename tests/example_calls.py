@@ -12,6 +12,7 @@ from pydantic_core import from_json, to_json
 from fastn_mcp.operation import Operation, Request
 from fastn_mcp.tools import AnyOperation
 from fastn_mcp.tools.listing import CONCISE, CSV, FULL
+from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
 Call = Operation[Any]
 
@@ -22,7 +23,8 @@ FIRST = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 ids = st.builds(str.__add__, st.sampled_from(FIRST), st.text(FIRST + "._~:@+=-", max_size=255))
 """What Fastn may use as an id."""
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+# Control characters are refused before there is a call.
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
 header_texts = st.text([chr(code) for code in range(0x21, 0x7F)], min_size=1, max_size=20)
 json_values: st.SearchStrategy[JsonValue] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -53,7 +55,8 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
         return st.sampled_from([CONCISE, FULL, CSV])
     if name == "email":
         return st.just("ana@acme.example")
-    return header_texts if "pattern" in schema else texts
+    is_header = operation is RunWorkflow and operation.wire(name) in RUN_HEADERS
+    return header_texts if is_header else texts
 
 
 def calls(operation: AnyOperation) -> st.SearchStrategy[Call]:
@@ -67,6 +70,8 @@ def calls(operation: AnyOperation) -> st.SearchStrategy[Call]:
         # One of two ways to give a value, and only one.
         needed |= {"value"}
         del every["value_from_env"]
+    if operation is RunWorkflow:
+        del every["customer_ref"]  # the customer is named in one of two ways
     return st.fixed_dictionaries(
         {name: every[name] for name in every if name in needed},
         optional={name: every[name] for name in every if name not in needed},
