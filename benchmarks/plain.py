@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx2
+from jobs import LAST_NIGHT
 
 Row = dict[str, Any]
 
@@ -137,10 +138,10 @@ def people(api: Api) -> None:
 
 
 def who_did_it(api: Api) -> None:
-    (workflow,) = api.get("workflows", search="update-inventory")
+    (workflow,) = api.get("workflows", search="slack-messages-to-supabase")
     api.get("audit", resourceId=workflow["id"], limit=20)
-    api.get("audit", actor="apikey:1", limit=10)
-    api.get("audit", since=ago(15), limit=20)
+    api.get("audit", actor="apikey:1", limit=3)
+    api.get("audit", since=LAST_NIGHT, limit=20)
 
 
 def offboard(api: Api) -> None:

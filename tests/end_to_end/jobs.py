@@ -18,6 +18,9 @@ VARIABLE = "NEW_STRIPE_KEY"
 
 ENVIRONMENT = {"FASTN_SECRET_ENV": VARIABLE, VARIABLE: "sk_live_of_nobody"}
 
+LAST_NIGHT = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT18:00:00Z")
+"""When it began, as an agent that knows the date would write it. The sandbox's past ends at midnight UTC."""
+
 MOST_CALLS = 4
 MOST_TOKENS = 6_000
 """For one job: all answers together, in o200k_base."""
@@ -55,16 +58,6 @@ class Says:
 
 
 @dataclass(frozen=True, slots=True)
-class Ago:
-    """So many hours ago, as an agent that knows the date would write it."""
-
-    hours: int
-
-    def moment(self) -> str:
-        return (datetime.now(UTC) - timedelta(hours=self.hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """One call of a tool, and what its answer has to say for the job to go on."""
 
@@ -76,15 +69,9 @@ class Call:
         """The arguments, once the earlier answers are there; all of them where an answer said the whole call."""
         if isinstance(self.arguments, From):
             return cast("dict[str, Any]", self.arguments.out_of(answers))
-        return {name: _filled(value, answers) for name, value in self.arguments.items()}
-
-
-def _filled(value: Any, answers: Sequence[Mapping[str, Any]]) -> Any:
-    if isinstance(value, From):
-        return value.out_of(answers)
-    if isinstance(value, Ago):
-        return value.moment()
-    return value
+        return {
+            name: value.out_of(answers) if isinstance(value, From) else value for name, value in self.arguments.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +178,7 @@ JOBS: tuple[Job, ...] = (
         6,
         "Weekly health report: success rate per workflow, top errors, quota use.",
         (
-            Call("get_overview", {"hours": 168}, ('"severity": "high"', "quotas are at 80 % or more")),
+            Call("get_overview", {"hours": 168}, ('"severity": "high"', "1 quota is at 80 % or more: API calls")),
             Call(
                 "get_overview",
                 {"hours": 168, "about": "runs"},
@@ -266,16 +253,20 @@ JOBS: tuple[Job, ...] = (
     ),
     Job(
         11,
-        "Who changed update-inventory? What did key 1 do? Did anyone touch production last night?",
+        "Who changed the slack to supabase sync? What did key 1 do? Did anyone touch production last night?",
         (
-            Call("find", {"query": "update-inventory", "kind": "workflow"}, ('"name": "update-inventory"',)),
+            Call(
+                "find",
+                {"query": "the slack to supabase sync", "kind": "workflow"},
+                ('"name": "Slack Messages to Supabase Hourly Sync"',),
+            ),
             Call(
                 "query_audit_log",
                 {"resource_id": From(0, FOUND)},
                 ('"actor": "lee@fastn.example"', '"action": "workflow.publish"', " ago)"),
             ),
-            Call("query_audit_log", {"actor": "apikey:1", "limit": 10}, ('"actor": "apikey:1"', '"next_cursor"')),
-            Call("query_audit_log", {"since": Ago(15)}, ('"timestamp"', '"actor"', '"outcome"')),
+            Call("query_audit_log", {"actor": "apikey:1", "limit": 3}, ('"actor": "apikey:1"', '"next_cursor"')),
+            Call("query_audit_log", {"since": LAST_NIGHT}, ('"timestamp"', '"actor"', '"outcome"')),
         ),
     ),
     Job(
@@ -322,6 +313,6 @@ JOBS: tuple[Job, ...] = (
     Job(
         15,
         "Which app-event triggers are Active but not subscribed?",
-        (Call("get_overview", {"about": "triggers"}, ("Active and never fire", '"Paid Shopify orders"')),),
+        (Call("get_overview", {"about": "triggers"}, ("not disabled and never fire", '"Paid Shopify orders"')),),
     ),
 )

@@ -97,18 +97,21 @@ def test_the_audit_log_tells_what_happened(account: Fastn) -> None:
     log: list[Any] = state.all("audit")
     collections = {"workflow": "workflows", "connection": "connections", "customer": "customers", "api_key": "apiKeys"}
     people = {str(row["email"]) for row in state.all("users")}
+    keys = {f"apikey:{row['id']}" for row in state.all("apiKeys")}
     for entry in log:
         kind, key = entry["resource"]["type"], entry["resource"]["id"]
-        assert entry["actor"] in people | {"system", "agent"}
+        assert entry["actor"] in people | keys | {"system", "agent"}
         assert at(entry, "timestamp") <= EVENING
         if kind == "workflow_executions":
             run: Any = state.get("executions", key)
             moment = "completedAt" if entry["action"].endswith("completed") else "createdAt"
             assert entry["timestamp"] == run[moment]
+            assert (entry["actor"] in keys) == (moment == "createdAt" and run["triggeredBy"] == "manual")
         elif kind in collections:
             found: Any = state.get(collections[kind], key)
             assert found["createdAt"] <= entry["timestamp"]
     assert {entry["outcome"] for entry in log} == {"Success", "Failure", "Denied"}
+    assert any(entry["actor"] in keys for entry in log)
 
 
 def test_connections_and_triggers_agree_with_the_runs(account: Fastn) -> None:
