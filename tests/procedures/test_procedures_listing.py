@@ -27,6 +27,7 @@ from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.listing import List
 from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.workflows import UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +84,10 @@ async def test_an_id_that_comes_once_stands_beside_its_name(world: World) -> Non
 
 async def test_the_audit_log_names_what_was_acted_on_and_filters_by_it(world: World) -> None:
     """Ours (issue 5): ids come with names, and a filter that rows can confirm is not called unchecked."""
+    for description in ("Counts the stock", "Counts the stock of each shop"):
+        await world.client.send(UpdateWorkflow(workflow_id="wf_c27aa8f04e19", description=description))
     shown = await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
+    assert len(shown["data"]) == 2
     assert {row["resource"] for row in shown["data"]} == {"workflow update-inventory"}
     assert shown["ids"]["workflow"] == {"update-inventory": "wf_c27aa8f04e19"}
     assert "not_checked" not in shown

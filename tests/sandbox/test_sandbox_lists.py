@@ -120,7 +120,7 @@ def test_filters_let_through_what_matches(fastn: Fastn) -> None:
     assert found(ListExecutions(customer_id=katana, status="FAILED"), "workflowSlug") == {
         "sync-tiktok-orders-to-cin7-core"
     }
-    assert found(QueryAuditLog(actor="agent"), "action") == {"workflow.update"}
+    assert found(QueryAuditLog(actor="agent"), "action") == {"workflow.publish"}
     assert found(ListWorkflows(search=SLACK), "id") == {SLACK}
 
 
