@@ -68,7 +68,7 @@ async def test_the_profile_is_named_in_the_question_the_result_and_the_audit_of_
     named = "acme at localhost, environment test, tenant t-1"
     assert account_of(parts.settings) == named
     for call in changes:
-        form = FormNow(yes, Clock())
+        form = FormNow(yes, Clock(), surely_seen=True)
         assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
         done = await parts.dispatch(call, Caller("local", form))
         assert isinstance(done, Done), call.tool_name()
@@ -111,7 +111,8 @@ async def test_the_changes_of_one_profile_are_not_those_of_another(desk: Desk) -
     """Ours: so neither can be undone as the other."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
-    assert isinstance(await ours.dispatch(call, Caller("local", FormNow(yes, Clock()))), Done)
+    form = FormNow(yes, Clock(), surely_seen=True)
+    assert isinstance(await ours.dispatch(call, Caller("local", form)), Done)
     for parts, count in ((ours, 1), (theirs, 0)):
         listed = await parts.dispatch(ListChanges(), ALONE)
         assert isinstance(listed, Done)
