@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from fastn_mcp.sandbox import Size
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
+
+# In the background SIGINT is ignored, and so it would be by every process that a test starts and sends Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how much else the machine has to do.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
