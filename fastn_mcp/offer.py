@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationInfo, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import override
@@ -17,6 +17,9 @@ from typing_extensions import override
 from fastn_mcp.redaction import REDACTED, redact_object, redact_row
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+KEEP_NULLS = "keep nulls"
+"""The validation context of what is not a client's arguments, where a null is a value."""
 
 DRY_RUN = "dry_run"
 """The argument that asks for a preview. It is about a call, and no part of it."""
@@ -113,9 +116,12 @@ class Offer(BaseModel, Generic[Result]):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, given: object) -> object:
-        """A null is an argument that was not given, also where its default is something else."""
-        if not isinstance(given, dict):
+    def _drop_nulls(cls, given: object, info: ValidationInfo) -> object:
+        """A null is an argument that was not given, also where its default is something else.
+
+        Not so in a request, which would send it: there it is as wrong as any other type.
+        """
+        if info.context == KEEP_NULLS or not isinstance(given, dict):
             return given
         arguments = cast("dict[str, object]", given)
         absent = [name for name, value in arguments.items() if value is None and _has_default(cls, name)]

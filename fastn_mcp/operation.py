@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from fastn_mcp.offer import Effect, Offer, Record, Result
+from fastn_mcp.offer import KEEP_NULLS, Effect, Offer, Record, Result
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -292,7 +292,7 @@ class Operation(Offer[Result], Generic[Result]):
         else:
             values |= extra
         # A query holds text only, so numbers in it arrive as text.
-        return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"))
+        return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"), context=KEEP_NULLS)
 
     def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:  # noqa: ARG002 - subclasses use both
         """The unwrapped answer, with what stands in headers (lower-cased) that belongs to it."""

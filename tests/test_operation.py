@@ -24,6 +24,7 @@ from fastn_mcp.operation import (
     Request,
     Route,
 )
+from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connections import CreateConnection
 from fastn_mcp.tools.customers import Customer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.listing import Listed
@@ -207,6 +208,14 @@ def test_a_request_that_is_of_the_route_but_no_valid_call_is_told() -> None:
         ListCustomers.received(Request("GET", "/api/v1/customers", query={"nobody": "1"}))
     with pytest.raises(ValidationError, match="nothing to change"):
         UpdateCustomer.received(Request("PUT", "/api/v1/customers/c", body={}))
+
+
+def test_a_null_in_a_request_is_not_an_argument_left_out() -> None:
+    """Ours: a client may give null for any optional argument, and the default is sent in its place."""
+    call = AiChat.model_validate({"message": "hello there", "approval_mode": None})
+    assert call.request().body == {"message": "hello there", "approvalMode": "manual"}
+    with pytest.raises(ValidationError, match="approval_mode"):
+        AiChat.received(Request("POST", "/api/v1/ai/chat", body={"message": "hello there", "approvalMode": None}))
 
 
 @pytest.mark.parametrize(
