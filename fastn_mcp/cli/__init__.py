@@ -198,6 +198,15 @@ class Start:
 
         return ledger_setting(self.flags, os.environ, self.config or _config_file(), sandbox=self.sandboxed)
 
+    def keyless(self) -> "Settings":
+        """The settings without a key, for commands that need none. Raises `SettingsError`."""
+        from fastn_mcp.cli.login import without_key
+        from fastn_mcp.settings.editing import read_or_none
+        from fastn_mcp.settings.loading import choose
+
+        file = read_or_none(self.config_file())
+        return choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
+
 
 def _team(file: Path, http: str | None, flags: dict[str, object], config: Path | None, state: Path) -> None:
     own = {"log_level", "log_file"}
@@ -378,12 +387,13 @@ def doctor_(
 
 @cli.command(name="tools")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def tools_(as_json: bool) -> None:
-    """List the tools: effect, evidence, route."""
+@click.pass_obj
+def tools_(start: Start, as_json: bool) -> None:
+    """List the tools that a server of these settings has: effect, evidence, route."""
     from fastn_mcp.cli.tools import show
-    from fastn_mcp.procedures.catalog import OFFERS
+    from fastn_mcp.cli.wiring import offered
 
-    show(OFFERS, as_json=as_json)
+    show(offered(start.keyless()), as_json=as_json)
 
 
 @cli.command(name="surface")
@@ -452,14 +462,9 @@ def http_token_(start: Start, header: bool) -> None:
     """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""
     import json
 
-    from fastn_mcp.cli.login import without_key
-    from fastn_mcp.settings.editing import read_or_none
     from fastn_mcp.settings.http_token import known_http_token
-    from fastn_mcp.settings.loading import choose
 
-    file = read_or_none(start.config_file())
-    account = choose(start.flags, without_key(os.environ), file, sandbox=start.sandboxed)
-    token = known_http_token(account.keyless(), start.state()).value
+    token = known_http_token(start.keyless(), start.state()).value
     click.echo(json.dumps({"Authorization": f"Bearer {token}"}) if header else token)
 
 

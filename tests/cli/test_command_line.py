@@ -14,7 +14,8 @@ import pytest
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli
-from fastn_mcp.procedures.catalog import PROCEDURES
+from fastn_mcp.operation import Effect
+from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
 from fastn_mcp.settings import SOURCES
 from fastn_mcp.tools import CATALOG
 
@@ -216,6 +217,18 @@ def test_the_table_of_tools_as_json_says_the_same(fastn: Run) -> None:
     assert [(r["tool"], r["effect"], r["evidence"], r["route"]) for r in rows] == [
         (o.tool_name(), o.effect.value, str(o.evidence), str(o.route)) for o in CATALOG
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [(("--read-only",), {}), (("--mode", "read-only"), {}), ((), {"FASTN_READ_ONLY": "1"})],
+)
+def test_tools_lists_what_this_server_has(options: tuple[str, ...], env: dict[str, str], fastn: Run) -> None:
+    """Ours: the list is that of the settings, without an account."""
+    rows = json.loads(fastn(*options, "tools", "--json", env=env).stdout)
+    assert [row["tool"] for row in rows] == [o.tool_name() for o in OFFERS if o.effect is Effect.READ]
+    customers = json.loads(fastn("--toolsets", "customers", *options, "tools", "--json", env=env).stdout)
+    assert {row["tool"] for row in customers} == {"list_customers", "get_customer"}
 
 
 def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
