@@ -60,7 +60,7 @@ class _ByKey:
                 entered = None
             if entered is None:
                 answer = render(request, "closed.html", 403)
-                answer.headers["Connection"] = "close"  # whoever guesses pays for a connection each time
+                answer.headers["Connection"] = "close"  # each guess costs a new connection
                 return answer
             session, cookie = entered
             root = self.root(request, session)
@@ -105,7 +105,7 @@ class _ByKey:
 
 
 class _All:
-    """Everything of an account in one ledger. Who decides is whoever has the page."""
+    """Access to every request of one account. Whoever holds the page decides."""
 
     def __init__(self, ledger: Ledger, system: System, record: Record, account: str | None) -> None:
         self._ledger = ledger

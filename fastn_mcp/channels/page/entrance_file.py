@@ -41,7 +41,7 @@ def write(folder: Path, url: str, key: str, now: float) -> str:
 
 
 def remove(folder: Path, key: str) -> None:
-    """Remove the file of a key, whoever wrote it."""
+    """Remove the key file, also one that another process wrote."""
     with suppress(OSError):
         _path(folder, key).unlink(missing_ok=True)
 
