@@ -389,7 +389,7 @@ def doctor_(
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def tools_(start: Start, as_json: bool) -> None:
-    """List the tools that a server of these settings has: effect, evidence, route."""
+    """List the tools of these settings: effect, evidence, route."""
     from fastn_mcp.cli.tools import show
     from fastn_mcp.cli.wiring import offered
 
