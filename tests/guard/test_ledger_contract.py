@@ -438,6 +438,16 @@ async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger,
     assert await ledger.use_nonce("n1", NOW + 600, NOW + 61)
 
 
+async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a process whose clock is ahead does not make the others forget."""
+    await ledger.note_limit("key", NOW + 10, NOW)
+    assert await ledger.use_nonce("n1", NOW + 10, NOW)
+    await other.note_limit("another key", NOW + 300, NOW + 290)
+    assert await other.use_nonce("n2", NOW + 300, NOW + 290)
+    assert await ledger.limited("key") == NOW + 10
+    assert not await ledger.use_nonce("n1", NOW + 10, NOW + 5)
+
+
 async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
     """Issue 6: what was done, or perhaps was, is never begun again."""
     assert await ledger.begin_step("b1", 1, NOW)

@@ -174,6 +174,7 @@ async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begu
     """Issue 8: it is refused here, and no replica begins it again."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.hold_steps("b1", {1: "g1"}, NOW)
+        await ledger.begin_step("b2", 1, NOW)  # The server has the script from now on.
         proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
         with pytest.raises(LedgerLost) as caught:
             await ledger.begin_step("b1", 1, NOW + 1)

@@ -100,6 +100,8 @@ _SAME = (
 _KEPT = 30 * 86_400.0
 """Seconds that decided grants, changes and steps are kept, for the history."""
 
+_MARK_KEPT = 86_400.0
+"""Seconds that nonces and rate limits are kept after they end: the clocks of processes differ."""
 
 _PATIENCE = 5.0
 """Seconds to wait for other processes."""
@@ -362,8 +364,11 @@ class SqliteLedger:
         return [Vote(grant, approver, bool(approves), at) for grant, approver, approves, at in rows]
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        self._database.execute("DELETE FROM nonces WHERE until < ?", (now,))
-        used = self._database.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, until))
+        self._database.execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
+        used = self._database.execute(
+            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?",
+            (nonce, until, now),
+        )
         return used.rowcount == 1
 
     async def waiting(self, now: float) -> list[Grant]:
@@ -458,7 +463,7 @@ class SqliteLedger:
         return found is not None
 
     async def note_limit(self, key: str, until: float, now: float) -> None:
-        self._database.execute("DELETE FROM limits WHERE until < ?", (now,))
+        self._database.execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
         self._database.execute(
             "INSERT INTO limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET until = max(until, excluded.until)",
             (key, until),

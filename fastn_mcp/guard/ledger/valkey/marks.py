@@ -3,13 +3,10 @@
 from fastn_mcp.guard.ledger.valkey.server import Server
 
 _DAY = 86_400_000
-"""Milliseconds that a mark is kept which is asked for by its own time: far longer than any holds."""
+"""Milliseconds that a mark is kept after it ends: the clocks of processes differ."""
 
 _YEARS = 2 * 366 * _DAY
 """Milliseconds that the place of an audit log is kept after its last entry."""
-
-_GRACE = 60.0
-"""Seconds that a nonce is kept beyond its time, since clocks differ."""
 
 
 class Marks:
@@ -20,9 +17,8 @@ class Marks:
         self._revision = server.key("revision")
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        kept = round((max(0.0, until - now) + _GRACE) * 1000)
         keys = [self._server.key("nonce", nonce), self._revision]
-        return await self._server.run("nonce", keys, until, now, kept) == 1
+        return await self._server.run("nonce", keys, until, now, _kept(until, now)) == 1
 
     async def distrust(self, principal: str, channel: str, until: float) -> None:
         await self._mark(self._distrusted(principal, channel), until, _DAY)
@@ -34,7 +30,7 @@ class Marks:
         return self._server.key("distrust", channel, principal)
 
     async def note_limit(self, key: str, until: float, now: float) -> None:
-        await self._mark(self._server.key("limit", key), until, max(1, round((until - now) * 1000)))
+        await self._mark(self._server.key("limit", key), until, _kept(until, now))
 
     async def limited(self, key: str) -> float:
         return await self._until(self._server.key("limit", key))
@@ -51,3 +47,7 @@ class Marks:
 
     async def _until(self, key: str) -> float:
         return float(await self._server.read("GET", key) or 0)
+
+
+def _kept(until: float, now: float) -> int:
+    return round(max(0.0, until - now) * 1000) + _DAY
