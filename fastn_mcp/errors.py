@@ -53,6 +53,10 @@ class SettingsError(FastnError):
     outcome = "misconfigured"
 
 
+class NoKey(SettingsError):
+    """There is no API key that could be sent. A server starts nevertheless, and answers every call with this."""
+
+
 class NotSent(FastnError):
     """The call never left: a bad argument, a connection that could not be made."""
 

@@ -1,6 +1,7 @@
 """The command line. Each command's own module is loaded when the command is run."""
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
+    from fastn_mcp.errors import NoKey
     from fastn_mcp.report.tally import Tally
     from fastn_mcp.settings import Resolved, Settings
 
@@ -100,7 +102,13 @@ def cli(
 
         return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
 
-    def parts(settings: "Settings | None" = None, *, browser: bool = False, tally: "Tally | None" = None) -> "Parts":
+    def parts(
+        settings: "Settings | None" = None,
+        *,
+        browser: bool = False,
+        tally: "Tally | None" = None,
+        no_key: "NoKey | None" = None,
+    ) -> "Parts":
         from fastn_mcp.cli.telemetry import kinds_of
         from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of
 
@@ -113,7 +121,11 @@ def cli(
         lines = begin_log(settings)
         policy, state = policy_of(settings, os.environ), ctx.obj.state()
         kinds = kinds_of(os.environ, lines, ctx.call_on_close)(settings.profile)
-        return assemble(settings, chosen, policy, state, os.environ, browser=browser, tally=tally, kinds=kinds)
+        if no_key is not None:
+            logging.getLogger("fastn_mcp").error("Every call is answered so: %s", no_key)
+        return assemble(
+            settings, chosen, policy, state, os.environ, browser=browser, tally=tally, kinds=kinds, no_key=no_key
+        )
 
     ctx.obj = Start(parts, resolved, flags, config, sandboxed, sandbox_file, sandbox_size or "small")
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
@@ -126,30 +138,44 @@ def cli(
     if ctx.invoked_subcommand is None:
         if team is not None:
             _team(team, http, flags, config or _config_file(), ctx.obj.state())
-        elif http is not None:
-            _collect_garbage()
-            from fastn_mcp.cli.serve import over_http
-
-            over_http(parts(browser=True), http, ctx.obj.state())
         else:
-            settings = resolved().settings
-            _over_stdio(settings, lambda: parts(settings, browser=True))
+            _serve(ctx.obj, http)
 
 
-def _over_stdio(settings: "Settings", parts: "Callable[[], Parts]") -> None:
-    from fastn_mcp.cli.serve import over_stdio
+def _served(start: "Start") -> "tuple[Settings, NoKey | None]":
+    """The settings to serve by, and why there is no key. Raises `SettingsError` for all else that is wrong.
+
+    A client only says of a server that ends that it could not connect: so one without a key says itself what is
+    missing. It sends nothing. A setting that is wrong or unsafe still stops the start.
+    """
+    from fastn_mcp.errors import NoKey
+
+    try:
+        return start.resolved().settings, None
+    except NoKey as error:
+        return start.keyless(), error
+
+
+def _serve(start: "Start", http: str | None) -> None:
+    """Serve one account, over stdio or at `HOST:PORT`."""
+    from fastn_mcp.cli.serve import over_http, over_stdio
     from fastn_mcp.cli.starting import introduction_of
 
-    if sys.stdin.isatty():
-        click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
+    settings, no_key = _served(start)
 
-    def begin() -> "Parts":
+    def parts() -> "Parts":
         try:
-            return parts()
+            return start.parts(settings, browser=True, no_key=no_key)
         finally:
             _collect_garbage()
 
-    over_stdio(begin, introduction_of(settings, os.environ))
+    if http is not None:
+        return over_http(parts(), http, start.state())
+    if sys.stdin.isatty():
+        if no_key is not None:
+            raise no_key
+        click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
+    return over_stdio(parts, introduction_of(settings, os.environ))
 
 
 def _collect_garbage() -> None:

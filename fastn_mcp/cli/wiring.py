@@ -23,7 +23,7 @@ from fastn_mcp.client.headers import headers
 from fastn_mcp.client.way import Way
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
-from fastn_mcp.errors import Refused
+from fastn_mcp.errors import NoKey, Refused
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.asking import Desk
 from fastn_mcp.guard.audit import FILE as AUDIT
@@ -152,9 +152,10 @@ def begin_log(settings: Settings) -> logs.JsonLines:
     return logs.begin(settings.log_level, settings.log_file, settings.secrets)
 
 
-def client_account(settings: Settings) -> Account:
+def client_account(settings: Settings, no_key: NoKey | None = None) -> Account:
     """The account, as the client needs it."""
-    return Account(**{name: getattr(settings, name) for name in Account.__dataclass_fields__})
+    names = Account.__dataclass_fields__.keys() - {"no_key"}
+    return Account(**{name: getattr(settings, name) for name in names}, no_key=no_key)
 
 
 def assemble(
@@ -168,17 +169,18 @@ def assemble(
     tally: Tally | None,
     tenant: Tenanted | None = None,
     kinds: Kinds | None = None,
+    no_key: NoKey | None = None,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
     page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
-    one account of several in this process. `kinds` makes the parts.
+    one account of several in this process. `kinds` makes the parts. With `no_key`, every call fails with it.
     """
     kinds = kinds or Kinds()
     system = replace(tenant.system if tenant else System(), trace=kinds.trace)
     watch = kinds.watch(tally)
-    account = client_account(settings)
+    account = client_account(settings, no_key)
     exchange = exchange_of(settings, sandbox, system)(headers(account))
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)

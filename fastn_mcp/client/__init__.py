@@ -50,10 +50,12 @@ class Client:
         await self._exchange.aclose()
 
     def check(self, call: Offer[Any]) -> None:
-        """Raises `NotSent` where an argument holds the key of the account, or a change one that was hidden in a result.
+        """Refuse what must not be sent. Raises `NotSent`.
 
-        The key is found in any encoding. A redacted value that is sent back would replace the real one.
+        That is any call while there is no key, one with an argument that holds the key of the account in any encoding,
+        and a change with a value that was redacted in a result: sent back, that would replace the real one.
         """
+        self._require_key()
         arguments = call.model_dump(mode="json")
         if (where := self.redactor.find(arguments)) is not None:
             raise NotSent(
@@ -65,6 +67,11 @@ class Client:
                 f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
                 "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
             )
+
+    def _require_key(self) -> None:
+        if (missing := self._account.no_key) is not None:
+            person = "Only a person can mend this, outside of this chat; never ask for the key here."
+            raise NotSent(missing.what, f"{person} {missing.next_step.rstrip('.')}. Then restart this server.")
 
     def deadline(self, call: Operation[Any]) -> float:
         """Seconds within which `call` is made."""
@@ -85,6 +92,7 @@ class Client:
             raise
 
     async def _send(self, call: Operation[R], attempt: "Attempts", redactor: Redactor) -> R:
+        self._require_key()
         try:
             request = call.request(self._account.routes.get(call.tool_name()))
         except RefusedValue as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from fastn_mcp.errors import NoKey
 from fastn_mcp.operation import Route
 
 
@@ -30,6 +31,8 @@ class Account:
     routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     dashboard_url: str | None = None
+    no_key: NoKey | None = None
+    """Why `api_key` cannot be sent, where it cannot: every call then fails with it."""
 
     @property
     def host(self) -> str:

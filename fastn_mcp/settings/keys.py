@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import NoKey, SettingsError
 from fastn_mcp.settings.file import PROFILES, ConfigFile
 from fastn_mcp.settings.keyring import Keyring
 
@@ -40,14 +40,14 @@ def written(
         if not isinstance(name, str) or not name:
             raise SettingsError(f"{where}: api_key_env must be the name of a variable.")
         if not environment.get(name):
-            raise SettingsError(f"{where}: the key is to come from {name}, which is not set.", f"Set {name}.")
+            raise NoKey(f"{where}: the key is to come from {name}, which is not set.", f"Set {name}.")
         return Key(environment[name], f"environment {name}")
     if "api_key_file" in table:
         path = table["api_key_file"]
         where = file.line(*at, "api_key_file")
         if not isinstance(path, Path):
             raise SettingsError(f"{where}: api_key_file must be the path of a file.")
-        return Key(_contents(path, where), f"file {path}")
+        return Key(_contents(path, where, profile), f"file {path}")
     return None
 
 
@@ -57,13 +57,15 @@ def kept(keyring: Keyring, profile: str, host: str) -> Key | None:
     return None if found is None else Key(found, "keyring")
 
 
-def _contents(path: Path, where: str) -> str:
+def _contents(path: Path, where: str, profile: str | None) -> str:
     try:
         with path.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
             data = opened.read(_LONGEST)
     except FileNotFoundError:
-        raise SettingsError(f"{where}: there is no file {path}.", "Keep a key there: fastn-mcp login --file") from None
+        name = f" {profile}" if profile else ""
+        next_step = f"Keep a key there: fastn-mcp login{name} --file"
+        raise NoKey(f"{where}: there is no file {path}.", next_step) from None
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}.") from None
     if os.name == "posix" and mode & 0o077:

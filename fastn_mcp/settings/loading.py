@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import NoKey, SettingsError
 from fastn_mcp.key_kinds import kind_of
 from fastn_mcp.nearest import nearest
 from fastn_mcp.proxies import named_by
@@ -83,7 +83,7 @@ class Chosen:
             return SettingsError(f"There is no setting {name!r}{nearest(name, Settings.model_fields)}.")
         reason = str(problem["msg"]).removeprefix("Value error, ")
         if name == "api_key":
-            return SettingsError(
+            return NoKey(
                 f"The setting api_key ({key.place}) is wrong: {reason}.",
                 "Copy the key again, whole, without what stands around it.",
             )
@@ -259,19 +259,19 @@ def _kept(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> 
     raise _no_key(account, settings, why, environment)
 
 
-def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[str, str]) -> SettingsError:
+def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[str, str]) -> NoKey:
     if account.profile is not None:
-        return SettingsError(
+        return NoKey(
             f"The profile {account.profile!r} has no key for {settings.host}.{f' {why}' if why else ''}",
             f"Keep one: fastn-mcp login {account.profile}{' --file' if why else ''}",
         )
     if account.file.profiles:
         known = ", ".join(account.file.profiles)
-        return SettingsError(
+        return NoKey(
             f"There is no API key, and no profile is chosen; there are {known}.",
             "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME",
         )
-    return SettingsError(
+    return NoKey(
         f"There is no API key{_misspelt(environment)}.",
         "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: fastn-mcp login"
         f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",

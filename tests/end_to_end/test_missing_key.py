@@ -1,0 +1,56 @@
+"""A server without an API key: clients connect and see every tool, and each call says what is missing."""
+
+import sys
+from collections.abc import Generator
+
+import pytest
+from driving import ERAS, Person, Upstream, approving, body, environment, free_port, over_http, running
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client import Transport
+
+from fastn_mcp.procedures.catalog import OFFERS
+
+
+def _keyless(upstream: Upstream) -> dict[str, str]:
+    # A client that fills in no variable hands on the reference: it is as good as no key.
+    return environment(upstream) | {"FASTN_API_KEY": "${FASTN_API_KEY}"}
+
+
+@pytest.fixture(scope="module")
+def address(sandbox_process: Upstream) -> Generator[str]:
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=_keyless(sandbox_process) | {"FASTN_API_KEY": ""}):
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_server_without_a_key_lists_tools_and_says_in_every_call_how_to_give_one(
+    transport: str, era: str, address: str, upstream: Upstream
+) -> None:
+    """Ours: of a server that ends, a client says no more than that it could not connect."""
+    arguments = ["-m", "fastn_mcp"]
+    stdio = StdioServerParameters(command=sys.executable, args=arguments, env=_keyless(upstream))
+    server: StdioServerParameters | Transport = stdio if transport == "stdio" else over_http(address)
+    person = Person(approving)
+    async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
+        assert [tool.name for tool in (await client.list_tools()).tools] == [offer.tool_name() for offer in OFFERS]
+        for tool, given in (
+            ("list_customers", {}),
+            ("delete_customer", {"customer_id": "cus_1"}),
+            ("create_customer", {"name": "Initech", "dry_run": True}),
+            ("find", {"query": "Acme"}),
+            ("list_changes", {}),
+        ):
+            answer = await client.call_tool(tool, given)
+            said = body(answer)
+            assert (answer.is_error, said["outcome"]) == (True, "not_sent")
+            missing = "is a placeholder" if transport == "stdio" else "There is no API key"
+            assert missing in said["message"]
+            assert "Nothing was sent." in said["message"]
+            assert "never ask for the key here" in said["next"]
+            assert transport == "stdio" or "fastn-mcp login" in said["next"]
+        with pytest.raises(MCPError, match=r"API key|api_key"):
+            await client.read_resource("fastn://customers/cus_1")
+    assert (person.asked, upstream.requests()) == ([], [])
