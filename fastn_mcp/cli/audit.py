@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import anyio
 import click
 from pydantic import JsonValue
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated, wrapped
 from fastn_mcp.cli.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import audit, audit_files
@@ -30,7 +28,13 @@ _PAUSE = 0.5
 _NAMED = 5
 """How many of a kind are named before the rest is counted."""
 
-_STYLES = {"refused": "yellow", "declined": "yellow", "expired": "yellow", "intent": "cyan", "approved": "green"}
+_COLORS = {"refused": "yellow", "declined": "yellow", "expired": "yellow", "intent": "cyan", "approved": "green"}
+
+_EARLIER = 200
+"""Entries before those that `tail` shows in which it looks for the names of targets."""
+
+_VALUE = 14
+"""The column at which the values of an entry begin."""
 
 Entry = dict[str, JsonValue]
 
@@ -96,17 +100,26 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
 def tail_(log: Log, count: int, follow: bool, as_json: bool) -> None:
-    """The newest entries, one line each."""
-    put = _put_json if as_json else _put
+    """The newest entries, one line each, with times in UTC.
+
+    A terminal shows the name of what a call is about, and cuts what does not fit: audit show N has all of it. A pipe
+    gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, consent, outcome,
+    duration_ms, message.
+    """
     older = [file for file in log.files() if file != log.file]
     with _Growing(log.file) as growing:
         newest = growing.lines()
         while older and len(newest) < count:
             newest[:0] = log.lines([older.pop()])
-        put(_parsed(newest[max(0, len(newest) - count) :]))
+        first = max(0, len(newest) - count)
+        shown = _parsed(newest[first:])
+        if as_json:
+            _put_json(shown)
+        else:
+            _put(shown, _parsed(newest[max(0, first - _EARLIER) : first]))
         if follow:
             for line in following(growing.readline, lambda: time.sleep(_PAUSE)):
-                put(_parsed([line]))
+                (_put_json if as_json else _put)(_parsed([line]))
 
 
 class _Growing:
@@ -181,13 +194,14 @@ def show_(log: Log, entry: str, as_json: bool) -> None:
     if as_json:
         _put_json([one, *others])
         return
-    console = _console()
+    columns = columns_of()
     for name, value in one.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        console.print(Text.assemble((f"{name:>12}  ", "dim"), sanitize(text)), soft_wrap=True)
+        shown = wrapped(sanitize(text), columns and columns - _VALUE, indent=0)
+        click.echo(f"{name:>12}  {shown.replace(chr(10), chr(10) + ' ' * _VALUE)}")
     if others:
-        console.print("\nOf the same call:")
-        _put(others)
+        click.echo("\nOf the same call:")
+        _put(others, [one])
 
 
 @audit_group.command(name="verify")
@@ -211,9 +225,9 @@ def verify_(log: Log, head: str | None) -> None:
         report = audit.verify(log.file, head, anchor, deleted)
     except (OSError, EOFError) as error:
         raise SettingsError(f"{log.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    click.echo("\n".join(_said(report, head, anchor)))
+    say("\n".join(_said(report, head, anchor)))
     if unread is not None:
-        click.echo(f"Whether entries were cut off at the end is not known. {unread}", err=True)
+        say(f"Whether entries were cut off at the end is not known. {unread}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
     sys.exit(0 if intact and unread is None else 1)
 
@@ -331,32 +345,65 @@ def _put_json(found: Iterable[Entry]) -> None:
         click.echo(json.dumps(entry))
 
 
-def _put(found: Iterable[Entry]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for width in (5, 20, 13):
-        table.add_column(no_wrap=True, min_width=width)
-    for _ in range(4):
-        table.add_column(no_wrap=True, overflow="ellipsis")
+def _put(found: Iterable[Entry], earlier: Iterable[Entry] = ()) -> None:
+    """Print entries; `earlier` ones are read for the names of targets only."""
+    columns = columns_of()
+    names: dict[object, str] = {}
+    for entry in earlier:
+        _learn(names, entry)
     for entry in found:
-        cells = (sanitize(cell) for cell in _cells(entry))
-        table.add_row(*(Text(cell) for cell in cells), style=_STYLES.get(str(entry["event"]), ""))
-    if table.row_count:
-        _console().print(table)
+        _learn(names, entry)
+        if columns is None:
+            click.echo(tab_separated(_told(entry, name) for name in TAIL_COLUMNS))
+        else:
+            color = _COLORS.get(str(entry.get("event")))
+            for line in row(entry, names.get(entry.get("target")), columns):
+                click.secho(line, fg=color)
 
 
-def _cells(entry: Entry) -> Iterator[str]:
-    def told(*names: str) -> str:
-        return " ".join(str(entry[name]) for name in names if entry.get(name) is not None)
+TAIL_COLUMNS = (
+    *("n", "time", "event", "principal", "tool", "target", "name", "decision", "consent", "outcome"),
+    *("duration_ms", "message"),
+)
+"""The fields of an entry in a tab-separated line of `audit tail`, in this order; empty where an entry has none."""
 
-    yield told("n")
-    yield told("time").replace("T", " ")[:19] + "Z"
-    yield told("event")
-    yield told("principal")
-    yield told("tool", "target")
-    yield ", ".join(part for part in (told("decision"), told("consent")) if part)
-    took = entry.get("duration_ms")
-    yield told("outcome", "message") + (f" {cast(float, took):.0f} ms" if took is not None else "")
+_WIDE, _NARROW = 100, 72
+"""Columns from which the time is whole, and below which an entry takes a second line."""
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+def row(entry: Entry, name: str | None, columns: int) -> list[str]:
+    """An entry in so many columns. Its number, time and event are never cut; `name` is what people call its target."""
+    time = _told(entry, "time")
+    shown_time = f"{time[:10]} {time[11:19]}Z" if columns >= _WIDE else f"{time[5:10]} {time[11:16]}"
+    head = f"{_told(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_told(entry, 'event')):<8}  "
+    what = sanitize(" ".join(filter(None, (_told(entry, "tool"), name or _told(entry, "target")))))
+    how = sanitize(_how(entry))
+    left = columns - len(head)
+    if columns < _NARROW:
+        return [fit(head + what, columns).rstrip(), *([fit(f"     {how}", columns).rstrip()] if how else [])]
+    width = left * 3 // 5
+    return [head + fit(fit(what, width) + "  " + how, left).rstrip()]
+
+
+def _how(entry: Entry) -> str:
+    """By what right it was decided, what came of it, and who asked where that is not this machine's own client."""
+    event, outcome, took = _told(entry, "event"), _told(entry, "outcome"), entry.get("duration_ms")
+    principal = _told(entry, "principal")
+    parts = (
+        ", ".join(filter(None, (_told(entry, "decision"), _told(entry, "consent")))),
+        outcome if outcome != event else "",
+        f"{took:.0f} ms" if isinstance(took, (int, float)) else "",
+        _told(entry, "message"),
+        f"for {principal}" if principal != "local" else "",
+    )
+    return " ".join(filter(None, parts))
+
+
+def _learn(names: dict[object, str], entry: Entry) -> None:
+    if isinstance(name := entry.get("name"), str) and isinstance(target := entry.get("target"), str):
+        names[target] = name
+
+
+def _told(entry: Entry, field: str) -> str:
+    value = entry.get(field)
+    return "" if value is None else str(value)

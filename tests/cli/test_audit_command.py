@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from at_a_terminal import sitting
 from click.testing import CliRunner, Result
+from rich.cells import cell_len
 
-from fastn_mcp.cli.audit import audit_group, following
+from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit import AuditFile, Event, about, verify
 from fastn_mcp.system import System
+from fastn_mcp.tools.connections import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -52,19 +54,53 @@ def run(path: Path, *arguments: str) -> Result:
 
 
 def lines(result: Result) -> list[list[str]]:
-    return [line.split() for line in result.stdout.splitlines()]
+    return [line.split("\t") for line in result.stdout.splitlines()]
 
 
 @pytest.mark.usefixtures("kept")
-def test_tail_shows_the_newest_one_line_each(path: Path) -> None:
-    """Ours: when, what, who, which call, by what right, and what came of it."""
-    shown = lines(run(path, "tail", "-n", "3"))
-    assert [line[:4] for line in shown] == [[n, "2026-11-25", "01:40:35Z", e] for n, e in [
-        ("2", "intent"), ("3", "outcome"), ("4", "refused"),
-    ]]  # fmt: skip
-    assert shown[0][4:] == ["local", "delete_customer", "cus_1", "typed,", "client_form"]
-    assert shown[1][-3:] == ["done", "41", "ms"]
-    assert shown[2][4:] == ["agent", "run_workflow", "wf_1", "refused", "The", "policy", "refuses", "it."]
+def test_tail_in_a_pipe_is_whole_tab_separated_lines(path: Path) -> None:
+    """Ours: every line has every column, in the order that the help gives, and nothing is cut."""
+    time = "2026-11-25T01:40:35.532Z"
+    call = ["local", "delete_customer", "cus_1", ""]
+    assert lines(run(path, "tail", "-n", "3")) == [
+        ["2", time, "intent", *call, "typed", "client_form", "", "", ""],
+        ["3", time, "outcome", *call, "typed", "client_form", "done", "41.4", ""],
+        ["4", time, "refused", "agent", "run_workflow", "wf_1", "", "", "", "refused", "", "The policy refuses it."],
+    ]
+    told = " ".join((audit_group.commands["tail"].help or "").split())
+    assert f"tab-separated: {', '.join(TAIL_COLUMNS)}." in told
+
+
+LONG_NAME = replace(
+    about(Event.DECLINED, DeleteConnection(connection_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"), "local", ACCOUNT),
+    message="A person declined this call. Keep it until the end of the quarter.",
+)
+
+
+@pytest.mark.parametrize(("columns", "time", "lines_each"), [
+    (60, "11-25 01:40", 2), (80, "11-25 01:40", 1), (120, "2026-11-25 01:40:35Z", 1),
+])  # fmt: skip
+def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time: str, lines_each: int) -> None:
+    """Ours: whatever else is in view. What does not fit is cut, and ends in an ellipsis."""
+    entry: Entry = {"n": 12, "event": "declined", "time": "2026-11-25T01:40:35.532Z"}
+    entry |= {"tool": LONG_NAME.tool, "target": LONG_NAME.target, "message": LONG_NAME.message}
+    shown = row(entry, "TikTok Shop 客户 of Katana", columns)
+    assert shown[0].startswith(f"  12 {time}  declined  delete_connection TikTok Shop ")
+    assert len(shown) == lines_each
+    assert all(cell_len(line) <= columns for line in shown)
+    assert "A person declined" in shown[-1]
+    assert shown[-1].endswith("…")
+
+
+@pytest.mark.usefixtures("kept")
+def test_tail_on_a_terminal_names_a_target_by_an_earlier_entry(path: Path, kept: AuditFile) -> None:
+    """Ours: people know names, and only the entry that asked has it."""
+    kept.record(replace(DELETE, event=Event.ASKED, name="Acme"))
+    kept.record(LONG_NAME)
+    kept.record(replace(DELETE, event=Event.DECLINED))
+    env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
+    with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-n", "1"], env) as person:
+        person.sees("7 11-25 01:40  declined  delete_customer Acme")
 
 
 @pytest.mark.usefixtures("kept")
