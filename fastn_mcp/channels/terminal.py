@@ -4,7 +4,10 @@ Whoever can give a process a terminal can also type on it: this tells a person f
 """
 
 import os
+import re
 import sys
+from collections.abc import Iterator
+from unicodedata import east_asian_width
 
 import anyio
 import anyio.to_thread
@@ -26,8 +29,44 @@ class TerminalDesk:
         return f"A person decides at a terminal {self._place}: {self._command}."
 
 
+def wrapped(text: str, columns: int, indent: int = 2, *, whole_words: bool = False) -> str:
+    """Text whose lines break between words, in at most so many columns.
+
+    A continued line is indented by `indent` more than its first, so that nothing in a value can begin a line. With
+    `whole_words` a word that is longer than a line stays whole, so that a command or a path can be copied.
+    """
+    return "\n".join(
+        each for line in text.split("\n") for each in _lines(line, columns, indent, whole_words=whole_words)
+    )
+
+
+def _lines(line: str, columns: int, indent: int, *, whole_words: bool) -> Iterator[str]:
+    hanging = " " * (len(line) - len(line.lstrip(" ")) + indent)
+    shown = ""
+    for word in re.findall(r" *[^ ]+", line):
+        if shown and _cells(shown) + _cells(word) > columns:
+            yield shown
+            word = hanging + word.lstrip(" ")
+            shown = ""
+        shown += word
+        while not whole_words and _cells(shown) > columns > 2 * len(hanging):
+            fits = next(n for n in range(len(shown), 0, -1) if _cells(shown[:n]) <= columns)
+            yield shown[:fits]
+            shown = hanging + shown[fits:]
+    yield shown
+
+
+def _cells(text: str) -> int:
+    """At most so many columns of a terminal."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 _CLOSED = Nobody("the terminal was closed")
 _LONGEST_NOTE = 500
+_WIDEST = 100
+"""Columns of a line of prose, however wide the terminal is."""
+_ROOM = 10
+"""Columns for an answer behind the question."""
 
 
 class Terminal:
@@ -60,17 +99,24 @@ class Terminal:
             return None
 
     def say(self, text: str) -> None:
-        """Show lines, in which nothing can move the cursor or hide."""
-        shown = "\n".join(sanitize(line) for line in text.split("\n"))
+        """Show lines, in which nothing can move the cursor or hide. They break between words."""
+        shown = wrapped("\n".join(sanitize(line) for line in text.split("\n")), self._columns())
         data = f"{shown}\n".encode()
         while data:
             data = data[os.write(self._device, data) :]
 
     async def line(self, prompt: str) -> str | None:
         """What is typed until Enter, without spaces around it; None where the terminal was closed."""
-        os.write(self._device, f"{prompt} > ".encode())
+        os.write(self._device, f"{wrapped(f'{prompt} >', self._columns() - _ROOM)} ".encode())
         typed = await self._typed()
         return typed.strip() if typed else None
+
+    def _columns(self) -> int:
+        try:
+            columns = os.get_terminal_size(self._device).columns
+        except OSError:
+            columns = 0
+        return min(columns or 80, _WIDEST)
 
     async def ask(self, question: Question, *, may_wait: bool = False) -> Answer:
         """Ask, and wait for the answer. Where it `may_wait`, Enter alone leaves it undecided: `Nobody`."""

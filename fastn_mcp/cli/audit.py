@@ -15,7 +15,8 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated, wrapped
+from fastn_mcp.channels.terminal import wrapped
+from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.cli.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import audit, audit_files
@@ -197,7 +198,9 @@ def show_(log: Log, entry: str, as_json: bool) -> None:
     columns = columns_of()
     for name, value in one.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        shown = wrapped(sanitize(text), columns and columns - _VALUE, indent=0)
+        shown = sanitize(text)
+        if columns is not None:
+            shown = wrapped(shown, columns - _VALUE, indent=0)
         click.echo(f"{name:>12}  {shown.replace(chr(10), chr(10) + ' ' * _VALUE)}")
     if others:
         click.echo("\nOf the same call:")

@@ -3,12 +3,12 @@
 import shutil
 import sys
 from collections.abc import Iterable
-from textwrap import wrap
 from typing import TextIO
 
 import click
 from rich.cells import cell_len, set_cell_size
 
+from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.redaction import sanitize
 
 
@@ -29,18 +29,7 @@ def tab_separated(cells: Iterable[str]) -> str:
     return "\t".join(sanitize(cell) for cell in cells)
 
 
-def wrapped(text: str, columns: int | None, indent: int = 2) -> str:
-    """Text whose lines break between words. A continued line is indented by `indent` more than its first."""
-    if columns is None:
-        return text
-    lines: list[str] = []
-    for line in text.split("\n"):
-        hanging = " " * (len(line) - len(line.lstrip()) + indent)
-        # A word longer than a line, as a path or a command, is left whole: it can be copied.
-        lines += wrap(line, columns, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False) or [""]
-    return "\n".join(lines)
-
-
 def say(text: str, *, err: bool = False) -> None:
     """Print text for people, wrapped where it is read on a terminal."""
-    click.echo(wrapped(text, columns_of(sys.stderr if err else None)), err=err)
+    columns = columns_of(sys.stderr if err else None)
+    click.echo(wrapped(text, columns, whole_words=True) if columns else text, err=err)

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 from at_a_terminal import Person, sitting
+from rich.cells import cell_len
+
+from fastn_mcp.channels.terminal import wrapped
 
 TEXT = 'delete_customer customer_id="cus_1"\nAccount: default at live.fastn.ai.'
 ASK = """
@@ -36,6 +39,38 @@ def answer(person: Person) -> str:
     code, shown = person.leaves()
     assert code == 0
     return shown.rpartition("answer: ")[2].strip()
+
+
+QUESTION = """delete_customer customer_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
+The customer can be created again under a new id. Its connections, credentials and secrets are lost.
+Target: "客户 of the largest accounts of all, with a name that is longer than most"."""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lines_break_between_words_within_the_width(columns: int) -> None:
+    """Ours: at the widths that people have, no word is broken and nothing is lost."""
+    lines = wrapped(QUESTION, columns).split("\n")
+    assert all(cell_len(line) <= columns for line in lines)
+    assert " ".join(" ".join(lines).split()) == " ".join(QUESTION.split())
+    assert [line for line in lines if not line.startswith("  ")] == [
+        next(line for line in lines if line.startswith(begins)) for begins in ("delete_", "The customer", "Target")
+    ]
+
+
+@pytest.mark.parametrize("value", ["x" * 29 + "Approved.", "客" * 40 + "Approved.", "a b " * 20 + "Approved."])
+def test_no_value_can_begin_a_line(value: str) -> None:
+    """A name that is as long as it takes still cannot place its own words where our lines begin."""
+    first, *others = wrapped(f'Target: "{value}"', 40).split("\n")
+    assert first.startswith("Target:")
+    assert others
+    assert all(line.startswith("  ") for line in others)
+    assert all(cell_len(line) <= 40 for line in (first, *others))
+
+
+def test_a_command_stays_whole_where_it_is_to_be_copied() -> None:
+    """Ours: the terminal breaks it, and copies it in one piece."""
+    command = "/opt/fastn-mcp/bin/fastn-mcp"
+    assert wrapped(f"Run: {command} now", 12, whole_words=True) == f"Run:\n  {command}\n  now"
 
 
 @pytest.mark.parametrize("typed", ["y", "Y", "yes", "  y  "])
