@@ -11,11 +11,9 @@ from pathlib import Path
 
 import anyio
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.ledger import file_of, ledger_at
 from fastn_mcp.cli.wiring import Sandboxed, client_account, exchange_of, offered
 from fastn_mcp.client.waits import listener
@@ -26,20 +24,16 @@ from fastn_mcp.doctor.proposal import Proposal
 from fastn_mcp.doctor.verdict import Check, Group, Verdict
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.redaction import sanitize
 from fastn_mcp.report.writing import replace
 from fastn_mcp.settings import Resolved, is_shared
 from fastn_mcp.settings.file import ConfigFile, read
 from fastn_mcp.system import System
 
-_STYLES = {
-    Verdict.OK: "green",
+_COLORS = {
     Verdict.DIFFERS: "yellow",
-    Verdict.FAILED: "bold red",
-    Verdict.SKIPPED: "dim",
+    Verdict.FAILED: "bright_red",
+    Verdict.SKIPPED: "bright_black",
 }
-_WIDE = 72
-"""Columns of a terminal, of which a table takes so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,53 +144,20 @@ async def _ledger(setting: str | None, folder: Path, system: System) -> Check:
 
 
 def _show(found: Findings, *, quiet: bool) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    if console.width < _WIDE:
-        _show_narrowly(found, console)
-    else:
-        _show_table(found, console)
-    console.print(summary(found), highlight=False)
+    columns = columns_of()
+    rows = [(check.name, check.verdict.value, _seen(check)) for check in found.checks]
+    header, *lines = table([("check", "verdict", "seen"), *rows], columns)
+    click.secho(header, bold=True)
+    for check, line in zip(found.checks, lines, strict=True):
+        click.secho(line, fg=_COLORS.get(check.verdict))
+    say(f"\n{summary(found)}")
     if found.proposal and not quiet:
-        console.print("\nProposed for your file of settings (--write FILE puts them there):\n", highlight=False)
-        # Not by the console: what is to be pasted must not be wrapped.
+        say("\nProposed for your file of settings (--write FILE puts them there):\n")
         click.echo(found.proposal.toml())
 
 
-def _seen(check: Check) -> Text:
-    seen = Text(check.seen)
-    if check.here:
-        seen.append(f" {sanitize(check.here)}", "dim")
-    return seen
-
-
-def _show_narrowly(found: Findings, console: Console) -> None:
-    """One check below the other: a table would break every word."""
-    for check in found.checks:
-        console.print(Text.assemble(f"{check.name}: ", (check.verdict.value, _STYLES[check.verdict])))
-        console.print(_seen(check))
-        if check.next:
-            console.print(Text(f"Next: {check.next}"))
-        console.print()
-
-
-def _show_table(found: Findings, console: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("check", "verdict"):
-        table.add_column(column, no_wrap=True)
-    for column in ("seen", "what to do"):
-        table.add_column(column, overflow="fold")
-    group = None
-    for check in found.checks:
-        if group is not None and check.group is not group:
-            table.add_section()
-        group = check.group
-        table.add_row(
-            check.name,
-            Text(check.verdict.value, _STYLES[check.verdict]),
-            _seen(check),
-            Text(check.next) if check.next else Text("nothing", "dim"),
-        )
-    console.print(table)
+def _seen(check: Check) -> str:
+    return " ".join(filter(None, (check.seen, check.here, check.next and f"Next: {check.next}")))
 
 
 def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 import click
@@ -10,6 +10,10 @@ from rich.cells import cell_len, set_cell_size
 
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.redaction import sanitize
+
+_GAP = 2
+_LEAST = 30
+"""Columns in which the last cell of a row can still be read."""
 
 
 def columns_of(stream: TextIO | None = None) -> int | None:
@@ -27,6 +31,33 @@ def fit(text: str, columns: int) -> str:
 def tab_separated(cells: Iterable[str]) -> str:
     """One line for other programs. A tab or a line break inside a cell is escaped."""
     return "\t".join(sanitize(cell) for cell in cells)
+
+
+def table(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
+    """One text for each row, the first of which is the header; tab-separated without `columns`.
+
+    The last cell is wrapped. Where that leaves it too little, the cells of a row stand below its first one, each
+    with its column's name, and the header is empty.
+    """
+    if columns is None:
+        return [tab_separated(row) for row in rows]
+    cells = [[sanitize(cell) for cell in row] for row in rows]
+    *widths, last = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    begins = sum(widths) + _GAP * len(widths)
+    if columns - begins >= min(last, _LEAST):
+        return [_beside(row, widths, columns) for row in cells]
+    return ["", *("\n".join(wrapped(line, columns) for line in _below(cells[0], row)) for row in cells[1:])]
+
+
+def _beside(row: Sequence[str], widths: Sequence[int], columns: int) -> str:
+    fixed = "".join(fit(cell, width) + " " * _GAP for cell, width in zip(row, widths, strict=False))
+    begins = cell_len(fixed)
+    lines = wrapped(row[-1], columns - begins, 0).split("\n")
+    return "\n".join((" " * begins + line if number else fixed + line).rstrip() for number, line in enumerate(lines))
+
+
+def _below(header: Sequence[str], row: Sequence[str]) -> list[str]:
+    return [row[0], *(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell)]
 
 
 def say(text: str, *, err: bool = False) -> None:

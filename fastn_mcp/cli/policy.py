@@ -11,11 +11,9 @@ from typing import Any, cast
 
 import anyio
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fastn_mcp.arguments import UnknownTool, parse
+from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
 from fastn_mcp.cli.starting import policy_file
 from fastn_mcp.cli.wiring import Parts, policy_of
@@ -64,8 +62,8 @@ def check_(file: Path) -> None:
         click.echo(f"fastn-mcp: {error}", err=True)
         sys.exit(2)
     for line in rules.words():
-        click.echo(sanitize(line))
-    click.echo(f"{file} is right.")
+        say(sanitize(line))
+    say(f"{file} is right.")
 
 
 # --- explain -----------------------------------------------------------------------------------------------------
@@ -88,7 +86,7 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
         if not isinstance(call, Operation):
             raise NotSent(f"{name} is made of other calls, and the policy is asked of each.", "Explain one of those.")
         for line in anyio.run(_explained, ctx, call, file, mode):
-            click.echo(line)
+            say(line)
     except UnknownTool as error:
         click.echo(f"fastn-mcp: {error.what} {error.known} All of them: fastn-mcp tools", err=True)
         sys.exit(2)
@@ -208,12 +206,11 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
         sys.exit(2)
     judged = [row for row in found if isinstance(row, Replayed)]
     unreadable = [row for row in found if isinstance(row, Unreadable)]
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if judged:
-        console.print(_counts(judged))
+        click.echo("\n".join(table(_counts(judged), columns_of())) + "\n")
     if different := [row for row in judged if row.differs]:
-        console.print(_differences(different))
-    click.echo(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings, policy)}")
+        click.echo("\n".join(table(_differences(different), columns_of())) + "\n")
+    say(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings, policy)}")
     for row in unreadable:
         click.echo(f"Line {row.line} was not judged: {sanitize(row.problem)}.", err=True)
     sys.exit(1 if unreadable else 0)
@@ -226,26 +223,25 @@ async def _settings(ctx: click.Context, file: Path | None, mode: str | None) -> 
     return parts.settings
 
 
-def _counts(rows: list[Replayed]) -> Table:
-    table = Table("recorded", "now", "calls", box=None, pad_edge=False)
+def _counts(rows: list[Replayed]) -> list[tuple[str, ...]]:
     pairs = [(row.recorded, row.verdict.decision.value) for row in rows]
-    for recorded, now in sorted(set(pairs)):
-        table.add_row(sanitize(recorded), now, str(pairs.count((recorded, now))))
-    return table
+    counted = [(recorded, now, str(pairs.count((recorded, now)))) for recorded, now in sorted(set(pairs))]
+    return [("recorded", "now", "calls"), *counted]
 
 
-def _differences(rows: list[Replayed]) -> Table:
-    table = Table("\nline", "\ntime", "\ncall", "\nrecorded", "\nnow", "\nby", box=None, pad_edge=False)
-    for row in rows:
-        called = f"{row.call.tool_name()} {row.call.target or ''}".strip()
-        now = row.verdict
-        table.add_row(
-            *(
-                Text(sanitize(cell))
-                for cell in (str(row.line), _minute(row.time), called, row.recorded, now.decision.value, now.rule)
-            )
+def _differences(rows: list[Replayed]) -> list[tuple[str, ...]]:
+    cells = [
+        (
+            str(row.line),
+            _minute(row.time),
+            f"{row.call.tool_name()} {row.call.target or ''}".strip(),
+            row.recorded,
+            row.verdict.decision.value,
+            row.verdict.rule,
         )
-    return table
+        for row in rows
+    ]
+    return [("line", "time", "call", "recorded", "now", "by"), *cells]
 
 
 def _minute(time: datetime) -> str:

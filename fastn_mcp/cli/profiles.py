@@ -2,18 +2,14 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fastn_mcp.cli import Start
+from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import forget
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import editing
 from fastn_mcp.settings.file import ConfigFile
 from fastn_mcp.settings.keyring import SystemKeyring
@@ -34,17 +30,16 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
     elif rows:
-        table = Table("profile", "", "host", "environment", "mode", "key", "from", box=None, pad_edge=False)
-        for row in rows:
-            default = "default" if row["default"] else ""
-            cells = [row["profile"], default, *(row[name] for name in ("host", "environment", "mode", "key", "from"))]
-            table.add_row(*(Text(sanitize(str(cell or ""))) for cell in cells))
-        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+        names = ("profile", "default", "host", "environment", "mode", "key", "from")
+        cells = [
+            ["default" if name == "default" and row[name] else str(row[name] or "") for name in names] for row in rows
+        ]
+        click.echo("\n".join(table([names, *cells], columns_of())))
         for row in rows:
             if row["problem"]:
                 click.echo(f"fastn-mcp: {row['problem']}", err=True)
     else:
-        click.echo(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
+        say(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
 
 
 def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:

@@ -3,21 +3,19 @@
 import json
 import sys
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import click
 
+from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.offer import AnyOffer, Effect
 from fastn_mcp.operation import Operation
 
-_STYLES = {
-    Effect.READ: "green",
+_COLORS = {
     Effect.WRITE: "cyan",
     Effect.EXTERNAL: "yellow",
     Effect.SPEND: "yellow",
     Effect.ACCESS: "magenta",
     Effect.TRASH: "red",
-    Effect.DESTROY: "bold red",
+    Effect.DESTROY: "bright_red",
 }
 
 
@@ -27,24 +25,23 @@ def show(offered: tuple[AnyOffer, ...], *, as_json: bool) -> None:
         rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in offered]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    shown = len(_COLUMNS) if console.width >= _WIDE else 2
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in _COLUMNS[:shown]:
-        table.add_column(column, no_wrap=True)
-    for operation in offered:
-        name, effect, evidence, route = _row(operation)
-        table.add_row(*(name, f"[{_STYLES[operation.effect]}]{effect}[/]", evidence, route)[:shown])
-    console.print(table)
-    console.print(f"{len(offered)} tools. Arguments: fastn-mcp call TOOL --help", highlight=False)
+    columns = columns_of()
+    shown = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
+    rows = [_row(operation)[:shown] for operation in offered]
+    header, *lines = table([_COLUMNS[:shown], *rows], columns)
+    click.secho(header, bold=True)
+    for operation, line in zip(offered, lines, strict=True):
+        click.secho(line, fg=_COLORS.get(operation.effect))
+    if columns is not None:
+        say(f"\n{len(offered)} tools. Arguments: fastn-mcp call TOOL --help")
 
 
-_COLUMNS = ("tool", "effect", "evidence", "route")
-_WIDE = 72
-"""Columns of a terminal. In fewer the names would be cut, so that only what is known of them by name is shown."""
+_COLUMNS = ("tool", "effect", "route", "evidence")
+_WIDE, _NARROW = 100, 80
+"""Columns of a terminal from which all of that is shown, and the route."""
 
 
 def _row(offer: AnyOffer) -> tuple[str, str, str, str]:
     if not issubclass(offer, Operation):
         return offer.tool_name(), offer.effect.value, "", ""  # it is made of others
-    return offer.tool_name(), offer.effect.value, str(offer.evidence), str(offer.route)
+    return offer.tool_name(), offer.effect.value, str(offer.route), str(offer.evidence)

@@ -55,7 +55,7 @@ def test_the_table_shows_each_account_and_never_a_key(file: Path, fastn: Run) ->
     assert done.returncode == 0
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows == [
-        ["profile", "host", "environment", "mode", "key", "from"],
+        ["profile", "default", "host", "environment", "mode", "key", "from"],
         ["acme", "default", "live.fastn.ai", "live", "guarded", "live", "environment", "ACME_KEY"],
         ["globex", "us.fastn.example", "read-only", "none"],
     ]

@@ -1,0 +1,45 @@
+"""What commands print fits the terminal that people have, and a pipe gets whole lines."""
+
+import pytest
+from rich.cells import cell_len
+
+from fastn_mcp.cli.layout import table
+
+ROWS = [
+    ("check", "verdict", "seen"),
+    (
+        "settings",
+        "ok",
+        "Set: api_key (the keyring). base_url https://live.fastn.ai, auth header, mode auto; no file",
+    ),
+    ("客户 list", "differs", "200 in {items}; the reference says {data}."),
+]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_table_wraps_its_last_column_within_the_width(columns: int) -> None:
+    """Ours: the other columns are whole, and a continued line stands below its own cell."""
+    header, settings, customers = table(ROWS, columns)
+    assert header == "check      verdict  seen"
+    assert customers.startswith("客户 list  differs  200 in {items}")
+    first, *others = settings.split("\n")
+    assert first.startswith("settings   ok       Set: api_key")
+    assert bool(others) == (columns < 120)
+    assert all(line.startswith(" " * 20) and line[20] != " " for line in others)
+    assert all(cell_len(line) <= columns for text in table(ROWS, columns) for line in text.split("\n"))
+    assert " ".join(settings.split()) == " ".join(" ".join(ROWS[1]).split())
+
+
+def test_table_puts_cells_below_each_other_where_columns_would_be_too_narrow() -> None:
+    """Ours: each with the name of its column, so that the header is left out."""
+    wide = [("profile", "host", "key"), ("acme", "a-rather-long-host-name.fastn.example", "the system's own keyring")]
+    assert table(wide, 60) == [
+        "", "acme\n  host: a-rather-long-host-name.fastn.example\n  key: the system's own keyring",
+    ]  # fmt: skip
+
+
+def test_table_in_a_pipe_is_whole_lines_and_escapes_what_would_end_one() -> None:
+    """Ours: whatever a value holds, each row is one line with each column."""
+    assert table([("name", "value"), ("a\tb", "x" * 300 + "\n\x1b[2J")], None) == [
+        "name\tvalue", "a\\u{9}b\t" + "x" * 300 + "\\u{a}\\u{1b}[2J",
+    ]  # fmt: skip
