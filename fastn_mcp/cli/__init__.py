@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.examples import exampled
+from fastn_mcp.cli.examples import GroupedCommands, exampled
 from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     return click.option(flag, help=f"{help_text} [{variable}]", default=None, **more)
 
 
-@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=GroupedCommands,
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--http",
     metavar="HOST:PORT",

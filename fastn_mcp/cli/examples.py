@@ -1,4 +1,4 @@
-"""What the help of a command has besides what it does: its line in the list, and lines to take as they are.
+"""What the help of a command has besides what it does: its place and line in the list, and lines to take as they are.
 
 One table for all commands, which a test holds complete. Pure.
 """
@@ -6,6 +6,32 @@ One table for all commands, which a test holds complete. Pure.
 from collections.abc import Mapping
 
 import click
+from typing_extensions import override
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Start": ("demo", "install", "uninstall", "login", "logout", "whoami", "profiles", "doctor", "completion"),
+    "Use": ("call", "run", "tools"),
+    "Approvals and record": ("approvals", "policy", "plan", "audit"),
+    "Serve": ("sandbox", "http-token"),
+}
+"""The commands in the program's help, in the order in which somebody needs them."""
+
+_HIDDEN = ("surface", "openapi", "health")
+"""Commands for developers and containers, which the help of the program leaves out."""
+
+
+class GroupedCommands(click.Group):
+    """A program whose help lists its commands by groups, before its options."""
+
+    @override
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, names in _GROUPS.items():
+            commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
+            width = formatter.width - 6 - max(len(name) for names in _GROUPS.values() for name in names)
+            with formatter.section(heading):
+                formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in commands])
+        click.Command.format_options(self, ctx, formatter)
+
 
 _SHORT: Mapping[str, str] = {
     "call": "Make one call; it asks at the terminal where it has to.",
@@ -112,6 +138,9 @@ def lines_of(*lines: str) -> str:
 def exampled(group: click.Group, words: str = "") -> click.Group:
     """The group, whose commands have their lines of the tables; `words` are those that call it."""
     _give(group, words)
+    if isinstance(group, GroupedCommands):
+        for name in _HIDDEN:
+            group.commands[name].hidden = True
     for name, command in group.commands.items():
         _give(command, f"{words} {name}".strip())
     return group

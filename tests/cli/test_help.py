@@ -1,5 +1,6 @@
 """Every command's help says what to do next, by lines that can be taken as they are."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -81,7 +82,19 @@ def test_no_line_of_a_list_of_commands_is_cut(words: str) -> None:
     """Ours: at 80 columns, what a command is for can be read. The tools' own sentences are for agents."""
     if words == "fastn-mcp call":
         return
-    assert "..." not in shown(words.split()[1:]).partition("Commands:")[2].partition("Try it without")[0]
+    text = shown(words.split()[1:])
+    listed = text.partition("Options:")[0] if words == "fastn-mcp" else text.partition("Commands:")[2]
+    assert "..." not in listed.replace("[ARGS]...", "")
+
+
+def test_program_help_lists_every_command_in_a_group_before_the_options() -> None:
+    """Ours: in the order in which somebody needs them; commands for developers and containers are left out."""
+    groups = shown([]).partition("Options:")[0].split("\n\n")[-5:]
+    listed = {part.split(":")[0]: re.findall(r"^  ([a-z-]+)  ", part, re.MULTILINE) for part in groups if ":\n" in part}
+    assert list(listed) == ["Start", "Use", "Approvals and record", "Serve"]
+    names = [name for group in listed.values() for name in group]
+    assert sorted([*names, "surface", "openapi", "health"]) == sorted(cli.commands)
+    assert "surface" not in shown([])
 
 
 def test_the_programs_help_says_how_to_begin() -> None:
