@@ -13,6 +13,7 @@ from world import World
 from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.sandbox.fault_kinds import Status
 from fastn_mcp.system import System
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.secrets import CreateSecret
@@ -210,6 +211,27 @@ async def test_dependents_that_grow_after_the_question_void_the_approval(
     deleted = [heard.tool for heard in world.changes if heard.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
     await world.ledger.aclose()
+    world.close()
+
+
+@each_version
+async def test_dependents_that_cannot_be_checked_any_more_void_the_approval(version: str, tmp_path: Path) -> None:
+    """Ours: they were counted for the request; where their list fails afterwards, there may be any number by now."""
+    world = World(tmp_path)
+    customer = Fastn(world.sandbox).id_of("customers", "globex-exports")
+
+    def fails(fields: Fields) -> Content:
+        world.sandbox.faults.add(Status(method="GET", path="/api/v1/connections*", status=403, times=9))
+        return approval(fields)
+
+    person = Program(world, fails)
+    async with connected(world, version, person) as client:
+        answer = said(await client.call_tool("delete_customer", {"customer_id": customer}))
+        assert (answer["outcome"], len(person.asked), world.changes) == ("target_changed", 1, [])
+        world.sandbox.faults.clear()
+        person.content = approval
+        assert said(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
+    assert [heard.method for heard in world.changes] == ["DELETE"]
     world.close()
 
 

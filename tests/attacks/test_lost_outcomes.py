@@ -162,6 +162,28 @@ async def test_a_response_that_a_closed_connection_lost_is_asked_about(version: 
             await was_done(client, fastn)
 
 
+@pytest.mark.parametrize("version", ERAS)
+async def test_a_call_that_the_client_gave_up_over_http_is_asked_about(version: str, hanging: Upstream) -> None:
+    """Ours: the HTTP client's own time-out ends the request while Fastn works on it, and the client calls again."""
+    env, port, message = environment(hanging), free_port(), json.dumps(calling(version))
+    headers = {
+        "Authorization": f"Bearer {HTTP_TOKEN}",
+        "MCP-Protocol-Version": version,
+        "Accept": "application/json, text/event-stream",
+        "Content-Type": "application/json",
+    }
+    if version in META.values():
+        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": "create_customer"}
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        url = f"http://127.0.0.1:{port}/mcp"
+        async with httpx2.AsyncClient(timeout=2) as impatient:
+            with pytest.raises(httpx2.ReadTimeout):
+                await impatient.post(url, headers=headers, content=message)
+        assert hanging.changes() == ["POST /api/v1/customers"]
+        async with Client(over_http(url), mode=ERAS[version]) as client:
+            await asked(client, hanging)
+
+
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
 @pytest.mark.parametrize("version", ERAS)
 async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
