@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
 if TYPE_CHECKING:
     from fastn_mcp.cli.wiring import Parts
+    from fastn_mcp.command_line import CommandLine
     from fastn_mcp.errors import NoKey
     from fastn_mcp.report.tally import Tally
     from fastn_mcp.settings import Resolved, Settings
@@ -124,15 +126,27 @@ def cli(
 
             tally = Tally()
         lines = begin_log(settings)
-        policy, state = policy_of(settings, os.environ), ctx.obj.state()
+        program, state = _command_line(ctx), ctx.obj.state()
+        policy = policy_of(settings, os.environ, program)
         kinds = kinds_of(os.environ, lines, ctx.call_on_close)(settings.profile)
         if no_key is not None:
             logging.getLogger("fastn_mcp").error("Every call is answered so: %s", no_key)
         return assemble(
-            settings, chosen, policy, state, os.environ, browser=browser, tally=tally, kinds=kinds, no_key=no_key
+            settings,
+            chosen,
+            policy,
+            state,
+            os.environ,
+            browser=browser,
+            tally=tally,
+            kinds=kinds,
+            no_key=no_key,
+            program=program,
         )
 
-    ctx.obj = Start(parts, resolved, flags, config, sandboxed, sandbox_file, sandbox_size or "small")
+    ctx.obj = Start(
+        parts, resolved, partial(_command_line, ctx), flags, config, sandboxed, sandbox_file, sandbox_size or "small"
+    )
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
@@ -145,6 +159,12 @@ def cli(
             _team(team, http, flags, config or _config_file(), ctx.obj.state())
         else:
             _serve(ctx.obj, http)
+
+
+def _command_line(root: click.Context) -> "CommandLine":
+    from fastn_mcp.cli.starting import command_line_of
+
+    return command_line_of(root, os.environ)
 
 
 def _served(start: "Start") -> "tuple[Settings, NoKey | None]":
@@ -201,6 +221,8 @@ class Start:
     parts: "Callable[..., Parts]"
     """What a command works with, of these settings or else of the account that is chosen."""
     resolved: "Callable[[], Resolved]"
+    command_line: "Callable[[], CommandLine]"
+    """How a person starts this program again at a shell, on the same account and folders."""
     flags: Mapping[str, object]
     config: Path | None
     """The configuration file of --config."""
@@ -219,9 +241,9 @@ class Start:
 
     def state(self) -> Path:
         """Where grants and the audit are. The sandbox's are no part of an account's."""
-        from fastn_mcp.settings import state_dir
+        from fastn_mcp.cli.starting import state_of
 
-        return state_dir(os.environ) / "sandbox" if self.sandboxed else state_dir(os.environ)
+        return state_of(os.environ, sandboxed=self.sandboxed)
 
     def ledger(self) -> str | None:
         """The setting of the ledger."""
@@ -573,11 +595,12 @@ def install_(
 
     Options that stand before install are those that the server is started with.
     """
-    from fastn_mcp.cli.install import How, Where, install, show_links, started_with
+    from fastn_mcp.cli.install import How, Where, install, show_links
+    from fastn_mcp.cli.starting import options_of
 
     if project and file is not None:
         raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
-    arguments = started_with(ctx.find_root())
+    arguments = options_of(ctx.find_root())
     if link and url is not None:
         raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []

@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import socket
 import sys
 import webbrowser
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,15 +21,21 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import DOOR, FILES, entrance_file
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli import Start
 from fastn_mcp.cli.ledger import audit_at, file_of, ledger_at
+from fastn_mcp.cli.starting import state_of
+from fastn_mcp.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.audit import Audit, Entry, Event, decided
-from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, account_name
+from fastn_mcp.guard.ledger import Grant, Ledger, LedgerUnusable, Scope, State, account_name
+from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
 from fastn_mcp.guard.show import show
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.settings import is_loopback, is_shared
+from fastn_mcp.settings import is_loopback, is_shared, ledger_setting, state_dir
+from fastn_mcp.settings.file import read
+from fastn_mcp.settings.folders import TENANTS
 from fastn_mcp.system import System
 
 _BY = "terminal"
@@ -52,11 +60,18 @@ class Kept:
 
     folder: Path
     ledger: str | None
+    program: CommandLine
+    """What a person starts at a shell to reach it."""
+
+    @property
+    def file(self) -> Path:
+        """The ledger, where it is a file."""
+        return file_of(self.ledger, self.folder).resolve()
 
     @property
     def is_begun(self) -> bool:
         """Whether there can be anything."""
-        return is_shared(self.ledger) or file_of(self.ledger, self.folder).exists()
+        return is_shared(self.ledger) or self.file.exists()
 
 
 @click.group(name="approvals", invoke_without_command=True)
@@ -65,13 +80,14 @@ class Kept:
 @click.pass_context
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
-    kept = ctx.obj = Kept(ctx.obj.state(), ctx.obj.ledger())
+    start: Start = ctx.obj
+    kept = ctx.obj = Kept(start.state(), start.ledger(), start.command_line())
     if ctx.invoked_subcommand is not None:
         return
     if in_browser:
-        open_page(kept.folder / DOOR)
+        _open_page(kept, start)
         return
-    waiting = _with(kept, lambda desk: desk.ledger.waiting(desk.now())) or []
+    waiting = _waiting(kept)
     if as_json:
         click.echo(json.dumps([_data(grant) for grant in waiting]))
     elif not waiting:
@@ -81,7 +97,12 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     else:
         for grant in waiting:
             click.echo("\n".join(sanitize(line) for line in (_asked(grant), *grant.lines, "")))
-        click.echo("Nothing was decided: deciding needs a person at a terminal. Run there: fastn-mcp approvals")
+        click.echo(
+            f"Nothing was decided: deciding needs a person at a terminal. Run there: {kept.program.to('approvals')}"
+        )
+    if not as_json:
+        for line in _elsewhere(kept, start):
+            click.echo(line)
 
 
 @approvals_group.command(name="scopes")
@@ -111,7 +132,8 @@ def revoke_(kept: Kept, scope: str) -> None:
     """End what `approvals scopes` lists, at once. The beginning of its id is enough."""
     revoked = _with(kept, partial(revoke, beginning=scope))
     if revoked is None:
-        raise click.ClickException("Nothing that is approved for a while has this id: see fastn-mcp approvals scopes")
+        listed = kept.program.to("approvals", "scopes")
+        raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
     click.echo(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
 
 
@@ -203,34 +225,110 @@ async def revoke(desk: Desk, beginning: str) -> Scope | None:
     return scope
 
 
-def open_page(door: Path) -> None:
+def _open_page(kept: Kept, start: Start) -> None:
     """Open the page by what its door file says. The key goes to the browser, and nowhere else."""
-    elsewhere = "Decide at a terminal: fastn-mcp approvals"
+    door = kept.folder / DOOR
+    at_a_terminal = f"Decide at a terminal: {kept.program.to('approvals')}"
     try:
         private = os.name == "nt" or door.stat().st_mode & 0o077 == 0
         said: object = json.loads(door.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError("No approval page is open: it opens when a call needs it.", elsewhere) from None
+        raise _no_page(kept, start, at_a_terminal) from None
     except (OSError, ValueError):
-        raise SettingsError(f"{door} cannot be read.", elsewhere) from None
+        raise SettingsError(f"{door} cannot be read.", at_a_terminal) from None
     fields = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
     address, key = fields.get("url"), fields.get("key")
     if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
-        raise SettingsError(f"{door} is not as the page writes it.", elsewhere)
+        raise SettingsError(f"{door} is not as the page writes it.", at_a_terminal)
+    if not _is_listening(address):  # its server was ended before it could remove the file
+        raise _no_page(kept, start, at_a_terminal)
     folder = door.parent / FILES
     try:
         opened = webbrowser.open(entrance_file.write(folder, address, key, System().now().timestamp()))
     except OSError as error:
-        raise SettingsError(f"{folder} cannot be written: {error.strerror}.", elsewhere) from None
+        raise SettingsError(f"{folder} cannot be written: {error.strerror}.", at_a_terminal) from None
     if not opened:
         entrance_file.remove(folder, key)
-        raise SettingsError("There is no browser to open it in.", elsewhere)
+        raise SettingsError("There is no browser to open it in.", at_a_terminal)
     click.echo("The approval page is open in your browser.")
+
+
+def _no_page(kept: Kept, start: Start, at_a_terminal: str) -> SettingsError:
+    elsewhere = " ".join(_elsewhere(kept, start, "--open"))
+    if waiting := len(_waiting(kept)):
+        return SettingsError(
+            f"No approval page is open, and {_calls(waiting)} here.", f"{at_a_terminal} {elsewhere}".strip()
+        )
+    until = "The page opens when a call needs approval; a terminal shows what waits"
+    return SettingsError(
+        "No approval page is open, and nothing waits for an approval here.",
+        elsewhere or f"{until}: {kept.program.to('approvals')}",
+    )
 
 
 def _is_here(address: str) -> bool:
     parts = urlsplit(address)
     return parts.scheme == "http" and is_loopback(parts.hostname or "") and not parts.query and not parts.fragment
+
+
+def _is_listening(address: str) -> bool:
+    parts = urlsplit(address)
+    with suppress(OSError, ValueError):
+        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
+        return True
+    return False
+
+
+def _elsewhere(kept: Kept, start: Start, *options: str) -> list[str]:
+    """A sentence for each other place of this person where calls wait: how many, and the command to decide."""
+    found: list[str] = []
+    seen = {kept.file}
+    for name, other in _places(start):
+        if other.file in seen or is_shared(other.ledger) or not other.is_begun:  # no server is asked unasked
+            continue
+        seen.add(other.file)
+        with suppress(LedgerUnusable):
+            if waiting := len(_waiting(other)):
+                opens = options if (other.folder / DOOR).exists() else ()
+                found.append(f"{_calls(waiting)} {name}: {other.program.to('approvals', *opens)}")
+    return found
+
+
+def _places(start: Start) -> Iterator[tuple[str, Kept]]:
+    """Where the approvals of other starts are kept: of all profiles, the sandbox and tenants, by name.
+
+    Both with and without the variables that name another place than the usual one.
+    """
+    config = start.config_file()
+    given = ["--config", str(start.config.absolute())] if start.config else []
+    usual = {name: value for name, value in os.environ.items() if name not in _PLACES}
+    for environment in [os.environ, usual] if len(usual) < len(os.environ) else [usual]:
+        program = this_program(environment)
+        unset = tuple((name, "") for name in _PLACES if name in os.environ and name not in environment)
+        program = replace(program, variables=(*program.variables, *unset))
+        file = config if config.exists() else None
+        profiles = [] if file is None else [*read(file).profiles]
+        starts = [("in the sandbox", None, True), ("on your accounts", None, False)]
+        for name, profile, sandboxed in (*starts, *((f"on the profile {name}", name, False) for name in profiles)):
+            chosen = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
+            with suppress(SettingsError):
+                ledger = ledger_setting({"profile": profile}, environment, file, sandbox=sandboxed)
+                yield name, Kept(state_of(environment, sandboxed=sandboxed), ledger, program.with_([*given, *chosen]))
+        for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
+            tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
+            yield f"at the tenant {tenant}", Kept(ledger.parent, None, kept_in(program, ledger.parent))
+
+
+def _waiting(kept: Kept) -> list[Grant]:
+    return _with(kept, lambda desk: desk.ledger.waiting(desk.now())) or []
+
+
+def _calls(count: int) -> str:
+    return "1 call waits" if count == 1 else f"{count} calls wait"
+
+
+_PLACES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
+"""Variables that name another place than the usual one."""
 
 
 _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has run out."

@@ -16,8 +16,10 @@ import click
 from pydantic import JsonValue
 
 from fastn_mcp.channels.terminal import wrapped
+from fastn_mcp.cli import Start
 from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.cli.ledger import audit_name, file_of, ledger_at
+from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import audit, audit_files
 from fastn_mcp.guard.audit_chain import BEGINNING, End, Report
@@ -46,6 +48,8 @@ class Log:
 
     file: Path
     ledger: Callable[[], str | None]
+    program: CommandLine
+    """What a person starts at a shell to read this log."""
 
     def files(self) -> list[Path]:
         """Its files, the oldest first. Raises `SettingsError` where there are none."""
@@ -91,8 +95,12 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 
     Rotated files that lie beside the log are read with it.
     """
-    start = ctx.obj
-    ctx.obj = Log(file or start.state() / audit.FILE, start.ledger if start is not None else lambda: None)
+    start: Start | None = ctx.obj
+    program = PROGRAM if start is None else start.command_line()
+    of_file = () if file is None else ("--file", str(file.absolute()))
+    ledger = (lambda: None) if start is None else start.ledger
+    log = file or (Path() if start is None else start.state()) / audit.FILE
+    ctx.obj = Log(log, ledger, program.with_(("audit", *of_file)))
 
 
 @audit_group.command(name="tail")
@@ -228,7 +236,7 @@ def verify_(log: Log, head: str | None) -> None:
         report = audit.verify(log.file, head, anchor, deleted)
     except (OSError, EOFError) as error:
         raise SettingsError(f"{log.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    say("\n".join(_said(report, head, anchor)))
+    say("\n".join(_said(report, head, anchor, log.program)))
     if unread is not None:
         say(f"Whether entries were cut off at the end is not known. {unread}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
@@ -278,8 +286,8 @@ def moment_of(when: str, now: datetime) -> datetime:
         raise click.BadParameter("it is no time, as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
 
 
-def _said(report: Report, head: str | None, anchor: End | None) -> Iterator[str]:
-    yield from _found(report, head)
+def _said(report: Report, head: str | None, anchor: End | None, program: CommandLine) -> Iterator[str]:
+    yield from _found(report, head, program)
     if report.deleted:
         yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
     if report.noted is not None:
@@ -296,12 +304,12 @@ def _said(report: Report, head: str | None, anchor: End | None) -> Iterator[str]
     ])  # fmt: skip
     yield from _limited("more entries have none", [
         f"Entry {entry} has no outcome: the call is under way, or its process ended first. Look in Fastn whether it was"
-        f" made; fastn-mcp audit show {entry} names it."
+        f" made; {program.to('show', str(entry))} names it."
         for entry in report.unfinished
     ])  # fmt: skip
 
 
-def _found(report: Report, head: str | None) -> Iterator[str]:
+def _found(report: Report, head: str | None, program: CommandLine) -> Iterator[str]:
     if report.broken is not None:
         yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
         yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
@@ -310,7 +318,8 @@ def _found(report: Report, head: str | None) -> Iterator[str]:
     elif report.shortened:
         before = ", ".join(map(str, report.shortened))
         yield f"Broken: the log was emptied or shortened before entry {before}."
-        yield f"fastn-mcp audit show {report.shortened[0]} says what is missing. What is there is as it was written."
+        show = program.to("show", str(report.shortened[0]))
+        yield f"{show} says what is missing. What is there is as it was written."
     else:
         files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
         yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"

@@ -49,7 +49,7 @@ def _command(operation: AnyOffer) -> click.Command:
         try:
             status = anyio.run(_call, context.obj(), operation.tool_name(), arguments)
         except KeyboardInterrupt:
-            record = "fastn-mcp --sandbox audit tail" if context.obj.sandboxed else "fastn-mcp audit tail"
+            record = context.obj.command_line().to("audit", "tail")
             click.echo(f"\nfastn-mcp: Stopped. Whether a change was sent is in the record: {record}", err=True)
             status = 130
         sys.exit(status)

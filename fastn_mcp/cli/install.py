@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.command_line import PROGRAM, by_uvx, running
 from fastn_mcp.installing import changing, entry
 from fastn_mcp.installing.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Client, Http, TokenSource
 from fastn_mcp.installing.links import links
@@ -22,9 +22,6 @@ from fastn_mcp.installing.refusal import NotInstalled
 from fastn_mcp.nearest import nearest
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import state_dir
-
-_FILES = {"config", "sandbox_file", "policy", "plan", "log_file"}
-"""Options that name a file. A client starts the server in a folder of its own choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,8 @@ def install(
 ) -> None:
     """Put the entry in: of a server that the client starts, or of the one that runs at `url`."""
     machine = _machine()
-    own = entry.running(sys.executable, sys.prefix, machine.exists)
-    program = entry.BY_UVX if uvx else entry.BY_NAME if where.project else own
+    own = running(sys.executable, sys.prefix, machine.exists)
+    program = by_uvx() if uvx else PROGRAM if where.project else own
     start = program.with_(arguments)
     token = [*(["--sandbox"] if arguments else []), "http-token"]
     if url is not None:
@@ -96,7 +93,7 @@ def install(
     options += f" --file {where.file}" if where.file is not None else ""
     click.echo(f"Undo: fastn-mcp uninstall {client.name}{options}")
     if url is not None:
-        click.echo(_about_the_token(client, entry.BY_NAME.with_(token).line()))
+        click.echo(_about_the_token(client, PROGRAM.with_(token).line()))
     elif not _is_sandbox(arguments):
         click.echo(_about_the_key(client, arguments, key))
 
@@ -124,20 +121,6 @@ def show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> Non
     """Print the links that install it."""
     for label, link in links(_client(where.client), where.name, tuple(arguments), key).items():
         click.echo(f"{label}: {link}")
-
-
-def started_with(root: click.Context) -> list[str]:
-    """The options that were given before the command, as the server is to be started with them."""
-    arguments: list[str] = []
-    for option in root.command.params:
-        name = option.name or ""
-        if not isinstance(option, click.Option) or root.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = root.params[name]
-        arguments.append(option.opts[0])
-        if not option.is_flag:
-            arguments.append(str(Path(value).absolute()) if name in _FILES else str(value))
-    return arguments
 
 
 def _client(name: str) -> Client:

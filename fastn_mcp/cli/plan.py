@@ -12,7 +12,9 @@ import click
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli import Start
 from fastn_mcp.cli.wiring import Parts, account_of
+from fastn_mcp.command_line import CommandLine
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import Caller
@@ -78,7 +80,10 @@ def new_(
         return
     output.write_text(text, encoding="utf-8")
     output.chmod(0o644)
-    click.echo(f"Written: {output}. Read it, then sign it: fastn-mcp plan approve {output} --as NAME", err=True)
+    click.echo(
+        f"Written: {output}. Read it, then sign it: {_program(ctx).to('plan', 'approve', str(output), '--as')} NAME",
+        err=True,
+    )
 
 
 def _from_lines(lines: Iterable[str]) -> Iterator[Call]:
@@ -118,7 +123,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
 @click.pass_context
 def show_(ctx: click.Context, file: Path) -> None:
     """Say in words what a plan allows, and what its targets are called now."""
-    _, plan = _read(file)
+    _, plan = _read(ctx, file)
     for line in anyio.run(_told, ctx, plan):
         click.echo(line)
 
@@ -132,7 +137,7 @@ def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
     try:
         settings = ctx.obj().settings
         known = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-        plan = signed(file, known, account_of(settings), datetime.now(UTC))
+        plan = signed(file, known, account_of(settings), datetime.now(UTC), _program(ctx))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
@@ -151,7 +156,7 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     terminal = Terminal.here()
     if terminal is None:
         raise click.ClickException("A person signs at a terminal, and this is none. Nothing was signed. Run it in one.")
-    data, plan = _read(file)
+    data, plan = _read(ctx, file)
     for line in anyio.run(_told, ctx, plan):
         click.echo(line)
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
@@ -161,12 +166,13 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     beside = signatures_of(file)
     earlier = parsed(beside.read_bytes()) if beside.exists() else ()
     try:
-        signers(data, earlier, trusted(folder / KEYS))
+        signers(data, earlier, trusted(folder / KEYS, _program(ctx)))
     except (BadSignature, SettingsError):
         earlier = ()  # of another text
     mark = sign(data, name, datetime.now(UTC), private)
     beside.write_bytes(written((*[each for each in earlier if each.by != name], mark)))
-    click.echo(f"Signed: {beside}. Use it: fastn-mcp --mode unattended --plan {file}")
+    use = _program(ctx).to("--mode", "unattended", "--plan", str(file))
+    click.echo(f"Signed: {beside}. Use it: {use}")
 
 
 def _private(path: Path, name: str, keys: Path) -> Any:
@@ -195,9 +201,13 @@ def _private(path: Path, name: str, keys: Path) -> Any:
     return made
 
 
-def _read(file: Path) -> tuple[bytes, Plan]:
+def _program(ctx: click.Context) -> CommandLine:
+    return cast(Start, ctx.obj).command_line()
+
+
+def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:
     try:
-        return unsigned(file)
+        return unsigned(file, _program(ctx))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 

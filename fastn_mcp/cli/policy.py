@@ -54,10 +54,11 @@ def policy_group() -> None:
 
 @policy_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
-def check_(file: Path) -> None:
+@click.pass_context
+def check_(ctx: click.Context, file: Path) -> None:
     """Say in words what FILE says. Exit code 2 where it is wrong, with the line."""
     try:
-        rules = load_rules(file)
+        rules = load_rules(file, ctx.obj.command_line())
     except SettingsError as error:
         click.echo(f"fastn-mcp: {error}", err=True)
         sys.exit(2)
@@ -115,7 +116,7 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
         parts = _started(ctx, policy=file, mode=mode)
     except SettingsError as error:
         parts, unknown = _started(ctx, policy=file, mode=mode, sandbox=True), f"Nothing was read: {error}"
-    policy = policy_of(parts.settings, os.environ)
+    policy = policy_of(parts.settings, os.environ, parts.program)
     if unknown:
         policy = replace(policy, live=True)
     under = _under(parts.settings, policy)
@@ -194,7 +195,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
     """
     try:
         settings = anyio.run(_settings, ctx, file, mode)
-        policy = replace(policy_of(settings, os.environ), live=key == "live")
+        policy = replace(policy_of(settings, os.environ, ctx.obj.command_line()), live=key == "live")
         with audit.open("rb") as lines:
             found = list(replayed(lines, policy))
     except FileNotFoundError:

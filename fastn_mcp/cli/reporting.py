@@ -38,7 +38,9 @@ class Reporting:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             said = f"The report could not be written to {self._path}: {reason}."
-            raise click.ClickException(f"{said} The audit holds it all: fastn-mcp audit report") from error
+            raise click.ClickException(
+                f"{said} The audit holds it all: {self._parts.program.to('audit', 'report')}"
+            ) from error
 
 
 @contextmanager

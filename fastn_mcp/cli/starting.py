@@ -1,13 +1,49 @@
 """The settings of this start, and what can be said to a client before anything else is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import click
+from click.core import ParameterSource
+
+from fastn_mcp.command_line import CommandLine, this_program
 from fastn_mcp.introduction import Introduction
-from fastn_mcp.settings import Resolved, Settings, config_dir, resolve
+from fastn_mcp.settings import Resolved, Settings, config_dir, resolve, state_dir
 
 SANDBOX_KEY = "fsk_test_sandbox"
+
+_FILES = {"config", "sandbox_file", "policy", "plan", "log_file"}
+"""Options that name a file: whoever starts the program again stands in another folder."""
+
+_REACHING = {"sandbox", "sandbox_file", "sandbox_size", "config", "profile", "base_url", "env", "policy"}
+"""Options that decide which account is meant, where its approvals are, and under which policy."""
+
+
+def state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
+    """The folder of approvals and the audit log. The sandbox's are no part of an account's."""
+    return state_dir(environment) / "sandbox" if sandboxed else state_dir(environment)
+
+
+def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:
+    """The options that were given before the command, or those of `names` alone, as they are given again."""
+    arguments: list[str] = []
+    for option in root.command.params:
+        name = option.name or ""
+        if not isinstance(option, click.Option) or root.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if names is not None and name not in names:
+            continue
+        value = root.params[name]
+        arguments.append(option.opts[0])
+        if not option.is_flag:
+            arguments.append(str(Path(value).absolute()) if name in _FILES else str(value))
+    return arguments
+
+
+def command_line_of(root: click.Context, environment: Mapping[str, str]) -> CommandLine:
+    """How a person starts this program again, on the same account and folders."""
+    return this_program(environment).with_(options_of(root, _REACHING))
 
 
 def resolved_of(

@@ -32,6 +32,7 @@ from fastn_mcp.cli.wiring import (
     bound_account_of,
     policy_of,
 )
+from fastn_mcp.command_line import kept_in, this_program
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.asking import Desk as AnyDesk
 from fastn_mcp.guard.audit import Audit
@@ -53,6 +54,7 @@ from fastn_mcp.offer import Effect
 from fastn_mcp.served import Served, Visit
 from fastn_mcp.server import build_for
 from fastn_mcp.settings import Settings, is_shared, load
+from fastn_mcp.settings.folders import TENANTS
 from fastn_mcp.system import System
 
 log = logging.getLogger(__name__)
@@ -121,13 +123,15 @@ class Opening:
     def __call__(self, tenant: Tenant, own: Own | None) -> Serving:
         """Raises `SettingsError`."""
         settings = self.settings(tenant, own)
-        policy = policy_of(settings, self._environment)
-        folder = self._state / "tenants" / tenant.name
+        program = this_program(self._environment)
+        policy = policy_of(settings, self._environment, program)
+        folder = self._state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
         parts = assemble(
             settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
             tenant=Tenanted(tenant.name, self._run, self._desk(tenant), self._system), kinds=self.kinds(tenant.name),
+            program=kept_in(program, folder),
         )  # fmt: skip
         answers = f"{origin_of(self._team.url)}{_at(tenant.name)}" if own is None else None
         return Serving(parts, self._log, answers)
@@ -179,7 +183,7 @@ class Opening:
         seen: dict[str, str] = {}
         for tenant in self._team.tenants:
             settings = self.settings(tenant)
-            policy_of(settings, self._environment)
+            policy_of(settings, self._environment, this_program(self._environment))
             account = account_of(settings)
             if not tenant.caller_keys and account in seen:
                 raise SettingsError(

@@ -21,6 +21,7 @@ from fastn_mcp.client.account import Account
 from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.client.headers import headers
 from fastn_mcp.client.way import Way
+from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
 from fastn_mcp.errors import NoKey, Refused
@@ -87,6 +88,8 @@ class Parts:
     audit: AuditFile
     observe: "Callable[[Server[Any]], None]"
     """Has the requests of a server observed, where somebody is to be told."""
+    program: CommandLine
+    """What a person starts at a shell to reach the same account and folders."""
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -106,28 +109,31 @@ class Parts:
         return found | ({"environment": self.settings.env} if self.settings.env else {})
 
 
-def policy_of(settings: Settings, environment: Mapping[str, str]) -> Policy:
-    """The mode, and the policy file where there is one. Raises `SettingsError`."""
+def policy_of(settings: Settings, environment: Mapping[str, str], program: CommandLine = PROGRAM) -> Policy:
+    """The mode, and the policy file where there is one. Raises `SettingsError`, which says how to check a file.
+
+    `program` is what a person starts at a shell for that.
+    """
     mode = "read-only" if settings.read_only else settings.mode
-    rules = _rules(policy_file(settings, environment))
-    return Policy(mode, rules, _plan(settings, environment), live=settings.key_kind != "test")
+    rules = _rules(policy_file(settings, environment), program)
+    return Policy(mode, rules, _plan(settings, environment, program), live=settings.key_kind != "test")
 
 
-def _rules(file: Path | None) -> Rules | None:
+def _rules(file: Path | None, program: CommandLine) -> Rules | None:
     if file is None:
         return None
     from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
 
-    return load_rules(file)
+    return load_rules(file, program)
 
 
-def _plan(settings: Settings, environment: Mapping[str, str]) -> Plan | None:
+def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> Plan | None:
     if settings.plan is None:
         return None
     from fastn_mcp.guard.plans.file import KEYS, signed  # as above
 
     keys = settings.plan_keys or config_dir(environment) / KEYS
-    return signed(settings.plan, keys, account_of(settings), System().now())
+    return signed(settings.plan, keys, account_of(settings), System().now(), program)
 
 
 def account_of(settings: Settings) -> str:
@@ -170,12 +176,14 @@ def assemble(
     tenant: Tenanted | None = None,
     kinds: Kinds | None = None,
     no_key: NoKey | None = None,
+    program: CommandLine = PROGRAM,
 ) -> Parts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
     page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
     one account of several in this process. `kinds` makes the parts. With `no_key`, every call fails with it.
+    `program` is what a person starts at a shell to reach the same account and folders.
     """
     kinds = kinds or Kinds()
     system = replace(tenant.system if tenant else System(), trace=kinds.trace)
@@ -197,9 +205,9 @@ def assemble(
     webhook = _webhook(settings, kept, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
-        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept)
+        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept, program)
     desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
-    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(sandbox, tenant))
+    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(program, tenant))
     delivery = Delivery(state / "keys") if settings.reveal == "file" else None
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
     dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
@@ -211,12 +219,24 @@ def assemble(
         policy.plan.digest if policy.plan else None,
     )
     return Parts(
-        settings, dispatch, guard, ledger, page, webhook, offered(settings), about, tally, system, audit, kinds.observe
+        settings,
+        dispatch,
+        guard,
+        ledger,
+        page,
+        webhook,
+        offered(settings),
+        about,
+        tally,
+        system,
+        audit,
+        kinds.observe,
+        program,
     )
 
 
-def _terminal(sandbox: Sandboxed | None, tenant: Tenanted | None) -> TerminalDesk:
-    command = "fastn-mcp --sandbox approvals" if sandbox else "fastn-mcp approvals"
+def _terminal(program: CommandLine, tenant: Tenanted | None) -> TerminalDesk:
+    command = program.to("approvals")
     if tenant is None:
         return TerminalDesk(command)
     return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
 from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, KeyDefaults, PolicyForm, RuleForm, RunBudget, Window
@@ -19,10 +20,13 @@ from fastn_mcp.toml_places import Key
 from fastn_mcp.tools import AnyOperation
 
 
-def load_rules(path: Path) -> FileRules:
-    """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
+def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
+    """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one.
+
+    `program` is what a person starts at a shell to check it.
+    """
     data = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
-    hint = f"Correct it there, and check it: fastn-mcp policy check {path}"
+    hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
     return load(data, path, "policy", lambda table, source: _Builder(source).rules(table), hint)
 
 

@@ -1,14 +1,10 @@
 """What is written for a client: how it starts or reaches the server, and where its secret is. Never a secret."""
 
 import re
-import shlex
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Literal
 
+from fastn_mcp.command_line import CommandLine
 from fastn_mcp.installing.addition import Addition
 from fastn_mcp.installing.clients import BEARER_VARIABLE, KEY_VARIABLE, Client, TokenSource
 from fastn_mcp.installing.refusal import NotInstalled
@@ -23,37 +19,9 @@ _KEYRING = "DBUS_SESSION_BUS_ADDRESS"
 """How a program on Linux finds the keyring in which a profile has its key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A command line."""
-
-    command: str
-    arguments: tuple[str, ...] = ()
-
-    def with_(self, more: Sequence[str]) -> "Start":
-        return Start(self.command, (*self.arguments, *more))
-
-    def line(self, platform: str = sys.platform) -> str:
-        """The same for a shell."""
-        words = [self.command, *self.arguments]
-        return subprocess.list2cmdline(words) if platform == "win32" else shlex.join(words)
-
-
-BY_UVX = Start("uvx", ("--from", "fastn-mcp", "fastn-mcp"))
-BY_NAME = Start("fastn-mcp")
-
-
-def running(executable: str, prefix: str, exists: Callable[[str], bool]) -> Start:
-    """How the program that runs is started from anywhere: by its path, since a client may have another PATH."""
-    parts = PurePath(prefix).parts
-    if "uv" in parts and any(part.startswith(("archive-v", "environments-v", "builds-v")) for part in parts):
-        return BY_UVX  # uv throws these folders away
-    python = PurePath(executable)
-    script = str(python.with_name("fastn-mcp" + python.suffix))
-    return Start(script) if exists(script) else Start(executable, ("-P", "-m", "fastn_mcp"))
-
-
-def additions(client: Client, name: str, start: Start, key: Key, platform: str = sys.platform) -> tuple[Addition, ...]:
+def additions(
+    client: Client, name: str, start: CommandLine, key: Key, platform: str = sys.platform
+) -> tuple[Addition, ...]:
     """What to put into the client's configuration."""
     entry: dict[str, Any] = {**client.fixed, "command": start.command, "args": list(start.arguments)}
     sandboxed = any(argument.startswith("--sandbox") for argument in start.arguments)
@@ -117,7 +85,7 @@ def check_url(url: str) -> None:
         )
 
 
-def printed(name: str, start: Start) -> dict[str, Any]:
+def printed(name: str, start: CommandLine) -> dict[str, Any]:
     """The entry as most clients read it, for one that is not in the table."""
     return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
 

@@ -5,14 +5,15 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from fastn_mcp.command_line import by_uvx
 from fastn_mcp.installing.clients import BY_NAME, Client
-from fastn_mcp.installing.entry import BY_UVX, Key, additions
+from fastn_mcp.installing.entry import Key, additions
 from fastn_mcp.installing.refusal import NotInstalled
 
 
 def links(client: Client, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
     """Each link by what it opens: one for the client itself, and one that a web page may carry."""
-    entry, *asked = additions(client, name, BY_UVX.with_(arguments), key)
+    entry, *asked = additions(client, name, by_uvx().with_(arguments), key)
     if client is BY_NAME["vscode"]:
         config: dict[str, Any] = {"name": name, **entry.value}
         if asked:

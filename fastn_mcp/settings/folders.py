@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+TENANTS = "tenants"
+"""The folder in that of the state that holds a folder for each tenant."""
+
 CONFIG = "config.toml"
 """The file of settings in the configuration folder."""
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
+from fastn_mcp.command_line import CommandLine
 from fastn_mcp.installing import changing, documents
 from fastn_mcp.installing.changing import Target
 from fastn_mcp.installing.clients import BY_NAME, Format
-from fastn_mcp.installing.entry import Start, additions
+from fastn_mcp.installing.entry import additions
 from fastn_mcp.installing.records import Records
 from fastn_mcp.installing.refusal import NotInstalled
 
 CLAUDE = BY_NAME["claude-code"]
-OURS = additions(CLAUDE, "fastn", Start("fastn-mcp", ("--sandbox",)), "profile", "linux")
+OURS = additions(CLAUDE, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")
 ROOT = os.name == "posix" and os.geteuid() == 0
 SOMEBODY = 65534
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -34,7 +35,9 @@ class Folder:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull}
+        home = str(self.folder.parent / "home")
+        usual = {"HOME": home, "XDG_STATE_HOME": home}
+        return {"FASTN_STATE_DIR": str(self.folder), "FASTN_CONFIG": os.devnull} | usual
 
     def do(self, work: Callable[[SqliteLedger], Awaitable[Result]]) -> Result:
         ledger = SqliteLedger(str(self.folder / "ledger.sqlite"))
@@ -390,14 +393,16 @@ def test_the_page_opens_in_the_browser_and_its_key_goes_nowhere_else(
     state: Folder, browser: tuple[dict[str, str], Path]
 ) -> None:
     """DESIGN 5.5: the key goes to the browser, never into what a program can read."""
-    door(state)
-    ran = state.run("--open", **browser[0])
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        url = f"http://127.0.0.1:{page.getsockname()[1]}"
+        door(state, url)
+        ran = state.run("--open", **browser[0])
     assert ran.returncode == 0
     assert KEY not in ran.stdout + ran.stderr
     opened = browser[1].read_text()
     assert KEY not in opened
     file = Path(opened.strip().removeprefix("file://"))
-    assert f'action="http://127.0.0.1:8123/enter">\n<input type="hidden" name="key" value="{KEY}">' in file.read_text()
+    assert f'action="{url}/enter">\n<input type="hidden" name="key" value="{KEY}">' in file.read_text()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
@@ -427,12 +432,40 @@ def test_a_door_that_is_none_is_said(text: str, state: Folder, browser: tuple[di
     (state.folder / "page.json").write_bytes(text.encode("latin-1"))
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
-    assert "Decide at a terminal: fastn-mcp approvals" in ran.stderr
+    assert "Decide at a terminal: " in ran.stderr
+    assert ran.stderr.endswith("fastn-mcp approvals\n")
     assert "Traceback" not in ran.stderr
 
 
-def test_where_no_page_is_open_that_is_said(state: Folder) -> None:
-    """Ours: an error says what to do instead."""
+def test_where_no_page_is_open_what_to_do_is_said(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: also where a server was ended before it could remove the address of its page."""
     ran = state.run("--open")
     assert ran.returncode == 2
-    assert "No approval page is open" in ran.stderr
+    assert "No approval page is open, and nothing waits for an approval here. The page opens when" in ran.stderr
+    with socket.create_server(("127.0.0.1", 0)) as ended:
+        door(state, f"http://127.0.0.1:{ended.getsockname()[1]}")
+    state.asks()
+    ran = state.run("--open", **browser[0])
+    assert (ran.returncode, browser[1].exists()) == (2, False)
+    assert "No approval page is open, and 1 call waits here. Decide at a terminal: " in ran.stderr
+
+
+def test_other_places_where_calls_wait_are_named_with_their_commands(state: Folder, tmp_path: Path) -> None:
+    """Ours: the sandbox, the usual folder, a profile's own ledger, a tenant; each command lists what waits there."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'[profiles.acme]\nledger = "{tmp_path}/acme/ledger.sqlite"\n')
+    config.chmod(0o600)
+    folders = (state.folder / "sandbox", tmp_path / "home" / "fastn-mcp", tmp_path / "acme")
+    for folder in (*folders, state.folder / "tenants" / "globex"):
+        Folder(folder).asks()
+    ran = state.run(FASTN_CONFIG=str(config))
+    first, *others = ran.stdout.splitlines()
+    assert first == "Nothing waits for an approval."
+    names = ["in the sandbox", "on the profile acme", "at the tenant globex", "on your accounts"]
+    assert [line.partition(": ")[0] for line in others] == [f"1 call waits {name}" for name in names]
+    env = os.environ | state.env | {"FASTN_CONFIG": str(config)}
+    for line in others:
+        command = f"{line.partition(': ')[2]} --json"
+        listed = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True, check=True)
+        assert len(json.loads(listed.stdout)) == 1, command
+    assert others[0] in state.run("--open", FASTN_CONFIG=str(config)).stderr

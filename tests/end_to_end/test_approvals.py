@@ -1,6 +1,7 @@
 """Where no form can ask, a person is asked elsewhere: on the page, or at a terminal. DESIGN 5.5."""
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -58,17 +59,7 @@ async def test_a_client_without_forms_is_answered_on_the_page(upstream: Upstream
             assert "Nothing was sent." in body(results[0])["message"]
             assert upstream.changes() == []
             (address,) = opened.read_text().split()
-            page_url, keys = posted_by(address)
-            async with httpx2.AsyncClient(follow_redirects=True) as person:
-                entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
-                page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
-                assert "Globex Exports" in page.text
-                form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
-                assert form is not None
-                origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
-                answer = form_in(form[0]) | {"name": "Globex Exports", "extent": "once"}
-                sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
-                assert sent.status_code == 200, sent.text
+            keys = await approve_on_page(address)
             answers = [body(await client.call_tool("delete_customer", deletion)) for _ in range(2)]
             assert answers[0]["done"] == "delete_customer"
             assert answers[1]["outcome"] == "not_found"
@@ -78,6 +69,46 @@ async def test_a_client_without_forms_is_answered_on_the_page(upstream: Upstream
         seen = json.dumps([body(result) for result in results]) + log.read() + env_state(env)
         assert key not in seen
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
+
+
+async def approve_on_page(address: str) -> dict[str, str]:
+    """What a person does whose browser was told to open the file at `address`; the form that the file posts."""
+    page_url, keys = posted_by(address)
+    async with httpx2.AsyncClient(follow_redirects=True) as person:
+        entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
+        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
+        assert "Globex Exports" in page.text
+        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
+        assert form is not None
+        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
+        answer = form_in(form[0]) | {"name": "Globex Exports", "extent": "once"}
+        sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
+        assert sent.status_code == 200, sent.text
+    return keys
+
+
+async def test_the_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: it reaches this server from a shell that has none of its variables, and names no key."""
+    config = tmp_path / "my config.toml"
+    config.write_text(f'[profiles.acme]\nbase_url = "{upstream.url}"\napi_key_env = "ACME_KEY"\n')
+    config.chmod(0o600)
+    own = {name: value for name, value in environment(upstream).items() if name in ("FASTN_STATE_DIR", "FASTN_API_KEY")}
+    key = own.pop("FASTN_API_KEY")
+    arguments = ["-m", "fastn_mcp", "--config", str(config), "--profile", "acme"]
+    server = StdioServerParameters(
+        command=sys.executable, args=arguments, env=own | {"ACME_KEY": key, "BROWSER": "false"}
+    )
+    async with Client(server, mode="2026-07-28") as client:
+        deletion = {"customer_id": (await globex(client))["id"]}
+        told = json.dumps(body(await client.call_tool("delete_customer", deletion)))
+        (command,) = re.findall(r"`(.+)`", json.loads(told)["message"])
+        assert key not in told
+        browser, opened = recording_browser(tmp_path)
+        shell = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BROWSER": browser}
+        ran = await anyio.run_process(["sh", "-c", command], env=shell, check=False)
+        assert (ran.returncode, ran.stdout) == (0, b"The approval page is open in your browser.\n"), ran.stderr
+        await approve_on_page(opened.read_text().strip())
+        assert body(await client.call_tool("delete_customer", deletion))["done"] == "delete_customer"
 
 
 def env_state(env: dict[str, str]) -> str:

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
+from fastn_mcp.command_line import CommandLine
 from fastn_mcp.installing import changing
 from fastn_mcp.installing.changing import Target
 from fastn_mcp.installing.clients import BY_NAME
-from fastn_mcp.installing.entry import Start, additions
+from fastn_mcp.installing.entry import additions
 from fastn_mcp.installing.files import Snapshot
 from fastn_mcp.installing.records import Records
 from fastn_mcp.installing.refusal import NotInstalled
 
 CURSOR = BY_NAME["cursor"]
-OURS = additions(CURSOR, "fastn", Start("fastn-mcp", ("--sandbox",)), "profile", "linux")
-OTHER = additions(CURSOR, "fastn", Start("fastn-mcp", ("--profile", "acme")), "profile", "linux")
+OURS = additions(CURSOR, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")
+OTHER = additions(CURSOR, "fastn", CommandLine("fastn-mcp", ("--profile", "acme")), "profile", "linux")
 
 
 class Desk:
@@ -309,7 +310,7 @@ def test_inputs_that_are_there_are_used_and_left(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.target = Target.at(vscode, desk.path, "fastn")
     desk.has(b'{"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}')
-    desk.install(additions(vscode, "fastn", Start("x"), "prompt"))
+    desk.install(additions(vscode, "fastn", CommandLine("x"), "prompt"))
     assert len(desk.says["inputs"]) == 1
     desk.path.write_bytes(desk.path.read_bytes() + b"\n")
     desk.uninstall()

@@ -6,9 +6,10 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from fastn_mcp.command_line import CommandLine, by_uvx, running
 from fastn_mcp.installing import entry
 from fastn_mcp.installing.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format
-from fastn_mcp.installing.entry import Key, Start, additions, check_url, http_additions
+from fastn_mcp.installing.entry import Key, additions, check_url, http_additions
 from fastn_mcp.installing.places import Machine, is_present, place
 from fastn_mcp.installing.refusal import NotInstalled
 
@@ -118,7 +119,7 @@ def test_a_client_is_present_by_its_folder_its_file_or_its_program(client: objec
 def test_no_entry_holds_a_key(client: object, key: Key) -> None:
     """Issue 7: it refers to one, in a way that this client has, or it is refused."""
     known = next(one for one in CLIENTS if one is client)
-    start = Start("/bin/fastn-mcp", ("--profile", "acme"))
+    start = CommandLine("/bin/fastn-mcp", ("--profile", "acme"))
     if (known.name, key) not in POSSIBLE:
         with pytest.raises(NotInstalled, match="fastn-mcp login"):
             additions(known, "fastn", start, key, "linux")
@@ -135,7 +136,7 @@ def test_no_entry_holds_a_key(client: object, key: Key) -> None:
 def test_what_each_client_needs_is_in_its_entry() -> None:
     """Issue 7: as each one's documentation has it."""
     shapes = {
-        client.name: additions(client, "fastn", Start("x"), "environment", "linux")[0].value
+        client.name: additions(client, "fastn", CommandLine("x"), "environment", "linux")[0].value
         for client in CLIENTS
         if client.reference or client.forwards
     }
@@ -198,7 +199,7 @@ def test_a_url_that_may_lead_to_somebody_else_is_refused(url: str) -> None:
 
 def test_the_command_of_a_token_is_quoted_for_the_shell() -> None:
     """Ours: a client gives it to a shell."""
-    start = Start("/opt/an n/fastn-mcp", ("http-token",))
+    start = CommandLine("/opt/an n/fastn-mcp", ("http-token",))
     assert start.line("linux") == "'/opt/an n/fastn-mcp' http-token"
     assert start.line("win32") == '"/opt/an n/fastn-mcp" http-token'
 
@@ -211,31 +212,31 @@ def test_a_client_that_hides_the_environment_is_told_to_show_the_keyring(
     platform: str, arguments: tuple[str, ...], forwarded: bool
 ) -> None:
     """Ours: on Linux a profile's key is found by way of the session bus. The sandbox needs none."""
-    (one,) = additions(BY_NAME["codex"], "fastn", Start("x", arguments), "profile", platform)
+    (one,) = additions(BY_NAME["codex"], "fastn", CommandLine("x", arguments), "profile", platform)
     assert ("env_vars" in one.value) is forwarded
 
 
 @pytest.mark.parametrize(
     ("executable", "prefix", "there", "start"),
     [
-        ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], Start("/v/bin/fastn-mcp")),
-        ("/v/bin/python", "/v", [], Start("/v/bin/python", ("-P", "-m", "fastn_mcp"))),
-        ("/c/uv/archive-v0/x/bin/python", "/c/uv/archive-v0/x", ["/c/uv/archive-v0/x/bin/fastn-mcp"], entry.BY_UVX),
+        ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
+        ("/v/bin/python", "/v", [], CommandLine("/v/bin/python", ("-P", "-m", "fastn_mcp"))),
+        ("/c/uv/archive-v0/x/bin/python", "/c/uv/archive-v0/x", ["/c/uv/archive-v0/x/bin/fastn-mcp"], by_uvx()),
         ("/d/uv/tools/fastn-mcp/bin/python", "/d/uv/tools/fastn-mcp", [], None),
     ],
 )
 def test_the_server_is_started_by_a_path_that_lasts(
-    executable: str, prefix: str, there: list[str], start: Start | None
+    executable: str, prefix: str, there: list[str], start: CommandLine | None
 ) -> None:
     """Issue 7: a client from the desktop has another PATH. What uvx fetched is gone one day."""
-    found = entry.running(executable, prefix, lambda path: path in there)
-    assert found == (start or Start(executable, ("-P", "-m", "fastn_mcp")))
+    found = running(executable, prefix, lambda path: path in there)
+    assert found == (start or CommandLine(executable, ("-P", "-m", "fastn_mcp")))
 
 
 def test_the_table_is_whole() -> None:
     """Ours."""
     assert len(BY_NAME) == len(CLIENTS) == 8
     assert {client.format for client in CLIENTS} == set(Format)
-    assert json.dumps(entry.printed("fastn", Start("x", ("--sandbox",)))) == (
+    assert json.dumps(entry.printed("fastn", CommandLine("x", ("--sandbox",)))) == (
         '{"mcpServers": {"fastn": {"command": "x", "args": ["--sandbox"]}}}'
     )

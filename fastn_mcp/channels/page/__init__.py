@@ -16,12 +16,10 @@ import anyio.to_thread
 from fastn_mcp.channels.page import entrance_file
 from fastn_mcp.channels.page.entry import KEY_HOLDS, Entry
 from fastn_mcp.channels.page.record import Record, unrecorded
+from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.ledger import Ledger
 from fastn_mcp.private_files import write_private
 from fastn_mcp.system import System
-
-COMMAND = "fastn-mcp approvals --open"
-"""What a person types to be let in anew."""
 
 DOOR = "page.json"
 """The file of a page in its user's state folder: where it is, and a key to it."""
@@ -59,8 +57,13 @@ class Page:
         door: Path,
         record: Record = unrecorded,
         account: str | None = None,
+        program: CommandLine = PROGRAM,
     ) -> None:
-        """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger."""
+        """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger.
+
+        `program` is what a person starts at a shell to reach this page.
+        """
+        self._program = program
         self._account = account
         self._record = record
         self._ledger = ledger
@@ -89,7 +92,7 @@ class Page:
             return f"A person decides on the approval page, which is open in their browser ({running.url})."
         return (
             "A person decides on the approval page. No browser could be opened: "
-            f"`{COMMAND}`, in a terminal on this computer, opens it."
+            f"`{self._program.to('approvals', '--open')}`, in a terminal on this computer, opens it."
         )
 
     async def aclose(self) -> None:
@@ -138,7 +141,7 @@ class Page:
     def _started(self) -> "_Running":
         if self._running is None or self._running.ended:
             self._shown.clear()
-            self._running = _Running(self._ledger, self._system, self._used, self._record, self._account)
+            self._running = _Running(self._ledger, self._system, self._used, self._record, self._account, self._program)
             self._write_door()
         return self._running
 
@@ -165,7 +168,13 @@ class _Running:
     """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
 
     def __init__(
-        self, ledger: Ledger, system: System, used: Callable[[str], None], record: Record, account: str | None
+        self,
+        ledger: Ledger,
+        system: System,
+        used: Callable[[str], None],
+        record: Record,
+        account: str | None,
+        program: CommandLine,
     ) -> None:
         # Only here: a server that never asks pays for neither templates nor an HTTP server.
         from fastn_mcp.channels.listening import Listening
@@ -178,7 +187,8 @@ class _Running:
         taken = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = int(taken.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
-        app = application(ledger, system, self.entry, [self.url, f"http://localhost:{port}"], record, account)
+        origins = [self.url, f"http://localhost:{port}"]
+        app = application(ledger, system, self.entry, origins, record, account, program)
         self._listening = Listening(app, taken, "approval page")
 
     @property

@@ -14,6 +14,7 @@ from fastn_mcp.channels.page.entry import Entry, Said, Session
 from fastn_mcp.channels.page.record import Record, unrecorded
 from fastn_mcp.channels.page.shield import BadForm, form
 from fastn_mcp.channels.page.way_in import Decided, Inbox, Lying, Render
+from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
@@ -33,12 +34,14 @@ def application(
     origins: Sequence[str],
     record: Record = unrecorded,
     account: str | None = None,
+    program: CommandLine = PROGRAM,
 ) -> ASGIApp:
     """The page, for browsers that call it by one of `origins` and that `entry` lets in.
 
     `record` is told what is decided, once it is. Without `account` it shows every account in the ledger.
+    `program` is what a person starts at a shell to decide, or to be let in anew.
     """
-    return page(_ByKey(entry, _All(ledger, system, record, account)), system, origins)
+    return page(_ByKey(entry, _All(ledger, system, record, account), program), system, origins)
 
 
 class _ByKey:
@@ -47,8 +50,9 @@ class _ByKey:
     room = "/{room}"
     entrance = "/enter"
 
-    def __init__(self, entry: Entry, inbox: Inbox) -> None:
-        self.looks: dict[str, Any] = {"team": False}
+    def __init__(self, entry: Entry, inbox: Inbox, program: CommandLine) -> None:
+        commands = {"decide": program.to("approvals"), "open": program.to("approvals", "--open")}
+        self.looks: dict[str, Any] = {"team": False, "commands": commands}
         self._entry = entry
         self._inbox = inbox
 

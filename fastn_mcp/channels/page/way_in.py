@@ -86,7 +86,7 @@ class WayIn(Protocol[S]):
     room: str
     """The path under which everything lies, as a route has it: it may hold a parameter."""
     looks: dict[str, Any]
-    """What the templates have to know: `team`, whether people sign in."""
+    """What the templates have to know: `team`, whether people sign in; where none does, `commands` for a shell."""
 
     @property
     def entrance(self) -> str | None:

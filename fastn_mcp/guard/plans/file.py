@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.plans import Plan
 from fastn_mcp.guard.plans.form import plan
@@ -16,8 +17,17 @@ from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
 KEYS = "plan-keys.toml"
 """Name of the file of public keys in the configuration folder."""
 
-_SIGN = "A person signs it with: fastn-mcp plan approve {} --as NAME"
-_HINT = "Correct it there, and check it: fastn-mcp plan verify {}"
+
+def _to_sign(path: Path, program: CommandLine) -> str:
+    return f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
+
+
+def _to_verify(path: Path, program: CommandLine) -> str:
+    return f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
+
+
+def _to_make(program: CommandLine) -> str:
+    return f"Correct the path, or make one: {program.to('plan', 'new')}"
 
 
 def signatures_of(path: Path) -> Path:
@@ -25,22 +35,22 @@ def signatures_of(path: Path) -> Path:
     return path.with_name(path.name + ".sig")
 
 
-def unsigned(path: Path) -> tuple[bytes, Plan]:
-    """The plan as it stands, whoever signed it. Raises `SettingsError`."""
-    data = read(path, "plan", "Correct the path, or make one: fastn-mcp plan new")
-    return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _HINT.format(path))
+def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
+    """The plan as it stands, whoever signed it. Raises `SettingsError`, which says what a person does at a shell."""
+    data = read(path, "plan", _to_make(program))
+    return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _to_verify(path, program))
 
 
-def signed(path: Path, keys: Path, account: str, now: datetime) -> Plan:
-    """A plan that holds for this account now. Raises `SettingsError`."""
-    data = read(path, "plan", "Correct the path, or make one: fastn-mcp plan new")
+def signed(path: Path, keys: Path, account: str, now: datetime, program: CommandLine = PROGRAM) -> Plan:
+    """A plan that holds for this account now. Raises `SettingsError`, which says what a person does at a shell."""
+    data = read(path, "plan", _to_make(program))
     beside = signatures_of(path)
-    marks = read(beside, "file of signatures", _SIGN.format(path))
+    marks = read(beside, "file of signatures", _to_sign(path, program))
     try:
-        who = signers(data, parsed(marks), trusted(keys))
+        who = signers(data, parsed(marks), trusted(keys, program))
     except BadSignature as error:
-        raise SettingsError(f"{path}: {error}.", _SIGN.format(path)) from None
-    found = load(data, path, "plan", lambda table, source: plan(table, source, who), _HINT.format(path))
+        raise SettingsError(f"{path}: {error}.", _to_sign(path, program)) from None
+    found = load(data, path, "plan", lambda table, source: plan(table, source, who), _to_verify(path, program))
     if found.account != account:
         raise SettingsError(f"{path} is for {found.account}, and this is {account}.", "Make a plan for this account.")
     if now >= found.until:
@@ -48,9 +58,10 @@ def signed(path: Path, keys: Path, account: str, now: datetime) -> Plan:
     return found
 
 
-def trusted(path: Path) -> dict[str, str]:
+def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
     """The public keys of those who may sign, by name. Raises `SettingsError`."""
-    hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
+    approve = program.to("plan", "approve")
+    hint = f'It holds a line for each who may sign: name = "public key". {approve} makes the first.'
     return load(read(path, "file of public keys", hint), path, "file of public keys", _keys, hint)
 
 
