@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_command
 
 from fastn_mcp.command_line import CommandLine
 from fastn_mcp.installing import changing, documents
@@ -193,9 +193,7 @@ def home(tmp_path: Path) -> Path:
 
 def fastn(home: Path, *words: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
     env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    env |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
-    command = [sys.executable, "-m", "fastn_mcp", *words]
-    return subprocess.run(command, env=env, cwd=folder or home, capture_output=True, text=True, timeout=100)
+    return run_command(words, env, folder or home)
 
 
 def test_install_shows_little_of_a_large_file(home: Path) -> None:

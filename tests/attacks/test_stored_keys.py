@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from command_line import Run, run_command
 
 KEY = "fsk_live_of_the_owner_0001"
 OTHER = "fsk_test_of_somewhere_0002"
@@ -20,8 +19,6 @@ WRITTEN: dict[str, str] = {
     "in a profile": f'profile = "acme"\n[profiles.acme]\napi_key = "{KEY}"\n',
 }
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
@@ -31,15 +28,7 @@ def run(tmp_path: Path) -> Run:
     own = {"FASTN_CONFIG_DIR": str(config), "FASTN_STATE_DIR": str(tmp_path / "state"), "OWNERS_KEY": KEY}
 
     def made(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "fastn_mcp", *arguments],
-            env=kept | own,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_command(arguments, kept | own, given=given)
 
     return made
 

@@ -1,14 +1,11 @@
-"""The program as a person starts it: a process of its own, with an environment of its own."""
+"""The program with an environment of its own."""
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+from command_line import Run, run_command
 
 
 @pytest.fixture
@@ -22,20 +19,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def fastn(environment: dict[str, str]) -> Run:
-    """Run it to its end, without a terminal."""
+    """Run it to its end, without a terminal, in this process."""
 
     def run(
         *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "fastn_mcp", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment | (env or {}),
-            timeout=30,
-            check=False,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-        )
+        return run_command(arguments, environment | (env or {}), cwd)
 
     return run

@@ -16,6 +16,7 @@ from typing import TypeVar
 import anyio
 import pytest
 from at_a_terminal import Person, sitting
+from command_line import run_command
 from pydantic import JsonValue
 
 from fastn_mcp.guard.audit import entries
@@ -64,9 +65,7 @@ class Folder:
         return [tuple(e.get(name) for name in names) for e in entries(self.folder / "audit.jsonl")]
 
     def run(self, *arguments: str, piped: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
-        program = [sys.executable, "-m", "fastn_mcp", "approvals", *arguments]
-        env = {**os.environ, **self.env, **env}
-        return subprocess.run(program, input=piped, capture_output=True, text=True, env=env, check=False)
+        return run_command(["approvals", *arguments], {**os.environ, **self.env, **env}, given=piped)
 
     @contextmanager
     def at_a_terminal(self) -> Generator[Person]:

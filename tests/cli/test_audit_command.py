@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from at_a_terminal import sitting
 from click.testing import CliRunner, Result
+from command_line import run_command
 from rich.cells import cell_len
 
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
@@ -258,21 +258,20 @@ def test_verify_tells_of_calls_without_an_outcome_and_of_torn_lines(path: Path, 
     assert "Line 12 is unfinished" in result.stdout
 
 
-def in_a_process(*arguments: str, state: Path) -> "subprocess.CompletedProcess[str]":
-    program = [sys.executable, "-m", "fastn_mcp", "audit", *arguments]
+def with_environment(*arguments: str, state: Path) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "FASTN_STATE_DIR": str(state), "FASTN_CONFIG": os.devnull}
-    return subprocess.run(program, capture_output=True, text=True, env=env, check=False)
+    return run_command(["audit", *arguments], env)
 
 
 @pytest.mark.usefixtures("kept")
 def test_it_reads_the_file_of_the_state_folder(tmp_path: Path) -> None:
     """Ours: without --file it is the audit of this user."""
-    assert in_a_process("verify", state=tmp_path).stdout.startswith("Intact: 4 entries.")
+    assert with_environment("verify", state=tmp_path).stdout.startswith("Intact: 4 entries.")
 
 
 def test_where_there_is_no_audit_yet_that_is_said(tmp_path: Path) -> None:
     """Ours: an error says what to do, and looking makes no file."""
-    ran = in_a_process("tail", state=tmp_path / "none")
+    ran = with_environment("tail", state=tmp_path / "none")
     assert ran.returncode == 2
     assert "There is no audit at" in ran.stderr
     assert not (tmp_path / "none").exists()

@@ -6,20 +6,18 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from command_line import Run
 
 from fastn_mcp.cli.call import Calls
 from fastn_mcp.operation import Effect
 from fastn_mcp.tools import CATALOG, AnyOperation
 
 pty = pytest.importorskip("pty")
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def said(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, Any]:

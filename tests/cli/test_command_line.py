@@ -5,12 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import httpx2
 import pytest
+from command_line import Run
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli
@@ -18,8 +18,6 @@ from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
 from fastn_mcp.settings import SOURCES
 from fastn_mcp.tools import CATALOG
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 CANARY = "fsk_test_C4N4RY"
 

@@ -4,15 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Run
 
 from fastn_mcp.cli import cli
 from fastn_mcp.procedures.catalog import OFFERS
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 BIN = str(Path(sys.executable).parent)
 TOOLS = [offer.tool_name().replace("_", "-") for offer in OFFERS]

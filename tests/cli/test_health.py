@@ -1,17 +1,15 @@
 """`fastn-mcp health`: what a container's health check is told. Ours (issue 7)."""
 
-import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
 
 import pytest
+from command_line import Run
 
 from fastn_mcp.cli.health import trouble
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @contextmanager

@@ -4,18 +4,17 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from at_a_terminal import sitting
+from command_line import Run
 
 from fastn_mcp.cli import cli
 from fastn_mcp.installing.clients import CLIENTS
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 
 

@@ -8,17 +8,17 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import uvicorn
 from at_a_terminal import sitting
+from command_line import Run, run_command
 
 from fastn_mcp.sandbox import KEY, LIVE_KEY, VIEWER_KEY, Sandbox, create_app
 from fastn_mcp.system import System
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 CANARY = "fsk_test_C4N4RY"
 
 
@@ -55,15 +55,7 @@ def login(config: Path, environment: dict[str, str]) -> Run:  # noqa: ARG001 - t
     """Run it with this on its standard input."""
 
     def login(given: str, *arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "fastn_mcp", "login", *arguments],
-            input=given,
-            capture_output=True,
-            text=True,
-            env=environment | (env or {}),
-            timeout=30,
-            check=False,
-        )
+        return run_command(["login", *arguments], environment | (env or {}), given=given)
 
     return login
 

@@ -4,13 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from at_a_terminal import sitting
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+from command_line import Run
 
 KEY = {"FASTN_API_KEY": "fsk_test_C4N4RY"}
 

@@ -1,18 +1,15 @@
 """`fastn-mcp openapi`: the operations as other tools read them."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Run
 
 from fastn_mcp.cli.openapi import document
 from fastn_mcp.tools import BY_NAME, CATALOG
 from fastn_mcp.tools.workflows import RUN_HEADERS
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 DOCUMENT = document("https://fastn.example")
 

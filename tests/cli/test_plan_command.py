@@ -2,14 +2,11 @@
 
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from at_a_terminal import sitting
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+from command_line import Run
 
 CALLS = """\
 # what the night run is to do

@@ -2,15 +2,12 @@
 
 import json
 import stat
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Run
 
 from fastn_mcp.settings import load
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FILE = """\
 # Our accounts. Ask Dana before you change one.

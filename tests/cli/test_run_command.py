@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 from at_a_terminal import sitting
+from command_line import Run, run_command
 
 from fastn_mcp.cli.exits import strongest
 from fastn_mcp.cli.script import Missing, filled, read
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import BY_NAME
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PROGRAM = (sys.executable, "-m", "fastn_mcp", "--sandbox")
 CREATE = {"tool": "create_customer", "arguments": {"name": "Initech"}, "id": "made"}
@@ -261,15 +260,7 @@ def test_a_report_that_cannot_be_written_is_found_before_the_first_call(
 
 def test_the_script_can_come_from_the_input(environment: dict[str, str]) -> None:
     """Issue 6: -"""
-    done = subprocess.run(
-        [*PROGRAM, "run", "-"],
-        input=json.dumps(CREATE),
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        timeout=30,
-    )
+    done = run_command(["--sandbox", "run", "-"], environment, given=json.dumps(CREATE))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 done; 0 reads.")
 
 

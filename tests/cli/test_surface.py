@@ -1,16 +1,14 @@
 """`fastn-mcp surface`: what clients see is written down, so that a change is reviewed."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
+
+from command_line import Run
 
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.settings import SOURCES
 from fastn_mcp.settings.sources import FILE_ONLY
 from fastn_mcp.tools import CATALOG
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def test_it_writes_a_file_for_each_tool_and_then_nothing_more(fastn: Run, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_proposed_for_a_profile_is_its_own(tmp_path: Path, fastn: Run) -> None:
+def test_what_is_proposed_for_a_profile_is_its_own(tmp_path: Path, fastn: Run) -> None:
     """Ours: a table of a profile stands in place of the file's, and keeps what that said; no report names it."""
     file = tmp_path / "config.toml"
     sandbox = sandbox_in(Guise.PATHS)

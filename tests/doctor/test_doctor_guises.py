@@ -12,6 +12,7 @@ import anyio
 import pytest
 import trustme
 from clinic import HOST, LOOKS, Proxy, account, proxying, sandbox_in, serving
+from command_line import run_command
 from mcp import Client, StdioServerParameters
 
 from fastn_mcp.sandbox import Sandbox
@@ -24,15 +25,7 @@ _FOREIGN = ("_PROXY", "_proxy", "CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 
 def program(*arguments: str, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """fastn-mcp with nothing of this machine's settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", *arguments],
-        capture_output=True,
-        text=True,
-        env=clean(env),
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    return run_command(arguments, clean(env))
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from at_a_terminal import sitting
+from command_line import run_command
 from driving import READING, Person, Upstream, approving, body, environment, free_port, over_http, running
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
@@ -133,14 +134,7 @@ def _approvals(fleet: Fleet, *arguments: str) -> Any:
 def test_a_server_that_others_could_not_take_over_from_does_not_start(upstream: Upstream, valkey: ValkeyServer) -> None:
     """Issue 8: fail closed. Without a shared secret a form would be lost whenever another replica gets the answer."""
     env = {**os.environ, **environment(upstream), "FASTN_LEDGER": valkey.url().replace("//", "//user:canary@")}
-    started = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{free_port()}"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    started = run_command(["--http", f"127.0.0.1:{free_port()}"], env)
     assert started.returncode == 2
     assert started.stderr == (
         "fastn-mcp: The ledger is shared, and state_secret is not set: what one replica asks no other could go on with."

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
+from command_line import run_command
 from driving import ERAS, Person, approving, body, free_port, running
 from identity_provider import Provider, listening
 from mcp import Client, MCPError
@@ -406,8 +406,7 @@ def test_what_is_wrong_stops_the_start_with_one_line(what: str, tmp_path: Path) 
     file.chmod(0o600)
     env = os.environ | {"FASTN_CONFIG": os.devnull, "THE_KEY": "fsk_test_1"}
     env |= dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(tmp_path))
-    command = [sys.executable, "-m", "fastn_mcp", *(str(file) if one == "FILE" else one for one in arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = run_command([str(file) if one == "FILE" else one for one in arguments], env)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert said in line

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from command_line import run_command
 from driving import Upstream, body, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
 
@@ -59,8 +60,7 @@ def folder(tmp_path: Path, upstream: Upstream) -> Folder:
     port = free_port()
     listed = ""
     for name in ("dana", "kim", "mallory"):
-        command = [sys.executable, "-m", "fastn_mcp", "approvals", "keygen", name, "--output", f"{tmp_path}/{name}.pem"]
-        made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        made = run_command(["approvals", "keygen", name, "--output", f"{tmp_path}/{name}.pem"], os.environ)
         assert (tmp_path / f"{name}.pem").stat().st_mode & 0o777 == 0o600
         listed += made.stdout if name != "mallory" else ""
     approvers = tmp_path / "approvers.toml"
@@ -314,11 +314,11 @@ def test_the_example_takes_no_question_that_is_not_ours(folder: Folder) -> None:
 
 def test_a_key_is_never_written_over(tmp_path: Path) -> None:
     """Ours: and what is printed is a file of approvers already."""
-    command = [sys.executable, "-m", "fastn_mcp", "approvals", "keygen", "dana", "--output", str(tmp_path / "k.pem")]
-    first = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    command = ["approvals", "keygen", "dana", "--output", str(tmp_path / "k.pem")]
+    first = run_command(command, os.environ)
     assert re.search(r'^\["dana"\]\npublic_key = "[A-Za-z0-9+/]{43}="$', first.stdout, re.MULTILINE)
     before = (tmp_path / "k.pem").read_bytes()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    again = run_command(command, os.environ)
     assert again.returncode == 1
     assert "cannot be made" in again.stderr
     assert "never replaced: move it away first" in again.stderr

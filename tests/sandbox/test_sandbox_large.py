@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from typing import Any
 import click
 import pytest
 from asking import MORNING, Clock, Fastn
+from command_line import run_command
 
 from fastn_mcp.cli import cli
 from fastn_mcp.errors import SettingsError
@@ -575,15 +575,7 @@ def test_a_file_whose_past_is_none_is_left_alone(tmp_path: Path, clock: Clock) -
 def run(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
     folders = {name: str(folder / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
-    return subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", *arguments],
-        capture_output=True,
-        text=True,
-        env=kept | folders,
-        timeout=30,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    return run_command(arguments, kept | folders)
 
 
 def test_the_command_line_offers_the_sizes_that_there_are() -> None:
