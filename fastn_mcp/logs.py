@@ -141,3 +141,17 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     return lines
+
+
+def announce(text: str) -> None:
+    """Write to stderr once the server listens, whatever the level: as an event, or as text at a terminal.
+
+    Where the log goes to a file, it is an event there as well.
+    """
+    handler = logging.getLogger().handlers[0]
+    to_file = isinstance(handler, logging.FileHandler)
+    if to_file or sys.stderr.isatty():
+        sys.stderr.write(f"fastn-mcp: {text}\n")
+        sys.stderr.flush()
+    if to_file or not sys.stderr.isatty():
+        handler.handle(logging.LogRecord("fastn_mcp", logging.INFO, __file__, 0, text, None, None))

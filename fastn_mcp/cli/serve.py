@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import click
 
 from fastn_mcp import stdio
 from fastn_mcp.errors import SettingsError
@@ -79,10 +78,9 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
     health, ending = Health(), Ending()
     more = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
     app = application(server, hosts, token, ending.head, health, more)
-    # On the standard output: the other one is the log, whose lines are JSON.
-    click.echo(f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}.")
+    said = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with reported(parts):
-        run(app, host, port, health, ending)
+        run(app, host, port, health, ending, said)
 
 
 def served_hosts(host: str, port: int) -> set[str]:

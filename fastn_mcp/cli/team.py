@@ -212,7 +212,11 @@ def serve(
         health = Health({"issuer": keys.reached}, {"ledger": ledger})
         bounds = team.bounds
         ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
-        run(application(team, opening, keys, health, system), host, port, health, ending)
+        served = f"{len(team.tenants)} tenant{'' if len(team.tenants) == 1 else 's'} of {file}"
+        said = (
+            f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.trust.issuer}."
+        )
+        run(application(team, opening, keys, health, system), host, port, health, ending, said)
 
 
 def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, system: System) -> Starlette:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from fastn_mcp.hosted.heads import bounded
 from fastn_mcp.hosted.health import ALIVE, READY, Health
+from fastn_mcp.logs import announce
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,11 @@ class Ending:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, health: Health, drain: float) -> None:
+    def __init__(self, config: uvicorn.Config, health: Health, drain: float, announced: str) -> None:
         super().__init__(config)
         self._health = health
         self._drain = drain
+        self._announced = announced
         self._told = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -42,6 +44,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self.started:
+            announce(self._announced)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -55,8 +59,11 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def run(app: Any, host: str, port: int, health: Health, ending: Ending) -> None:
-    """Serve until SIGINT or SIGTERM; half-open clients do not keep the process alive."""
+def run(app: Any, host: str, port: int, health: Health, ending: Ending, announced: str) -> None:
+    """Serve until SIGINT or SIGTERM; half-open clients do not keep the process alive.
+
+    `announced` is written to stderr once it listens.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -75,7 +82,7 @@ def run(app: Any, host: str, port: int, health: Health, ending: Ending) -> None:
     # Once it has ended, uvicorn raises the signal again, which would kill the process before anything is cleaned up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    _Server(config, health, ending.drain).run()
+    _Server(config, health, ending.drain, announced).run()
 
 
 def _leave(*_: object) -> None:

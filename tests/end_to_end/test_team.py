@@ -169,7 +169,8 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
 
 @pytest.fixture(scope="module")
 def running_team(tmp_path_factory: pytest.TempPathFactory) -> Generator[Team]:
-    with a_team(tmp_path_factory.mktemp("team")) as made:
+    folder = tmp_path_factory.mktemp("team")
+    with a_team(folder, FASTN_LOG_FILE=str(folder / "log")) as made:
         yield made
 
 
@@ -392,6 +393,15 @@ WRONG: dict[str, tuple[list[str], str, str]] = {
         "line 7: there is no key 'tolsets' in [[tenant]]",
     ),
 }
+
+
+def test_server_of_a_team_says_where_it_serves(team: Team) -> None:
+    """Ours: whatever the level of the log; where people connect to, and where they sign in."""
+    assert httpx2.get(team.url.replace("/mcp", "/healthz")).status_code == 200
+    events = [json.loads(line) for line in (team.state.parent / "log").read_text().splitlines()]
+    (said,) = [event["message"] for event in events if event["message"].startswith("Serving ")]
+    assert f" at {team.url.removesuffix('/mcp')}. Clients connect to {team.url} " in said
+    assert team.provider.issuer in said
 
 
 @pytest.mark.parametrize("what", WRONG)
