@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fastn_mcp.nearest import nearest
+from fastn_mcp.nearest import nearest, reason
 from fastn_mcp.offer import AnyOffer
 
 _MOST_PROBLEMS = 8
@@ -14,7 +14,7 @@ _DEEPEST = 6
 
 def problems(offer: AnyOffer, error: ValidationError) -> str:
     """All that is wrong with the arguments of a call, in one sentence without its full stop."""
-    found = [_problem(offer, problem) for problem in error.errors(include_input=False, include_url=False)]
+    found = [_problem(offer, problem) for problem in error.errors(include_url=False)]
     return "; ".join(found[:_MOST_PROBLEMS])
 
 
@@ -26,5 +26,4 @@ def _problem(offer: AnyOffer, problem: Any) -> str:
         case "missing":
             return f"{field}: is required"
         case _:
-            reason = str(problem["msg"]).removeprefix("Value error, ")
-            return f"{field}: {reason}" if field else reason
+            return f"{field}: {reason(problem)}" if field else reason(problem)

@@ -56,7 +56,7 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str) -> None:
     for wrong in (variable[:-2] + variable[-1], variable + "S"):
         with pytest.raises(SettingsError) as caught:
             load({}, {**KEY, wrong: "1"}, None)
-        assert f"{wrong} is set, and is no setting: FASTN_" in str(caught.value)
+        assert f"Unknown variable {wrong}. Did you mean FASTN_" in str(caught.value)
 
 
 def test_variables_that_may_be_another_programs_are_left_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from typing_extensions import override
 
 from fastn_mcp import __version__
 from fastn_mcp.cli.examples import GroupedCommands, exampled
@@ -31,10 +32,20 @@ Connect a client:           fastn-mcp install cursor --sandbox     (or claude-co
 """
 
 
-_SIZE = click.Choice(["small", "large"])
+class Choice(click.Choice[str]):
+    """One of several values; of another, the nearest is said."""
+
+    @override
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        from fastn_mcp.nearest import nearest
+
+        return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
+
+
+_SIZE = Choice(["small", "large"])
 """The names of the sandbox's sizes, which is not loaded before it is asked for."""
 
-_GUISE = click.Choice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
+_GUISE = Choice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
 """Of its guises, likewise."""
 
 
@@ -70,18 +81,18 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     help="TOML file of settings; by default config.toml in your configuration folder. [FASTN_CONFIG]",
 )
 @_setting("--base-url", "Where Fastn is.", metavar="URL")
-@_setting("--auth", "How the key is sent.", type=click.Choice(["header", "bearer"]))
+@_setting("--auth", "How the key is sent.", type=Choice(["header", "bearer"]))
 @_setting("--profile", "Account to use, of those in the file; shown in questions and results.", metavar="NAME")
 @_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
-@_setting("--mode", "What is asked first.", type=click.Choice(["read-only", "guarded", "manual", "unattended", "auto"]))
+@_setting("--mode", "What is asked first.", type=Choice(["read-only", "guarded", "manual", "unattended", "auto"]))
 @_setting("--policy", "Policy file: rules, protected resources, budgets.", metavar="FILE")
 @_setting("--plan", "Signed run plan: calls that are made without asking.", metavar="FILE")
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
-@_setting("--update", "Send the whole resource, or only what was given.", type=click.Choice(["merge", "partial"]))
-@_setting("--reveal", "Where a new API key is shown.", type=click.Choice(["file", "result"]))
+@_setting("--update", "Send the whole resource, or only what was given.", type=Choice(["merge", "partial"]))
+@_setting("--reveal", "Where a new API key is shown.", type=Choice(["file", "result"]))
 @_setting("--report", "When serving ends, write what was done: FILE as JSON, FILE.md to read.", metavar="FILE")
-@_setting("--log-level", "What is logged.", type=click.Choice(["debug", "info", "warning", "error"]))
+@_setting("--log-level", "What is logged.", type=Choice(["debug", "info", "warning", "error"]))
 @_setting("--log-file", "Log to this file instead of stderr.", metavar="FILE")
 @_setting("--deadline", "Seconds for one call, with all its attempts.", type=float, metavar="SECONDS")
 @click.version_option(__version__, "-V", "--version", prog_name="fastn-mcp")
@@ -563,7 +574,7 @@ Examples:
 @click.option("--profile", metavar="NAME", help="Serve this account.")
 @click.option(
     "--key",
-    type=click.Choice(["profile", "environment", "prompt"]),
+    type=Choice(["profile", "environment", "prompt"]),
     default="profile",
     show_default=True,
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
@@ -630,7 +641,7 @@ def uninstall_(
 
 
 @cli.command(name="completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
 def completion_(shell: str) -> None:
     """Print the completion script of a shell: eval "$(fastn-mcp completion bash)"."""
     from click.shell_completion import get_completion_class

@@ -86,7 +86,6 @@ def _worded(error: click.ClickException) -> str:
 
         if isinstance(error, click.NoSuchCommand):
             return unknown(error.command_name, error.ctx, more)
-        if (said := unknown_option(error.option_name, error.ctx)) is not None:
-            return said
+        return unknown_option(error.option_name, error.ctx, more)
     said = " ".join(error.format_message().split())
     return (said if said.endswith((".", "?", ":", ")")) else f"{said}.") + more

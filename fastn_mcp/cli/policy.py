@@ -13,6 +13,7 @@ import anyio
 import click
 
 from fastn_mcp.arguments import UnknownTool, parse
+from fastn_mcp.cli import Choice
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
 from fastn_mcp.cli.starting import policy_file
@@ -44,7 +45,7 @@ _CHANNELS = {
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Ask this policy file, in place of the one that is set."
 )
-_MODE = click.option("--mode", type=click.Choice(["read-only", "guarded", "manual", "auto"]), help="Ask in this mode.")
+_MODE = click.option("--mode", type=Choice(["read-only", "guarded", "manual", "auto"]), help="Ask in this mode.")
 
 
 @click.group(name="policy")
@@ -185,7 +186,7 @@ def _under(settings: Settings, policy: Policy) -> str:
 @_FILE
 @_MODE
 @click.option(
-    "--key", type=click.Choice(["live", "test"]), default="live", show_default=True, help="Ask for this kind of key."
+    "--key", type=Choice(["live", "test"]), default="live", show_default=True, help="Ask for this kind of key."
 )
 @click.pass_context
 def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None, key: str) -> None:

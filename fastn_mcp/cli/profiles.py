@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastn_mcp.cli import Start
+from fastn_mcp.cli import Choice, Start
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import forget
 from fastn_mcp.errors import SettingsError
@@ -60,13 +60,13 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
 @profiles_group.command(name="add")
 @click.argument("name")
 @click.option("--base-url", help="Where Fastn is.")
-@click.option("--auth", type=click.Choice(["header", "bearer"]), help="How the key is sent.")
+@click.option("--auth", type=Choice(["header", "bearer"]), help="How the key is sent.")
 @click.option("--env", help="Fastn environment.")
 @click.option("--space-id", help="Sent as x-fastn-space-id.")
 @click.option("--tenant-id", help="Sent as x-fastn-space-tenantid.")
 @click.option("--end-org-id", help="Sent as x-end-org-id.")
 @click.option(
-    "--mode", type=click.Choice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What is asked first."
+    "--mode", type=Choice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What is asked first."
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Policy file of this account.")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")

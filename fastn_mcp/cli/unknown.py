@@ -24,7 +24,7 @@ def unknown(name: str, context: click.Context, more: str = "") -> str:
     group = context.command
     known = group.list_commands(context) if isinstance(group, click.Group) else []
     if context.command_path.endswith(" call"):
-        return f"There is no tool {name!r}{nearest(name.replace('_', '-'), known)}.{more}"
+        return f"There is no tool {name!r}{nearest(name, known)}.{more}"
     tools = [tool.replace("_", "-") for tool in BY_NAME]
     if context.parent is None and (tool := name.replace("_", "-")) in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
@@ -34,8 +34,8 @@ def unknown(name: str, context: click.Context, more: str = "") -> str:
     return f"There is no command {name!r}{nearest(name, known)}.{more}"
 
 
-def unknown_option(option: str, context: click.Context) -> str | None:
-    """Of an option that stands in the wrong place, or that holds a key; None of any other."""
+def unknown_option(option: str, context: click.Context, more: str = "") -> str:
+    """Where it should stand, or the nearest that there is."""
     if option in _KEY:
         return (
             f"There is no {option}: others can read a command line, and the shell remembers it. Keep the key by "
@@ -43,5 +43,7 @@ def unknown_option(option: str, context: click.Context) -> str | None:
         )
     root = context.find_root()
     if context is root or all(option not in parameter.opts for parameter in root.command.params):
-        return None
+        options = [*context.command.params, *root.command.params]
+        known = [name for parameter in options for name in parameter.opts if name.startswith("--")]
+        return f"There is no option {option}{nearest(option, known)}.{more}"
     return f"{option} stands before the command: fastn-mcp {option} ... {context.command_path.partition(' ')[2]} ..."

@@ -14,7 +14,7 @@ from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protecte
 from fastn_mcp.guard.rules.reach import cases, unreachable
 from fastn_mcp.guard.rules.ruling import FileRules, Opening
 from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
-from fastn_mcp.nearest import nearest
+from fastn_mcp.nearest import nearest, reason
 from fastn_mcp.operation import Effect
 from fastn_mcp.toml_places import Key
 from fastn_mcp.tools import AnyOperation
@@ -201,20 +201,18 @@ def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
     match problem["type"]:
         case "extra_forbidden":
             known = _known(names)
-            near = nearest(key.casefold(), known) or f"; known are {', '.join(known)}"
+            near = nearest(key, known) or f"; known are {', '.join(known)}"
             where = f" in {_inner(names) or table}" if len(names) > 1 else ""
             return Flaw(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
         case "missing":
             return Flaw(at, f"{table} needs the key {key!r}")
         case "model_type":
             return Flaw(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
-        case "literal_error":
-            return Flaw(at, f"{key}: must be {str(problem['ctx']['expected']).replace(chr(39), chr(34))}")
         case "list_type" if len(at) == 1:
             return Flaw(at, f"each {key} is a table of its own, as [[{key}]]")
         case kind:
-            reason = _PROBLEMS.get(kind) or str(problem["msg"]).removeprefix("Value error, ")
-            return Flaw(at, f"{key}: {reason[0].lower()}{reason[1:]}")
+            why = _PROBLEMS.get(kind) or reason(problem)
+            return Flaw(at, f"{key}: {why[0].lower()}{why[1:]}")
 
 
 def _inner(names: list[str]) -> str:

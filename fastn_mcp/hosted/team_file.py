@@ -12,7 +12,7 @@ from fastn_mcp.guard.strict_toml import Flaw, load, read
 from fastn_mcp.hosted.approvers import ALL, Approvals, Rule
 from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant, origin_of
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
-from fastn_mcp.nearest import nearest
+from fastn_mcp.nearest import closest, nearest, reason
 from fastn_mcp.settings import Settings, is_loopback
 from fastn_mcp.toml_places import Key
 
@@ -80,7 +80,7 @@ def _origin(origin: str) -> str:
 
 def _algorithm(name: str) -> str:
     if name not in ALGORITHMS:
-        raise ValueError(f"{name!r} is not one of {', '.join(ALGORITHMS)}")
+        raise ValueError(f"unknown algorithm {name!r}{nearest(name, ALGORITHMS)}; use any of {', '.join(ALGORITHMS)}")
     return name
 
 
@@ -177,7 +177,9 @@ def _built(table: Mapping[str, Any], folder: Path) -> Team:
     try:
         form = _TeamForm.model_validate(table)
     except ValidationError as error:
-        raise _flaw(cast("Any", error.errors(include_url=False, include_input=False)[0])) from None
+        # An unknown key first: where one is misspelt, the same key is missing.
+        problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+        raise _flaw(cast("Any", problems[0])) from None
     tenants = tuple(_tenant(number, entry, folder) for number, entry in enumerate(form.tenant))
     if not tenants:
         raise Flaw(("tenant",), "it has no [[tenant]]")
@@ -302,6 +304,13 @@ _TABLES: dict[str, tuple[type[_Form], str]] = {
 }
 
 
+def _elsewhere(key: str) -> str:
+    """The table that has the key, or the one nearest to it, where another has not."""
+    keys = {name: where for form, where in _TABLES.values() for name in form.model_fields}
+    close = closest(key, keys)
+    return "" if close is None else f" (did you mean {close!r} in {keys[close]}?)"
+
+
 def _flaw(problem: Mapping[str, Any]) -> Flaw:
     at = cast("Key", problem["loc"])
     keys = [part for part in at if isinstance(part, str)]
@@ -311,12 +320,12 @@ def _flaw(problem: Mapping[str, Any]) -> Flaw:
             form, where = next(
                 (known for name, known in _TABLES.items() if keys[:-1] == name.split()), (_TeamForm, "the file")
             )
-            return Flaw(at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields)}")
+            return Flaw(at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields) or _elsewhere(key)}")
         case "missing":
             table = _TABLES.get(" ".join(keys[:-1]), (None, "the file"))[1]
             return Flaw(at, f"{table} needs the key {key!r}")
         case "list_type" if key == "tenant":
             return Flaw(at, "each tenant is a table of its own, as [[tenant]]")
         case _:
-            reason = str(problem["msg"]).removeprefix("Value error, ")
-            return Flaw(at, f"{key}: {reason[0].lower()}{reason[1:]}")
+            why = reason(problem)
+            return Flaw(at, f"{key}: {why[0].lower()}{why[1:]}")

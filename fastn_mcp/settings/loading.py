@@ -5,7 +5,6 @@ level of the file, and a variable that speaks of one account (its key, its addre
 profile that does not name it: which of the two was meant is not guessed.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from fastn_mcp.errors import NoKey, SettingsError
 from fastn_mcp.key_kinds import kind_of
-from fastn_mcp.nearest import nearest
+from fastn_mcp.nearest import closest, nearest, reason
 from fastn_mcp.proxies import named_by
 from fastn_mcp.settings import file as files
 from fastn_mcp.settings import keys
@@ -75,27 +74,27 @@ class Chosen:
         try:
             return Settings.model_validate({**self.values, "api_key": key.value})
         except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
+            problem = error.errors(include_url=False)[0]
             raise self._wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, key) from None
 
     def _wrong(self, name: str, problem: Any, key: Key) -> SettingsError:
         if problem["type"] == "extra_forbidden":
             return SettingsError(f"There is no setting {name!r}{nearest(name, Settings.model_fields)}.")
-        reason = str(problem["msg"]).removeprefix("Value error, ")
+        why = reason(problem)
         if name == "api_key":
             return NoKey(
-                f"The setting api_key ({key.place}) is wrong: {reason}.",
+                f"The setting api_key ({key.place}) is wrong: {why}.",
                 "Copy the key again, whole, without what stands around it.",
             )
         for table, *at in ((self.table, PROFILES, self.profile), (self.file.top,)):
             if name in table and self.values.get(name) is table[name]:
                 place = self.file.line(*(part for part in at if part is not None), name)
-                return SettingsError(f"{place}: the setting {name} is wrong: {reason}.")
+                return SettingsError(f"{place}: the setting {name} is wrong: {why}.")
         source = next((source for source in SOURCES if source.field == name), None)
         flag = f"flag {source.flag}, " if source and source.flag else ""
         variable = self.proxy if name == "proxy" and self.proxy else source.variable if source else ""
         where = f" ({flag}environment {variable})" if source else ""
-        return SettingsError(f"The setting {name}{where} is wrong: {reason}.")
+        return SettingsError(f"The setting {name}{where} is wrong: {why}.")
 
 
 def load(
@@ -186,11 +185,9 @@ def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> N
     for name in environment:
         if not name.startswith("FASTN_") or name in known or name in named:
             continue
-        close = difflib.get_close_matches(name, known, 1, 0.85)
-        if close and not close[0].startswith(VARIABLE):
-            raise SettingsError(
-                f"{name} is set, and is no setting: {close[0]} was meant?", f"Unset {name}, or name it {close[0]}."
-            )
+        close = closest(name, known, 0.85)
+        if close is not None and not close.startswith(VARIABLE):
+            raise SettingsError(f"Unknown variable {name}. Did you mean {close}?", f"Unset it, or name it {close}.")
 
 
 def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
@@ -281,5 +278,5 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
 def _misspelt(environment: Mapping[str, str]) -> str:
     """The variable that was meant to hold the key, where one is set whose name is nearly right."""
     names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
-    close = difflib.get_close_matches(VARIABLE, names, 1, 0.75)
-    return f"; {close[0]} is set, and is not {VARIABLE}" if close else ""
+    close = closest(VARIABLE, names, 0.75)
+    return f"; {close} is set, and is not {VARIABLE}" if close else ""

@@ -335,7 +335,7 @@ class Settings(BaseModel):
     def _known(cls, names: list[str] | None) -> list[str] | None:
         for name in names or []:
             if name not in TOOLSETS:
-                raise ValueError(f"does not know one of the names{nearest(name, TOOLSETS)}: {', '.join(TOOLSETS)}")
+                raise ValueError(f"names an unknown toolset{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}")
         return names
 
     @property

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, Self, TypeGuard, cast
 from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, field_validator
 from pydantic_core import to_json
 
+from fastn_mcp.nearest import nearest
 from fastn_mcp.offer import OURS
 from fastn_mcp.operation import Item, Operation, Page, Request, Route
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
@@ -102,7 +103,8 @@ class List(Operation[Listed[Item]], Generic[Item]):
     def unknown(self) -> list[str]:
         """The filters whose value is none of those that are known, in words: it may be mistyped."""
         return [
-            f"{name}: {str(value)[:64]!r} is not known; known are {in_words(known.values)}"
+            f"{name}: {str(value)[:64]!r} is not known{nearest(str(value), known.values)}; "
+            f"known are {in_words(known.values)}"
             for name, value in self.filters().items()
             for known in type(self).model_fields[name].metadata
             if isinstance(known, Known) and str(value).casefold() not in map(str.casefold, known.values)

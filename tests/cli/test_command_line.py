@@ -150,9 +150,26 @@ def test_a_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path
 )
 def test_a_wrong_flag_ends_with_2_and_is_named(flag: str, value: str, fastn: Run) -> None:
     """Ours: the last line names the flag, and what it can be."""
-    done = fastn("--sandbox", flag, value, "call", "list-customers")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert flag in done.stderr.splitlines()[-1]
+    one_line(fastn("--sandbox", flag, value, "call", "list-customers"), flag)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "meant"),
+    [
+        (("--mode", "Gaurded"), {}, "guarded"),
+        ((), {"FASTN_MODE": "gaurded"}, "guarded"),
+        (("--toolsets", "custmers"), {}, "customers"),
+        ((), {"FASTN_LOG_LEVEL": "wraning"}, "warning"),
+        (("--toolset", "customers"), {}, "--toolsets"),
+        (("call", "--sandbx"), {}, "--sandbox"),
+    ],
+)
+def test_misspelt_value_or_option_is_answered_with_the_nearest(
+    arguments: tuple[str, ...], env: dict[str, str], meant: str, fastn: Run
+) -> None:
+    """Ours: by one function, wherever the value comes from."""
+    command = () if "call" in arguments else ("tools",)
+    one_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
 
 
 def profile(done: "subprocess.CompletedProcess[str]") -> str:

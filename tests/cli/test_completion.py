@@ -30,7 +30,7 @@ def test_another_shell_is_refused_with_those_that_are_known(fastn: Run) -> None:
     """Ours."""
     done = fastn("completion", "tcsh")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "'bash', 'zsh', 'fish'" in done.stderr
+    assert "Use one of bash, zsh, fish." in done.stderr
 
 
 def offered(fastn: Run, *words: str) -> list[str]:

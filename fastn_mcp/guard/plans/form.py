@@ -11,7 +11,7 @@ from fastn_mcp.guard.plans import Permit, Plan
 from fastn_mcp.guard.rules.catalog import CHANGING, kind_of
 from fastn_mcp.guard.rules.matching import Choice, choice
 from fastn_mcp.guard.strict_toml import Flaw, Source
-from fastn_mcp.nearest import nearest
+from fastn_mcp.nearest import nearest, reason
 from fastn_mcp.offer import Effect
 from fastn_mcp.renamed import ALIASES, Aliases, current
 from fastn_mcp.toml_places import Key
@@ -153,5 +153,5 @@ def _flaw(problem: Mapping[str, Any]) -> Flaw:
         case "missing":
             return Flaw(at, f"the key {names[-1]!r} is missing")
         case _:
-            reason = str(problem["msg"]).removeprefix("Value error, ")
-            return Flaw(at, f"{names[-1] if names else 'plan'}: {reason[0].lower()}{reason[1:]}")
+            why = reason(problem)
+            return Flaw(at, f"{names[-1] if names else 'plan'}: {why[0].lower()}{why[1:]}")

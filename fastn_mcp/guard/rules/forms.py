@@ -23,8 +23,8 @@ def _decision(value: object) -> Decision:
     known = [decision.value for decision in Decision]
     if value in known:
         return Decision(value)
-    near = nearest(value.casefold(), known) if isinstance(value, str) else ""
-    raise ValueError(f"{value!r} is no decision{near}; decisions are {', '.join(known)}")
+    near = nearest(value, known) if isinstance(value, str) else ""
+    raise ValueError(f"unknown decision {value!r}{near}; use one of {', '.join(known)}")
 
 
 def _stricter(decision: Decision) -> Decision:
@@ -38,7 +38,7 @@ def _effect(value: object) -> Effect:
     if name == Effect.READ.value:
         raise ValueError("reads are always allowed")
     if name not in _EFFECTS:
-        raise ValueError(f"{value!r} is no effect{nearest(name, _EFFECTS)}; effects are {', '.join(_EFFECTS)}")
+        raise ValueError(f"unknown effect {value!r}{nearest(name, _EFFECTS)}; use any of {', '.join(_EFFECTS)}")
     return Effect(name)
 
 

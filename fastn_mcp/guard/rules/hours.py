@@ -82,7 +82,7 @@ def _days(text: str) -> frozenset[int]:
 def _day(text: str) -> int:
     name = text.strip().capitalize()
     if name not in _DAYS:
-        raise ValueError(f"{text.strip()!r} is no day{nearest(name, _DAYS)}; days are {', '.join(_DAYS)}")
+        raise ValueError(f"unknown day {text.strip()!r}{nearest(name, _DAYS)}; use one of {', '.join(_DAYS)}")
     return _DAYS.index(name)
 
 
