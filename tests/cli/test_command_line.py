@@ -37,8 +37,8 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
     done = fastn("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert fastn("-h").stdout == done.stdout
-    for name in cli.commands:
-        assert re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE), name
+    for name, command in cli.commands.items():
+        assert bool(re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)) is not command.hidden, name
     for source in SOURCES:
         if source.flag is not None:
             assert source.flag in done.stdout
