@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from typing_extensions import override
 
-from fastn_mcp import __version__
+from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.cli.examples import GroupedCommands, exampled
 from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
 
@@ -568,6 +568,12 @@ Examples:
 """
 
 
+_UNPUBLISHED = (
+    "The package registry does not have fastn-mcp yet, so that uvx fetches it only where another index has it. "
+    "Without --uvx and --link the entry starts this program by its path."
+)
+
+
 @cli.command(name="install", epilog=_INSTALL)
 @_entry
 @click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
@@ -580,10 +586,20 @@ Examples:
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
 )
 @click.option("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
-@click.option("--uvx", is_flag=True, help="Start it by uvx, which fetches it, and not by the path of this program.")
+@click.option(
+    "--uvx",
+    is_flag=True,
+    hidden=not IS_PUBLISHED,
+    help="Start it by uvx, which fetches it, and not by the path of this program.",
+)
 @click.option("--replace", is_flag=True, help="Put it in place of another entry of that name.")
 @click.option("--anyway", is_flag=True, help="Even where the client does not seem to be installed.")
-@click.option("--link", is_flag=True, help="Print links that install it, for web pages. Nothing is changed.")
+@click.option(
+    "--link",
+    is_flag=True,
+    hidden=not IS_PUBLISHED,
+    help="Print links that install it, for web pages. Nothing is changed.",
+)
 @click.pass_context
 def install_(
     ctx: click.Context,
@@ -621,6 +637,8 @@ def install_(
         show_links(where, arguments, key=key)
     else:
         install(where, How(yes, dry_run), arguments, url=url, key=key, uvx=uvx, replace=replace, anyway=anyway)
+    if (link or uvx) and not IS_PUBLISHED:
+        click.echo(f"fastn-mcp: {_UNPUBLISHED}", err=True)
 
 
 @cli.command(name="uninstall")

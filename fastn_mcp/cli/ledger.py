@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from fastn_mcp import install_extra
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit import FILE as AUDIT
 from fastn_mcp.guard.audit import AuditFile
@@ -68,7 +69,7 @@ def _shared(url: str, system: System) -> Ledger:
             raise
         raise SettingsError(
             "The setting ledger names a server, and the library for it is not installed.",
-            'Run: pip install "fastn-mcp[valkey]"',
+            f"Run: {install_extra('valkey')}",
         ) from None
     try:
         address = parse(url)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
-from fastn_mcp import __version__
+from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.settings import SOURCES, Settings, Source
 
@@ -52,7 +52,8 @@ def _package(package: Document) -> Document:
     told = package | {"environmentVariables": [_variable(source) for source in SOURCES]}
     if package["registryType"] == "oci":  # its version is the tag
         return told | {"identifier": f"{package['identifier'].rpartition(':')[0]}:{__version__}"}
-    return told | {"version": __version__}
+    told.pop("runtimeHint", None)
+    return told | {"version": __version__} | ({"runtimeHint": "uvx"} if IS_PUBLISHED else {})
 
 
 def _variable(source: Source) -> Document:

@@ -9,6 +9,7 @@ from typing import Any
 from mcp.server import Server
 from pydantic_core import PydanticUndefined
 
+from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.cli import published
 from fastn_mcp.cli.introducing import taken_down
 from fastn_mcp.cli.starting import resolved_of
@@ -33,7 +34,7 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
     if package.exists():
         files[package / FILE] = taken_down(_server(), OFFERS)
     if readme.exists():
-        tables = {"tools": _tools(), "settings": settings_table(), "clients": _clients()}
+        tables = {"tools": _tools(), "settings": settings_table(), "clients": _clients(), "published": _published()}
         files[readme] = filled(readme.read_text(encoding="utf-8"), tables)
     for name in published.PUBLISHED:
         path = readme.parent / name
@@ -104,9 +105,19 @@ def settings_table() -> str:
     return "\n".join(["| setting, variable, flag | default | |", "|---|---|---|", *rows])
 
 
+def _published() -> str:
+    if IS_PUBLISHED:
+        return "With [uv](https://docs.astral.sh/uv/) alone: `uvx fastn-mcp demo`"
+    return "**Not published yet:** nobody owns the name `fastn-mcp` on the package registry. Install from the clone."
+
+
 def _clients() -> str:
-    rows = [f"| {client.title} | `fastn-mcp install {client.name}` | {_buttons(client)} |" for client in CLIENTS]
-    return "\n".join(["| client | one line | or one click: the sandbox |", "|---|---|---|", *rows])
+    rows = [
+        (client.title, f"`fastn-mcp install {client.name}`", *([_buttons(client)] if IS_PUBLISHED else []))
+        for client in CLIENTS
+    ]
+    header = ("client", "one line", *(["or one click: the sandbox"] if IS_PUBLISHED else []))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def _buttons(client: Client) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fastn_mcp import install_extra
 from fastn_mcp.cli.kinds import Kinds, unobserved
 from fastn_mcp.logs import JsonLines
 
@@ -55,7 +56,7 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
     try:
         from fastn_mcp.observing.export import Export  # only where asked for: it takes longer than all the rest
     except ImportError:
-        log.warning("a collector is named, and what sends to it is not installed: pip install 'fastn-mcp[otel]'")
+        log.warning("a collector is named, and what sends to it is not installed: %s", install_extra("otel"))
         return None
     try:
         export = Export(signals, environment, lines)

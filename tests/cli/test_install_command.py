@@ -12,6 +12,7 @@ import pytest
 from at_a_terminal import sitting
 from command_line import Run
 
+from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.cli import cli
 from fastn_mcp.installing.clients import CLIENTS
 
@@ -228,7 +229,9 @@ def test_the_http_token_is_printed_where_there_is_one(fastn: Run, environment: d
 
 def test_links_say_what_the_entry_would(fastn: Run) -> None:
     """Issue 7: as VS Code and Cursor document them."""
-    code, insiders = fastn("install", "vscode", "--link", "--key", "prompt").stdout.splitlines()
+    done = fastn("install", "vscode", "--link", "--key", "prompt")
+    code, insiders = done.stdout.splitlines()
+    assert ("does not have fastn-mcp yet" in done.stderr) != IS_PUBLISHED
     for line, scheme, host in (
         (code, "vscode:", "vscode.dev"),
         (insiders, "vscode-insiders:", "insiders.vscode.dev"),

@@ -65,7 +65,7 @@ def test_without_the_library_it_says_how_to_get_it(tmp_path: Path) -> None:
         sys.modules.update(taken)
     assert str(caught.value) == (
         "The setting ledger names a server, and the library for it is not installed."
-        ' Run: pip install "fastn-mcp[valkey]"'
+        " Run: pip install '.[valkey]' in a clone of the repository"
     )
 
 
