@@ -158,18 +158,24 @@ def cli(
     ctx.obj = Start(
         parts, resolved, partial(_command_line, ctx), flags, config, sandboxed, sandbox_file, sandbox_size or "small"
     )
-    named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
-    if named and ctx.invoked_subcommand is not None:
-        raise click.UsageError("--http serves agents, and takes no command beside it.")
-    if team is not None and http is None:
-        raise click.UsageError("--team is for --http: over stdio there is one account.")
-    if flags["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
-        raise click.UsageError("--report is for serving, and for run.")
+    _refuse_contradictions(ctx, team)
     if ctx.invoked_subcommand is None:
         if team is not None:
             _team(team, http, flags, config or _config_file(), ctx.obj.state())
         else:
             _serve(ctx.obj, http)
+
+
+def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
+    if ctx.obj.sandboxed and ctx.params["profile"] is not None:
+        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox and its like.")
+    named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
+    if named and ctx.invoked_subcommand is not None:
+        raise click.UsageError("--http serves agents, and takes no command beside it.")
+    if team is not None and ctx.params["http"] is None:
+        raise click.UsageError("--team is for --http: over stdio there is one account.")
+    if ctx.params["report"] is not None and ctx.invoked_subcommand not in (None, "run"):
+        raise click.UsageError("--report is for serving, and for run.")
 
 
 def _command_line(root: click.Context) -> "CommandLine":
@@ -630,6 +636,8 @@ def install_(
     arguments = options_of(ctx.find_root())
     if link and url is not None:
         raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
+    if profile is not None and (sandbox or ctx.obj.sandboxed):
+        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.", ctx)
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
     arguments += ["--profile", profile] if profile is not None else []
     where = Where(client, name, project, file)

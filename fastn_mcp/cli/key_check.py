@@ -40,9 +40,10 @@ async def checked(parts: Parts) -> Checked:
     mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
     if mine is None:
         return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
-    known = [said for field in ("mode", "permissions") if (said := text(mine, field))]
-    until = "without an end"
+    mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()
+    ends = "never expires"
     if word(mine, *EXPIRES) not in ("", "never"):
         expires = timestamp(mine, *EXPIRES)
-        until = "until an unknown time" if expires is None else f"until {dated(expires, parts.system.now())}"
-    return Checked(True, sanitize(f"The key works. It is {name_of(mine)!r}: {', '.join([*known, until])}."))
+        ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, parts.system.now())}"
+    known = ", ".join(filter(None, (mode and f"{mode} mode", permissions, ends)))
+    return Checked(True, sanitize(f"The key works. Key {name_of(mine)!r}: {known}."))

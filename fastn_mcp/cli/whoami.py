@@ -27,6 +27,7 @@ def whoami(start: Start, *, as_json: bool) -> int:
     settings = resolved.settings
     parts = start.parts(settings)
     known: dict[str, JsonValue] = {
+        "sandbox": start.sandboxed,
         "profile": settings.profile,
         "host": settings.host,
         **account(settings),
@@ -37,12 +38,15 @@ def whoami(start: Start, *, as_json: bool) -> int:
         "plan": str(settings.plan) if settings.plan else None,
     }
     if not as_json:
-        said = known | {
-            "key": f"{KINDS[settings.key_kind]}, from {resolved.key}",
+        said: dict[str, JsonValue] = known | {
+            "sandbox": "in this process: nothing reaches Fastn" if start.sandboxed else None,
+            "host": None if start.sandboxed else settings.host,
+            "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {resolved.key}",
+            "key_from": None,
             "policy": known["policy"] or "no file",
         }
         for name, value in said.items():
-            if value is not None and name != "key_from":
+            if value is not None:
                 click.echo(sanitize(f"{name:{_WIDTH}}{value}"))
     result = anyio.run(checked, parts)
     if as_json:

@@ -19,7 +19,7 @@ from fastn_mcp.hosted.approvers import Approvals, Standing, person
 from fastn_mcp.hosted.health import Health
 from fastn_mcp.hosted.inbox import TeamInbox
 from fastn_mcp.hosted.sessions import Seal, Session
-from fastn_mcp.hosted.sign_in import HOLDS, Begun, NotSignedIn, SignIn
+from fastn_mcp.hosted.sign_in import HOLDS, Begun, NotAnApprover, NotSignedIn, SignIn
 from fastn_mcp.hosted.team import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.system import System
@@ -127,7 +127,7 @@ class _SignedIn:
             raise NotSignedIn("This sign-in was used already.")
         who = self._who(await self._sign_in.finish(begun, code))
         if not Standing(self._approvals, who).tenants:
-            raise NotSignedIn("You are signed in, and there is nothing here for you to decide. Ask the operator.")
+            raise NotAnApprover(f"No rule for approvers names {who.name}. Ask the operator of this server.")
         return Session(self._system.token(), now + self._approvals.session, who)
 
     async def session(self, request: Request) -> Session | None:
@@ -185,4 +185,4 @@ class _SignedIn:
 
 
 def _refused(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:
-    return render(request, "refused.html", status, heading="Nobody was signed in", why=str(why), again="Sign in again")
+    return render(request, "refused.html", status, heading=why.heading, why=str(why), again="Sign in again")

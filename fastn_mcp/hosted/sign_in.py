@@ -39,6 +39,14 @@ _AWAY = "The identity provider cannot be reached."
 class NotSignedIn(Exception):
     """Why nobody is signed in, in a sentence for the person."""
 
+    heading = "The sign-in failed"
+
+
+class NotAnApprover(NotSignedIn):
+    """The provider knows the person, and no approver rule of the team file does."""
+
+    heading = "There is nothing here for you to decide"
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:

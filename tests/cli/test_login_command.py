@@ -87,7 +87,7 @@ def test_a_key_is_asked_for_unseen_tried_and_kept_and_then_used(
         person.types(f" {KEY} \r")
         code, shown = person.leaves()
     assert (code, KEY in person.shown) == (0, False)
-    assert "The key works. It is 'Sandbox': Test, Full access, without an end." in shown
+    assert "The key works. Key 'Sandbox': test mode, full access, never expires." in shown
     assert f"The test key of acme at {address} is kept in the test's keyring." in shown
     assert kept(environment) == {f"fastn-mcp/acme at {address}": KEY}
     assert config.read_text() == before
@@ -271,7 +271,7 @@ def test_whoami_says_the_account_its_key_and_what_is_asked(login: Run, fastn: Ru
         "key          test (no sandbox: it acts on the same live connections), from keyring",
         "mode         manual",
         f"policy       {config.parent / 'policy.toml'}",
-        "The key works. It is 'Sandbox': Test, Full access, without an end.",
+        "The key works. Key 'Sandbox': test mode, full access, never expires.",
     ]
 
 
@@ -306,10 +306,24 @@ def test_a_narrow_key_works_though_it_may_not_list_keys(config: Path, fastn: Run
 
 
 def test_whoami_of_the_sandbox(fastn: Run) -> None:
-    """Ours: what is the sandbox's is said to be."""
-    done = fastn("--sandbox", "whoami")
+    """Ours: its key begins as a test key, which at Fastn acts on live connections."""
+    done = fastn("--sandbox", "whoami", env={"FASTN_PROFILE": "acme"})
     assert done.returncode == 0
-    assert "from the sandbox" in done.stdout
+    assert done.stdout.startswith("sandbox      in this process: nothing reaches Fastn\n")
+    assert "live" not in done.stdout
+    assert json.loads(fastn("--sandbox", "whoami", "--json").stdout)["sandbox"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--sandbox", "--profile", "acme", "whoami"),
+        ("--sandbox-size", "large", "install", "cursor", "--profile", "acme"),
+    ],
+)
+def test_sandbox_together_with_a_profile_is_refused(arguments: tuple[str, ...], fastn: Run) -> None:
+    """Ours: which of the two was meant is not guessed."""
+    assert "Leave out --profile" in one_line(fastn(*arguments), 2)
 
 
 def test_serving_over_stdio_with_a_key_of_the_environment_asks_no_keyring(environment: dict[str, str]) -> None:

@@ -398,7 +398,9 @@ async def test_who_has_nothing_to_decide_is_told_so(world: World) -> None:
     async with world.browser() as browser:
         answer = await browser.sign_in("nobody")
         assert answer.status_code == 403
-        assert "there is nothing here for you to decide" in answer.text
+        assert "There is nothing here for you to decide" in answer.text
+        assert "No rule for approvers names " in answer.text
+        assert "The sign-in failed" not in answer.text
 
 
 async def test_a_provider_that_is_down_or_names_people_by_client_signs_nobody_in(world: World) -> None:
