@@ -56,7 +56,8 @@ def parse(
 
 
 def _switched_off(what: str) -> NotSent:
-    return NotSent(f"{what} is switched off here, by read-only mode or toolsets.", "Only a person can change that.")
+    by = "by read-only mode, toolsets, tools or exclude_tools"
+    return NotSent(f"{what} is switched off here, {by}.", "Only a person can change that.")
 
 
 def _encodable(value: object) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastn_mcp.cli.wiring import offered
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.operation import POST
 from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings, is_loopback, ledger_setting, load
@@ -179,6 +180,44 @@ def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match="'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
+
+
+def test_tools_are_named_one_by_one_or_by_patterns() -> None:
+    """Ours: in the order of the catalogue, as agents or the command line write them."""
+    settings = load({"tools": "run-workflow,get_cust*,find"}, KEY, None)
+    assert settings.tools == ["find", "get_customer", "run_workflow"]
+
+
+@pytest.mark.parametrize("name", ["tools", "exclude_tools"])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("find,delete_custmer", r"no tool 'delete_custmer' \(did you mean 'delete_customer'\?\)"), ("x*", "fits 'x\\*'")],
+)
+def test_a_tool_that_is_not_known_is_refused(name: str, names: str, said: str) -> None:
+    """Ours: a tool that is misspelt must not stay in the list of an agent."""
+    with pytest.raises(SettingsError, match=said):
+        load({name: names}, KEY, None)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        ({"tools": "delete_customer"}, {"delete_customer"}),
+        ({"toolsets": "users", "tools": "find"}, {"find", "list_users", "invite_user"}),
+        ({"toolsets": "users", "tools": "find", "exclude_tools": "*_user"}, {"find", "list_users"}),
+        ({"toolsets": "users", "tools": "delete_*,find", "read_only": True}, {"find", "list_users"}),
+        ({"tools": "find,list_users", "exclude_tools": "find"}, {"list_users"}),
+    ],
+)
+def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) -> None:
+    """Ours (docs/tools.md): toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
+    assert {offer.tool_name() for offer in offered(load(chosen, KEY, None))} == left
+
+
+def test_settings_that_leave_no_tool_are_refused() -> None:
+    """Ours: a server without tools is a mistake."""
+    with pytest.raises(SettingsError, match="No tool is left"):
+        offered(load({"tools": "delete_*", "mode": "read-only"}, KEY, None))
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--plan", "Signed run plan: calls that are made without asking.", metavar="FILE")
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
+@_setting("--tools", "Offer only these, and those of --toolsets: run_workflow,list_*.", metavar="NAMES")
+@_setting("--exclude-tools", "Offer none of these, whatever else is set: delete_*.", metavar="NAMES")
 @_setting("--update", "Send the whole resource, or only what was given.", type=Choice(["merge", "partial"]))
 @_setting("--reveal", "Where a new API key is shown.", type=Choice(["file", "result"]))
 @_setting("--report", "When serving ends, write what was done: FILE as JSON, FILE.md to read.", metavar="FILE")

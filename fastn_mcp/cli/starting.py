@@ -72,9 +72,10 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
         settings.webhook_url,
         settings.report,
         settings.log_file,
+        settings.tools,
+        settings.exclude_tools,
         policy_file(settings, environment),
     )
     if any(value is not None for value in named):
         return None
-    reads_only = settings.read_only or settings.mode == "read-only"
-    return Introduction(settings.toolsets, reads_only=reads_only, attended=settings.mode != "unattended")
+    return Introduction(settings.toolsets, reads_only=settings.reads_only, attended=settings.mode != "unattended")

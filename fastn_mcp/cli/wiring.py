@@ -24,7 +24,7 @@ from fastn_mcp.client.way import Way
 from fastn_mcp.command_line import PROGRAM, CommandLine
 from fastn_mcp.delivery import Delivery
 from fastn_mcp.dispatch import Dispatcher
-from fastn_mcp.errors import NoKey, Refused
+from fastn_mcp.errors import NoKey, Refused, SettingsError
 from fastn_mcp.guard import Guard
 from fastn_mcp.guard.asking import Desk
 from fastn_mcp.guard.audit import FILE as AUDIT
@@ -114,7 +114,7 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
 
     `program` is what a person starts at a shell for that.
     """
-    mode = "read-only" if settings.read_only else settings.mode
+    mode = "read-only" if settings.reads_only else settings.mode
     rules = _rules(policy_file(settings, environment), program)
     return Policy(mode, rules, _plan(settings, environment, program), live=settings.key_kind != "test")
 
@@ -288,11 +288,15 @@ def exchange_of(
 
 
 def offered(settings: Settings) -> tuple[AnyOffer, ...]:
-    """What the settings leave."""
-    reads_only = settings.read_only or settings.mode == "read-only"
-    return tuple(
+    """The tools that the settings leave. Raises `SettingsError` where that is none."""
+    found = tuple(
         offer
         for offer in OFFERS
-        if (settings.toolsets is None or offer.toolset() in settings.toolsets)
-        and (offer.effect is Effect.READ or not reads_only)
+        if settings.has_tool(offer.tool_name(), offer.toolset(), reads=offer.effect is Effect.READ)
     )
+    if not found:
+        raise SettingsError(
+            "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",
+            "All of them: fastn-mcp tools, without these settings.",
+        )
+    return found

@@ -1,5 +1,6 @@
 """All that can be set, and what each setting can be. Pure."""
 
+import fnmatch
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -102,6 +103,16 @@ class Settings(BaseModel):
     read_only: Annotated[bool, Field(description="Only tools that read.")] = False
     toolsets: Annotated[
         list[str] | None, BeforeValidator(_listed), Field(description=f"Only these: {', '.join(TOOLSETS)}.")
+    ] = None
+    tools: Annotated[
+        list[str] | None,
+        BeforeValidator(_listed),
+        Field(description="Only these, and those of toolsets: names of tools, or patterns as list_*."),
+    ] = None
+    exclude_tools: Annotated[
+        list[str] | None,
+        BeforeValidator(_listed),
+        Field(description="None of these, whatever else is set: names of tools, or patterns as delete_*."),
     ] = None
     update: Annotated[
         Literal["merge", "partial"],
@@ -337,6 +348,34 @@ class Settings(BaseModel):
             if name not in TOOLSETS:
                 raise ValueError(f"names an unknown toolset{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}")
         return names
+
+    @field_validator("tools", "exclude_tools")
+    @classmethod
+    def _named(cls, patterns: list[str] | None) -> list[str] | None:
+        """The names of the tools that are meant, in the order of the catalogue."""
+        if patterns is None:
+            return None
+        from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of a start, for those few who name tools
+
+        found: set[str] = set()
+        for pattern in patterns:
+            names = fnmatch.filter(TOOLS, current(pattern.replace("-", "_")))
+            if not names:
+                kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
+                raise ValueError(f"there is no {kind} {pattern[:64]!r}{nearest(pattern.replace('-', '_'), TOOLS)}")
+            found.update(names)
+        return [name for name in TOOLS if name in found]
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether nothing may be changed."""
+        return self.read_only or self.mode == "read-only"
+
+    def has_tool(self, name: str, toolset: str, *, reads: bool) -> bool:
+        """Whether these settings leave a tool: chosen by tools or toolsets, not excluded, and allowed to change."""
+        chosen = self.toolsets is None and self.tools is None
+        chosen = chosen or toolset in (self.toolsets or ()) or name in (self.tools or ())
+        return chosen and name not in (self.exclude_tools or ()) and (reads or not self.reads_only)
 
     @property
     def shares(self) -> bool:

@@ -16,7 +16,8 @@ class Source:
 
 
 FLAGS = (
-    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "update"),
+    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "tools"),
+    *("exclude_tools", "update"),
     *("reveal", "report", "log_level", "log_file", "deadline"),
 )
 

@@ -237,6 +237,9 @@ def test_tools_lists_what_this_server_has(options: tuple[str, ...], env: dict[st
     assert [row["tool"] for row in rows] == [o.tool_name() for o in OFFERS if o.effect is Effect.READ]
     customers = json.loads(fastn("--toolsets", "customers", *options, "tools", "--json", env=env).stdout)
     assert {row["tool"] for row in customers} == {"list_customers", "get_customer"}
+    flags = ("--tools", "find,delete-customer", "--exclude-tools", "get_*")
+    some = json.loads(fastn("--toolsets", "customers", *flags, *options, "tools", "--json", env=env).stdout)
+    assert {row["tool"] for row in some} == {"find", "list_customers"}
 
 
 def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:

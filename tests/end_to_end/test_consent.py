@@ -163,8 +163,11 @@ async def test_a_stricter_mode_asks_or_refuses_more(mode: str, connect: Connect,
 
 async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
     """Ours: what is not offered cannot be called by name either."""
-    async with connect("stdio", "2026-07-28", None, ("--read-only", "--toolsets", "customers,ai")) as client:
-        assert [t.name for t in (await client.list_tools()).tools] == ["list_customers", "get_customer"]
+    flags = ("--read-only", "--toolsets", "ai", "--tools", "*_customer*")
+    async with connect("stdio", "2026-07-28", None, flags) as client:
+        listed = await client.list_tools()
+        assert [tool.name for tool in listed.tools] == ["list_customers", "get_customer"]
+        assert (listed.ttl_ms, listed.cache_scope) == (3_600_000, "private")
         for name, arguments in (("create_customer", {"name": "x"}), ("list_workflows", {})):
             answer = body(await client.call_tool(name, arguments))
             assert answer["outcome"] == "not_sent"
