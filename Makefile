@@ -25,7 +25,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
+.PHONY: help demo docs test test-long check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
 	surface wheel mutants mutants-sample faults \
 	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
@@ -51,8 +51,17 @@ $(READY): constraints.txt pyproject.toml fastn_mcp/__init__.py | $(UV)
 demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 	@$(BIN)/fastn-mcp demo
 
-test: $(READY) ## All tests, with branch coverage; some of them: make test ARGS="-k name"
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(or $(ARGS),--cov)
+# The order is random; SEED gives the same again.
+SEED := $(shell date +%s)
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --randomly-seed=$(SEED)
+
+test: $(READY) ## The tests, with branch coverage; some of them: make test ARGS="-k name"; an order again: make test SEED=1
+	@echo "Order of the tests: SEED=$(SEED)"
+	@$(PYTEST) $(or $(ARGS),-m "not long" --cov)
+
+test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes, and properties by more examples
+	@echo "Order of the tests: SEED=$(SEED)"
+	@$(PYTEST) $(or $(ARGS),-m "long or hypothesis" --hypothesis-profile=long)
 
 mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
 	@$(BIN)/python .ci/mutants.py $(ARGS)

@@ -19,7 +19,8 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how much else the machine has to do.
-settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ours", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("ours"), max_examples=200)  # of make test-long
 # A mutant is judged by the same examples each time, and its first failing example will do.
 settings.register_profile(
     "mutants",

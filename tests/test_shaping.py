@@ -68,6 +68,7 @@ def size(value: object) -> int:
     return len(to_json(value))
 
 
+@pytest.mark.long
 @hostile
 @given(values=_records)
 def test_a_record_of_any_size_fits_the_budget_and_says_what_was_cut(values: dict[str, JsonValue]) -> None:

@@ -153,6 +153,7 @@ def large(megabytes: int) -> dict[str, Any]:
     return {"projects": {f"/srv/ann/{n}": project for n in range(megabytes * 330)}, "mcpServers": {"other": {}}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("format_", "begin", "indent"),
     [(Format.JSON, "", 2), (Format.JSON, "", None), (Format.JSONC, "// mine\n", 2)],

@@ -35,6 +35,8 @@ from mcp import Client, StdioServerParameters
 
 pytestmark = pytest.mark.anyio
 
+each_version = pytest.mark.parametrize("version", [pytest.param("2025-11-25", marks=pytest.mark.long), "2026-07-28"])
+
 CREATE = {"name": "Initech"}
 HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 MAY_HAVE_HAPPENED = "it may have happened"
@@ -98,7 +100,7 @@ async def until_sent(upstream: Upstream) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize("milliseconds", [0, 20])
+@pytest.mark.parametrize("milliseconds", [0, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_cancelled_call_is_asked_about_before_it_is_made_again(
     era: str, milliseconds: int, hanging: Upstream
@@ -114,7 +116,7 @@ async def test_a_cancelled_call_is_asked_about_before_it_is_made_again(
         await asked(client, hanging)
 
 
-@pytest.mark.parametrize("version", ERAS)
+@each_version
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_call_of_a_process_that_ended_is_asked_about_before_it_is_made_again(
     number: signal.Signals, version: str, hanging: Upstream
@@ -143,7 +145,7 @@ async def was_done(client: Client, upstream: Upstream) -> None:
     assert upstream.changes() == ["POST /api/v1/customers"]
 
 
-@pytest.mark.parametrize("version", ERAS)
+@each_version
 async def test_a_response_that_a_closed_connection_lost_is_asked_about(version: str, fastn: Upstream) -> None:
     """Ours: Fastn has answered and the journal knows, but the HTTP client leaves without reading the response."""
     fastn.reset()
@@ -162,7 +164,7 @@ async def test_a_response_that_a_closed_connection_lost_is_asked_about(version: 
             await was_done(client, fastn)
 
 
-@pytest.mark.parametrize("version", ERAS)
+@each_version
 async def test_a_call_that_the_client_gave_up_over_http_is_asked_about(version: str, hanging: Upstream) -> None:
     """Ours: the HTTP client's own time-out ends the request while Fastn works on it, and the client calls again."""
     env, port, message = environment(hanging), free_port(), json.dumps(calling(version))
@@ -185,7 +187,7 @@ async def test_a_call_that_the_client_gave_up_over_http_is_asked_about(version: 
 
 
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
-@pytest.mark.parametrize("version", ERAS)
+@each_version
 async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
     version: str, cancels: bool, fastn: Upstream
 ) -> None:
@@ -218,7 +220,7 @@ async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
         await was_done(client, fastn)
 
 
-@pytest.mark.parametrize("version", ERAS)
+@each_version
 async def test_a_call_whose_response_was_received_is_repeated_unasked(version: str, fastn: Upstream) -> None:
     """Ours: the same call again is meant, at once, one after another and from a client that came after."""
     fastn.reset()

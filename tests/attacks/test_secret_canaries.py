@@ -15,7 +15,18 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Person, approving, free_port, listening, over_http
+from driving import (
+    BEARER,
+    ERAS,
+    HTTP_TOKEN,
+    KEY,
+    Person,
+    approving,
+    each_transport_and_era,
+    free_port,
+    listening,
+    over_http,
+)
 from echoing_upstream import held
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client import Transport
@@ -142,8 +153,7 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("transport", ["stdio", "http"])
-@pytest.mark.parametrize("era", ERAS)
+@each_transport_and_era
 async def test_canary_comes_out_of_a_server_nowhere(era: str, transport: str, tmp_path: Path) -> None:
     """Ours: results, progress, log messages, completions, resources, questions, state, stderr and log hold none."""
     port, heard, person = free_port(), Listener(), Person(approving)

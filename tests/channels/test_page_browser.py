@@ -33,6 +33,7 @@ PHONE = ViewportSize(width=375, height=740)
 expect.set_options(timeout=10_000)
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.anyio,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
 ]

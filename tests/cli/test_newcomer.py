@@ -185,6 +185,7 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]
     assert line.startswith("fastn-mcp: The output cannot be written: No space left on device.")
 
 
+@pytest.mark.long
 def test_the_demo_is_shown_where_there_is_nothing_but_ascii(fastn: Run) -> None:
     """Ours: LANG=C."""
     done = fastn("demo", "--plain", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})

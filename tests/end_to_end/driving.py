@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import anyio
 import httpx2
+import pytest
 from mcp import Client
 from mcp.client import ClientRequestContext, Transport
 from mcp.client.streamable_http import streamable_http_client
@@ -26,6 +27,17 @@ READING = 1.05
 HTTP_TOKEN = "a-token-of-the-tests-that-nobody-guesses"
 BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+
+each_transport_and_era = pytest.mark.parametrize(
+    ("transport", "era"),
+    [
+        ("stdio", "2025-11-25"),
+        ("http", "2026-07-28"),
+        pytest.param("stdio", "2026-07-28", marks=pytest.mark.long),
+        pytest.param("http", "2025-11-25", marks=pytest.mark.long),
+    ],
+)
+"""Each transport and each protocol version; all four pairs in the long tests."""
 
 
 @dataclass

@@ -21,6 +21,7 @@ from fastn_mcp.sandbox import Sandbox, create_app
 from fastn_mcp.sandbox.keys import KEY
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.anyio,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
 ]

@@ -80,6 +80,7 @@ async def triggers(client: Client) -> list[str]:
     return [row["id"] for row in body(await client.call_tool("list_triggers", {"detail": "full"}))["data"]]
 
 
+@pytest.mark.long
 @each_era
 async def test_a_batch_that_is_killed_twice_is_finished_by_the_third_process(
     era: str, upstream: Upstream, tmp_path: Path

@@ -16,15 +16,9 @@ pytestmark = pytest.mark.anyio
 ASKED = [o for o in CATALOG if o.effect.rank >= Effect.EXTERNAL.rank]
 ERAS = ["2025-11-25", "2026-07-28"]
 
-NO_CONSENT = {
+NO_CONSENT = {  # more in tests/attacks, through any tool and in one process
     "declined": ElicitResult(action="decline"),
-    "closed": ElicitResult(action="cancel"),
-    "accepted without content": ElicitResult(action="accept"),
-    "accepted with an empty form": ElicitResult(action="accept", content={}),
     "accepted with another name": ElicitResult(action="accept", content={"name": "Acme"}),
-    "accepted with true": ElicitResult(action="accept", content={"name": True, "decision": True}),
-    "accepted with true as text": ElicitResult(action="accept", content={"decision": "true", "approve": "true"}),
-    "approved where a name is asked": ElicitResult(action="accept", content={"decision": "approve"}),
 }
 
 

@@ -90,6 +90,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", BROKEN)
 def test_it_fails_loudly_where_it_is_not_as_it_says(what: str, tmp_path: Path) -> None:
     """Issue 2: played with a copy of the program from which something was taken out."""

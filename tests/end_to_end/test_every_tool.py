@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from driving import Connect, Person, Upstream, approving, body
+from driving import Connect, Person, Upstream, approving, body, each_transport_and_era
 from mcp import Client
 from mcp.types import TextContent
 
@@ -70,8 +70,7 @@ async def _arguments(client: Client, tool: str) -> dict[str, Any]:
     return arguments
 
 
-@pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
-@pytest.mark.parametrize("transport", ["stdio", "http"])
+@each_transport_and_era
 async def test_each_of_the_42_tools_can_be_called(
     transport: str, era: str, connect: Connect, upstream: Upstream
 ) -> None:

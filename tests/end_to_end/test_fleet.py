@@ -26,7 +26,7 @@ from fastn_mcp.cli.ledger import ledger_at
 from fastn_mcp.guard.audit import AuditFile
 from fastn_mcp.system import System
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.long, pytest.mark.anyio]
 
 SECONDS = float(os.environ.get("FLEET_SECONDS", "15"))
 CLIENTS = 200

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from command_line import run_command
 from driving import BEARER, ERAS, HTTP_TOKEN, free_port, over_http, running
 from mcp import Client
 
@@ -244,6 +245,7 @@ def test_a_large_head_that_ends_is_read(size: int, served: str) -> None:
             assert client.post(f"{served}/mcp", json=body, headers=HEADERS | modern()).status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:
     """THREATS R11: told to stop it ends with 0 within ten seconds, whoever has sent half a request."""
@@ -270,20 +272,8 @@ def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isola
 )
 def test_an_address_that_is_not_this_machines_or_none_is_refused(address: str, tmp_path: Path) -> None:
     """Ours, THREATS T8: one line, before anything listens."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox", "--http", address],
-        env={
-            **os.environ,
-            "FASTN_CONFIG": os.devnull,
-            "FASTN_CONFIG_DIR": str(tmp_path),
-            "FASTN_STATE_DIR": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=20,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    env = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)}
+    done = run_command(["--sandbox", "--http", address], env)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("fastn-mcp: --http ")

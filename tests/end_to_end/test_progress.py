@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from driving import ERAS, Connect, Person, Upstream, approving
+from driving import Connect, Person, Upstream, approving, each_transport_and_era
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPDeprecationWarning
@@ -23,8 +23,7 @@ from mcp.types import (
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.parametrize("transport", ["stdio", "http"]),
-    pytest.mark.parametrize("era", ERAS),
+    each_transport_and_era,
 ]
 
 Told = tuple[float, float | None, str | None]

@@ -18,7 +18,7 @@ from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 from valkey_server import ValkeyServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.long, pytest.mark.anyio]
 
 SECRET = "a-secret-of-more-than-32-characters"
 MODERN = "2026-07-28"

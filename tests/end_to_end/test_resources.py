@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from driving import ERAS, Connect, Upstream
+from driving import Connect, Upstream, each_transport_and_era
 from mcp import Client, MCPError
 from mcp.types import PromptReference, ResourceTemplateReference, TextResourceContents
 
@@ -12,8 +12,7 @@ from fastn_mcp.procedures.catalog import BY_NAME
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.parametrize("transport", ["stdio", "http"]),
-    pytest.mark.parametrize("era", ERAS),
+    each_transport_and_era,
 ]
 
 ONE_EACH = {

@@ -345,6 +345,7 @@ def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) ->
     assert all(answers[n]["result"]["structuredContent"]["data"] for n in (1, 2, 3))
 
 
+@pytest.mark.long
 def test_neither_a_call_that_hangs_nor_a_reader_that_does_keeps_the_process(
     upstream: Upstream, isolated: dict[str, str]
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_command_sends_what_it_did(upstream: Upstream, collector: Receiver) ->
     assert "fastn_mcp.calls" in collector.metrics
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("away", ["refuses", "never answers"])
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM"])
 def test_a_collector_that_is_away_costs_no_call_and_no_ending(away: str, ending: str, upstream: Upstream) -> None:

@@ -125,6 +125,7 @@ async def test_a_refusal_names_the_entry_that_would_allow_the_call(era: str, run
         assert body(await client.call_tool("list_customers", {}))["data"]
 
 
+@pytest.mark.long
 async def test_a_plan_that_runs_out_while_the_server_runs_allows_nothing_more(run: Run, upstream: Upstream) -> None:
     """Issue 6: after expiry."""
     first, *_ = await customers(upstream, run)

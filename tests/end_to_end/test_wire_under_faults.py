@@ -19,6 +19,9 @@ from mcp import Client
 from fastn_mcp.logs import JsonLines
 
 LEVELS = ("debug", "info", "warning", "error")
+each_level = pytest.mark.parametrize(
+    "level", [level if level == "debug" else pytest.param(level, marks=pytest.mark.long) for level in LEVELS]
+)
 HOSTILE = 'two\nlines\r\n{"level": "error", "message": "forged"}\u2028and\u0085more\x1b[31m'
 ACCEPTED = HOSTILE.replace("\u0085", "").replace("\x1b", "")
 """What of it an argument may hold."""
@@ -99,7 +102,7 @@ def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
 
 
 @pytest.mark.parametrize("to_file", [False, True], ids=["stderr", "file"])
-@pytest.mark.parametrize("level", LEVELS)
+@each_level
 def test_every_line_is_json_whatever_fastn_does_and_whatever_is_logged(
     level: str, to_file: bool, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -143,7 +146,7 @@ def test_an_event_is_one_line_whatever_it_holds() -> None:
     assert "forged" in json.loads(line)["error"]
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@each_level
 def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstream: Upstream) -> None:
     """Ours (issue 4): the HTTP server's own complaints about what is no HTTP are lines of the same log."""
     disturb(upstream)
@@ -181,6 +184,7 @@ def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstrea
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 @pytest.mark.parametrize("era", ERAS)
 async def test_no_level_of_the_log_holds_what_a_client_is_answered(era: str, tmp_path: Path) -> None:
     """THREATS T4: data of an account, or a key that was just created; in one piece, and as a stream."""

@@ -89,24 +89,28 @@ async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, 
     assert spent.state is State.BURNT
 
 
+@pytest.mark.long
 async def test_fifty_attempts_in_two_processes_spend_no_more_than_the_budget(where: str, ledger: Ledger) -> None:
     """THREATS T13: a budget holds across processes."""
     assert sum(race(where, "spend")) == 7
     assert await ledger.spent("destroy", "2026-11-25") == 7
 
 
+@pytest.mark.long
 async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where: str, ledger: Ledger) -> None:
     """THREATS T17: two processes cannot both take the last place."""
     assert sum(race(where, "open")) == MOST_WAITING
     assert len(await ledger.waiting(NOW)) == MOST_WAITING
 
 
+@pytest.mark.long
 async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) -> None:
     """Ours: the breaker counts what a person declined, by whatever process."""
     assert sum(race(where, "decline")) == 50
     assert await ledger.declines("local") == (50, NOW)
 
 
+@pytest.mark.long
 async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> None:
     """Ours: nobody has to create it first."""
     assert race(where, "decline", 5) == [5, 5]
@@ -360,6 +364,7 @@ async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, 
     assert await other.unsettled("a", NOW) == {"c1": NOW + 3}
 
 
+@pytest.mark.long
 async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:
     await ledger.note(change())
     assert sum(race(where, "claim")) == 1
@@ -417,6 +422,7 @@ async def test_a_vote_counts_only_on_what_is_open_elsewhere(ledger: Ledger) -> N
     assert await ledger.votes("g2") == []
 
 
+@pytest.mark.long
 async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, ledger: Ledger) -> None:
     """Ours: once, whoever is second."""
     await ledger.open(grant())
@@ -424,6 +430,7 @@ async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, l
     assert len(await ledger.votes("g1")) == 2
 
 
+@pytest.mark.long
 async def test_of_fifty_uses_in_two_processes_one_is_of_a_new_nonce(where: str, ledger: Ledger) -> None:
     """THREATS T11: an answer that is sent again, to every replica at once."""
     assert sum(race(where, "nonce")) == 1
@@ -473,6 +480,7 @@ async def test_the_grants_of_a_batch_are_kept_beside_what_became_of_its_calls(le
     assert [step.grant for step in await other.steps("b1")] == ["g.1", "h.2"]
 
 
+@pytest.mark.long
 async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) -> None:
     """Issue 6: two who go on with the same batch at once."""
     assert sum(race(where, "step")) == 1
@@ -524,6 +532,7 @@ async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
     assert await other.open(replace(again, id="g7", created=NOW + 2)) in ("g6", "g7")
 
 
+@pytest.mark.long
 def test_same_request_is_open_once_among_processes(where: str) -> None:
     """Ours: 2 processes, 25 attempts at once in each, all for one call."""
     assert sum(race(where, "ask")) == 1

@@ -271,6 +271,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.long
 async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
     """Issue 9: nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
     cost: dict[int, dict[str, int]] = {}

@@ -369,6 +369,7 @@ async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(s
     assert "burnt" in second.ask("HGET", f"{{{parse(url).name}}}:grant:{name}", "state")
 
 
+@pytest.mark.long
 async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
     """Ours: the same scripts, with the key's slot on another node than the one that is named."""
     servers = [start("--cluster-enabled", "yes", "--cluster-node-timeout", "5000") for _ in range(2)]

@@ -44,6 +44,7 @@ def test_the_document_is_openapi() -> None:
     API.validate()
 
 
+@pytest.mark.long
 @API.parametrize()
 @settings(max_examples=20, derandomize=True, database=None)
 def test_whatever_is_asked_is_answered_as_the_document_says(case: Any) -> None:
