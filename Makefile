@@ -25,7 +25,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test test-long check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
+.PHONY: help demo docs images test test-long check check-style check-types check-layers check-generated check-workflows check-deploy check-tracked \
 	surface wheel mutants mutants-sample faults \
 	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
@@ -204,6 +204,9 @@ bench-check: $(READY) ## Whether a start or a call costs a quarter more than is 
 profile: $(READY) ## Where a start and a call spend their time; into docs/performance.md
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/profiling.py $(ARGS)
+
+images: $(READY) ## Take the pictures of the README and the pages anew, of a real server; needs Debian's chromium
+	@$(BIN)/python docs/images/make.py
 
 growth: $(READY) ## What a unit of work costs, by how much there is; into docs/performance.md and docs/images/growth.svg
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks

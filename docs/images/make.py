@@ -1,46 +1,141 @@
-"""A picture of a terminal: what tmux holds, as PNG. Needs rich, pillow, chromium and a monospace font.
+"""The pictures of the README and the pages, made of what a real server shows on the sandbox: `make images`.
 
-tmux capture-pane -e -p -t SESSION | python docs/images/make.py form-claude-code.png "Claude Code"
+Needs Debian's `chromium`, and fonts for text and for terminals.
 """
 
-import io
-import re
+import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PIL import Image
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
+import anyio
+from mcp import Client, StdioServerParameters
+from playwright.async_api import Browser, Page, async_playwright
 
-FONT = "'JetBrains Mono','DejaVu Sans Mono',Menlo,Consolas,monospace"
-CHROMIUM = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
+from fastn_mcp.channels.page import DOOR, FILES, entrance_file
+from fastn_mcp.system import System
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent.parent / "tests"))
+
+from at_a_terminal import sitting  # noqa: E402 - the tests have it
+
+GLOBEX = {"customer_id": "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"}
+ORDERS = {"workflow_id": "wf_0d93ee5b1f62"}
+
+_TERMINAL = """<meta charset="utf-8"><style>
+body {{ margin: 0; background: transparent }}
+main {{ display: inline-block; background: #292929; border-radius: 10px; color: #d0d0d0 }}
+header {{ padding: 10px 14px; color: #909090; font: 14px sans-serif }}
+pre {{ margin: 0; padding: 4px 18px 18px; font: 14px/1.35 'JetBrains Mono', 'DejaVu Sans Mono', monospace }}
+</style><main><header>{title}</header><pre>{text}</pre></main>"""
 
 
-def svg(ansi: str, title: str) -> str:
-    text = Text.from_ansi(re.sub(r"(\n\s*){3,}", "\n\n", ansi.strip("\n").rstrip()))
-    width = max(cell_len(line.plain.rstrip()) for line in text.split()) + 1
-    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
-    console.print(text, soft_wrap=True)
-    drawn = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
-    return re.sub(r"font-family: [^;]*;", f"font-family: {FONT};", drawn)
+def environment(state: str) -> dict[str, str]:
+    """A server and commands that share one folder, and nothing with whoever makes the pictures."""
+    folders = dict.fromkeys(("HOME", "FASTN_STATE_DIR", "FASTN_CONFIG_DIR"), state)
+    return {"PATH": os.environ["PATH"], "FASTN_CONFIG": os.devnull, "BROWSER": "true", **folders}
 
 
-def main(file: Path, title: str) -> None:
-    drawn = svg(sys.stdin.read(), title)
-    width, height = re.search(r'viewBox="0 0 (\d+)\S* (\d+)', drawn).groups()
-    style = f"<meta charset=utf-8><style>body{{margin:0}}svg{{display:block;width:{width}px}}</style>"
+@asynccontextmanager
+async def chromium() -> AsyncGenerator[Browser]:
+    async with async_playwright() as playwright:
+        program = shutil.which("chromium") or sys.exit("Chromium is not installed: apt-get install chromium")
+        browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        await browser.close()
+
+
+async def entered(browser: Browser, state: Path) -> Page:
+    """A tab on the approval page, let in as `fastn-mcp approvals --open` does."""
+    with anyio.fail_after(30):
+        while not (state / DOOR).exists():  # noqa: ASYNC110 - another process writes it
+            await anyio.sleep(0.1)
+    door = json.loads((state / DOOR).read_text(encoding="utf-8"))
+    entrance = entrance_file.write(state / FILES, door["url"], door["key"], System().now().timestamp())
+    context = await browser.new_context(
+        viewport={"width": 840, "height": 800}, device_scale_factor=1.5, reduced_motion="reduce"
+    )
+    tab = await context.new_page()
+    await tab.goto(entrance)
+    return tab
+
+
+async def page(browser: Browser) -> None:
+    """The approval page, after two decisions, with a call that waits."""
     with TemporaryDirectory() as folder:
-        page = Path(folder, "page.html")
-        page.write_text(style + drawn)
-        size = [f"--window-size={width},{height}", "--default-background-color=00000000"]
-        shot = [f"--screenshot={file.resolve()}", f"--user-data-dir={folder}/profile", page.as_uri()]
-        subprocess.run([*CHROMIUM, *QUIET, *size, *shot], check=True)  # noqa: S603
-    Image.open(file).quantize(96).save(file, optimize=True)
+        state = Path(folder) / "sandbox"
+        server = StdioServerParameters(
+            command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=environment(folder)
+        )
+        async with Client(server, mode="2026-07-28") as client, anyio.create_task_group() as calls:
+            calls.start_soon(client.call_tool, "run_workflow", ORDERS)
+            tab = await entered(browser, state)
+            # A call that has just appeared takes no click.
+            settled = tab.locator("main:not([data-settling])")
+            await settled.wait_for()
+            await tab.get_by_role("button", name="Approve this one call").click()
+            await tab.get_by_text("Approved: Run workflow").wait_for()
+            await client.call_tool("run_workflow", ORDERS)
+            await tab.get_by_text("Approved and used").wait_for()
+            calls.start_soon(client.call_tool, "delete_workflow", ORDERS)
+            await tab.get_by_label("Or decline").fill("Pause it instead: they return in March.")
+            await settled.wait_for()
+            await tab.get_by_role("button", name="Decline").click()
+            await tab.get_by_text("Declined: ").wait_for()
+            calls.start_soon(client.call_tool, "delete_customer", GLOBEX)
+            await tab.get_by_label("To approve, type").fill("Globex Exports")
+            await tab.get_by_text("This is the name").wait_for()
+            await tab.get_by_role("heading", level=1).focus()
+            await take(tab, "approval-page")
+            await tab.emulate_media(color_scheme="dark")
+            await take(tab, "approval-page-dark")
+            await tab.emulate_media(color_scheme="light")
+            await tab.set_viewport_size({"width": 390, "height": 844})
+            await take(tab, "approval-page-phone")
+            calls.cancel_scope.cancel()
+
+
+async def take(tab: Page, name: str) -> None:
+    path = HERE / f"{name}.png"
+    await tab.screenshot(path=path, full_page=True, animations="disabled")
+    sys.stdout.write(f"written: {path}\n")
+
+
+def approvals() -> str:
+    """What a person sees and types at `fastn-mcp approvals`, where a call waits."""
+    program = ["-m", "fastn_mcp", "--sandbox"]
+    with TemporaryDirectory() as folder:
+        env = environment(folder)
+        call = [sys.executable, *program, "call", "delete-customer", "--customer-id", GLOBEX["customer_id"]]
+        subprocess.run(call, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
+        with sitting([*program, "approvals"], env | {"COLUMNS": "80"}) as person:
+            person.sees("leave it waiting > ")
+            person.types("Globex Exports\r")
+            person.leaves()
+            return person.shown.replace("\r", "").strip("\n")
+
+
+async def terminal(browser: Browser) -> None:
+    text = f"$ fastn-mcp --sandbox approvals\n\n{approvals()}"
+    tab = await (await browser.new_context(device_scale_factor=1.5)).new_page()
+    await tab.set_content(_TERMINAL.format(title="Terminal", text=escape(text)))
+    path = HERE / "terminal.png"
+    await tab.locator("main").screenshot(path=path, omit_background=True)
+    sys.stdout.write(f"written: {path}\n")
+
+
+async def main() -> None:
+    async with chromium() as browser:
+        await terminal(browser)
+        await page(browser)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    anyio.run(main)

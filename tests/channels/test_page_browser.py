@@ -1,12 +1,10 @@
 """The page in a real Chromium, as people use it: by keyboard, on a phone, in the dark, with a screen reader's tools."""
 
 import importlib.resources
-import os
 import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -385,41 +383,3 @@ async def test_light_and_dark_are_two_looks_of_one_page(desk: Desk, chromium: Br
         tab = await visit(chromium, desk, color_scheme=scheme)
         grounds.append(await tab.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert grounds == ["rgb(244, 245, 247)", "rgb(17, 19, 23)"]
-
-
-PICTURES = os.environ.get("FASTN_MCP_PICTURES")
-
-
-@pytest.mark.skipif(PICTURES is None, reason="writes the README's pictures: FASTN_MCP_PICTURES=docs/images")
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("approval-page", {"viewport": {"width": 840, "height": 800}}),
-        ("approval-page-dark", {"viewport": {"width": 840, "height": 800}, "color_scheme": "dark"}),
-        ("approval-page-phone", {"viewport": {"width": 390, "height": 844}, "is_mobile": True}),
-    ],
-)
-async def test_the_pictures_of_the_readme_are_taken(
-    name: str, options: dict[str, Any], desk: Desk, chromium: Browser
-) -> None:
-    """Ours: what the README shows is the page itself."""
-    assert PICTURES is not None
-    now = desk.clock.now().timestamp()
-    await desk.ask(question("grant-5"), update_of_workflow("grant-6"))
-    await desk.ledger.move(
-        "grant-5",
-        [State.OPEN],
-        State.DECLINED,
-        now - 1500,
-        by="local_page",
-        note="Pause it instead: they return in March.",
-    )
-    await desk.ledger.move("grant-6", [State.OPEN], State.BURNT, now - 4000, by="client_form")
-    await desk.ask(update_of_workflow() if name.endswith("dark") else question(expected="Globex"))
-    tab = await visit(chromium, desk, device_scale_factor=1.5, **options)
-    if name == "approval-page":
-        await tab.get_by_label("To approve, type Globex").fill("Globex")
-    await tab.get_by_role("heading", level=1).focus()
-    path = Path(PICTURES) / f"{name}.png"
-    await tab.screenshot(path=path, full_page=True, animations="disabled")
-    assert path.stat().st_size < 300_000
