@@ -152,9 +152,7 @@ class Terminal:
                 return _waiting()
             if typed.casefold() in ("", "n", "no"):
                 return await self._no()
-            if not may_wait:
-                return Yes(typed)
-            self.say(f"That is not the {what}." if what == "name" else f"Those are not the {what}.")
+            self.say(f"{'That is' if what == 'name' else 'Those are'} not the {what}. Type it again, or n to decline.")
         return _CLOSED
 
     async def _no(self) -> Answer:

@@ -15,13 +15,17 @@ from fastn_mcp.cli.examples import lines_of
 from fastn_mcp.cli.exits import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.dispatch import Done
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.question import Asking, Waiting
 from fastn_mcp.offer import AnyOffer
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.renamed import current
+from fastn_mcp.report.attempt import Group
+from fastn_mcp.report.tally import Tally
 from fastn_mcp.shaping import failed, previewed, shaped, waiting, with_dashboard
+
+_NOT_SENT = (Group.WAITING, Group.DECLINED, Group.PREVIEWED, Group.LEFT)
 
 
 class Calls(click.Group):
@@ -46,11 +50,16 @@ def _command(operation: AnyOffer) -> click.Command:
     def run(**given: Any) -> None:
         arguments = {name: _listed(value) for name, value in given.items() if value not in (None, ())}
         context = click.get_current_context()
+        tally = Tally()
         try:
-            status = anyio.run(_call, context.obj(), operation.tool_name(), arguments)
+            status = anyio.run(_call, context.obj(tally), operation.tool_name(), arguments)
         except KeyboardInterrupt:
-            record = context.obj.command_line().to("audit", "tail")
-            click.echo(f"\nfastn-mcp: Stopped. Whether a change was sent is in the record: {record}", err=True)
+            known = NOTHING_SENT
+            if any(attempt.group not in _NOT_SENT for attempt in tally.attempts):
+                known = (
+                    f"Whether a change was made is in the audit log: {context.obj.command_line().to('audit', 'tail')}"
+                )
+            click.echo(f"\nfastn-mcp: Stopped. {known}", err=True)
             status = 130
         sys.exit(status)
 
@@ -105,8 +114,14 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
         finally:
             await parts.aclose()
     except FastnError as error:
-        say(failed(error.data()))
-        click.echo(f"fastn-mcp: {error}", err=True)
+        data, said = failed(error.data()), str(error)
+        if sys.stdout.isatty() and sys.stderr.isatty():
+            # The same person reads both, so that nothing is said twice; and they are the one who declined.
+            data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}
+            said = f"Declined. {error.known}" if isinstance(error, Declined) else said
+        if data:
+            say(data)
+        click.echo(f"fastn-mcp: {said}", err=True)
         return exit_of(error.outcome)
     match outcome:
         case Done(result, change):

@@ -131,12 +131,15 @@ def test_the_name_has_to_be_typed_where_it_is_asked_for() -> None:
         assert answer(person) == "Yes(typed='Acme GmbH & Söhne', minutes=0)"
 
 
-def test_another_name_is_handed_on_as_it_was_typed() -> None:
-    """Ours: the guard compares, and declines."""
+def test_another_name_is_asked_for_again() -> None:
+    """Ours: whoever mistypes sits there, and can correct it."""
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
         person.types("y\r")
-        assert answer(person) == "Yes(typed='y', minutes=0)"
+        person.sees("That is not the name. Type it again, or n to decline.")
+        person.sees("Enter = decline > ")
+        person.types("Acme\r")
+        assert answer(person) == "Yes(typed='Acme', minutes=0)"
 
 
 def test_a_name_that_no_keyboard_has_is_typed_as_it_is_shown() -> None:

@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -210,16 +212,71 @@ def test_leaving_a_question_says_that_it_was_not_done(key: str, environment: dic
 
 
 @posix
-def test_leaving_the_question_of_a_call_says_where_the_record_is(environment: dict[str, str]) -> None:
-    """Issue 7: was anything sent?"""
+def test_leaving_the_question_of_a_call_says_that_nothing_was_sent(environment: dict[str, str]) -> None:
+    """Ours: a wrong name is asked for again, and nothing leaves before the right one."""
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
         person.sees("Enter = decline > ")
+        person.types("globex\r")
+        person.sees("That is not the name.")
         code, said = person.gives_up()
     assert code == 130
-    assert "Stopped. Whether a change was sent is in the record: fastn-mcp --sandbox audit tail" in said
+    assert "fastn-mcp: Stopped. Nothing was sent." in said
+    assert "audit" not in said
     assert "Traceback" not in said
+
+
+@posix
+def test_declining_at_the_terminal_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
+    """Ours: whoever declined is told neither to ask a person, nor anything twice."""
+    call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
+    with sitting(["-m", "fastn_mcp", *call], environment) as person:
+        person.sees("Enter = decline > ")
+        person.types("n\r")
+        person.sees("A note for the agent, or Enter > ")
+        person.types("\r")
+        code, said = person.leaves()
+    assert (code, said.strip()) == (5, "fastn-mcp: Declined. Nothing was sent.")
+
+
+class _Hanging(BaseHTTPRequestHandler):
+    """A Fastn that has nothing, and answers no change."""
+
+    sent = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "12")
+        self.end_headers()
+        self.wfile.write(b'{"data": []}')
+
+    def do_POST(self) -> None:
+        self.sent.set()
+        self.rfile.read()  # until the client leaves
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Nothing."""
+
+
+@posix
+def test_stopping_a_call_that_was_sent_says_where_its_outcome_is(environment: dict[str, str]) -> None:
+    """Ours: nobody is told that nothing was sent unless that is known."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hanging)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    account = {"FASTN_BASE_URL": f"http://127.0.0.1:{server.server_port}", "FASTN_API_KEY": "fsk_test_1"}
+    try:
+        call = ["-m", "fastn_mcp", "call", "create-customer", "--name", "Initech"]
+        with sitting(call, environment | account) as person:
+            assert _Hanging.sent.wait(20)
+            code, said = person.gives_up()
+    finally:
+        server.shutdown()
+        server.server_close()
+        serving.join()
+    assert code == 130
+    assert "Stopped. Whether a change was made is in the audit log: " in said
 
 
 @posix
