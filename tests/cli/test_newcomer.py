@@ -187,10 +187,11 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]
     assert line.startswith("fastn-mcp: The output cannot be written: No space left on device.")
 
 
+@posix
 @pytest.mark.long
-def test_the_demo_is_shown_where_there_is_nothing_but_ascii(fastn: Run) -> None:
-    """Ours: LANG=C."""
-    done = fastn("demo", "--plain", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+def test_the_demo_is_shown_where_there_is_nothing_but_ascii(environment: dict[str, str]) -> None:
+    """Ours: LANG=C. In a process of its own, whose encoding is set when it starts."""
+    done = started("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "demo", "--plain")
     assert done.returncode == 0, done.stderr
     assert "All as it says." in done.stdout
 
