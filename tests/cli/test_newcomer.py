@@ -157,7 +157,7 @@ def started(how: str, environment: dict[str, str], *arguments: str) -> "subproce
         capture_output=True,
         text=True,
         env=environment,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
