@@ -5,11 +5,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import anyio
 import click
@@ -26,6 +26,9 @@ from fastn_mcp.guard.audit_chain import BEGINNING, End, Report
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import is_shared
 from fastn_mcp.system import System
+
+if TYPE_CHECKING:
+    from fastn_mcp.report.attempt import Group
 
 _PAUSE = 0.5
 _NAMED = 5
@@ -269,7 +272,32 @@ def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> 
         except OSError as error:
             raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
     else:
-        click.echo(json.dumps(made, indent=2) if as_json else markdown.markdown(made), nl=as_json)
+        if as_json:
+            click.echo(json.dumps(made, indent=2))
+        elif columns_of() is None:
+            click.echo(markdown.markdown(made), nl=False)
+        else:
+            say("\n".join(_report(cast("dict[str, Any]", made), markdown.HEADINGS)))
+
+
+def _report(made: dict[str, Any], headings: "Mapping[Group, str]") -> Iterator[str]:
+    """A report for a terminal, where the tables of Markdown cannot be read: each call in a few lines."""
+    yield f"{sanitize(str(made['account']))}, {made['began']} to {made['ended']}"
+    yield ", ".join(f"{made['counts'][group.value]} {group.value}" for group in headings if made["counts"][group.value])
+    for group, heading in headings.items():
+        if calls := made["calls"][group.value]:
+            yield f"\n{heading} ({len(calls)})"
+        for call in calls:
+            about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
+            newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
+            facts = (call["consent"], call["rule"], call["change_id"], newest)
+            yield f"  {call['number']}. {sanitize(about)}, {_seconds(call['time'])}"
+            yield f"     {sanitize(': '.join(filter(None, (call['outcome'], call['message']))))}"
+            yield f"     {sanitize('; '.join(filter(None, facts)))}"
+
+
+def _seconds(time: object) -> str:
+    return f"{str(time).replace('T', ' ')[:19]}Z"
 
 
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}

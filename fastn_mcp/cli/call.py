@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from fastn_mcp.arguments import Wanted, parse
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli import layout
 from fastn_mcp.cli.examples import lines_of
 from fastn_mcp.cli.exits import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.wiring import Parts
@@ -121,7 +122,7 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
             said = f"Declined. {error.known}" if isinstance(error, Declined) else said
         if data:
             say(data)
-        click.echo(f"fastn-mcp: {said}", err=True)
+        layout.say(f"fastn-mcp: {said}", err=True)
         return exit_of(error.outcome)
     match outcome:
         case Done(result, change):

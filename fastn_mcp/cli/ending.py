@@ -39,7 +39,9 @@ def run(command: click.Group) -> NoReturn:
 
 
 def _end(status: int, said: str) -> NoReturn:
-    click.echo(f"fastn-mcp: {said}", err=True)
+    from fastn_mcp.cli.layout import say  # only where something went wrong: a start pays for each import
+
+    say(f"fastn-mcp: {said}", err=True)
     raise SystemExit(status) from None
 
 

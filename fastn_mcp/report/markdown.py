@@ -14,7 +14,7 @@ from fastn_mcp.report.document import Document
 
 _LONGEST = 300
 
-_SAID = {
+HEADINGS = {
     Group.UNKNOWN: "Unknown: it may or may not have happened. Look in Fastn before anything is repeated",
     Group.FAILED: "Failed",
     Group.REFUSED: "Refused",
@@ -68,10 +68,13 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         if value is not None:
             yield f"| {said} | {code(value)} |"
     yield ""
-    yield ", ".join(f"**{counts[group.value]}** {group.value}" for group in _SAID if counts[group.value]) or "No calls."
+    yield (
+        ", ".join(f"**{counts[group.value]}** {group.value}" for group in HEADINGS if counts[group.value])
+        or "No calls."
+    )
     if counts["reads"] is not None:
         yield f"Reads: {counts['reads']}."
-    for group, said in _SAID.items():
+    for group, said in HEADINGS.items():
         if calls := report["calls"][group.value]:
             yield from ("", f"## {said} ({len(calls)})", "")
             yield "| # | time | tool | target | effect | rule, consent | outcome | ms | change | audit |"

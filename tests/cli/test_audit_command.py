@@ -164,6 +164,19 @@ def test_tail_and_show_read_rotated_files(path: Path) -> None:
     assert [json.loads(line)["n"] for line in run(path, "show", "2", "--json").stdout.splitlines()] == [2, 1, 3, 5]
 
 
+@pytest.mark.usefixtures("kept")
+def test_report_on_a_terminal_is_a_few_lines_for_each_call(path: Path) -> None:
+    """Ours: a pipe and a file get Markdown, whose tables nobody can read at 80 columns."""
+    env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
+    with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "report"], env) as person:
+        shown = person.leaves()[1]
+    assert "Refused (1)\n  2. run_workflow wf_1, 2026-11-25 01:40:35Z\n     refused: The policy refuses it.\n" in shown
+    assert "Done (1)\n  1. delete_customer cus_1, 2026-11-25 01:40:35Z\n     done\n" in shown
+    assert "|" not in shown
+    assert all(cell_len(line) <= 80 for line in shown.split("\n"))
+    assert run(path, "report").stdout.startswith("# Run report\n")
+
+
 def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: AuditFile) -> None:
     """Ours: a person can watch."""
     env = {"FASTN_CONFIG": os.devnull}
