@@ -28,24 +28,20 @@ async def test_prompts_are_listed_and_given_as_one_message(era: str, transport: 
 
 
 @on_both
-@pytest.mark.parametrize(
-    ("name", "arguments", "said"),
-    [
+async def test_what_is_missing_or_unknown_is_named(era: str, transport: str, connect: Connect) -> None:
+    """MCP: -32602 for an unknown prompt or a missing argument. Ours: it is named."""
+    refused: tuple[tuple[str, dict[str, str], str], ...] = (
         ("rotate_api_key", {}, "key: is required"),
         ("rotate_api_key", {"key": "  "}, "key: is required"),
         ("rotate_api_key", {"key": "a", "kee": "b"}, "unknown argument 'kee' (did you mean 'key'?)"),
         ("rotate_key", {}, "did you mean 'rotate_api_key'?"),
-    ],
-)
-async def test_what_is_missing_or_unknown_is_named(
-    name: str, arguments: dict[str, str], said: str, era: str, transport: str, connect: Connect
-) -> None:
-    """MCP: -32602 for an unknown prompt or a missing argument. Ours: it is named."""
+    )
     async with connect(transport, era) as client:
-        with pytest.raises(MCPError) as raised:
-            await client.get_prompt(name, arguments)
-    assert raised.value.error.code == -32602
-    assert said in raised.value.error.message
+        for name, arguments, said in refused:
+            with pytest.raises(MCPError) as raised:
+                await client.get_prompt(name, arguments)
+            assert raised.value.error.code == -32602
+            assert said in raised.value.error.message
 
 
 async def test_read_only_and_toolsets_filter_prompts_and_resources_as_they_do_tools(era: str, connect: Connect) -> None:
