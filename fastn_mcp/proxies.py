@@ -25,6 +25,14 @@ def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None
     return variable, environment[variable]
 
 
+def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> str:
+    """The variable that the proxy in use comes from. FASTN_PROXY stands for the setting, wherever it was set."""
+    named = None if proxy is None or environment.get("FASTN_PROXY") else named_by(environment, url)
+    if proxy is None or named is None or urlsplit(proxy).netloc != named[1].rpartition("://")[2].strip("/"):
+        return "FASTN_PROXY"
+    return named[0]
+
+
 def _covers(entry: str, host: str, port: int) -> bool:
     """Whether an entry of NO_PROXY is about this host: `*`, a name and what ends in it, an address, a network."""
     if entry == "*":

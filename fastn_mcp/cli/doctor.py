@@ -99,7 +99,7 @@ def _found(
         origin,
         os.environ,
         frozenset(offer.tool_name() for offer in offered(settings)),
-        None if sandbox is None else exchange_of(settings, sandbox, system),
+        None if sandbox is None else exchange_of(settings, sandbox, system, os.environ),
         system,
         settings.profile if settings.profile in config.profiles and sandbox is None else None,
     )

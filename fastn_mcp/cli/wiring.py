@@ -38,6 +38,7 @@ from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.offer import AnyOffer, Effect, Record
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.proxies import source_of
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.document import About
 from fastn_mcp.report.tally import Tally
@@ -189,7 +190,7 @@ def assemble(
     system = replace(tenant.system if tenant else System(), trace=kinds.trace)
     watch = kinds.watch(tally)
     account = client_account(settings, no_key)
-    exchange = exchange_of(settings, sandbox, system)(headers(account))
+    exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
     client = kinds.client(account, exchange, system, ledger if settings.shares else None)
@@ -275,11 +276,12 @@ def _bound(settings: Settings) -> str:
 
 
 def exchange_of(
-    settings: Settings, sandbox: Sandboxed | None, system: System
+    settings: Settings, sandbox: Sandboxed | None, system: System, environment: Mapping[str, str]
 ) -> Callable[[Mapping[str, str]], Exchange]:
     """What sends requests with these headers, to Fastn or to the sandbox in this process."""
     if sandbox is None:
-        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy))
+        source = source_of(settings.proxy, environment, settings.base_url)
+        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy, source))
     from fastn_mcp.cli.in_process import InProcess  # only where asked for: a real account needs none of it
     from fastn_mcp.sandbox import Sandbox, Size
 

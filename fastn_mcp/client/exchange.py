@@ -87,8 +87,8 @@ class HttpExchange:
         except _UNSENT as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()  # behind a proxy it may be open already
-            proxy = self._way.proxy if self._scheme == b"https" else None
-            raise Unsent(*unreachable(error, proxy)) from error
+            proxied = self._scheme == b"https" and self._way.proxy is not None
+            raise Unsent(*unreachable(error, self._way if proxied else None)) from error
         except _BROKEN as error:
             raise Lost(type(error).__name__) from error
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import httpcore2
 
+from fastn_mcp.client.way import Way
 from fastn_mcp.proxies import address_of
 
 CHECK_CA_FILE = "Check FASTN_CA_FILE and SSL_CERT_FILE."
@@ -15,19 +16,18 @@ _DOCTOR = "fastn-mcp doctor checks each step."
 _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
-def unreachable(error: Exception, proxy: str | None) -> tuple[str, str]:
-    """The reason and the next step. `proxy` is the URL of the one in use; its name and password are not shown."""
+def unreachable(error: Exception, through: Way | None) -> tuple[str, str]:
+    """The reason and the next step. `through` has the proxy in use; its name and password are not shown."""
+    proxy = None if through is None else _shown(through)
     if isinstance(error, httpcore2.ProxyError):
-        return _refused_by_proxy(str(error)[:3], proxy)
+        return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
     cause = next((each for each in _causes(error) if isinstance(each, OSError)), None)
-    through = f" (through the proxy {address_of(proxy)})" if proxy else ""
+    by_way_of = f", through {proxy}" if proxy else ""
     if isinstance(cause, ssl.SSLError):
         reason, next_step = _tls(cause)
-        return reason + through, next_step
+        return reason + by_way_of, next_step
     # Before TLS, whatever goes wrong goes wrong on the way to the proxy, where there is one.
-    whose, named = (
-        (f"the proxy {address_of(proxy)}", "FASTN_PROXY or HTTPS_PROXY") if proxy else ("it", "FASTN_BASE_URL")
-    )
+    whose, named = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
     if isinstance(cause, socket.gaierror):
         what = f"the name of {whose} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
         return what, f"Check the host in {named}, and the DNS of this machine. {_DOCTOR}"
@@ -41,7 +41,7 @@ def unreachable(error: Exception, proxy: str | None) -> tuple[str, str]:
         )
         return f"{whose} did not take the connection in time", f"Check {named} and the network; {blocked}. {_DOCTOR}"
     detail = cause.strerror if cause is not None and cause.strerror else type(error).__name__
-    return f"{detail}{through}", f"Check the network and {named}. {_DOCTOR}"
+    return f"{detail}{by_way_of}", f"Check the network and {named}. {_DOCTOR}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -51,9 +51,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def _refused_by_proxy(status: str, proxy: str | None) -> tuple[str, str]:
+def _shown(way: Way) -> str:
+    return f"the proxy {address_of(way.proxy or '')} ({way.proxy_from})"
+
+
+def _refused_by_proxy(status: str, named: str) -> tuple[str, str]:
     """What a proxy says is not ours to repeat: its status alone."""
-    named = f"the proxy {address_of(proxy)}" if proxy else "the proxy"
     if status == "407":
         return f"{named} wants a name and a password (407)", "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT"
     return f"{named} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {_DOCTOR}"

@@ -12,10 +12,14 @@ from fastn_mcp.proxies import address_of
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`ca_file` is trusted besides the system's store; `proxy` is asked by CONNECT, so that it sees no request."""
+    """`ca_file` is trusted besides the system's store; `proxy` is asked by CONNECT, so that it sees no request.
+
+    `proxy_from` is the variable that names it, for people.
+    """
 
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    proxy_from: str = "FASTN_PROXY"
 
 
 def context(way: Way) -> ssl.SSLContext:

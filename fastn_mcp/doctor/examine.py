@@ -17,6 +17,7 @@ from fastn_mcp.doctor.reads import READS, Observed, Reads
 from fastn_mcp.doctor.verdict import Check, Exit, Group, Verdict, exit_of
 from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
+from fastn_mcp.proxies import source_of
 from fastn_mcp.settings import TOOLSETS, Settings
 from fastn_mcp.system import System
 from fastn_mcp.tools import AnyOperation
@@ -64,7 +65,8 @@ Told = Callable[[str], object]
 async def examine(patient: Patient, first: Check, told: Told) -> Findings:
     """Look at everything. `first` is the check of the settings."""
     found = Findings(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
-    way = Way(patient.settings.ca_file, patient.settings.proxy)
+    settings = patient.settings
+    way = Way(settings.ca_file, settings.proxy, source_of(settings.proxy, patient.environment, settings.base_url))
     if patient.exchange is None:
         told("the network")
         made, way = await network.checks(patient.settings.base_url, way, patient.environment, found.proposal)

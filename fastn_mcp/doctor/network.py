@@ -114,7 +114,9 @@ async def _other(
         ]
     elif way.proxy is None and refusal.step in ("DNS", "reach"):
         named = _named(environment, PROXY_VARIABLES)
-        ways = [("proxy", name, replace(way, proxy=value)) for name, value in named if _is_proxy(value)]
+        ways = [
+            ("proxy", name, replace(way, proxy=value, proxy_from=name)) for name, value in named if _is_proxy(value)
+        ]
     for name, variable, other in ways:
         try:
             await _reach(base_url, other)
@@ -153,8 +155,8 @@ async def _reach(base_url: str, way: Way) -> Reached:
         stream: ByteStream = await _connected(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
         through, at = proxy.hostname or "", proxy.port or 80
-        await _looked_up(through, at, "proxy", "Check FASTN_PROXY or HTTPS_PROXY.")
-        stream = await _connected(through, at, "proxy", "Check FASTN_PROXY or HTTPS_PROXY, and the network.")
+        await _looked_up(through, at, "proxy", f"Check {way.proxy_from}.")
+        stream = await _connected(through, at, "proxy", f"Check {way.proxy_from}, and the network.")
         looked_up = "The proxy looks it up."
     try:
         if proxy is not None:

@@ -16,6 +16,7 @@ from anyio.streams.tls import TLSStream
 from fastn_mcp.client.exchange import HttpExchange, Unsent
 from fastn_mcp.client.way import Way
 from fastn_mcp.operation import Request
+from fastn_mcp.proxies import source_of
 
 pytestmark = pytest.mark.anyio
 
@@ -117,7 +118,7 @@ async def test_refusing_proxy_is_named_without_its_password(status: str, reason:
     """Ours: what a proxy says is not repeated, its status is."""
     async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         error = await failure("https://fastn.invalid", Way(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
-    assert str(error) == f"the proxy 127.0.0.1:{port} {reason}"
+    assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) {reason}"
     assert cure in error.next_step
     assert "C4N4RY" not in f"{error} {error.next_step}"
 
@@ -125,6 +126,21 @@ async def test_refusing_proxy_is_named_without_its_password(status: str, reason:
 async def test_proxy_that_is_not_there_is_blamed_instead_of_fastn() -> None:
     """Ours: FASTN_BASE_URL is right, and the proxy is what has to be corrected."""
     port = closed_port()
-    error = await failure("https://fastn.invalid", Way(proxy=f"http://127.0.0.1:{port}"))
-    assert str(error) == f"the proxy 127.0.0.1:{port} refuses the connection"
-    assert "FASTN_PROXY" in error.next_step
+    error = await failure("https://fastn.invalid", Way(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
+    assert str(error) == f"the proxy 127.0.0.1:{port} (HTTPS_PROXY) refuses the connection"
+    assert "Check host and port in HTTPS_PROXY" in error.next_step
+
+
+@pytest.mark.parametrize(
+    ("used", "environment", "source"),
+    [
+        ("http://a:1", {"https_proxy": "http://a:1"}, "https_proxy"),
+        ("http://a:1", {"HTTPS_PROXY": "a:1/"}, "HTTPS_PROXY"),
+        ("http://a:1", {"HTTPS_PROXY": "http://b:1"}, "FASTN_PROXY"),
+        ("http://a:1", {"HTTPS_PROXY": "http://a:1", "FASTN_PROXY": "http://a:1"}, "FASTN_PROXY"),
+        ("http://a:1", {}, "FASTN_PROXY"),
+    ],
+)
+def test_proxy_is_named_by_the_variable_that_it_comes_from(used: str, environment: dict[str, str], source: str) -> None:
+    """Ours: what other programs use as well is corrected elsewhere than a setting of ours."""
+    assert source_of(used, environment, "https://live.fastn.ai") == source

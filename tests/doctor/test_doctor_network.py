@@ -105,7 +105,7 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
     refused = await failing(f"https://127.0.0.1:{unused()}")
     assert (refused.name, refused.seen) == ("reach", "The connection is refused.")
     gone = await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{unused()}"))
-    assert (gone.name, "HTTPS_PROXY" in gone.next) == ("proxy", True)
+    assert (gone.name, "FASTN_PROXY" in gone.next) == ("proxy", True)
     unknown = await failing("https://fastn.test", Way(proxy="http://no-such-proxy.invalid:1"))
     assert (unknown.name, "not known" in unknown.seen) == ("proxy", True)
     with serving(sandbox_in(Guise.USUAL)) as port:
@@ -143,7 +143,7 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
     with serving(sandbox_in(Guise.USUAL), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
         environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
         found, way = await checks(f"https://{HOST}:{port}", Way(), environment, proposal)
-    assert way == Way(ca_file, proxy.url)
+    assert way == Way(ca_file, proxy.url, "ALL_PROXY")
     assert [(c.name, c.verdict) for c in found] == [
         ("DNS", Verdict.OK),
         ("proxy", Verdict.DIFFERS),
