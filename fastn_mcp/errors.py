@@ -56,6 +56,10 @@ class SettingsError(FastnError):
 class NoKey(SettingsError):
     """There is no API key that could be sent. A server starts nevertheless, and answers every call with this."""
 
+    def with_program(self, program: str) -> NoKey:
+        """The same with its commands as this server is started, so that they reach its configuration and profile."""
+        return NoKey(self.what, self.next_step.replace("fastn-mcp ", f"{program} "))
+
 
 class NotSent(FastnError):
     """The call never left: a bad argument, a connection that could not be made."""

@@ -197,7 +197,7 @@ def _served(start: "Start") -> "tuple[Settings, NoKey | None]":
     try:
         return start.resolved().settings, None
     except NoKey as error:
-        return start.keyless(), error
+        return start.keyless(), error.with_program(start.command_line().line())
 
 
 def _serve(start: "Start", http: str | None) -> None:

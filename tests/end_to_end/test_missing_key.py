@@ -1,5 +1,6 @@
 """A server without an API key: clients connect and see every tool, and each call says what is missing."""
 
+import os
 import sys
 from collections.abc import Generator
 
@@ -19,7 +20,8 @@ def _keyless(upstream: Upstream) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def address(sandbox_process: Upstream) -> Generator[str]:
     port = free_port()
-    with running("--http", f"127.0.0.1:{port}", port=port, env=_keyless(sandbox_process) | {"FASTN_API_KEY": ""}):
+    flags = ("--config", os.devnull, "--http", f"127.0.0.1:{port}")
+    with running(*flags, port=port, env=_keyless(sandbox_process) | {"FASTN_API_KEY": ""}):
         yield f"http://127.0.0.1:{port}/mcp"
 
 
@@ -50,7 +52,7 @@ async def test_server_without_a_key_lists_tools_and_says_in_every_call_how_to_gi
             assert missing in said["message"]
             assert "Nothing was sent." in said["message"]
             assert "never ask for the key here" in said["next"]
-            assert transport == "stdio" or "fastn-mcp login" in said["next"]
+            assert transport == "stdio" or f"--config {os.devnull} login" in said["next"]
         with pytest.raises(MCPError, match=r"API key|api_key"):
             await client.read_resource("fastn://customers/cus_1")
     assert (person.asked, upstream.requests()) == ([], [])
