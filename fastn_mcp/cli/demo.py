@@ -27,6 +27,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from fastn_mcp.cli.starting import SANDBOX_KEY
+from fastn_mcp.command_line import this_program
 from fastn_mcp.procedures.catalog import OFFERS
 
 _VERSION, _OLDER_VERSION = "2026-07-28", "2025-11-25"
@@ -108,7 +109,9 @@ async def _play(console: Console) -> None:
     async with _sandbox() as sandbox, TemporaryDirectory() as state:
         await _older_version(console, sandbox, state)
     console.print(Rule())
-    console.print("[bold green]All as it says.[/] Next, in your own client: fastn-mcp install claude-code --sandbox")
+    install = this_program(os.environ).to("install", "claude-code", "--sandbox")
+    console.print("[bold green]All as it says.[/] Next, in your own client:")
+    console.print(Text(f"  {install}"), soft_wrap=True)  # whole, to be copied
 
 
 def _server(sandbox: Sandbox, state: str) -> StdioServerParameters:
@@ -131,10 +134,12 @@ async def _story(console: Console, sandbox: Sandbox, state: str) -> None:
         agent = Agent(console, client)
         await _tools(console, client)
         await _diagnosed(console, agent)
+        console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
         customer = await agent.find("globex", "Globex Exports")
         await _declined(console, sandbox, agent, person, customer)
         receipt = await _approved(console, sandbox, agent, person, customer)
         await _undone(console, sandbox, agent, person, receipt)
+        console.print("[bold]An approval is sent a second and a third time.[/]")
         await _replayed(console, sandbox, client, await agent.find("proces new orders", "process-new-orders"))
 
 
@@ -194,7 +199,6 @@ async def _diagnosed(console: Console, agent: Agent) -> None:
 
 
 async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
-    console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
     before = await sandbox.received("DELETE")
     person.answers.append(ElicitResult(action="decline"))
     answer = await agent.call("delete_customer", customer_id=customer["id"])
@@ -233,7 +237,6 @@ async def _undone(console: Console, sandbox: Sandbox, agent: Agent, person: Pers
 
 
 async def _replayed(console: Console, sandbox: Sandbox, client: Client, workflow: dict[str, Any]) -> None:
-    console.print("[bold]An approval is sent a second and a third time.[/]")
     before = await sandbox.received("POST")
     run = {"workflow_id": workflow["id"]}
     console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))

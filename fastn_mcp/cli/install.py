@@ -67,9 +67,10 @@ def install(
         return
     client = _client(where.client)
     if not anyway and where.file is None and not where.project and not is_present(client, machine):
+        others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
             f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
-            f"Install it and start it once; or write its file all the same: --anyway. Others: {', '.join(BY_NAME)}.",
+            f"Install it and start it once; or write its file all the same: --anyway. Other clients: {others}.",
         )
     target = _target(client, where, machine)
     records = _records()

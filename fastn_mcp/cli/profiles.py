@@ -34,7 +34,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         cells = [
             ["default" if name == "default" and row[name] else str(row[name] or "") for name in names] for row in rows
         ]
-        click.echo("\n".join(table([names, *cells], columns_of())))
+        click.echo("\n".join(filter(None, table([names, *cells], columns_of()))))
         for row in rows:
             if row["problem"]:
                 click.echo(f"fastn-mcp: {row['problem']}", err=True)
