@@ -34,9 +34,8 @@ settings.load_profile("ours")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three for two cores: a test that waits, for a process or for a person who reads, leaves its core idle."""
-    cores = os.cpu_count() or 1
-    return cores + cores // 2
+    """Two for each core: a test that waits, for a process or for a person who reads, leaves its core idle."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def bearer(home: Path) -> dict[str, str]:
     return {"authorization": f"Bearer {(home / 'state' / 'sandbox' / 'http-token').read_text().strip()}"}
 
 
+@pytest.mark.long
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 def test_another_user_lists_nothing_and_reads_no_token(era: str, home: Path) -> None:
@@ -88,6 +89,7 @@ def test_the_address_that_is_served_is_a_known_host(host: str, sent: str) -> Non
     assert served_hosts(host, 80) == {sent, "localhost:80", "127.0.0.1:80"}
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_owner_is_served_with_the_token_also_after_a_restart(era: str, home: Path) -> None:

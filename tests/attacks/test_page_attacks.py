@@ -108,6 +108,7 @@ def posted_by(file: str) -> tuple[str, str]:
     return action, key
 
 
+@pytest.mark.long
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home: Path) -> None:
@@ -122,6 +123,7 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
     assert (seen["page"], seen["read"]) == ("PermissionError", [])
 
 
+@pytest.mark.long
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 async def test_another_user_decides_nothing_without_the_key(era: str, home: Path) -> None:

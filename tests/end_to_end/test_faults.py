@@ -238,6 +238,7 @@ def all_of(error: FastnError) -> str:
     return "\n".join([str(error), repr(error), json.dumps(error.data()), json.dumps(error.facts), *chain])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TABLE)
 async def test_a_fault_on_the_wire_has_the_outcome_of_the_table(

@@ -15,7 +15,7 @@ from mcp import Client, StdioServerParameters
 Office = tuple[BlockingPortal, Client]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("2025-11-25", marks=pytest.mark.long), "2026-07-28"])
+@pytest.fixture(scope="module", params=ERAS)
 def office(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
     """A server with a large account, for all jobs of an era: each leaves the others' things alone."""
     state = tmp_path_factory.mktemp("state")
@@ -31,6 +31,7 @@ def environment(state: Path) -> dict[str, str]:
     return own | ENVIRONMENT
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_a_job_takes_few_calls_and_few_tokens(job: Job, office: Office) -> None:
     """Ours (issue 5): at most four calls and 6,000 tokens of answers, of which none is larger than the budget."""

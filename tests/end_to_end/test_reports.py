@@ -93,6 +93,7 @@ def test_a_run_that_is_stopped_while_it_reads_ends_as_the_signal_says(upstream: 
     assert tools(report) == {"left": ["list_customers", "create_customer"]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
 def test_a_server_over_stdio_writes_its_report_when_it_ends(upstream: Upstream, tmp_path: Path, ending: str) -> None:
     """Issue 6: done what was answered, unknown what was under way; at SIGTERM and when the client leaves."""

@@ -357,6 +357,7 @@ def test_probes_know_nothing_that_is_secret(team: Team) -> None:
     assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
 
 
+@pytest.mark.long
 async def test_told_to_stop_it_is_not_ready_ends_what_it_can_and_records_the_rest(tmp_path: Path) -> None:
     """Issue 8; THREATS R11."""
     with a_team(tmp_path) as team:

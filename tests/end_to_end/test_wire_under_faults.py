@@ -101,7 +101,7 @@ def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
     return all(LEVELS.index(event["level"]) >= LEVELS.index(level) for event in events)
 
 
-@pytest.mark.parametrize("to_file", [False, True], ids=["stderr", "file"])
+@pytest.mark.parametrize("to_file", [False, pytest.param(True, marks=pytest.mark.long)], ids=["stderr", "file"])
 @each_level
 def test_every_line_is_json_whatever_fastn_does_and_whatever_is_logged(
     level: str, to_file: bool, upstream: Upstream, tmp_path: Path

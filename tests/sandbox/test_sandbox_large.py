@@ -42,6 +42,8 @@ from fastn_mcp.tools import (
     RunWorkflow,
 )
 
+pytestmark = pytest.mark.long
+
 EXECUTIONS = "/api/v1/executions"
 MEGABYTE = 1024 * 1024
 HOUR = timedelta(hours=1)
@@ -375,7 +377,6 @@ def lets_through(query: dict[str, str], row: Row) -> bool:
     return all(str(row[name]).casefold() == query[name].casefold() for name in plain)
 
 
-@pytest.mark.long
 def test_filters_let_through_what_a_look_at_each_row_does(fresh: Fastn) -> None:
     """Ours: columns are filtered, and rows are what is meant."""
     assert ListExecutions.model_fields.keys() == {
@@ -390,7 +391,6 @@ def test_filters_let_through_what_a_look_at_each_row_does(fresh: Fastn) -> None:
     assert empty == 4
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("by", ["offset", "cursor"])
 def test_pages_neither_repeat_nor_lose_a_run(fresh: Fastn, by: str) -> None:
     """Ours: by either way through, kept runs and those of the history come in the same order."""
@@ -448,7 +448,6 @@ def test_of_two_runs_from_one_moment_the_kept_one_comes_first(large: Fastn) -> N
     assert rows.place(str(history.row(5)["id"])) is None
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("paging", [paging for paging in Paging if paging is not Paging.IGNORED])
 def test_every_behaviour_of_lists_is_known_here_too(fresh: Fastn, paging: Paging) -> None:
     """Ours: nobody knows which of them is Fastn's."""
@@ -487,7 +486,6 @@ def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
     assert len(json.loads(body)["data"]) == 5_000
 
 
-@pytest.mark.long
 def test_it_needs_little_memory() -> None:
     """Ours: two hundred thousand runs in columns, and not as rows."""
     tracemalloc.start()
