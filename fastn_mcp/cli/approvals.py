@@ -22,6 +22,7 @@ from pydantic import JsonValue
 from fastn_mcp.channels.page import DOOR, FILES, entrance_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
+from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.cli.starting import state_of
 from fastn_mcp.command_line import CommandLine, kept_in, this_program
@@ -91,18 +92,16 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps([_data(grant) for grant in waiting]))
     elif not waiting:
-        click.echo("Nothing waits for an approval.")
+        say("Nothing waits for an approval.")
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
         _with(kept, partial(walk, terminal=terminal))
     else:
         for grant in waiting:
-            click.echo("\n".join(sanitize(line) for line in (_asked(grant), *grant.lines, "")))
-        click.echo(
-            f"Nothing was decided: deciding needs a person at a terminal. Run there: {kept.program.to('approvals')}"
-        )
+            say("\n".join(sanitize(line) for line in (_asked(grant), *grant.lines, "")))
+        say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {kept.program.to('approvals')}")
     if not as_json:
         for line in _elsewhere(kept, start):
-            click.echo(line)
+            say(line)
 
 
 @approvals_group.command(name="scopes")
@@ -120,9 +119,9 @@ def scopes_(kept: Kept, as_json: bool) -> None:
             f"{scope.id}  {scope.tool} on {show(scope.target)}, {account_name(scope.account)}, for {scope.principal},"
             f" by {scope.by}"
         )
-        click.echo(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
+        say(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
     if not scopes:
-        click.echo("Nothing is approved for a while.")
+        say("Nothing is approved for a while.")
 
 
 @approvals_group.command(name="revoke")
@@ -134,7 +133,7 @@ def revoke_(kept: Kept, scope: str) -> None:
     if revoked is None:
         listed = kept.program.to("approvals", "scopes")
         raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
-    click.echo(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
+    say(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
 
 
 @approvals_group.command(name="keygen")
@@ -250,7 +249,7 @@ def _open_page(kept: Kept, start: Start) -> None:
     if not opened:
         entrance_file.remove(folder, key)
         raise SettingsError("There is no browser to open it in.", at_a_terminal)
-    click.echo("The approval page is open in your browser.")
+    say("The approval page is open in your browser.")
 
 
 def _no_page(kept: Kept, start: Start, at_a_terminal: str) -> SettingsError:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.layout import say
 from fastn_mcp.command_line import PROGRAM, by_uvx, running
 from fastn_mcp.installing import changing, entry
 from fastn_mcp.installing.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Client, Http, TokenSource
@@ -82,21 +83,21 @@ def install(
     work_out = partial(changing.installing, target, additions, records, overwrite=replace)
     change = work_out()
     if change is None:
-        click.echo(f"{client.title} has this entry already, in {target.path}.")
+        say(f"{client.title} has this entry already, in {target.path}.")
         return
     if not _agreed(change, how):
         return
     change = changing.apply(change, work_out, records)
-    click.echo(f"Done. {client.after}.")
+    say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
-        click.echo(f"What the file was: {records.copy(target.path, target.name)}")
+        say(f"What the file was: {records.copy(target.path, target.name)}")
     options = (f" --name {where.name}" if where.name != "fastn" else "") + (" --project" if where.project else "")
     options += f" --file {where.file}" if where.file is not None else ""
-    click.echo(f"Undo: fastn-mcp uninstall {client.name}{options}")
+    say(f"Undo: fastn-mcp uninstall {client.name}{options}")
     if url is not None:
-        click.echo(_about_the_token(client, PROGRAM.with_(token).line()))
+        say(_about_the_token(client, PROGRAM.with_(token).line()))
     elif not _is_sandbox(arguments):
-        click.echo(_about_the_key(client, arguments, key))
+        say(_about_the_key(client, arguments, key))
 
 
 def uninstall(where: Where, how: How) -> None:
@@ -107,15 +108,15 @@ def uninstall(where: Where, how: How) -> None:
     work_out = partial(changing.uninstalling, target, records)
     change = work_out()
     if change is None:
-        click.echo(f"The entry {where.name!r} is no longer in {target.path}. There is nothing to do.")
+        say(f"The entry {where.name!r} is no longer in {target.path}. There is nothing to do.")
         return
     if not _agreed(change, how):
         return
     change = changing.apply(change, work_out, records)
     gone = change is not None and change.then is None
-    click.echo(f"Done. {target.path} is {'gone, as it was before' if gone else 'without it'}.")
+    say(f"Done. {target.path} is {'gone, as it was before' if gone else 'without it'}.")
     if change is not None and change.keep_copy:
-        click.echo(f"The entry that ours replaced is in {records.copy(target.path, target.name)}")
+        say(f"The entry that ours replaced is in {records.copy(target.path, target.name)}")
 
 
 def show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> None:
@@ -143,10 +144,10 @@ def _target(client: Client, where: Where, machine: Machine) -> changing.Target:
 
 def _agreed(change: changing.Change, how: How) -> bool:
     if change.target.file != change.target.path:
-        click.echo(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
+        say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
     if how.dry_run:
-        click.echo("Nothing was changed: this was a dry run.")
+        say("Nothing was changed: this was a dry run.")
         return False
     if how.yes:
         return True
@@ -154,7 +155,7 @@ def _agreed(change: changing.Change, how: How) -> bool:
         raise NotInstalled("There is no terminal to ask on.", "Run it again with --yes.")
     if click.confirm("Change it so?", default=False, err=True):
         return True
-    click.echo("Nothing was changed.")
+    say("Nothing was changed.")
     return False
 
 

@@ -11,6 +11,7 @@ import click
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.key_check import checked
+from fastn_mcp.cli.layout import say
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.private_files import write_private
 from fastn_mcp.settings.editing import put, read_or_none, unset
@@ -45,18 +46,18 @@ def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, chec
     if check:
         result = anyio.run(checked, start.parts(settings))
         if not result.works:
-            click.echo(f"fastn-mcp: {result.said} Nothing was kept; with --no-check it is kept untried.", err=True)
+            say(f"fastn-mcp: {result.said} Nothing was kept; with --no-check it is kept untried.", err=True)
             return 1
-        click.echo(result.said)
+        say(result.said)
     if in_file:
         place = _in_file(path, account, settings)
     else:
         with _or_in_a_file(account.profile):
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
-    click.echo(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
+    say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
     if os.environ.get(VARIABLE):
-        click.echo(f"fastn-mcp: {VARIABLE} is set: unset it, or what is kept is not used.", err=True)
+        say(f"fastn-mcp: {VARIABLE} is set: unset it, or what is kept is not used.", err=True)
     return 0
 
 
@@ -67,12 +68,12 @@ def logout(start: Start, profile: str | None) -> int:
     settings = account.keyless()
     done = forget(path, account)
     for place in done:
-        click.echo(f"The key of {settings.profile} at {settings.host} is no longer kept in {place}.")
+        say(f"The key of {settings.profile} at {settings.host} is no longer kept in {place}.")
     if done:
-        click.echo("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
+        say("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
         return 0
     if _is_kept_in_file(path, account) and account.key_host != settings.host.lower():
-        click.echo(
+        say(
             f"fastn-mcp: The key that is kept is of {settings.profile} at {account.key_host}, not at {settings.host}."
             " Nothing was changed. To forget it, leave out --base-url and FASTN_BASE_URL.",
             err=True,
@@ -82,7 +83,7 @@ def logout(start: Start, profile: str | None) -> int:
     if elsewhere is None and account.profile is None and os.environ.get(VARIABLE):
         elsewhere = f"the environment: {VARIABLE}"
     said = f" Its key comes from {elsewhere}." if elsewhere else " Which account has one: fastn-mcp profiles"
-    click.echo(f"fastn-mcp: login has kept no key of {settings.profile} at {settings.host}.{said}", err=True)
+    say(f"fastn-mcp: login has kept no key of {settings.profile} at {settings.host}.{said}", err=True)
     return 1
 
 

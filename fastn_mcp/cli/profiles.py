@@ -37,7 +37,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
         click.echo("\n".join(filter(None, table([names, *cells], columns_of()))))
         for row in rows:
             if row["problem"]:
-                click.echo(f"fastn-mcp: {row['problem']}", err=True)
+                say(f"fastn-mcp: {row['problem']}", err=True)
     else:
         say(f"{path} has no profiles. Add one: fastn-mcp profiles add NAME")
 
@@ -89,11 +89,11 @@ def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
     editing.add(path, name, values)
     if as_default:
         editing.use(path, name)
-    click.echo(f"Added to {path}: {name}.")
+    say(f"Added to {path}: {name}.")
     if not given["api_key_env"] and not given["api_key_file"]:
-        click.echo(f"Next, give it a key: fastn-mcp login {name}")
+        say(f"Next, give it a key: fastn-mcp login {name}")
     if not as_default:
-        click.echo(f"Use it: fastn-mcp --profile {name}, or by default: fastn-mcp profiles use {name}")
+        say(f"Use it: fastn-mcp --profile {name}, or by default: fastn-mcp profiles use {name}")
 
 
 @profiles_group.command(name="remove")
@@ -110,9 +110,9 @@ def remove_(start: Start, name: str) -> None:
             f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
         )
     for place in forget(path, account, any_host=True):
-        click.echo(f"Its key is no longer kept in {place}; it is not revoked.")
+        say(f"Its key is no longer kept in {place}; it is not revoked.")
     editing.remove(path, name)
-    click.echo(f"Removed from {path}: {name}.")
+    say(f"Removed from {path}: {name}.")
 
 
 @profiles_group.command(name="use")
@@ -123,7 +123,7 @@ def use_(start: Start, name: str) -> None:
     path = start.config_file()
     _having(name, editing.read_or_none(path))
     editing.use(path, name)
-    click.echo(f"Used by default from now on: {name}.")
+    say(f"Used by default from now on: {name}.")
 
 
 def _having(name: str, config: ConfigFile) -> ConfigFile:

@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 from fastn_mcp.arguments import Wanted, parse
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exits import Exit, strongest
+from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.reporting import Reporting
 from fastn_mcp.cli.script import Missing, Step, filled, read
 from fastn_mcp.cli.wiring import Parts
@@ -73,7 +74,7 @@ class _Run:
         target, name = _target(step, known)
         named = " ".join(show(part) for part in (name, target) if part is not None)
         said = "  ".join(part for part in (f"{step.number:>3}", step.offer.tool_name(), named, ended.outcome) if part)
-        click.echo(sanitize(f"{said}: {ended.message}" if ended.message else said), err=True)
+        say(sanitize(f"{said}: {ended.message}" if ended.message else said), err=True)
         if self.as_json:
             line = {"number": step.number, "line": step.line, "id": step.id, "tool": step.offer.tool_name()}
             body = ended.body if ended.body is not None else {"message": ended.message}
@@ -124,9 +125,9 @@ def run(parts: Parts, script: Path, report: Path | None, *, keep_going: bool, dr
     steps, mistakes = read(_lines(script), {offer.tool_name(): offer for offer in parts.offered})
     if mistakes:
         for mistake in mistakes[:_NAMED]:
-            click.echo(sanitize(f"fastn-mcp: {named}, line {mistake.line}: {mistake.problem}"), err=True)
+            say(sanitize(f"fastn-mcp: {named}, line {mistake.line}: {mistake.problem}"), err=True)
         more = f" There are {len(mistakes) - _NAMED} more." if len(mistakes) > _NAMED else ""
-        click.echo(f"fastn-mcp: The script is wrong.{more} Nothing was sent.", err=True)
+        say(f"fastn-mcp: The script is wrong.{more} Nothing was sent.", err=True)
         return Exit.WRONG
     running = _Run(parts, tally, as_json)
     code = Exit.FAILED
@@ -141,7 +142,7 @@ def run(parts: Parts, script: Path, report: Path | None, *, keep_going: bool, dr
             try:
                 reporting.write()
             except click.ClickException as error:
-                click.echo(f"fastn-mcp: {error.format_message()}", err=True)
+                say(f"fastn-mcp: {error.format_message()}", err=True)
                 code = code if code is Exit.UNKNOWN else Exit.FAILED
     if running.signal is not None and code is not Exit.UNKNOWN:
         return 128 + running.signal
@@ -254,4 +255,4 @@ def _target(step: Step, known: list[Attempt]) -> tuple[str | None, str | None]:
 def _summarise(tally: Tally) -> None:
     found = [attempt.group for attempt in tally.attempts]
     counts = [f"{found.count(group)} {group.value}" for group in Group if group in found]
-    click.echo(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)
+    say(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)
