@@ -190,7 +190,7 @@ async def _diagnosed(console: Console, agent: Agent) -> None:
     console.print("[bold]Why did last night's TikTok sync fail?[/]")
     workflow = await agent.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
     found = (await agent.call("diagnose_workflow", workflow_id=workflow["id"]))["data"]
-    _holds("TikTok Shop connection of Katana is FAILED" in found["verdict"], "the cause was found")
+    _holds("connection TikTok Shop of Katana is FAILED" in found["verdict"], "the cause was found")
     cause = found["causes"][0]
     agent.say(found["verdict"])
     agent.say(f"Fix: {cause['fix']}")

@@ -6,7 +6,8 @@ from typing import cast
 from fastn_mcp.cli.wiring import Parts
 from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
-from fastn_mcp.fastn.rows import name_of, text, timestamp, word
+from fastn_mcp.fastn.names import name_of
+from fastn_mcp.fastn.rows import text, timestamp, word
 from fastn_mcp.guard import Caller
 from fastn_mcp.operation import Record
 from fastn_mcp.procedures.ages import dated

@@ -9,28 +9,28 @@ from typing import Any, cast
 
 import anyio
 import click
+from pydantic import ValidationError
 
 from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.wiring import Parts, account_of
 from fastn_mcp.command_line import CommandLine
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard import Caller
 from fastn_mcp.guard.audit import Event
-from fastn_mcp.guard.plans import Plan, toml, would_allow
+from fastn_mcp.guard.plans import Permit, Plan, toml, would_allow
 from fastn_mcp.guard.plans.file import KEYS, signatures_of, signed, trusted, unsigned, with_key
 from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, signers, written
-from fastn_mcp.guard.show import name_of, show
-from fastn_mcp.offer import AnyOffer, Effect, Record
+from fastn_mcp.guard.show import show
+from fastn_mcp.offer import AnyOffer, Effect
 from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.applying import ApplyChanges
-from fastn_mcp.procedures.target import Call, read_target
+from fastn_mcp.procedures.target import Call
 from fastn_mcp.redaction import is_redacted, sanitize
 from fastn_mcp.renamed import current
 from fastn_mcp.settings import config_dir
-from fastn_mcp.tools import BY_NAME, AnyOperation
+from fastn_mcp.tools import BY_NAME
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _PLANNABLE: Mapping[str, AnyOffer] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
@@ -213,30 +213,41 @@ def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:
 
 
 async def _told(ctx: click.Context, plan: Plan) -> list[str]:
-    """The plan in words, with the names of its targets where they can be read."""
-    lines = [sanitize(line) for line in plan.words()]
+    """The plan in words: what each entry does to what, by name, with its consequences; then the entry with its ids."""
+    heading, *entries = plan.words()
     try:
         parts = cast(Parts, ctx.obj())
     except SettingsError as error:
-        return [*lines, f"The names of the targets were not read: {error}"]
+        return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
+    lines = [heading]
     try:
-        for permit in plan.permits:
-            operation = BY_NAME[permit.tool]
-            exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
-            lines += [await _named(operation, key, parts) for key in exact]
+        for permit, words in zip(plan.permits, entries, strict=True):
+            for call in _calls(permit):
+                lines += await _consequences(call, parts)
+            lines.append(f"  {words}")
     finally:
         await parts.aclose()
-    return lines
+    return list(map(sanitize, lines))
 
 
-async def _named(operation: AnyOperation, key: str, parts: Parts) -> str:
-    async def send(call: Call) -> Record:
-        return cast(Done, await parts.dispatch(call, Caller("local", None))).result
+def _calls(permit: Permit) -> Iterator[Call]:
+    """The calls of an entry, as far as it names their targets, or all of their arguments but secrets."""
+    operation = BY_NAME[permit.tool]
+    exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
+    for target in [{operation.route.parameters[-1]: key} for key in exact] or ([] if permit.targets else [{}]):
+        given = {**target, **(permit.arguments or {})}
+        try:
+            yield operation.model_validate(given)
+        except ValidationError:
+            # Only what it acts on is of interest, whatever else such a call needs: conditions bound it, or a secret.
+            if target or (operation.secrets() and permit.arguments):
+                yield operation.model_construct(None, **given)
 
+
+async def _consequences(call: Call, parts: Parts) -> list[str]:
+    """What it does, by name, and what of that can be undone."""
     try:
-        # Only its target is of interest, whatever else such a call needs.
-        call = operation.model_construct(None, **{operation.route.parameters[-1]: key})
-        found = await read_target(call, send)
+        shown = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:
-        return f"{show(key)} was not read: {error}"
-    return f"{show(key)} is {show(name_of(found) or '')}." if found else f"There is nothing with the id {show(key)}."
+        return [f"{type(call).title()} {show(call.target or '')}: {error}"]
+    return shown.lines()[:2]

@@ -92,26 +92,9 @@ def key_of(row: Row) -> str:
     return text(row, "id")
 
 
-def name_of(row: Row) -> str:
-    """What people call it, or else its id, on one line."""
-    return short(text(row, "name", "slug", "email", "id"))
-
-
 def owner_of(row: Row) -> str | None:
     """Id of the customer that it belongs to; None where it is the account's own."""
     return text(row, "endOrgId", "customerId", "customer.id", "endOrg.id") or None
-
-
-def app_of(row: Row) -> str:
-    """What people call the connector of a connection; the connection's own name is mostly "default"."""
-    fields = ("connector.name", "connector.slug", "connectorName", "connectorSlug", "connectorId", "name")
-    return short(text(row, *fields)) or "an app"
-
-
-def owner_name(row: Row, customers: Mapping[str, str]) -> str:
-    """The customer that it belongs to, by name where that is known. `customers` are names by id."""
-    owner = owner_of(row)
-    return short(customers.get(owner, owner)) if owner else "the account itself"
 
 
 def connector_keys(row: Row) -> set[str]:

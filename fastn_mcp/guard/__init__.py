@@ -143,7 +143,7 @@ class Guard:
             return await self._allowed(call, caller, facts)
         if (scope := await self._scope(call, caller, facts)) is not None:
             await self._allowing.spend(facts.effect, caller.principal)
-            return Consent("scope", facts.verdict, facts.effect, scope.id, facts.target)
+            return Consent("scope", facts.verdict, facts.effect, scope.id, facts.target, facts.preview.name)
         await self._allowing.spend_rate(facts.effect, caller.principal, is_check=True)
         given = await self._asker.ask(self._matter(call, caller, facts), caller)
         return await self._approved(call, caller, facts, given) if isinstance(given, Approved) else given
@@ -157,10 +157,13 @@ class Guard:
         await self._asker.spend(given, self._matter(call, caller, facts))
         # Only now: repeats of one approval must not use up the budget of others.
         await self._allowing.spend(facts.effect, caller.principal)
-        return Consent(given.by, facts.verdict, facts.effect, given.grant.id, facts.target, given.grant.trace)
+        grant, name = given.grant, facts.preview.name
+        return Consent(given.by, facts.verdict, facts.effect, grant.id, facts.target, name, grant.trace)
 
     async def _allowed(self, call: Call, caller: Caller, facts: Facts) -> Consent:
-        return await self._allowing.allowed(call, caller.principal, facts.verdict, facts.effect, facts.target)
+        return await self._allowing.allowed(
+            call, caller.principal, facts.verdict, facts.effect, facts.target, facts.preview.name
+        )
 
     async def _scope(self, call: Call, caller: Caller, facts: Facts) -> Scope | None:
         answered = caller.form is not None and caller.form.resumed is not None
@@ -181,5 +184,4 @@ class Guard:
             facts.preview,
             self._judge.similar(call, caller.principal, facts) if facts.may_scope else None,
             extent(call),
-            facts.target,
         )

@@ -24,9 +24,18 @@ class Allowing:
         self._ledger = ledger
 
     async def allowed(
-        self, call: Call, principal: str, verdict: Verdict, effect: Effect, target: Record | None = None
+        self,
+        call: Call,
+        principal: str,
+        verdict: Verdict,
+        effect: Effect,
+        target: Record | None = None,
+        name: str | None = None,
     ) -> Consent:
-        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows."""
+        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows.
+
+        `target` and what people call it are given where they were read.
+        """
         if verdict.decision is not Decision.ALLOW:
             raise self.refused(call, verdict)
         if verdict.permit is not None and not await self._ledger.spend(
@@ -34,7 +43,7 @@ class Allowing:
         ):
             raise self.refused(call, Verdict(Decision.DENY, verdict.rule, "All calls of this entry were made."))
         await self.spend(effect, principal, is_counted=verdict.permit is not None)
-        return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target)
+        return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target, name=name)
 
     async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
         """Count a call that is about to be sent. Raises a `Refused` where a budget is used up.

@@ -29,7 +29,6 @@ from fastn_mcp.guard.question import (
 from fastn_mcp.guard.recording import Recorder
 from fastn_mcp.guard.rights import Rights
 from fastn_mcp.offer import Effect, Offer
-from fastn_mcp.operation import Record
 from fastn_mcp.system import System
 
 LIFETIME = 600.0
@@ -116,7 +115,6 @@ class Matter:
     """Digest of the calls that a temporary approval would cover; None where none may be given."""
     extent: str = ""
     """Those calls, in words."""
-    target: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +263,9 @@ class Asker:
         opened = await self._ledger.open(grant)
         if opened != grant.id:
             return await self._ledger.find(opened) or grant
-        self._recorder.asked(matter.offer, grant.principal, matter.verdict, matter.effect, grant.id, matter.target)
+        self._recorder.asked(
+            matter.offer, grant.principal, matter.verdict, matter.effect, grant.id, matter.preview.name
+        )
         return grant
 
     async def _where(self, grant: str) -> str:

@@ -11,16 +11,13 @@ from contextvars import ContextVar
 from dataclasses import replace
 
 import anyio
-from pydantic import JsonValue
 
 from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
-from fastn_mcp.guard.show import name_of
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import PERHAPS_MADE, Change, Journal
-from fastn_mcp.procedures.target import Call, Send, read_target
-from fastn_mcp.redaction import redact_object, redact_row
+from fastn_mcp.procedures.target import Call, Send, fields_sent, read_label, read_target
+from fastn_mcp.procedures.undoing import without_secrets
 from fastn_mcp.system import System
-from fastn_mcp.tools.api_keys import NewApiKey
 
 log = logging.getLogger(__name__)
 
@@ -134,18 +131,25 @@ class Journalling:
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
 
     async def begin(
-        self, call: Call, digest: str, principal: str, target: Record | None, read: Send, deadline: float = 0.0
+        self,
+        call: Call,
+        digest: str,
+        principal: str,
+        target: Record | None,
+        read: Send,
+        deadline: float = 0.0,
+        name: str | None = None,
     ) -> Change | None:
         """Record that `call` is about to be sent; None where it changes nothing.
 
-        `digest` names the call, and `target` is what was read of its target already. It is sent within `deadline`
-        seconds. What this returns must be ended. Raises a `Refused` where that cannot be written.
+        `digest` names the call; `target` and `name` are what was read of its target already. It is sent within
+        `deadline` seconds. What this returns must be ended. Raises a `Refused` where that cannot be written.
         """
         if call.effect is Effect.READ:
             return None
         if target is None and call.target is not None:
             target = await _read(call, read)
-        sent = call.model_copy(update=dict.fromkeys(call.secrets())).request().body
+        label = name or await read_label(call, target, read)
         now, is_idempotent = self._now(), call.route.method in _IDEMPOTENT
         change = Change(
             id=f"chg_{self._system.token()}",
@@ -154,9 +158,9 @@ class Journalling:
             tool=call.tool_name(),
             arguments=call.shown(),
             target=call.target,
-            name=name_of(target),
-            before=None if target is None else _without_secrets(target),
-            sent=redact_object(sent or {}),
+            name=str(label) if label else None,
+            before=None if target is None else without_secrets(target),
+            sent=fields_sent(call),
             at=now,
             call="" if is_idempotent else digest,
             unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
@@ -178,10 +182,10 @@ class Journalling:
         """Record what became of it. The call was made: what cannot be written now is logged instead."""
         if change is None:
             return None
-        made = {} if result is None else _without_secrets(result)
+        made = {} if result is None else without_secrets(result)
         target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
         shown = {name: made.get(name, value) for name, value in change.sent.items()}
-        ended = replace(change, outcome=outcome, target=target, name=change.name or name_of(result), sent=shown)
+        ended = replace(change, outcome=outcome, target=target, sent=shown)
         response = delivery.get() if outcome in _MADE and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
         now = self._now()
@@ -225,8 +229,3 @@ async def _read(call: Call, read: Send) -> Record | None:
         return await read_target(call, read)
     except FastnError:
         return None
-
-
-def _without_secrets(record: Record) -> dict[str, JsonValue]:
-    fields = record.model_dump(exclude_unset=True)
-    return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)

@@ -17,7 +17,7 @@ from fastn_mcp.guard.preview import Preview, preview, state
 from fastn_mcp.guard.question import FREE
 from fastn_mcp.operation import Effect, Record, RefusedValue
 from fastn_mcp.procedures.dependents import find_dependents
-from fastn_mcp.procedures.target import Call, Send, no_such, read_target
+from fastn_mcp.procedures.target import Call, Send, no_such, read_label, read_target
 from fastn_mcp.system import System
 
 Ahead = Mapping[tuple[str, str], int]
@@ -118,7 +118,8 @@ class Judge:
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         try:
-            shown = preview(call, effect, self.account, target, dependence, verdict.reason)
+            label = await read_label(call, target, self._read)
+            shown = preview(call, effect, self.account, target, dependence, verdict.reason, label)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         return Facts(target, effect, verdict, shown, earlier is not None)
@@ -180,10 +181,11 @@ class Judge:
         return hashlib.sha256(to_json(parts)).hexdigest()
 
     def binding(self, call: Call, principal: str, facts: Facts) -> str:
-        """Digest of the call, its target's state, the policy, and whether an earlier one may have happened."""
+        """Digest of the call, its target's state and label, the policy, and whether it may have been made before."""
         parts = [
             self.digest(call, principal),
             state(facts.target),
+            facts.preview.name,
             self.policy.digest,
             facts.effect.value,
             facts.is_unsettled,

@@ -1,15 +1,19 @@
 """What a call would do, shown before it is done. Pure: the same card serves the question, the page and `dry_run`."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.guard.show import LONGEST, name_of, show
+from fastn_mcp.fastn.names import Label, counted, typed_id
+from fastn_mcp.guard.show import LONGEST, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
-from fastn_mcp.redaction import is_redacted, redact, redact_object
+from fastn_mcp.procedures.target import own_label
+from fastn_mcp.procedures.undoing import foreseen
+from fastn_mcp.redaction import redact, redact_object
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.updating import Update
@@ -20,26 +24,11 @@ _LONGEST_IN_FORM = 1500
 
 _OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
 _MAY_OVERWRITE = "Whether its slug or name is taken could not be learnt: Fastn may overwrite something."
+_GO_WITH = ("connections", "secrets")
+"""Kinds of dependents that are deleted with what they belong to; others only use it."""
+
 _WHOLE = 1 << 31
 _REACHES = " It acts on connected systems, for real."
-_UNDO = {
-    "delete_customer": "Nothing of it can be restored: neither its connections and their credentials nor its secrets.",
-    "delete_connector": "The credentials of its connections are lost for good; each customer would authorise anew.",
-    "delete_connection": "The credentials are lost for good; the customer would have to authorise again.",
-    "delete_trigger": "It can be created again, with another id and another webhook address.",
-    "delete_workflow": "The dashboard can restore it from Trash, with its slug and history.",
-    "delete_secret": "Its value was never readable; somebody would have to enter it again.",
-    "revoke_api_key": "The key can never be used again; a new one has to be created and handed out.",
-    "create_secret": "A secret of the same name and scope is overwritten, and its old value is lost.",
-    "create_api_key": "It can be revoked with revoke_api_key.",
-    "invite_user": "Only the dashboard can take the access back.",
-    "create_role": "Only the dashboard can change or delete it.",
-    "run_workflow": "What the run does elsewhere is not undone by anything here.",
-    "create_connection": "It can be deleted with delete_connection.",
-    "create_trigger": "It can be disabled or deleted; what it started meanwhile is not undone.",
-    "ai_chat": "Credits are spent; what the agent changes has to be undone by hand.",
-    "ai_build": "Credits are spent; what it builds can be deleted.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +86,8 @@ class Preview:
     account: str
     effect: Effect
     target: str | None
-    name: str | None
+    label: Label | None
+    """What people call the target, or what would be made."""
     does: str
     undo: str
     because: str
@@ -110,9 +100,13 @@ class Preview:
 
     @property
     def expected(self) -> str:
-        """What is to be typed: the name, or the id where a name is too long to be shown whole."""
-        name = self.name if self.name is not None and len(self.name) <= LONGEST and not is_redacted(self.name) else None
-        return name or self.target or self.tool
+        """What is to be typed: the target's name, or else what is short and plain of it."""
+        typed = self.label.typed(self.target) if self.label else self.target and typed_id(self.target)
+        return typed or self.tool
+
+    @property
+    def name(self) -> str | None:
+        return str(self.label) if self.label else None
 
     @property
     def fits_form(self) -> bool:
@@ -127,13 +121,24 @@ class Preview:
 
     def lines(self) -> list[str]:
         """In words, each value quoted and cut; ours first. Some clients show no more than three rows of a question."""
-        where = f"{self._where()} Account: {self.account}.".lstrip()
-        return [self._call(), *filter(None, (self._impact(self.undo),)), where, *filter(None, (self.does,))]
+        call = f"{self._call()}. Account: {self.account}."
+        return [self._title(), *filter(None, (self._impact(),)), call, *filter(None, (self.does,))]
 
     def line(self) -> str:
         """All of that in one line, as one of several calls on the same account."""
-        undo = "" if self.effect is Effect.DESTROY else self.undo
-        return " ".join(filter(None, (f"{self._call()}.", self._where(), self._impact(undo))))
+        return " ".join(filter(None, (self._title(), self._impact(), f"{self._call()}.")))
+
+    def _title(self) -> str:
+        """What is done to what, by its name, and what goes with it or uses it; the id where no argument has it.
+
+        As `Delete customer "Acme", with 1 secret ("KEY").`
+        """
+        name = f" {show(self.name)}" if self.name else ""
+        id_ = f", id {show(self.target)}" if self.target and self.target not in self.arguments.values() else ""
+        goes = [f for f in self.dependence.found if f.kind in _GO_WITH and self.effect is Effect.DESTROY]
+        uses = [f for f in self.dependence.found if f not in goes]
+        found = (f"with {_listed(goes)}" if goes else "", f"used by {_listed(uses)}" if uses else "")
+        return f"{', '.join(filter(None, (self.title + name + id_, *found)))}."
 
     def _call(self) -> str:
         limit = _WHOLE if self._is_whole else LONGEST
@@ -142,26 +147,20 @@ class Preview:
         )
         return f"{self.tool} {given}".rstrip()
 
-    def _where(self) -> str:
-        return f"Target: {show(self.name)}, id {show(self.target)}." if self.target is not None and self.name else ""
-
-    def _impact(self, undo: str) -> str:
-        """What would change, what depends on it, and whether it can be undone: what matters, at the beginning."""
+    def _impact(self) -> str:
+        """What would change, what could not be checked, and whether it can be undone."""
         limit = _WHOLE if self._is_whole else 80
         changes = [f"{show(c.field, 60)}: {show(c.before, limit)} becomes {show(c.after, limit)}" for c in self.changes]
-        more = [f"and {self.left_out} more fields"] if self.left_out else []
+        more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
         changed = "; ".join([*changes, *more])
-        found = ", ".join(_counted(found) for found in self.dependence.found)
         unchecked = ", ".join(self.dependence.unchecked)
         said = (
-            "Cannot be undone." if self.effect is Effect.DESTROY else "",
             f"{changed}." if changed else "",
-            f"With it: {found}." if found else "",
             f"Not checked: {unchecked}." if unchecked else "",
             # Never cut: nobody approves what they could not read.
             f"Pending there: {', '.join(show(item, _WHOLE) for item in self.pending)}." if self.pending else "",
             self.because,
-            undo,
+            self.undo,
         )
         return " ".join(filter(None, said))
 
@@ -179,6 +178,8 @@ class Preview:
             body["because"] = self.because
         if self.target is not None:
             body["target"] = {"id": self.target, "name": self.name}
+        elif self.name is not None:
+            body["makes"] = self.name
         if self.changes:
             body["changes"] = [{"field": c.field, "from": c.before, "to": c.after} for c in self.changes]
         if self.pending:
@@ -202,8 +203,9 @@ def preview(
     target: Record | None,
     dependence: Dependence,
     because: str = "",
+    label: Label | None = None,
 ) -> Preview:
-    """The preview of `call` on `target`."""
+    """The preview of `call` on `target`; without its `label`, that is made of what the target itself says."""
     changes = _changes(call, target)
     known = target is not None and bool(target.model_dump())
     if isinstance(call, Create) and target is not None:
@@ -216,9 +218,9 @@ def preview(
         account=account,
         effect=effect,
         target=call.target or (str(id_) if id_ else None),
-        name=name_of(target),
+        label=label or own_label(call, target),
         does=(type(call).__doc__ or "").strip() + (_REACHES if effect is Effect.EXTERNAL else ""),
-        undo=_UNDO.get(call.tool_name(), "It can be changed back; what it was is read before it is sent."),
+        undo=foreseen(call, target),
         because=because,
         changes=tuple(changes[:_CHANGES]),
         dependence=dependence,
@@ -263,10 +265,9 @@ def _rank(permission: JsonValue) -> int:
     return 3 if verb in _HARMLESS_VERBS else 2
 
 
-def _counted(found: Dependents) -> str:
-    names = ", ".join(show(example, 60) for example in found.examples)
-    kind = found.kind.removesuffix("s") if found.count == 1 and not found.more else found.kind
-    return f"{'at least ' if found.more else ''}{found.count} {kind} ({names})"
+def _listed(found: Iterable[Dependents]) -> str:
+    """As `2 secrets ("KEY", "TOKEN")`."""
+    return ", ".join(f"{each.words()} ({', '.join(show(name, 60) for name in each.examples)})" for each in found)
 
 
 def _changes(call: Operation[Any], target: Record | None) -> list[Change]:

@@ -12,10 +12,10 @@ from fastn_mcp.guard.audit import Audit, Event, about, decided, named, written
 from fastn_mcp.guard.ledger import Grant
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.guard.show import name_of, show
+from fastn_mcp.guard.show import show
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Record
-from fastn_mcp.procedures.target import Call
+from fastn_mcp.procedures.target import Call, own_label
 from fastn_mcp.system import System
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ class Consent:
     grant: str | None = None
     target: Record | None = None
     """What it acts on, where that was read for the consent."""
+    name: str | None = None
+    """What people call that."""
     asked: str | None = None
     """In what a person was asked for it, as `System.trace` names it."""
 
@@ -100,7 +102,7 @@ class Recorder:
                 rule=consent.verdict.rule,
                 consent=consent.by,
                 grant=consent.grant,
-                name=named(name_of(consent.target)),
+                name=named(consent.name),
                 change=change,
             )
         )
@@ -113,7 +115,8 @@ class Recorder:
         if intent is None:
             return
         made = _id(result)
-        ours = intent.consent.target is None and intent.call.target in (None, made)
+        ours = intent.consent.name is None and made is not None and intent.call.target in (None, made)
+        label = own_label(intent.call, result) if ours else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
         entry = replace(
             about(Event.OUTCOME, intent.call, intent.principal, self._account),
@@ -124,7 +127,7 @@ class Recorder:
             duration_ms=milliseconds,
             message=message,
             target=intent.call.target or made,
-            name=named(name_of(result)) if ours else None,
+            name=named(str(label)) if label else None,
         )
         try:
             self._audit.record(replace(entry, arguments=None))
@@ -132,12 +135,12 @@ class Recorder:
             log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
 
     def asked(
-        self, call: Offer[Any], principal: str, verdict: Verdict, effect: Effect, grant: str, target: Record | None
+        self, call: Offer[Any], principal: str, verdict: Verdict, effect: Effect, grant: str, name: str | None
     ) -> None:
         """Record that a person is asked."""
         asked = about(Event.ASKED, call, principal, self._account)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
-        self._audit.record(replace(asked, grant=grant, name=named(name_of(target)), **verdicts))
+        self._audit.record(replace(asked, grant=grant, name=named(name), **verdicts))
 
     def agreed(self, batch: Offer[Any], grant: Grant, by: str) -> None:
         """Record that the calls of a batch may be made, each by its own grant. Raises a `Refused`."""

@@ -5,7 +5,6 @@ No name and no value can speak for us: each is quoted, on one line, cut with a c
 
 from pydantic_core import to_json
 
-from fastn_mcp.operation import Record
 from fastn_mcp.redaction import redact_text, sanitize
 
 LONGEST = 200
@@ -22,12 +21,3 @@ def show(value: object, limit: int = LONGEST, *, is_name: bool = False) -> str:
         shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
     quoted = sanitize(shown)
     return f"{quoted} [{cut} more characters]" if cut > 0 else quoted
-
-
-def name_of(record: Record | None) -> str | None:
-    """What people call it."""
-    for field in ("name", "slug", "email"):
-        value: object = getattr(record, field, None)
-        if isinstance(value, str) and value.strip():
-            return redact_text(value)
-    return None

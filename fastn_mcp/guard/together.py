@@ -117,11 +117,14 @@ class Together:
 
     async def _consent(self, call: Call, facts: Facts, grant: Grant | None, caller: Caller) -> Consent:
         if grant is None:
-            return await self._allowing.allowed(call, caller.principal, facts.verdict, facts.effect, facts.target)
+            return await self._allowing.allowed(
+                call, caller.principal, facts.verdict, facts.effect, facts.target, facts.preview.name
+            )
         if not await self._ledger.move(grant.id, [State.APPROVED], State.BURNT, self._now()):
             raise used_up()
         await self._allowing.spend(facts.effect, caller.principal, is_counted=True)
-        return Consent(grant.by or "elsewhere", facts.verdict, facts.effect, grant.id, facts.target, grant.trace)
+        by, name = grant.by or "elsewhere", facts.preview.name
+        return Consent(by, facts.verdict, facts.effect, grant.id, facts.target, name, grant.trace)
 
     async def _facts(self, several: Several, numbers: Sequence[int], principal: str) -> dict[int, Facts]:
         """Each call judged as if those before it were made: a budget or a plan that is too small is found at once."""

@@ -9,7 +9,8 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.rows import Row, app_of, connector_keys, key_of, owner_name, owner_of, text, timestamp, value, word
+from fastn_mcp.fastn.names import app_of, owner_name
+from fastn_mcp.fastn.rows import Row, connector_keys, key_of, owner_of, text, timestamp, value, word
 from fastn_mcp.fastn.states import State, connection_state
 from fastn_mcp.procedures.ages import dated
 from fastn_mcp.procedures.following import following

@@ -7,9 +7,11 @@ from typing import cast
 import anyio
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.names import counted, example_name
+from fastn_mcp.fastn.rows import owner_of, row_of
 from fastn_mcp.operation import Record
 from fastn_mcp.procedures.looks import Look, Looks, every, looks
-from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.procedures.target import Call, Send, kind_of, own_label, read_names
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.listing import Listed
 
@@ -27,6 +29,10 @@ class Dependents:
     count: int
     examples: tuple[str, ...]
     more: bool = False
+
+    def words(self) -> str:
+        """As `1 connection`."""
+        return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,20 @@ async def find_dependents(call: Call, target: Record | None, send: Send) -> Depe
             unchecked.append(look.kind)
             continue
         if uses.count:
-            names = tuple(str(getattr(row, "name", None) or getattr(row, "id", "")) for row in uses.rows[:_EXAMPLES])
-            found.append(Dependents(look.kind, uses.count, names, uses.more))
+            examples = await _examples(look.kind, uses, call, target, send)
+            found.append(Dependents(look.kind, uses.count, examples, uses.more))
         if not uses.conclusive:
             unchecked.append(look.kind)
     return Dependence(tuple(found), tuple(unchecked))
+
+
+async def _examples(kind: str, uses: Uses, call: Call, target: Record | None, send: Send) -> tuple[str, ...]:
+    """What the first of them are called. What is acted on is read already, and needs no look-up."""
+    rows = [row_of(row) for row in uses.rows[:_EXAMPLES]]
+    own = {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
+    owners = filter(None, map(owner_of, rows)) if kind == "connections" else ()
+    names = await read_names({"customer": [key for key in owners if key not in own.get("customer", {})]}, send) | own
+    return tuple(example_name(kind, row, names) for row in rows)
 
 
 async def uses_of(look: Look, send: Send, details: int = 0) -> Uses:

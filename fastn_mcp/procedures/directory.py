@@ -10,21 +10,20 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.rows import key_of, owner_of, row_of, text
 from fastn_mcp.offer import Record
-from fastn_mcp.procedures.target import Call, Send
+from fastn_mcp.procedures.target import GETS, LOOKUPS, Call, Send, read_name
 from fastn_mcp.system import System
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import GetConnector, ListConnectors
-from fastn_mcp.tools.customers import GetCustomer, ListCustomers
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.listing import List, Listed
 from fastn_mcp.tools.roles import ListRoles
 from fastn_mcp.tools.secrets import ListSecrets
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.users import ListUsers
-from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
+from fastn_mcp.tools.workflows import ListWorkflows
 
 LISTS: dict[str, type[List[Any]]] = {
     "customer": ListCustomers,
@@ -42,9 +41,6 @@ LISTS: dict[str, type[List[Any]]] = {
 PAGES = 30
 """Pages of a hundred rows that are read of one kind."""
 
-LOOKUPS = 5
-"""Single resources that are read for their names, for one answer."""
-
 _BELIEVED = 60.0
 """Seconds."""
 
@@ -59,8 +55,6 @@ _WITH = {
 """What may go, or read differently, with a resource."""
 
 T = TypeVar("T")
-
-_GETS = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +128,13 @@ class Directory:
         names = self._names[kind]
         known = {key: names.get(key) for key in wanted}
         found = {key: kept[1] for key, kept in known.items() if kept is not None and self._believed(kept[0])}
-        get = _GETS.get(kind)
-        missing = [key for key in wanted if key not in found][:LOOKUPS] if get else []
+        missing = [key for key in wanted if key not in found][:LOOKUPS] if kind in GETS else []
 
         async def look_up(key: str) -> None:
             begun, changes = self._system.monotonic(), self._changes[kind]
-            try:
-                record = await send(cast(Call, get and get.model_validate({f"{kind}_id": key})))
-            except (FastnError, ValueError):
-                return  # a name is a courtesy
-            found[key] = entry(kind, record).name
+            if (name := await read_name(kind, key, send)) is None:
+                return
+            found[key] = name
             if changes == self._changes[kind]:
                 self._names[kind][key] = (begun, found[key])
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.rows import Row, app_of, connector_keys, key_of, number, owner_name, owner_of, short, text, value
+from fastn_mcp.fastn.names import label_of
+from fastn_mcp.fastn.rows import Row, connector_keys, key_of, number, owner_of, short, text, value
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.ages import age
 
@@ -30,7 +31,7 @@ class Bond:
 
     id: str
     label: str
-    """As `TikTok Shop connection of Katana`."""
+    """As `TikTok Shop of Katana`."""
     customer: str | None
     status: str
     state: State
@@ -78,7 +79,7 @@ def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) ->
     for row in rows:
         if not (connector_keys(row) & wanted):
             continue
-        label = f"{app_of(row)} connection of {owner_name(row, names)}"
+        label = short(str(label_of("connection", row, {"customer": names}) or key_of(row)))
         status = short(text(row, "status").upper()) or "UNKNOWN"
         found[key_of(row) or label] = Bond(key_of(row), label, owner_of(row), status, connection_state(row))
     return sorted(found.values(), key=lambda bond: bond.state is State.LIVE)

@@ -5,15 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
-from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, row_of, text
+from fastn_mcp.fastn.names import example_name, label_of, references
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of
 from fastn_mcp.fastn.states import STATES, State
 from fastn_mcp.offer import DRY_RUN, Effect, Record
 from fastn_mcp.procedures.dependents import Uses, uses_of
-from fastn_mcp.procedures.directory import entry
 from fastn_mcp.procedures.looks import Look, Unchecked, every, looks
 from fastn_mcp.procedures.procedure import Means, Procedure
-from fastn_mcp.procedures.target import Call, no_such, read_target
-from fastn_mcp.procedures.troubles.access import called
+from fastn_mcp.procedures.target import Call, no_such, read_names, read_target
 from fastn_mcp.tools import BY_NAME
 
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
@@ -53,7 +52,8 @@ class FindDependents(Procedure[Impact]):
         doubts += where.unchecked
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
-            of["name"] = entry(self.kind, target).name
+            names = await read_names(references(self.kind, row_of(target)), means.send)
+            of["name"] = str(label_of(self.kind, row_of(target), names) or self.id)
         answer: dict[str, JsonValue] = {"of": of, "used_by": used}
         if perhaps:
             answer["may_be_used_by"] = perhaps
@@ -112,11 +112,9 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
 
 async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
     rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
-    names = [text(row, "workflowName") or name_of(row) for row in rows]
-    if look.kind == "connections":
-        owners = filter(None, map(owner_of, rows))
-        customers = await means.directory.names("customer", owners, means.send)
-        names = [called(row, customers) for row in rows]
+    owners = filter(None, map(owner_of, rows)) if look.kind == "connections" else ()
+    of = {"customer": await means.directory.names("customer", owners, means.send)}
+    names = [example_name(look.kind, row, of) for row in rows]
     examples: list[JsonValue] = [_example(look.kind, row, name) for row, name in zip(rows, names, strict=True)]
     said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}
     if uses.more:

@@ -47,6 +47,8 @@ class Named:
     id: str
     names: tuple[str, ...]
     around: tuple[str, ...] = ()
+    title: str = ""
+    """What it is called in an answer, where that is none of its names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,5 +228,6 @@ class Index:
         return -hit.score, self._order.get(thing.kind, len(self._order)), thing.names[0].casefold(), thing.id
 
     def _alternatives(self, hits: Sequence[Hit], text: str) -> tuple[str, ...]:
+        titles = {thing.names[0]: thing.title or thing.names[0] for thing in self._things}
         likely = [self._things[hit.place].names[0] for hit in hits[:3] if hit.score >= FOUND / 2]
-        return tuple(dict.fromkeys(likely or nearest(text, [thing.names[0] for thing in self._things], 3)))
+        return tuple(dict.fromkeys(titles[name] for name in likely or nearest(text, list(titles), 3)))

@@ -138,16 +138,16 @@ def _connection(evidence: Evidence) -> Remedy | None:
         who = "The customer has" if broken[0].customer else "Somebody has"
         where = "the widget" if broken[0].customer else "the dashboard, for the account itself"
         return Remedy(
-            f"{broken[0].label} is {broken[0].status}",
-            f"{broken[0].label} is {broken[0].status}: Fastn can no longer use its credentials.",
+            f"the connection {broken[0].label} is {broken[0].status}",
+            f"The connection {broken[0].label} is {broken[0].status}: Fastn can no longer use its credentials.",
             f"{who} to authorise the app again in {where}; then run the workflow once.",
             _AUTHORISE_FIRST,
             ListConnections,
         )
     if off:
         return Remedy(
-            f"{off[0].label} is {off[0].status}",
-            f"{off[0].label} is {off[0].status}: somebody switched it off.",
+            f"the connection {off[0].label} is {off[0].status}",
+            f"The connection {off[0].label} is {off[0].status}: somebody switched it off.",
             "Have it reconnected in the dashboard; nothing here can. Then run the workflow once.",
             "Waiting, a rerun, or a change of the code.",
             ListConnections,
@@ -155,7 +155,7 @@ def _connection(evidence: Evidence) -> Remedy | None:
     if bonds and not working:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
-            f"{bonds[0].label} is {bonds[0].status}, which is no documented status.",
+            f"The connection {bonds[0].label} is {bonds[0].status}, which is no documented status.",
             "Look at the connection in the dashboard, and authorise the app again if it asks for that.",
             _AUTHORISE_FIRST,
             ListConnections,

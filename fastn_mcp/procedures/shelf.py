@@ -8,6 +8,7 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.names import label_of
 from fastn_mcp.offer import Record
 from fastn_mcp.procedures.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.procedures.procedure import Means
@@ -158,7 +159,7 @@ class Shelf:
         def named(found: Entry) -> Named:
             """An entry as it is found: by its names, and by those of what it belongs to."""
             if found.kind == "connection":
-                return Named(found.kind, found.id, (found.name,))
+                return Named(found.kind, found.id, found.also, title=found.name)
             around = (customers.get(found.customer or "", ""), connector_of(found) if found.connector else "")
             return Named(found.kind, found.id, (found.name, *found.also), tuple(filter(None, around)))
 
@@ -167,8 +168,10 @@ class Shelf:
 
 
 def connection_titled(found: Entry, customers: Mapping[str, str], connector: str) -> Entry:
-    """Connections are mostly called "default": they go by whose they are, and of what."""
+    """Connections are mostly called "default": they go by app and owner, and are searched by the two apart."""
+    row = {"connectorName": connector, "endOrgId": found.customer, "name": found.name, "id": found.id}
+    label = label_of("connection", row, {"customer": customers})
     whose = customers.get(found.customer or "", found.customer) or "Account"
     own = "" if found.name in ("default", found.id) else found.name
-    title = " / ".join(filter(None, (whose, connector, own)))
-    return replace(found, name=title, also=(), slug=None)
+    searched = " / ".join(filter(None, (whose, connector, own)))
+    return replace(found, name=str(label), also=(searched,), slug=None)

@@ -1,17 +1,25 @@
 """What a call acts on, read afresh, and the read that settles a lost answer. Reads by the sender it is given."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
+import anyio
+from pydantic import JsonValue
+
 from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.fastn.names import Label, Names, label_of, references
+from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.operation import UNKNOWN, Operation, Record
+from fastn_mcp.redaction import redact_object
 from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.creating import Create
+from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.listing import List, Listed
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow
 
 Call = Operation[Any]
 Send = Callable[[Call], Awaitable[Record]]
@@ -48,6 +56,71 @@ async def read_target(call: Call, send: Send) -> Record | None:
             return None
     row, _ = await find_row(cast("type[List[Any]]", reader), call.target, send)
     return row
+
+
+GETS: Mapping[str, AnyOperation] = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
+"""The operations that read a resource for its name, by kind."""
+
+LOOKUPS = 5
+"""Resources of one kind that are read for their names, for one answer."""
+
+
+def kind_of(call: Call) -> str:
+    """The kind of resource that it acts on or makes: `customer`, `api_key`."""
+    parameters = type(call).route.parameters
+    return parameters[-1].removesuffix("_id") if parameters else call.tool_name().partition("_")[2]
+
+
+def fields_sent(call: Call) -> dict[str, JsonValue]:
+    """The body of its request by Fastn's names, without secrets. Raises a `RefusedValue`."""
+    return redact_object(call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {})
+
+
+def own_label(call: Call, target: Record | None, names: Names | None = None) -> Label | None:
+    """The label of what it acts on, or of what it makes, as far as that says it. `names` are of what it refers to."""
+    row = _labelled(call, target)
+    return None if row is None else label_of(kind_of(call), row, names or {})
+
+
+async def read_label(call: Call, target: Record | None, send: Send) -> Label | None:
+    """The same with the names of what it refers to, read where the row does not say them."""
+    row = _labelled(call, target)
+    return None if row is None else own_label(call, target, await read_names(references(kind_of(call), row), send))
+
+
+def _labelled(call: Call, target: Record | None) -> Mapping[str, JsonValue] | None:
+    """The row whose label stands for a call; None for an AI session, which has none."""
+    if call.toolset() == "ai":
+        return None
+    row = row_of(target)
+    return row if row or call.target is not None else fields_sent(call)
+
+
+async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
+    """Names by kind and id, of `wanted` ids by kind: a few of each kind. What cannot be read is left out."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
+    if not found:
+        return found
+
+    async def look_up(kind: str, key: str) -> None:
+        if (name := await read_name(kind, key, send)) is not None:
+            found[kind][key] = name
+
+    async with anyio.create_task_group() as group:
+        for kind, keys in wanted.items():
+            for key in list(dict.fromkeys(keys))[:LOOKUPS]:
+                group.start_soon(look_up, kind, key)
+    return found
+
+
+async def read_name(kind: str, key: str, send: Send) -> str | None:
+    """What the resource of this id is called; None where that cannot be read: a name is a courtesy."""
+    try:
+        record = await send(GETS[kind].model_validate({f"{kind}_id": key}))
+    except (FastnError, ValueError):
+        return None
+    label = label_of(kind, row_of(record))
+    return label.name if label else key
 
 
 def no_such(call: Call) -> tuple[str, str]:

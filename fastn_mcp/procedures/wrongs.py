@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.rows import Row, key_of, name_of, owner_of, word
+from fastn_mcp.fastn.names import counted, name_of
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, word
 from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
 from fastn_mcp.procedures.procedure import Means
 from fastn_mcp.procedures.survey import Gap, Seen, Survey
-from fastn_mcp.procedures.troubles import FEW, Finding, access, counted, limits, runs, triggers
+from fastn_mcp.procedures.troubles import FEW, Finding, access, limits, runs, triggers
 
 FAILED = ("failed runs", "timed-out runs")
 

@@ -92,7 +92,7 @@ class UpdateCustomer(Update[Customer]):
 
 
 class DeleteCustomer(Operation[Record]):
-    """Delete a customer for good, with its connections, their credentials and its secrets. Cannot be undone."""
+    """Delete a customer for good, with its connections, their credentials and its secrets."""
 
     route = DELETE("/api/v1/customers/{customer_id}")
     effect = Effect.DESTROY

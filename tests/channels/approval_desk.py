@@ -42,7 +42,7 @@ def question(id_: str = "grant-1", **changes: Any) -> Grant:
         "account": "default at live.fastn.ai",
         "effect": "destroy",
         "does": "Delete a customer for good, with its connections, their credentials and its secrets.",
-        "undo": "Nothing of it can be restored: neither its connections and their credentials nor its secrets.",
+        "undo": "The customer can be created again under a new id. Its connections, credentials and secrets are lost.",
         "target": {"id": "cus_8fQ2", "name": "Globex"},
         "used_by": [{"kind": "connections", "count": 2, "at_least": False, "as": ["Shopify", "Slack"]}],
         "not_checked": ["triggers"],

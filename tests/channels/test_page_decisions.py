@@ -307,13 +307,13 @@ async def test_a_question_shows_all_that_it_takes_to_decide(desk: Desk, visitor:
         'The exact call delete_customer customer_id "cus_8fQ2"',
         '2 connections : "Shopify" , "Slack"',
         "Could not be checked: triggers .",
-        "Nothing of it can be restored",
+        "Its connections, credentials and secrets are lost",
         'Field Now Afterwards name Now "Orders" Afterwards "Orders v2" status Now "Draft" Afterwards "Live"',
         "Approve update_workflow on this target for 15 minutes",
     ):
         assert part in page
     assert page.index("Globex") < page.index("Orders")  # the oldest first
-    assert page.index("Nothing of it can be restored") < page.index("Your decision")
+    assert page.index("Its connections, credentials and secrets are lost") < page.index("Your decision")
 
 
 async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visitor) -> None:

@@ -207,7 +207,7 @@ def test_at_a_terminal_the_typed_name_deletes(fastn: Run, environment: dict[str,
         environment, "Globex Exports", *start, "delete-customer", "--customer-id", target
     )
     assert code == 0, shown
-    assert 'Target: "Globex Exports"' in shown
+    assert 'Delete customer "Globex Exports"' in shown
     assert 'type the name between the quotes: "Globex Exports"' in shown
     assert json.loads(output)["done"] == "delete_customer"
     assert said(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"

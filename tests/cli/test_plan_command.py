@@ -39,7 +39,7 @@ def signed(environment: dict[str, str], file: Path, name: str = "dana", *, first
     with sitting(command, environment) as person:
         read = person.sees("To sign it, type the name of the plan (night): ")
         assert "2 x delete_trigger on t1" in read
-        assert "There is nothing with the id" in read
+        assert 'Delete trigger "t1": No trigger with this id' in read
         person.types("night\r")
         if first:
             person.sees("A passphrase for it: ")
@@ -160,4 +160,6 @@ def test_a_plan_is_shown_in_words_with_the_names_of_its_targets(fastn: Run, call
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
     shown = fastn("--sandbox", "plan", "show", str(planned(fastn, calls)))
     assert shown.returncode == 0
-    assert f'"{trigger["id"]}" is "{trigger["name"]}".' in shown.stdout
+    name, *_, ids = (line.strip() for line in shown.stdout.splitlines()[1:])
+    assert name.startswith(f'Delete trigger "{trigger["name"]} (')
+    assert ids.endswith(f"1 x delete_trigger on {trigger['id']}.")

@@ -125,7 +125,7 @@ JOBS: tuple[Job, ...] = (
                 "diagnose_workflow",
                 {"workflow_id": From(0, FOUND)},
                 (
-                    "HubSpot connection of Acme Corp is EXPIRED",
+                    "connection HubSpot of Acme Corp is EXPIRED",
                     "listContacts",
                     '"will_not_help"',
                     "consecutive failures",
@@ -279,7 +279,7 @@ JOBS: tuple[Job, ...] = (
                 {"kind": "customer", "id": From(0, FOUND)},
                 ('"kind": "connections"', '"HubSpot of Widget Inc"', '"tool": "delete_customer"'),
             ),
-            Call("delete_customer", {"customer_id": From(0, FOUND)}, ('"done": "delete_customer"', "stay lost")),
+            Call("delete_customer", {"customer_id": From(0, FOUND)}, ('"done": "delete_customer"', "secrets are lost")),
         ),
         (Call("list_customers", {"search": "Widget Inc"}, ('"total": 1', '"name": "Widget Inc UK"')),),
     ),

@@ -76,8 +76,8 @@ async def test_an_approved_deletion_happens_once(era: str, connect: Connect, ups
     assert answer["account"]["profile"] == "default"
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
     (question,) = person.asked
-    assert question.startswith(f'delete_customer customer_id="{target["id"]}"')
-    assert '"Globex Exports"' in question
+    assert question.startswith('Delete customer "Globex Exports", with 1 connection ')
+    assert f'delete_customer customer_id="{target["id"]}"' in question
     assert question.splitlines()[-1].startswith("To approve this one call, type")
 
 

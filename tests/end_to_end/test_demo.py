@@ -51,10 +51,10 @@ def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[st
         "Why did last night's TikTok sync fail?",
         'agent: find query="the tiktok orders sync"',
         "agent: diagnose_workflow",
-        "TikTok Shop connection of Katana is FAILED",
+        "connection TikTok Shop of Katana is FAILED",
         "What will not help: A rerun",
         "The agent tries to delete a customer, and the person declines.",
-        'Target: "Globex Exports", id "',
+        'Delete customer "Globex Exports"',
         'To approve this one call, type the name between the quotes: "Globex Exports"',
         "person: decline",
         "Nothing was sent. (deletions that reached Fastn: 0)",
@@ -63,7 +63,7 @@ def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[st
         "done, once; get_customer now says not_found",
         "It was the wrong one.",
         "Globex Exports is there again, as ",
-        "Its connections, their credentials and its secrets stay lost.",
+        "Its connections, credentials and secrets are lost.",
     ):
         assert sentence in told[place:], sentence
         place = told.index(sentence, place) + len(sentence)

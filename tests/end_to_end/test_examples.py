@@ -116,7 +116,7 @@ def test_a_persons_no_reaches_the_agent_with_its_note(name: str, upstream: Upstr
 def test_a_plain_client_shows_the_question_and_deletes_what_is_typed(upstream: Upstream) -> None:
     """Ours: the form is the client's; the name that it brings is the consent."""
     with running_example("plain_client", upstream) as example:
-        assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("Cannot be undone.")
+        assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("can be created again under a new id.")
         example.user.sees(f'"{NAME}" > ')
         assert example.changes() == PAUSED
         time.sleep(READING)

@@ -136,7 +136,7 @@ async def test_an_approver_at_the_receiver_lets_a_call_through(folder: Folder, u
             assert waiting["status"] == "approval_required"
             assert "An approver was asked by the webhook at 127.0.0.1" in waiting["message"]
             shown = receiver.question()
-            assert 'Target: "Globex Exports"' in shown
+            assert 'Delete customer "Globex Exports"' in shown
             assert "To approve, type: approve Globex Exports" in shown
             assert receiver.types("approve Globex Imports").startswith("422")
             assert (await delete(client, target))["status"] == "approval_required"

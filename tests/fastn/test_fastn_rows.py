@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.fastn.rows import Row, name_of, number, owner_of, parse_timestamp, text, timestamp, value, word
+from fastn_mcp.fastn.names import name_of
+from fastn_mcp.fastn.rows import Row, number, owner_of, parse_timestamp, text, timestamp, value, word
 from fastn_mcp.procedures.rows import concise
 from fastn_mcp.tools.filters import matches
 

@@ -137,7 +137,7 @@ async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_
         call.target,
     )
     assert (grant.elsewhere, grant.created, grant.expires) == (True, at, at + 600)
-    assert grant.lines[0].startswith(f"{call.tool_name()} ")
+    assert grant.lines[0].startswith(f"{call.title()} ")
     assert grant.card["call"] == call.tool_name()
 
 

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.names import LONGEST_TYPED
 from fastn_mcp.guard.list_preview import ListPreview, phrase
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import by_power, preview, state
 from fastn_mcp.guard.question import asked
-from fastn_mcp.guard.show import LONGEST, name_of, show
+from fastn_mcp.guard.show import LONGEST, show
 from fastn_mcp.operation import Effect, Operation, Record
 from fastn_mcp.procedures.dependents import Dependence, Dependents
+from fastn_mcp.procedures.undoing import RULES
 from fastn_mcp.tools import CATALOG, AnyOperation
-from fastn_mcp.tools.ai import AiBuild, AiChat
-from fastn_mcp.tools.creating import Create
+from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 
@@ -110,24 +111,20 @@ def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
 @pytest.mark.parametrize("asks", [Decision.CONFIRM, Decision.TYPED])
 def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation, asks: Decision) -> None:
     """Ours (DESIGN 5.3, THREATS T15): whatever the names hold, the lines are as many as ours and in our order."""
-    plain = lied_to(operation, "plain")
-    named = plain.target is not None or issubclass(operation, (Create, AiChat, AiBuild))
-    honest = _asked(plain, "plain", asks)
+    honest = _asked(lied_to(operation, "plain"), "plain", asks)
     for lie in LIES:
         text = _asked(lied_to(operation, lie), lie, asks)
         lines = text.split("\n")
         assert unseen(text.replace("\n", "")) == []
         assert len(lines) == len(honest.split("\n"))
-        assert lines[0].startswith(f"{operation.tool_name()} ")
-        assert lines[2].startswith("Target: " if named else "Account: ")
-        assert lines[2].endswith("Account: default at live.fastn.ai.")
+        assert lines[0].startswith(operation.title())
+        assert lines[2].startswith(f"{operation.tool_name()} ")
+        assert lines[2].endswith(". Account: default at live.fastn.ai.")
         if asks is Decision.CONFIRM:
             assert lines[-1] == "Approve this one call?"
         else:
             assert lines[-1].startswith('To approve this one call, type the name between the quotes: "')
-        assert [line for line in lines[:-1] if line.startswith(("Approve this", "To approve", "Account:"))] == (
-            [] if named else [lines[2]]
-        )
+        assert not [line for line in lines[:-1] if line.startswith(("Approve this", "To approve", "Account:"))]
 
 
 def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
@@ -153,21 +150,6 @@ def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
     assert nameless.expected == "c1"
 
 
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({"name": "Acme", "slug": "a"}, "Acme"),
-        ({"name": " ", "slug": "a"}, "a"),
-        ({"name": 7, "email": "a@b.c"}, "a@b.c"),
-        ({"id": "x"}, None),
-    ],
-)
-def test_what_people_call_a_record(fields: dict[str, Any], name: str | None) -> None:
-    """Ours: a name that is blank is none."""
-    assert name_of(Record.model_validate(fields)) == name
-    assert name_of(None) is None
-
-
 CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
 
 
@@ -184,7 +166,7 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
         {"field": field, "from": before, "to": after}
         for field, (before, after) in sorted(values.items(), key=lambda each: [*shown_order(call)].index(each[0]))
     ]
-    undo = "It can be changed back; what it was is read before it is sent."
+    undo = "The earlier values can be restored with undo_change."
     does = (UpdateCustomer.__doc__ or "").strip() + " It acts on connected systems, for real."
     assert shown.data() == {
         "call": "update_customer",
@@ -204,15 +186,13 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
         "not_checked": ["triggers", "runs"],
     }
     changed = "; ".join(f"{show(c['field'])}: {show(c['from'])} becomes {show(c['to'])}" for c in changes[:12])
-    impact = (
-        f"{changed}; and 1 more fields."
-        ' With it: at least 2 connections ("Katana", "HubSpot"), 1 secret ("KEY"). Not checked: triggers, runs.'
-        f" The same may have happened. {undo}"
-    )
-    first, *rest = shown.lines()
-    assert first.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
-    assert rest == [impact, 'Target: "Old", id "c1". Account: test.', does]
-    assert shown.line() == f'{first}. Target: "Old", id "c1". {impact}'
+    impact = f"{changed}; and 1 more field. Not checked: triggers, runs. The same may have happened. {undo}"
+    used = 'used by at least 2 connections ("Katana", "HubSpot"), 1 secret ("KEY")'
+    first, second, third, last = shown.lines()
+    assert (first, second, last) == (f'Update customer "Old", {used}.', impact, does)
+    assert third.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
+    assert third.endswith("}. Account: test.")
+    assert shown.line() == f"{first} {impact} {third.removesuffix(' Account: test.')}"
     assert shown.dependents() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
@@ -221,26 +201,44 @@ def shown_order(call: Operation[Any]) -> list[str]:
     return [*(call.request().body or {})]
 
 
-def test_a_preview_of_a_deletion_says_that_it_is_final() -> None:
-    """Ours (DESIGN 5.3): first, and in a list of calls without repeating what cannot be restored."""
+def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
+    """Ours (DESIGN 5.3): at the beginning, also in a list of calls."""
     target = Record.model_validate({"id": "c1", "name": "Acme"})
+    goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
+    shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
+    title = 'Delete customer "Acme", with 1 connection ("HubSpot of Acme"), used by 2 executions ("a", "b").'
+    undo = RULES["delete_customer"]
+    assert shown.lines()[:2] == [title, f"{undo.restores} {undo.lost}"]
+    assert shown.line() == f'{title} {undo.restores} {undo.lost} delete_customer customer_id="c1".'
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
-    undo = "Nothing of it can be restored: neither its connections and their credentials nor its secrets."
-    assert shown.lines()[1] == f"Cannot be undone. {undo}"
-    assert shown.line() == 'delete_customer customer_id="c1". Target: "Acme", id "c1". Cannot be undone.'
     data = shown.data()
     assert {"because", "changes", "pending", "more_changes", "used_by", "not_checked"} & data.keys() == set()
     assert data["does"] == (DeleteCustomer.__doc__ or "").strip()
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("Acme", "Acme"), ("x" * LONGEST, "x" * LONGEST), ("x" * (LONGEST + 1), "c1"), (None, "c1")],
+    ("fields", "expected"),
+    [
+        ({"name": "Acme"}, "Acme"),
+        ({"name": "Caf\u00e9 \u5b57 & Co."}, "Caf\u00e9 \u5b57 & Co."),
+        ({"name": "x" * LONGEST_TYPED}, "x" * LONGEST_TYPED),
+        ({"name": "x" * (LONGEST_TYPED + 1), "slug": "acme"}, "acme"),
+        ({"name": "\u0410cme", "slug": "acme"}, "acme"),  # a Cyrillic letter that looks Latin
+        ({"name": "Acme \U0001f600", "slug": "acme"}, "acme"),
+        ({"name": "Acme\u200b"}, "c1"),
+        ({"name": None}, "c1"),
+    ],
 )
-def test_a_name_too_long_to_be_shown_whole_is_not_typed(name: str | None, expected: str) -> None:
-    """Ours: the id is, which is whole."""
-    target = Record.model_validate({"id": "c1", "name": name})
+def test_the_name_to_be_typed_can_be_typed(fields: dict[str, Any], expected: str) -> None:
+    """Ours: short, and of letters that a keyboard has; or else what is so of the target."""
+    target = Record.model_validate({"id": "c1", **fields})
     assert preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
+
+
+def test_an_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
+    """Ours: ids of connections have 150 characters."""
+    call = DeleteCustomer(customer_id="a" * 90 + "0123456789ab")
+    assert preview(call, Effect.DESTROY, "a", None, Dependence()).expected == "0123456789ab"
 
 
 def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:

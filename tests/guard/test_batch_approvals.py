@@ -178,7 +178,7 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     assert question.expected == "DELETE 3 CUSTOMERS"
     lines = question.text.split("\n")
     assert lines[0].startswith("DELETE 3 CUSTOMERS: 3 calls in order, each once.")
-    assert [line.split(" ")[:2] for line in lines[1:4]] == [[f"{n}.", "delete_customer"] for n in (1, 2, 3)]
+    assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
     assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "DELETE 3 CUSTOMERS"'
     targets = [part.target for part in call.made_of]
@@ -596,7 +596,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     blocks = cast("list[Any]", slack(Asked(grant, [], 1, "https://here.example", "/approvals/x"))["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
-    assert all(f"{n + 1}. create_secret" in text for n in range(MOST))
+    assert all(f'{n + 1}. Create secret "SECRET_{n:02}"' in text for n in range(MOST))
     await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
     outcome = await world.call(call)
     assert isinstance(outcome, Done)

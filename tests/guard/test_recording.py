@@ -89,6 +89,7 @@ async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
         entry(
             "asked",
             "create_secret",
+            name="TOKEN",
             arguments=secret,
             effect="access",
             decision="confirm",

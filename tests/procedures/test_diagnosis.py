@@ -73,7 +73,7 @@ async def test_a_revoked_connection_is_named_first_with_what_helps_and_what_does
     """Fastn's documentation: the customer re-authorises in the widget; a Dependency Error does not fix itself."""
     found = await diagnosed(world, TIKTOK, hours=720)
     assert found["verdict"] == (
-        "Failing for 8 days (9 of 9 runs; last success 1 week ago): TikTok Shop connection of Katana is FAILED."
+        "Failing for 8 days (9 of 9 runs; last success 1 week ago): the connection TikTok Shop of Katana is FAILED."
     )
     assert next(iter(found)) == "verdict"
     (cause,) = found["causes"]
@@ -333,7 +333,7 @@ async def test_other_behaviours_of_fastn_change_little(world: World, behaviour: 
     world.sandbox.behaviour = behaviour
     before = len(world.sandbox.requests)
     found = await diagnosed(world, TIKTOK)
-    assert "TikTok Shop connection of Katana is FAILED" in found["verdict"]
+    assert "the connection TikTok Shop of Katana is FAILED" in found["verdict"]
     assert found["causes"][0]["count"] >= 3
     assert len(world.sandbox.requests) - before <= 14
 

@@ -49,10 +49,10 @@ SMALL = [
     ("tiktok shop connector", "connector", "TikTok Shop"),
     ("quick books", "connector", "QuickBooks"),
     ("zendsk", "connector", "Zendesk"),
-    ("acme xero", "connection", "Acme Corp / Xero"),
-    ("akme's xero connection", "connection", "Acme Corp / Xero"),
-    ("widget hubspot", "connection", "Widget Inc / HubSpot"),
-    ("the shopify connection of globex", "connection", "Globex Exports / Shopify"),
+    ("acme xero", "connection", "Xero of Acme Corp"),
+    ("akme's xero connection", "connection", "Xero of Acme Corp"),
+    ("widget hubspot", "connection", "HubSpot of Widget Inc"),
+    ("the shopify connection of globex", "connection", "Shopify of Globex Exports"),
     ("the hubspot contacts sync", "workflow", "Sync HubSpot contacts to Cin7 customers"),
     ("why did the hubspot contact sync fail last night?", "workflow", "Sync HubSpot contacts to Cin7 customers"),
     ("the acme hubspot sync", "workflow", "Sync HubSpot contacts to Cin7 customers"),
@@ -98,7 +98,7 @@ LARGE = [
     ("googlesheets", "connector", "Google Sheets"),
     ("cin7", "connector", "Cin7 Core"),
     ("quikbooks", "connector", "QuickBooks"),
-    ("the acme hubspot connection", "connection", "Acme Corp / HubSpot"),
+    ("the acme hubspot connection", "connection", "HubSpot of Acme Corp"),
     ("dana reys", "user", "Dana Reyes"),
     ("striep secret", "secret", "STRIPE_SECRET_KEY"),
     (uuid(1, 3), "customer", "Widget Inc"),
@@ -125,7 +125,7 @@ SANDBOX = [
     ("wf_b588", "workflow", "Slack Messages to Supabase Hourly Sync"),
     ("netsute", "connector", "NetSuite"),
     ("tik tok shop", "connector", "TikTok Shop"),
-    ("the slack connection of acme corp", "connection", "Acme Corp / Slack"),
+    ("the slack connection of acme corp", "connection", "Slack of Acme Corp"),
     ("the hourly slack sync trigger", "trigger", "Hourly Slack sync"),
     ("stripe secret key", "secret", "STRIPE_SECRET_KEY"),
     ("the BI export key", "api_key", "BI export"),
@@ -238,7 +238,7 @@ async def test_what_is_too_much_to_be_read_is_asked_for_by_its_rarest_words(worl
     assert answer["incomplete"].keys() == {"customer", "connection"}
     assert listing.counts["list_customers"] <= PAGES + 3
     answer = (await Find(query="zephyrine looms hubspot").run(means_on(world, listing))).model_dump()
-    assert first(answer) == ("connection", "Zephyrine Looms / HubSpot")
+    assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
     assert listing.counts["list_connections"] <= 2 * (PAGES + 4)
 
 
@@ -249,7 +249,7 @@ async def test_kind_bounds_what_is_read_and_found(world: World) -> None:
     assert answer["searched"] == ["workflow"]
     assert {heard.path for heard in world.sandbox.requests} == {"/api/v1/workflows"}
     answer = await asked(world, "akme", kind="connection")
-    assert sorted(names(answer["found"])) == ["Acme Corp / Shopify", "Acme Corp / Slack", "Acme Corp / Xero"]
+    assert sorted(names(answer["found"])) == ["Shopify of Acme Corp", "Slack of Acme Corp", "Xero of Acme Corp"]
     assert len(world.sandbox.requests) == 4
 
 
@@ -269,7 +269,7 @@ async def test_an_id_is_read_directly(world: World) -> None:
         assert answer["found"][0]["score"] == 100
         assert len(world.sandbox.requests) <= calls + 1
         assert not [heard for heard in world.sandbox.requests if heard.path == "/api/v1/users"]
-    assert (await asked(world, connection))["found"][0]["name"] == "Acme Corp / Xero"
+    assert (await asked(world, connection))["found"][0]["name"] == "Xero of Acme Corp"
     assert (await asked(world, execution))["found"][0]["workflow_id"].startswith("wf_")
 
 
@@ -351,7 +351,7 @@ async def test_nothing_can_be_read_at_all(world: World) -> None:
 async def test_it_finds_however_fastn_pages_and_filters(world: World, paging: Paging, filtering: Filtering) -> None:
     """Ours: nothing is known of Fastn's pagination and filters."""
     world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
-    assert first(await asked(world, "acme xero")) == ("connection", "Acme Corp / Xero")
+    assert first(await asked(world, "acme xero")) == ("connection", "Xero of Acme Corp")
     assert len(world.sandbox.requests) <= 2 * len(LISTS)
 
 

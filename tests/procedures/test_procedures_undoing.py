@@ -221,8 +221,8 @@ async def test_a_preview_of_an_undo_sends_nothing(world: World) -> None:
 
 NEVER: list[tuple[str, dict[str, Any], str]] = [
     ("delete_workflow", {"workflow_id": "wf_e5047fb2a8c3"}, "Trash"),
-    ("revoke_api_key", {"api_key_id": "4"}, "never comes back"),
-    ("run_workflow", {"workflow_id": "wf_0d93ee5b1f62"}, "not undone"),
+    ("revoke_api_key", {"api_key_id": "4"}, "never works again"),
+    ("run_workflow", {"workflow_id": "wf_0d93ee5b1f62"}, "cannot be undone"),
     ("invite_user", {"email": "kim@fastn.example", "role": "Operator"}, "dashboard"),
     ("ai_chat", {"message": "How are my workflows?"}, "Credits"),
 ]
@@ -264,7 +264,8 @@ async def test_a_result_carries_its_receipt(world: World) -> None:
     outcome = await done(world, call)
     answer = shaped(call, outcome.result, {}, outcome.change)
     assert outcome.change is not None
-    assert answer["receipt"] == {"change_id": outcome.change.id, "undo": "undo_change"}
+    restores = "The earlier values can be restored with undo_change."
+    assert answer["receipt"] == {"change_id": outcome.change.id, "undo": "undo_change", "restores": restores}
 
 
 async def test_changes_are_listed_with_what_they_changed_and_whether_they_are_undone(world: World) -> None:

@@ -37,7 +37,7 @@ _BY = {
 }
 _KNOWN = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "sum", "effects", "number",
+    "not_checked", "calls", "sum", "effects", "number", "makes",
 }  # fmt: skip
 
 
@@ -324,9 +324,7 @@ def _note(note: str) -> str:
 def _subject(grant: Grant) -> str | None:
     """What a call is about, as short as a heading has to be; all of it stands below."""
     target = _mapping(grant.card.get("target"))
-    name = (
-        grant.card.get("sum") or target.get("name") or grant.target or _mapping(grant.card.get("arguments")).get("name")
-    )
+    name = grant.card.get("sum") or target.get("name") or grant.target or grant.card.get("makes")
     return show(name, 80) if isinstance(name, str) else None
 
 

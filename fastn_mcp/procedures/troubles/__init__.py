@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.rows import Row, key_of, name_of
+from fastn_mcp.fastn.names import name_of
+from fastn_mcp.fastn.rows import Row, key_of
 from fastn_mcp.offer import Offer
 
 FEW = 3
@@ -66,12 +67,6 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 def examples(rows: Sequence[Row]) -> tuple[Example, ...]:
     """Those of these rows that have an id."""
     return tuple(Example(key_of(row), name_of(row)) for row in rows if key_of(row))
-
-
-def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
-    """`1 key`, `3 keys`, `at least 100 keys`."""
-    said = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
-    return f"at least {said}" if at_least else said
 
 
 def sentence(text: str) -> str:

@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from fastn_mcp.fastn.rows import Row, app_of, key_of, name_of, owner_name, short, text, timestamp, value, word
+from fastn_mcp.fastn.names import counted, label_of
+from fastn_mcp.fastn.rows import Row, key_of, short, timestamp, value, word
 from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state
 from fastn_mcp.procedures.ages import age
-from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, examples, sentence
+from fastn_mcp.procedures.troubles import Example, Finding, Severity, examples, sentence
 from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
@@ -44,15 +45,13 @@ def not_working(connections: Sequence[Row], customers: Mapping[str, str], more: 
             why = re.sub(r"^its", "their", re.sub(r"^it was", "they were", why))
             cure = cure.replace("reconnect it", "reconnect them")
         what = f"{counted(len(rows), 'connection', at_least=more)} {'is' if one else 'are'} {status}: {why}; {cure}."
-        named = tuple(Example(key_of(row), called(row, customers)) for row in rows[:NAMED] if key_of(row))
+        names = {"customer": customers}
+        named = tuple(
+            Example(key_of(row), short(str(label_of("connection", row, names)))) for row in rows[:NAMED] if key_of(row)
+        )
         severity = Severity.HIGH if connection_state(rows[0]) is State.BROKEN else Severity.LOW
         findings.append(Finding(severity, sentence(what), ListConnections(status=status), named))
     return findings
-
-
-def called(row: Row, customers: Mapping[str, str]) -> str:
-    """What people call a connection: its own name is mostly "default". `customers` are names by id."""
-    return short(f"{app_of(row)} of {owner_name(row, customers)}")
 
 
 def keys(rows: Sequence[Row], now: datetime) -> list[Finding]:
@@ -104,7 +103,7 @@ def invited(users: Sequence[Row], now: datetime, more: bool) -> list[Finding]:
     who = counted(len(rows), "person", at_least=more, plural="people")
     verb = "was" if len(rows) == 1 else "were"
     what = f"{who} {verb} invited over a week ago and never came."
-    named = tuple(Example(key_of(row), short(text(row, "email") or name_of(row))) for row in rows if key_of(row))
+    named = tuple(Example(key_of(row), short(str(label_of("user", row) or key_of(row)))) for row in rows if key_of(row))
     return [Finding(Severity.LOW, sentence(what), ListUsers(status="Invited"), named)]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import Row, key_of, short, text, timestamp, word
 from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.ages import age
 from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
-from fastn_mcp.procedures.troubles import Example, Finding, Severity, counted, sentence
+from fastn_mcp.procedures.troubles import Example, Finding, Severity, sentence
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 
 _NAMED = 3

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import Row, key_of, number, objects, text, word
 from fastn_mcp.fastn.states import MANY_FAILURES, State, switched_off, trigger_state, workflow_state
-from fastn_mcp.procedures.troubles import Finding, Severity, counted, examples, sentence
+from fastn_mcp.procedures.troubles import Finding, Severity, examples, sentence
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
