@@ -53,15 +53,15 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 
 # The order is random; SEED gives the same again.
 SEED := $(shell date +%s)
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --randomly-seed=$(SEED)
+PYTEST := $(BIN)/python -m pytest --dist worksteal --randomly-seed=$(SEED)
 
 test: $(READY) ## The tests, with branch coverage; some of them: make test ARGS="-k name"; an order again: make test SEED=1
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) $(or $(ARGS),-m "not long" --cov)
+	@$(PYTEST) --numprocesses auto $(or $(ARGS),-m "not long" --cov)
 
-test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes, and properties by more examples
+test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) $(or $(ARGS),-m "long or hypothesis" --hypothesis-profile=long)
+	@$(PYTEST) --numprocesses 2 $(or $(ARGS),-m long --hypothesis-profile=long)
 
 mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
 	@$(BIN)/python .ci/mutants.py $(ARGS)

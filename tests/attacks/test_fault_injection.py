@@ -10,6 +10,7 @@ pytestmark = pytest.mark.anyio
 SEED = 20261126
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
     """With one ledger over one transport, chosen by the kind; all of them in `make faults`."""

@@ -100,6 +100,7 @@ async def reply(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 async def test_a_sealed_answer_is_spent_once(transport: str, connect: Connect, upstream: Upstream) -> None:
     """MCP 2026-07-28 leaves single use to the server: five repeats make one request."""
@@ -112,6 +113,7 @@ async def test_a_sealed_answer_is_spent_once(transport: str, connect: Connect, u
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
 
 
+@pytest.mark.long
 async def test_an_answer_counts_only_for_the_call_it_was_asked_about(connect: Connect, upstream: Upstream) -> None:
     """Ours: other arguments, another tool, a forged state and a missing one send nothing."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
@@ -130,6 +132,7 @@ async def test_an_answer_counts_only_for_the_call_it_was_asked_about(connect: Co
     assert upstream.changes() == []
 
 
+@pytest.mark.long
 async def test_a_target_that_changed_meanwhile_is_not_deleted(connect: Connect, upstream: Upstream) -> None:
     """Ours: what was approved must still be what is there."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
@@ -144,6 +147,7 @@ async def test_a_target_that_changed_meanwhile_is_not_deleted(connect: Connect, 
     assert [c for c in upstream.changes() if c.startswith("DELETE")] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["manual", "read-only"])
 async def test_a_stricter_mode_asks_or_refuses_more(mode: str, connect: Connect, upstream: Upstream) -> None:
     """Ours: manual asks about every change, read-only offers none."""

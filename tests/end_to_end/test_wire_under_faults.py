@@ -19,9 +19,7 @@ from mcp import Client
 from fastn_mcp.logs import JsonLines
 
 LEVELS = ("debug", "info", "warning", "error")
-each_level = pytest.mark.parametrize(
-    "level", [level if level == "debug" else pytest.param(level, marks=pytest.mark.long) for level in LEVELS]
-)
+each_level = pytest.mark.parametrize("level", ["debug", pytest.param("error", marks=pytest.mark.long)])
 HOSTILE = 'two\nlines\r\n{"level": "error", "message": "forged"}\u2028and\u0085more\x1b[31m'
 ACCEPTED = HOSTILE.replace("\u0085", "").replace("\x1b", "")
 """What of it an argument may hold."""
