@@ -1,10 +1,13 @@
 """The journal and its receipts: what was changed can be seen, undone where that can be, and is honest where not."""
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from asking import Fastn
 from pydantic import JsonValue
+from sensible_calls import sensible
 from world import FormNow, World, yes
 
 from fastn_mcp.dispatch import Done
@@ -17,7 +20,7 @@ from fastn_mcp.offer import Effect
 from fastn_mcp.operation import Operation, Record
 from fastn_mcp.procedures.changes import ListChanges, UndoChange
 from fastn_mcp.procedures.journal import Change
-from fastn_mcp.procedures.undoing import Never, receipt, undo_of
+from fastn_mcp.procedures.undoing import RULES, Never, receipt, undo_of
 from fastn_mcp.sandbox.fault_kinds import Moment, Reset
 from fastn_mcp.shaping import shaped
 from fastn_mcp.tools import BY_NAME, CATALOG
@@ -244,18 +247,75 @@ async def test_what_cannot_be_undone_says_so_at_once(
     assert len(world.changes) == sent
 
 
+KINDS = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "api_keys", "secrets")
+
+
+def account(world: World) -> dict[str, dict[str, Any]]:
+    """Every resource by kind and id, without what Fastn notes by itself."""
+    return {kind: {key: row(world, kind, key) for key in world.sandbox.state.rows.get(kind, {})} for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    "tool", [op.tool_name() for op in CATALOG if op.effect is not Effect.READ and op.toolset() != "ai"]
+)
+async def test_what_is_said_of_undoing_is_what_undoing_does(world: World, tool: str) -> None:
+    """Ours: preview, approval request and receipt say the same; what they do not call lost comes back."""
+    (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
+    if tool == "delete_customer":
+        call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
+    shown = await world.dispatch.preview(call, Caller("local", None))
+    said, before = str(shown.data()["undo"]), account(world)
+    form = person(world)
+    outcome = await world.call(call, form)
+    assert isinstance(outcome, Done), outcome
+    assert outcome.change is not None
+    assert all(said in question.text for question in form.asked)
+    given = receipt(outcome.change)
+    assert said == str(given.get("why") or f"{given['restores']} {given.get('lost', '')}".strip())
+    sent = len(world.changes)
+    if given["undo"] is None:
+        error = await world.call(UndoChange(change_id=outcome.change.id), person(world))
+        assert isinstance(error, NotSent)
+        assert said in str(error)
+        assert len(world.changes) == sent
+        return
+    await undone(world, outcome.change)
+    after, own = account(world), call.toolset()
+    lost = {kind for kind in KINDS if kind != own and before[kind] != after[kind]}
+    assert {kind for kind in lost if kind not in said} == set()
+    if tool == "delete_customer":
+        assert lost == {"connections", "secrets", "triggers"}
+    if "under a new id" in said:
+        (old,), (new,) = before[own].keys() - after[own].keys(), after[own].keys() - before[own].keys()
+        assert before[own][old]["name"] == after[own][new]["name"]
+    elif tool == "create_api_key":
+        assert after[own].keys() >= before[own].keys()
+    else:
+        assert after[own] == before[own]
+
+
 @pytest.mark.parametrize(
     "operation", [op for op in CATALOG if op.effect is not Effect.READ], ids=lambda operation: operation.tool_name()
 )
-def test_every_change_has_a_receipt(operation: type[Call]) -> None:
-    """Ours (issue 5): each operation that changes something says how it is undone, or why not."""
+def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> None:
+    """Ours: the table has every operation that changes something, and its undo is a change itself."""
     change = Change(
-        "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x1", "name": "X"}, {"name": "Y"}, 0
+        "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x2", "name": "X"}, {"name": "Y"}, 0
     )
-    undo = undo_of(change)
-    given = receipt(change)
-    assert isinstance(undo, Never) == (given["undo"] is None)
+    undo = undo_of(replace(change, outcome="done"))
+    assert operation.tool_name() in RULES
+    if RULES[operation.tool_name()].by is None:
+        assert isinstance(undo, Never)
     assert isinstance(undo, Never) or undo.call.effect is not Effect.READ
+
+
+async def test_a_secret_that_was_overwritten_is_not_deleted(world: World) -> None:
+    """Ours: an undo never deletes what was there before."""
+    change = await changed(world, CreateSecret(name="GOOGLE_SA", value="{}", type="JSON", environment="live"))
+    assert change.before
+    assert "earlier value is lost" in str(receipt(change)["why"])
+    assert isinstance(await world.call(UndoChange(change_id=change.id), person(world)), NotSent)
+    assert named(world, "secrets", "GOOGLE_SA", by="name") == change.target
 
 
 async def test_a_result_carries_its_receipt(world: World) -> None:
