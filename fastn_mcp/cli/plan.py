@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fastn_mcp.arguments import parse
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
+from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.wiring import Parts, account_of
 from fastn_mcp.command_line import CommandLine
 from fastn_mcp.errors import FastnError, SettingsError
@@ -125,7 +126,7 @@ def show_(ctx: click.Context, file: Path) -> None:
     """Say in words what a plan allows, and what its targets are called now."""
     _, plan = _read(ctx, file)
     for line in anyio.run(_told, ctx, plan):
-        click.echo(line)
+        say(line)
 
 
 @plan_group.command(name="verify")
@@ -140,7 +141,7 @@ def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
         plan = signed(file, known, account_of(settings), datetime.now(UTC), _program(ctx))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
+    say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
 
 @plan_group.command(name="approve")
@@ -158,7 +159,7 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
         raise click.ClickException("A person signs at a terminal, and this is none. Nothing was signed. Run it in one.")
     data, plan = _read(ctx, file)
     for line in anyio.run(_told, ctx, plan):
-        click.echo(line)
+        say(line)
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
@@ -172,7 +173,7 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     mark = sign(data, name, datetime.now(UTC), private)
     beside.write_bytes(written((*[each for each in earlier if each.by != name], mark)))
     use = _program(ctx).to("--mode", "unattended", "--plan", str(file))
-    click.echo(f"Signed: {beside}. Use it: {use}")
+    say(f"Signed: {beside}. Use it: {use}")
 
 
 def _private(path: Path, name: str, keys: Path) -> Any:
@@ -182,7 +183,7 @@ def _private(path: Path, name: str, keys: Path) -> Any:
             return opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
-    click.echo(f"There is no key {path}; one is made.")
+    say(f"There is no key {path}; one is made.")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _SHORTEST:
         raise click.ClickException(f"A passphrase has at least {_SHORTEST} characters.")
@@ -197,7 +198,7 @@ def _private(path: Path, name: str, keys: Path) -> Any:
         file.write(sealed(made, passphrase))
     keys.write_text(text, encoding="utf-8")
     keys.chmod(0o600)
-    click.echo(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
+    say(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
     return made
 
 
