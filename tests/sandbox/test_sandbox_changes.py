@@ -153,10 +153,10 @@ class Account(RuleBasedStateMachine):
 
     @invariant()
     def connections_have_their_customer_and_connector(self) -> None:
-        customers, connectors = ({row["id"] for row in self._rows(name)} for name in ("customers", "connectors"))
+        customers, connectors = ({str(row["id"]) for row in self._rows(name)} for name in ("customers", "connectors"))
         for row in self._rows("connections"):
             assert row["endOrgId"] in customers or row["endOrgId"] is None
-            assert row["connectorId"] in connectors
+            assert str(row["connectorId"]) in connectors
 
     @invariant()
     def runs_keep_to_the_order_of_time(self) -> None:
