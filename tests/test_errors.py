@@ -4,7 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, FastnError, NotSent, SettingsError, Stopped, UnknownOutcome
+from fastn_mcp.errors import (
+    NOTHING_CHANGED,
+    NOTHING_SENT,
+    FastnError,
+    NoKey,
+    NotSent,
+    SettingsError,
+    Stopped,
+    UnknownOutcome,
+)
 
 
 def _below(kind: type[FastnError]) -> Iterator[type[FastnError]]:
@@ -51,7 +60,7 @@ def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) ->
     """Ours (DESIGN 4): whether anything was sent or changed. Only the base and the start of the program need not."""
     assert kind.__doc__ or kind.__mro__[1].__doc__
     assert kind.outcome.islower()
-    if kind in (FastnError, SettingsError):
+    if kind in (FastnError, SettingsError, NoKey):
         return
     assert kind.certainty
     # A list that stopped is given again as it was: what was made is not made twice.
