@@ -151,7 +151,7 @@ def _seen(preview: Preview) -> Iterator[str]:
     if preview.target is not None:
         name = f"{show(preview.name)}, id " if preview.name else "id "
         yield f"  target: {name}{show(preview.target)}"
-    found = "; ".join(f"{'at least ' if f.more else ''}{f.count} {f.kind}" for f in preview.dependence.found)
+    found = "; ".join(each.words() for each in preview.dependence.found)
     unchecked = ", ".join(preview.dependence.unchecked)
     if unchecked:
         yield f"  dependents: unknown, since these could not be checked: {unchecked}{f'; {found}' if found else ''}"

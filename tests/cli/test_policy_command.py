@@ -104,7 +104,7 @@ def test_explain_names_the_rule_the_facts_and_the_channel(run: Run, kept: Path) 
     assert "Decision: typed. A person is asked to type the target's name: in the client's form" in result.stdout
     assert "Rule: mode guarded: destroy." in result.stdout
     assert f'target: "Globex Exports", id "{globex}"' in result.stdout
-    assert "dependents: 1 connections" in result.stdout
+    assert "dependents: 1 connection; " in result.stdout
     assert "Policy: mode guarded, test key, no file." in result.stdout
     assert kept.read_bytes() == before
     assert "Globex" in run("--sandbox-file", str(kept), "call", "list-customers").stdout

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.way_in import Decided, Lying
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.ledger import Grant, Scope, State, account_name
 from fastn_mcp.guard.question import may_scope, temporary
 from fastn_mcp.guard.show import show
@@ -333,8 +334,8 @@ def _changed(change: Mapping[str, JsonValue]) -> Changed:
 
 
 def _used(used: Mapping[str, JsonValue]) -> Used:
-    at_least = "at least " if used.get("at_least") else ""
-    count = f"{at_least}{_number(used.get('count'))} {sanitize(_text(used.get('kind')))}"
+    kind = sanitize(_text(used.get("kind"))).removesuffix("s")
+    count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
     return Used(count, tuple(show(example, 120) for example in _items(used.get("as"))))
 
 
