@@ -255,5 +255,10 @@ class Dispatcher:
         """Whether there is anybody to ask."""
         return self._guard.asks
 
+    @property
+    def approval_lifetime(self) -> float:
+        """Seconds in which a request can be answered, and the approved call made."""
+        return self._guard.approval_lifetime
+
     async def aclose(self) -> None:
         await self._client.aclose()

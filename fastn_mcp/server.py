@@ -141,15 +141,19 @@ def build(
     aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """The server that offers these operations on one account, to whoever reaches it."""
-    return build_for(alone(Served(dispatch, offered, account)), state_secrets, aliases)
+    return build_for(alone(Served(dispatch, offered, account)), dispatch.approval_lifetime, state_secrets, aliases)
 
 
 def build_for(
-    whose: Callable[[Context], Visit], state_secrets: Sequence[str] = (), aliases: Aliases = ALIASES
+    whose: Callable[[Context], Visit],
+    lifetime: float,
+    state_secrets: Sequence[str] = (),
+    aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """The server of several accounts. `whose` says of each request whose it is.
 
     What it asks is sealed with the first of `state_secrets`, so that whoever has it can go on; without, it alone can.
+    `lifetime` is for how many seconds a request can be answered: the seal holds for as long.
     """
     handlers = _Handlers(whose, aliases)
     server = Server(
@@ -176,7 +180,11 @@ def build_for(
     )
     # Not by the constructor, which warns: deprecated since 2026-07-28, it still is how older clients choose a level.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
-    sealing = RequestStateSecurity(keys=list(state_secrets)) if state_secrets else RequestStateSecurity.ephemeral()
+    sealing = (
+        RequestStateSecurity(keys=list(state_secrets), ttl=lifetime)
+        if state_secrets
+        else RequestStateSecurity.ephemeral(ttl=lifetime)
+    )
     # Seals the grant of a pending question, so that an answer counts only for the call it was asked about.
     server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
     return server

@@ -182,6 +182,17 @@ def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
 
 
+@pytest.mark.parametrize("minutes", ["0", "1441", "10.5"])
+def test_an_approval_lasts_a_minute_to_a_day(minutes: str) -> None:
+    """Ours: ten minutes where nothing is said."""
+    assert (load({}, KEY, None).approval_minutes, load({"approval_minutes": 1440}, KEY, None).approval_minutes) == (
+        10,
+        1440,
+    )
+    with pytest.raises(SettingsError, match="approval_minutes"):
+        load({}, KEY | {"FASTN_APPROVAL_MINUTES": minutes}, None)
+
+
 def test_tools_are_named_one_by_one_or_by_patterns() -> None:
     """Ours: in the order of the catalogue, as agents or the command line write them."""
     settings = load({"tools": "run-workflow,get_cust*,find"}, KEY, None)

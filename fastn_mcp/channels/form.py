@@ -6,7 +6,6 @@ import anyio
 from mcp.server import ServerRequestContext
 from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
-from fastn_mcp.guard.asking import LIFETIME
 from fastn_mcp.guard.question import Answer, Asking, Nobody, Question, Submitted
 from fastn_mcp.guard.show import show
 
@@ -39,7 +38,7 @@ class Form:
         self._ctx = ctx
 
     async def ask(self, question: Question) -> Answer:
-        with anyio.move_on_after(LIFETIME):
+        with anyio.move_on_after(question.lifetime):
             given = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
             return Submitted(given.action, given.content).answer(question)
         return Nobody("the form stayed open too long")

@@ -97,6 +97,12 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--log-level", "What is logged.", type=Choice(["debug", "info", "warning", "error"]))
 @_setting("--log-file", "Log to this file instead of stderr.", metavar="FILE")
 @_setting("--deadline", "Seconds for one call, with all its attempts.", type=float, metavar="SECONDS")
+@_setting(
+    "--approval-minutes",
+    "Minutes in which a request can be answered, and the approved call made.",
+    type=int,
+    metavar="MINUTES",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="fastn-mcp")
 @click.pass_context
 def cli(

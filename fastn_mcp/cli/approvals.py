@@ -32,6 +32,7 @@ from fastn_mcp.guard.ledger import Grant, Ledger, LedgerUnusable, Scope, State, 
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
+from fastn_mcp.guard.recording import record_expired
 from fastn_mcp.guard.show import show
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.settings import is_loopback, is_shared, ledger_setting, state_dir
@@ -100,8 +101,10 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
             say("\n".join(sanitize(line) for line in (_asked(grant), *grant.lines, "")))
         say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {kept.program.to('approvals')}")
     if not as_json:
-        for line in _elsewhere(kept, start):
+        for line in _ran_out(kept):
             say(line)
+        for line in _elsewhere(kept, start):
+            click.echo(line)  # unbroken: it ends with a command, to be pasted
 
 
 @approvals_group.command(name="scopes")
@@ -199,7 +202,8 @@ async def decline(desk: Desk, grant: Grant, note: str) -> str:
     now = desk.now()
     if not await desk.ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=_BY, note=note or None):
         return _TOO_LATE
-    said = "Declined." + _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
+    said = f"Declined. The same call stays declined until {_clock(grant.expires)}."
+    said += _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
     await desk.ledger.note_answer(grant.holder, declined=True, now=now)
     return said
 
@@ -319,7 +323,34 @@ def _places(start: Start) -> Iterator[tuple[str, Kept]]:
 
 
 def _waiting(kept: Kept) -> list[Grant]:
-    return _with(kept, lambda desk: desk.ledger.waiting(desk.now())) or []
+    return _with(kept, _left) or []
+
+
+async def _left(desk: Desk) -> list[Grant]:
+    """What waits. What ran out meanwhile is closed, and recorded."""
+    for account in {grant.account for grant in await desk.ledger.waiting(0.0)}:
+        await record_expired(desk.ledger, account, desk.now(), partial(_expired, desk))
+    return await desk.ledger.waiting(desk.now())
+
+
+def _expired(desk: Desk, event: Event, grant: Grant, note: str | None) -> None:
+    if problem := _recorded(desk, decided(event, grant, None, note)):
+        click.echo(problem.strip(), err=True)
+
+
+def _ran_out(kept: Kept) -> list[str]:
+    """A sentence for each of the latest requests that nobody answered in the last day."""
+    past = _with(kept, lambda desk: desk.ledger.decided(_LATEST)) or []
+    day_ago = System().now().timestamp() - 86_400
+    return [
+        sanitize(f"Ran out unanswered at {_clock(grant.expires)}: {grant.lines[0] if grant.lines else grant.tool}")
+        for grant in past
+        if grant.state is State.UNANSWERED and grant.by is None and grant.expires > day_ago
+    ]
+
+
+_LATEST = 10
+"""How many of the latest decisions are looked at for those."""
 
 
 def _calls(count: int) -> str:

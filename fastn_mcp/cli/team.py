@@ -178,6 +178,10 @@ class Opening:
             settings = settings.model_copy(update=there)
         return settings
 
+    def approval_lifetime(self) -> float:
+        """The longest of all tenants, in seconds: each ledger says how long its own requests can be answered."""
+        return max(self.settings(tenant).approval_minutes for tenant in self._team.tenants) * 60.0
+
     def check(self) -> None:
         """All that can be wrong before somebody calls. Raises `SettingsError`."""
         seen: dict[str, str] = {}
@@ -226,7 +230,7 @@ def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, 
     page = opening.page(tenants, keys, health, system)
     if page is not None:
         more.append(page[0])
-    server = build_for(_whose, opening.sealed_with)
+    server = build_for(_whose, opening.approval_lifetime(), opening.sealed_with)
     opening.kinds("").observe(server)
     app = team_application(server, team, tenants, keys, health, system, more)
     if page is not None:

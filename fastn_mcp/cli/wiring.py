@@ -117,7 +117,13 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
     """
     mode = "read-only" if settings.reads_only else settings.mode
     rules = _rules(policy_file(settings, environment), program)
-    return Policy(mode, rules, _plan(settings, environment, program), live=settings.key_kind != "test")
+    return Policy(
+        mode,
+        rules,
+        _plan(settings, environment, program),
+        live=settings.key_kind != "test",
+        approval_lifetime=settings.approval_minutes * 60.0,
+    )
 
 
 def _rules(file: Path | None, program: CommandLine) -> Rules | None:

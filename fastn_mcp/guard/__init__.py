@@ -39,7 +39,7 @@ class Guard:
         self._recorder = recorder
         self._system = system
         self._allowing = Allowing(judge, ledger)
-        self._asker = Asker(judge.bound_account, ledger, recorder, system, desk)
+        self._asker = Asker(judge.bound_account, ledger, recorder, system, desk, judge.policy.approval_lifetime)
         self._together = Together(judge, ledger, self._asker, self._allowing, recorder, system)
 
     async def admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
@@ -119,6 +119,11 @@ class Guard:
     def asks(self) -> bool:
         """Whether there is anybody to ask."""
         return self._judge.policy.asks
+
+    @property
+    def approval_lifetime(self) -> float:
+        """Seconds in which a request can be answered, and the approved call made."""
+        return self._judge.policy.approval_lifetime
 
     def answered(self, call: Call, result: Record | None) -> None:
         """Remember of an answer what later calls are judged by; None once `call` is sent and not yet answered."""

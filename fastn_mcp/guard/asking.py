@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pydantic import JsonValue
@@ -26,13 +27,10 @@ from fastn_mcp.guard.question import (
     may_scope,
     question,
 )
-from fastn_mcp.guard.recording import Recorder
+from fastn_mcp.guard.recording import Recorder, record_expired
 from fastn_mcp.guard.rights import Rights
 from fastn_mcp.offer import Effect, Offer
 from fastn_mcp.system import System
-
-LIFETIME = 600.0
-"""Seconds in which a question can be answered, and the approved call made."""
 
 _TOO_FAST = 1.0
 """Seconds within which nobody reads a question: any answer, yes or no, then comes from a program."""
@@ -132,8 +130,18 @@ class Approved:
 class Asker:
     """Asks about calls on one account."""
 
-    def __init__(self, account: str, ledger: Ledger, recorder: Recorder, system: System, desk: Desk | None) -> None:
+    def __init__(
+        self,
+        account: str,
+        ledger: Ledger,
+        recorder: Recorder,
+        system: System,
+        desk: Desk | None,
+        lifetime: float,
+    ) -> None:
+        """`lifetime` is for how many seconds a request can be answered, and the approved call made."""
         self._account = account
+        self._lifetime = lifetime
         self._ledger = ledger
         self._recorder = recorder
         self._system = system
@@ -149,6 +157,7 @@ class Asker:
                 facts={"preview": matter.preview.data()},
             )
         now = self._system.now().timestamp()
+        await record_expired(self._ledger, self._account, now, self._recorder.decided)
         if caller.form is not None and (resumed := caller.form.resumed) is not None:
             return await self._resumed(matter, caller, caller.form, *resumed)
         form, why_not = caller.form, await self._why_no_form(caller, matter, now)
@@ -237,7 +246,7 @@ class Asker:
     async def _earlier(self, grant: Grant, matter: Matter, caller: Caller) -> Approved | Waiting:
         """What became of a question that was put elsewhere."""
         if grant.state is State.DECLINED:
-            raise _declined(grant.note or "")
+            raise _declined(grant.note or "", until=grant.expires)
         if grant.state is State.APPROVED:
             return Approved(grant, grant.by or "elsewhere", fresh=True)
         if not covers(grant, matter.binding, matter.verdict, matter.preview):
@@ -296,7 +305,7 @@ class Asker:
             card=matter.preview.data(),
             lines=tuple(matter.preview.lines()),
             created=now,
-            expires=now + LIFETIME,
+            expires=now + self._lifetime,
             trace=self._system.trace(),
             dependents=matter.preview.dependents(),
             similar=matter.similar,
@@ -335,8 +344,13 @@ def sha256(parts: object) -> str:
     return hashlib.sha256(to_json(parts)).hexdigest()
 
 
-def _declined(note: str = "", why: str = "") -> Declined:
+def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
+    """`until` is how long the same call stays declined, where it does."""
     if why:
         return Declined(f"{why} It counts as declined.", "Ask the person, then call again.")
     said: Mapping[str, JsonValue] = {"note": note} if note else {}
-    return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
+    if until is None:
+        return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
+    ends = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
+    return Declined("A person declined this call.", holds, facts={**said, "declined_until": ends})

@@ -55,6 +55,7 @@ class Event(Enum):
     """The calls of a batch were approved together. Each has entries of its own, whose grant begins with this one."""
     DECLINED = "declined"
     EXPIRED = "expired"
+    """Nobody answered a request in time."""
     SCOPE_REVOKED = "scope_revoked"
     ANSWER_REFUSED = "answer_refused"
     """Somebody sent an answer that decides nothing."""
@@ -133,8 +134,8 @@ def about(event: Event, call: Offer[Any], principal: str, account: str) -> Entry
     )
 
 
-def decided(event: Event, grant: Grant, by: str, message: str | None = None) -> Entry:
-    """An entry about a grant on which a person decided, on the channel `by`."""
+def decided(event: Event, grant: Grant, by: str | None, message: str | None = None) -> Entry:
+    """An entry about a grant on which a person decided, on the channel `by`; or nobody, until it expired."""
     arguments, effect = grant.card.get("arguments"), grant.card.get("effect")
     return Entry(
         event,

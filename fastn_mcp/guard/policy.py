@@ -210,6 +210,8 @@ class Policy:
     plan: Plan | None = None
     live: bool = False
     """Whether calls are made with a live key, or with one that is not known to be a test key."""
+    approval_lifetime: float = 600.0
+    """Seconds in which a request can be answered, and the approved call made."""
 
     @property
     def key(self) -> Literal["live", "test"]:

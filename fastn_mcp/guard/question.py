@@ -32,6 +32,8 @@ class Question:
     scope: bool = False
     """Whether it may be answered for this tool on this target for a while."""
     calls: int = 1
+    lifetime: float = 0.0
+    """Seconds for which it can be answered."""
 
     @property
     def typing(self) -> str:
@@ -123,7 +125,8 @@ class Submitted:
 def question(grant: Grant) -> Question:
     """The question about a grant."""
     lines = [*grant.lines, *([temporary(grant)] if may_scope(grant) else [])]
-    return asked(grant.id, lines, grant.expected, scope=may_scope(grant), calls=count(grant))
+    said = asked(grant.id, lines, grant.expected, scope=may_scope(grant), calls=count(grant))
+    return replace(said, lifetime=grant.expires - grant.created)
 
 
 def temporary(grant: Grant) -> str:

@@ -1,7 +1,7 @@
 """What the audit is told of a call: the intent before it is sent, and what became of it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.audit import Audit, Event, about, decided, named, written
-from fastn_mcp.guard.ledger import Grant
+from fastn_mcp.guard.ledger import Grant, Ledger
 from fastn_mcp.guard.policy import Verdict
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.show import show
@@ -58,6 +58,14 @@ class Watch(Protocol):
     def read(self) -> None:
         """A read was made."""
         ...
+
+
+async def record_expired(
+    ledger: Ledger, account: str, now: float, record: Callable[[Event, Grant, str | None], None]
+) -> None:
+    """Close the requests of an account that ran out unanswered, and have each recorded: once, by whoever closed it."""
+    for grant in await ledger.expire(account, now):
+        record(Event.EXPIRED, grant, None)
 
 
 class Recorder:
@@ -148,9 +156,9 @@ class Recorder:
         self._audit.record(replace(agreed, decision=grant.asks, consent=by, grant=grant.id, arguments=None))
 
     def decided(self, event: Event, grant: Grant, note: str | None) -> None:
-        """Record what a person decided on the approval page. It holds already: what cannot be written is logged."""
+        """Record what a person decided on the approval page, or that nobody did. It holds: failures are logged."""
         try:
-            self._audit.record(decided(event, grant, "local_page", note))
+            self._audit.record(decided(event, grant, None if event is Event.EXPIRED else "local_page", note))
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 

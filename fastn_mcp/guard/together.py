@@ -11,7 +11,7 @@ from typing import Any
 
 from fastn_mcp.errors import FastnError, NotSent, TargetChanged
 from fastn_mcp.guard.allowing import Allowing
-from fastn_mcp.guard.asking import ASKABLE, LIFETIME, Approved, Asker, Caller, Matter, covers, sha256, used_up
+from fastn_mcp.guard.asking import ASKABLE, Approved, Asker, Caller, Matter, covers, sha256, used_up
 from fastn_mcp.guard.judging import Facts, Judge
 from fastn_mcp.guard.ledger import Grant, Ledger, State
 from fastn_mcp.guard.list_preview import ListPreview
@@ -210,7 +210,7 @@ class Together:
                 card=found.preview.data(),
                 lines=tuple(found.preview.lines()),
                 created=now,
-                expires=now + LIFETIME,
+                expires=now + self._judge.policy.approval_lifetime,
                 state=State.APPROVED,
                 by=given.by,
                 decided=now,

@@ -16,6 +16,7 @@ from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Audit, Event, decided
 from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, Scope, State, Vote
 from fastn_mcp.guard.question import for_a_while
+from fastn_mcp.guard.recording import record_expired
 from fastn_mcp.guard.show import show
 from fastn_mcp.hosted.approvers import Approvals, Standing
 from fastn_mcp.hosted.team import Team
@@ -93,6 +94,8 @@ class TeamInbox:
         return ".".join([str(await account.ledger.revision()) async for _, account in self._accounts()])
 
     async def waiting(self, now: float) -> list[Lying]:
+        async for _, account in self._accounts():
+            await record_expired(account.ledger, account.account, now, partial(self._ran_out, account.audit))
         found = [
             await self._lying(name, account, grant)
             async for name, account, grants in self._read(lambda ledger: ledger.waiting(now))
@@ -166,6 +169,12 @@ class TeamInbox:
             audit.record(replace(entry, approver=person.principal, approver_name=show(person.name, 100)))
         except FastnError:  # it holds already; sending records again, or refuses
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
+
+    def _ran_out(self, audit: Audit, event: Event, grant: Grant, said: str | None) -> None:
+        try:
+            audit.record(decided(event, grant, None, said))
+        except FastnError:
+            log.exception("that nobody answered %s could not be audited", grant.tool)
 
     def _theirs(self, tenant: str, account: Decidable, grant: Grant) -> bool:
         return grant.elsewhere and grant.account == account.account and self._standing.sees(tenant, grant)

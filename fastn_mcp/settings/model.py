@@ -156,6 +156,10 @@ class Settings(BaseModel):
     deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
     ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
     concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
+    approval_minutes: Annotated[
+        int,
+        Field(description="Minutes in which a request can be answered, and the approved call made.", ge=1, le=1440),
+    ] = 10
     webhook_url: Annotated[
         str | None,
         Field(description="Where questions are posted that no form can ask: approvals-elsewhere.md.", repr=False),

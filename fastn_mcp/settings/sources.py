@@ -18,7 +18,7 @@ class Source:
 FLAGS = (
     *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "tools"),
     *("exclude_tools", "update"),
-    *("reveal", "report", "log_level", "log_file", "deadline"),
+    *("reveal", "report", "log_level", "log_file", "deadline", "approval_minutes"),
 )
 
 SOURCES = tuple(

@@ -211,6 +211,15 @@ async def test_approval_sends_its_own_call_once_by_any_tool(channel: str, versio
         world.close()
 
 
+async def test_seal_of_a_request_holds_as_long_as_its_approval(tmp_path: Path) -> None:
+    """Ours: both come from one setting."""
+    world = World(tmp_path, Policy("manual", approval_lifetime=1e-6))
+    async with agent(world, "sealed", "2026-07-28") as caller:
+        with pytest.raises(MCPError, match="expired requestState"):
+            await caller.client.call_tool("create_customer", {"name": "Initech"})
+    assert world.changes == []
+
+
 RULES = "[budget]\nexternal = 50\n"
 TARGETS = ("customers", "connectors", "connections", "workflows", "triggers", "apiKeys", "secrets")
 

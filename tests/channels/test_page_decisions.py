@@ -62,7 +62,9 @@ async def test_declining_gives_the_note_to_the_agent(desk: Desk, visitor: Visito
     count, last = await desk.ledger.declines("local")
     assert (count, last) == (1, grant.decided)
     page = words(await visitor.look())
-    assert "Declined: Delete customer. Nothing is sent. The agent gets your note." in page
+    assert (
+        "Declined: Delete customer. Nothing is sent. The agent gets your note. The same call stays declined for" in page
+    )
     assert 'Note: "Pause it instead. They come back."' in page
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -136,6 +137,16 @@ def test_where_nothing_waits_that_is_said_and_no_file_is_made(state: Folder) -> 
     """Ours: looking leaves no trace."""
     assert state.run().stdout == "Nothing waits for an approval.\n"
     assert not state.folder.exists()
+
+
+def test_what_ran_out_unanswered_is_listed_and_recorded_once(state: Folder) -> None:
+    """Ours: nobody answered, which is neither a yes nor a no."""
+    state.asks(expires=time.time() - 1)
+    for _ in range(2):
+        first, second = state.run().stdout.splitlines()
+        assert first == "Nothing waits for an approval."
+        assert re.fullmatch(r'Ran out unanswered at \d\d:\d\d: run_workflow workflow_id="wf_1"', second)
+    assert state.recorded() == [("expired", "run_workflow", "wf_1", None, None)]
 
 
 def test_what_waits_is_data_for_other_programs(state: Folder) -> None:
@@ -327,7 +338,8 @@ def test_an_audit_that_cannot_be_written_is_said_and_a_decline_holds(state: Fold
         person.types("n\r")
         person.sees("or Enter > ")
         person.types("\r")
-        person.sees("Declined. The audit cannot be written (Is a directory).")
+        person.sees("Declined. The same call stays declined until ")
+        person.sees("(Is a directory).")
         person.leaves()
     assert state.grant().state is State.DECLINED
 

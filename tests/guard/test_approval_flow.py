@@ -396,6 +396,22 @@ async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) ->
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
 
 
+async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_set(tmp_path: Path) -> None:
+    """Ours: nobody answered is told apart from no and from yes."""
+    world = World(tmp_path, Policy(approval_lifetime=3600.0))
+    asked = await world.call(run(world))
+    assert isinstance(asked, Waiting)
+    world.clock.pass_(3599)
+    again = await world.call(run(world))
+    assert isinstance(again, Waiting)
+    assert again.until == asked.until
+    world.clock.pass_(1)
+    for _ in range(2):
+        assert isinstance(await world.call(run(world)), Waiting)
+    events = [(entry["event"], entry["tool"], entry.get("consent")) for entry in entries(world.audit_path)]
+    assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
+
+
 async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_that_is_shown(tmp_path: Path) -> None:
     class Late(SqliteLedger):
         """The other process opens it after this one has looked."""

@@ -25,7 +25,6 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard import Caller
-from fastn_mcp.guard.asking import LIFETIME
 from fastn_mcp.guard.ledger import State
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -388,7 +387,7 @@ async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: 
 
     async def report(message: str, *_: object) -> None:
         if message.startswith("3 of 3"):
-            world.clock.pass_(LIFETIME + 1)
+            world.clock.pass_(Policy().approval_lifetime + 1)
 
     with pytest.raises(Stopped) as stopped:
         await world.dispatch(call, Caller("local", form(world)), report)
@@ -452,7 +451,7 @@ async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: W
     with pytest.raises(Killed):
         await world.dispatch(call, Caller("local", form(world)), report)
     other = again(world, tmp_path)
-    world.clock.pass_(LIFETIME + 1)
+    world.clock.pass_(Policy().approval_lifetime + 1)
     person = form(other)
     assert outcomes(await other.call(call, person)) == ["done"] * 3
     assert [question.expected for question in person.asked] == ["DELETE 2 CUSTOMERS"]

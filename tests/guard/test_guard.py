@@ -1,6 +1,7 @@
 """Nothing that needs a consent leaves without one, and a consent is good for one call on one state. DESIGN 5."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,10 @@ async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> Non
     for _ in range(3):
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, Declined)
+        ends = datetime.fromtimestamp(grant.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert f"stays declined until {ends}." in refused.next_step
+    world.clock.pass_(600)
+    assert isinstance(await world.call(call), Waiting)
     assert world.changes == []
 
 

@@ -116,6 +116,23 @@ async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> N
     assert race(where, "decline", 5) == [5, 5]
 
 
+async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
+    """Ours: by one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
+    form = replace(grant("form"), elsewhere=False)
+    for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):
+        await ledger.open(asked)
+    await ledger.open(replace(grant("others"), account="acme at live.fastn.ai"))
+    await ledger.move("answered", [State.OPEN], State.APPROVED, NOW, by="local_page")
+    assert await ledger.expire(form.account, NOW + 599) == []
+    closed = [*await ledger.expire(form.account, NOW + 600), *await other.expire(form.account, NOW + 600)]
+    assert sorted(one.id for one in closed) == ["form", "page"]
+    found = [await other.find(one.id) for one in closed]
+    assert [one and (one.state, one.by, one.decided) for one in found] == [(State.UNANSWERED, None, NOW + 600)] * 2
+    assert {one.id for one in await other.decided(9)} == {"form", "page", "answered"}
+    assert [one.id for one in await ledger.expire("acme at live.fastn.ai", NOW + 600)] == ["others"]
+    assert [one.id for one in await ledger.waiting(NOW + 600)] == ["later"]
+
+
 async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
     """Ours: an approval that comes too late is none."""
     await ledger.open(grant())

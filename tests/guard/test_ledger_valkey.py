@@ -107,7 +107,7 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
         *("grant", "votes", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
-        *("distrust", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
+        *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}

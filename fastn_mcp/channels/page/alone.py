@@ -19,6 +19,7 @@ from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.audit import Event
 from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State
 from fastn_mcp.guard.question import for_a_while
+from fastn_mcp.guard.recording import record_expired
 from fastn_mcp.system import System
 
 NAME = "local_page"
@@ -121,6 +122,8 @@ class _All:
         return str(await self._ledger.revision())
 
     async def waiting(self, now: float) -> list[Lying]:
+        if self._account is not None:
+            await record_expired(self._ledger, self._account, now, self._record)
         return [_lying(grant) for grant in await self._ledger.waiting(now) if self._is_ours(grant)]
 
     async def scopes(self, now: float) -> list[Scope]:

@@ -157,7 +157,12 @@ class _Page(Generic[S]):
         if not await self._way.inbox(session).decline(lying, now, note or None):
             return await self._overtaken(request, session, grant.id)
         told = " The agent gets your note." if note else ""
-        return self._back(request, session, f"Declined: {view.title(grant.tool)}. Nothing is sent.{told}")
+        holds = f"The same call stays declined for {view.left(grant.expires - now)}."
+        return self._back(
+            request,
+            session,
+            f"Declined: {view.title(grant.tool)}. Nothing is sent.{told} {holds}",
+        )
 
     async def revoke(self, request: Request) -> Response:
         sent = await self._sent(request, "revoke", "scope")

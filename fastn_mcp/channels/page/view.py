@@ -261,9 +261,9 @@ def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:
             return False, "Declined"
         case State.STALE:
             return None, "Void: the target changed"
-        case State.UNANSWERED:
+        case State.UNANSWERED if grant.by is not None:
             return None, "Nobody answered"
-        case State.OPEN:
+        case State.OPEN | State.UNANSWERED:
             return None, "Ran out unanswered"
 
 
@@ -271,7 +271,7 @@ def what_became(grant: Grant | None) -> str:
     """Why a question cannot be decided any more, for whom tries."""
     if grant is None or not grant.elsewhere:
         return "There is no such question. Nothing was decided."
-    if grant.state is State.OPEN:
+    if grant.state is State.OPEN or (grant.state is State.UNANSWERED and grant.by is None):
         return "This question has run out. Nothing was decided; the agent can ask again."
     became = {
         State.APPROVED: "was approved already",

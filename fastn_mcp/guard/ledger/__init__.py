@@ -210,8 +210,15 @@ class Ledger(Journal, Steps, Protocol):
         """What is asked elsewhere and not decided, the oldest first."""
         ...
 
+    async def expire(self, account: str, now: float) -> list[Grant]:
+        """Move what was asked on an account and ran out unanswered to UNANSWERED, by nobody and at its end.
+
+        Atomically: of any number of processes one is given each of them.
+        """
+        ...
+
     async def decided(self, limit: int) -> list[Grant]:
-        """What was decided or spent, the newest first."""
+        """What was decided or spent, or has expired, the newest first."""
         ...
 
     async def grant_scope(self, scope: Scope) -> None:

@@ -374,6 +374,23 @@ class SqliteLedger:
     async def waiting(self, now: float) -> list[Grant]:
         return list(self._grants("WHERE elsewhere = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
 
+    async def expire(self, account: str, now: float) -> list[Grant]:
+        over = "WHERE state = 'open' AND account = ? AND expires <= ?"
+        if next(self._grants(over, account, now), None) is None:
+            return []
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            found = list(self._grants(over, account, now))
+            self._database.execute(
+                f"UPDATE grants SET state = 'unanswered', decided = expires {over}",  # noqa: S608
+                (account, now),
+            )
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+        return found
+
     async def decided(self, limit: int) -> list[Grant]:
         return list(self._grants("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
 

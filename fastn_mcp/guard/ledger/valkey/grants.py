@@ -31,6 +31,9 @@ class Grants:
     def _open_of(self, holder: str) -> str:
         return self._server.key("open", holder)
 
+    def _expiring_of(self, account: str) -> str:
+        return self._server.key("expiring", account)
+
     async def open(self, grant: Grant) -> str:
         at = grant.created if grant.decided is None else grant.decided
         opened = await self._server.run(
@@ -42,6 +45,7 @@ class Grants:
                 self._waiting,
                 self._decided,
                 self._revision,
+                self._expiring_of(grant.account),
             ],
             grant.id,
             grant.created,
@@ -124,6 +128,18 @@ class Grants:
         ids = await self._server.read("ZRANGE", self._waiting, f"({now!r}", "+inf", "BYSCORE")
         open_ = [grant for grant in await self._readable(ids) if grant.state is State.OPEN]
         return sorted(open_, key=lambda grant: grant.created)
+
+    async def expire(self, account: str, now: float) -> list[Grant]:
+        expiring = self._expiring_of(account)
+        ids = await self._server.read("ZRANGE", expiring, "-inf", repr(now), "BYSCORE")
+        found = {fields["id"]: fields for fields in await self._server.gather([self._grant(id_) for id_ in ids])}
+        expired: list[str] = []
+        for id_ in ids:
+            holding = holder(found.get(id_, {}).get("principal", ""), account)
+            keys = [self._grant(id_), self._open_of(holding), self._waiting, self._decided, self._revision, expiring]
+            if await self._server.run("expire", keys, id_, now, KEPT) == 1:
+                expired.append(id_)
+        return await self._readable(expired)
 
     async def decided(self, limit: int) -> list[Grant]:
         return await self._readable(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))

@@ -1,6 +1,6 @@
 -- Opens a grant, unless so many of its principal wait already: two replicas cannot both take the last place.
 -- KEYS: the grant, the open ones of its principal, those of its call, all that wait elsewhere, all that are decided,
---   the revision
+--   the revision, those of its account that can expire
 -- ARGV: id, created, expires, elsewhere, most, milliseconds to keep, when it was decided ('': it is open), what the keys
 --   of grants begin with, four fields that two grants which ask the same have in common, their values, then fields and
 --   values
@@ -42,6 +42,7 @@ if decided ~= '' then
   list(KEYS[5], decided)
 else
   list(KEYS[2], expires)
+  list(KEYS[7], expires)
   if ARGV[4] == '1' then
     list(KEYS[4], expires)
   end
