@@ -51,7 +51,7 @@ def signed(environment: dict[str, str], file: Path, name: str = "dana", *, first
         code, shown = person.leaves()
     assert code == 0, shown
     assert PASSPHRASE not in person.shown
-    assert f"fastn-mcp --sandbox --mode unattended --plan {file}" in shown
+    assert f"fastn-mcp --sandbox --mode unattended --plan {file}" in " ".join(shown.split())
 
 
 def test_calls_become_exact_entries_and_equal_ones_are_counted(fastn: Run, calls: Path) -> None:
