@@ -201,7 +201,14 @@ class Dispatcher:
             filled = self._secrets.fill(call)
             digest, deadline = self._guard.digest(call, caller), self._client.deadline(call)
             change = await self._journalling.begin(
-                call, digest, caller.principal, admitted.target, self._client.send, deadline, admitted.name
+                call,
+                digest,
+                caller.principal,
+                admitted.target,
+                self._client.send,
+                deadline,
+                admitted.name,
+                admitted.by,
             )
         except FastnError as error:
             self._recorder.not_sent(call, caller.principal, error)

@@ -139,6 +139,7 @@ class Journalling:
         read: Send,
         deadline: float = 0.0,
         name: str | None = None,
+        approved_by: str = "",
     ) -> Change | None:
         """Record that `call` is about to be sent; None where it changes nothing.
 
@@ -162,6 +163,7 @@ class Journalling:
             before=None if target is None else without_secrets(target),
             sent=fields_sent(call),
             at=now,
+            approved_by=approved_by,
             call="" if is_idempotent else digest,
             unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         )

@@ -199,8 +199,10 @@ def _receipt(call: Call, result: Record | None, change: Change | None) -> dict[s
         said["made"] = next((str(fields[name]) for name in ("executionId", "id") if name in fields), None)
     elif call.target is None and change is not None:
         said["made"] = change.target
-    if change is not None and (undo := receipt(change))["undo"] is not None:
-        said["change_id"] = undo["change_id"]
+    if change is not None:
+        receipted = receipt(change)
+        kept = ("name", "changed", "change_id") if receipted["undo"] is not None else ("name", "changed")
+        said |= {name: receipted[name] for name in kept if name in receipted}
     return {name: value for name, value in said.items() if value is not None}
 
 

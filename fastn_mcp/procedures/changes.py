@@ -124,12 +124,7 @@ def _row(change: Change, now: float) -> dict[str, JsonValue]:
         "at": since(change.at, now),
         "outcome": "unknown_outcome" if change.outcome == BEGUN else change.outcome,
     }
-    if change.sent and change.before is not None:
-        row["changed"] = {
-            name: {"from": change.before.get(name), "to": value}
-            for name, value in change.sent.items()
-            if change.before.get(name) != value
-        }
-    undo = receipt(change)
-    row["undo"] = "undone" if change.undone else undo["undo"] or undo["why"]
+    said = receipt(change)
+    row |= {name: said[name] for name in ("changed", "approved_by") if name in said}
+    row["undo"] = "undone" if change.undone else said["undo"] or said["why"]
     return row

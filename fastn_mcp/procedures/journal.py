@@ -38,6 +38,8 @@ class Change:
     """Whether it was undone, or is being undone just now."""
     call: str = ""
     """Digest of the call, where repeating it would do it twice; else empty."""
+    approved_by: str = ""
+    """By what it was allowed: `policy`, `plan`, `client_form`, `terminal`; empty where that was not recorded."""
     unsettled_until: float = 0.0
     """Unix seconds until which this call is not repeated unasked: its outcome is not known, or not to the client."""
 

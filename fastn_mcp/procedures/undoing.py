@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
+from pydantic_core import to_json
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.operation import Operation, Record
 from fastn_mcp.procedures.journal import PERHAPS_MADE, Change
 from fastn_mcp.procedures.target import Call, fields_sent
@@ -73,6 +75,9 @@ RULES: Mapping[str, Rule] = {
     "ai_build": Rule(None, "", "Credits are spent; what it builds can be deleted."),
 }
 """By operation: every one that changes something."""
+
+_LONGEST_VALUE = 200
+"""Characters of a value, as JSON, that a receipt shows."""
 
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
 _OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
@@ -149,12 +154,30 @@ def without_secrets(record: Record) -> dict[str, JsonValue]:
 
 
 def receipt(change: Change) -> dict[str, JsonValue]:
-    """What a result says of undoing it."""
+    """What a result says of it: to what it happened, what was changed, who approved it, and how it is undone."""
+    said: dict[str, JsonValue] = {"change_id": change.id}
+    said |= {"name": change.name} if change.name else {}
+    said |= {"changed": changed} if (changed := changed_fields(change)) else {}
+    said |= {"approved_by": change.approved_by} if change.approved_by else {}
     undo = undo_of(change)
     if isinstance(undo, Never):
-        return {"change_id": change.id, "undo": None, "why": undo.why}
-    said: dict[str, JsonValue] = {"change_id": change.id, "undo": "undo_change", "restores": undo.restores}
-    return said | ({"lost": undo.lost} if undo.lost else {})
+        return said | {"undo": None, "why": undo.why}
+    return said | {"undo": "undo_change", "restores": undo.restores} | ({"lost": undo.lost} if undo.lost else {})
+
+
+def changed_fields(change: Change) -> dict[str, JsonValue]:
+    """The fields that an update changed, each `from` and `to`; long values are only measured."""
+    before = change.before or {}
+    return {
+        name: {"from": _brief(before.get(name)), "to": _brief(value)}
+        for name, value in change.sent.items()
+        if before and before.get(name) != value
+    }
+
+
+def _brief(value: JsonValue) -> JsonValue:
+    size = len(to_json(value))
+    return value if size <= _LONGEST_VALUE else f"[{counted(size, 'character')}]"
 
 
 def drift(change: Change, now: Mapping[str, JsonValue]) -> list[str]:

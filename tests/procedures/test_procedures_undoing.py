@@ -325,7 +325,14 @@ async def test_a_result_carries_its_receipt(world: World) -> None:
     answer = shaped(call, outcome.result, {}, outcome.change)
     assert outcome.change is not None
     restores = "The earlier values can be restored with undo_change."
-    assert answer["receipt"] == {"change_id": outcome.change.id, "undo": "undo_change", "restores": restores}
+    assert answer["receipt"] == {
+        "change_id": outcome.change.id,
+        "name": "Acme Corp",
+        "changed": {"plan": {"from": "Growth", "to": "Free"}},
+        "approved_by": "policy",
+        "undo": "undo_change",
+        "restores": restores,
+    }
 
 
 async def test_changes_are_listed_with_what_they_changed_and_whether_they_are_undone(world: World) -> None:

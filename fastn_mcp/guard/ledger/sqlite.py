@@ -73,7 +73,8 @@ CREATE TABLE IF NOT EXISTS distrust (
 CREATE TABLE IF NOT EXISTS changes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
     target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
-    undone INTEGER NOT NULL, call TEXT NOT NULL DEFAULT '', unsettled_until REAL NOT NULL DEFAULT 0
+    undone INTEGER NOT NULL, call TEXT NOT NULL DEFAULT '', approved_by TEXT NOT NULL DEFAULT '',
+    unsettled_until REAL NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS steps (
     batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
@@ -85,7 +86,11 @@ CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 _ADDED = {
     "grants": {"trace": "TEXT", "dependents": "TEXT", "similar": "TEXT", "extent": "TEXT NOT NULL DEFAULT ''"},
     "scopes": {"similar": "TEXT NOT NULL DEFAULT ''", "extent": "TEXT NOT NULL DEFAULT ''"},
-    "changes": {"call": "TEXT NOT NULL DEFAULT ''", "unsettled_until": "REAL NOT NULL DEFAULT 0"},
+    "changes": {
+        "call": "TEXT NOT NULL DEFAULT ''",
+        "unsettled_until": "REAL NOT NULL DEFAULT 0",
+        "approved_by": "TEXT NOT NULL DEFAULT ''",
+    },
 }
 """Columns that a ledger of an earlier version lacks, by table."""
 
