@@ -153,7 +153,7 @@ def _agreed(change: changing.Change, how: How) -> bool:
         return True
     if Terminal.here() is None:
         raise NotInstalled("There is no terminal to ask on.", "Run it again with --yes.")
-    if click.confirm("Change it so?", default=False, err=True):
+    if click.confirm("Apply this change?", default=False, err=True):
         return True
     say("Nothing was changed.")
     return False

@@ -106,7 +106,7 @@ CLIENTS = (
         reference=f"${{{KEY_VARIABLE}:-}}",
         programs=("claude",),
         http=Http(TokenSource.COMMAND, fixed={"type": "http"}),
-        after="Look: claude mcp list. In an open session: /mcp",
+        after="Check with: claude mcp list. In an open session: /mcp",
     ),
     Client(
         name="claude-desktop",
@@ -178,7 +178,7 @@ CLIENTS = (
         forwards=True,
         programs=("codex",),
         http=Http(TokenSource.VARIABLE),
-        after="Look: codex mcp list",
+        after="Check with: codex mcp list",
     ),
     Client(
         name="gemini",

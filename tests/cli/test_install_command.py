@@ -57,12 +57,12 @@ def test_it_shows_the_change_makes_it_and_says_how_to_undo_it(fastn: Run, home: 
 def test_a_person_is_asked_and_can_say_no(home: Path, environment: dict[str, str]) -> None:
     """Issue 7."""
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
-        person.sees("Change it so? [y/N]:")
+        person.sees("Apply this change? [y/N]:")
         person.types("\r")
         code, shown = person.leaves()
     assert (code, "Nothing was changed." in shown, (home / ".cursor" / "mcp.json").exists()) == (0, True, False)
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
-        assert "--sandbox" in person.sees("Change it so? [y/N]:")
+        assert "--sandbox" in person.sees("Apply this change? [y/N]:")
         person.types("y\r")
         code, shown = person.leaves()
     assert (code, "Done." in shown, "fastn" in cursor(home)) == (0, True, True)

@@ -202,7 +202,7 @@ def test_leaving_a_question_says_that_it_was_not_done(key: str, environment: dic
     """Issue 7: at the key of login, and at the change of install."""
     for arguments, question in (
         (("login", "--file"), "(not shown): "),
-        (("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json")), "Change it so? [y/N]: "),
+        (("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json")), "Apply this change? [y/N]: "),
     ):
         with sitting(["-m", "fastn_mcp", *arguments], environment) as person:
             person.sees(question)
