@@ -16,7 +16,7 @@ def run(command: click.Group) -> NoReturn:
     try:
         status = command.main(prog_name="fastn-mcp", standalone_mode=False)
     except SystemExit as ended:
-        raise SystemExit(_written(ended.code)) from None
+        raise SystemExit(_written(ended.code, command)) from None
     except FastnError as error:
         _end(2, str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -26,7 +26,7 @@ def run(command: click.Group) -> NoReturn:
         _end(2 if isinstance(error, click.UsageError) else error.exit_code, _worded(error))
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise SystemExit(_lost(error, 1)) from None
+            raise SystemExit(_lost(error, 1, command)) from None
         if error.filename is None:
             raise
         _end(2, f"{error.filename}: {error.strerror}. Correct the path.")
@@ -35,7 +35,7 @@ def run(command: click.Group) -> NoReturn:
         if error.__cause__ is None:
             _end(130, "No answer. What was asked about was not done.")
         raise SystemExit(130) from None
-    raise SystemExit(_written(status))
+    raise SystemExit(_written(status, command))
 
 
 def _end(status: int, said: str) -> NoReturn:
@@ -58,22 +58,26 @@ def _open_streams() -> None:
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def _written(status: object) -> int:
+def _written(status: object, command: click.Group) -> int:
     """The status, or that of an output that was lost, as on a disk that is full."""
     code = status if isinstance(status, int) else 0
     try:
         sys.stdout.flush()
     except OSError as error:
-        return _lost(error, code)
+        return _lost(error, code, command)
     return code
 
 
-def _lost(error: OSError, code: int) -> int:
+def _lost(error: OSError, code: int, command: click.Group) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more while it ends
     if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
         return code
     what = error.filename or "The output"
-    said = f"{what} cannot be written: {error.strerror}. What was changed is in the record: fastn-mcp audit tail"
+    from fastn_mcp.cli.starting import command_line_of
+
+    start = command.make_context("fastn-mcp", sys.argv[1:], resilient_parsing=True)
+    record = command_line_of(start, os.environ).to("audit", "tail")
+    said = f"{what} cannot be written: {error.strerror}. What was changed is in the record: {record}"
     click.echo(f"fastn-mcp: {said}", err=True)
     return code or 1
 
