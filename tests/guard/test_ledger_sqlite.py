@@ -214,7 +214,7 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Pa
     """Ours: what an earlier version wrote is read. What it did not bind (dependents, fields) covers no call."""
     path = str(tmp_path / "ledger.sqlite")
     kept, made, given = grant(), change(), scope()
-    lacks = {"dependents", "similar", "extent", "call", "unsettled_until"}
+    lacks = {"dependents", "similar", "extent", "call", "unsettled_until", "approved_by"}
     with closing(sqlite3.connect(path)) as before, before:
         before.executescript(_FIRST)
         for table, row in (("grants", kept), ("changes", made), ("scopes", given)):
