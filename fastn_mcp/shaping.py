@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.offer import Offer
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import Change
@@ -95,9 +96,10 @@ def _page(call: Offer[Any], page: Listed[Record]) -> dict[str, JsonValue]:
         around.pop("next_cursor", None)
         if (cursor := page.cursor_after(shown)) is not None:
             around["next_cursor"] = cursor
-            left_out.insert(0, f"{missing} rows did not fit; next_cursor goes on with them.")
+            left_out.insert(0, f"{counted(missing, 'row')} did not fit; next_cursor goes on with them.")
         else:
-            left_out.insert(0, f"{missing} rows did not fit. Call again with limit {shown} and go on from there.")
+            more = f"Call again with limit {shown} and go on from there."
+            left_out.insert(0, f"{counted(missing, 'row')} did not fit. {more}")
     answer: dict[str, JsonValue] = {"data": "\n".join(map(str, kept)) if table else cast(JsonValue, kept)}
     if said := " ".join([*left_out, *cut]):
         answer["left_out"] = said

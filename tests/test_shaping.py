@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.operation import Operation, Record
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.shaping import BUDGET, failed, previewed, shaped, waiting
@@ -96,7 +97,8 @@ def test_a_page_of_any_size_fits_the_budget_and_says_what_was_left_out(
     assert whole != ("left_out" in answer)
     if len(kept) < len(rows):
         assert "next_cursor" not in answer
-        assert f"{len(rows) - len(kept)} rows did not fit. Call again with limit {len(kept)}" in str(answer["left_out"])
+        missing = counted(len(rows) - len(kept), "row")
+        assert f"{missing} did not fit. Call again with limit {len(kept)}" in str(answer["left_out"])
 
 
 def test_what_fits_is_whole() -> None:
@@ -133,7 +135,7 @@ def test_the_first_row_is_cut_rather_than_left_out() -> None:
     (row,) = cast("list[dict[str, str]]", answer["data"])
     assert row["id"] == "a"
     assert row["log"].startswith("x" * 1_000)
-    assert str(answer["left_out"]).startswith("1 rows did not fit. Call again with limit 1 and go on from there.")
+    assert str(answer["left_out"]).startswith("1 row did not fit. Call again with limit 1 and go on from there.")
     assert "Texts are cut at" in str(answer["left_out"])
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import anyio
 
 from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.operation import Effect, Record
 from fastn_mcp.procedures.journal import PERHAPS_MADE, Change, Journal
 from fastn_mcp.procedures.target import Call, Send, fields_sent, read_label, read_target
@@ -122,8 +123,8 @@ class Journalling:
         if last is None or last.outcome not in _MADE:
             return _UNKNOWN
         made = f"{last.id}, {last.target}" if last.target else last.id
-        seconds = max(0, round(self._now() - last.at))
-        return f"The same call was made {seconds} seconds ago and was done ({made}); you may not have the response."
+        ago = counted(max(0, round(self._now() - last.at)), "second")
+        return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
 
     async def _unsettled(self, digest: str) -> dict[str, float]:
         sending = set(self._sending)

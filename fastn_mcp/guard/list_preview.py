@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.offer import Effect
 
@@ -85,4 +86,4 @@ def phrase(calls: Iterable[tuple[str, Effect]]) -> str:
 
 def _counted(tool: str, count: int) -> str:
     verb, _, noun = tool.upper().partition("_")
-    return f"{verb} {count} {noun.replace('_', ' ')}{'' if count == 1 else 'S'}"
+    return f"{verb} {counted(count, noun.replace('_', ' ').lower())}".upper()

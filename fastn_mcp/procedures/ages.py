@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from fastn_mcp.fastn.names import counted
+
 _STEPS = (
     (60, "second"),
     (60, "minute"),
@@ -41,5 +43,5 @@ def age(moment: datetime, now: datetime) -> str:
             break
         amount /= step
     count = int(amount)
-    words = f"{count} {unit}{'' if count == 1 else 's'}"
+    words = counted(count, unit)
     return f"{words} ago" if seconds > 0 else f"in {words}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.ages import age
 from fastn_mcp.procedures.causes import Failure
@@ -94,7 +95,7 @@ def _always_failing(standing: Standing) -> list[str]:
 
 def _completed(standing: Standing) -> str:
     count = len(standing.completed)
-    runs = f"{count}{'+' if standing.more_completed else ''} run{'' if count == 1 else 's'}"
+    runs = counted(count, "run", at_least=standing.more_completed)
     if standing.failures is None:
         return f"{runs} completed in {standing.hours} hours, {_last_success(standing)}."
     return f"No failures in {standing.hours} hours: {runs} completed, {_last_success(standing)}."

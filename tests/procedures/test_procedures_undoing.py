@@ -1,6 +1,7 @@
 """The journal and its receipts: what was changed can be seen, undone where that can be, and is honest where not."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any, cast
 
@@ -270,6 +271,8 @@ async def test_what_is_said_of_undoing_is_what_undoing_does(world: World, tool: 
     assert isinstance(outcome, Done), outcome
     assert outcome.change is not None
     assert all(said in question.text for question in form.asked)
+    rendered = "\n".join([*shown.lines(), *(question.text for question in form.asked)])
+    assert re.findall(r"(?<![\w.,*/])1 (?:more )?[a-z]+s\b", rendered) == []
     given = receipt(outcome.change)
     assert said == str(given.get("why") or f"{given['restores']} {given.get('lost', '')}".strip())
     sent = len(world.changes)

@@ -313,7 +313,7 @@ def _rough(seconds: float) -> str:
     for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             count = int(seconds // size)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
+            return counted(count, unit)
     raise AssertionError(seconds)
 
 

@@ -19,6 +19,7 @@ from fastn_mcp.channels.webhook.bodies import Asked
 from fastn_mcp.channels.webhook.deciding import Deciding, path
 from fastn_mcp.channels.webhook.posting import Posting
 from fastn_mcp.errors import Refused
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard import four_eyes
 from fastn_mcp.guard.ledger import Grant, Ledger
 from fastn_mcp.system import System
@@ -89,8 +90,7 @@ class Webhook:
         able = sum(approver.may_answer(found) for approver in self._approvers.values())
         if able < needed:
             raise Refused(
-                f"It takes {needed} approver{'' if needed == 1 else 's'}, and {able} of those on the list may decide"
-                " about this call.",
+                f"It takes {counted(needed, 'approver')}, and {able} of those on the list may decide about this call.",
                 "Tell the operator: the file of approvers says who may approve what.",
             )
         await self._ask(found, needed)
