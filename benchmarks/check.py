@@ -23,10 +23,10 @@ import harness
 from harness import CALLS, FLOOR, HERE, KEY, OURS, PROJECT, Api, Server, environment
 from within import Rows, client_of, within
 
-from fastn_mcp.dispatch import Done
-from fastn_mcp.guard import Caller
+from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.shaping import shaped
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import ListCustomers
 
 EXPECTED = HERE / "expected.json"

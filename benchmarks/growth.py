@@ -28,22 +28,22 @@ from pydantic_core import to_json
 from report import put
 from within import ACCOUNT, Rows, client_of, within
 
-from fastn_mcp.dispatch import Dispatcher, Done
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.audit import AuditFile, Entry, Event
+from fastn_mcp.config.load import load
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.audit.log import AuditFile, Entry, Event
+from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.hosted.team import Bounds, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.team_config import Bounds, Match, Pattern, Team, Tenant
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Trust
-from fastn_mcp.offer import Offer
-from fastn_mcp.procedures.changes import ListChanges
-from fastn_mcp.procedures.find import Find
-from fastn_mcp.procedures.journal import Change
-from fastn_mcp.procedures.overview import GetOverview
-from fastn_mcp.settings.loading import load
-from fastn_mcp.shaping import shaped
-from fastn_mcp.system import System
+from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.find.find import Find
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.undo_change import ListChanges
+from fastn_mcp.runtime import System
+from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
+from fastn_mcp.tools.tool import Offer
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "growth.svg"
 RISES = 1.5

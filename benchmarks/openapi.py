@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 
 
 def fields(operation: AnyOperation) -> tuple[list[str], dict[str, Any], list[str]]:

@@ -3,20 +3,20 @@
 import json
 from pathlib import Path
 
-from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer
-from fastn_mcp.dispatch import Dispatcher
-from fastn_mcp.guard import Guard
-from fastn_mcp.guard.audit import AuditFile
-from fastn_mcp.guard.journalling import Journalling
-from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import Ledger
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import Answer
+from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.audit.recorder import Recorder
+from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.recording import Recorder
-from fastn_mcp.operation import Request
-from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.system import System
+from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.key_files import SecretValues
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.operation import Request
 
 ACCOUNT = "bench"
 

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, worded for the one who reads it. Pure.
+"""Every outcome that is not a success, in words: what happened, whether anything was sent, what to do next.
 
 Every error says three things: what happened, whether anything was sent or changed, and what to do next. One class for
 each thing that a caller would do differently; `outcome` is its name in results.
@@ -6,12 +6,16 @@ each thing that a caller would do differently; `outcome` is its name in results.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:  # so that `--version` and an error at the start load nothing
+if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import JsonValue
+
 
 NOTHING_SENT = "Nothing was sent."
 NOTHING_CHANGED = "Nothing was changed."
@@ -170,3 +174,32 @@ class TooLarge(FastnError):
 
     outcome = "too_large"
     certainty = NOTHING_CHANGED
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean …?)`, where a known name is near; else nothing."""
+    close = closest(name, known)
+    return "" if close is None else f" (did you mean {close!r}?)"
+
+
+def closest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known name that is most like this one: from 0, which any name is, to 1, which only itself is.
+
+    Case, hyphens and underscores make no difference.
+    """
+    plain = {_plain(each): each for each in known}
+    close = difflib.get_close_matches(_plain(name[:64]), plain, 1, likeness)
+    return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "-")
+
+
+def reason(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, by an error of pydantic: no part of the value, only the nearest known one."""
+    if problem["type"] not in ("literal_error", "enum"):
+        return str(problem["msg"]).removeprefix("Value error, ")
+    expected, given = str(problem["ctx"]["expected"]), problem.get("input")
+    known = re.findall(r"'([^']*)'", expected)
+    return f"must be {expected}{nearest(given, known) if isinstance(given, str) else ''}"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fastn_mcp.operation import Operation
-from fastn_mcp.sandbox import KEY, Sandbox
+from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.tools.operation import Operation
 
 MORNING = datetime(2026, 10, 6, 9, 30, tzinfo=UTC)
 

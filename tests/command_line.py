@@ -18,7 +18,7 @@ from typing import TextIO
 import pytest
 
 from fastn_mcp.cli import cli
-from fastn_mcp.cli.ending import run as run_to_end
+from fastn_mcp.cli.exit import run as run_to_end
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

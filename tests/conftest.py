@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from valkey_server import ValkeyServer
 from world import World
 
-from fastn_mcp.sandbox import Size
+from fastn_mcp.sandbox.state import Size
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 

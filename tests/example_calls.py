@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from fastn_mcp.operation import Operation, Request
-from fastn_mcp.tools import AnyOperation
-from fastn_mcp.tools.listing import CONCISE, CSV, FULL
+from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.operation import Operation, Request
+from fastn_mcp.tools.paging import CONCISE, CSV, FULL
 from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
 Call = Operation[Any]

@@ -4,8 +4,8 @@ from typing import Any
 
 from asking import Fastn
 
-from fastn_mcp.operation import Operation
-from fastn_mcp.tools import BY_NAME
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.operation import Operation
 
 SLACK, ORDERS = "wf_b5880b29eb25", "wf_0d93ee5b1f62"
 

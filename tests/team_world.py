@@ -10,14 +10,14 @@ from typing import Any
 import httpx2
 from identity_provider import AUDIENCE, Provider
 
-from fastn_mcp import logs
-from fastn_mcp.cli.team import Opening, application
-from fastn_mcp.hosted.health import Health
-from fastn_mcp.hosted.keys import IssuerKeys
-from fastn_mcp.hosted.team import Team
+from fastn_mcp.build.team import Opening, application
+from fastn_mcp.config.load import load
+from fastn_mcp.hosted.app import Health
+from fastn_mcp.hosted.oidc import IssuerKeys
+from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.team_file import load_team
-from fastn_mcp.settings import load
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.server import log
 
 MODERN = "2026-07-28"
 META: dict[str, Any] = {
@@ -68,7 +68,7 @@ class TeamWorld:
     def __post_init__(self) -> None:
         self.team: Team = load_team(written(self.folder, self.text))
         self.environment |= {"FASTN_CONFIG_DIR": str(self.folder), "FASTN_STATE_DIR": str(self.folder)}
-        lines = logs.JsonLines(())
+        lines = log.JsonLines(())
         process = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
         self.opening = Opening(
             self.team, process, self.environment, None, self.folder, lines, self.system, sandboxed=True

@@ -9,11 +9,11 @@ import pytest
 from mcp.types import ToolAnnotations
 from pydantic_core import to_json
 
-from fastn_mcp.offer import AnyOffer
-from fastn_mcp.operation import Effect, Operation
 from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
-from fastn_mcp.served import tool
-from fastn_mcp.tools import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.server.context import tool
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import AnyOffer, Effect
 
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 every = pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.tool_name())

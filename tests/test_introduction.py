@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.cli.introducing import HELLO, META, WHO, said
-from fastn_mcp.cli.starting import introduction_of, resolved_of
-from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
-from fastn_mcp.introduction import HANDSHAKE, Introduction
+from fastn_mcp.build.account import Sandboxed, assemble, policy_of
+from fastn_mcp.build.startup import introduction_of, resolved_of
+from fastn_mcp.cli.surface import HELLO, META, WHO, said
+from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import build
-from fastn_mcp.settings import TOOLSETS
+from fastn_mcp.server.handlers import build
+from fastn_mcp.server.handshake import HANDSHAKE, Introduction
 
 pytestmark = pytest.mark.anyio
 

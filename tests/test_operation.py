@@ -7,28 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fastn_mcp.offer import Offer
-from fastn_mcp.operation import (
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.connections import CreateConnection
+from fastn_mcp.tools.customers import Customer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import (
     DELETE,
     DOCUMENTED,
     GET,
     INFERRED,
     OBSERVED,
     POST,
-    Effect,
     Evidence,
     Operation,
     Page,
-    Record,
     RefusedValue,
     Request,
     Route,
 )
-from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.connections import CreateConnection
-from fastn_mcp.tools.customers import Customer, GetCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.listing import Listed
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Effect, Offer, Record
 from fastn_mcp.tools.workflows import RunWorkflow
 
 CANARY = "canary-3f9a\n-hunter2"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_mcp.command_line import PROGRAM, CommandLine, kept_in, this_program, typed
+from fastn_mcp.config.command_line import PROGRAM, CommandLine, kept_in, this_program, typed
 
 HERE = CommandLine("/opt/venv/bin/fastn-mcp")
 

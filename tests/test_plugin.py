@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fastn_mcp import __version__, errors
+from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.settings import SOURCES
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = ROOT / "plugins" / "fastn"

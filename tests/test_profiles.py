@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fastn_mcp.config.keyring import NoKeyring
+from fastn_mcp.config.load import load, resolve
+from fastn_mcp.config.model import DEFAULT_BASE_URL, OF_ONE_ACCOUNT, SECRETS, SOURCES
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, load, resolve
-from fastn_mcp.settings.keyring import NoKeyring
-from fastn_mcp.settings.sources import OF_ONE_ACCOUNT, SECRETS
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 Write = Callable[[str], Path]

@@ -7,10 +7,10 @@ import pytest
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
-from fastn_mcp.prompts import RECIPES, Recipe, within
-from fastn_mcp.resources import PLACES
-from fastn_mcp.resources import within as places_within
-from fastn_mcp.server import INSTRUCTIONS
+from fastn_mcp.server.handlers import INSTRUCTIONS
+from fastn_mcp.server.prompts import RECIPES, Recipe, within
+from fastn_mcp.server.resources import PLACES
+from fastn_mcp.server.resources import within as places_within
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 
 """Procedures that are being written. Empty once they are there."""

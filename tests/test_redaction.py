@@ -21,14 +21,11 @@ from pydantic_core import from_json
 
 import fastn_mcp
 from fastn_mcp.errors import Failed
-from fastn_mcp.guard.audit import Event, about, written
-from fastn_mcp.guard.journalling import Journalling
+from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.guard.audit.log import Event, about, written
+from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.preview import preview
-from fastn_mcp.logs import JsonLines
-from fastn_mcp.observing.records import Records
-from fastn_mcp.offer import Effect, Record
-from fastn_mcp.procedures.dependents import Dependence
-from fastn_mcp.procedures.journal import Change
 from fastn_mcp.redaction import (
     REDACTED,
     Redactor,
@@ -42,9 +39,12 @@ from fastn_mcp.redaction import (
     safe_json,
     sanitize,
 )
-from fastn_mcp.shaping import failed, previewed, shaped
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.server.log import JsonLines
+from fastn_mcp.server.rendering import failed, previewed, shaped
+from fastn_mcp.telemetry.log_records import Records
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
+from fastn_mcp.tools.tool import Effect, Record
 
 CANARY = "kAnar13nvogel-41"
 KEY = "fsk_live_kAnar13nvogel41"
@@ -436,12 +436,11 @@ def _rules_in(source: str) -> dict[int, str]:
 
 
 _ALLOWED = {
+    "config/model.py": "settings and toolsets",
     "doctor/reads.py": "resources that permissions are about",
-    "hosted/team.py": "settings",
-    "procedures/find.py": "kinds of resources",
-    "procedures/shelf.py": "kinds of resources",
-    "settings/model.py": "toolsets",
-    "settings/sources.py": "settings",
+    "hosted/team_config.py": "settings",
+    "procedures/find/find.py": "kinds of resources",
+    "procedures/find/search_data.py": "kinds of resources",
 }
 """Modules with such a list that is no rule for what is hidden, and what it is."""
 

@@ -13,8 +13,8 @@ from typing import Any
 from registry import with_bundle
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.published import filled
-from fastn_mcp.settings import SOURCES
+from fastn_mcp.cli.surface import fill_manifest
+from fastn_mcp.config.model import SOURCES
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "server.json"
@@ -51,7 +51,7 @@ def test_everything_in_it_has_the_version_of_the_package() -> None:
 
 def test_it_is_as_the_code_says_now() -> None:
     """`make surface` writes it."""
-    assert FILE.read_text(encoding="utf-8") == filled("server.json", FILE.read_text(encoding="utf-8"))
+    assert FILE.read_text(encoding="utf-8") == fill_manifest("server.json", FILE.read_text(encoding="utf-8"))
     for package in SERVER["packages"]:
         assert [told["name"] for told in package["environmentVariables"]] == [source.variable for source in SOURCES]
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.cli.wiring import offered
+from fastn_mcp.build.account import offered
+from fastn_mcp.config.load import ledger_setting, load
+from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
+from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.operation import POST
-from fastn_mcp.settings import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings, is_loopback, ledger_setting, load
+from fastn_mcp.tools.operation import POST
 
 KEY = {"FASTN_API_KEY": "fsk_live_1"}
 CANARY = "canary-3f9a\nX-Evil: hunter2"

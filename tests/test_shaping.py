@@ -9,13 +9,14 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.operation import Operation, Record
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.shaping import BUDGET, failed, previewed, shaped, waiting
+from fastn_mcp.server.rendering import BUDGET, failed, previewed, shaped, waiting
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.listing import Listed
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Record
 from fastn_mcp.tools.workflows import RunWorkflow
 
 ACCOUNT: dict[str, JsonValue] = {"profile": "default", "host": "live.fastn.ai", "environment": "live"}

@@ -8,12 +8,12 @@ import anyio.lowlevel
 import pytest
 from world import World
 
-from fastn_mcp.client.waits import Cause, listener, tell
+from fastn_mcp.client.rate_limit import Cause, listener, tell
 from fastn_mcp.errors import NotSent
-from fastn_mcp.procedures.procedure import Report
+from fastn_mcp.procedures.context import Report
+from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.system import System
-from fastn_mcp.telling import Context, Levels, Telling
+from fastn_mcp.server.progress import Context, Levels, Telling
 from fastn_mcp.tools.billing import GetBilling
 
 pytestmark = pytest.mark.anyio

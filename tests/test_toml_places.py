@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.toml_places import Key, places
+from fastn_mcp.config.strict_toml import Key, places
 
 
 def keys(value: object, at: Key = ()) -> set[Key]:

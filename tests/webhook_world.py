@@ -15,17 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 from world import World
 
-from fastn_mcp.channels.webhook import Door, Webhook
+from fastn_mcp.channels.webhook.answers import Deciding, Reply
 from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
-from fastn_mcp.channels.webhook.bodies import generic
-from fastn_mcp.channels.webhook.deciding import Deciding, Reply
-from fastn_mcp.channels.webhook.posting import Posting
-from fastn_mcp.channels.webhook.signing import NONCE, SIGNATURE, TIMESTAMP
-from fastn_mcp.guard import Guard
-from fastn_mcp.guard.audit import entries
+from fastn_mcp.channels.webhook.payloads import NONCE, SIGNATURE, TIMESTAMP, generic
+from fastn_mcp.channels.webhook.webhook import Door, Posting, Webhook
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.secret_values import SecretValues
+from fastn_mcp.procedures.key_files import SecretValues
 
 SECRET = "a secret of our receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"

@@ -7,28 +7,28 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.cli.in_process import InProcess
-from fastn_mcp.cli.kinds import Kinds
-from fastn_mcp.client.account import Account
-from fastn_mcp.client.headers import headers
-from fastn_mcp.delivery import Delivery
-from fastn_mcp.dispatch import Dispatcher, Done
+from fastn_mcp.build.account import InProcess, Kinds
+from fastn_mcp.client.account import Account, headers
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.audit import AuditFile
-from fastn_mcp.guard.journalling import Journalling
-from fastn_mcp.guard.judging import Judge
-from fastn_mcp.guard.ledger import Ledger, State, bound_account
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Answer as Said
+from fastn_mcp.guard.approval.request import Asking, Question, Submitted, Waiting, Yes
+from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.audit.recorder import Recorder, Watch
+from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.ledger.ledger import Ledger, State, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.question import Answer as Said
-from fastn_mcp.guard.question import Asking, Question, Submitted, Waiting, Yes
-from fastn_mcp.guard.recording import Recorder, Watch
-from fastn_mcp.offer import Offer
-from fastn_mcp.operation import Operation, Record
-from fastn_mcp.sandbox import KEY, Heard, Sandbox, Size
-from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.system import System
+from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.key_files import Delivery, SecretValues
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.request_context import Heard
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.state import Size
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Offer, Record
 
 Call = Operation[Any]
 

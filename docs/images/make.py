@@ -18,8 +18,9 @@ import anyio
 from mcp import Client, StdioServerParameters
 from playwright.async_api import Browser, Page, async_playwright
 
-from fastn_mcp.channels.page import DOOR, FILES, entrance_file
-from fastn_mcp.system import System
+from fastn_mcp.channels.page import page as entrance_file
+from fastn_mcp.channels.page.page import DOOR, FILES
+from fastn_mcp.runtime import System
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))

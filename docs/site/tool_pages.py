@@ -16,14 +16,14 @@ from asking import Fastn  # noqa: E402
 from sensible_calls import SLACK, sensible  # noqa: E402
 from world import World  # noqa: E402
 
-from fastn_mcp.dispatch import Done  # noqa: E402
-from fastn_mcp.guard import Caller  # noqa: E402
+from fastn_mcp.guard.approval.flow import Caller  # noqa: E402
 from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
-from fastn_mcp.offer import DRY_RUN, AnyOffer, Effect, Offer  # noqa: E402
-from fastn_mcp.operation import Operation  # noqa: E402
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, PROCEDURES  # noqa: E402
-from fastn_mcp.shaping import previewed, shaped  # noqa: E402
-from fastn_mcp.tools.listing import List  # noqa: E402
+from fastn_mcp.procedures.dispatch import Done  # noqa: E402
+from fastn_mcp.server.rendering import previewed, shaped  # noqa: E402
+from fastn_mcp.tools.operation import Operation  # noqa: E402
+from fastn_mcp.tools.paging import List  # noqa: E402
+from fastn_mcp.tools.tool import DRY_RUN, AnyOffer, Effect, Offer  # noqa: E402
 
 LONGEST = 45
 """Lines of an answer that are shown."""

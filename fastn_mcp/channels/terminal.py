@@ -1,4 +1,4 @@
-"""A person at a terminal, asked on the terminal itself and never through a pipe.
+"""Approval at a real terminal, never through a pipe.
 
 Whoever can give a process a terminal can also type on it: this tells a person from a pipe, not from a program.
 """
@@ -12,7 +12,7 @@ from unicodedata import east_asian_width
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.guard.question import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
+from fastn_mcp.guard.approval.request import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
 from fastn_mcp.redaction import sanitize
 
 

@@ -14,15 +14,16 @@ import click
 from typing_extensions import override
 
 from fastn_mcp import IS_PUBLISHED, __version__
-from fastn_mcp.cli.examples import GroupedCommands, exampled
-from fastn_mcp.cli.exits import DOCTORS_CODES, EXIT_CODES
+from fastn_mcp.cli.exit import DOCTORS_CODES, EXIT_CODES
+from fastn_mcp.cli.help import GroupedCommands, exampled
 
 if TYPE_CHECKING:
-    from fastn_mcp.cli.wiring import Parts
-    from fastn_mcp.command_line import CommandLine
+    from fastn_mcp.build.account import Parts
+    from fastn_mcp.config.command_line import CommandLine
+    from fastn_mcp.config.load import Resolved
+    from fastn_mcp.config.model import Settings
     from fastn_mcp.errors import NoKey
-    from fastn_mcp.report.tally import Tally
-    from fastn_mcp.settings import Resolved, Settings
+    from fastn_mcp.report.collector import Tally
 
 _EPILOG = """\b
 Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
@@ -37,7 +38,7 @@ class Choice(click.Choice[str]):
 
     @override
     def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
-        from fastn_mcp.nearest import nearest
+        from fastn_mcp.errors import nearest
 
         return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
 
@@ -124,7 +125,7 @@ def cli(
     sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
 
     def resolved() -> "Resolved":
-        from fastn_mcp.cli.starting import resolved_of
+        from fastn_mcp.build.startup import resolved_of
 
         return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
 
@@ -135,13 +136,13 @@ def cli(
         tally: "Tally | None" = None,
         no_key: "NoKey | None" = None,
     ) -> "Parts":
-        from fastn_mcp.cli.telemetry import kinds_of
-        from fastn_mcp.cli.wiring import Sandboxed, assemble, begin_log, policy_of
+        from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
+        from fastn_mcp.build.telemetry import kinds_of
 
         chosen = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
         settings = settings or resolved().settings
         if browser and settings.report is not None:
-            from fastn_mcp.report.tally import Tally  # a server that keeps no report must not gather one
+            from fastn_mcp.report.collector import Tally  # a server that keeps no report must not gather one
 
             tally = Tally()
         lines = begin_log(settings)
@@ -187,7 +188,7 @@ def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
 
 
 def _command_line(root: click.Context) -> "CommandLine":
-    from fastn_mcp.cli.starting import command_line_of
+    from fastn_mcp.build.startup import command_line_of
 
     return command_line_of(root, os.environ)
 
@@ -208,8 +209,8 @@ def _served(start: "Start") -> "tuple[Settings, NoKey | None]":
 
 def _serve(start: "Start", http: str | None) -> None:
     """Serve one account, over stdio or at `HOST:PORT`."""
+    from fastn_mcp.build.startup import introduction_of
     from fastn_mcp.cli.serve import over_http, over_stdio
-    from fastn_mcp.cli.starting import introduction_of
 
     settings, no_key = _served(start)
 
@@ -260,27 +261,27 @@ class Start:
 
     def config_file(self) -> Path:
         """The configuration file, where it is or would be."""
-        from fastn_mcp.settings.folders import CONFIG, config_dir
+        from fastn_mcp.config.paths import CONFIG, config_dir
 
         return self.config or _config_file() or config_dir(os.environ) / CONFIG
 
     def state(self) -> Path:
         """Where grants and the audit are. The sandbox's are no part of an account's."""
-        from fastn_mcp.cli.starting import state_of
+        from fastn_mcp.build.startup import state_of
 
         return state_of(os.environ, sandboxed=self.sandboxed)
 
     def ledger(self) -> str | None:
         """The setting of the ledger."""
-        from fastn_mcp.settings import ledger_setting
+        from fastn_mcp.config.load import ledger_setting
 
         return ledger_setting(self.flags, os.environ, self.config or _config_file(), sandbox=self.sandboxed)
 
     def keyless(self) -> "Settings":
         """The settings without a key, for commands that need none. Raises `SettingsError`."""
         from fastn_mcp.cli.login import without_key
-        from fastn_mcp.settings.editing import read_or_none
-        from fastn_mcp.settings.loading import choose
+        from fastn_mcp.config.edit import read_or_none
+        from fastn_mcp.config.load import choose
 
         file = read_or_none(self.config_file())
         return choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
@@ -291,7 +292,7 @@ def _team(file: Path, http: str | None, flags: dict[str, object], config: Path |
     for name, value in flags.items():
         if value is not None and name not in own:
             raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
-    from fastn_mcp.cli.team import serve
+    from fastn_mcp.build.team import serve
 
     sandboxed = click.get_current_context().obj.sandboxed
     _collect_garbage()
@@ -302,7 +303,7 @@ def _config_file() -> Path | None:
     """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
     if named := os.environ.get("FASTN_CONFIG"):
         return Path(named)
-    from fastn_mcp.settings.folders import CONFIG, config_dir
+    from fastn_mcp.config.paths import CONFIG, config_dir
 
     own = config_dir(os.environ) / CONFIG
     return own if own.exists() else None
@@ -433,7 +434,7 @@ def run_(ctx: click.Context, script: Path, report: Path | None, keep_going: bool
     passed over. A script with a mistake in it is refused before its first call.
     """
     from fastn_mcp.cli.run import run
-    from fastn_mcp.report.tally import Tally
+    from fastn_mcp.report.collector import Tally
 
     raise SystemExit(run(ctx.obj(Tally()), script, report, keep_going=keep_going, dry_run=dry_run, as_json=as_json))
 
@@ -453,8 +454,8 @@ def doctor_(
     Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
     differs is said with what to do, and proposed as settings.
     """
+    from fastn_mcp.build.account import Sandboxed
     from fastn_mcp.cli.doctor import Files, run
-    from fastn_mcp.cli.wiring import Sandboxed
 
     start: Start = ctx.obj
     files = Files(report, record, write)
@@ -468,8 +469,8 @@ def doctor_(
 @click.pass_obj
 def tools_(start: Start, as_json: bool) -> None:
     """List the tools of these settings: effect, evidence, route."""
+    from fastn_mcp.build.account import offered
     from fastn_mcp.cli.tools import show
-    from fastn_mcp.cli.wiring import offered
 
     show(offered(start.keyless()), as_json=as_json)
 
@@ -497,7 +498,7 @@ def openapi_(ctx: click.Context, output: Path | None) -> None:
     import json
 
     from fastn_mcp.cli.openapi import document
-    from fastn_mcp.settings import DEFAULT_BASE_URL
+    from fastn_mcp.config.model import DEFAULT_BASE_URL
 
     url = ctx.find_root().params["base_url"] or os.environ.get("FASTN_BASE_URL") or DEFAULT_BASE_URL
     text = json.dumps(document(url), indent=2, ensure_ascii=False)
@@ -540,7 +541,7 @@ def http_token_(start: Start, header: bool) -> None:
     """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""
     import json
 
-    from fastn_mcp.settings.http_token import known_http_token
+    from fastn_mcp.config.keys import known_http_token
 
     token = known_http_token(start.keyless(), start.state()).value
     click.echo(json.dumps({"Authorization": f"Bearer {token}"}) if header else token)
@@ -636,8 +637,8 @@ def install_(
 
     Options that stand before install are those that the server is started with.
     """
+    from fastn_mcp.build.startup import options_of
     from fastn_mcp.cli.install import How, Where, install, show_links
-    from fastn_mcp.cli.starting import options_of
 
     if project and file is not None:
         raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
@@ -693,6 +694,6 @@ def main() -> None:
     """The program."""
     # Nine tenths of a start is importing; collecting garbage meanwhile finds none and costs a seventh of it.
     gc.disable()
-    from fastn_mcp.cli.ending import run
+    from fastn_mcp.cli.exit import run
 
     run(cli)

@@ -19,26 +19,29 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.channels.page import DOOR, FILES, entrance_file
+from fastn_mcp.build.ledger import audit_at, file_of, ledger_at
+from fastn_mcp.build.startup import state_of
+from fastn_mcp.channels.page import page
+from fastn_mcp.channels.page.page import DOOR, FILES
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.ledger import audit_at, file_of, ledger_at
-from fastn_mcp.cli.starting import state_of
-from fastn_mcp.command_line import CommandLine, kept_in, this_program
+from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
+from fastn_mcp.config.file import read
+from fastn_mcp.config.load import ledger_setting
+from fastn_mcp.config.model import is_shared
+from fastn_mcp.config.paths import TENANTS, state_dir
+from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.audit import Audit, Entry, Event, decided
-from fastn_mcp.guard.ledger import Grant, Ledger, LedgerUnusable, Scope, State, account_name
+from fastn_mcp.guard.approval.request import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
+from fastn_mcp.guard.audit.log import Audit, Entry, Event, decided
+from fastn_mcp.guard.audit.recorder import record_expired
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerUnusable, Scope, State, account_name
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.question import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
-from fastn_mcp.guard.recording import record_expired
-from fastn_mcp.guard.show import show
+from fastn_mcp.guard.quoting import show
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.settings import is_loopback, is_shared, ledger_setting, state_dir
-from fastn_mcp.settings.file import read
-from fastn_mcp.settings.folders import TENANTS
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 
 _BY = "terminal"
 Result = TypeVar("Result")
@@ -146,7 +149,7 @@ def keygen_(name: str, output: Path | None) -> None:
     """Make the key pair of an approver: a private key in a file, a public one for the file of approvers."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    from fastn_mcp.guard.plans.signing import new_key, public
+    from fastn_mcp.guard.plans.file import new_key, public
 
     made, path = new_key(), output or Path(f"{name}.pem")
     try:
@@ -247,11 +250,11 @@ def _open_page(kept: Kept, start: Start) -> None:
         raise _no_page(kept, start, at_a_terminal)
     folder = door.parent / FILES
     try:
-        opened = webbrowser.open(entrance_file.write(folder, address, key, System().now().timestamp()))
+        opened = webbrowser.open(page.write(folder, address, key, System().now().timestamp()))
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}.", at_a_terminal) from None
     if not opened:
-        entrance_file.remove(folder, key)
+        page.remove(folder, key)
         raise SettingsError("There is no browser to open it in.", at_a_terminal)
     say("The approval page is open in your browser.")
 

@@ -15,20 +15,21 @@ import anyio
 import click
 from pydantic import JsonValue
 
+from fastn_mcp.build.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
-from fastn_mcp.cli.ledger import audit_name, file_of, ledger_at
-from fastn_mcp.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.model import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard import audit, audit_files
-from fastn_mcp.guard.audit_chain import BEGINNING, End, Report
+from fastn_mcp.guard.audit import files as audit_files
+from fastn_mcp.guard.audit import log as audit
+from fastn_mcp.guard.audit.chain import BEGINNING, End, Report
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.settings import is_shared
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
-    from fastn_mcp.report.attempt import Group
+    from fastn_mcp.report.collector import Group
 
 _PAUSE = 0.5
 _NAMED = 5
@@ -57,7 +58,7 @@ class Log:
     def files(self) -> list[Path]:
         """Its files, the oldest first. Raises `SettingsError` where there are none."""
         try:
-            found = audit_files.chain(self.file)
+            found = audit_files.log_files(self.file)
         except OSError as error:
             raise SettingsError(f"{self.file} cannot be read: {error.strerror}.") from None
         if not found:
@@ -253,31 +254,31 @@ def verify_(log: Log, head: str | None) -> None:
 @click.pass_obj
 def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> None:
     """What was done, refused, declined, unknown: the report of a run, from the audit alone."""
-    from fastn_mcp.report import document, markdown, writing
-    from fastn_mcp.report.tally import Tally
+    from fastn_mcp.report import writer
+    from fastn_mcp.report.collector import Tally
 
     now = datetime.now(UTC)
     began = None if since is None else moment_of(since, now)
     tally = Tally()
     for entry in _parsed(log.lines()):
         tally.entry(entry)
-    newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= document.moment(began)]
+    newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= writer.moment(began)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
-    about = document.About(accounts, None, None, str(log.file))
-    made = document.document(about, newer, None, tally.head, began, now)
+    about = writer.About(accounts, None, None, str(log.file))
+    made = writer.document(about, newer, None, tally.head, began, now)
     if output is not None:
-        writing.check(output)
+        writer.check(output)
         try:
-            writing.write(output, made)
+            writer.write(output, made)
         except OSError as error:
             raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
     else:
         if as_json:
             click.echo(json.dumps(made, indent=2))
         elif columns_of() is None:
-            click.echo(markdown.markdown(made), nl=False)
+            click.echo(writer.markdown(made), nl=False)
         else:
-            say("\n".join(_report(cast("dict[str, Any]", made), markdown.HEADINGS)))
+            say("\n".join(_report(cast("dict[str, Any]", made), writer.HEADINGS)))
 
 
 def _report(made: dict[str, Any], headings: "Mapping[Group, str]") -> Iterator[str]:

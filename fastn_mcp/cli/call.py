@@ -9,22 +9,20 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.arguments import Wanted, parse
+from fastn_mcp.build.account import Parts
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import layout
-from fastn_mcp.cli.examples import lines_of
-from fastn_mcp.cli.exits import EXIT_CODES, Exit, exit_of
-from fastn_mcp.cli.wiring import Parts
-from fastn_mcp.dispatch import Done
+from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
+from fastn_mcp.cli.help import lines_of
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.question import Asking, Waiting
-from fastn_mcp.offer import AnyOffer
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.renamed import current
-from fastn_mcp.report.attempt import Group
-from fastn_mcp.report.tally import Tally
-from fastn_mcp.shaping import failed, previewed, shaped, waiting, with_dashboard
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Asking, Waiting
+from fastn_mcp.procedures.catalog import BY_NAME, Wanted, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.report.collector import Group, Tally
+from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
+from fastn_mcp.tools.parsing import current
+from fastn_mcp.tools.tool import AnyOffer
 
 _NOT_SENT = (Group.WAITING, Group.DECLINED, Group.PREVIEWED, Group.LEFT)
 

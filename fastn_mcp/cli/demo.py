@@ -26,8 +26,8 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from fastn_mcp.cli.starting import SANDBOX_KEY
-from fastn_mcp.command_line import this_program
+from fastn_mcp.build.startup import SANDBOX_KEY
+from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import OFFERS
 
 _VERSION, _OLDER_VERSION = "2026-07-28", "2025-11-25"

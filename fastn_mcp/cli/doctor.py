@@ -13,21 +13,21 @@ import anyio
 import click
 from rich.console import Console
 
+from fastn_mcp.build.account import Sandboxed, client_account, exchange_of, offered
+from fastn_mcp.build.ledger import file_of, ledger_at
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.cli.ledger import file_of, ledger_at
-from fastn_mcp.cli.wiring import Sandboxed, client_account, exchange_of, offered
-from fastn_mcp.client.waits import listener
-from fastn_mcp.doctor import origins, state
-from fastn_mcp.doctor.document import document, evidence, markdown, summary
-from fastn_mcp.doctor.examine import Findings, Patient, examine
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Group, Verdict
+from fastn_mcp.client.rate_limit import listener
+from fastn_mcp.config.file import ConfigFile, read
+from fastn_mcp.config.load import Resolved
+from fastn_mcp.config.model import is_shared
+from fastn_mcp.doctor import hosts, runner
+from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.report import document, evidence, markdown, summary
+from fastn_mcp.doctor.runner import Findings, Patient, examine
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.report.writing import replace
-from fastn_mcp.settings import Resolved, is_shared
-from fastn_mcp.settings.file import ConfigFile, read
-from fastn_mcp.system import System
+from fastn_mcp.report.writer import replace
+from fastn_mcp.runtime import System
 
 _COLORS = {
     Verdict.DIFFERS: "yellow",
@@ -89,10 +89,10 @@ def _found(
     try:
         resolved = resolve()
     except SettingsError as error:
-        return Findings(checks=[origins.wrong(error, file)])
+        return Findings(checks=[hosts.wrong(error, file)])
     settings, system = resolved.settings, System()
     config = ConfigFile() if file is None else read(file)
-    origin = origins.origins(resolved, flags, os.environ, config)
+    origin = hosts.origins(resolved, flags, os.environ, config)
     patient = Patient(
         settings,
         client_account(settings),
@@ -106,7 +106,7 @@ def _found(
 
     async def visit() -> Findings:
         console = Console(stderr=True)
-        first = origins.check(settings, origin, file)
+        first = hosts.check(settings, origin, file)
         with console.status("Looking ...") as status:
 
             async def waits(why: str) -> None:
@@ -114,7 +114,7 @@ def _found(
 
             listener.set(waits)
             status.update("Looking at the ledger ...")
-            kept = [state.folder(folder), await _ledger(settings.ledger, folder, system)]
+            kept = [runner.folder(folder), await _ledger(settings.ledger, folder, system)]
             found = await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
             found.checks[1:1] = kept
             return found
@@ -128,17 +128,17 @@ async def _ledger(setting: str | None, folder: Path, system: System) -> Check:
             shared = ledger_at(setting, folder, system)
         except SettingsError as error:
             return Check(Group.SETTINGS, "ledger", Verdict.FAILED, error.what, error.next_step)
-        from fastn_mcp.guard.ledger.valkey.address import parse  # only where a server is named: it is an extra
+        from fastn_mcp.guard.ledger.valkey.server import parse  # only where a server is named: it is an extra
 
         address = parse(str(setting))
         try:
-            return await state.ledger(shared.revision, address.weakness, address.shown)
+            return await runner.ledger(shared.revision, address.weakness, address.shown)
         finally:
             await shared.aclose()
     file = file_of(setting, folder)
     ledger = SqliteLedger(str(file))
     try:
-        return await state.ledger(ledger.check if file.exists() else None, None, str(file))
+        return await runner.ledger(ledger.check if file.exists() else None, None, str(file))
     finally:
         ledger.close()
 

@@ -13,16 +13,26 @@ import click
 
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say
-from fastn_mcp.command_line import PROGRAM, by_uvx, running
-from fastn_mcp.installing import changing, entry
-from fastn_mcp.installing.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Client, Http, TokenSource
-from fastn_mcp.installing.links import links
-from fastn_mcp.installing.places import Machine, is_present, place, sign
-from fastn_mcp.installing.records import Records
-from fastn_mcp.installing.refusal import NotInstalled
-from fastn_mcp.nearest import nearest
+from fastn_mcp.config.command_line import PROGRAM, by_uvx, running
+from fastn_mcp.config.paths import state_dir
+from fastn_mcp.errors import nearest
+from fastn_mcp.install import apply, entry
+from fastn_mcp.install.addition import NotInstalled
+from fastn_mcp.install.backups import Records
+from fastn_mcp.install.clients import (
+    BEARER_VARIABLE,
+    BY_NAME,
+    KEY_VARIABLE,
+    Client,
+    Http,
+    Machine,
+    TokenSource,
+    is_present,
+    place,
+    sign,
+)
+from fastn_mcp.install.entry import links
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.settings import state_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +90,14 @@ def install(
     else:
         command = program.with_([*token, "--header"]).line(machine.platform)
         additions = entry.http_additions(client, where.name, url, command)
-    work_out = partial(changing.installing, target, additions, records, overwrite=replace)
+    work_out = partial(apply.installing, target, additions, records, overwrite=replace)
     change = work_out()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
         return
     if not _agreed(change, how):
         return
-    change = changing.apply(change, work_out, records)
+    change = apply.apply(change, work_out, records)
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
         say(f"What the file was: {records.copy(target.path, target.name)}")
@@ -105,14 +115,14 @@ def uninstall(where: Where, how: How) -> None:
     client = _client(where.client)
     target = _target(client, where, _machine())
     records = _records()
-    work_out = partial(changing.uninstalling, target, records)
+    work_out = partial(apply.uninstalling, target, records)
     change = work_out()
     if change is None:
         say(f"The entry {where.name!r} is no longer in {target.path}. There is nothing to do.")
         return
     if not _agreed(change, how):
         return
-    change = changing.apply(change, work_out, records)
+    change = apply.apply(change, work_out, records)
     gone = change is not None and change.then is None
     say(f"Done. {target.path} is {'gone, as it was before' if gone else 'without it'}.")
     if change is not None and change.keep_copy:
@@ -132,17 +142,17 @@ def _client(name: str) -> Client:
     return client
 
 
-def _target(client: Client, where: Where, machine: Machine) -> changing.Target:
+def _target(client: Client, where: Where, machine: Machine) -> apply.Target:
     if where.file is not None:
-        return changing.Target.at(client, where.file.absolute(), where.name)
+        return apply.Target.at(client, where.file.absolute(), where.name)
     if not where.project:
-        return changing.Target.at(client, Path(str(place(client, machine))), where.name)
+        return apply.Target.at(client, Path(str(place(client, machine))), where.name)
     if client.project is None:
         raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
-    return changing.Target.at(client, Path.cwd() / client.project, where.name, project=Path.cwd())
+    return apply.Target.at(client, Path.cwd() / client.project, where.name, project=Path.cwd())
 
 
-def _agreed(change: changing.Change, how: How) -> bool:
+def _agreed(change: apply.Change, how: How) -> bool:
     if change.target.file != change.target.path:
         say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")

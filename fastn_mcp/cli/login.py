@@ -10,17 +10,16 @@ import click
 
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
-from fastn_mcp.cli.key_check import checked
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.whoami import checked
+from fastn_mcp.config.edit import put, read_or_none, unset
+from fastn_mcp.config.file import ConfigFile
+from fastn_mcp.config.keyring import NoKeyring, SystemKeyring
+from fastn_mcp.config.keys import VARIABLE, Key, entry
+from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
+from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
+from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.private_files import write_private
-from fastn_mcp.settings.editing import put, read_or_none, unset
-from fastn_mcp.settings.file import ConfigFile
-from fastn_mcp.settings.keyring import NoKeyring, SystemKeyring
-from fastn_mcp.settings.keys import VARIABLE, Key, entry
-from fastn_mcp.settings.loading import DEFAULT, Chosen, choose, no_profile
-from fastn_mcp.settings.model import Settings
-from fastn_mcp.settings.sources import KEY_HOST, KEY_SETTINGS
 
 _LONGEST = 4096
 

@@ -7,10 +7,11 @@ Fastn never sees (`dry_run`, `value_from_env`) is not in it.
 from typing import Any
 
 from fastn_mcp import __version__
-from fastn_mcp.offer import DRY_RUN
-from fastn_mcp.tools import CATALOG, AnyOperation, CreateSecret, RunWorkflow
-from fastn_mcp.tools.listing import List
-from fastn_mcp.tools.workflows import RUN_HEADERS
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import DRY_RUN
+from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
 Json = dict[str, Any]
 

@@ -11,27 +11,42 @@ import anyio
 import click
 from pydantic import ValidationError
 
-from fastn_mcp.arguments import parse
+from fastn_mcp.build.account import Parts, account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import Start
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.wiring import Parts, account_of
-from fastn_mcp.command_line import CommandLine
+from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.audit import Event
-from fastn_mcp.guard.plans import Permit, Plan, toml, would_allow
-from fastn_mcp.guard.plans.file import KEYS, signatures_of, signed, trusted, unsigned, with_key
-from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, signers, written
-from fastn_mcp.guard.show import show
-from fastn_mcp.offer import AnyOffer, Effect
-from fastn_mcp.operation import Operation
-from fastn_mcp.procedures.applying import ApplyChanges
-from fastn_mcp.procedures.target import Call
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.guard.plans.file import (
+    KEYS,
+    BadSignature,
+    new_key,
+    opened,
+    parsed,
+    public,
+    sealed,
+    sign,
+    signatures_of,
+    signed,
+    signers,
+    trusted,
+    unsigned,
+    with_key,
+    written,
+)
+from fastn_mcp.guard.plans.plan import Permit, Plan, toml, would_allow
+from fastn_mcp.guard.quoting import show
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.redaction import is_redacted, sanitize
-from fastn_mcp.renamed import current
-from fastn_mcp.settings import config_dir
-from fastn_mcp.tools import BY_NAME
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.parsing import current
+from fastn_mcp.tools.tool import AnyOffer, Effect
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _PLANNABLE: Mapping[str, AnyOffer] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}

@@ -12,24 +12,24 @@ from typing import Any, cast
 import anyio
 import click
 
-from fastn_mcp.arguments import UnknownTool, parse
+from fastn_mcp.build.account import Parts, policy_of
+from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli import Choice
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.cli.replay import Replayed, Unreadable, replayed
-from fastn_mcp.cli.starting import policy_file
-from fastn_mcp.cli.wiring import Parts, policy_of
+from fastn_mcp.cli.policy_simulation import Replayed, Unreadable, replayed
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
+from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.show import show
-from fastn_mcp.operation import UNKNOWN, Effect, Operation
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.target import Call
+from fastn_mcp.guard.quoting import show
+from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.renamed import current
-from fastn_mcp.settings import Settings
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.operation import UNKNOWN, Operation
+from fastn_mcp.tools.parsing import current
+from fastn_mcp.tools.tool import Effect
 
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",

@@ -9,12 +9,12 @@ import click
 from fastn_mcp.cli import Choice, Start
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import forget
+from fastn_mcp.config import edit
+from fastn_mcp.config.file import ConfigFile
+from fastn_mcp.config.keyring import SystemKeyring
+from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
+from fastn_mcp.config.model import KEY_SETTINGS, PATHS
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.settings import editing
-from fastn_mcp.settings.file import ConfigFile
-from fastn_mcp.settings.keyring import SystemKeyring
-from fastn_mcp.settings.loading import DEFAULT, choose, key_of, no_profile
-from fastn_mcp.settings.sources import KEY_SETTINGS, PATHS
 
 
 @click.group(name="profiles", invoke_without_command=True)
@@ -25,7 +25,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     path = ctx.find_object(Start).config_file()  # pyright: ignore[reportOptionalMemberAccess]
-    config = editing.read_or_none(path)
+    config = edit.read_or_none(path)
     rows = [_row(name, config) for name in config.profiles]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -76,7 +76,7 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
 def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
     """Add the account NAME to the configuration file. What else it needs can be written there by hand."""
     path = start.config_file()
-    config = editing.read_or_none(path)
+    config = edit.read_or_none(path)
     if name in config.profiles:
         raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
     values = {
@@ -86,9 +86,9 @@ def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
     }
     of_an_account = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
     choose(of_an_account, {}, ConfigFile()).keyless()
-    editing.add(path, name, values)
+    edit.add(path, name, values)
     if as_default:
-        editing.use(path, name)
+        edit.use(path, name)
     say(f"Added to {path}: {name}.")
     if not given["api_key_env"] and not given["api_key_file"]:
         say(f"Next, give it a key: fastn-mcp login {name}")
@@ -102,7 +102,7 @@ def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
 def remove_(start: Start, name: str) -> None:
     """Remove the account NAME from the configuration file, with the key that login has kept of it."""
     path = start.config_file()
-    config = editing.read_or_none(path)
+    config = edit.read_or_none(path)
     account = choose({"profile": name}, {}, _having(name, config))
     others = [other for other in config.profiles if other != name]
     if others and config.top.get("profile") == name:
@@ -111,7 +111,7 @@ def remove_(start: Start, name: str) -> None:
         )
     for place in forget(path, account, any_host=True):
         say(f"Its key is no longer kept in {place}; it is not revoked.")
-    editing.remove(path, name)
+    edit.remove(path, name)
     say(f"Removed from {path}: {name}.")
 
 
@@ -121,8 +121,8 @@ def remove_(start: Start, name: str) -> None:
 def use_(start: Start, name: str) -> None:
     """Use the account NAME where no other is chosen."""
     path = start.config_file()
-    _having(name, editing.read_or_none(path))
-    editing.use(path, name)
+    _having(name, edit.read_or_none(path))
+    edit.use(path, name)
     say(f"Used by default from now on: {name}.")
 
 

@@ -1,11 +1,13 @@
-"""`fastn-mcp run SCRIPT`: a list of calls, each by the same path as an agent's, guard included. No model is needed."""
+"""`fastn-mcp run SCRIPT`: a list of calls through the guard, without a model, and the report of a process."""
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,27 +16,67 @@ import click
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from fastn_mcp.arguments import Wanted, parse
+from fastn_mcp.build.account import Parts
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.exits import Exit, strongest
+from fastn_mcp.cli.exit import Exit, strongest
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.reporting import Reporting
 from fastn_mcp.cli.script import Missing, Step, filled, read
-from fastn_mcp.cli.wiring import Parts
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.question import Asking, Waiting
-from fastn_mcp.guard.show import show
-from fastn_mcp.offer import AnyOffer, Effect
-from fastn_mcp.operation import Record
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Asking, Waiting
+from fastn_mcp.guard.quoting import show
+from fastn_mcp.procedures.catalog import Wanted, parse
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.redaction import redact, sanitize
-from fastn_mcp.report.attempt import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, Group, group_of
-from fastn_mcp.report.document import moment
-from fastn_mcp.report.tally import Tally
-from fastn_mcp.report.writing import readable
-from fastn_mcp.shaping import failed, previewed, shaped, waiting, with_dashboard
-from fastn_mcp.tools.listing import Listed
+from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, Group, Tally, group_of
+from fastn_mcp.report.writer import moment, readable
+from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
+from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.tool import AnyOffer, Effect, Record
+
+
+class Reporting:
+    """The report of one process, from now on, in `path`. Raises `SettingsError` where it could not be written."""
+
+    def __init__(self, parts: Parts, tally: Tally, path: Path, script: str | None = None) -> None:
+        from fastn_mcp.report.writer import check  # only where there is a report
+
+        check(path)
+        self._parts = parts
+        self._tally = tally
+        self._path = path.absolute()
+        self._about = replace(parts.about, script=script)
+        self._began: datetime = parts.system.now()
+
+    def write(self) -> None:
+        """Write it. Raises `ClickException`."""
+        from fastn_mcp.report.writer import document, write
+
+        tally = self._tally
+        ended = self._parts.system.now()
+        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended)
+        try:
+            write(self._path, report)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            said = f"The report could not be written to {self._path}: {reason}."
+            raise click.ClickException(
+                f"{said} The audit holds it all: {self._parts.program.to('audit', 'report')}"
+            ) from error
+
+
+@contextmanager
+def reported(parts: Parts) -> Generator[None]:
+    """Write the report of what happens meanwhile, where the settings name one, however it ends."""
+    if parts.settings.report is None or parts.tally is None:
+        yield
+        return
+    reporting = Reporting(parts, parts.tally, parts.settings.report)
+    try:
+        yield
+    finally:
+        reporting.write()
+
 
 _LARGEST = 32 * 1024 * 1024
 """Bytes of a script."""

@@ -6,9 +6,11 @@ from pathlib import Path
 import click
 import uvicorn
 
-from fastn_mcp.cli.port import must_be_free
-from fastn_mcp.sandbox import Sandbox, Size, create_app
-from fastn_mcp.sandbox.guises import Guise
+from fastn_mcp.build.startup import must_be_free
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.state import Size
+from fastn_mcp.sandbox.variants import Guise
 
 
 def serve(port: int, file: Path | None, size: str, guise: str) -> None:

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastn_mcp.arguments import UnknownTool, Wanted, parse
-from fastn_mcp.errors import NotSent
-from fastn_mcp.nearest import nearest
-from fastn_mcp.offer import DRY_RUN, AnyOffer
+from fastn_mcp.errors import NotSent, nearest
+from fastn_mcp.procedures.catalog import UnknownTool, Wanted, parse
 from fastn_mcp.redaction import is_redacted
-from fastn_mcp.renamed import current
+from fastn_mcp.tools.parsing import current
+from fastn_mcp.tools.tool import DRY_RUN, AnyOffer
 
 MOST = 10_000
 """Calls in one script."""

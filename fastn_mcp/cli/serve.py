@@ -1,6 +1,6 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fastn_mcp import stdio
+from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.introduction import Introduction
-from fastn_mcp.settings import Settings, is_loopback
+from fastn_mcp.server import stdio
+from fastn_mcp.server.handshake import Introduction
 
 if TYPE_CHECKING:
     from mcp.server import Server
 
-    from fastn_mcp.cli.wiring import Parts
+    from fastn_mcp.build.account import Parts
 
 
 def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) -> None:
@@ -26,8 +26,8 @@ def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) 
         async with AsyncExitStack() as parting:
 
             def begin() -> "Server[Any]":
-                from fastn_mcp.cli.reporting import reported
-                from fastn_mcp.server import build  # the SDK, which the introduction does without
+                from fastn_mcp.cli.run import reported
+                from fastn_mcp.server.handlers import build  # the SDK, which the introduction does without
 
                 ours = parts()
                 parting.push_async_callback(_closed, ours)
@@ -56,15 +56,14 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
     Raises `SettingsError` for an address that other machines could reach.
     """
     # The HTTP server is not needed, nor loaded, for stdio.
-    from fastn_mcp.cli.port import must_be_free
-    from fastn_mcp.cli.reporting import reported
-    from fastn_mcp.hosted.application import application
-    from fastn_mcp.hosted.health import Health
-    from fastn_mcp.hosted.serving import Ending, run
-    from fastn_mcp.server import build
-    from fastn_mcp.settings.http_token import http_token
+    from fastn_mcp.build.startup import host_and_port, must_be_free, seal_keys
+    from fastn_mcp.cli.run import reported
+    from fastn_mcp.config.keys import http_token
+    from fastn_mcp.hosted.app import Health, application
+    from fastn_mcp.hosted.runner import Ending, run
+    from fastn_mcp.server.handlers import build
 
-    host, port = place(address)
+    host, port = host_and_port(address)
     if not is_loopback(host):
         raise SettingsError(
             "--http serves this machine only, since nobody signs in.",
@@ -73,7 +72,7 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     token = http_token(parts.settings, state, parts.system.token)
     hosts = sorted(served_hosts(host, port))
-    server = build(parts.dispatch, parts.offered, parts.label, sealing(parts.settings))
+    server = build(parts.dispatch, parts.offered, parts.label, seal_keys(parts.settings))
     parts.observe(server)
     health, ending = Health(), Ending()
     more = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
@@ -87,24 +86,3 @@ def served_hosts(host: str, port: int) -> set[str]:
     """The values of `Host` that are served; an IPv6 address stands in brackets there (RFC 9110, section 7.2)."""
     own = f"[{host}]" if ":" in host else host
     return {f"{name}:{port}" for name in (own, "localhost", "127.0.0.1")}
-
-
-def place(address: str) -> tuple[str, int]:
-    """The host and the port of `HOST:PORT`. Raises `SettingsError`."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536 or not host:
-        raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
-
-
-def sealing(settings: Settings) -> Sequence[str]:
-    """With what open questions are sealed; nothing where this process is the only one that goes on with its own.
-
-    A configured secret, and not keys in the ledger: who can read the ledger cannot open or forge what clients hold.
-    """
-    if settings.shares and not settings.state_secrets:
-        raise SettingsError(
-            "The ledger is shared, and state_secret is not set: what one replica asks no other could go on with.",
-            "Set FASTN_STATE_SECRET to the same 32 characters or more on each.",
-        )
-    return settings.state_secrets

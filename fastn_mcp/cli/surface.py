@@ -1,30 +1,165 @@
-"""`fastn-mcp surface`: writes each tool as clients see it, and what else lists them, so that a change is reviewed."""
+"""`fastn-mcp surface`: write tools, tables, manifests and the handshake as clients see them.
+
+What people write in them (titles, texts, addresses) is left as it is.
+"""
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, cast, get_args, get_origin
 
+import anyio
 from mcp.server import Server
+from mcp.shared._context_streams import create_context_streams
+from mcp.shared.message import SessionMessage
+from mcp.types import JSONRPCResponse, jsonrpc_message_adapter
 from pydantic_core import PydanticUndefined
 
-from fastn_mcp import IS_PUBLISHED
-from fastn_mcp.cli import published
-from fastn_mcp.cli.introducing import taken_down
-from fastn_mcp.cli.starting import resolved_of
-from fastn_mcp.cli.wiring import Sandboxed, assemble, policy_of
-from fastn_mcp.installing.clients import CLIENTS, Client
-from fastn_mcp.installing.links import links
-from fastn_mcp.installing.refusal import NotInstalled
-from fastn_mcp.introduction import FILE
-from fastn_mcp.offer import AnyOffer
-from fastn_mcp.operation import Operation
+from fastn_mcp import IS_PUBLISHED, __version__
+from fastn_mcp.build.account import Sandboxed, assemble, policy_of
+from fastn_mcp.build.startup import resolved_of
+from fastn_mcp.config.model import FILE_ONLY, SOURCES, Settings, Source
+from fastn_mcp.install.addition import NotInstalled
+from fastn_mcp.install.clients import CLIENTS, Client
+from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.served import tool
-from fastn_mcp.server import build
-from fastn_mcp.settings import SOURCES, Settings
-from fastn_mcp.settings.sources import FILE_ONLY
+from fastn_mcp.server.context import tool
+from fastn_mcp.server.handlers import build
+from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import AnyOffer, Effect
+
+Json = dict[str, Any]
+
+WHO = {"name": "surface", "version": "1"}
+HELLO = ("initialize", {"protocolVersion": HANDSHAKE[-1], "capabilities": {}, "clientInfo": WHO})
+META = {
+    "_meta": {
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": WHO,
+    }
+}
+
+
+def taken_down(server: Server[Any], offered: tuple[AnyOffer, ...]) -> str:
+    """What `introduction.json` ought to hold."""
+    nothing: Json = {}
+    initialize, handshake = anyio.run(said, server, HELLO, ("tools/list", nothing))
+    discover, modern = anyio.run(said, server, ("server/discover", META), ("tools/list", META))
+    tools = {tool["name"]: tool for tool in handshake.pop("tools")}
+    if handshake or modern.pop("tools") != list(tools.values()):
+        raise AssertionError("the eras list tools differently: the introduction knows one list")
+    initialize.pop("protocolVersion")
+    of = {offer.tool_name(): {"toolset": offer.toolset(), "reads": offer.effect is Effect.READ} for offer in offered}
+    text = {
+        "initialize": initialize,
+        "discover": discover,
+        "listed": modern,
+        "tools": {name: of[name] | {"tool": tool} for name, tool in tools.items()},
+    }
+    return json.dumps(text, indent=1, ensure_ascii=True) + "\n"
+
+
+async def said(server: Server[Any], *requests: tuple[str, Json]) -> list[Json]:
+    """The results of these requests, on a connection of their own."""
+    to_server, incoming = create_context_streams[SessionMessage | Exception](0)
+    outgoing, from_server = create_context_streams[SessionMessage](0)
+    results: list[Json] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, incoming, outgoing, server.create_initialization_options())
+        async with to_server, from_server:
+            for number, (method, params) in enumerate(requests):
+                await to_server.send(_message({"id": number, "method": method, "params": params}))
+                answer = (await from_server.receive()).message
+                assert isinstance(answer, JSONRPCResponse)  # noqa: S101 - the server is ours
+                results.append(
+                    cast(Json, json.loads(answer.model_dump_json(by_alias=True, exclude_unset=True)))["result"]
+                )
+                if method == "initialize":
+                    await to_server.send(_message({"method": "notifications/initialized"}))
+            tasks.cancel_scope.cancel()
+    return results
+
+
+def _message(body: Json) -> SessionMessage:
+    return SessionMessage(jsonrpc_message_adapter.validate_python({"jsonrpc": "2.0", **body}, by_name=False))
+
+
+Document = dict[str, Any]
+
+
+def server_json(document: Document) -> Document:
+    """For the MCP registry: the version, and the settings of each package."""
+    packages = [_package(package) for package in document["packages"]]
+    return document | {"version": __version__, "packages": packages}
+
+
+def manifest(document: Document) -> Document:
+    """For a client that installs the bundle: the version, the tools, and what it asks its user for."""
+    sources = {source.field: source for source in SOURCES}
+    asked = {name: _asked(sources[name], given) for name, given in document["user_config"].items()}
+    # Compiled once, or each start would take twice as long.
+    variables = {"UV_COMPILE_BYTECODE": "1"}
+    variables |= {sources[name].variable: f"${{user_config.{name}}}" for name in asked}
+    server = document["server"]
+    return document | {
+        "version": __version__,
+        "server": server | {"mcp_config": server["mcp_config"] | {"env": variables}},
+        "tools": [{"name": offer.tool_name(), "description": offer.__doc__} for offer in OFFERS],
+        "user_config": asked,
+    }
+
+
+PUBLISHED: dict[str, Callable[[Document], Document]] = {
+    "server.json": server_json,
+    "packaging/bundle/manifest.json": manifest,
+}
+"""The files, from the root of the repository."""
+
+
+def fill_manifest(name: str, text: str) -> str:
+    """A file of `PUBLISHED` as it ought to be."""
+    return json.dumps(PUBLISHED[name](json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+
+
+def _package(package: Document) -> Document:
+    told = package | {"environmentVariables": [_variable(source) for source in SOURCES]}
+    if package["registryType"] == "oci":  # its version is the tag
+        return told | {"identifier": f"{package['identifier'].rpartition(':')[0]}:{__version__}"}
+    told.pop("runtimeHint", None)
+    return told | {"version": __version__} | ({"runtimeHint": "uvx"} if IS_PUBLISHED else {})
+
+
+def _variable(source: Source) -> Document:
+    field = Settings.model_fields[source.field]
+    numbers = {bool: "boolean", float: "number", int: "number"}
+    shape = next((name for kind, name in numbers.items() if field.annotation is kind), "string")
+    told: Document = {"name": source.variable, "description": field.description, "format": shape}
+    if source.field == "api_key":
+        return told | {"isRequired": True, "isSecret": True}
+    if not field.repr:
+        told["isSecret"] = True
+    if field.default is not None:
+        told["default"] = json.dumps(field.default).strip('"')
+    if choices := _choices(source):
+        told["choices"] = choices
+    return told
+
+
+def _asked(source: Source, given: Document) -> Document:
+    """Never without a default: what the user leaves out would reach the server as `${user_config.NAME}`."""
+    field = Settings.model_fields[source.field]
+    choices = f" One of: {', '.join(_choices(source))}." if _choices(source) else ""
+    told = given | {"description": f"{field.description}{choices}"}
+    return told if given.get("required") else told | {"default": "" if field.default is None else field.default}
+
+
+def _choices(source: Source) -> list[str]:
+    annotation = Settings.model_fields[source.field].annotation
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
 def wanted(folder: Path, readme: Path) -> dict[Path, str]:
@@ -35,11 +170,11 @@ def wanted(folder: Path, readme: Path) -> dict[Path, str]:
         files[package / FILE] = taken_down(_server(), OFFERS)
     if readme.exists():
         tables = {"tools": _tools(), "settings": settings_table(), "clients": _clients(), "published": _published()}
-        files[readme] = filled(readme.read_text(encoding="utf-8"), tables)
-    for name in published.PUBLISHED:
+        files[readme] = fill_tables(readme.read_text(encoding="utf-8"), tables)
+    for name in PUBLISHED:
         path = readme.parent / name
         if path.exists():
-            files[path] = published.filled(name, path.read_text(encoding="utf-8"))
+            files[path] = fill_manifest(name, path.read_text(encoding="utf-8"))
     return files
 
 
@@ -135,7 +270,7 @@ def _cell(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("\n", " ")
 
 
-def filled(text: str, tables: dict[str, str]) -> str:
+def fill_tables(text: str, tables: dict[str, str]) -> str:
     """The text with each table between its markers."""
     for name, table in tables.items():
         text = re.sub(

@@ -6,8 +6,8 @@ import sys
 import click
 
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.offer import AnyOffer, Effect
-from fastn_mcp.operation import Operation
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import AnyOffer, Effect
 
 _COLORS = {
     Effect.WRITE: "cyan",

@@ -1,6 +1,8 @@
-"""When a request is sent again. Pure: no clock, no I/O.
+"""When a request is sent again, and how many retries a credential has left.
 
 Retries go by what may have happened, not by habit: a POST whose answer was lost is never sent again.
+
+First attempts always go. A retry costs, a success gives back; once it is used up, failures are said at once.
 """
 
 import re
@@ -81,3 +83,26 @@ def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
         return parsedate_to_datetime(headers["date"])
     except (KeyError, ValueError, TypeError, OverflowError):
         return now
+
+
+FULL = 500.0
+_COST = {Fate.UNSENT: 14.0, Fate.UNKNOWN: 14.0, Fate.THROTTLED: 5.0, Fate.ANSWERED: 0.0}
+_REFILL = 1.0
+
+
+class RetryBudget:
+    """Tokens: 14 for a retry after a failure, 5 after a 429, one back for each answer."""
+
+    def __init__(self) -> None:
+        self._left = FULL
+
+    def take(self, after: Fate) -> bool:
+        """Pay for a retry; False where it cannot be paid."""
+        if self._left < _COST[after]:
+            return False
+        self._left -= _COST[after]
+        return True
+
+    def refill(self) -> None:
+        """An answer came."""
+        self._left = min(FULL, self._left + _REFILL)

@@ -1,4 +1,4 @@
-"""Bytes over TCP and TLS, as httpcore2 wants them: on asyncio's own transports.
+"""TCP and TLS streams for httpcore2 on asyncio's own transports.
 
 httpcore2 brings a backend of its own, on anyio's streams. This one costs a third of it for each request, since it adds
 no stream, no timer and no switch of tasks to what the event loop does already; the client has a deadline for the whole.

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer, Exchange, Lost, Unsent
-from fastn_mcp.client.headers import headers
-from fastn_mcp.doctor.alternatives import OTHER_HOSTS, alternatives
-from fastn_mcp.doctor.looking import Looking
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Group, Verdict
-from fastn_mcp.operation import Request
-from fastn_mcp.tools import ListConnectors, ListCustomers, ListWorkflows
+from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.http import Answer, Exchange, Lost, Unsent
+from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.hosts import OTHER_HOSTS, alternatives
+from fastn_mcp.doctor.probe import Looking
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.workflows import ListWorkflows
 
 _FORMS = {"fsk_test_": "A test key (fsk_test_).", "fsk_live_": "A live key (fsk_live_)."}
 _AT = tuple(

@@ -13,11 +13,10 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from fastn_mcp.client.way import Way, context
-from fastn_mcp.doctor.alternatives import CA_VARIABLES, PROXY_VARIABLES
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Group, Verdict
-from fastn_mcp.proxies import address_of
+from fastn_mcp.client.account import Way, context
+from fastn_mcp.config.proxies import address_of
+from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.hosts import CA_VARIABLES, PROXY_VARIABLES
 
 _SECONDS = 5.0
 _LONGEST_HEAD = 16_384

@@ -1,28 +1,174 @@
-"""Every operation that reads, made once against the account, and compared with what is declared."""
+"""Compare every operation that reads with what is declared: envelope, fields and their types."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client import Client
-from fastn_mcp.client.envelope import unwrap
-from fastn_mcp.client.exchange import Answer
-from fastn_mcp.doctor.alternatives import alternatives
-from fastn_mcp.doctor.contract import Comparison, compared, listing_of
-from fastn_mcp.doctor.looking import Looking
-from fastn_mcp.doctor.names import Names
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.shape import DECLARED, Shape, envelope_of, fields_of
-from fastn_mcp.doctor.verdict import Check, Group, Verdict
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import Answer, unwrap
+from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.hosts import alternatives
+from fastn_mcp.doctor.probe import Looking
 from fastn_mcp.errors import FastnError, RateLimited
-from fastn_mcp.offer import Effect
-from fastn_mcp.operation import Route
-from fastn_mcp.tools import CATALOG, AnyOperation
-from fastn_mcp.tools.listing import List, rows_of
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import Route
+from fastn_mcp.tools.paging import List, rows_of
+from fastn_mcp.tools.tool import Effect, Record
+
+_SINGULAR = {"api_keys": "key", "users": "user", "audit": "entry"}
+_OTHERWISE: dict[str, tuple[str, ...]] = {
+    "id": ("uuid", "uid"),
+    "name": ("title", "displayName", "label"),
+    "status": ("state",),
+}
+# Third parties read these of /orgs. In rows of other resources they are whose the row is.
+_OF_CUSTOMERS = {"id": ("orgId", "endOrgId", "externalRef")}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`missing` are fields that the server uses and no row has, `renamed` those that are there by another name.
+
+    `unseen` are shown in lists where they are there; that none was there proves nothing.
+    """
+
+    missing: tuple[str, ...]
+    renamed: Mapping[str, str]
+    unseen: tuple[str, ...]
+
+
+def record_of(operation: AnyOperation) -> type[Record]:
+    """What one row of its answers is thought to be."""
+    if issubclass(operation, List):
+        (record,) = cast(Any, operation.returns.model_fields["items"].annotation).__args__
+        return cast("type[Record]", record)
+    return operation.returns
+
+
+def compared(operation: AnyOperation, fields: Collection[str]) -> Comparison:
+    """What was declared, beside the fields that were there."""
+    record = record_of(operation)
+    absent = [name for name in dict.fromkeys((*record.model_fields, *record.columns)) if name not in fields]
+    renamed = {name: other for name in absent if (other := _other(operation, name, fields)) is not None}
+    missing = tuple(name for name in absent if name in record.model_fields and name not in renamed)
+    unseen = tuple(name for name in absent if name not in record.model_fields and name not in renamed)
+    return Comparison(missing, renamed, unseen)
+
+
+def listing_of(operation: AnyOperation) -> AnyOperation | None:
+    """The list whose rows have the ids that this operation takes in its path."""
+    for other in CATALOG:
+        if issubclass(other, List) and other.toolset() == operation.toolset() and operation.route.parameters:
+            return cast(AnyOperation, other)
+    return None
+
+
+def _other(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
+    """The field that is the same one by another name. One that another declared field stands for is none."""
+    declared = {*record_of(operation).model_fields, *record_of(operation).columns}
+    free = [field for field in fields if field not in declared]
+    singular = _SINGULAR.get(operation.toolset(), operation.toolset().removesuffix("s"))
+    known = [f"{singular}{name}", *_OTHERWISE[name]] if name in _OTHERWISE else []
+    if operation.toolset() == "customers":
+        known += _OF_CUSTOMERS.get(name, ())
+    plain = {_plain(field): field for field in free}
+    return next((plain[found] for other in (name, *known) if (found := _plain(other)) in plain), None)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").casefold()
+
+
+DECLARED_ENVELOPE = "data"
+"""The envelope that Fastn documents."""
+
+_WRAPPERS = ("data", "items", "results", "result", "item")
+_DEEPEST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`fields` are the top ones of a row, each with the types that it had. What lies in them is not looked at."""
+
+    envelope: str
+    fields: Mapping[str, tuple[str, ...]]
+
+
+def envelope_of(body: JsonValue) -> str:
+    """The wrappers around a row or the rows, as `data.data`; `bare` where there are none."""
+    path: list[str] = []
+    while isinstance(body, dict) and "id" not in body and len(path) < _DEEPEST:
+        name = next((n for n in _WRAPPERS if isinstance(body.get(n), (dict, list))), None)
+        if name is None:
+            break
+        path.append(name)
+        body = body[name]
+    return ".".join(path) or "bare"
+
+
+def fields_of(rows: Iterable[Mapping[str, JsonValue]]) -> dict[str, tuple[str, ...]]:
+    """Each name with its types, in the order in which they came."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, {})[_type(value)] = None
+    return {name: tuple(types) for name, types in found.items()}
+
+
+def _type(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    for kind, name in ((str, "string"), (int, "integer"), (float, "number"), (list, "array"), (dict, "object")):
+        if isinstance(value, kind):
+            return name
+    return "null"
+
+
+_LIKE_A_NAME = re.compile(r"_?[a-z][a-z_]*([A-Z][a-z_]*)*[0-9]?")
+_LONGEST = 40
+
+
+def _declared() -> frozenset[str]:
+    found = {"data", "items", "results", "result", "item", "total", "limit", "offset", "nextCursor"}
+    for operation in CATALOG:
+        record = record_of(operation)
+        found |= {operation.wire(name) for name in operation.model_fields} | {*record.columns, *record.model_fields}
+    return frozenset(found)
+
+
+DECLARED_NAMES = _declared()
+"""The names that this project uses itself."""
+
+
+class Names:
+    """Learns what values an account holds, and lets no name be told that is one of them."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+
+    def learn(self, value: JsonValue) -> None:
+        """Every text in an answer is somebody's."""
+        waiting: list[JsonValue] = [value]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                self._values.add(value.casefold())
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, dict):
+                waiting += value.values()
+
+    def may_be_told(self, name: str) -> bool:
+        """Whether it is one that we use, or can only be the name of a field."""
+        if name in DECLARED_NAMES:
+            return True
+        like = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _LONGEST
+        return like and name.casefold() not in self._values
+
 
 READS = tuple(operation for operation in CATALOG if operation.effect is Effect.READ)
 
@@ -187,10 +333,10 @@ def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]
 
 
 def _wrapped(envelope: str) -> str:
-    if envelope == DECLARED:
-        return f"in {{{DECLARED}}}"
+    if envelope == DECLARED_ENVELOPE:
+        return f"in {{{DECLARED_ENVELOPE}}}"
     how = "bare" if envelope == "bare" else f"in {{{envelope}}}"
-    return f"{how}, not in {{{DECLARED}}}, which is read as well"
+    return f"{how}, not in {{{DECLARED_ENVELOPE}}}, which is read as well"
 
 
 def _compared(tool: str, seen: str, comparison: Comparison, *, moved: bool) -> Check:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastn_mcp.client.exchange import Answer, Lost, Unsent
-from fastn_mcp.doctor.alternatives import alternatives
-from fastn_mcp.doctor.looking import Looking
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Group, Verdict
+from fastn_mcp.client.http import Answer, Lost, Unsent
+from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.hosts import alternatives
+from fastn_mcp.doctor.probe import Looking
 from fastn_mcp.errors import FastnError
-from fastn_mcp.offer import Effect
-from fastn_mcp.operation import RefusedValue, Request, Route
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import RefusedValue, Request, Route
+from fastn_mcp.tools.tool import Effect
 
 WRITES = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pydantic import JsonValue
 from pydantic.alias_generators import to_snake
 
-from fastn_mcp.offer import Record
+from fastn_mcp.tools.tool import Record
 
 Row = Mapping[str, JsonValue]
 

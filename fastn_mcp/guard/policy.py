@@ -1,4 +1,4 @@
-"""What may be sent, and what a person is asked first. Pure: no I/O, no clock.
+"""What may be sent, and what kind of approval it needs.
 
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Protocol
 
-from fastn_mcp.operation import Effect, Operation, Record
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect, Record
 
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 

@@ -1,23 +1,87 @@
-"""The policy file: strict TOML becomes `Rules`. Whatever is wrong in it stops the start, and is named with its line."""
+"""Load the policy file. Anything wrong in it, an unreachable rule included, stops the start with its line."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from fastn_mcp.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.policy import Verdict
-from fastn_mcp.guard.rules.catalog import CHANGING, kind_of, named
-from fastn_mcp.guard.rules.forms import TABLES, DependentsForm, KeyDefaults, PolicyForm, RuleForm, RunBudget, Window
-from fastn_mcp.guard.rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule, choice
-from fastn_mcp.guard.rules.reach import cases, unreachable
-from fastn_mcp.guard.rules.ruling import FileRules, Opening
-from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
-from fastn_mcp.nearest import nearest, reason
-from fastn_mcp.operation import Effect
-from fastn_mcp.toml_places import Key
-from fastn_mcp.tools import AnyOperation
+from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.strict_toml import Flaw, Key, Source, load, read
+from fastn_mcp.errors import nearest, reason
+from fastn_mcp.guard.policy import MODES, Decision, Verdict, least
+from fastn_mcp.guard.policy_rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule, choice
+from fastn_mcp.guard.policy_rules.rules import FileRules, Opening
+from fastn_mcp.guard.policy_rules.schema import (
+    CHANGING,
+    TABLES,
+    DependentsForm,
+    KeyDefaults,
+    PolicyForm,
+    RuleForm,
+    RunBudget,
+    Window,
+    kind_of,
+    named,
+    possible_effects,
+)
+from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.tool import Effect
+
+Case = tuple[str, Effect]
+
+_LOOSENING = 'Only then = "allow" loosens a default; to ask for less, say so in [defaults]'
+
+
+def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> frozenset[Case]:
+    """Each tool with each effect that its calls can have, of those that are named."""
+    return frozenset(
+        (operation.tool_name(), effect)
+        for operation in CHANGING
+        for effect in possible_effects(operation)
+        if (tools is None or operation.tool_name() in tools) and (effects is None or effect in effects)
+    )
+
+
+def unreachable(rules: Sequence[Rule], defaults: Mapping[bool, Mapping[Effect, Decision]]) -> Iterator[tuple[int, str]]:
+    """The number of each rule that never decides, and why. `defaults` are by whether the key is a live one."""
+    reached = [cases(rule.tools, rule.effects) for rule in rules]
+    for number, rule in enumerate(rules):
+        if (cover := _cover(number, rules, reached)) is not None:
+            yield number, f"never decides: {rules[cover].name} covers it wholly, and is as strict or stricter"
+        elif (asked := _least_default(rule, reached[number], defaults)).rank > rule.then.rank > Decision.ALLOW.rank:
+            yield number, f"never decides: {asked.value} is asked for anyway. {_LOOSENING}"
+
+
+def _cover(number: int, rules: Sequence[Rule], reached: Sequence[frozenset[Case]]) -> int | None:
+    """Another rule that always matches where this one does. Of two that are alike, the first stays."""
+    for other, rule in enumerate(rules):
+        if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
+            continue
+        if reached[other] < reached[number] or not reached[number] <= reached[other]:
+            continue
+        mutual = rules[number].unconditional and reached[other] == reached[number] and rule.then is rules[number].then
+        if not mutual or other < number:
+            return other
+    return None
+
+
+def _least_default(
+    rule: Rule, reached: frozenset[Case], defaults: Mapping[bool, Mapping[Effect, Decision]]
+) -> Decision:
+    """The loosest that any mode asks for in any of these cases, with a key that the rule speaks of."""
+    found = [
+        # A customer on which nothing depends is deleted on a plain confirmation.
+        Decision.CONFIRM
+        if tool == "delete_customer" and effect not in said
+        else said.get(effect, least(mode, effect, live=live))
+        for tool, effect in reached
+        for mode in MODES
+        if mode != "read-only"
+        for live, said in defaults.items()
+        if rule.key in (None, "live" if live else "test")
+    ]
+    return min(found, key=lambda decision: decision.rank)
 
 
 def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:

@@ -1,4 +1,4 @@
-"""The approval page of a team: people sign in, and have before them what they may decide about."""
+"""The approval page of a team: people sign in and see what they may decide."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -10,19 +10,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
+from fastn_mcp.channels.page.access import Inbox, Render
 from fastn_mcp.channels.page.app import page
-from fastn_mcp.channels.page.entry import Said
-from fastn_mcp.channels.page.shield import BadForm, form
-from fastn_mcp.channels.page.way_in import Inbox, Render
-from fastn_mcp.guard.ledger import Ledger
-from fastn_mcp.hosted.approvers import Approvals, Standing, person
-from fastn_mcp.hosted.health import Health
-from fastn_mcp.hosted.inbox import TeamInbox
-from fastn_mcp.hosted.sessions import Seal, Session
-from fastn_mcp.hosted.sign_in import HOLDS, Begun, NotAnApprover, NotSignedIn, SignIn
-from fastn_mcp.hosted.team import Team, origin_of
+from fastn_mcp.channels.page.security import BadForm, form
+from fastn_mcp.channels.page.sessions import Said
+from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.hosted.app import Health
+from fastn_mcp.hosted.inbox import Approvals, Standing, TeamInbox, person
+from fastn_mcp.hosted.sign_in import HOLDS, Begun, NotAnApprover, NotSignedIn, Seal, Session, SignIn
+from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 
 _SAID = 60.0
 """Seconds in which what is said of a decision is shown."""

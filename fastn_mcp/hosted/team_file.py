@@ -1,4 +1,4 @@
-"""The team file: strict TOML becomes a `Team`. Whatever is wrong in it stops the start, and is named with its line."""
+"""Load the team file: strict TOML. Anything wrong in it stops the start."""
 
 import re
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fastn_mcp.guard.strict_toml import Flaw, load, read
-from fastn_mcp.hosted.approvers import ALL, Approvals, Rule
-from fastn_mcp.hosted.team import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant, origin_of
+from fastn_mcp.config.model import Settings
+from fastn_mcp.config.proxies import is_loopback
+from fastn_mcp.config.strict_toml import Flaw, Key, load, read
+from fastn_mcp.errors import closest, nearest, reason
+from fastn_mcp.hosted.inbox import ALL, Approvals, Rule
+from fastn_mcp.hosted.team_config import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant, origin_of
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
-from fastn_mcp.nearest import closest, nearest, reason
-from fastn_mcp.settings import Settings, is_loopback
-from fastn_mcp.toml_places import Key
 
 _KIND = "team file"
 _SEE = "See docs/hosting.md."

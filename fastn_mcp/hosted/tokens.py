@@ -1,4 +1,4 @@
-"""Who somebody is: an access token becomes a sign-in, an ID token a person, or a reason why it is none.
+"""Validate access tokens and ID tokens.
 
 Nothing that a token says is believed before its signature, by a key that the issuer publishes.
 """
@@ -14,8 +14,8 @@ import jwt
 from jwt.types import Options
 from mcp.server.auth.provider import AccessToken
 
-from fastn_mcp.hosted.keys import IssuerKeys, NoKeys, UnknownKey
-from fastn_mcp.system import System
+from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys, UnknownKey
+from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The composed operations, in the order in which tools are listed. They come before the plain ones: look here first."""
+"""Tools that are made of several calls."""

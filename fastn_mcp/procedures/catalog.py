@@ -1,14 +1,23 @@
-"""Everything that an agent is offered: the procedures first, for they answer most questions; then the operations."""
+"""Every tool by name, the procedures first, and how a request becomes a call."""
 
-from fastn_mcp.offer import AnyOffer
-from fastn_mcp.procedures.applying import ApplyChanges
-from fastn_mcp.procedures.changes import ListChanges, UndoChange
-from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
-from fastn_mcp.procedures.find import Find
-from fastn_mcp.procedures.impact import FindDependents
-from fastn_mcp.procedures.overview import GetOverview
-from fastn_mcp.procedures.waiting import WaitForExecution
-from fastn_mcp.tools import CATALOG
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from fastn_mcp.errors import NotSent, nearest
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.find.find import Find
+from fastn_mcp.procedures.find_dependents import FindDependents
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
+from fastn_mcp.procedures.wait_for_execution import WaitForExecution
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.parsing import ALIASES, Aliases, current, problems
+from fastn_mcp.tools.tool import DRY_RUN, AnyOffer, Offer
 
 PROCEDURES: tuple[AnyOffer, ...] = (
     Find,
@@ -24,3 +33,57 @@ PROCEDURES: tuple[AnyOffer, ...] = (
 OFFERS: tuple[AnyOffer, ...] = (*PROCEDURES, *CATALOG)
 
 BY_NAME: dict[str, AnyOffer] = {offer.tool_name(): offer for offer in OFFERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call, and whether it is only to be previewed."""
+
+    call: Offer[Any]
+    dry_run: bool
+
+
+class UnknownTool(NotSent):
+    """No tool has this name."""
+
+
+def parse(
+    offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
+) -> Wanted:
+    """The call that a client makes. Raises `NotSent`."""
+    name = current(name, aliases)
+    operation = offered.get(name)
+    if operation is None:
+        if name in BY_NAME:
+            raise _switched_off(name)
+        raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, offered)}.", "See tools/list.")
+    given = dict(arguments)
+    dry_run = operation.previews() and given.pop(DRY_RUN, False)
+    if not isinstance(dry_run, bool):
+        raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
+    if beyond := [field for field, value in given.items() if not _encodable(value)]:
+        raise NotSent(
+            f"{beyond[0][:64]!r} holds half a character, or is nested too deep.", "Correct it and call again."
+        )
+    try:
+        call = operation.model_validate(given)
+    except ValidationError as error:
+        raise NotSent(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
+    for number, part in enumerate(call.made_of, 1):
+        if part.tool_name() not in offered:
+            raise _switched_off(f"Call {number}: {part.tool_name()}")
+    return Wanted(call, dry_run)
+
+
+def _switched_off(what: str) -> NotSent:
+    by = "by read-only mode, toolsets, tools or exclude_tools"
+    return NotSent(f"{what} is switched off here, {by}.", "Only a person can change that.")
+
+
+def _encodable(value: object) -> bool:
+    """Whether JSON can carry it. What only Python can hold would fail later, and without a word that helps."""
+    try:
+        to_json(value)
+    except ValueError:
+        return False
+    return True

@@ -1,1 +1,1 @@
-"""What a process did, for people and pipelines: gathered as it happens, written when it ends."""
+"""Reports of what a process did."""

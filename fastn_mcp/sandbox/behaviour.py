@@ -1,4 +1,4 @@
-"""What is not known of Fastn, as choices: envelopes, error shapes, paging, rate limits. Pure.
+"""What is not known of Fastn, as choices: envelopes, error shapes, paging, rate limits.
 
 Everything that a client has to tolerate is one value here, so that a test can try each.
 """

@@ -12,9 +12,8 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox.past import Past
-from fastn_mcp.sandbox.size import Size
-from fastn_mcp.sandbox.state import State
+from fastn_mcp.sandbox.run_series import Past
+from fastn_mcp.sandbox.state import Size, State
 
 _PATIENCE = 30
 """Seconds to wait for another process that is at work on the file."""

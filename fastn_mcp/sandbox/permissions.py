@@ -5,7 +5,6 @@ and the audit log are not in it: they are for owners and admins, which for a key
 """
 
 from fastn_mcp.tools import (
-    AnyOperation,
     ai,
     api_keys,
     audit,
@@ -20,6 +19,7 @@ from fastn_mcp.tools import (
     users,
     workflows,
 )
+from fastn_mcp.tools.catalog import AnyOperation
 
 _GROUPS = {
     "connectors": ("create", "read", "update", "delete", "write"),

@@ -1,11 +1,50 @@
-"""What goes back to the client, and how it goes: at once, late, drop by drop, cut off or never. Pure values."""
+"""A response of the sandbox, and how it is delivered."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Protocol
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
-from fastn_mcp.sandbox.rows import Rows
+from fastn_mcp.sandbox.behaviour import Envelope, wrapped
+from fastn_mcp.sandbox.state import Row
+
+
+class Rows(Protocol):
+    """All rows of a list. A place is counted from 0."""
+
+    def __len__(self) -> int: ...
+
+    def cut(self, start: int, end: int) -> Iterator[Row]:
+        """The rows from `start` until before `end`, as far as there are any."""
+        ...
+
+    def place(self, key: str) -> int | None:
+        """Where the row with this id stands; None where the list does not have it."""
+        ...
+
+
+def _as_it_is(row: Row) -> Row:
+    return row
+
+
+class Kept:
+    """Rows that the state keeps. `shown` is how a list shows one."""
+
+    def __init__(self, rows: list[Row], shown: Callable[[Row], Row] = _as_it_is) -> None:
+        self._rows = rows
+        self._shown = shown
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def cut(self, start: int, end: int) -> Iterator[Row]:
+        return map(self._shown, self._rows[start:end])
+
+    def place(self, key: str) -> int | None:
+        return next((place for place, row in enumerate(self._rows) if str(row["id"]) == key), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +156,19 @@ class Nothing:
 
 
 Outcome = One | Many | Nothing
+
+
+def list_body(envelope: Envelope, rows: Iterable[Row], around: Row) -> bytes:
+    """The rows in their envelope, with what stands beside them."""
+    # An envelope begins with the rows, so that the first empty list is where they go.
+    head, tail = to_json(wrapped(envelope, [], around)).split(b"[]", 1)
+    body = BytesIO()
+    body.write(head)
+    separator = b"["
+    for row in rows:
+        body.write(separator)
+        body.write(to_json(row))
+        separator = b","
+    body.write(b"[]" if separator == b"[" else b"]")
+    body.write(tail)
+    return body.getvalue()

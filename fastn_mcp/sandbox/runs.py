@@ -6,13 +6,12 @@ from typing import NamedTuple, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.cron import next_run
-from fastn_mcp.sandbox.audit_rows import record
+from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.dataset.workflows import output_of
 from fastn_mcp.sandbox.failures import connection_of, dependency_error, no_connection, timed_out, unusable
-from fastn_mcp.sandbox.past import Past
-from fastn_mcp.sandbox.state import Row, State, moment, stamp
+from fastn_mcp.sandbox.run_series import Past
+from fastn_mcp.sandbox.state import Row, State, moment, record, stamp
 
 
 class Pace(NamedTuple):

@@ -1,4 +1,4 @@
-"""The account's data: collections of rows by id. Pure: randomness is passed in, files are somebody else's.
+"""The account's data: collections of rows by id.
 
 A row is JSON exactly as Fastn would show it, in camelCase. What Fastn knows and does not show lies in collections of
 its own, whose names begin with an underscore.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import Enum
 from typing import cast
 
 from pydantic import JsonValue
@@ -101,3 +102,47 @@ def stamp(when: datetime) -> str:
 def moment(text: str) -> datetime:
     """The inverse of `stamp`."""
     return datetime.fromisoformat(text)
+
+
+def slug_of(name: str) -> str:
+    """`Acme Corp` is `acme-corp`."""
+    letters = (letter if letter.isalnum() and letter.isascii() else " " for letter in name.lower())
+    return "-".join("".join(letters).split())
+
+
+def camel_of(name: str) -> str:
+    """`Google Sheets` is `googleSheets`: the slug of a connector."""
+    first, *others = slug_of(name).split("-")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def record(
+    state: State,
+    now: datetime,
+    actor: str,
+    action: str,
+    resource: tuple[str, JsonValue],
+    outcome: str = "Success",
+    customer: JsonValue = None,
+) -> Row:
+    """Append what `actor` did to a resource, which is a type and an id."""
+    kind, key = resource
+    row: Row = {
+        "id": state.next_number("audit"),
+        "timestamp": stamp(now),
+        "actor": actor,
+        "actorType": "service_account" if actor.startswith("apikey:") else "agent" if actor == "agent" else "user",
+        "action": action,
+        "resource": {"type": kind, "id": key},
+        "endOrgId": customer,
+        "scope": "Customer" if customer else "Organisation-wide",
+        "outcome": outcome,
+    }
+    return state.put("audit", row)
+
+
+class Size(Enum):
+    """The large one holds everything of the small one."""
+
+    SMALL = "small"
+    LARGE = "large"

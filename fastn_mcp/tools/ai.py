@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.operation import INFERRED, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
+from fastn_mcp.tools.operation import INFERRED, POST, Operation
+from fastn_mcp.tools.tool import Effect, Record
 
 ApprovalMode = Annotated[str, Field(description="manual (default): asks before each change; auto: does not.")]
 SessionId = Annotated[str | None, Field(description="Continues a conversation.")]

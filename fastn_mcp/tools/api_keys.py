@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.offer import SecretRow
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record, SecretRow
 
 EXPIRES = ("expiresAt", "expires")
 """Fields that say until when a key is good; null or `never` where it has no end."""

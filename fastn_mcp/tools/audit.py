@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import DOCUMENTED, GET, Effect, Record
 from fastn_mcp.tools.fields import Since, Until
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.operation import DOCUMENTED, GET
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 
 class AuditEntry(Record):

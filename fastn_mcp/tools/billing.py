@@ -1,6 +1,7 @@
 """Billing: plan, use and limits. Read-only."""
 
-from fastn_mcp.operation import GET, INFERRED, Effect, Operation, Record
+from fastn_mcp.tools.operation import GET, INFERRED, Operation
+from fastn_mcp.tools.tool import Effect, Record
 
 
 class GetBilling(Operation[Record]):

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import SECRET, ConnectionId, ConnectorId, CustomerId, Extra, JsonObject, one_of
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 # Connections carry the customer as `endOrgId`.
 OfCustomer = Annotated[

@@ -5,11 +5,10 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
-from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import ConnectorId, Description, Extra, JsonObjects, Name, Search, names_only
-from fastn_mcp.tools.listing import List
-from fastn_mcp.tools.updating import Update
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 Domain = Annotated[str | None, Field(description="The app's domain.")]
 AuthMethods = Annotated[

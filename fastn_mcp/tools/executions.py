@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import DOCUMENTED, GET, Effect, Operation, Record
 from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId, one_of
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.operation import DOCUMENTED, GET, Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 
 class Execution(Record):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
-from fastn_mcp.offer import OURS
+from fastn_mcp.tools.tool import OURS
 
 
 def _parsed(kind: type) -> BeforeValidator:

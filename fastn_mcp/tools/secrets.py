@@ -5,11 +5,10 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.offer import Record, SecretRow
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, POST, Effect, Operation
-from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, Create, Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record, SecretRow
 
 
 class Secret(SecretRow):

@@ -5,13 +5,13 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.cron import is_subset
+from fastn_mcp.fastn.cron import is_subset
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.states import State, trigger_state
-from fastn_mcp.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Effect, Operation, Record
 from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, names_only, one_of
-from fastn_mcp.tools.listing import List
-from fastn_mcp.tools.updating import Update
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 ROUTES = "Each {routeId: workflow id, environment: test|live, filter, payload}."
 Schedule = Annotated[str | None, Field(description="scheduler: cron of 5 fields.")]

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from fastn_mcp.operation import DOCUMENTED, GET, POST, Effect, Operation, Record
 from fastn_mcp.tools.fields import Extra, Search, one_of
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.operation import DOCUMENTED, GET, POST, Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 
 class User(Record):

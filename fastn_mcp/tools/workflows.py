@@ -10,22 +10,10 @@ from typing_extensions import override
 
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.states import State, workflow_state
-from fastn_mcp.operation import (
-    DELETE,
-    DOCUMENTED,
-    GET,
-    POST,
-    PUT,
-    Effect,
-    Operation,
-    Record,
-    Request,
-    Route,
-)
-from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId, one_of
-from fastn_mcp.tools.listing import List
-from fastn_mcp.tools.updating import Update
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, Record
 
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]

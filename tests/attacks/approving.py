@@ -13,9 +13,9 @@ from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestPara
 from sensible_calls import sensible
 from world import World
 
-from fastn_mcp.offer import Effect
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import build
+from fastn_mcp.server.handlers import build
+from fastn_mcp.tools.tool import Effect
 
 __all__ = [
     "VERSIONS",

@@ -12,7 +12,7 @@ from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from world import World
 
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.server import build
+from fastn_mcp.server.handlers import build
 
 VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 each_version = pytest.mark.parametrize("version", VERSIONS)

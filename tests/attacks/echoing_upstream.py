@@ -13,8 +13,9 @@ from typing import Any, cast
 import uvicorn
 from typing_extensions import override
 
-from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.server import Sandbox
 
 
 def held(canary: str) -> dict[str, Any]:

@@ -43,8 +43,9 @@ from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
 from sensible_calls import sensible  # noqa: E402
 from valkey_server import ValkeyServer  # noqa: E402
 
-from fastn_mcp.operation import Effect, Operation  # noqa: E402
-from fastn_mcp.sandbox import Sandbox  # noqa: E402
+from fastn_mcp.sandbox.server import Sandbox  # noqa: E402
+from fastn_mcp.tools.operation import Operation  # noqa: E402
+from fastn_mcp.tools.tool import Effect  # noqa: E402
 
 KINDS = ("killed", "cancelled", "dropped")
 LEDGERS = ("sqlite", "valkey")

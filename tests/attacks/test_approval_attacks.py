@@ -10,11 +10,11 @@ from asking import Fastn
 from mcp import Client
 from world import World
 
-from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.sandbox.fault_kinds import Status
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.secrets import CreateSecret
 

@@ -14,16 +14,15 @@ from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
 from world import FormLater, World
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Asking, Submitted
+from fastn_mcp.guard.ledger.ledger import State
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Asking, Submitted
-from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
-from fastn_mcp.server import build
+from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
 
 pytestmark = pytest.mark.anyio

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.arguments import parse
 from fastn_mcp.errors import NotSent
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import BY_NAME, parse
 
 TEXTS = [
     (name, field)

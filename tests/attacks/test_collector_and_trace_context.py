@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastn_mcp.logs import JsonLines
-from fastn_mcp.observing.export import Export
-from fastn_mcp.observing.signals import incoming
+from fastn_mcp.server.log import JsonLines
+from fastn_mcp.telemetry.exporter import Export
+from fastn_mcp.telemetry.instruments import incoming
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CANARY = "kanarienvogel-41"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from other_user import needs_two_users
 
+from fastn_mcp.config.file import read
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.settings.file import read
 
 READERS: dict[str, Callable[[Path], object]] = {"config.toml": read, "policy.toml": load_rules}
 TEXT = {"config.toml": 'mode = "auto"\n', "policy.toml": '[[rule]]\ntool = "delete_*"\nthen = "deny"\n'}

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from command_line import run_command
 
-from fastn_mcp.command_line import CommandLine
-from fastn_mcp.installing import changing, documents
-from fastn_mcp.installing.changing import Target
-from fastn_mcp.installing.clients import BY_NAME, Format
-from fastn_mcp.installing.entry import additions
-from fastn_mcp.installing.records import Records
-from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.install import apply, edit
+from fastn_mcp.install.addition import NotInstalled
+from fastn_mcp.install.apply import Target
+from fastn_mcp.install.backups import Records
+from fastn_mcp.install.clients import BY_NAME, Format
+from fastn_mcp.install.entry import additions
 
 CLAUDE = BY_NAME["claude-code"]
 OURS = additions(CLAUDE, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")
@@ -50,12 +50,12 @@ class Client:
         return json.loads(self.path.read_bytes())
 
 
-def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> changing.Change | None:
+def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> apply.Change | None:
     records = Records(folder / "state" / "installed")
-    again = partial(changing.installing, Target.at(CLAUDE, path, "fastn"), what, records)
+    again = partial(apply.installing, Target.at(CLAUDE, path, "fastn"), what, records)
     change = again()
     assert change is not None
-    return changing.apply(change, again, records, sync=sync)
+    return apply.apply(change, again, records, sync=sync)
 
 
 @pytest.mark.parametrize("often", [1, 2, 4])
@@ -133,13 +133,13 @@ def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None
     path = tmp_path / ".claude.json"
     install(tmp_path, path, os.fsync)
     records = Records(tmp_path / "state" / "installed")
-    again = partial(changing.uninstalling, Target.at(CLAUDE, path, "fastn"), records)
+    again = partial(apply.uninstalling, Target.at(CLAUDE, path, "fastn"), records)
     change = again()
     assert change is not None
     assert change.then is None
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "started": 2}))
     with pytest.raises(NotInstalled, match="Run it again"):
-        changing.apply(change, again, records)
+        apply.apply(change, again, records)
     assert json.loads(path.read_bytes())["started"] == 2
 
 
@@ -164,9 +164,9 @@ def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: st
     for megabytes in (1, 8):
         content = (begin + json.dumps(large(megabytes), indent=indent)).encode()
         start = time.process_time()
-        then, traces = documents.put(format_, content, OURS)
+        then, traces = edit.put(format_, content, OURS)
         times.append(time.process_time() - start)
-        assert documents.take(format_, then, OURS, traces) == content
+        assert edit.take(format_, then, OURS, traces) == content
     assert times[1] < 24 * times[0]
     assert times[1] < 8
 
@@ -177,8 +177,8 @@ def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: st
 def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
     """Text without an end, where each part of it could begin one."""
     start = time.process_time()
-    with pytest.raises(changing.Unreadable):
-        documents.put(Format.JSONC, text.encode(), OURS)
+    with pytest.raises(apply.Unreadable):
+        edit.put(Format.JSONC, text.encode(), OURS)
     assert time.process_time() - start < 5
 
 

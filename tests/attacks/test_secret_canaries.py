@@ -35,8 +35,8 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
 
-from fastn_mcp.logs import JsonLines
 from fastn_mcp.redaction import REDACTED
+from fastn_mcp.server.log import JsonLines
 
 SENT = "kAnar13nvogel-sent-41"
 HELD_BY_FASTN = "kAnar13nvogel-held-42"

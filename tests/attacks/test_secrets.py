@@ -16,21 +16,19 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 from world import World
 
-from fastn_mcp import client as fastn_client
-from fastn_mcp.cli.in_process import InProcess
-from fastn_mcp.cli.kinds import Kinds
-from fastn_mcp.cli.wiring import may_own
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.build.account import InProcess, Kinds, may_own
+from fastn_mcp.client import client as fastn_client
+from fastn_mcp.client.http import Answer
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.offer import AnyOffer, Effect
-from fastn_mcp.operation import Request
-from fastn_mcp.procedures.applying import ApplyChanges
+from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.redaction import REDACTED, is_redacted
-from fastn_mcp.sandbox import KEY
-from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.server import build
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.server.handlers import build
+from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.tool import AnyOffer, Effect
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ from declining import each_version, session
 from world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
+from fastn_mcp.guard.approval.request import No
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import No
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.catalog import CATALOG
 
 pytestmark = pytest.mark.anyio
 

@@ -11,10 +11,11 @@ import anyio
 import httpx2
 from pydantic import JsonValue
 
-from fastn_mcp.channels.page import Page, entrance, entrance_file
-from fastn_mcp.guard.ledger import Grant
+from fastn_mcp.channels.page import page as entrance_file
+from fastn_mcp.channels.page.page import Page, entrance
+from fastn_mcp.guard.ledger.ledger import Grant
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 
 
 @dataclass

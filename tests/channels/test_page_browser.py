@@ -12,7 +12,7 @@ from approval_desk import Desk, batch, question, update_of_workflow
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
 from pydantic import JsonValue
 
-from fastn_mcp.guard.ledger import Scope, State
+from fastn_mcp.guard.ledger.ledger import Scope, State
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.ledger import Grant, Scope, State
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio

@@ -6,8 +6,8 @@ import anyio
 import pytest
 from approval_desk import Desk, Visitor, question
 
-from fastn_mcp.channels.page.entry import SESSION_HOLDS
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.channels.page.sessions import SESSION_HOLDS
+from fastn_mcp.guard.ledger.ledger import State
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Message
 
-from fastn_mcp.channels.page.alone import application
-from fastn_mcp.channels.page.entry import SESSION_HOLDS, Entry
-from fastn_mcp.channels.page.shield import LONGEST_BODY
-from fastn_mcp.system import System
+from fastn_mcp.channels.page.local import application
+from fastn_mcp.channels.page.security import LONGEST_BODY
+from fastn_mcp.channels.page.sessions import SESSION_HOLDS, Entry
+from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 

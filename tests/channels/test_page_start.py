@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from approval_desk import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
-from fastn_mcp.channels.page import Page, entrance
+from fastn_mcp.channels.page.page import Page, entrance
 
 pytestmark = pytest.mark.anyio
 

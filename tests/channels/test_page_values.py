@@ -11,7 +11,7 @@ from approval_desk import Desk, Visitor, question, update_of_workflow
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.ledger import Grant, Scope, State
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ ASK = """
 import os, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.guard.question import Question
+from fastn_mcp.guard.approval.request import Question
 terminal = Terminal.here()
 text, expected, scope, ready = sys.argv[1:]
 if terminal is None:

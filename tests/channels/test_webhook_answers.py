@@ -10,13 +10,12 @@ import pytest
 from webhook_world import Signer, WebhookWorld
 from world import FormNow, yes
 
-from fastn_mcp.channels.webhook import signing
-from fastn_mcp.channels.webhook.deciding import Deciding
-from fastn_mcp.channels.webhook.refusals import MOST, SPAN
-from fastn_mcp.dispatch import Done
+from fastn_mcp.channels.webhook import payloads
+from fastn_mcp.channels.webhook.answers import MOST, SPAN, Deciding
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.ledger import LedgerLost, State
-from fastn_mcp.guard.question import Waiting
+from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.ledger.ledger import LedgerLost, State
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
@@ -164,11 +163,11 @@ async def test_an_answer_that_came_before_decides_nothing(world: WebhookWorld) -
 async def test_a_nonce_is_kept_for_as_long_as_its_answer_would_count(world: WebhookWorld) -> None:
     """Ours: an answer from a clock that is ahead can come again for twice the window."""
     question = await asked(world, await run(world))
-    ahead = int(world.clock.at.timestamp()) + signing.WINDOW
+    ahead = int(world.clock.at.timestamp()) + payloads.WINDOW
     data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
     assert await sent(world, question, data, world.dana) == 409
     for _ in range(2):
-        world.clock.pass_(signing.WINDOW - 1)
+        world.clock.pass_(payloads.WINDOW - 1)
         await world.answer(world.kim, question, question="0" * 64)  # which forgets what is too old
         reply = await world.deciding(
             question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data
@@ -315,10 +314,10 @@ async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Pat
     question = await asked(world, await run(world))
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
-    text = signing.answer(question["path"], body["timestamp"], body["nonce"], data)
-    for wrong in ("v1=" + signing.keyed("another secret that is long enough", text), "v1=é", "v1="):
+    text = payloads.answer(question["path"], body["timestamp"], body["nonce"], data)
+    for wrong in ("v1=" + payloads.keyed("another secret that is long enough", text), "v1=é", "v1="):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
-    assert (await world.deciding(question["grant"], "v1=" + signing.keyed(secret, text), data)).status == 200
+    assert (await world.deciding(question["grant"], "v1=" + payloads.keyed(secret, text), data)).status == 200
     world.close()
 
 

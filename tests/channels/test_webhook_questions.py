@@ -14,11 +14,11 @@ from test_webhook_answers import asked, deletion, run
 from webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from world import FormNow, yes
 
-from fastn_mcp.channels.webhook.bodies import Asked, slack
-from fastn_mcp.channels.webhook.posting import ATTEMPTS
-from fastn_mcp.dispatch import Done
+from fastn_mcp.channels.webhook.payloads import Asked, slack
+from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.question import Waiting
+from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 

@@ -12,13 +12,12 @@ from test_webhook_answers import asked, run
 from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from world import World
 
-from fastn_mcp.channels.webhook import Door, Webhook
+from fastn_mcp.build.ledger import webhook_of
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
-from fastn_mcp.channels.webhook.bodies import generic
-from fastn_mcp.channels.webhook.posting import Posting
-from fastn_mcp.cli.webhook import webhook_of
+from fastn_mcp.channels.webhook.payloads import generic
+from fastn_mcp.channels.webhook.webhook import Door, Posting, Webhook
+from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
-from fastn_mcp.settings import load
 
 pytestmark = pytest.mark.anyio
 

@@ -20,8 +20,8 @@ from at_a_terminal import Person, sitting
 from command_line import run_command
 from pydantic import JsonValue
 
-from fastn_mcp.guard.audit import entries
-from fastn_mcp.guard.ledger import Grant, Scope, State
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.ledger.ledger import Grant, Scope, State
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 KEY = "the-key-of-the-page"

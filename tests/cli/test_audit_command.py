@@ -16,8 +16,8 @@ from rich.cells import cell_len
 
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit import AuditFile, Event, about, verify
-from fastn_mcp.system import System
+from fastn_mcp.guard.audit.log import AuditFile, Event, about, verify
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.connections import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.workflows import RunWorkflow

@@ -14,8 +14,8 @@ import pytest
 from command_line import Run
 
 from fastn_mcp.cli.call import Calls
-from fastn_mcp.operation import Effect
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.tool import Effect
 
 pty = pytest.importorskip("pty")
 

@@ -14,10 +14,10 @@ from command_line import Run
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli
-from fastn_mcp.operation import Effect
+from fastn_mcp.config.model import SOURCES
 from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
-from fastn_mcp.settings import SOURCES
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.tool import Effect
 
 CANARY = "fsk_test_C4N4RY"
 

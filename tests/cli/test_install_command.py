@@ -14,7 +14,7 @@ from command_line import Run
 
 from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.cli import cli
-from fastn_mcp.installing.clients import CLIENTS
+from fastn_mcp.install.clients import CLIENTS
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 

@@ -11,10 +11,10 @@ import anyio
 import pytest
 from valkey_server import ValkeyServer
 
-from fastn_mcp.cli.ledger import ledger_at
+from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_without_the_library_it_says_how_to_get_it(tmp_path: Path) -> None:
 
 def test_the_server_is_chosen_by_its_url(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Issue 8: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
-    from fastn_mcp.guard.ledger.valkey import ValkeyLedger
+    from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 
     for scheme in ("valkey", "valkeys", "redis", "rediss"):
         assert isinstance(ledger_at(f"{scheme}://127.0.0.1:1", tmp_path, System()), ValkeyLedger)

@@ -16,8 +16,10 @@ import uvicorn
 from at_a_terminal import sitting
 from command_line import Run, run_command
 
-from fastn_mcp.sandbox import KEY, LIVE_KEY, VIEWER_KEY, Sandbox, create_app
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, VIEWER_KEY
+from fastn_mcp.sandbox.server import Sandbox
 
 CANARY = "fsk_test_C4N4RY"
 
@@ -338,5 +340,5 @@ def test_serving_over_stdio_with_a_key_of_the_environment_asks_no_keyring(enviro
         check=True,
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "fastn_mcp.settings.loading" in loaded
-    assert not loaded & {"keyring", "tomlkit", "fastn_mcp.toml_places"}
+    assert "fastn_mcp.config.load" in loaded
+    assert not loaded & {"keyring", "tomlkit", "fastn_mcp.config.strict_toml"}

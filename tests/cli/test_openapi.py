@@ -8,7 +8,7 @@ import pytest
 from command_line import Run
 
 from fastn_mcp.cli.openapi import document
-from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.workflows import RUN_HEADERS
 
 DOCUMENT = document("https://fastn.example")

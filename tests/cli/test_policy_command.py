@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastn_mcp.cli import cli
-from fastn_mcp.sandbox import Sandbox
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.server import Sandbox
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "policy.toml").read_text(encoding="utf-8")
 Run = Callable[..., Result]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from fastn_mcp.settings import load
+from fastn_mcp.config.load import load
 
 FILE = """\
 # Our accounts. Ask Dana before you change one.

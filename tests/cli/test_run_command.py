@@ -12,7 +12,7 @@ import pytest
 from at_a_terminal import sitting
 from command_line import Run, run_command
 
-from fastn_mcp.cli.exits import strongest
+from fastn_mcp.cli.exit import strongest
 from fastn_mcp.cli.script import Missing, filled, read
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import BY_NAME

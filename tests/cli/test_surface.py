@@ -5,10 +5,9 @@ from pathlib import Path
 
 from command_line import Run
 
+from fastn_mcp.config.model import FILE_ONLY, SOURCES
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.settings import SOURCES
-from fastn_mcp.settings.sources import FILE_ONLY
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.catalog import CATALOG
 
 
 def test_it_writes_a_file_for_each_tool_and_then_nothing_more(fastn: Run, tmp_path: Path) -> None:

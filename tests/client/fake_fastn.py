@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer, Unreadable
-from fastn_mcp.operation import Request
-from fastn_mcp.system import System
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import Answer, Unreadable
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.operation import Request
 
 KEY = "fsk_live_canary-3f9a"
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -8,23 +8,14 @@ from fake_fastn import Clock, Fastn, client, says
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.client import Client
-from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange, Unsent
-from fastn_mcp.client.headers import headers
-from fastn_mcp.client.naming import theirs
-from fastn_mcp.client.way import Way
+from fastn_mcp.client.account import Account, Way, headers
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import HttpExchange, Unsent, theirs
 from fastn_mcp.errors import NotSent
-from fastn_mcp.operation import Request
-from fastn_mcp.tools import (
-    CreateCustomer,
-    DeleteCustomer,
-    GetCustomer,
-    GetUsage,
-    ListConnections,
-    ListCustomers,
-    UpdateCustomer,
-)
+from fastn_mcp.tools.billing import GetUsage
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
 

@@ -6,15 +6,14 @@ import pytest
 from fake_fastn import KEY, Fastn, client, says
 from pydantic_core import to_json
 
-from fastn_mcp.client import carried_by
-from fastn_mcp.client.envelope import unwrap
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.client.client import carried_by
+from fastn_mcp.client.http import Answer, unwrap
 from fastn_mcp.errors import FastnError
-from fastn_mcp.operation import POST, Operation, Request
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.executions import GetExecution
+from fastn_mcp.tools.operation import POST, Operation, Request
 from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow

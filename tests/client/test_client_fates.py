@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from fake_fastn import Clock, Fastn, Step, client, says
 
-from fastn_mcp.client.exchange import Lost, Unreadable, Unsent
+from fastn_mcp.client.http import Lost, Unreadable, Unsent
 from fastn_mcp.client.retry import Fate, may_repeat
 from fastn_mcp.errors import FastnError
-from fastn_mcp.operation import Operation
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import DeleteSecret
 from fastn_mcp.tools.users import InviteUser
 from fastn_mcp.tools.workflows import RunWorkflow

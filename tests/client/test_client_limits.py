@@ -6,8 +6,8 @@ import anyio
 import pytest
 from fake_fastn import KEY, NOW, Clock, Fastn, Step, says
 
-from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
+from fastn_mcp.client.client import Client
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 

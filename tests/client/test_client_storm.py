@@ -5,11 +5,11 @@ import anyio.lowlevel
 import pytest
 from fake_fastn import Clock, Fastn, client, says
 
-from fastn_mcp.client import LONGEST_QUEUE
-from fastn_mcp.client.exchange import Answer
+from fastn_mcp.client.client import LONGEST_QUEUE
+from fastn_mcp.client.http import Answer
 from fastn_mcp.errors import FastnError, NotSent
-from fastn_mcp.operation import Request
 from fastn_mcp.tools.customers import GetCustomer
+from fastn_mcp.tools.operation import Request
 
 READ = GetCustomer(customer_id="a")
 

@@ -11,13 +11,13 @@ from fake_fastn import NOW, Clock, Fastn, Step, client, says
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.client.exchange import Answer, Lost, Unsent
+from fastn_mcp.client.http import Answer, Lost, Unsent
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
 from fastn_mcp.errors import FastnError
-from fastn_mcp.operation import Operation, Request
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Operation, Request
 
 pytestmark = pytest.mark.anyio
 

@@ -11,13 +11,12 @@ from fake_fastn import KEY, Clock
 from pydantic import JsonValue
 from wire import answer, serving
 
-from fastn_mcp.client import Client
-from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import CAP, Answer, HttpExchange, Lost, Unreadable, Unsent
-from fastn_mcp.client.headers import headers
+from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import CAP, Answer, HttpExchange, Lost, Unreadable, Unsent
 from fastn_mcp.errors import FastnError
-from fastn_mcp.operation import Request
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
+from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio

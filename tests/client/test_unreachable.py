@@ -13,10 +13,10 @@ import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
-from fastn_mcp.client.exchange import HttpExchange, Unsent
-from fastn_mcp.client.way import Way
-from fastn_mcp.operation import Request
-from fastn_mcp.proxies import source_of
+from fastn_mcp.client.account import Way
+from fastn_mcp.client.http import HttpExchange, Unsent
+from fastn_mcp.config.proxies import source_of
+from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
 

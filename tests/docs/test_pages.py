@@ -10,10 +10,10 @@ from check import troubles
 from tool_pages import toolsets
 
 from fastn_mcp import errors
+from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Stopped, UnknownOutcome
-from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.settings import SOURCES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

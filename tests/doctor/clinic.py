@@ -14,14 +14,14 @@ import trustme
 import uvicorn
 from world import Clock
 
-from fastn_mcp.cli.in_process import InProcess
-from fastn_mcp.cli.wiring import client_account, offered
-from fastn_mcp.doctor import origins
-from fastn_mcp.doctor.examine import Findings, Patient, examine
-from fastn_mcp.doctor.verdict import Check, Verdict
-from fastn_mcp.sandbox import Sandbox, create_app
-from fastn_mcp.sandbox.guises import Guise
-from fastn_mcp.settings import load
+from fastn_mcp.build.account import InProcess, client_account, offered
+from fastn_mcp.config.load import load
+from fastn_mcp.doctor import hosts
+from fastn_mcp.doctor.check import Check, Verdict
+from fastn_mcp.doctor.runner import Findings, Patient, examine
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.variants import Guise
 
 HOST = "fastn.test"
 """A name that only the company's proxy knows."""
@@ -47,7 +47,7 @@ async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> Findings:
         lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )
-    return await examine(patient, origins.check(settings, {}, None), lambda _: None)
+    return await examine(patient, hosts.check(settings, {}, None), lambda _: None)
 
 
 def named(found: Findings, name: str) -> Check:

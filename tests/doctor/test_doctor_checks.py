@@ -10,21 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import Clock
 
-from fastn_mcp.client.exchange import Answer
-from fastn_mcp.doctor.contract import compared, listing_of, record_of
-from fastn_mcp.doctor.examine import Findings
+from fastn_mcp.client.http import Answer
+from fastn_mcp.doctor.check import Check, Exit, Group, Verdict, exit_of
 from fastn_mcp.doctor.key import form
-from fastn_mcp.doctor.looking import MOST, Looking
-from fastn_mcp.doctor.reads import READS
-from fastn_mcp.doctor.verdict import Check, Exit, Group, Verdict, exit_of
+from fastn_mcp.doctor.probe import MOST, Looking
+from fastn_mcp.doctor.reads import READS, compared, listing_of, record_of
+from fastn_mcp.doctor.runner import Findings
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import FastnError, NotSent
-from fastn_mcp.operation import Request
-from fastn_mcp.sandbox import Behaviour, Envelope, Paging, RetryAfter, Sandbox
-from fastn_mcp.sandbox.behaviour import Accepts
-from fastn_mcp.sandbox.fault_kinds import Garbage, Redirect, Reset, Status
-from fastn_mcp.sandbox.guises import Guise
-from fastn_mcp.tools import CATALOG, GetCustomer, ListConnections, ListCustomers, ListWorkflows
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter
+from fastn_mcp.sandbox.faults import Garbage, Redirect, Reset, Status
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.customers import GetCustomer, ListCustomers
+from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.workflows import ListWorkflows
 
 pytestmark = pytest.mark.anyio
 
@@ -338,7 +340,7 @@ async def test_a_method_that_is_not_allowed_there_is_said(clock: Clock) -> None:
 
 
 def _elsewhere(tool: str) -> Any:
-    from fastn_mcp.operation import Route
+    from fastn_mcp.tools.operation import Route
 
     return Route("DELETE", f"/v9/{tool}/{{{tool.removeprefix('delete_')}_id}}")
 

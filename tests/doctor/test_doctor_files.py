@@ -16,19 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import Clock
 
-from fastn_mcp.doctor import origins
-from fastn_mcp.doctor.document import document, evidence, markdown
-from fastn_mcp.doctor.names import DECLARED, Names
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.shape import envelope_of, fields_of
+from fastn_mcp.config.file import ConfigFile
+from fastn_mcp.config.load import Resolved, load, resolve
+from fastn_mcp.doctor import hosts
+from fastn_mcp.doctor.check import Proposal
+from fastn_mcp.doctor.reads import DECLARED_NAMES, Names, envelope_of, fields_of
+from fastn_mcp.doctor.report import document, evidence, markdown
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox import Behaviour, Sandbox
-from fastn_mcp.sandbox.behaviour import Accepts
-from fastn_mcp.sandbox.fault_kinds import Status
-from fastn_mcp.sandbox.guises import Guise
-from fastn_mcp.settings import Resolved, load, resolve
-from fastn_mcp.settings.file import ConfigFile
-from fastn_mcp.tools import CATALOG, ListRoles, ListUsers
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour
+from fastn_mcp.sandbox.faults import Status
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.roles import ListRoles
+from fastn_mcp.tools.users import ListUsers
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
@@ -108,7 +109,7 @@ def test_a_name_that_is_somebody_s_value_is_never_told(text: str) -> None:
     """Ours: whatever it looks like, unless it is a word of this project."""
     names = Names()
     names.learn([{"x": [text, 1, None]}])
-    assert not names.may_be_told(text) or text in DECLARED
+    assert not names.may_be_told(text) or text in DECLARED_NAMES
 
 
 def test_shapes_are_blind_to_values() -> None:
@@ -199,7 +200,7 @@ def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     resolved = resolve({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
-    found = origins.origins(resolved, {"mode": "manual", "env": None}, environment, file)
+    found = hosts.origins(resolved, {"mode": "manual", "env": None}, environment, file)
     assert found == {
         "api_key": "environment FASTN_API_KEY",
         "auth": "FASTN_AUTH",
@@ -207,13 +208,13 @@ def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
         "proxy": "HTTPS_PROXY",
         "routes": "the file",
     }
-    check = origins.check(resolved.settings, found, Path("config.toml"))
+    check = hosts.check(resolved.settings, found, Path("config.toml"))
     assert "C4N4RY" not in repr(check)
     assert "mode (--mode)" in check.seen
     assert "base_url https://live.fastn.ai" in check.here
     profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
     kept = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
-    told = origins.origins(kept, {}, {}, profiles)
+    told = hosts.origins(kept, {}, {}, profiles)
     assert told == {"auth": "its profile", "api_key": "a file"}
 
 

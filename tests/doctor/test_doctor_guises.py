@@ -15,9 +15,11 @@ from clinic import HOST, LOOKS, Proxy, account, proxying, sandbox_in, serving
 from command_line import run_command
 from mcp import Client, StdioServerParameters
 
-from fastn_mcp.sandbox import Sandbox
-from fastn_mcp.sandbox.guises import Guise
-from fastn_mcp.tools import CATALOG, DeleteCustomer, ListCustomers, RunWorkflow
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+from fastn_mcp.tools.workflows import RunWorkflow
 
 _OURS = ("FASTN_", "SSL_CERT", "NODE_EXTRA")
 _FOREIGN = ("_PROXY", "_proxy", "CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")

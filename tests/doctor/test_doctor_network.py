@@ -11,12 +11,11 @@ from clinic import HOST, Proxy, proxying, sandbox_in, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.client.way import Way
+from fastn_mcp.client.account import Way
+from fastn_mcp.config.proxies import address_of, named_by
+from fastn_mcp.doctor.check import Check, Proposal, Verdict
 from fastn_mcp.doctor.network import checks
-from fastn_mcp.doctor.proposal import Proposal
-from fastn_mcp.doctor.verdict import Check, Verdict
-from fastn_mcp.proxies import address_of, named_by
-from fastn_mcp.sandbox.guises import Guise
+from fastn_mcp.sandbox.variants import Guise
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from fleet import Fleet
 from team_world import META, Caller, modern, request
 
 from fastn_mcp.cli.approvals import Desk, approve
-from fastn_mcp.guard.ledger import LedgerLost, State
+from fastn_mcp.guard.ledger.ledger import LedgerLost, State
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""

@@ -12,8 +12,9 @@ from typing import Any
 import uvicorn
 from typing_extensions import override
 
-from fastn_mcp.sandbox import Sandbox, create_app
+from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.server import Sandbox
 
 
 class Remembering(Sandbox):

@@ -22,8 +22,9 @@ from identity_provider import Provider
 from identity_provider import listening as serving
 from team_world import Caller
 
-from fastn_mcp.guard.audit import Report, entries, verify
-from fastn_mcp.sandbox.keys import KEY, LIVE_KEY
+from fastn_mcp.guard.audit.chain import Report
+from fastn_mcp.guard.audit.log import entries, verify
+from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 KEYS = {"acme": KEY, "globex": LIVE_KEY}

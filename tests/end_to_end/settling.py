@@ -12,7 +12,7 @@ from typing import Any
 from crowd import BROKEN, NOTHING_SENT, Book
 from fleet import KEYS, Fleet
 
-from fastn_mcp.guard.ledger import Ledger, State
+from fastn_mcp.guard.ledger.ledger import Ledger, State
 
 
 @dataclass

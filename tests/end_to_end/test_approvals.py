@@ -143,7 +143,7 @@ def approve(env: dict[str, str]) -> None:
     """What the page and the terminal do, by the ledger that they share."""
     script = (
         "import asyncio, sys, time\n"
-        "from fastn_mcp.guard.ledger import State\n"
+        "from fastn_mcp.guard.ledger.ledger.ledger import State\n"
         "from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger\n"
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"

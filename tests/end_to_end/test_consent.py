@@ -8,8 +8,8 @@ from driving import READING, Connect, Person, Upstream, answering, approving, bo
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
 
-from fastn_mcp.operation import Effect
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

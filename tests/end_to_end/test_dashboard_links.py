@@ -13,10 +13,10 @@ from world import World
 import fastn_mcp
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.server import build
-from fastn_mcp.shaping import with_dashboard
+from fastn_mcp.server.handlers import build
+from fastn_mcp.server.rendering import with_dashboard
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ from driving import Connect, Person, Upstream, approving, body, each_transport_a
 from mcp import Client
 from mcp.types import TextContent
 
-from fastn_mcp.operation import Effect
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

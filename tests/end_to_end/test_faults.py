@@ -18,13 +18,13 @@ import anyio
 import pytest
 import uvicorn
 
-from fastn_mcp.client import Client
-from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import HttpExchange
-from fastn_mcp.client.headers import headers
+from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import HttpExchange
 from fastn_mcp.errors import FastnError
-from fastn_mcp.operation import Operation
-from fastn_mcp.sandbox import KEY, Sandbox, create_app
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.behaviour import ErrorShape
 from fastn_mcp.sandbox.faults import (
     DeepNesting,
@@ -43,8 +43,9 @@ from fastn_mcp.sandbox.faults import (
     Status,
     Truncate,
 )
-from fastn_mcp.system import System
+from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 
 pytestmark = pytest.mark.anyio
 

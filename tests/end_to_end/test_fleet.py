@@ -21,10 +21,10 @@ from settling import problems
 from team_world import META, modern, request
 from valkey_server import ValkeyServer
 
+from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.cli.approvals import Desk, approve
-from fastn_mcp.cli.ledger import ledger_at
-from fastn_mcp.guard.audit import AuditFile
-from fastn_mcp.system import System
+from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.runtime import System
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]
 

@@ -11,7 +11,7 @@ import pytest
 from driving import ERAS, Upstream, environment, free_port, over_http, running
 from mcp import Client
 
-from fastn_mcp.guard.audit import entries
+from fastn_mcp.guard.audit.log import entries
 
 pytestmark = pytest.mark.anyio
 

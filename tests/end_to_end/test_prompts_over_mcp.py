@@ -6,7 +6,7 @@ from mcp import MCPError
 from mcp.types import ResourceTemplateReference, TextContent
 
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.prompts import within
+from fastn_mcp.server.prompts import within
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ERAS)]
 

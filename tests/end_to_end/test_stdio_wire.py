@@ -486,7 +486,7 @@ import os, subprocess, sys
 import anyio
 from mcp.server import Server
 from mcp.types import CallToolResult, ListToolsResult, TextContent
-from fastn_mcp import stdio
+from fastn_mcp.server import stdio
 
 async def call_tool(ctx, params):
     print("a library prints")

@@ -25,9 +25,11 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from otlp_receiver import Receiver, values
 from team_world import Caller
 
-from fastn_mcp.guard.audit import entries
-from fastn_mcp.sandbox import Heard, Sandbox, create_app
-from fastn_mcp.sandbox.keys import KEY, LIVE_KEY
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
+from fastn_mcp.sandbox.request_context import Heard
+from fastn_mcp.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
 

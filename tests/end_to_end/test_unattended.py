@@ -14,8 +14,7 @@ import pytest
 from driving import ERAS, Person, Upstream, approving, body, environment
 from mcp import Client, StdioServerParameters
 
-from fastn_mcp.guard.plans.file import signatures_of, with_key
-from fastn_mcp.guard.plans.signing import new_key, public, sign, written
+from fastn_mcp.guard.plans.file import new_key, public, sign, signatures_of, with_key, written
 
 pytestmark = pytest.mark.anyio
 

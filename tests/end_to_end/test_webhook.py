@@ -19,7 +19,7 @@ from command_line import run_command
 from driving import Upstream, body, environment, free_port, over_http, running
 from mcp import Client, StdioServerParameters
 
-from fastn_mcp.channels.webhook.signing import headers
+from fastn_mcp.channels.webhook.payloads import headers
 
 pytestmark = pytest.mark.anyio
 

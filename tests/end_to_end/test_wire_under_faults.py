@@ -16,7 +16,7 @@ import pytest
 from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, free_port, over_http, running
 from mcp import Client
 
-from fastn_mcp.logs import JsonLines
+from fastn_mcp.server.log import JsonLines
 
 LEVELS = ("debug", "info", "warning", "error")
 each_level = pytest.mark.parametrize("level", ["debug", pytest.param("error", marks=pytest.mark.long)])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, number, owner_of, parse_timestamp, text, timestamp, value, word
-from fastn_mcp.procedures.rows import concise
-from fastn_mcp.tools.filters import matches
+from fastn_mcp.procedures.tables import concise
+from fastn_mcp.tools.paging import matches
 
 TIMES = st.integers(1_000_000_000, 4_102_444_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))

@@ -11,17 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import World
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.fastn.rows import Row
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
-from fastn_mcp.guard import Caller
-from fastn_mcp.offer import Effect, Offer
-from fastn_mcp.operation import Record
-from fastn_mcp.procedures.diagnosis import DiagnoseWorkflow
-from fastn_mcp.procedures.impact import FindDependents
-from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.find_dependents import FindDependents
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.tool import Effect, Offer, Record
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import UpdateWorkflow
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import anyio
 
-from fastn_mcp.cli.ledger import ledger_at
-from fastn_mcp.guard.ledger import Grant, Ledger, Scope, State, TooManyWaiting, Vote
-from fastn_mcp.procedures.journal import Change
-from fastn_mcp.system import System
+from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger, Scope, State, TooManyWaiting, Vote
+from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
 KINDS = ["sqlite", "valkey"]

@@ -11,24 +11,22 @@ import pytest
 import stores
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.allowing import Allowing
-from fastn_mcp.guard.asking import covers
-from fastn_mcp.guard.audit import entries
-from fastn_mcp.guard.ledger import Grant, State
+from fastn_mcp.guard.approval.flow import Caller, covers
+from fastn_mcp.guard.approval.quorum import DESTROY, WRITE, InsufficientScope, Rights
+from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes, extent
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.evaluation import Allowing
+from fastn_mcp.guard.ledger.ledger import Grant, State
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.plans import Permit, Plan
+from fastn_mcp.guard.plans.plan import Permit, Plan
 from fastn_mcp.guard.policy import Decision, Policy, Verdict
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes, extent
-from fastn_mcp.guard.rights import DESTROY, WRITE, InsufficientScope, Rights
-from fastn_mcp.operation import Effect
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import LONGEST_TYPED
-from fastn_mcp.guard.list_preview import ListPreview, phrase
+from fastn_mcp.guard.approval.request import asked
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import by_power, preview, state
-from fastn_mcp.guard.question import asked
-from fastn_mcp.guard.show import LONGEST, show
-from fastn_mcp.operation import Effect, Operation, Record
-from fastn_mcp.procedures.dependents import Dependence, Dependents
-from fastn_mcp.procedures.undoing import RULES
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.guard.preview import ListPreview, by_power, phrase, preview, state
+from fastn_mcp.guard.quoting import LONGEST, show
+from fastn_mcp.guard.undo import RULES
 from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Effect, Record
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 LIES = [

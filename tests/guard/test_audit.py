@@ -18,9 +18,9 @@ import pytest
 from pydantic import JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.guard.audit import AuditFile, Entry, Event, Unwritten, about, digest, entries, showable, verify
-from fastn_mcp.guard.audit_files import Keeping
-from fastn_mcp.system import System
+from fastn_mcp.guard.audit.files import Keeping
+from fastn_mcp.guard.audit.log import AuditFile, Entry, Event, Unwritten, about, digest, entries, showable, verify
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.connections import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret
@@ -137,9 +137,9 @@ def test_long_arguments_are_cut_and_that_is_said() -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from fastn_mcp.guard.audit import AuditFile, Entry, Event
-from fastn_mcp.guard.audit_files import Keeping
-from fastn_mcp.system import System
+from fastn_mcp.guard.audit.log import AuditFile, Entry, Event
+from fastn_mcp.guard.audit.files import Keeping
+from fastn_mcp.runtime import System
 kept = AuditFile(Path(sys.argv[1]), System(), keeping=Keeping(int(sys.argv[4]) or None))
 print("ready", flush=True)
 sys.stdin.readline()

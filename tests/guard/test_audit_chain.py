@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from fastn_mcp.guard.audit_chain import BEGINNING, Broken, End, end_of, sealed, verify
+from fastn_mcp.guard.audit.chain import BEGINNING, Broken, End, end_of, sealed, verify
 
 
 def written(count: int) -> list[bytes]:

@@ -10,9 +10,7 @@ import pytest
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.channels.webhook.bodies import Asked, slack
-from fastn_mcp.dispatch import Done
+from fastn_mcp.channels.webhook.payloads import Asked, slack
 from fastn_mcp.errors import (
     Conflict,
     Declined,
@@ -24,18 +22,18 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Asking, No, Nobody, Question, Waiting, Yes
+from fastn_mcp.guard.changes import Step
+from fastn_mcp.guard.ledger.ledger import State
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Asking, No, Nobody, Question, Waiting, Yes
-from fastn_mcp.procedures.applying import MOST, ApplyChanges
-from fastn_mcp.procedures.batch import Step
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.report.attempt import Group
-from fastn_mcp.report.tally import Tally
+from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.report.collector import Group, Tally
 from fastn_mcp.sandbox.faults import Moment, Reset, Status
-from fastn_mcp.shaping import BUDGET, shaped
+from fastn_mcp.server.rendering import BUDGET, shaped
 
 pytestmark = pytest.mark.anyio
 

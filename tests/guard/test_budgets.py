@@ -10,20 +10,18 @@ from typing import Any
 import pytest
 from world import FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Refused
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.allowing import Allowing
-from fastn_mcp.guard.judging import Judge
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import No
+from fastn_mcp.guard.evaluation import Allowing, Judge
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import No
-from fastn_mcp.operation import Effect
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

@@ -10,15 +10,15 @@ from stores import NOW, grant
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.audit import Event
-from fastn_mcp.guard.four_eyes import Counted, count, incomplete
-from fastn_mcp.guard.ledger import State, Vote
+from fastn_mcp.guard.approval.quorum import Counted, count, incomplete
+from fastn_mcp.guard.approval.request import Waiting, Yes
+from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.guard.ledger.ledger import State, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Waiting, Yes
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers, UpdateCustomer
 
 pytestmark = pytest.mark.anyio

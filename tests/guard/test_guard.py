@@ -10,22 +10,22 @@ import pytest
 from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.audit import AuditFile, Entry, Unwritten, verify
-from fastn_mcp.guard.ledger import MOST_WAITING, State
+from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, Waiting, Yes
+from fastn_mcp.guard.audit.log import AuditFile, Entry, Unwritten, verify
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, State
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.question import Answer, Asking, No, Nobody, Waiting, Yes
-from fastn_mcp.operation import Effect
-from fastn_mcp.procedures.changes import ListChanges
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.key_files import SecretValues
+from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.faults import Moment, Reset, Status
-from fastn_mcp.secret_values import SecretValues
-from fastn_mcp.tools import CATALOG
 from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
 

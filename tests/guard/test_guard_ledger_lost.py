@@ -10,17 +10,17 @@ from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 from world import FormNow, World, yes
 
-from fastn_mcp.client.exchange import Lost
-from fastn_mcp.dispatch import Done
+from fastn_mcp.client.http import Lost
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.guard.ledger import LedgerLost, State
-from fastn_mcp.guard.ledger.valkey import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.address import parse
-from fastn_mcp.guard.question import Waiting
-from fastn_mcp.procedures.changes import ListChanges
-from fastn_mcp.procedures.overview import GetOverview
+from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.ledger.ledger import LedgerLost, State
+from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.undo_change import ListChanges
+from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.reply import Reply
-from fastn_mcp.system import System
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio

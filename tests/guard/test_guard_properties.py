@@ -14,12 +14,12 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from world import FormLater, FormNow, World
 
-from fastn_mcp.dispatch import Done
-from fastn_mcp.guard.ledger import State
-from fastn_mcp.guard.question import Asking, No, Nobody, Waiting, Yes
-from fastn_mcp.operation import Operation
+from fastn_mcp.guard.approval.request import Asking, No, Nobody, Waiting, Yes
+from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.connections import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.users import InviteUser
 from fastn_mcp.tools.workflows import DeleteWorkflow, ListWorkflows, RunWorkflow
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from world import FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
-from fastn_mcp.guard import Caller
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.question import Waiting
-from fastn_mcp.procedures.journal import Change
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.faults import Moment, Reset
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

@@ -12,10 +12,9 @@ import stores
 from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote, rate_free_at
-from fastn_mcp.procedures.batch import FINAL as OVER
-from fastn_mcp.procedures.batch import Step
-from fastn_mcp.procedures.journal import BEGUN
+from fastn_mcp.guard.changes import BEGUN, Step
+from fastn_mcp.guard.changes import FINAL as OVER
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote, rate_free_at
 
 pytestmark = pytest.mark.anyio
 

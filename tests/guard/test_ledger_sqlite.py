@@ -14,7 +14,7 @@ import anyio
 import pytest
 from stores import NOW, change, grant, scope
 
-from fastn_mcp.guard.ledger import LedgerUnusable, State, Vote
+from fastn_mcp.guard.ledger.ledger import LedgerUnusable, State, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
+from fastn_mcp.guard.changes import FINAL
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.procedures.batch import FINAL
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
 STATES = st.sampled_from(list(State))

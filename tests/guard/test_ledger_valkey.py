@@ -20,14 +20,13 @@ from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.guard.ledger import LedgerLost, State, Vote
-from fastn_mcp.guard.ledger.valkey import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.address import parse
-from fastn_mcp.guard.ledger.valkey.grants import UnreadableGrant
+from fastn_mcp.guard.changes import BEGUN, Step
+from fastn_mcp.guard.ledger.ledger import LedgerLost, State, Vote
+from fastn_mcp.guard.ledger.valkey.approvals import UnreadableGrant
+from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.server import parse
 from fastn_mcp.guard.policy import PLANNED
-from fastn_mcp.procedures.batch import Step
-from fastn_mcp.procedures.journal import BEGUN
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 

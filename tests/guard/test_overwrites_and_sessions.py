@@ -5,21 +5,21 @@ from typing import Any
 import pytest
 from world import FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.ai_sessions import AiSessions
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.approval.request import No, Waiting
+from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.evaluation import AiSessions
+from fastn_mcp.guard.ledger.ledger import State
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.question import No, Waiting
-from fastn_mcp.offer import Offer
-from fastn_mcp.procedures.journal import Change
-from fastn_mcp.procedures.undoing import Never, Undo, undo_of
+from fastn_mcp.guard.undo import Never, Undo, undo_of
+from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.faults import Moment, Reset, Status
 from fastn_mcp.sandbox.routes.workflows import new_workflow
 from fastn_mcp.tools.ai import AiChat, Reply
 from fastn_mcp.tools.connectors import CreateConnector
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Offer
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio

@@ -15,21 +15,33 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from world import FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Refused, SettingsError
-from fastn_mcp.guard.plans import Plan, would_allow
-from fastn_mcp.guard.plans.file import signatures_of, signed, unsigned, with_key
-from fastn_mcp.guard.plans.signing import BadSignature, new_key, opened, parsed, public, sealed, sign, written
+from fastn_mcp.guard.plans.file import (
+    BadSignature,
+    new_key,
+    opened,
+    parsed,
+    public,
+    sealed,
+    sign,
+    signatures_of,
+    signed,
+    unsigned,
+    with_key,
+    written,
+)
+from fastn_mcp.guard.plans.plan import Plan, would_allow
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.offer import Offer
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
-from fastn_mcp.sandbox.fault_kinds import Moment, Reset
+from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.sandbox.faults import Moment, Reset
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Offer
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
 

@@ -10,7 +10,7 @@ import pytest
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.policy import DESTROY_RATE, Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.operation import Effect
+from fastn_mcp.tools.tool import Effect
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "policy.md"

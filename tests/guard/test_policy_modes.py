@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, least
-from fastn_mcp.guard.rules.catalog import possible_effects
-from fastn_mcp.operation import Effect, Operation, Record
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.guard.policy_rules.schema import possible_effects
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import RevokeApiKey
+from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Effect, Record
 from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)

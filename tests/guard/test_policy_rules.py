@@ -11,21 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.guard.plans import Permit
+from fastn_mcp.guard.plans.plan import Permit
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, Verdict
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.rules.catalog import CHANGING, possible_effects
-from fastn_mcp.guard.rules.hours import hours
-from fastn_mcp.guard.rules.matching import Bounds, Glob, Protected, Rule
-from fastn_mcp.guard.rules.ruling import FileRules, Opening
-from fastn_mcp.operation import Effect, Operation, Record
-from fastn_mcp.tools import AnyOperation
+from fastn_mcp.guard.policy_rules.matching import Bounds, Glob, Protected, Rule
+from fastn_mcp.guard.policy_rules.rules import FileRules, Opening
+from fastn_mcp.guard.policy_rules.schema import CHANGING, possible_effects
+from fastn_mcp.guard.policy_rules.time_window import hours
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
+from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
+from fastn_mcp.tools.tool import Effect, Record
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
 

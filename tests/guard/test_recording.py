@@ -7,10 +7,9 @@ import pytest
 from pydantic import JsonValue
 from world import FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.guard.audit import entries
-from fastn_mcp.guard.question import No
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.guard.approval.request import No
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 

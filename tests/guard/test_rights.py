@@ -4,10 +4,10 @@ import pytest
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.audit import entries
-from fastn_mcp.guard.rights import ADMIN, DESTROY, READ, SCOPES, WRITE, InsufficientScope, Rights
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.quorum import ADMIN, DESTROY, READ, SCOPES, WRITE, InsufficientScope, Rights
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio

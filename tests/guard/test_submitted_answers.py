@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.guard.question import No, Nobody, Question, Submitted, Yes
+from fastn_mcp.guard.approval.request import No, Nobody, Question, Submitted, Yes
 
 PLAIN, SCOPED, TYPED = Question("g", "", None), Question("g", "", None, scope=True), Question("g", "", "Acme")
 UNLIKE = No(why="not the one field")

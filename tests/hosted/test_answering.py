@@ -23,8 +23,8 @@ from mcp.types import (
 )
 from starlette.types import Message, Receive, Scope, Send
 
-from fastn_mcp.hosted.answering import Answering, answered
-from fastn_mcp.hosted.bodies import again, read, whole
+from fastn_mcp.hosted.request_limits import again, read, whole
+from fastn_mcp.hosted.response_mode import Answering, answered
 
 pytestmark = pytest.mark.anyio
 

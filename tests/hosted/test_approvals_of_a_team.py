@@ -19,9 +19,9 @@ from team_world import HEAD, META, Caller, TeamWorld, modern, request
 from webhook_world import WebhookWorld, approvers_file, public
 from world import Clock
 
-from fastn_mcp.channels.page.entry import Entry
-from fastn_mcp.guard.ledger import State
-from fastn_mcp.guard.question import Waiting
+from fastn_mcp.channels.page.sessions import Entry
+from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.ledger.ledger import State
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from fastn_mcp.hosted.heads import LOST, bounded
+from fastn_mcp.hosted.request_limits import LOST, bounded
 
 pytestmark = pytest.mark.anyio
 

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.guard.audit import Audit, AuditFile, entries
-from fastn_mcp.guard.ledger import Grant, Ledger, LedgerLost, Vote
+from fastn_mcp.guard.audit.log import Audit, AuditFile, entries
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.hosted.approvers import Approvals, Person, Rule, Standing
-from fastn_mcp.hosted.inbox import TeamInbox
-from fastn_mcp.hosted.team import Bounds, Kept, Match, Team, Tenant
+from fastn_mcp.hosted.inbox import Approvals, Person, Rule, Standing, TeamInbox
+from fastn_mcp.hosted.team_config import Bounds, Kept, Match, Team, Tenant
 from fastn_mcp.hosted.tenants import Own, Tenants
 from fastn_mcp.hosted.tokens import Trust
-from fastn_mcp.offer import Effect
-from fastn_mcp.system import System
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

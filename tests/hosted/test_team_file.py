@@ -9,7 +9,7 @@ from identity_provider import AUDIENCE, ISSUER
 from team_world import HEAD, TENANTS, TeamWorld, written
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.hosted.team import Team
+from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.team_file import load_team
 
 ONE = '[[tenant]]\nname = "acme"\nsubjects = ["anna"]\napi_key_env = "ACME_KEY"\n'

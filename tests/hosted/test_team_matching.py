@@ -6,7 +6,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.hosted.team import Bounds, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.team_config import Bounds, Match, Pattern, Team, Tenant
 from fastn_mcp.hosted.tokens import Trust
 
 

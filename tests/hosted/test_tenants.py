@@ -11,10 +11,9 @@ import pytest
 from world import Clock
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.hosted.limits import Busy, Room
-from fastn_mcp.hosted.team import Bounds, Match, Tenant
-from fastn_mcp.hosted.tenants import KEYS_EACH, Opened, Own, Tenants
-from fastn_mcp.offer import Effect
+from fastn_mcp.hosted.team_config import Bounds, Match, Tenant
+from fastn_mcp.hosted.tenants import KEYS_EACH, Busy, Opened, Own, Room, Tenants
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from world import Clock
 
-from fastn_mcp.hosted.keys import AGAIN, EAGER, FRESH, STALE, IssuerKeys, NoKeys
+from fastn_mcp.hosted.oidc import AGAIN, EAGER, FRESH, STALE, IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, scopes
 
 pytestmark = pytest.mark.anyio

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.command_line import CommandLine
-from fastn_mcp.installing import changing
-from fastn_mcp.installing.changing import Target
-from fastn_mcp.installing.clients import BY_NAME
-from fastn_mcp.installing.entry import additions
-from fastn_mcp.installing.files import Snapshot
-from fastn_mcp.installing.records import Records
-from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.config.command_line import CommandLine
+from fastn_mcp.install import apply
+from fastn_mcp.install.addition import NotInstalled
+from fastn_mcp.install.apply import Target
+from fastn_mcp.install.backups import Records
+from fastn_mcp.install.clients import BY_NAME
+from fastn_mcp.install.entry import additions
+from fastn_mcp.install.files import Snapshot
 
 CURSOR = BY_NAME["cursor"]
 OURS = additions(CURSOR, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")
@@ -39,15 +39,15 @@ class Desk:
         self.path.write_bytes(content)
         self.path.chmod(mode)
 
-    def install(self, what: Any = OURS, *, overwrite: bool = False) -> changing.Change | None:
-        again = partial(changing.installing, self.target, what, self.records, overwrite=overwrite)
+    def install(self, what: Any = OURS, *, overwrite: bool = False) -> apply.Change | None:
+        again = partial(apply.installing, self.target, what, self.records, overwrite=overwrite)
         change = again()
-        return None if change is None else changing.apply(change, again, self.records)
+        return None if change is None else apply.apply(change, again, self.records)
 
-    def uninstall(self) -> changing.Change | None:
-        again = partial(changing.uninstalling, self.target, self.records)
+    def uninstall(self) -> apply.Change | None:
+        again = partial(apply.uninstalling, self.target, self.records)
         change = again()
-        return None if change is None else changing.apply(change, again, self.records)
+        return None if change is None else apply.apply(change, again, self.records)
 
     def tree(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
@@ -206,12 +206,12 @@ def test_an_entry_that_is_gone_needs_no_uninstalling(desk: Desk) -> None:
 def test_a_change_that_would_no_longer_be_what_was_shown_is_not_made(desk: Desk) -> None:
     """Ours: the client may write its file while a person reads."""
     desk.has(b"{}")
-    again = partial(changing.installing, desk.target, OURS, desk.records)
+    again = partial(apply.installing, desk.target, OURS, desk.records)
     change = again()
     assert change is not None
     desk.path.write_bytes(b'{"mcpServers": {"other": {}}}')
     with pytest.raises(NotInstalled, match=r"would no longer be the one that was shown. Nothing was changed. Run it"):
-        changing.apply(change, again, desk.records)
+        apply.apply(change, again, desk.records)
     assert desk.path.read_bytes() == b'{"mcpServers": {"other": {}}}'
     assert desk.tree() == ["home", "home/new", "home/new/mcp.json", "state", "state/installed"]
 
@@ -242,11 +242,11 @@ def test_a_folder_in_its_place_is_named(desk: Desk) -> None:
 def test_what_cannot_be_written_leaves_no_trace(desk: Desk) -> None:
     """Ours: neither of a first entry nor of a second."""
     desk.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
-    change = changing.Change(desk.target, Snapshot(None), b"{}", None, None)
+    change = apply.Change(desk.target, Snapshot(None), b"{}", None, None)
     with pytest.raises(NotInstalled):
         desk.install()
     with pytest.raises(NotInstalled):
-        changing.apply(change, lambda: None, desk.records)
+        apply.apply(change, lambda: None, desk.records)
     assert desk.records.of(desk.path, "fastn") is None
 
 

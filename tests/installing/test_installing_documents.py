@@ -7,9 +7,9 @@ from documents_of import json_texts, toml_texts
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from fastn_mcp.installing.addition import Addition, NoPlace, Unreadable, found, with_, without
-from fastn_mcp.installing.clients import Format
-from fastn_mcp.installing.documents import load, put, same, take
+from fastn_mcp.install.addition import Addition, NoPlace, Unreadable, found, with_, without
+from fastn_mcp.install.clients import Format
+from fastn_mcp.install.edit import load, put, same, take
 
 ENTRY = {"command": "/opt/fastn mcp/bin/fastn-mcp", "args": ["--profile", 'a"b'], "env": {"K": "${env:K}"}}
 SERVER = Addition(("mcpServers",), "fastn", ENTRY)

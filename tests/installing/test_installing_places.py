@@ -6,12 +6,11 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from fastn_mcp.command_line import CommandLine, by_uvx, running
-from fastn_mcp.installing import entry
-from fastn_mcp.installing.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format
-from fastn_mcp.installing.entry import Key, additions, check_url, http_additions
-from fastn_mcp.installing.places import Machine, is_present, place
-from fastn_mcp.installing.refusal import NotInstalled
+from fastn_mcp.config.command_line import CommandLine, by_uvx, running
+from fastn_mcp.install import entry
+from fastn_mcp.install.addition import NotInstalled
+from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format, Machine, is_present, place
+from fastn_mcp.install.entry import Key, additions, check_url, http_additions
 
 POSSIBLE = {
     *((client.name, "profile") for client in CLIENTS),

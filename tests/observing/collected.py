@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from world import World
 
-from fastn_mcp.cli.telemetry import observed
-from fastn_mcp.observing.signals import Signals
+from fastn_mcp.build.telemetry import observed
+from fastn_mcp.telemetry.instruments import Signals
 
 Point = dict[str, Any]
 

@@ -13,14 +13,14 @@ from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogR
 from pydantic import JsonValue
 from world import FormNow, World, yes
 
-from fastn_mcp.logs import JsonLines
-from fastn_mcp.observing import names
-from fastn_mcp.observing.records import Records
-from fastn_mcp.operation import Operation
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.sandbox import KEY
+from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.faults import EchoKey, Garbage, Status
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.server.log import JsonLines
+from fastn_mcp.telemetry import attributes as names
+from fastn_mcp.telemetry.log_records import Records
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import Operation
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,9 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
-from fastn_mcp.operation import Operation, Record
-from fastn_mcp.procedures.directory import LISTS
+from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Record
 
 Row = dict[str, Any]
 

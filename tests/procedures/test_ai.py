@@ -8,14 +8,14 @@ import pytest
 from pydantic import JsonValue, ValidationError
 from world import Clock, FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard import Caller
+from fastn_mcp.fastn.ai_replies import shaped
+from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.inventory import PAGES
-from fastn_mcp.procedures.replies import how_to_go_on, shaped
+from fastn_mcp.procedures.ai import how_to_go_on
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.overview.snapshot import PAGES
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.faults import Garbage, Moment, Reset, Status
 from fastn_mcp.sandbox.routes.connectors import new_connector

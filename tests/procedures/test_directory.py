@@ -9,9 +9,11 @@ from many_names import Listing, large
 from world import Clock
 
 from fastn_mcp.errors import Forbidden, NotFound
-from fastn_mcp.operation import Operation, Record
-from fastn_mcp.procedures.directory import LISTS, LOOKUPS, PAGES, Directory, entry
+from fastn_mcp.fastn.directory import LISTS, PAGES, Directory, entry
+from fastn_mcp.fastn.targets import LOOKUPS
 from fastn_mcp.tools.customers import GetCustomer
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Record
 
 pytestmark = pytest.mark.anyio
 

@@ -10,18 +10,17 @@ from many_names import Listing, large, uuid
 from pydantic_core import to_json
 from world import World
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Forbidden, NotSent
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.directory import LISTS, PAGES, Directory
-from fastn_mcp.procedures.find import NEXT, Find
-from fastn_mcp.procedures.procedure import Means, unheard
-from fastn_mcp.procedures.shelf import Shelf
-from fastn_mcp.procedures.spans import units
+from fastn_mcp.fastn.directory import LISTS, PAGES, Directory
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.context import Means, unheard
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.find.find import NEXT, Find
+from fastn_mcp.procedures.find.query import units
+from fastn_mcp.procedures.find.search_data import Shelf
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.shaping import shaped
+from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.executions import ListExecutions
 

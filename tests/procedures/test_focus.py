@@ -7,17 +7,15 @@ import pytest
 from pydantic_core import to_json
 from world import World
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError
-from fastn_mcp.procedures.breakage import Breakage
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.overview import GetOverview
-from fastn_mcp.procedures.rates import believable
-from fastn_mcp.procedures.troubles.runs import by_workflow
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.overview.connection_impact import Breakage
+from fastn_mcp.procedures.overview.get_overview import GetOverview, believable
+from fastn_mcp.procedures.overview.run_checks import by_workflow
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.shaping import BUDGET, shaped
+from fastn_mcp.server.rendering import BUDGET, shaped
 
 pytestmark = pytest.mark.anyio
 

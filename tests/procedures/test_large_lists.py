@@ -10,15 +10,15 @@ import pytest
 from pydantic_core import from_json, to_json
 from world import World
 
-from fastn_mcp.client import Client
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.exchange import Answer
-from fastn_mcp.dispatch import Done
-from fastn_mcp.operation import Request
-from fastn_mcp.procedures.listing import FURTHER
-from fastn_mcp.sandbox import KEY
-from fastn_mcp.shaping import BUDGET, shaped
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import Answer
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.tables import FURTHER
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.server.rendering import BUDGET, shaped
 from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
 

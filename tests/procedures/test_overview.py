@@ -7,19 +7,18 @@ import pytest
 from pydantic_core import to_json
 from world import World
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
-from fastn_mcp.guard import Caller
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.overview import MOST, GetOverview
-from fastn_mcp.procedures.troubles.runs import Totals, summary
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.overview.get_overview import MOST, GetOverview
+from fastn_mcp.procedures.overview.run_checks import Totals, summary
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import stamp
-from fastn_mcp.shaping import shaped
-from fastn_mcp.tools import CATALOG
+from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.users import ListUsers
 
 pytestmark = pytest.mark.anyio

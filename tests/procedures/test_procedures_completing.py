@@ -7,17 +7,16 @@ import anyio
 import pytest
 from world import World
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Failed, FastnError, NotFound
-from fastn_mcp.operation import Record
-from fastn_mcp.procedures.completing import KINDS, MOST, CompleteId, Ids
-from fastn_mcp.procedures.directory import LISTS
-from fastn_mcp.procedures.procedure import Means
-from fastn_mcp.procedures.read_row import ReadRow
+from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.procedures.completion import KINDS, MOST, CompleteId, Ids
+from fastn_mcp.procedures.context import Means
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.reads import ReadRow
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
-from fastn_mcp.tools.listing import Listed
-from fastn_mcp.tools.position import Position
+from fastn_mcp.tools.paging import Listed, Position
+from fastn_mcp.tools.tool import Record
 
 pytestmark = pytest.mark.anyio
 

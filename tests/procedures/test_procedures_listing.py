@@ -7,25 +7,25 @@ from typing import Any, cast
 import pytest
 from world import World
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import FastnError, Forbidden, NotSent
-from fastn_mcp.offer import Record
-from fastn_mcp.procedures.directory import Directory
-from fastn_mcp.procedures.listing import FURTHER, listed
-from fastn_mcp.procedures.procedure import Means, unheard
-from fastn_mcp.procedures.target import Call
-from fastn_mcp.sandbox import Filtering, Paging
+from fastn_mcp.fastn.directory import Directory
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.procedures.context import Means, unheard
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.tables import FURTHER, listed
+from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.shaping import BUDGET, shaped
-from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.server.rendering import BUDGET, shaped
 from fastn_mcp.tools.audit import QueryAuditLog
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.fields import Known
-from fastn_mcp.tools.listing import List
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Record
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import UpdateWorkflow
 

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from fastn_mcp.errors import NotFound, Unauthorized
-from fastn_mcp.operation import Operation, Record
-from fastn_mcp.procedures.target import Call, read_target, settling_read
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.fastn.targets import Call, read_target, settling_read
 from fastn_mcp.tools.api_keys import RevokeApiKey
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connections import DeleteConnection
-from fastn_mcp.tools.creating import Create
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Create, Operation
 from fastn_mcp.tools.secrets import DeleteSecret
+from fastn_mcp.tools.tool import Record
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio

@@ -11,25 +11,25 @@ from pydantic import JsonValue
 from sensible_calls import sensible
 from world import FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import No, Question, Waiting
+from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.ledger.ledger import State
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.question import No, Question, Waiting
-from fastn_mcp.offer import Effect
-from fastn_mcp.operation import Operation, Record
-from fastn_mcp.procedures.changes import ListChanges, UndoChange
-from fastn_mcp.procedures.journal import Change
-from fastn_mcp.procedures.undoing import RULES, Never, receipt, undo_of
-from fastn_mcp.sandbox.fault_kinds import Moment, Reset
-from fastn_mcp.shaping import shaped
-from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.guard.undo import RULES, Never, receipt, undo_of
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
+from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.connections import CreateConnection
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Effect, Record
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 
 pytestmark = pytest.mark.anyio

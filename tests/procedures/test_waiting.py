@@ -6,18 +6,17 @@ import pytest
 from pydantic import JsonValue, ValidationError
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.arguments import parse
-from fastn_mcp.dispatch import Done
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.question import Asking
-from fastn_mcp.offer import Offer
-from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.procedure import Report
-from fastn_mcp.procedures.waiting import WaitForExecution, has_ended
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Asking
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.context import Report
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.wait_for_execution import WaitForExecution, has_ended
 from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.tool import Offer
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.guard.audit import entries
+from fastn_mcp.guard.approval.request import No, Waiting, Yes
+from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.question import No, Waiting, Yes
-from fastn_mcp.report.attempt import Attempt, Group
-from fastn_mcp.report.tally import Tally
-from fastn_mcp.sandbox.fault_kinds import Reset
+from fastn_mcp.report.collector import Attempt, Group, Tally
+from fastn_mcp.sandbox.faults import Reset
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 
 pytestmark = pytest.mark.anyio

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.report.attempt import Attempt, Group, Link
-from fastn_mcp.report.document import About, document
-from fastn_mcp.report.markdown import code, markdown
-from fastn_mcp.report.writing import check, write
+from fastn_mcp.report.collector import Attempt, Group, Link
+from fastn_mcp.report.writer import About, check, code, document, markdown, write
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
 HOSTILE = (

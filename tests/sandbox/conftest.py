@@ -3,7 +3,7 @@
 import pytest
 from asking import Clock, Fastn
 
-from fastn_mcp.sandbox import Sandbox
+from fastn_mcp.sandbox.server import Sandbox
 
 
 @pytest.fixture

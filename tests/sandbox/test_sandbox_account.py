@@ -12,12 +12,16 @@ from urllib.parse import quote
 import pytest
 from asking import MORNING, Clock, Fastn
 
-from fastn_mcp.cron import next_run
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox import LIVE_KEY, Sandbox
-from fastn_mcp.sandbox.dataset import INJECTION, dataset
+from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.sandbox.auth import LIVE_KEY
+from fastn_mcp.sandbox.dataset.dataset import INJECTION, dataset
+from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import State
-from fastn_mcp.tools import CreateApiKey, CreateCustomer, DeleteConnection, GetExecution, ListCustomers, ListExecutions
+from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
+from fastn_mcp.tools.executions import GetExecution, ListExecutions
 
 TIKTOK = "wf_96d1b3072c5a"
 

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from asking import Clock, Fastn
 
-from fastn_mcp.tools import AiBuild, AiChat, GetBilling, GetUsage, GetWorkflow, ListConnectors, ListWorkflows
+from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.billing import GetBilling, GetUsage
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 TRACKING = "wf_3a8e47d19b60"
 

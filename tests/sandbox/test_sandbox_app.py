@@ -16,11 +16,11 @@ import pytest
 import uvicorn
 from asking import Fastn
 
-from fastn_mcp.sandbox import KEY, Sandbox, create_app
-from fastn_mcp.sandbox.app import App
-from fastn_mcp.sandbox.delivery import Message
+from fastn_mcp.sandbox.app import App, Message, create_app
+from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.faults import Delay, Drip, Hang, Moment, Reset, Status, Truncate
-from fastn_mcp.tools import DeleteConnection
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.tools.connections import DeleteConnection
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sensible_calls import SLACK, sensible
 
-from fastn_mcp.sandbox import Sandbox
 from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY
-from fastn_mcp.sandbox.routes import HANDLERS
-from fastn_mcp.tools import BY_NAME, CATALOG
+from fastn_mcp.sandbox.routes.routes import HANDLERS
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 
 
 @pytest.mark.parametrize("name", BY_NAME)

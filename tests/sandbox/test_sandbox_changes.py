@@ -12,25 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from world import FormNow, World, yes
 
-from fastn_mcp.dispatch import Done
-from fastn_mcp.procedures.changes import UndoChange
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools import (
-    CreateConnection,
-    CreateCustomer,
-    CreateWorkflow,
-    DeleteConnection,
-    DeleteCustomer,
-    DeleteWorkflow,
-    GetQuotas,
-    GetUsage,
-    ListConnections,
-    ListCustomers,
-    ListWorkflows,
-    RunWorkflow,
-    UpdateCustomer,
-    UpdateWorkflow,
-)
+from fastn_mcp.tools.billing import GetQuotas, GetUsage
+from fastn_mcp.tools.connections import CreateConnection, DeleteConnection, ListConnections
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, ListWorkflows, RunWorkflow, UpdateWorkflow
 
 PICK = st.integers(0, 30)
 NAMES = st.sampled_from(["Initech", "Hooli", "Umbrella", "Stark", "Wayne"])

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from asking import MORNING, Clock, Fastn
 
-from fastn_mcp.sandbox import Sandbox, Size
 from fastn_mcp.sandbox.dataset.workflows import output_of
-from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools import GetQuotas, GetUsage
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.state import Row, Size
+from fastn_mcp.tools.billing import GetQuotas, GetUsage
 
 EVENING = MORNING.replace(hour=23, minute=50)
 

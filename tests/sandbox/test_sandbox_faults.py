@@ -6,7 +6,8 @@ import pytest
 from asking import Answer, Fastn
 from pydantic_core import from_json
 
-from fastn_mcp.sandbox import KEY, Behaviour, ErrorShape
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.behaviour import Behaviour, ErrorShape
 from fastn_mcp.sandbox.faults import (
     FAULT,
     DeepNesting,
@@ -27,15 +28,10 @@ from fastn_mcp.sandbox.faults import (
     Truncate,
 )
 from fastn_mcp.sandbox.reply import Broken, Dropwise, Late, Never, Prompt, Short
-from fastn_mcp.tools import (
-    CreateCustomer,
-    DeleteConnection,
-    GetBilling,
-    GetWorkflow,
-    ListCustomers,
-    ListWorkflows,
-    RunWorkflow,
-)
+from fastn_mcp.tools.billing import GetBilling
+from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
+from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows, RunWorkflow
 
 SLACK = "wf_b5880b29eb25"
 CREATE = CreateCustomer(name="Initech")

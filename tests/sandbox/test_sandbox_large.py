@@ -17,30 +17,24 @@ from command_line import run_command
 
 from fastn_mcp.cli import cli
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox import Behaviour, Filtering, Paging, Sandbox, Size
-from fastn_mcp.sandbox.bodies import list_body
-from fastn_mcp.sandbox.history import History
-from fastn_mcp.sandbox.merging import Merged
-from fastn_mcp.sandbox.past import Past, milliseconds
-from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools import (
-    AiChat,
-    CreateCustomer,
-    DeleteCustomer,
-    DeleteWorkflow,
-    GetExecution,
-    ListApiKeys,
-    ListConnections,
-    ListConnectors,
-    ListCustomers,
-    ListExecutions,
-    ListSecrets,
-    ListTriggers,
-    ListUsers,
-    ListWorkflows,
-    QueryAuditLog,
-    RunWorkflow,
-)
+from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
+from fastn_mcp.sandbox.paging import Merged
+from fastn_mcp.sandbox.reply import list_body
+from fastn_mcp.sandbox.run_history import History
+from fastn_mcp.sandbox.run_series import Past, milliseconds
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.state import Row, Size
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.audit import QueryAuditLog
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+from fastn_mcp.tools.executions import GetExecution, ListExecutions
+from fastn_mcp.tools.secrets import ListSecrets
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.users import ListUsers
+from fastn_mcp.tools.workflows import DeleteWorkflow, ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.long
 

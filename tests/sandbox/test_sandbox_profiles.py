@@ -9,21 +9,23 @@ from asking import Fastn
 from sensible_calls import sensible
 from world import Clock, FormNow, yes
 
-from fastn_mcp.cli.wiring import Parts, Sandboxed, account_of, assemble
-from fastn_mcp.dispatch import Done
-from fastn_mcp.guard import Caller
-from fastn_mcp.guard.audit import FILE as AUDIT
-from fastn_mcp.guard.ledger import State
+from fastn_mcp.build.account import Parts, Sandboxed, account_of, assemble
+from fastn_mcp.config.model import Settings
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.audit.log import FILE as AUDIT
+from fastn_mcp.guard.ledger.ledger import State
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.question import Waiting
-from fastn_mcp.operation import Effect, Operation
-from fastn_mcp.procedures.changes import ListChanges
-from fastn_mcp.sandbox import KEY, Sandbox
-from fastn_mcp.settings import Settings
-from fastn_mcp.shaping import shaped
-from fastn_mcp.system import System
+from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.undo_change import ListChanges
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.server.rendering import shaped
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

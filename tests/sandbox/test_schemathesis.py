@@ -11,7 +11,9 @@ from schemathesis.specs.openapi import checks
 from sensible_calls import sensible
 
 from fastn_mcp.cli.openapi import document
-from fastn_mcp.sandbox import LIVE_KEY, Sandbox, create_app
+from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.auth import LIVE_KEY
+from fastn_mcp.sandbox.server import Sandbox
 
 # Schemathesis binds an application to its schema, and that to the tests: so one account for all, made anew whenever it
 # changed.

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.cron import is_subset
+from fastn_mcp.fastn.cron import is_subset
 from fastn_mcp.guard.policy import MODES, Decision, Policy, Situation
-from fastn_mcp.operation import HARMLESS_EXTRA, UNKNOWN, Effect, Record
-from fastn_mcp.system import System
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN
+from fastn_mcp.tools.tool import Effect, Record
 from fastn_mcp.tools.triggers import UpdateTrigger
 
 WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_", "invite_"))]

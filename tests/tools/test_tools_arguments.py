@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from fastn_mcp.arguments import UnknownTool, parse
 from fastn_mcp.errors import NotSent
-from fastn_mcp.offer import DRY_RUN
-from fastn_mcp.tools import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.procedures.catalog import UnknownTool, parse
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.customers import GetCustomer
+from fastn_mcp.tools.tool import DRY_RUN
 
 CANARY = "canary-3f9a"
 

@@ -12,17 +12,16 @@ from pydantic import JsonValue
 from world import World
 
 from fastn_mcp import __version__
-from fastn_mcp.arguments import parse
+from fastn_mcp.config.strict_toml import Source
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.plans.form import plan
-from fastn_mcp.guard.rules.catalog import named
-from fastn_mcp.guard.strict_toml import Source
-from fastn_mcp.offer import DRY_RUN
-from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
-from fastn_mcp.renamed import ALIASES, Renamed
-from fastn_mcp.sandbox import Heard
-from fastn_mcp.server import build
+from fastn_mcp.guard.plans.schema import plan
+from fastn_mcp.guard.policy_rules.schema import named
+from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
+from fastn_mcp.sandbox.request_context import Heard
+from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+from fastn_mcp.tools.parsing import ALIASES, Renamed
+from fastn_mcp.tools.tool import DRY_RUN
 
 pytestmark = pytest.mark.anyio
 

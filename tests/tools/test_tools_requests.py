@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fastn_mcp.operation import Effect, RefusedValue
-from fastn_mcp.tools import CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.tool import Effect
 
 WITH_AN_ID = [operation for operation in CATALOG if operation.route.parameters]
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())

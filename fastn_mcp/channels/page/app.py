@@ -1,4 +1,4 @@
-"""The page as an ASGI application. GET shows, POST decides; what lies there alone knows what is decided."""
+"""The approval page as an ASGI application. GET shows, POST decides."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
-from fastn_mcp.channels.page.entry import Said
-from fastn_mcp.channels.page.shield import BadForm, Shield, form
-from fastn_mcp.channels.page.way_in import Lying, WayIn
-from fastn_mcp.guard.ledger import Grant, LedgerLost, State
-from fastn_mcp.guard.question import SCOPE_MINUTES, may_scope
-from fastn_mcp.system import System
+from fastn_mcp.channels.page.access import Lying, WayIn
+from fastn_mcp.channels.page.security import BadForm, Shield, form
+from fastn_mcp.channels.page.sessions import Said
+from fastn_mcp.guard.approval.request import SCOPE_MINUTES, may_scope
+from fastn_mcp.guard.ledger.ledger import Grant, LedgerLost, State
+from fastn_mcp.runtime import System
 
 LONGEST_NOTE = 500
 """Characters of a note to the agent."""

@@ -1,4 +1,4 @@
-"""Grants and scopes as the page shows them. Pure.
+"""Approval requests and temporary approvals as the page's templates show them.
 
 Whatever came from Fastn or from the agent goes through `shown`, whole: nobody approves what they could not read.
 """
@@ -11,11 +11,11 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.page.way_in import Decided, Lying
+from fastn_mcp.channels.page.access import Decided, Lying
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.ledger import Grant, Scope, State, account_name
-from fastn_mcp.guard.question import may_scope, temporary
-from fastn_mcp.guard.show import show
+from fastn_mcp.guard.approval.request import may_scope, temporary
+from fastn_mcp.guard.ledger.ledger import Grant, Scope, State, account_name
+from fastn_mcp.guard.quoting import show
 from fastn_mcp.redaction import sanitize
 
 _EFFECTS = {

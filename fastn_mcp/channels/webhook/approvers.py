@@ -1,4 +1,4 @@
-"""Who may answer, each by a credential of their own: a file that only its owner can read.
+"""Who may answer by webhook, each with a secret of their own, from an owner-only file.
 
 Who somebody is comes from what signs an answer, never from what the answer says.
 """
@@ -16,13 +16,11 @@ from typing import Any, Protocol, cast
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fastn_mcp.channels.webhook.signing import SHORTEST_SECRET, keyed
-from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.ledger import Grant
-from fastn_mcp.guard.strict_toml import Flaw, Source, load, read
-from fastn_mcp.nearest import nearest
-from fastn_mcp.operation import Effect
-from fastn_mcp.toml_places import Key
+from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, keyed
+from fastn_mcp.config.strict_toml import Flaw, Key, Source, load, read
+from fastn_mcp.errors import SettingsError, nearest
+from fastn_mcp.guard.ledger.ledger import Grant
+from fastn_mcp.tools.tool import Effect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _KEYS = ("public_key", "secret", "principal", "effects")

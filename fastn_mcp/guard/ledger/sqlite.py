@@ -1,4 +1,4 @@
-"""The ledger in SQLite, for one person's processes: WAL, owner-only, opened when it is first needed.
+"""The ledger in SQLite, for one person's processes.
 
 Each change is on disk when its method returns: an approval stays used through a loss of power.
 """
@@ -17,7 +17,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger import (
+from fastn_mcp.guard.changes import BEGUN, FINAL, Change, Step
+from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     Grant,
     LedgerUnusable,
@@ -27,8 +28,6 @@ from fastn_mcp.guard.ledger import (
     Vote,
     rate_free_at,
 )
-from fastn_mcp.procedures.batch import FINAL, Step
-from fastn_mcp.procedures.journal import BEGUN, Change
 
 log = logging.getLogger(__name__)
 

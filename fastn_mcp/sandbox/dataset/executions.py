@@ -5,8 +5,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.dataset.triggers import last_occurrence
-from fastn_mcp.sandbox.dataset.workflows import output_of
+from fastn_mcp.sandbox.dataset.workflows import last_occurrence, output_of
 from fastn_mcp.sandbox.failures import dependency_error, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row, State, moment, stamp
 

@@ -4,11 +4,10 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.dataset.billing import LIMITS, month_of
-from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.sandbox.dataset.account import LIMITS, month_of
 from fastn_mcp.sandbox.paging import matching, newest_first
-from fastn_mcp.sandbox.reply import Many, One, Outcome
-from fastn_mcp.sandbox.rows import Kept
+from fastn_mcp.sandbox.reply import Kept, Many, One, Outcome
+from fastn_mcp.sandbox.request_context import Desk
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage

@@ -11,12 +11,11 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.desk import Desk
 from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid, not_found
+from fastn_mcp.sandbox.request_context import Desk
 from fastn_mcp.sandbox.routes.connectors import CONNECTORS, new_connector
 from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, new_workflow, trash
-from fastn_mcp.sandbox.slugs import slug_of
-from fastn_mcp.sandbox.state import Row, moment
+from fastn_mcp.sandbox.state import Row, moment, slug_of
 from fastn_mcp.tools.ai import AiBuild, AiChat
 
 PHASES = ("Use cases", "Connectors", "Workflows", "Embed")

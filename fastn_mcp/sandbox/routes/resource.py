@@ -1,15 +1,49 @@
-"""What the resources have in common: finding, making and replacing rows, and which fields may be written."""
+"""Find, make and replace rows; types of fields; cascades of a deletion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, cast
 
-from fastn_mcp.sandbox.desk import Desk, Handler
+from pydantic import JsonValue
+
 from fastn_mcp.sandbox.paging import matching, newest_first
-from fastn_mcp.sandbox.reply import Many, One, Outcome, conflict, invalid, not_found
-from fastn_mcp.sandbox.routes.fields import Kind
-from fastn_mcp.sandbox.rows import Kept
+from fastn_mcp.sandbox.reply import Kept, Many, One, Outcome, conflict, invalid, not_found
+from fastn_mcp.sandbox.request_context import Desk, Handler
 from fastn_mcp.sandbox.state import Row
+
+
+class Kind(Enum):
+    """Every field also takes null, which clears it."""
+
+    TEXT = "a text"
+    NUMBER = "a whole number"
+    FLAG = "true or false"
+    OBJECT = "an object"
+    OBJECTS = "an array of objects"
+    TEXTS = "an array of texts"
+
+    def fits(self, value: JsonValue) -> bool:
+        """Whether a field of this kind takes `value`."""
+        if value is None:
+            return True
+        match self:
+            case Kind.TEXT:
+                return isinstance(value, str)
+            case Kind.NUMBER:
+                return isinstance(value, int) and not isinstance(value, bool)
+            case Kind.FLAG:
+                return isinstance(value, bool)
+            case Kind.OBJECT:
+                return isinstance(value, dict)
+            case Kind.OBJECTS:
+                return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+            case Kind.TEXTS:
+                return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value))
+
+
+TEXT, NUMBER, FLAG = Kind.TEXT, Kind.NUMBER, Kind.FLAG
+OBJECT, OBJECTS, TEXTS = Kind.OBJECT, Kind.OBJECTS, Kind.TEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +144,51 @@ class Resource:
 
     def brief(self, row: Row) -> Row:
         return {name: value for name, value in row.items() if name not in self.long} if self.long else row
+
+
+def disconnect(desk: Desk, connections: list[Row]) -> None:
+    """Drop connections with their credentials. Triggers that listen by them no longer hear anything."""
+    for connection in connections:
+        desk.state.drop("connections", connection["id"])
+        desk.audit("connection.delete", "connection", connection["id"], connection["endOrgId"])
+        for trigger in desk.state.all("triggers"):
+            if trigger.get("connectionId") == connection["id"]:
+                trigger["subscriptionStatus"] = "FAILED"
+                _touch(desk, "triggers", trigger)
+
+
+def stop_triggers_of(desk: Desk, workflow: Row) -> None:
+    """A trigger stops once all the workflows that it starts are gone."""
+    for trigger in desk.state.all("triggers"):
+        targets = targets_of(trigger)
+        alive = [target for target in targets if desk.state.get("workflows", target) is not None]
+        if workflow["id"] in targets and not [target for target in alive if target != workflow["id"]]:
+            disable(desk, trigger, f"its workflow {workflow['slug']} is gone or off")
+
+
+def disable(desk: Desk, trigger: Row, reason: str) -> None:
+    if trigger["status"] != "Disabled":
+        history = cast("list[JsonValue]", trigger.get("statusHistory") or [])[-19:]
+        entry: Row = {"status": "Disabled", "at": desk.time, "by": "platform", "reason": reason}
+        trigger |= {"status": "Disabled", "nextRun": None, "statusHistory": [*history, entry]}
+        _touch(desk, "triggers", trigger)
+
+
+def deactivate(desk: Desk, workflow: Row) -> None:
+    """Switch a workflow off, and with it what starts it."""
+    workflow["status"] = "inactive"
+    _touch(desk, "workflows", workflow)
+    stop_triggers_of(desk, workflow)
+
+
+def targets_of(trigger: Row) -> list[str]:
+    """The ids of the workflows that a trigger starts."""
+    routes = trigger.get("routes")
+    rows = routes if isinstance(routes, list) else []
+    return [str(row.get("routeId")) for row in rows if isinstance(row, dict)]
+
+
+def _touch(desk: Desk, collection: str, row: Row) -> None:
+    row["updatedAt"] = desk.time
+    row["version"] = cast(int, row["version"]) + 1
+    desk.state.put(collection, row)

@@ -4,12 +4,11 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.cron import next_run
-from fastn_mcp.sandbox.dataset.triggers import webhook_url
-from fastn_mcp.sandbox.desk import Desk
+from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.sandbox.dataset.workflows import webhook_url
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
-from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, OBJECTS, TEXT, TEXTS
-from fastn_mcp.sandbox.routes.resource import Resource
+from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, OBJECTS, TEXT, TEXTS, Resource
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, UpdateTrigger
 

@@ -1,14 +1,14 @@
-"""Workflows. New ones are drafts, deleted ones lie in Trash, and nothing here can publish."""
+"""Routes of workflows and executions."""
 
+from fastn_mcp.sandbox import runs
 from fastn_mcp.sandbox.dataset.workflows import TIMEOUTS
-from fastn_mcp.sandbox.desk import Desk
-from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid
-from fastn_mcp.sandbox.routes.fields import FLAG, NUMBER, OBJECT, OBJECTS, TEXT, TEXTS
-from fastn_mcp.sandbox.routes.resource import Resource
-from fastn_mcp.sandbox.routes.stopping import stop_triggers_of
-from fastn_mcp.sandbox.slugs import slug_of
-from fastn_mcp.sandbox.state import Row, State
-from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, GetWorkflow, UpdateWorkflow
+from fastn_mcp.sandbox.paging import Merged, instant, matching, newest_first
+from fastn_mcp.sandbox.reply import Many, One, Outcome, Refusal, conflict, forbidden, invalid
+from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, OBJECT, OBJECTS, TEXT, TEXTS, Resource, stop_triggers_of
+from fastn_mcp.sandbox.state import Row, State, slug_of
+from fastn_mcp.tools.executions import GetExecution, ListExecutions
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, GetWorkflow, RunWorkflow, UpdateWorkflow
 
 WORKFLOWS = Resource(
     "workflows",
@@ -34,7 +34,7 @@ WORKFLOWS = Resource(
 )
 
 
-def get(desk: Desk, call: GetWorkflow) -> Outcome:
+def get_workflow(desk: Desk, call: GetWorkflow) -> Outcome:
     return One(WORKFLOWS.find(desk, call.workflow_id))
 
 
@@ -104,3 +104,88 @@ def _tier(tier: str) -> str:
     if tier.upper() not in TIMEOUTS:
         raise invalid("executionTier", f"one of {', '.join(TIMEOUTS)}")
     return tier.upper()
+
+
+EXECUTIONS = Resource(
+    "executions",
+    "execution",
+    settable={},
+    unique=(),
+    long=frozenset({"input", "output", "summary"}),
+)
+
+
+def list_all(desk: Desk, call: ListExecutions) -> Outcome:
+    kept = newest_first(matching(desk.state.all("executions"), call))
+    numbers = desk.history.numbers(
+        workflow=call.workflow_id,
+        customer=call.customer_id,
+        status=call.status,
+        since=None if call.since is None else instant("since", call.since),
+        until=None if call.until is None else instant("until", call.until),
+    )
+    return Many(Merged(kept, desk.history, numbers, EXECUTIONS.brief))
+
+
+def get_execution(desk: Desk, call: GetExecution) -> Outcome:
+    runs.look(desk.state, call.execution_id, desk.now)
+    if (number := desk.history.number(call.execution_id)) is not None:
+        return One(desk.history.row(number))
+    return One(EXECUTIONS.find(desk, call.execution_id))
+
+
+def run(desk: Desk, call: RunWorkflow) -> Outcome:
+    workflow = WORKFLOWS.find(desk, call.workflow_id)
+    if workflow["publishedVersion"] is None:
+        raise not_published()
+    customer = _customer(desk, call)
+    _check_installation(desk, call, customer)
+    asked: Row = {"input": call.input or {}, "customer": customer, "environment": call.environment}
+    asked |= {"installation": call.installation_id}
+    replay = f"{call.workflow_id} {call.idempotency_key}"
+    if call.idempotency_key is not None and (earlier := desk.state.get("_replays", replay)) is not None:
+        if earlier["asked"] != asked:
+            raise conflict("The Idempotency-Key was used for another run")
+        return _answer(desk, str(earlier["executionId"]))
+    environment = call.environment or ("test" if desk.key["mode"] == "Test" else "live")
+    more: Row = {"input": call.input or {}, "environment": environment}
+    row = runs.begin(desk.state, desk.now, workflow, customer, call.installation_id, **more)
+    if call.idempotency_key is not None:
+        desk.state.put("_replays", {"id": replay, "asked": asked, "executionId": row["id"]})
+    desk.audit("workflow.execute", "workflow_executions", row["id"], customer)
+    return _answer(desk, str(row["id"]))
+
+
+def _answer(desk: Desk, key: str) -> One:
+    """A workflow that throws is a failed execution, no failed request: that, too, is 200."""
+    row = desk.state.rows["executions"][key]
+    answer: Row = {"executionId": key, "status": row["status"], "workflowId": row["workflowId"]}
+    if row["tier"] != "INSTANT":
+        return One(answer, 202)
+    return One(answer | {"output": row["output"], "error": row["error"], "durationMs": row["durationMs"]})
+
+
+def _customer(desk: Desk, call: RunWorkflow) -> str | None:
+    """The id of the customer that a run is for, by its id or by the account's own reference of it."""
+    if call.customer_id is None and call.customer_ref is None:
+        return None
+    if call.customer_ref is None:
+        found = desk.state.get("customers", call.customer_id)
+        if found is None:
+            raise Refusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
+    else:
+        found = desk.state.first("customers", "externalRef", call.customer_ref)
+    served = desk.key.get("customers")
+    if found is None or (isinstance(served, list) and found["id"] not in served):
+        raise forbidden("Requested org is outside your tenant scope")
+    if found["status"] != "Active":
+        raise conflict(f"The customer is {found['status']}; its integrations do not run")
+    return str(found["id"])
+
+
+def _check_installation(desk: Desk, call: RunWorkflow, customer: str | None) -> None:
+    if call.installation_id is None:
+        return
+    installed = desk.state.get("_installations", call.installation_id)
+    if installed is None or (installed["workflowId"], installed["endOrgId"]) != (call.workflow_id, customer):
+        raise forbidden(f'Installation "{call.installation_id}" does not serve the requesting tenant')

@@ -1,11 +1,14 @@
-"""The journal in a shared ledger: what one replica changed another can undo, once."""
+"""The journal and the progress of batches on Valkey.
+
+Where the answer to a beginning is lost, the call counts as begun: it was not sent, and is not begun again.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from fastn_mcp.guard.changes import BEGUN, FINAL, Change, Step
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
-from fastn_mcp.procedures.journal import Change
 
 _JSON = ("arguments", "before", "sent")
 
@@ -79,3 +82,36 @@ def _read(fields: Mapping[str, str]) -> Change:
     values |= {"at": float(values["at"]), "undone": values["undone"] == "1"}
     values["unsettled_until"] = float(values.get("unsettled_until", 0))
     return Change(**values)
+
+
+class Batches:
+    """The batches of one ledger, each a key."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._revision = server.key("revision")
+
+    def _keys(self, batch: str) -> list[str]:
+        return [self._server.key("batch", batch), self._revision]
+
+    async def steps(self, batch: str) -> list[Step]:
+        found = await self._server.gather(self._keys(batch)[:1])
+        known: dict[int, dict[str, str]] = {}
+        for name, value in found[0].items() if found else ():
+            number, _, field = name.partition(":")
+            known.setdefault(int(number), {})[field] = value
+        return [_read_batch(number, known[number]) for number in sorted(known)]
+
+    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
+        pairs = [part for pair in grants.items() for part in pair]
+        await self._server.run("hold", self._keys(batch), at, KEPT, *pairs)
+
+    async def begin_step(self, batch: str, number: int, at: float) -> bool:
+        return await self._server.run("begin", self._keys(batch), number, at, KEPT, BEGUN, *FINAL) == 1
+
+    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
+        await self._server.run("end", self._keys(batch), number, at, KEPT, outcome, change or "")
+
+
+def _read_batch(number: int, fields: Mapping[str, str]) -> Step:
+    return Step(number, fields.get("outcome"), fields.get("grant"), fields.get("change"), float(fields["at"]))

@@ -1,6 +1,11 @@
-"""The catalogue of apps that customers of a large account see: names by category, and what each kind of app can do."""
+"""Connectors of a large account."""
 
+import random
+from datetime import datetime, timedelta
 from typing import NamedTuple
+
+from fastn_mcp.sandbox.dataset.connectors import OWN, connector
+from fastn_mcp.sandbox.state import Row, State, camel_of
 
 
 class Kind(NamedTuple):
@@ -144,3 +149,24 @@ OF_THE_ACCOUNT = (
     "slack",
 )
 """What the account itself is connected to: where workflows bring things for all customers."""
+
+
+_AUTH = {"OAUTH_2": 6, "API_KEY": 3, "BEARER": 1}
+_PROTOCOLS = {"Database": "Database", "Files": "FTP"}
+
+
+def add_connectors(state: State, now: datetime, randomness: random.Random) -> None:
+    for category, kind in CATEGORIES.items():
+        for name in kind.apps.split(", "):
+            state.put("connectors", _connector(state, now, randomness, name, category))
+    for name in OWN_NAMES:
+        state.put("connectors", _connector(state, now, randomness, name, "ERP") | OWN)
+
+
+def _connector(state: State, now: datetime, randomness: random.Random, name: str, category: str) -> Row:
+    kind = CATEGORIES[category]
+    (auth,) = randomness.choices([*_AUTH], [*_AUTH.values()])
+    slug = camel_of(name)
+    when = now - timedelta(days=randomness.randrange(20, 700))
+    row = connector(state, slug, name, f"{slug.lower()}.example", auth, kind.actions, kind.events, when)
+    return row | {"category": category, "protocol": _PROTOCOLS.get(category, "REST")}

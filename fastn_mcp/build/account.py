@@ -1,0 +1,361 @@
+"""Build what serves one account from its settings."""
+
+import hashlib
+import json
+import webbrowser
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.build.ledger import audit_at, ledger_at
+from fastn_mcp.build.startup import policy_file
+from fastn_mcp.channels.page.page import DOOR, Page
+from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.client.account import Account, Way, headers
+from fastn_mcp.client.client import Client
+from fastn_mcp.client.http import Answer, Exchange, HttpExchange, Lost
+from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.model import Settings
+from fastn_mcp.config.paths import config_dir
+from fastn_mcp.config.proxies import source_of
+from fastn_mcp.errors import NoKey, Refused, SettingsError
+from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.guard.approval.flow import Desk
+from fastn_mcp.guard.audit.files import Keeping
+from fastn_mcp.guard.audit.log import FILE as AUDIT
+from fastn_mcp.guard.audit.log import Audit, AuditFile
+from fastn_mcp.guard.audit.recorder import Recorder, Watch
+from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
+from fastn_mcp.guard.policy import Plan, Policy, Rules
+from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.key_files import Delivery, SecretValues
+from fastn_mcp.redaction import is_own_key
+from fastn_mcp.report.collector import Tally
+from fastn_mcp.report.writer import About
+from fastn_mcp.runtime import System, untraced
+from fastn_mcp.sandbox.reply import Broken
+from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.server import log
+from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.tool import AnyOffer, Effect, Record
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+
+    from fastn_mcp.channels.webhook.webhook import Webhook
+
+
+def _itself(watch: Watch | None) -> Watch | None:
+    return watch
+
+
+def _as_it_is(_: "Server[Any]") -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """What makes each part, and is done to a server before it serves."""
+
+    client: Callable[..., Client] = Client
+    guard: Callable[..., Guard] = Guard
+    dispatcher: Callable[..., Dispatcher] = Dispatcher
+    watch: Callable[[Watch | None], Watch | None] = _itself
+    trace: Callable[[], str | None] = untraced
+    observe: "Callable[[Server[Any]], None]" = _as_it_is
+
+
+def unobserved(_: str) -> Kinds:
+    """Those of a profile, where nobody is told of it."""
+    return Kinds()
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxed:
+    """Use the sandbox in this process; `file` keeps its state, `size` is the name of one of its sizes."""
+
+    file: Path | None = None
+    size: str = "small"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenanted:
+    """One account of several in this process. `run` names the run of the process, which outlives a tenant's parts."""
+
+    name: str
+    run: str
+    desk: Callable[[Ledger], Desk] | None = None
+    """Where its questions lie, where that is no webhook."""
+    system: System = field(default_factory=System)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a command works with."""
+
+    settings: Settings
+    dispatch: Dispatcher
+    guard: Guard
+    ledger: Ledger
+    page: Page | None
+    webhook: "Webhook | None"
+    offered: tuple[AnyOffer, ...]
+    about: About
+    tally: Tally | None
+    """What happens in this process, where somebody is to be told."""
+    system: System
+    audit: AuditFile
+    observe: "Callable[[Server[Any]], None]"
+    """Has the requests of a server observed, where somebody is to be told."""
+    program: CommandLine
+    """What a person starts at a shell to reach the same account and folders."""
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        if self.page is not None:
+            await self.page.aclose()
+        if self.webhook is not None:
+            await self.webhook.aclose()
+        await self.dispatch.aclose()
+        await self.audit.settle()
+        await self.ledger.aclose()
+        self.audit.close()
+
+    @property
+    def label(self) -> dict[str, JsonValue]:
+        """The account, as results name it."""
+        found: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
+        return found | ({"environment": self.settings.env} if self.settings.env else {})
+
+
+def policy_of(settings: Settings, environment: Mapping[str, str], program: CommandLine = PROGRAM) -> Policy:
+    """The mode, and the policy file where there is one. Raises `SettingsError`, which says how to check a file.
+
+    `program` is what a person starts at a shell for that.
+    """
+    mode = "read-only" if settings.reads_only else settings.mode
+    rules = _rules(policy_file(settings, environment), program)
+    return Policy(
+        mode,
+        rules,
+        _plan(settings, environment, program),
+        live=settings.key_kind != "test",
+        approval_lifetime=settings.approval_minutes * 60.0,
+    )
+
+
+def _rules(file: Path | None, program: CommandLine) -> Rules | None:
+    if file is None:
+        return None
+    from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
+
+    return load_rules(file, program)
+
+
+def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> Plan | None:
+    if settings.plan is None:
+        return None
+    from fastn_mcp.guard.plans.file import KEYS, signed  # as above
+
+    keys = settings.plan_keys or config_dir(environment) / KEYS
+    return signed(settings.plan, keys, account_of(settings), System().now(), program)
+
+
+def account_of(settings: Settings) -> str:
+    """The account, as plans are bound to it and people read it."""
+    parts = {
+        "environment": settings.env,
+        "space": settings.space_id,
+        "tenant": settings.tenant_id,
+        "organisation": settings.end_org_id,
+    }
+    named = [f"{what} {value}" for what, value in parts.items() if value]
+    return ", ".join([f"{settings.profile} at {settings.host}", *named])
+
+
+def bound_account_of(settings: Settings) -> str:
+    """The account, as everything in a ledger is bound to it: by its key, too."""
+    return bound_account(account_of(settings), _bound(settings))
+
+
+def begin_log(settings: Settings) -> log.JsonLines:
+    """Log as the settings say. Raises `SettingsError`."""
+    return log.begin(settings.log_level, settings.log_file, settings.secrets)
+
+
+def client_account(settings: Settings, no_key: NoKey | None = None) -> Account:
+    """The account, as the client needs it."""
+    names = Account.__dataclass_fields__.keys() - {"no_key"}
+    return Account(**{name: getattr(settings, name) for name in names}, no_key=no_key)
+
+
+def assemble(
+    settings: Settings,
+    sandbox: Sandboxed | None,
+    policy: Policy,
+    state: Path,
+    environment: Mapping[str, str],
+    *,
+    browser: bool,
+    tally: Tally | None,
+    tenant: Tenanted | None = None,
+    kinds: Kinds | None = None,
+    no_key: NoKey | None = None,
+    program: CommandLine = PROGRAM,
+) -> Parts:
+    """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
+
+    What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
+    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
+    one account of several in this process. `kinds` makes the parts. With `no_key`, every call fails with it.
+    `program` is what a person starts at a shell to reach the same account and folders.
+    """
+    kinds = kinds or Kinds()
+    system = replace(tenant.system if tenant else System(), trace=kinds.trace)
+    watch = kinds.watch(tally)
+    account = client_account(settings, no_key)
+    exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
+    named = account_of(settings)
+    ledger = ledger_at(settings.ledger, state, system)
+    client = kinds.client(account, exchange, system, ledger if settings.shares else None)
+    keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
+    audit = audit_at(ledger, settings.ledger, state, system, keeping, watch.entry if watch else None)
+    recorder = Recorder(audit, named, system, watch)
+    run = tenant.run if tenant else None
+    kept = bound_account_of(settings)
+    journalling = Journalling(ledger, kept, system)
+    judge = Judge(
+        policy, named, ledger, journalling, system, _reads(client), may_own(settings.api_key), _bound(settings), run
+    )
+    webhook = _webhook(settings, kept, ledger, audit, system, stays=browser or tenant is not None)
+    page = None
+    if browser and webhook is None:
+        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept, program)
+    desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
+    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(program, tenant))
+    delivery = Delivery(state / "keys") if settings.reveal == "file" else None
+    secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
+    dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
+    about = About(
+        named,
+        policy.mode,
+        policy.rules.digest if policy.rules else None,
+        str(state / AUDIT),
+        policy.plan.digest if policy.plan else None,
+    )
+    return Parts(
+        settings,
+        dispatch,
+        guard,
+        ledger,
+        page,
+        webhook,
+        offered(settings),
+        about,
+        tally,
+        system,
+        audit,
+        kinds.observe,
+        program,
+    )
+
+
+def _terminal(program: CommandLine, tenant: Tenanted | None) -> TerminalDesk:
+    command = program.to("approvals")
+    if tenant is None:
+        return TerminalDesk(command)
+    return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")
+
+
+def _webhook(
+    settings: Settings, account: str, ledger: Ledger, audit: Audit, system: System, *, stays: bool
+) -> "Webhook | None":
+    if settings.webhook_url is None:
+        return None
+    from fastn_mcp.build.ledger import webhook_of  # only where one is set up
+
+    return webhook_of(settings, account, ledger, audit, system, stays=stays)
+
+
+def _reads(client: Client) -> Send:
+    """The client's reads alone: what a preview needs, and nothing that could change anything."""
+
+    async def read(call: Call) -> Record:
+        if call.effect is not Effect.READ:
+            raise Refused(f"{call.tool_name()} is no read.")
+        return await client.send(call)
+
+    return read
+
+
+def may_own(key: str) -> Callable[[Record], bool]:
+    """Whether a key's record may be of the key in use: it is, or what the record shows does not rule it out."""
+    return lambda record: is_own_key(key, record.model_dump()) is not False
+
+
+def _bound(settings: Settings) -> str:
+    """Names the key and where it is sent, and tells neither: what is approved for one key is approved for no other."""
+    parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def exchange_of(
+    settings: Settings, sandbox: Sandboxed | None, system: System, environment: Mapping[str, str]
+) -> Callable[[Mapping[str, str]], Exchange]:
+    """What sends requests with these headers, to Fastn or to the sandbox in this process."""
+    if sandbox is None:
+        source = source_of(settings.proxy, environment, settings.base_url)
+        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy, source))
+    # only where asked for: a real account needs none of it
+    from fastn_mcp.sandbox.server import Sandbox
+    from fastn_mcp.sandbox.state import Size
+
+    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
+    return lambda sent: InProcess(fake, sent)
+
+
+def offered(settings: Settings) -> tuple[AnyOffer, ...]:
+    """The tools that the settings leave. Raises `SettingsError` where that is none."""
+    found = tuple(
+        offer
+        for offer in OFFERS
+        if settings.has_tool(offer.tool_name(), offer.toolset(), reads=offer.effect is Effect.READ)
+    )
+    if not found:
+        raise SettingsError(
+            "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",
+            "All of them: fastn-mcp tools, without these settings.",
+        )
+    return found
+
+
+class InProcess:
+    """Requests with these headers, answered by a sandbox."""
+
+    def __init__(self, sandbox: Sandbox, headers: Mapping[str, str]) -> None:
+        self._sandbox = sandbox
+        self._headers = {name.lower(): value for name, value in headers.items()}
+
+    async def __call__(self, request: Request) -> Answer:
+        """Raises `Lost` where the sandbox is told to break the connection."""
+        own = {name.lower(): value for name, value in request.headers.items()}
+        query = {
+            name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
+        }
+        body = b"" if request.body is None else to_json(request.body)
+        sent = {"content-type": "application/json"} | self._headers | own
+        reply = self._sandbox.answer(request.method, request.path, query, sent, body)
+        if isinstance(reply.delivery, Broken):
+            raise Lost("ReadError")
+        return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
+
+    async def aclose(self) -> None:
+        pass

@@ -1,0 +1,288 @@
+"""Build one server for many people, each served by their own account."""
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp.server import ServerRequestContext
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastn_mcp.build.account import (
+    Kinds,
+    Parts,
+    Sandboxed,
+    Tenanted,
+    account_of,
+    assemble,
+    bound_account_of,
+    policy_of,
+    unobserved,
+)
+from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.startup import SANDBOX_KEY, host_and_port, must_be_free, seal_keys
+from fastn_mcp.build.telemetry import kinds_of
+from fastn_mcp.config.command_line import kept_in, this_program
+from fastn_mcp.config.load import load
+from fastn_mcp.config.model import Settings, is_shared
+from fastn_mcp.config.paths import TENANTS
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.approval.flow import Desk as AnyDesk
+from fastn_mcp.guard.audit.log import Audit
+from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.hosted.app import Health, team_application
+from fastn_mcp.hosted.approval_page import mounted
+from fastn_mcp.hosted.authentication import admitted
+from fastn_mcp.hosted.inbox import Desk
+from fastn_mcp.hosted.oidc import IssuerKeys
+from fastn_mcp.hosted.response_mode import within
+from fastn_mcp.hosted.runner import Ending, run
+from fastn_mcp.hosted.sign_in import Seal, SignIn
+from fastn_mcp.hosted.team_config import Team, Tenant, origin_of
+from fastn_mcp.hosted.team_file import load_team
+from fastn_mcp.hosted.tenants import Own, Tenants
+from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.runtime import System
+from fastn_mcp.server import log as logs
+from fastn_mcp.server.context import Served, Visit
+from fastn_mcp.server.handlers import build_for
+from fastn_mcp.tools.tool import Effect
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """What serves one tenant."""
+
+    def __init__(self, parts: Parts, log: logs.JsonLines, url: str | None) -> None:
+        """Answers of approvers arrive at `url`, where there is a webhook."""
+        self._parts = parts
+        self._log = log
+        self._hidden = parts.settings.secrets
+        log.hide(*self._hidden)
+        self.served = Served(parts.dispatch, parts.offered, parts.label)
+        self.answers: ASGIApp | None = None
+        if parts.webhook is not None and url is not None:
+            self.answers = Router(parts.webhook.mounted(url))
+
+    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
+        try:
+            wanted = parse(self.served.by_name, tool, arguments)
+        except FastnError:
+            return None
+        return Effect.READ if wanted.dry_run else wanted.call.effective
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._parts.ledger
+
+    @property
+    def audit(self) -> Audit:
+        return self._parts.audit
+
+    @property
+    def account(self) -> str:
+        return bound_account_of(self._parts.settings)
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()
+        self._log.forget(*self._hidden)
+
+
+class Opening:
+    """Opens accounts, as the team file and the environment say."""
+
+    def __init__(
+        self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
+        log: logs.JsonLines, system: System, *, sandboxed: bool, kinds: Callable[[str], Kinds] = unobserved,
+    ) -> None:  # fmt: skip
+        """`process` holds what all tenants share: a ledger that is a server, and what questions are sealed with.
+
+        `kinds` makes the parts of a tenant of this name.
+        """
+        self.kinds = kinds
+        self._ours = {"ledger": process.ledger, "state_secret": process.state_secret}
+        self.sealed_with = seal_keys(process)
+        self._team = team
+        self._environment = environment
+        self._config = config
+        self._state = state
+        self._log = log
+        self._system, self._run = system, system.token()
+        self._sandbox = Sandboxed() if sandboxed else None
+
+    def __call__(self, tenant: Tenant, own: Own | None) -> Serving:
+        """Raises `SettingsError`."""
+        settings = self.settings(tenant, own)
+        program = this_program(self._environment)
+        policy = policy_of(settings, self._environment, program)
+        folder = self._state / TENANTS / tenant.name
+        if own is not None:
+            folder = folder / "callers" / own.folder
+        parts = assemble(
+            settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
+            tenant=Tenanted(tenant.name, self._run, self._desk(tenant), self._system), kinds=self.kinds(tenant.name),
+            program=kept_in(program, folder),
+        )  # fmt: skip
+        answers = f"{origin_of(self._team.url)}{_at(tenant.name)}" if own is None else None
+        return Serving(parts, self._log, answers)
+
+    def _desk(self, tenant: Tenant) -> Callable[[Ledger], AnyDesk] | None:
+        approvals = self._team.approvals
+        if approvals is None or tenant.caller_keys:
+            return None
+        return partial(Desk, approvals, tenant.name)
+
+    def page(
+        self, tenants: "Tenants[Serving]", keys: IssuerKeys, health: Health, system: System
+    ) -> tuple[Mount, Ledger] | None:
+        """The approval page, and the ledger to close with it; None where there is none. Raises `SettingsError`."""
+        approvals = self._team.approvals
+        if approvals is None:
+            return None
+        if not self.sealed_with:
+            raise SettingsError(
+                "The team file has [approvals], and state_secret is not set: sign-ins are sealed with it.",
+                "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
+            )
+        secret = approvals.secret.read(self._environment)
+        self._log.hide(secret)
+        redirect = f"{approvals.url}/callback"
+        sign_in = SignIn(self._team.trust, keys, approvals.client, secret, approvals.scopes, redirect, system)
+        setting = self._ours["ledger"]
+        ledger = ledger_at(setting, self._state, system)
+        shares = is_shared(setting)
+        page = mounted(
+            self._team, approvals, sign_in, Seal(self.sealed_with, system), tenants, ledger, health, system,
+            shares=shares,
+        )  # fmt: skip
+        return page, ledger
+
+    def settings(self, tenant: Tenant, own: Own | None = None) -> Settings:
+        """Raises `SettingsError`."""
+        settings = tenant.settings(self._environment, self._config, own.key if own else None)
+        settings = settings.model_copy(update=self._ours)
+        if own is not None:
+            settings = settings.model_copy(update={"profile": f"{tenant.name} {own.account}"})
+        if self._sandbox is not None:
+            there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
+            settings = settings.model_copy(update=there)
+        return settings
+
+    def approval_lifetime(self) -> float:
+        """The longest of all tenants, in seconds: each ledger says how long its own requests can be answered."""
+        return max(self.settings(tenant).approval_minutes for tenant in self._team.tenants) * 60.0
+
+    def check(self) -> None:
+        """All that can be wrong before somebody calls. Raises `SettingsError`."""
+        seen: dict[str, str] = {}
+        for tenant in self._team.tenants:
+            settings = self.settings(tenant)
+            policy_of(settings, self._environment, this_program(self._environment))
+            account = account_of(settings)
+            if not tenant.caller_keys and account in seen:
+                raise SettingsError(
+                    f"The tenants {seen[account]} and {tenant.name} are one account, {account}.",
+                    "Make one tenant of them, or give each a profile or an env of its own.",
+                )
+            seen[account] = tenant.name
+
+
+def serve(
+    file: Path, address: str, flags: Mapping[str, object], config: Path | None, state: Path, *, sandboxed: bool
+) -> None:
+    """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
+    host, port = host_and_port(address)
+    must_be_free(host, port, "Name another port: --http HOST:PORT")
+    team, system = load_team(file), System()
+    process = _process(flags, os.environ)
+    lines = logs.begin(process.log_level, process.log_file, process.secrets)
+    with ExitStack() as closing:
+        kinds = kinds_of(os.environ, lines, closing.callback)
+        opening = Opening(team, process, os.environ, config, state, lines, system, sandboxed=sandboxed, kinds=kinds)
+        opening.check()
+        keys = IssuerKeys(team.trust.issuer, system)
+        # Without the ledger reads go on: were it needed, a balancer would leave nobody to answer them.
+        ledger = partial(_reachable, ledger_at(process.ledger, state, system))
+        health = Health({"issuer": keys.reached}, {"ledger": ledger})
+        bounds = team.bounds
+        ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
+        served = f"{len(team.tenants)} tenant{'' if len(team.tenants) == 1 else 's'} of {file}"
+        said = (
+            f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.trust.issuer}."
+        )
+        run(application(team, opening, keys, health, system), host, port, health, ending, said)
+
+
+def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, system: System) -> Starlette:
+    """The application, with the tenants that it opens."""
+    tenants = Tenants(opening, team.bounds, system)
+    more = [Mount(_at("{tenant}"), _answers(team, tenants))]
+    page = opening.page(tenants, keys, health, system)
+    if page is not None:
+        more.append(page[0])
+    server = build_for(_whose, opening.approval_lifetime(), opening.sealed_with)
+    opening.kinds("").observe(server)
+    app = team_application(server, team, tenants, keys, health, system, more)
+    if page is not None:
+        within(app, partial(_closed_at_the_end, page[1]))
+    return app
+
+
+@asynccontextmanager
+async def _closed_at_the_end(ledger: Ledger) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await ledger.aclose()
+
+
+_OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET")
+
+
+def _process(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """What no tenant has a part in. Raises `SettingsError`."""
+    variables = {name: environment[name] for name in _OF_THE_PROCESS if name in environment}
+    return load({**flags, "api_key": "of-no-account"}, variables, None)
+
+
+async def _reachable(ledger: Ledger) -> bool:
+    await ledger.revision()
+    return True
+
+
+def _whose(ctx: ServerRequestContext[Any]) -> Visit:
+    assert ctx.request is not None  # noqa: S101 - this server is reached over HTTP alone
+    found = admitted(ctx.request)
+    account: Serving = found.account.served
+    return Visit(account.served, found.caller, found.account.room)
+
+
+def _at(tenant: str) -> str:
+    return f"/tenants/{tenant}"
+
+
+def _answers(team: Team, tenants: Tenants[Serving]) -> ASGIApp:
+    """Answers of approvers, each to the tenant whose question it is. Who sent one is for the webhook to tell."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        tenant = team.named(scope["path_params"]["tenant"])
+        try:
+            if tenant is not None and not tenant.caller_keys:
+                async with tenants.lease(tenant) as account:
+                    if account.served.answers is not None:
+                        return await account.served.answers(scope, receive, send)
+        except FastnError as error:
+            log.error("an answer could not be taken: %s", error)
+            return await JSONResponse({"decided": False}, 503)(scope, receive, send)
+        return await JSONResponse({"decided": False}, 404)(scope, receive, send)
+
+    return answer

@@ -1,0 +1,243 @@
+"""The local approval page: opened in the person's browser by a file that posts a one-time key.
+
+Light on purpose: a server that never asks imports no templates and opens no port. The rest is imported when it starts.
+
+A browser is told what to open on its command line, which every user of the machine can read. So that names a file which
+only its owner can read, and the key stands in the file. It is removed once the key was used.
+"""
+
+import hashlib
+import json
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from fastn_mcp.channels.page.access import Record, unrecorded
+from fastn_mcp.channels.page.sessions import KEY_HOLDS, Entry
+from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.paths import write_private
+from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.runtime import System
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<title>Approvals - fastn-mcp</title>
+<form method="post" action="{action}">
+<input type="hidden" name="key" value="{key}">
+<button>Open the approval page</button>
+</form>
+<script>document.forms[0].submit()</script>
+</html>
+"""
+
+
+def write(folder: Path, url: str, key: str, now: float) -> str:
+    """Write the file for a key to the page at `url`; its address for a browser. Raises `OSError`.
+
+    Files of keys that have run out, which a process that was killed may have left, are removed.
+    """
+    for old in folder.glob("*.html"):
+        with suppress(OSError):
+            if now - old.stat().st_mtime > KEY_HOLDS:
+                old.unlink()
+    path = _path(folder, key)
+    write_private(path, _PAGE.format(action=escape(f"{url}/enter"), key=escape(key)))
+    return path.absolute().as_uri()
+
+
+def remove(folder: Path, key: str) -> None:
+    """Remove the key file, also one that another process wrote."""
+    with suppress(OSError):
+        _path(folder, key).unlink(missing_ok=True)
+
+
+def _path(folder: Path, key: str) -> Path:
+    # Named by the key's digest: the page removes what `fastn-mcp approvals --open` has written in another process.
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.html"
+
+
+DOOR = "page.json"
+"""The file of a page in its user's state folder: where it is, and a key to it."""
+
+FILES = "browser"
+"""The folder beside it, for the files that browsers open."""
+
+_BURST = 10.0
+"""Seconds in which a tab that was just opened serves for the questions that follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How a question was brought before a person, until it expires."""
+
+    opened: bool
+    expires: float
+
+
+class Page:
+    """The page, and whether it runs.
+
+    `opener` opens an address in the person's browser, which is that of a file of its owner alone: see `entrance_file`.
+    `door` is a file of its owner alone too, by which another process of the same person finds the page and a key to it.
+    """
+
+    name = "local_page"
+    verifies = False
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        system: System,
+        opener: Callable[[str], bool],
+        door: Path,
+        record: Record = unrecorded,
+        account: str | None = None,
+        program: CommandLine = PROGRAM,
+    ) -> None:
+        """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger.
+
+        `program` is what a person starts at a shell to reach this page.
+        """
+        self._program = program
+        self._account = account
+        self._record = record
+        self._ledger = ledger
+        self._system = system
+        self._opener = opener
+        self._door = door
+        self._files = door.parent / FILES
+        self._door_key = ""
+        self._keys = set[str]()
+        """Of files that a browser was given, until they are used."""
+        self._running: _Running | None = None
+        self._shown: dict[str, _Shown] = {}
+        self._opening = anyio.Lock()
+
+    async def show(self, grant: str) -> str:
+        """Bring a question before a person, and say where it is answered. Never a secret.
+
+        A tab is opened once for a question, and not at all where the page is in view already, or has just been opened.
+        """
+        running = self._started()
+        if not self._door.exists():
+            self._write_door()
+        async with self._opening:  # calls at once open one tab
+            shown = await self._brought(running, grant)
+        if shown.opened:
+            return f"A person decides on the approval page, which is open in their browser ({running.url})."
+        return (
+            "A person decides on the approval page. No browser could be opened: "
+            f"`{self._program.to('approvals', '--open')}`, in a terminal on this computer, opens it."
+        )
+
+    async def aclose(self) -> None:
+        """End the page. Sessions and keys end with it."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        if entrance(self._door) == (running.url, self._door_key):
+            self._door.unlink(missing_ok=True)
+        for key in (*self._keys, self._door_key):
+            remove(self._files, key)
+        await running.stop()
+
+    async def _brought(self, running: "_Running", grant: str) -> _Shown:
+        now = self._system.now().timestamp()
+        self._shown = {known: shown for known, shown in self._shown.items() if shown.expires > now}
+        if (shown := self._shown.get(grant)) is not None:
+            return shown
+        found = await self._ledger.find(grant)
+        expires = now + KEY_HOLDS if found is None else found.expires
+        shown = self._shown[grant] = _Shown(await self._in_view(running), expires)
+        return shown
+
+    async def _in_view(self, running: "_Running") -> bool:
+        if running.entry.watching or self._system.monotonic() < running.fresh_until:
+            return True
+        key = running.entry.key()
+        self._keys.add(key)
+        # In a thread: some ways to open a browser wait for it.
+        opened = await anyio.to_thread.run_sync(self._open, running.url, key, abandon_on_cancel=True)
+        if opened:
+            running.fresh_until = self._system.monotonic() + _BURST
+        else:
+            self._forget(key)
+        return opened
+
+    def _open(self, url: str, key: str) -> bool:
+        with suppress(Exception):  # whatever a browser does wrong, the question can still be answered
+            return self._opener(write(self._files, url, key, self._system.now().timestamp()))
+        return False
+
+    def _forget(self, key: str) -> None:
+        self._keys.discard(key)
+        remove(self._files, key)
+
+    def _started(self) -> "_Running":
+        if self._running is None or self._running.ended:
+            self._shown.clear()
+            self._running = _Running(self._ledger, self._system, self._used, self._record, self._account, self._program)
+            self._write_door()
+        return self._running
+
+    def _used(self, key: str) -> None:
+        self._forget(key)
+        if key == self._door_key:
+            self._write_door()
+
+    def _write_door(self) -> None:
+        if self._running is not None:
+            self._door_key = self._running.entry.lasting_key()
+            write_private(self._door, json.dumps({"url": self._running.url, "key": self._door_key}))
+
+
+def entrance(door: Path) -> tuple[str, str] | None:
+    """The address of a running page and a key to it, as it has left them in its `door`."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(door.read_text())
+        return found["url"], found["key"]
+    return None
+
+
+class _Running:
+    """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        system: System,
+        used: Callable[[str], None],
+        record: Record,
+        account: str | None,
+        program: CommandLine,
+    ) -> None:
+        # Only here: a server that never asks pays for neither templates nor an HTTP server.
+        from fastn_mcp.channels.background_server import Listening
+        from fastn_mcp.channels.page.local import application
+
+        self.entry = Entry(system, used)
+        self.fresh_until = float("-inf")
+        """Until when a tab was opened so recently that it serves for what is asked meanwhile."""
+        # Listening from the first moment, so that a browser that is quicker than the task only waits.
+        taken = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = int(taken.getsockname()[1])
+        self.url = f"http://127.0.0.1:{port}"
+        origins = [self.url, f"http://localhost:{port}"]
+        app = application(ledger, system, self.entry, origins, record, account, program)
+        self._listening = Listening(app, taken, "approval page")
+
+    @property
+    def ended(self) -> bool:
+        return self._listening.ended
+
+    async def stop(self) -> None:
+        self.entry.close()
+        await self._listening.stop()

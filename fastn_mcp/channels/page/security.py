@@ -1,0 +1,100 @@
+"""Checks of Host, Origin and CSRF token, and the security headers of every response."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LONGEST_BODY = 65_536
+"""Bytes of a form."""
+
+_FIELDS = 8
+
+# Not `no-referrer`: under it browsers send `Origin: null` with our own forms, and could not be told from others.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
+        " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Shield:
+    """Exact Host; exact Origin of what is sent; GET and POST alone; headers that keep browsers from helping others.
+
+    What is posted to the path `entrance` may come from a file too, whose origin is `null`: its key is what it needs.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str], entrance: str | None = None) -> None:
+        self._app = app
+        self._entrance = entrance
+        self._origins = frozenset(origins)
+        self._hosts = frozenset(urlsplit(origin).netloc for origin in origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        problem = self._problem(scope)
+        await (self._app if problem is None else problem)(scope, receive, guarded)
+
+    def _problem(self, scope: Scope) -> ASGIApp | None:
+        headers = Headers(scope=scope)
+        if headers.getlist("host") not in [[host] for host in self._hosts]:
+            return PlainTextResponse("This page answers by its own address only.", 403)
+        if scope["method"] not in ("GET", "POST"):
+            return PlainTextResponse("This page knows GET and POST.", 405, {"Allow": "GET, POST"})
+        if scope["method"] == "POST" and not self._ours(scope, headers):
+            return PlainTextResponse("Nothing was decided: this was not sent by the page itself.", 403)
+        return None
+
+    def _ours(self, scope: Scope, headers: Headers) -> bool:
+        origins = headers.getlist("origin")
+        if origins == ["null"] and self._entrance is not None:
+            return scope["path"] == scope.get("root_path", "") + self._entrance
+        return len(origins) == 1 and origins[0] in self._origins and urlsplit(origins[0]).netloc == headers["host"]
+
+
+class BadForm(Exception):
+    """A body that is no form of ours, and the status that says so."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+async def form(request: Request) -> dict[str, str]:
+    """The fields of a form, from its body alone, each given once. Raises `BadForm`."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        raise BadForm(415)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_BODY:
+            raise BadForm(413)
+    try:
+        pairs: list[tuple[str, Any]] = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=_FIELDS
+        )
+    except ValueError:
+        raise BadForm(400) from None
+    fields = {str(name): str(value) for name, value in pairs}
+    if len(fields) != len(pairs):
+        raise BadForm(400)
+    return fields

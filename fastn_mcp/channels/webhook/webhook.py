@@ -1,0 +1,272 @@
+"""The webhook channel: signed requests to a receiver, with retries.
+
+A question that was lost is asked again when the agent repeats its call, and never more than once in a while.
+
+Not through `client`, which is Fastn's alone: no key of Fastn's is known here, and Fastn's rate limits do not count.
+No redirects, no proxy, no cookies; of an answer the status counts, and its body is not read.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.channels.webhook import payloads
+from fastn_mcp.channels.webhook.answers import Deciding, path
+from fastn_mcp.channels.webhook.approvers import Approvers
+from fastn_mcp.channels.webhook.payloads import Asked
+from fastn_mcp.errors import Refused
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger
+from fastn_mcp.runtime import System
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from fastn_mcp.channels.background_server import Listening
+
+
+ATTEMPTS = 4
+DEADLINE = 10.0
+"""Seconds of one attempt."""
+
+_FIRST_PAUSE = 0.5
+_TRANSIENT = {408, 425, 429}
+
+
+class Posting:
+    """Signs each attempt anew: a receiver that remembers nonces takes what it has lost."""
+
+    def __init__(
+        self, url: str, secret: str, system: System, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self._url = httpx2.URL(url)
+        self._secret = secret
+        self._system = system
+        self._given = transport
+        self.host = urlsplit(url).netloc
+        """As people may see it: the rest of an address can be a secret."""
+
+    @cached_property
+    def _transport(self) -> httpx2.AsyncBaseTransport:
+        if self._given is not None:
+            return self._given
+        return httpx2.AsyncHTTPTransport(
+            verify=False if self._url.scheme == "http" else httpx2.create_ssl_context(),
+            limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=5.0),
+        )
+
+    async def __call__(self, body: bytes) -> None:
+        """Raises `Refused` where the receiver does not take it."""
+        attempts, problem = 0, ""
+        while attempts < ATTEMPTS:
+            if attempts:
+                await self._system.sleep(_FIRST_PAUSE * 2 ** (attempts - 1) * (0.5 + 0.5 * self._system.share()))
+            attempts += 1
+            status = await self._sent(body)
+            if isinstance(status, int) and 200 <= status < 300:
+                return
+            problem = status if isinstance(status, str) else f"it answered {status}"
+            if isinstance(status, int) and status not in _TRANSIENT and status < 500:
+                break
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts, the last one"
+        raise Refused(
+            f"Nobody could be asked: the webhook at {self.host} did not take the question ({tries}: {problem}).",
+            "Tell the operator that the receiver is down or misconfigured; call again once it is up.",
+        )
+
+    async def _sent(self, body: bytes) -> int | str:
+        """The status, or what went wrong on the way."""
+        signed = payloads.headers(self._secret, int(self._system.now().timestamp()), self._system.token(), body)
+        request = httpx2.Request(
+            "POST",
+            self._url,
+            headers={"Content-Type": "application/json", "User-Agent": "fastn-mcp"} | signed,
+            content=body,
+            extensions={"timeout": {"connect": DEADLINE, "read": DEADLINE, "write": DEADLINE, "pool": DEADLINE}},
+        )
+        late = f"no answer within {DEADLINE:.0f} seconds"
+        with anyio.move_on_after(DEADLINE):
+            try:
+                response = await self._transport.handle_async_request(request)
+            except httpx2.TimeoutException:
+                return late
+            except httpx2.ConnectError:
+                return "no connection could be made"
+            except httpx2.TransportError:
+                return "the connection broke"
+            await response.aclose()
+            return response.status_code
+        return late
+
+    async def aclose(self) -> None:
+        if "_transport" in self.__dict__:
+            await self._transport.aclose()
+
+
+log = logging.getLogger(__name__)
+
+AGAIN = 60.0
+"""Seconds without an answer, after which a repeated call asks again."""
+
+Body = Callable[[Asked], dict[str, JsonValue]]
+
+
+@dataclass(slots=True)
+class _Round:
+    """When a question was last taken by the receiver, when it last was not and why, and who is just asking it."""
+
+    expires: float
+    asked: float = float("-inf")
+    failed: float = float("-inf")
+    problem: Refused | None = None
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where answers arrive: the address that this server listens on, and how others reach it, where that differs.
+
+    Without a `host` it does not listen: another server on the same state does, or an application that it is a part of.
+    """
+
+    host: str | None
+    port: int
+    url: str | None = None
+
+
+class Webhook:
+    """Where questions lie that a webhook carries. `body` words them for the receiver."""
+
+    name = "webhook"
+    verifies = True
+
+    def __init__(
+        self, posting: Posting, body: Body, approvers: Approvers, deciding: Deciding, ledger: Ledger, system: System,
+        door: Door,
+    ) -> None:  # fmt: skip
+        self._posting = posting
+        self._body = body
+        self._approvers = approvers
+        self._deciding = deciding
+        self._ledger = ledger
+        self._system = system
+        self._door = door
+        self._url = door.url
+        self._listening: Listening | None = None
+        self._rounds: dict[str, _Round] = {}
+
+    async def show(self, grant: str) -> str:
+        """Ask the approvers, unless they were asked just now, and say how far it is. Raises `Refused`."""
+        found = await self._ledger.find(grant)
+        if found is None:
+            raise Refused("There is no such question.")
+        needed = quorum.needed(found)
+        able = sum(approver.may_answer(found) for approver in self._approvers.values())
+        if able < needed:
+            raise Refused(
+                f"It takes {counted(needed, 'approver')}, and {able} of those on the list may decide about this call.",
+                "Tell the operator: the file of approvers says who may approve what.",
+            )
+        await self._ask(found, needed)
+        have = await self._approved(grant)
+        if needed == 1:
+            return f"An approver was asked by the webhook at {self._posting.host}."
+        by = f" ({', '.join(have)})" if have else ""
+        return (
+            f"{needed} different approvers have to approve; they were asked by the webhook at {self._posting.host}."
+            f" {len(have)} of {needed} approved so far{by}."
+        )
+
+    def begin(self) -> None:
+        """Listen from now on, where the address is one that approvers can know already."""
+        if self._door.port:
+            self._listen()
+
+    def mounted(self, url: str) -> "list[Route]":
+        """The routes of answers, for an application that is reached at `url`."""
+        from fastn_mcp.channels.webhook.answers import routes
+
+        self._door = Door(None, 0, self._door.url)
+        self._url = self._door.url or url
+        return routes(self._deciding)
+
+    async def aclose(self) -> None:
+        """Stop listening. What is open stays in the ledger."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await listening.stop()
+        await self._posting.aclose()
+
+    async def _ask(self, grant: Grant, needed: int) -> None:
+        url = self._listen()
+        now = self._system.now().timestamp()
+        self._rounds = {known: one for known, one in self._rounds.items() if one.expires > now or one.turn.locked()}
+        one = self._rounds.setdefault(grant.id, _Round(grant.expires))
+        began = self._system.monotonic()
+        async with one.turn:  # calls at once ask once, and fail once
+            if self._system.monotonic() - one.asked < AGAIN:
+                return
+            if one.problem is not None and one.failed > began:
+                raise Refused(one.problem.what, one.problem.next_step)
+            to = path(grant.id)
+            asked = Asked(grant, await self._approved(grant.id), needed, url + to, to)
+            try:
+                await self._posting(to_json(self._body(asked)))
+            except Refused as problem:
+                one.failed, one.problem = self._system.monotonic(), problem
+                raise
+            one.asked = self._system.monotonic()
+
+    async def _approved(self, grant: str) -> list[str]:
+        return [vote.approver for vote in await self._ledger.votes(grant) if vote.approves]
+
+    def _listen(self) -> str:
+        """Where answers can be sent. Raises `Refused` where this server cannot listen for them."""
+        door = self._door
+        if door.host is None or (self._listening is not None and not self._listening.ended):
+            return self._url or ""
+        # Only here: a server that never asks pays for no HTTP server.
+        from fastn_mcp.channels.background_server import Listening
+        from fastn_mcp.channels.webhook.answers import application
+
+        try:
+            taken = socket.create_server((door.host, door.port), family=_family(door.host), backlog=64)
+        except OSError as error:
+            if not door.port or not _answers(door.host, door.port):
+                raise Refused(
+                    f"Nobody could be asked: answers cannot be received at port {door.port}"
+                    f" ({error.strerror or type(error).__name__}).",
+                    "Tell the operator to correct the setting approval_listen.",
+                ) from error
+            # Another server of the same person, on the same ledger: it hears for this one too.
+            log.warning("port %s is taken: answers are left to the server that has it", door.port)
+            return self._url or _address(door.host, door.port)
+        self._listening = Listening(application(self._deciding), taken, "approval endpoint")
+        self._url = door.url or _address(door.host, int(taken.getsockname()[1]))
+        return self._url
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False

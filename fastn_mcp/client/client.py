@@ -1,0 +1,351 @@
+"""Send a call to Fastn: deadlines, retries, rate limits, merged updates and exact outcomes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import anyio
+from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json
+
+from fastn_mcp.client.account import Account
+from fastn_mcp.client.error_mapping import error_of, facts, throttled
+from fastn_mcp.client.http import Answer, Exchange, Lost, Unreadable, Unsent, add_ours, theirs, unwrap
+from fastn_mcp.client.rate_limit import Board, Cause, Limit, tell
+from fastn_mcp.client.retry import (
+    ATTEMPTS,
+    LONGEST_WAIT,
+    Fate,
+    RetryBudget,
+    exhausted_for,
+    fate,
+    may_repeat,
+    pause,
+    retry_after,
+)
+from fastn_mcp.errors import (
+    NOTHING_SENT,
+    AppliedUnreadable,
+    Failed,
+    FastnError,
+    NotFound,
+    NotSent,
+    RateLimited,
+    Timeout,
+    TooLarge,
+    UnknownOutcome,
+)
+from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read
+from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update
+from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.workflows import RunWorkflow
+
+_CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
+
+
+class Attempts:
+    """What has been tried for one call, and so what can be said when it fails."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._reads = call.effect is Effect.READ
+        self.number = 0
+        self.was_unknown = False
+        self._under_way = False
+        self.last = Fate.UNSENT
+
+    def begin(self) -> None:
+        self.number += 1
+        self._under_way = True
+
+    def end(self, fate: Fate) -> None:
+        self._under_way = False
+        self.last = fate
+        self.was_unknown |= fate is Fate.UNKNOWN
+
+    def may_repeat(self, method: str) -> bool:
+        return self.number < ATTEMPTS and may_repeat(method, self.last)
+
+    def unreachable(self, host: str, reason: str, next_step: str) -> FastnError:
+        if self.was_unknown:
+            return self.lost(f"Fastn at {host} can no longer be reached: {reason}.", {})
+        return NotSent(f"Fastn at {host} cannot be reached: {reason}.", next_step or _CHECK)
+
+    def lost(self, what: str, said: Mapping[str, JsonValue]) -> FastnError:
+        detail: dict[str, JsonValue] = {"fastn": dict(said)} if said else {}
+        if self._reads:
+            return Failed(what, "Call again later.", facts=detail)
+        return UnknownOutcome(what, self._look(detail), facts=detail)
+
+    def rejected(self, error: FastnError) -> FastnError:
+        """`error`, unless what it says was not done may have been done after all.
+
+        By an attempt before it; or by a run that ends with 422, as Fastn answers where a workflow's own code throws.
+        """
+        said = error.facts.get("fastn")
+        if isinstance(self._call, RunWorkflow) and isinstance(said, dict) and said.get("status") == 422:
+            detail: dict[str, JsonValue] = {"fastn": said}
+            what = "The workflow's code failed, or its input was refused (422)."
+            return Failed(what, self._look(detail), certainty="What it did before that stays done.", facts=detail)
+        if self._reads or not self.was_unknown:
+            return error
+        return self.lost(f"An earlier attempt was lost; then: {error.what}", said if isinstance(said, dict) else {})
+
+    def timed_out(self) -> FastnError:
+        if self._under_way or self.was_unknown:
+            if self._reads:
+                return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
+            detail: dict[str, JsonValue] = {}
+            return UnknownOutcome("Fastn did not answer in time.", self._look(detail), facts=detail)
+        if self.last is Fate.THROTTLED:
+            return RateLimited(
+                "Fastn's rate limit is reached (429), and there was no time to wait.", "Call again later."
+            )
+        return NotSent("The call waited too long for its turn.", "Call again later.")
+
+    def unreadable(self, why: Unreadable) -> FastnError:
+        if self._reads:
+            kind = TooLarge if why is Unreadable.TOO_LARGE else Failed
+            return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
+        detail: dict[str, JsonValue] = {}
+        what = f"Fastn did it, but the answer cannot be read: {why.value}."
+        return AppliedUnreadable(what, self._look(detail), facts=detail)
+
+    def _look(self, detail: dict[str, JsonValue]) -> str:
+        reading = settling_read(self._call)
+        if reading is None:
+            return "Look in the Fastn dashboard."
+        arguments = {k: v for k, v in reading.arguments().items() if k != "limit"}
+        detail["settle"] = {"tool": reading.tool_name(), "arguments": arguments}
+        return f"Look with {reading.tool_name()}."
+
+
+R = TypeVar("R", bound=Record)
+
+LONGEST_QUEUE = 1_000
+"""Calls that wait for one of the places for requests at the same time."""
+
+
+class Client:
+    """One account at Fastn."""
+
+    def __init__(self, account: Account, exchange: Exchange, system: System, board: Board | None = None) -> None:
+        """Where others use the same key, they tell each other over the board that its rate limit is used up."""
+        self._account = account
+        self._exchange = exchange
+        self._system = system
+        self._places = anyio.Semaphore(account.concurrency, fast_acquire=True)
+        self._retries = RetryBudget()
+        self._limit = Limit(account, system, board)
+        self.redactor = Redactor([account.api_key])
+        """Hides the key of the account."""
+        self.dashboard_url = account.dashboard_url
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
+
+    def check(self, call: Offer[Any]) -> None:
+        """Refuse what must not be sent. Raises `NotSent`.
+
+        That is any call while there is no key, one with an argument that holds the key of the account in any encoding,
+        and a change with a value that was redacted in a result: sent back, that would replace the real one.
+        """
+        self._require_key()
+        arguments = call.model_dump(mode="json")
+        if (where := self.redactor.find(arguments)) is not None:
+            raise NotSent(
+                f"{redact_text(where)}: holds the API key that this server itself uses.",
+                "Leave it out. The key is sent with each request by itself; nothing else may hold it.",
+            )
+        if call.effect is not Effect.READ and (where := find_redacted(arguments)) is not None:
+            raise NotSent(
+                f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
+                "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
+            )
+
+    def _require_key(self) -> None:
+        if (missing := self._account.no_key) is not None:
+            person = "Only a person can mend this, outside of this chat; never ask for the key here."
+            raise NotSent(missing.what, f"{person} {missing.next_step.rstrip('.')}. Then restart this server.")
+
+    def deadline(self, call: Operation[Any]) -> float:
+        """Seconds within which `call` is made."""
+        return self._account.ai_deadline if call.effect is Effect.SPEND else self._account.deadline
+
+    async def send(self, call: Operation[R]) -> R:
+        """Make the call. Raises a `FastnError` that says exactly what became of it."""
+        attempt = Attempts(call)
+        carried = carried_by(call)
+        redactor = Redactor([*self.redactor.secrets, *carried]) if carried else self.redactor
+        try:
+            with anyio.fail_after(self.deadline(call)):
+                return await self._send(call, attempt, redactor)
+        except TimeoutError:
+            raise attempt.timed_out() from None
+        except FastnError as error:
+            error.facts = redactor.object(error.facts)
+            raise
+
+    async def _send(self, call: Operation[R], attempt: "Attempts", redactor: Redactor) -> R:
+        self._require_key()
+        try:
+            request = call.request(self._account.routes.get(call.tool_name()))
+        except RefusedValue as error:
+            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+        if self._account.end_org_id and "x-end-org-ref" in request.headers:
+            # Fastn would be sent two customers, and which of them counts is not documented.
+            raise NotSent(
+                "customer_ref: this account's settings name a customer for every request (end_org_id).",
+                "Give customer_id instead, which replaces it.",
+            )
+        if isinstance(call, Update) and self._account.update == "merge":
+            request = await self._merged(cast(Call, call), request)
+        if names := self._account.fields.get(call.toolset()):
+            request = theirs(request, names)
+        if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
+            raise NotSent(f"{LONGEST_QUEUE} calls wait for their turn already.", "Call again once some have ended.")
+        async with self._places:
+            answer = await self._attempt(request, attempt)
+        return self._result(call, answer, attempt, redactor)
+
+    async def _merged(self, call: Call, request: Request) -> Request:
+        """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
+
+        async def read(reading: Call) -> Record:
+            return await self._send(reading, Attempts(reading), Redactor(()))  # what is sent back is sent as it was
+
+        current = await read_target(call, read)
+        if current is None:
+            raise NotFound(*no_such(call))
+        whole = current.model_dump(exclude_unset=True)
+        if not whole.keys() - {"value"}:
+            raise NotSent(
+                "Fastn does not show what is there now, so a change could lose the rest.",
+                "Read it with its get tool; only a person can allow partial updates (FASTN_UPDATE=partial).",
+            )
+        return replace(request, body=Update.merged(whole, request.body or {}))
+
+    async def _attempt(self, request: Request, attempt: "Attempts") -> Answer:
+        while True:
+            await self._room(attempt)
+            attempt.begin()
+            wait: float | None = None
+            try:
+                answer = await self._exchange(request)
+            except Unsent as error:
+                attempt.end(Fate.UNSENT)
+                failure: FastnError = attempt.unreachable(self._account.host, str(error), error.next_step)
+            except Lost as error:
+                attempt.end(Fate.UNKNOWN)
+                failure = attempt.lost(f"The connection broke before Fastn answered ({error}).", {})
+            else:
+                said = _said(answer)
+                now = self._system.now()
+                if (closed := exhausted_for(answer.headers, now)) is not None:
+                    await self._limit.used_up(closed)
+                became = fate(answer.status, cast("str | None", said.get("code")))
+                what = f"Fastn answered {answer.status}."
+                if answer.unreadable is Unreadable.BROKEN and answer.status < 300 and request.method == "GET":
+                    became = Fate.UNKNOWN
+                    what = "Fastn's answer broke off."
+                attempt.end(became)
+                if became is Fate.ANSWERED:
+                    self._retries.refill()
+                    return answer
+                wait = retry_after(answer.headers, now)
+                if became is Fate.THROTTLED and wait:
+                    await self._limit.refused(wait)
+                failure = (
+                    attempt.rejected(throttled(said, wait)) if became is Fate.THROTTLED else attempt.lost(what, said)
+                )
+            seconds = pause(attempt.number, wait, self._system.share())
+            in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
+            if not attempt.may_repeat(request.method) or not in_time or not self._retries.take(attempt.last):
+                raise failure
+            again = f"Trying again in {seconds:.1f} s (attempt {attempt.number + 1} of {ATTEMPTS})."
+            await tell(f"{failure.what} {again}", Cause.RETRY, seconds)
+            await self._system.sleep(seconds)
+
+    async def _room(self, attempt: "Attempts") -> None:
+        """Wait for a used-up rate limit to open, or say how long it would take."""
+        seconds = await self._limit.closed_for()
+        if seconds <= 0:
+            return
+        if seconds > LONGEST_WAIT:
+            error = RateLimited(
+                "Fastn's rate limit is used up.",
+                f"Call again in {seconds:.0f} seconds.",
+                certainty=None if attempt.number else NOTHING_SENT,
+                facts={"retry_after_seconds": round(seconds, 1)},
+            )
+            raise attempt.rejected(error)
+        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.", Cause.RATE_LIMIT, seconds)
+        await self._system.sleep(seconds)
+
+    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", redactor: Redactor) -> R:
+        deletes = call.route.method == "DELETE"
+        if answer.status >= 300:
+            said = _said(answer)
+            if deletes and answer.status == 404 and attempt.was_unknown:
+                return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
+            if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
+                # With these, servers also say that they have done something, and where it is to be seen.
+                raise attempt.lost(f"Fastn answered with a redirect ({answer.status}), which is never followed.", said)
+            not_found = self._not_found(call)
+            raise attempt.rejected(error_of(answer.status, said, key_hint=self._key_hint(), not_found=not_found))
+        if answer.unreadable is not None:
+            raise attempt.unreadable(answer.unreadable)
+        try:
+            body = call.read(unwrap(_decoded(answer.body)), answer.headers)
+            if redactor.may_stand_in(answer.body):
+                body = redactor(body)
+            if names := self._account.fields.get(call.toolset()):
+                add_ours(cast(Call, call), body, names)
+            if deletes and not isinstance(body, dict):
+                return call.result({"id": call.target, "deleted": True})
+            return call.result(body)
+        except ValidationError:
+            raise attempt.unreadable(Unreadable.UNFAMILIAR) from None
+        except ValueError:
+            raise attempt.unreadable(Unreadable.NO_JSON) from None
+
+    def _not_found(self, call: Operation[Any]) -> tuple[str, str]:
+        """What a 404 means, and the next step. Where no argument is an id, it is the path that is wrong."""
+        doctor = "Run fastn-mcp doctor, which finds where this account has it, or correct FASTN_BASE_URL."
+        if call.target is not None:
+            return no_such(call)
+        if any(name.endswith("_id") for name in call.arguments()):
+            return f"Fastn has nothing with one of these ids, or no path {call.route.path}.", f"Check the ids. {doctor}"
+        return f"Fastn at {self._account.base_url} has no path {call.route.path}.", doctor
+
+    def _key_hint(self) -> str:
+        style = self._account.auth
+        other = "bearer" if style == "header" else "header"
+        return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._account.host}), or try FASTN_AUTH={other} for {style}."
+
+
+def _decoded(body: bytes) -> JsonValue:
+    """Strict JSON: no NaN, no lone surrogates, at most 200 levels; integers exact. None for an empty body.
+
+    Raises ValueError.
+    """
+    return cast(JsonValue, from_json(body, allow_inf_nan=False)) if body.strip() else None
+
+
+def _said(answer: Answer) -> dict[str, JsonValue]:
+    """What an answer that is no success says; where it is no JSON, its status alone."""
+    if answer.status < 300:
+        return {}
+    try:
+        body = _decoded(answer.body)
+    except ValueError:
+        body = None
+    return facts(answer.status, answer.headers, redact(body))  # before anything is cut
+
+
+def carried_by(call: Operation[Any]) -> list[str]:
+    """The secrets that a call holds: its secret arguments, and what stands under the name of a secret."""
+    arguments = call.arguments()
+    return [*(text for name in call.secrets() for text in texts_in(arguments.get(name))), *secrets_in(arguments)]

@@ -1,0 +1,200 @@
+"""Fastn's error responses and failed connections as errors of this package.
+
+Its text is somebody's data: it stands in the facts, never in our sentences.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+
+import httpcore2
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.client.account import Way
+from fastn_mcp.config.proxies import address_of
+from fastn_mcp.errors import (
+    Conflict,
+    Failed,
+    FastnError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    RateLimited,
+    Rejected,
+    Unauthorized,
+)
+
+# A 401 with one of these is about a connection's credentials, not about our key.
+_ABOUT_A_CONNECTION = ("CONN-", "CONNECTOR_", "EVT-", "WEBHOOK_")
+_LONGEST_TEXT = 500
+_LONGEST_STRUCTURE = 2_000
+
+
+def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
+    """What Fastn says of an error, whatever the shape: status, code, message, details and request id."""
+    found: dict[str, JsonValue] = {"status": status}
+    error: JsonValue = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        for name in ("code", "message", "details"):
+            value = error.get(name)
+            if isinstance(value, (str, int)):
+                found[name] = str(value)[:_LONGEST_TEXT]
+            elif value is not None:
+                found[name] = _short(value)
+        if isinstance(debug := error.get("datasourceDebug"), dict):
+            found["details"] = _short(debug)
+    elif isinstance(error, str):
+        found["message"] = error[:_LONGEST_TEXT]
+    request_id = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
+    if isinstance(request_id, str):
+        found["request_id"] = request_id[:100]
+    return found
+
+
+def _short(value: JsonValue) -> JsonValue:
+    """A structure as it is while it is small, else the beginning of its text."""
+    text = to_json(value).decode()
+    return value if len(text) <= _LONGEST_STRUCTURE else text[:_LONGEST_STRUCTURE]
+
+
+_INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
+_CONFLICT = (Conflict, "It conflicts with what is there now", "Read it again, then decide.")
+_DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
+    **dict.fromkeys((400, 413, 415, 422), _INVALID),
+    **dict.fromkeys((409, 412), _CONFLICT),
+    402: (QuotaExceeded, "The plan does not cover this", "See get_billing and get_quotas."),
+    403: (
+        Forbidden,
+        "The API key is not allowed to do this",
+        "Use a key with the permission; list_api_keys shows what each may do.",
+    ),
+}
+
+_ABOUT_A_CUSTOMER: dict[str, tuple[str, str]] = {
+    "does not serve the requesting tenant": (
+        "The installation does not belong to the customer of this run",
+        "Give customer_id together with the installation_id of that customer.",
+    ),
+    "outside your tenant scope": (
+        "This API key may not act for this customer",
+        "Check the customer with list_customers, or use a key for every customer (list_api_keys).",
+    ),
+    "no active connection": (
+        "The customer has no active connection that this run could use",
+        "See list_connections for the customer. A workflow that a widget installed needs installation_id as well.",
+    ),
+}
+"""What Fastn says of a run for a customer, in lower case, and what it means."""
+
+
+def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str, not_found: tuple[str, str]) -> FastnError:
+    """The error of a definite answer.
+
+    `key_hint` says what to look at when the key is not accepted; `not_found` is what a 404 means and the next step.
+    """
+    code = str(said.get("code") or "")
+    detail: dict[str, JsonValue] = {"fastn": dict(said)}
+    if status == 401 and code.startswith(_ABOUT_A_CONNECTION):
+        return Failed(
+            "The credentials of a connection were refused (401); the API key is fine.",
+            "See list_connections; the customer has to authorise it again.",
+            facts=detail,
+        )
+    if status == 401:
+        return Unauthorized("Fastn does not accept the API key (401).", key_hint, facts=detail)
+    if status == 429:
+        return QuotaExceeded(
+            "A quota is used up (429); waiting a moment does not help.", "See get_quotas.", facts=detail
+        )
+    if 300 <= status < 400:
+        return Failed(
+            f"Fastn answered with a redirect ({status}), which is never followed.",
+            "Check FASTN_BASE_URL: it may name the wrong host.",
+            facts=detail,
+        )
+    if status == 404 or status in _DEFINITE:
+        kind, what, next_step = (NotFound, *not_found) if status == 404 else _DEFINITE[status]
+        message = str(said.get("message")).lower()
+        what, next_step = next((said for text, said in _ABOUT_A_CUSTOMER.items() if text in message), (what, next_step))
+        return kind(f"{what.removesuffix('.')} ({status}).", next_step, facts=detail)
+    return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)
+
+
+def throttled(said: Mapping[str, JsonValue], wait: float | None) -> FastnError:
+    """The error of a 429 that waiting may clear; `wait` is in seconds, None where Fastn does not say."""
+    detail: dict[str, JsonValue] = {"fastn": dict(said)}
+    if wait is not None:
+        detail["retry_after_seconds"] = round(wait, 1)
+    when = f"in {wait:.0f} seconds" if wait is not None else "in some minutes"
+    return RateLimited("Fastn's rate limit is reached (429).", f"Call again {when}.", facts=detail)
+
+
+CHECK_CA_FILE = "Check FASTN_CA_FILE and SSL_CERT_FILE."
+_DOCTOR = "fastn-mcp doctor checks each step."
+
+# OpenSSL's X509_V_ERR codes.
+_NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
+
+
+def unreachable(error: Exception, through: Way | None) -> tuple[str, str]:
+    """The reason and the next step. `through` has the proxy in use; its name and password are not shown."""
+    proxy = None if through is None else _shown(through)
+    if isinstance(error, httpcore2.ProxyError):
+        return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
+    cause = next((each for each in _causes(error) if isinstance(each, OSError)), None)
+    by_way_of = f", through {proxy}" if proxy else ""
+    if isinstance(cause, ssl.SSLError):
+        reason, next_step = _tls(cause)
+        return reason + by_way_of, next_step
+    # Before TLS, whatever goes wrong goes wrong on the way to the proxy, where there is one.
+    whose, named = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
+    if isinstance(cause, socket.gaierror):
+        what = f"the name of {whose} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
+        return what, f"Check the host in {named}, and the DNS of this machine. {_DOCTOR}"
+    if isinstance(cause, ConnectionRefusedError):
+        return f"{whose} refuses the connection", f"Check host and port in {named}, and that it runs. {_DOCTOR}"
+    if isinstance(error, httpcore2.ConnectTimeout):
+        blocked = (
+            "a firewall may be in the way"
+            if proxy
+            else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
+        )
+        return f"{whose} did not take the connection in time", f"Check {named} and the network; {blocked}. {_DOCTOR}"
+    detail = cause.strerror if cause is not None and cause.strerror else type(error).__name__
+    return f"{detail}{by_way_of}", f"Check the network and {named}. {_DOCTOR}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _shown(way: Way) -> str:
+    return f"the proxy {address_of(way.proxy or '')} ({way.proxy_from})"
+
+
+def _refused_by_proxy(status: str, named: str) -> tuple[str, str]:
+    """What a proxy says is not ours to repeat: its status alone."""
+    if status == "407":
+        return f"{named} wants a name and a password (407)", "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT"
+    return f"{named} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {_DOCTOR}"
+
+
+def _tls(error: ssl.SSLError) -> tuple[str, str]:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        detail = (error.reason or type(error).__name__).replace("_", " ").lower()
+        return f"TLS failed ({detail})", f"Check that FASTN_BASE_URL names an https address. {_DOCTOR}"
+    reason = error.verify_message
+    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
+        return f"its certificate is for another host: {reason}", f"Check the host in FASTN_BASE_URL. {_DOCTOR}"
+    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
+        return (
+            f"its certificate is not valid now: {reason}",
+            "Check this machine's clock; else it must be renewed.",
+        )
+    company = "Where a company's proxy inspects TLS, set FASTN_CA_FILE to the file of its certificate."
+    return f"its certificate is not trusted: {reason}", f"{company} {_DOCTOR}"

@@ -1,0 +1,255 @@
+"""One HTTP request and its response: connections, body limits, envelopes and field names.
+
+No redirects, no cookies, no retries: the connection is read directly, with a cap. `way.py` says how one is made.
+
+httpcore2 makes and drives them, with proxies and TLS. Its own pool looks at all of them twice for each request, so that
+a call costs the more the more were once in flight. Here the one used last is taken, however many there are; how many
+requests there are at once is the client's to limit.
+
+Fastn was seen to wrap one resource as {data}, {data: {data}} or not at all; lists keep what stands around their rows.
+"""
+
+import zlib
+from collections.abc import AsyncIterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol, cast
+from urllib.parse import urlencode, urlsplit
+
+import anyio
+import httpcore2
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.client.account import Way, context, proxy_of
+from fastn_mcp.client.error_mapping import CHECK_CA_FILE, unreachable
+from fastn_mcp.client.transport import AsyncioBackend
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.paging import List, rows_of
+
+IDLE = 30.0
+"""Seconds for which a connection that nobody uses is kept."""
+
+
+class Connections:
+    """Those to one origin. What is trusted is read for the first one: a start needs none."""
+
+    def __init__(self, origin: httpcore2.Origin, way: Way) -> None:
+        self._origin = origin
+        self._way = way
+        self._maker: httpcore2.AsyncConnectionPool | None = None
+        self._idle: list[httpcore2.AsyncConnectionInterface] = []
+
+    async def take(self) -> httpcore2.AsyncConnectionInterface:
+        """One that nobody else uses. Raises `OSError` where what is trusted cannot be read."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        self._maker = self._maker or self._made()
+        return self._maker.create_connection(self._origin)
+
+    def _made(self) -> httpcore2.AsyncConnectionPool:
+        """What knows how a connection is made, and holds none."""
+        if self._origin.scheme != b"https":
+            # Plain http is for this machine: it needs no certificates, and a proxy would be shown the key.
+            return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE, network_backend=AsyncioBackend())
+        tls = context(self._way)
+        if self._way.proxy is None:
+            return httpcore2.AsyncConnectionPool(tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
+        url, auth = proxy_of(self._way.proxy)
+        return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
+
+    async def give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
+        """Keep one whose answer is closed, where it can be used again; close one that nobody used for long."""
+        if connection.is_idle():
+            self._idle.append(connection)
+        if self._idle and self._idle[0].has_expired():
+            await self._idle.pop(0).aclose()
+
+    async def aclose(self) -> None:
+        while self._idle:
+            await self._idle.pop().aclose()
+
+
+CAP = 10 * 1024 * 1024
+"""Bytes of a body, unpacked. More is not read."""
+
+_CONNECT_SECONDS = 5.0
+
+
+class Unsent(Exception):
+    """No byte of the request can have left. `next_step` is what to do about it, where that is known."""
+
+    def __init__(self, reason: str, next_step: str = "") -> None:
+        super().__init__(reason)
+        self.next_step = next_step
+
+
+class Lost(Exception):
+    """The request may have arrived; no complete status came back."""
+
+
+class Unreadable(Enum):
+    """Why a body cannot be used."""
+
+    BROKEN = "it broke off"
+    TOO_LARGE = f"it is larger than {CAP // 1024 // 1024} MiB"
+    PACKED = "unexpected Content-Encoding"
+    NO_JSON = "it is not JSON"
+    UNFAMILIAR = "the response does not match the expected schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status, lower-cased headers, and the body, or why there is none."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    unreadable: Unreadable | None = None
+
+
+class Exchange(Protocol):
+    """Sends one request."""
+
+    async def __call__(self, request: Request) -> Answer: ...
+
+    async def aclose(self) -> None: ...
+
+
+class HttpExchange:
+    """Over HTTP/1.1, with connections that stay open for the life of the server."""
+
+    def __init__(self, base_url: str, headers: Mapping[str, str], way: Way | None = None) -> None:
+        base = httpcore2.URL(base_url)
+        self._scheme, self._host, self._port = base.scheme, base.host, base.port
+        self._prefix = base.target.rstrip(b"/")
+        self._headers = [(b"Host", urlsplit(base_url).netloc.encode()), *_encoded(headers)]
+        self._way = way or Way()
+        self._connections = Connections(base.origin, self._way)
+
+    async def __call__(self, request: Request) -> Answer:
+        """Raises `Unsent` or `Lost`."""
+        try:
+            connection = await self._connections.take()
+        except OSError as error:
+            raise Unsent(f"the trusted certificates cannot be read: {type(error).__name__}", CHECK_CA_FILE) from error
+        try:
+            response = await connection.handle_async_request(self._built(request))
+        except _UNSENT as error:
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()  # behind a proxy it may be open already
+            proxied = self._scheme == b"https" and self._way.proxy is not None
+            raise Unsent(*unreachable(error, self._way if proxied else None)) from error
+        except _BROKEN as error:
+            raise Lost(type(error).__name__) from error
+        try:
+            return await _read(response)
+        finally:
+            # What is cancelled here must not leave its connection open, and half read.
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+                await self._connections.give_back(connection)
+
+    def _built(self, request: Request) -> httpcore2.Request:
+        target = self._prefix + request.path.encode()
+        if request.query:
+            query = {name: _text(value) for name, value in request.query.items()}
+            target += b"?" + urlencode(query).encode()
+        own = _encoded(request.headers)
+        content = None
+        if request.body is not None:
+            content = to_json(request.body)
+            own.append((b"Content-Type", b"application/json"))
+        if request.method != "GET":
+            own.append((b"Content-Length", str(len(content or b"")).encode()))
+        named = {name.lower() for name, _ in own}
+        return httpcore2.Request(
+            request.method,
+            httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port, target=target),
+            # A call's own header, as the environment of a run, replaces the account's.
+            headers=[pair for pair in self._headers if pair[0].lower() not in named] + own,
+            content=content,
+            extensions={"timeout": {"connect": _CONNECT_SECONDS}},
+        )
+
+    async def aclose(self) -> None:
+        await self._connections.aclose()
+
+
+_UNSENT = (
+    httpcore2.ConnectError,
+    httpcore2.ConnectTimeout,
+    httpcore2.ProxyError,
+    httpcore2.LocalProtocolError,
+    httpcore2.UnsupportedProtocol,
+)
+_BROKEN = (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError)
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+async def _read(response: httpcore2.Response) -> Answer:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "deflate"):
+        return Answer(response.status, headers, b"", Unreadable.PACKED)
+    unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
+    body = bytearray()
+    try:
+        async for chunk in cast("AsyncIterable[bytes]", response.stream):
+            body += unpack.decompress(chunk, CAP + 1 - len(body)) if unpack else chunk
+            if len(body) > CAP:
+                return Answer(response.status, headers, b"", Unreadable.TOO_LARGE)
+    except (*_BROKEN, zlib.error):
+        return Answer(response.status, headers, b"", Unreadable.BROKEN)
+    if unpack is not None and not unpack.eof:
+        return Answer(response.status, headers, b"", Unreadable.BROKEN)
+    return Answer(response.status, headers, bytes(body))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else to_json(value).decode()
+
+
+_WRAPPERS = ("data", "result", "results", "item", "items")
+
+
+def unwrap(body: JsonValue) -> JsonValue:
+    """The resource or the list inside the envelopes."""
+    for _ in range(3):
+        if not isinstance(body, dict) or "id" in body:
+            return body
+        inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), dict)), None)
+        if inner is None:
+            return body
+        body = inner
+    return body
+
+
+Names = Mapping[str, str]
+"""Our name of a field, and the account's."""
+
+
+def theirs(request: Request, names: Names) -> Request:
+    """The request with the account's names in its body."""
+    if request.body is None:
+        return request
+    body = {name: value for name, value in request.body.items() if name not in names}
+    return replace(request, body=body | {names[name]: request.body[name] for name in names if name in request.body})
+
+
+def add_ours(call: Call, body: JsonValue, names: Names) -> None:
+    """Let each row have our names too, beside the account's."""
+    rows = rows_of(body)[0] if isinstance(call, List) else [body] if isinstance(body, dict) else []
+    for row in rows:
+        for our, their in names.items():
+            if our not in row and their in row:
+                row[our] = row[their]

@@ -1,0 +1,1 @@
+"""Settings: flags, environment and file, read once at the edge."""

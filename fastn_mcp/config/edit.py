@@ -1,0 +1,122 @@
+"""Edit the configuration file in place. Comments are kept; an invalid result is not written."""
+
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import tomlkit
+from tomlkit.items import Table
+
+from fastn_mcp.config.file import PROFILES, ConfigFile, check_name, parsed, read
+from fastn_mcp.config.load import choose
+from fastn_mcp.errors import SettingsError
+
+
+def read_or_none(path: Path) -> ConfigFile:
+    """What the file says; nothing where there is none. Raises `SettingsError`."""
+    return read(path) if path.exists() else ConfigFile(path)
+
+
+def add(path: Path, name: str, values: Mapping[str, object]) -> None:
+    """Add a profile at the end. Raises `SettingsError`."""
+    check_name(name)
+    text = read_or_none(path).text
+    gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
+    table = tomlkit.dumps({PROFILES: {name: dict(values)}})
+    _write(path, f"{text}{gap}{table if values else f'[{PROFILES}.{tomlkit.key(name).as_string()}]'}".rstrip() + "\n")
+
+
+def remove(path: Path, name: str) -> None:
+    """Remove a profile; the last one takes the choice of a default with it. Raises `SettingsError`."""
+    text = read_or_none(path).text
+    wanted = tomllib.loads(text)
+    del wanted[PROFILES][name]
+    lines = _without_tables(text.splitlines(keepends=True), name)
+    if not wanted[PROFILES]:
+        del wanted[PROFILES]
+        if wanted.pop("profile", None) is not None:
+            lines = [line for line in lines if not re.match(r"profile\s*=", line)]
+    left = "".join(lines).rstrip() + "\n"
+    if _table(left) != wanted:  # written in another way than most do
+        raise SettingsError(f"{name} could not be taken out of {path}.", "Take it out by hand.")
+    _write(path, left)
+
+
+def _without_tables(lines: list[str], name: str) -> list[str]:
+    """The lines without the tables of a profile. What stands above the next table belongs to that."""
+    own = re.compile(rf"""\s*\[\s*{PROFILES}\s*\.\s*["']?{re.escape(name)}["']?\s*[.\]]""")
+    kept: list[str] = []
+    inside, pending = False, list[str]()
+    for line in lines:
+        if line.lstrip().startswith("["):
+            inside = own.match(line) is not None
+            kept += [] if inside else pending
+            pending = []
+        if not inside:
+            kept.append(line)
+        elif line.lstrip().startswith("#") or (pending and not line.strip()):
+            pending.append(line)
+        else:
+            pending = []
+    return kept
+
+
+def _table(text: str) -> object:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def use(path: Path, name: str) -> None:
+    """Make a profile the default one. Raises `SettingsError`."""
+    put(path, None, "profile", name)
+
+
+def put(path: Path, profile: str | None, setting: str, value: str) -> None:
+    """Set something in a profile, or at the top level. Raises `SettingsError`."""
+    text = read_or_none(path).text
+    document = tomlkit.parse(text)
+    if profile is not None:
+        cast("dict[str, dict[str, str]]", document[PROFILES])[profile][setting] = value
+    elif setting in document:
+        document[setting] = value
+    else:
+        # At the very beginning: anywhere else it might stand between a table and its comment.
+        gap = "\n" if text.startswith(("[", "#")) else ""
+        _write(path, tomlkit.dumps({setting: value}) + gap + text)
+        return
+    _write(path, tomlkit.dumps(document))
+
+
+def unset(path: Path, profile: str | None, setting: str) -> None:
+    """Remove a setting of a profile, or of the top level. Raises `SettingsError`."""
+    document = tomlkit.parse(read_or_none(path).text)
+    table = document if profile is None else cast("dict[str, Table]", document[PROFILES])[profile]
+    table.remove(setting)
+    _write(path, tomlkit.dumps(document))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file at once: whoever reads it meanwhile reads the one or the other."""
+    data = text.encode()
+    choose({}, {}, parsed(data, path))
+    real = path.resolve()
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
+        handle, new = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}-")
+        try:
+            with os.fdopen(handle, "wb") as writing:
+                writing.write(data)
+            Path(new).chmod(mode)
+            Path(new).replace(real)
+        except BaseException:
+            Path(new).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror or type(error).__name__}.") from None

@@ -1,0 +1,118 @@
+"""API keys and the local HTTP token: where each is stored, and which host a key is bound to.
+
+The file is made once and stays, so that the configuration of clients outlives a restart. Removing it makes a new token.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastn_mcp.config.file import PROFILES, ConfigFile
+from fastn_mcp.config.keyring import Keyring
+from fastn_mcp.config.model import Settings, is_token
+from fastn_mcp.config.paths import read_private, write_private
+from fastn_mcp.errors import NoKey, SettingsError
+
+VARIABLE = "FASTN_API_KEY"
+
+_LONGEST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key, and where it was found, for people."""
+
+    value: object
+    place: str
+
+
+def entry(profile: str, host: str) -> str:
+    """The name of an account's entry in the keyring."""
+    return f"{profile} at {host}"
+
+
+def written(
+    table: Mapping[str, object], file: ConfigFile, profile: str | None, environment: Mapping[str, str]
+) -> Key | None:
+    """The key that a table of the file names; None where it names none. Raises `SettingsError`."""
+    at = (PROFILES, profile) if profile is not None else ()
+    if "api_key" in table:
+        return Key(table["api_key"], f"{file.line(*at, 'api_key')}")
+    if "api_key_env" in table:
+        name = table["api_key_env"]
+        where = file.line(*at, "api_key_env")
+        if not isinstance(name, str) or not name:
+            raise SettingsError(f"{where}: api_key_env must be the name of a variable.")
+        if not environment.get(name):
+            raise NoKey(f"{where}: the key is to come from {name}, which is not set.", f"Set {name}.")
+        return Key(environment[name], f"environment {name}")
+    if "api_key_file" in table:
+        path = table["api_key_file"]
+        where = file.line(*at, "api_key_file")
+        if not isinstance(path, Path):
+            raise SettingsError(f"{where}: api_key_file must be the path of a file.")
+        return Key(_contents(path, where, profile), f"file {path}")
+    return None
+
+
+def kept(keyring: Keyring, profile: str, host: str) -> Key | None:
+    """The key that the keyring has for this account. Raises `NoKeyring`."""
+    found = keyring.get(entry(profile, host))
+    return None if found is None else Key(found, "keyring")
+
+
+def _contents(path: Path, where: str, profile: str | None) -> str:
+    try:
+        with path.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            data = opened.read(_LONGEST)
+    except FileNotFoundError:
+        name = f" {profile}" if profile else ""
+        next_step = f"Keep a key there: fastn-mcp login{name} --file"
+        raise NoKey(f"{where}: there is no file {path}.", next_step) from None
+    except OSError as error:
+        raise SettingsError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}.") from None
+    if os.name == "posix" and mode & 0o077:
+        raise SettingsError(f"{path} holds a key, and others than its owner can read it.", f"Run: chmod 600 {path}")
+    return data.decode("utf-8", "replace").strip()
+
+
+FILE = "http-token"
+"""The name of the file in the state folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpToken:
+    """A token, and where whoever may use it finds it. The place is for people, and holds no part of the token."""
+
+    value: str = field(repr=False)
+    place: str
+
+
+def http_token(settings: Settings, state: Path, new: Callable[[], str]) -> HttpToken:
+    """The token that clients of local HTTP have to send, made if there is none. Raises `SettingsError`."""
+    path = state.absolute() / FILE
+    try:
+        if settings.http_token is None and not path.exists():
+            write_private(path, f"{new()}{new()}\n", replace=False)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written: {error.strerror or type(error).__name__}.", "Or set FASTN_HTTP_TOKEN."
+        ) from None
+    return known_http_token(settings, state)
+
+
+def known_http_token(settings: Settings, state: Path) -> HttpToken:
+    """The token that there is. Raises `SettingsError`."""
+    if settings.http_token is not None:
+        return HttpToken(settings.http_token, "the setting http_token (FASTN_HTTP_TOKEN) of the server")
+    path = state.absolute() / FILE
+    if not os.path.lexists(path):
+        raise SettingsError(
+            f"There is no token yet in {path}.", "Start the server, which makes it: fastn-mcp --http 127.0.0.1:8080"
+        )
+    value = read_private(path).strip()
+    if not is_token(value):
+        raise SettingsError(f"{path} holds no token.", f"Remove it, and a new one is made: rm {path}")
+    return HttpToken(value, str(path))

@@ -1,0 +1,288 @@
+"""Merge flags, environment, profile and file into `Settings`.
+
+A profile is an account, and its key goes where the profile says and nowhere else. So its key never comes from the top
+level of the file, and a variable that speaks of one account (its key, its address, its headers) is refused beside a
+profile that does not name it: which of the two was meant is not guessed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from fastn_mcp.config import file as files
+from fastn_mcp.config import keys
+from fastn_mcp.config.file import PROFILES, ConfigFile
+from fastn_mcp.config.keyring import Keyring, NoKeyring, SystemKeyring
+from fastn_mcp.config.keys import VARIABLE, Key
+from fastn_mcp.config.model import (
+    DEFAULT_BASE_URL,
+    KEY_HOST,
+    KEY_SETTINGS,
+    OF_ONE_ACCOUNT,
+    OF_THE_PROCESS,
+    SOURCES,
+    Settings,
+    kind_of,
+)
+from fastn_mcp.config.proxies import named_by
+from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
+
+DEFAULT = "default"
+"""The name of the account where none is chosen."""
+
+_VARIABLES = {source.field: source.variable for source in SOURCES}
+_NO_KEY = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The settings of an account, and where its key comes from."""
+
+    settings: Settings
+    key: str
+    """The place of the key, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An account before its key is known."""
+
+    values: Mapping[str, object]
+    file: ConfigFile
+    profile: str | None
+    """The profile of the file; None for the top level."""
+    proxy: str | None = None
+    """The variable that the proxy comes from, where it is one of the machine's and not ours."""
+
+    @property
+    def table(self) -> Mapping[str, object]:
+        """The part of the file that is its own."""
+        return self.file.top if self.profile is None else self.file.profiles[self.profile]
+
+    @property
+    def key_host(self) -> str:
+        """The host that a key of the file was given for, whatever flags and variables say of an address."""
+        if KEY_HOST in self.table:
+            return str(self.table[KEY_HOST]).lower()
+        url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
+        return urlsplit(str(url)).netloc.lower()
+
+    def keyless(self) -> Settings:
+        """The settings with a key that is none. Raises `SettingsError`."""
+        return self.with_key(Key(_NO_KEY, ""))
+
+    def with_key(self, key: Key) -> Settings:
+        """The settings with this key. Raises `SettingsError`."""
+        try:
+            return Settings.model_validate({**self.values, "api_key": key.value})
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise self._wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, key) from None
+
+    def _wrong(self, name: str, problem: Any, key: Key) -> SettingsError:
+        if problem["type"] == "extra_forbidden":
+            return SettingsError(f"There is no setting {name!r}{nearest(name, Settings.model_fields)}.")
+        why = reason(problem)
+        if name == "api_key":
+            return NoKey(
+                f"The setting api_key ({key.place}) is wrong: {why}.",
+                "Copy the key again, whole, without what stands around it.",
+            )
+        for table, *at in ((self.table, PROFILES, self.profile), (self.file.top,)):
+            if name in table and self.values.get(name) is table[name]:
+                place = self.file.line(*(part for part in at if part is not None), name)
+                return SettingsError(f"{place}: the setting {name} is wrong: {why}.")
+        source = next((source for source in SOURCES if source.field == name), None)
+        flag = f"flag {source.flag}, " if source and source.flag else ""
+        variable = self.proxy if name == "proxy" and self.proxy else source.variable if source else ""
+        where = f" ({flag}environment {variable})" if source else ""
+        return SettingsError(f"The setting {name}{where} is wrong: {why}.")
+
+
+def load(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None,
+    *,
+    sandbox: bool = False,
+    keyring: Keyring | None = None,
+) -> Settings:
+    """The settings of the chosen account, with its key. Raises `SettingsError`.
+
+    With `sandbox` no key is needed, and no profile chosen: the sandbox in this process is an account of its own.
+    """
+    return resolve(flags, environment, file, sandbox=sandbox, keyring=keyring).settings
+
+
+def resolve(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None,
+    *,
+    sandbox: bool = False,
+    keyring: Keyring | None = None,
+) -> Resolved:
+    """The same, with where the key comes from. Raises `SettingsError`."""
+    config = files.read(file) if file is not None else ConfigFile()
+    account = choose(flags, environment, config, sandbox=sandbox)
+    key = _given(flags, environment, account)
+    if key is None and sandbox:
+        key = Key(_NO_KEY, "sandbox")
+    key = key or key_of(account, environment, keyring or SystemKeyring())
+    return Resolved(account.with_key(key), key.place)
+
+
+def ledger_setting(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
+) -> str | None:
+    """The setting of the ledger alone: who decides about calls needs no key. Raises `SettingsError`."""
+    config = files.read(file) if file is not None else ConfigFile()
+    account = choose(flags, environment, config, sandbox=sandbox)
+    return replace(account, values={"ledger": account.values.get("ledger")}).keyless().ledger
+
+
+def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
+    """The key that the file or the keyring has for an account. Raises `SettingsError`."""
+    written = keys.written(account.table, account.file, account.profile, environment)
+    if written is None:
+        return _kept(account, environment, keyring)
+    host = account.keyless().host
+    if account.key_host != host.lower():
+        name = f" {account.profile}" if account.profile else ""
+        raise SettingsError(
+            f"The key ({written.place}) was given for {account.key_host}, and is not sent to {host}.",
+            "Leave out --base-url and FASTN_BASE_URL; or use a profile of its own (fastn-mcp profiles add NAME"
+            f" --base-url URL), replace the key (fastn-mcp login{name} --file --replace), or write "
+            f'{KEY_HOST} = "{host}" beside it.',
+        )
+    return written
+
+
+def choose(
+    flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False
+) -> Chosen:
+    """The account that is meant, before its key is known. Raises `SettingsError`."""
+    _no_other_was_meant(environment, config)
+    given = {name: value for name, value in flags.items() if value is not None}
+    variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
+    profile = None if sandbox else _profile(given, variables, config)
+    own = {} if profile is None else {**config.profiles[profile], "profile": profile}
+    values = {name: value for name, value in {**config.top, **own}.items() if name not in (*KEY_SETTINGS, KEY_HOST)}
+    if profile is not None:
+        _one_account(variables, values, given, profile, config)
+    values |= {name: value for name, value in (variables | given).items() if name != "api_key"}
+    named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
+    if named is None:
+        return Chosen(values, config, profile)
+    return Chosen({**values, "proxy": named[1]}, config, profile, named[0])
+
+
+def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
+    """Refuse a variable whose name is nearly a setting's: FASTN_READ_ONY=1 would leave everything allowed.
+
+    Names like that of the key are left alone: they may hold keys of other accounts, and a key that is missing is said.
+    """
+    known = (*_VARIABLES.values(), *OF_THE_PROCESS)
+    named = {table.get("api_key_env") for table in (config.top, *config.profiles.values())}
+    for name in environment:
+        if not name.startswith("FASTN_") or name in known or name in named:
+            continue
+        close = closest(name, known, 0.85)
+        if close is not None and not close.startswith(VARIABLE):
+            raise SettingsError(f"Unknown variable {name}. Did you mean {close}?", f"Unset it, or name it {close}.")
+
+
+def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
+    """The profile that is asked for. Where the file has none, the name is a label and no more."""
+    if not config.profiles:
+        return None
+    asked = {"--profile": given.get("profile"), "FASTN_PROFILE": variables.get("profile")}
+    asked["profile"] = config.top.get("profile")
+    by, name = next(((by, name) for by, name in asked.items() if name is not None), ("", DEFAULT))
+    if isinstance(name, str) and name in config.profiles:
+        return name
+    if not by:
+        return None
+    raise no_profile(str(name), config, f"{config.line(by)}: " if by == "profile" else "")
+
+
+def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
+    """What is said where a profile is asked for and is not there."""
+    if kind_of(name) != "unknown":
+        return SettingsError(
+            "That is a key and no name of a profile: others can read a command line, and the shell remembers it.",
+            "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
+        )
+    there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path} has none"
+    what = f"{where}There is no profile {name[:64]!r}{nearest(name, config.profiles)}; {there}."
+    return SettingsError(what, "Correct the name, or add it first: fastn-mcp profiles add NAME")
+
+
+def _one_account(
+    variables: Mapping[str, str],
+    values: Mapping[str, object],
+    given: Mapping[str, object],
+    profile: str,
+    config: ConfigFile,
+) -> None:
+    """Refuse variables that speak of another account than the profile."""
+    named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in given
+    other = [VARIABLE] if "api_key" in variables and not named else []
+    for name in OF_ONE_ACCOUNT:
+        said = values.get(name, Settings.model_fields[name].default)
+        if name in variables and name not in given and variables[name].rstrip("/") != str(said).rstrip("/"):
+            other.append(_VARIABLES[name])
+    if other:
+        hint = f'write api_key_env = "{VARIABLE}" in [profiles.{profile}]' if VARIABLE in other else "choose no profile"
+        raise SettingsError(
+            f"{other[0]} is set, and the profile {profile!r} is an account of its own: which is meant is not guessed.",
+            f"Unset {other[0]}, or {hint}.",
+        )
+
+
+def _given(flags: Mapping[str, object], environment: Mapping[str, str], account: Chosen) -> Key | None:
+    if flags.get("api_key") is not None:
+        return Key(flags["api_key"], "given")
+    if account.profile is None and environment.get(VARIABLE, "") != "":
+        return Key(environment[VARIABLE], f"environment {VARIABLE}")
+    return None
+
+
+def _kept(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
+    settings, why = account.keyless(), ""
+    try:
+        if (key := keys.kept(keyring, settings.profile, settings.host)) is not None:
+            return key
+    except NoKeyring as error:
+        why = error.what
+    raise _no_key(account, settings, why, environment)
+
+
+def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[str, str]) -> NoKey:
+    if account.profile is not None:
+        return NoKey(
+            f"The profile {account.profile!r} has no key for {settings.host}.{f' {why}' if why else ''}",
+            f"Keep one: fastn-mcp login {account.profile}{' --file' if why else ''}",
+        )
+    if account.file.profiles:
+        known = ", ".join(account.file.profiles)
+        return NoKey(
+            f"There is no API key, and no profile is chosen; there are {known}.",
+            "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME",
+        )
+    return NoKey(
+        f"There is no API key{_misspelt(environment)}.",
+        "Set FASTN_API_KEY (Fastn dashboard: Settings, API keys), or keep one: fastn-mcp login"
+        f"{' --file' if why else ''}. Without an account: fastn-mcp --sandbox",
+    )
+
+
+def _misspelt(environment: Mapping[str, str]) -> str:
+    """The variable that was meant to hold the key, where one is set whose name is nearly right."""
+    names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
+    close = closest(VARIABLE, names, 0.75)
+    return f"; {close} is set, and is not {VARIABLE}" if close else ""

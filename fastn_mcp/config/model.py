@@ -1,0 +1,492 @@
+"""The settings: one field each, with its sources, its allowed values and its description."""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from fastn_mcp.config.proxies import is_loopback
+from fastn_mcp.errors import nearest
+from fastn_mcp.tools.operation import Route
+from fastn_mcp.tools.parsing import current
+
+
+def callable_address(url: str) -> str:
+    """An address that may be called. Raises `ValueError`."""
+    if not all("!" <= letter <= "~" for letter in url):
+        raise ValueError("holds a space, a line break or another character that no address has")
+    parts = urlsplit(url)
+    try:
+        parts.port  # noqa: B018 - reading it is the check
+    except ValueError:
+        raise ValueError("has a port that is none") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an https address, as https://live.fastn.ai")
+    if "@" in parts.netloc or "#" in url:
+        raise ValueError("must be scheme, host and at most a port and a path")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
+    return url
+
+
+KeyKind = Literal["live", "test", "unknown"]
+
+TEST = "fsk_test_"
+LIVE = "fsk_live_"
+
+
+def kind_of(key: str) -> KeyKind:
+    """Live, test, or of a kind that is not known."""
+    if key.startswith(TEST):
+        return "test"
+    return "live" if key.startswith(LIVE) else "unknown"
+
+
+DEFAULT_BASE_URL = "https://live.fastn.ai"
+
+TOOLSETS = (
+    *("procedures", "customers", "connectors", "connections", "workflows", "triggers", "executions"),
+    *("users", "roles", "api_keys", "secrets", "billing", "audit", "ai"),
+)
+"""What `--toolsets` can name: one for each resource, and the procedures."""
+
+Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+SHORTEST_SECRET = 32
+"""Characters of a secret that seals."""
+
+_SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
+
+
+def is_shared(ledger: str | None) -> bool:
+    """Whether a setting of the ledger names a server, and no file."""
+    return ledger is not None and ledger.startswith(_SERVERS)
+
+
+def is_token(text: str) -> bool:
+    """Whether a text can be a bearer token (RFC 6750) that nobody guesses."""
+    return len(text) >= SHORTEST_SECRET and re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text) is not None
+
+
+def _parts(secret: str) -> list[str]:
+    return [part.strip() for part in secret.split(",")] if secret else []
+
+
+def _routes(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    routes: dict[str, Route] = {}
+    for name, text in cast(dict[str, object], value).items():
+        tool = current(name)
+        if isinstance(text, Route):
+            routes[tool] = text
+            continue
+        method, _, path = str(text).partition(" ")
+        if method not in ("GET", "POST", "PUT", "PATCH", "DELETE") or not path.startswith("/"):
+            raise ValueError(f'{tool} is not "METHOD /path", as in "POST /api/v1/workflows/{{workflow_id}}/execute"')
+        routes[tool] = Route(method, path)
+    return routes
+
+
+class Settings(BaseModel):
+    """All that can be set. The description of a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+    api_key: Annotated[
+        str, Field(description="Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
+    ]
+    base_url: Annotated[str, Field(description="Where Fastn is.")] = DEFAULT_BASE_URL
+    dashboard_url: Annotated[
+        str | None, Field(description="Where your dashboard is: answers that send a person there link its page.")
+    ] = None
+    auth: Annotated[
+        Literal["header", "bearer"],
+        Field(description="header sends x-fastn-api-key, bearer sends Authorization: Bearer."),
+    ] = "header"
+    test_mode: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."),
+    ] = "auto"
+    ca_file: Annotated[
+        Path | None, Field(description="Certificates (PEM) to trust besides the system's, as those of a company's CA.")
+    ] = None
+    proxy: Annotated[
+        str | None,
+        Field(description="http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False),
+    ] = None
+    space_id: Annotated[str | None, Field(description="Sent as x-fastn-space-id.")] = None
+    tenant_id: Annotated[str | None, Field(description="Sent as x-fastn-space-tenantid.")] = None
+    end_org_id: Annotated[str | None, Field(description="Sent as x-end-org-id.")] = None
+    env: Annotated[str | None, Field(description="Fastn environment, sent as x-fastn-env.")] = None
+    profile: Annotated[
+        str, Field(description="Account to use, of those in the file; its name is in every result of a change.")
+    ] = "default"
+    mode: Annotated[Mode, Field(description="What is asked before it is sent: see the table of effects.")] = "guarded"
+    read_only: Annotated[bool, Field(description="Only tools that read.")] = False
+    toolsets: Annotated[
+        list[str] | None, BeforeValidator(_listed), Field(description=f"Only these: {', '.join(TOOLSETS)}.")
+    ] = None
+    tools: Annotated[
+        list[str] | None,
+        BeforeValidator(_listed),
+        Field(description="Only these, and those of toolsets: names of tools, or patterns as list_*."),
+    ] = None
+    exclude_tools: Annotated[
+        list[str] | None,
+        BeforeValidator(_listed),
+        Field(description="None of these, whatever else is set: names of tools, or patterns as delete_*."),
+    ] = None
+    update: Annotated[
+        Literal["merge", "partial"],
+        Field(description="merge reads, changes and sends the whole resource; partial sends only what was given."),
+    ] = "merge"
+    policy: Annotated[
+        Path | None, Field(description="Policy file; by default policy.toml in your configuration folder.")
+    ] = None
+    plan: Annotated[
+        Path | None, Field(description="Signed run plan: calls that are made without asking. See plan new.")
+    ] = None
+    plan_keys: Annotated[
+        Path | None,
+        Field(description="Public keys of those who may sign plans; by default plan-keys.toml beside the policy."),
+    ] = None
+    reveal: Annotated[
+        Literal["file", "result"],
+        Field(description="Where a new API key is shown: in a file of your state folder, or in the result."),
+    ] = "file"
+    secret_env: Annotated[
+        list[str] | None,
+        BeforeValidator(_listed),
+        Field(description="Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN."),
+    ] = None
+    report: Annotated[
+        Path | None,
+        Field(description="At the end, write what was done, refused and left: FILE as JSON, FILE.md to read."),
+    ] = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "warning"
+    log_file: Annotated[Path | None, Field(description="Where the log goes, instead of stderr.")] = None
+    audit_max_mb: Annotated[
+        int, Field(description="Size in MiB at which the audit log is rotated (security.md).", ge=1, le=4096)
+    ] = 64
+    audit_keep_days: Annotated[
+        int | None,
+        Field(description="Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1),
+    ] = None
+    audit_keep_files: Annotated[
+        int | None, Field(description="Number of rotated audit logs that are kept; by default all.", ge=0)
+    ] = None
+    deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
+    ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
+    concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
+    approval_minutes: Annotated[
+        int,
+        Field(description="Minutes in which a request can be answered, and the approved call made.", ge=1, le=1440),
+    ] = 10
+    webhook_url: Annotated[
+        str | None,
+        Field(description="Where questions are posted that no form can ask: approvals-elsewhere.md.", repr=False),
+    ] = None
+    webhook_secret: Annotated[
+        str | None, Field(description="Signs what is posted there; 32 characters or more.", min_length=32, repr=False)
+    ] = None
+    webhook_style: Annotated[
+        Literal["generic", "slack"], Field(description="generic posts all that is known, slack a message with buttons.")
+    ] = "generic"
+    approvers: Annotated[Path | None, Field(description="File of those who may answer, each with a public key.")] = None
+    approval_listen: Annotated[
+        str | None,
+        Field(description="HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http."),
+    ] = None
+    approval_url: Annotated[str | None, Field(description="Where approvers reach that, if it is behind a proxy.")] = (
+        None
+    )
+    ledger: Annotated[
+        str | None,
+        Field(
+            description="Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas "
+            "(shared-ledger.md).",
+            repr=False,
+        ),
+    ] = None
+    http_token: Annotated[
+        str | None,
+        Field(
+            description="Bearer token for --http on this machine, 32 characters or more; by default in a file of your "
+            "state folder.",
+            repr=False,
+        ),
+    ] = None
+    state_secret: Annotated[
+        str | None,
+        Field(description="Seals open questions, so that any replica can go on with them; 32 characters.", repr=False),
+    ] = None
+    routes: Annotated[
+        dict[str, Any],
+        BeforeValidator(_routes),
+        Field(description='Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'),
+    ] = {}
+    fields: Annotated[
+        dict[str, dict[str, Annotated[str, Field(min_length=1)]]],
+        Field(description='Other names of fields, by resource: customers = { id = "orgId" }.'),
+    ] = {}
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: str) -> str:
+        if not key:
+            raise ValueError("is empty")
+        if not all("!" <= letter <= "~" for letter in key):
+            raise ValueError("holds a space, a line break or another character that no key has")
+        if key[0] in "\"'`" or key[-1] in "\"'`":
+            raise ValueError("stands in quotes, which here are a part of it")
+        if any(letter in "${}<>" for letter in key) or key.endswith("..."):
+            raise ValueError("is a placeholder for a key, which nothing has filled in")
+        if key.startswith("FASTN_API_KEY="):
+            raise ValueError("begins with the name of its variable")
+        return key
+
+    @field_validator("base_url", "dashboard_url", "approval_url")
+    @classmethod
+    def _safe(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if "?" in url or "#" in url:
+            raise ValueError("must be scheme, host and at most a port and a path")
+        return callable_address(url).rstrip("/")
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_api(cls, url: str) -> str:
+        """The address without /api/v1, which people copy along and each path begins with."""
+        return url.removesuffix("/api/v1")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _certificates(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                found = b"-----BEGIN " in file.read_bytes()
+            except OSError as error:
+                raise ValueError(f"cannot be read ({type(error).__name__})") from None
+            if not found:
+                raise ValueError("is not a file of certificates in PEM")
+        return file
+
+    @field_validator("proxy")
+    @classmethod
+    def _passable(cls, proxy: str | None) -> str | None:
+        if proxy is None or proxy == "none":
+            return None
+        if not all("!" <= letter <= "~" for letter in proxy):
+            raise ValueError("holds a space, a line break or another character that no address has")
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        try:
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("has a port that is none") from None
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
+        return parts.geturl().rstrip("/")
+
+    @field_validator("fields")
+    @classmethod
+    def _of_resources(cls, fields: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        resources = [name for name in TOOLSETS if name != "procedures"]
+        for name in fields:
+            if name not in resources:
+                raise ValueError(f"there is no resource {name!r}{nearest(name, resources)}")
+        return fields
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _postable(cls, url: str | None) -> str | None:
+        return None if url is None else callable_address(url)
+
+    @field_validator("ledger")
+    @classmethod
+    def _kept(cls, ledger: str | None) -> str | None:
+        # What the URL of a server must be is said where one is opened.
+        if ledger is not None and not ledger.isprintable():
+            raise ValueError("holds a line break or another character that no file and no URL has")
+        if ledger is not None and "://" in ledger and not is_shared(ledger):
+            raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
+        return ledger
+
+    @field_validator("state_secret")
+    @classmethod
+    def _long(cls, secret: str | None) -> str | None:
+        if secret is not None and any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
+        if secret is not None and len(set(_parts(secret))) < len(_parts(secret)):
+            raise ValueError("has the same secret twice")
+        return secret
+
+    @field_validator("http_token")
+    @classmethod
+    def _bearer(cls, token: str | None) -> str | None:
+        if token is not None and not is_token(token):
+            raise ValueError(f"must be {SHORTEST_SECRET} characters or more: letters, digits and ._~+/=-")
+        return token
+
+    @field_validator("approval_listen")
+    @classmethod
+    def _listenable(cls, address: str | None) -> str | None:
+        if address is not None:
+            host, _, port = address.rpartition(":")
+            if not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
+                raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+        return address
+
+    @field_validator("space_id", "tenant_id", "end_org_id", "env")
+    @classmethod
+    def _header(cls, value: str | None) -> str | None:
+        if value is not None and not all(" " <= letter <= "~" for letter in value):
+            raise ValueError("holds a character that no header can have")
+        return value or None
+
+    @field_validator("profile")
+    @classmethod
+    def _shown(cls, name: str) -> str:
+        if not 0 < len(name) <= 64 or not name.isprintable():
+            raise ValueError("must be a name of at most 64 characters that can be seen")
+        return name
+
+    @field_validator("routes")
+    @classmethod
+    def _fitting(cls, routes: dict[str, Route]) -> dict[str, Route]:
+        if not routes:
+            return routes
+        from fastn_mcp.tools.catalog import (
+            BY_NAME,  # all operations: a fifth of a start, for those few who have other paths
+        )
+
+        for tool, route in routes.items():
+            operation = BY_NAME.get(tool)
+            if operation is None:
+                raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
+            if sorted(route.parameters) != sorted(operation.route.parameters):
+                wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
+                raise ValueError(f"the path of {tool} must hold {wanted}")
+        return routes
+
+    @field_validator("toolsets")
+    @classmethod
+    def _known(cls, names: list[str] | None) -> list[str] | None:
+        for name in names or []:
+            if name not in TOOLSETS:
+                raise ValueError(f"names an unknown toolset{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}")
+        return names
+
+    @field_validator("tools", "exclude_tools")
+    @classmethod
+    def _named(cls, patterns: list[str] | None) -> list[str] | None:
+        """The names of the tools that are meant, in the order of the catalogue."""
+        if patterns is None:
+            return None
+        from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of a start, for those few who name tools
+
+        found: set[str] = set()
+        for pattern in patterns:
+            names = fnmatch.filter(TOOLS, current(pattern.replace("-", "_")))
+            if not names:
+                kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
+                raise ValueError(f"there is no {kind} {pattern[:64]!r}{nearest(pattern.replace('-', '_'), TOOLS)}")
+            found.update(names)
+        return [name for name in TOOLS if name in found]
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether nothing may be changed."""
+        return self.read_only or self.mode == "read-only"
+
+    def has_tool(self, name: str, toolset: str, *, reads: bool) -> bool:
+        """Whether these settings leave a tool: chosen by tools or toolsets, not excluded, and allowed to change."""
+        chosen = self.toolsets is None and self.tools is None
+        chosen = chosen or toolset in (self.toolsets or ()) or name in (self.tools or ())
+        return chosen and name not in (self.exclude_tools or ()) and (reads or not self.reads_only)
+
+    @property
+    def shares(self) -> bool:
+        """Whether other processes, on other machines, use the same ledger."""
+        return is_shared(self.ledger)
+
+    @property
+    def state_secrets(self) -> list[str]:
+        """The secret that seals, and after it those that still open what was sealed before."""
+        return _parts(self.state_secret or "")
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must stand in no log."""
+        urls = (self.proxy, self.ledger if self.shares else None)
+        passwords = [urlsplit(url or "").password or "" for url in urls]
+        known = (self.api_key, self.webhook_secret, self.webhook_url, self.proxy, self.http_token)
+        return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
+
+    @property
+    def host(self) -> str:
+        """Host and port, as results show the account."""
+        return urlsplit(self.base_url).netloc
+
+    @property
+    def key_kind(self) -> KeyKind:
+        """Live, test, or not known."""
+        return kind_of(self.api_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one setting can come from, besides the file. A key has no flag: flags are seen by every process."""
+
+    field: str
+    variable: str
+    flag: str | None
+
+
+FLAGS = (
+    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "tools"),
+    *("exclude_tools", "update"),
+    *("reveal", "report", "log_level", "log_file", "deadline", "approval_minutes"),
+)
+
+SOURCES = tuple(
+    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
+    for field in Settings.model_fields
+    if field not in ("routes", "fields")
+)
+
+OF_THE_PROCESS = ("FASTN_CONFIG", "FASTN_CONFIG_DIR", "FASTN_STATE_DIR", "FASTN_HTTP")
+"""Variables that are no settings of an account."""
+
+KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
+"""What names a key in the file: the key itself, the variable that holds it, the file that holds it."""
+
+KEY_HOST = "api_key_host"
+"""The host that the key beside it was given for; where it is missing, that of the address in the file."""
+
+FILE_ONLY: Mapping[str, str] = {
+    "api_key_env": "Variable that holds the key of this account.",
+    "api_key_file": "File that holds the key of this account, which only its owner can read.",
+    KEY_HOST: "Only host that the key beside it is sent to, by default that of base_url in the file.",
+}
+"""What the file alone can say, with what it means."""
+
+SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
+"""What only the owner of a file may read there."""
+
+PATHS = ("policy", "plan", "plan_keys", "report", "log_file", "approvers", "api_key_file", "ca_file")
+"""What names a file. In the configuration file a relative one begins at its folder."""
+
+OF_ONE_ACCOUNT = ("base_url", "space_id", "tenant_id", "end_org_id")
+"""Where a key belongs. What the environment says of it is of no profile."""

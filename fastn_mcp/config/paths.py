@@ -1,0 +1,146 @@
+"""The user's configuration and state folders, and files that nobody else may read or replace.
+
+Permissions are POSIX's. On Windows a user's own folders are closed to others, and nothing is checked.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from fastn_mcp.errors import SettingsError
+
+TENANTS = "tenants"
+"""The folder in that of the state that holds a folder for each tenant."""
+
+CONFIG = "config.toml"
+"""The file of settings in the configuration folder."""
+
+
+def config_dir(environment: Mapping[str, str]) -> Path:
+    """Where settings, policies and kept keys are."""
+    if named := environment.get("FASTN_CONFIG_DIR"):
+        return Path(named)
+    from platformdirs import user_config_path  # only where a default is asked for
+
+    return user_config_path("fastn-mcp")
+
+
+def state_dir(environment: Mapping[str, str]) -> Path:
+    """Where grants and the audit are kept."""
+    if named := environment.get("FASTN_STATE_DIR"):
+        return Path(named)
+    from platformdirs import user_state_path  # only where a default is asked for
+
+    return user_state_path("fastn-mcp")
+
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def require_own(path: Path, descriptor: int) -> None:
+    """Raise `SettingsError` where another user could change or replace the open file at `path`.
+
+    Neither the file nor its folder may be writable by others, or belong to anybody but this user and root. A folder
+    with the sticky bit (/tmp) may be writable: only owners replace files there. On a read-only file system nothing is
+    checked.
+    """
+    if os.name != "posix" or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        return
+    status = os.fstat(descriptor)
+    _require_own(path, status, writable=bool(status.st_mode & _WRITABLE_BY_OTHERS))
+    # A link is as safe as both folders: the one that holds it, and the one that holds the file.
+    for folder in {path.absolute().parent, path.resolve().parent}:
+        try:
+            status = folder.stat()
+        except OSError as error:
+            raise SettingsError(f"{folder} cannot be read: {error.strerror or type(error).__name__}.") from None
+        sticky = bool(status.st_mode & stat.S_ISVTX)
+        _require_own(folder, status, writable=bool(status.st_mode & _WRITABLE_BY_OTHERS) and not sticky)
+
+
+def _require_own(path: Path, status: os.stat_result, *, writable: bool) -> None:
+    if writable:
+        raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
+    if status.st_uid not in (0, os.geteuid()):
+        raise SettingsError(f"{path} belongs to another user of this machine.", f"Run: chown {os.geteuid()} {path}")
+
+
+def read_private(path: Path) -> str:
+    """The text of a file that only this user can read. Raises `SettingsError`, also where it is a link."""
+    try:
+        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(opened, encoding="utf-8", errors="replace") as file:
+            status = os.fstat(file.fileno())
+            if os.name == "posix":
+                if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                    raise SettingsError(f"{path} is not a file of this user.", f"Remove it: rm {path}")
+                if status.st_mode & 0o077:
+                    raise SettingsError(
+                        f"{path} holds a secret, and others than its owner can read it.",
+                        f"Remove it, and what was given to others with it: rm {path}",
+                    )
+            return file.read()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
+
+
+def write_private(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write a file of mode 0600, whole or not at all. Raises `OSError`.
+
+    The folder is made with mode 0700 where it is missing. Without `replace`, a file that is there already stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A new file of a new name: never one that others have open, and never readable by others for a moment.
+    written = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        if replace:
+            written.replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(written, path)
+    finally:
+        written.unlink(missing_ok=True)
+
+
+LARGEST = 4 << 20
+"""Bytes of a file that a person writes."""
+
+
+def read_regular(
+    path: Path, largest: int = LARGEST, *, check: Callable[[int], None] | None = None
+) -> tuple[bytes, os.stat_result]:
+    """The content and the status of a regular file. Raises `OSError`, also for anything else and for a larger file.
+
+    `check` gets the descriptor before anything is read.
+    """
+    _check(path.stat(), path, largest)  # opening a device can do something
+    # A pipe that replaced the file since then does not block either.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        _check(status, path, largest)
+        if check is not None:
+            check(file.fileno())
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise _too_large(path, largest)
+    return content, status
+
+
+def _check(status: os.stat_result, path: Path, largest: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    if status.st_size > largest:
+        raise _too_large(path, largest)
+
+
+def _too_large(path: Path, largest: int) -> OSError:
+    return OSError(errno.EFBIG, f"Larger than {largest >> 20} MiB", str(path))

@@ -1,0 +1,65 @@
+"""Which HTTP proxy the environment names for an address."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+VARIABLES = ("https_proxy", "HTTPS_PROXY")
+"""Where other programs look, in their order. HTTP_PROXY is for plain http, which leaves this machine never."""
+
+
+def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None:
+    """The variable and the proxy that it names for this address; None where it is to be reached directly."""
+    variable = next((name for name in VARIABLES if environment.get(name)), None)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError:
+        return None  # it is no address, which whoever checks the settings says
+    if variable is None or parts.scheme != "https" or is_loopback(host):
+        return None
+    exempt = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    if any(_covers(entry.strip(), host, port) for entry in exempt.split(",")):
+        return None
+    return variable, environment[variable]
+
+
+def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> str:
+    """The variable that the proxy in use comes from. FASTN_PROXY stands for the setting, wherever it was set."""
+    named = None if proxy is None or environment.get("FASTN_PROXY") else named_by(environment, url)
+    if proxy is None or named is None or urlsplit(proxy).netloc != named[1].rpartition("://")[2].strip("/"):
+        return "FASTN_PROXY"
+    return named[0]
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    """Whether an entry of NO_PROXY is about this host: `*`, a name and what ends in it, an address, a network."""
+    if entry == "*":
+        return True
+    with suppress(ValueError):
+        return ip_address(host.strip("[]")) in ip_network(entry.strip("[]"), strict=False)
+    name, colon, number = entry.rpartition(":")
+    if colon and number.isdecimal():
+        if int(number) != port:
+            return False
+        entry = name
+    entry = entry.strip("[]").lstrip(".").casefold()
+    return bool(entry) and (host.casefold() == entry or host.casefold().endswith(f".{entry}"))
+
+
+def address_of(proxy: str) -> str:
+    """Host and port of a proxy, as people may read it: without name and password."""
+    parts = urlsplit(proxy)
+    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+    return f"{host}:{parts.port or 80}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its name alone; nothing is looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,134 @@
+"""The result of a check, and settings proposed instead, as TOML.
+
+`seen` and `next` are our own words, Fastn's names of fields, and statuses: they may be shown to anybody. What only the
+person at the terminal is to read stands in `here`.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, cast
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable
+
+from fastn_mcp.errors import SettingsError
+
+
+class Verdict(Enum):
+    """What a check says. One that was skipped could not be made, or ought not to be."""
+
+    OK = "ok"
+    DIFFERS = "differs"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Group(Enum):
+    """What is checked, in the order in which it is."""
+
+    SETTINGS = "settings"
+    CONNECTION = "connection"
+    KEY = "key"
+    READS = "reads"
+    WRITES = "writes"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the table."""
+
+    group: Group
+    name: str
+    verdict: Verdict
+    seen: str
+    next: str = ""
+    here: str = ""
+
+
+class Exit(IntEnum):
+    """The exit code."""
+
+    FINE = 0
+    DIFFERENCES = 1
+    CANNOT_WORK = 2
+
+
+_GATES = (Group.SETTINGS, Group.CONNECTION, Group.KEY)
+
+
+def exit_of(checks: Iterable[Check]) -> Exit:
+    """What all of them come to."""
+    found = list(checks)
+    reads = [check.verdict for check in found if check.group is Group.READS]
+    nothing_answers = Verdict.FAILED in reads and not {Verdict.OK, Verdict.DIFFERS} & set(reads)
+    if nothing_answers or any(check.verdict is Verdict.FAILED and check.group in _GATES for check in found):
+        return Exit.CANNOT_WORK
+    wrong = any(check.verdict in (Verdict.DIFFERS, Verdict.FAILED) for check in found)
+    return Exit.DIFFERENCES if wrong else Exit.FINE
+
+
+Value = str | list[str]
+
+_LOCAL = ("ca_file", "proxy")
+"""Settings that say something of the machine."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """Settings by name, routes by tool, names of fields by resource; `notes` are by the name of a setting or a tool."""
+
+    settings: dict[str, Value] = field(default_factory=dict[str, Value])
+    routes: dict[str, str] = field(default_factory=dict[str, str])
+    fields: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    notes: dict[str, str] = field(default_factory=dict[str, str])
+    profile: str | None = None
+    """The profile of the file that they are for."""
+
+    def __bool__(self) -> bool:
+        return bool(self.settings or self.routes or self.fields)
+
+    def toml(self, *, local: bool = True) -> str:
+        """The settings to paste. Without `local`, the profile and paths of this machine are left out."""
+        if local:
+            return self._in("", self.settings, self.profile)
+        return self._in("", {n: "..." if n in _LOCAL else v for n, v in self.settings.items()}, None)
+
+    def merged(self, text: str) -> str:
+        """`text`, a file of settings, with the proposal in it; its comments and order stay. Raises `SettingsError`."""
+        return self._in(text, self.settings, self.profile)
+
+    def _in(self, text: str, settings: Mapping[str, Value], profile: str | None) -> str:
+        try:
+            document = tomlkit.parse(text)
+            at = () if profile is None else ("profiles", profile)
+            tables = {("routes",): self.routes, **{("fields", name): names for name, names in self.fields.items()}}
+            if settings:
+                _put(_table(document, *at), settings, self.notes)
+            for path, table in tables.items():
+                if table:
+                    _put(_table(document, *at, *path), table, self.notes)
+            made = tomlkit.dumps(document)
+            tomllib.loads(made)
+        except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
+            raise SettingsError(
+                "The file is no TOML that the settings could be written into.", "Paste them by hand."
+            ) from None
+        return made
+
+
+def _table(document: tomlkit.TOMLDocument, *path: str) -> Any:
+    found: Any = document
+    for number, name in enumerate(path, 1):
+        found = found.setdefault(name, tomlkit.table(is_super_table=number < len(path)))
+    return found
+
+
+def _put(table: Any, values: Mapping[str, Value], notes: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        item = cast(Any, tomlkit.item(value))
+        if name in notes and not isinstance(table, InlineTable):
+            item.comment(notes[name])
+        table[name] = item

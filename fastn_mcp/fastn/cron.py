@@ -1,0 +1,71 @@
+"""Five-field cron schedules: the next occurrence, and whether one schedule fires only when another does."""
+
+import re
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+_PART = r"(\*|\d+-\d+)(/\d+)?|\d+"
+_PORTABLE = re.compile(rf"(({_PART})(,({_PART}))*[ ]){{4}}({_PART})(,({_PART}))*", re.ASCII)
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def is_subset(schedule: str, other: object) -> bool:
+    """Whether `schedule` is known to fire only when `other` fires, in the same time zone."""
+    # Dialects disagree about the rest: names, L, #, a step without a range.
+    if not isinstance(other, str) or not (_PORTABLE.fullmatch(schedule) and _PORTABLE.fullmatch(other)):
+        return False
+    try:
+        ours, theirs = (_parsed(text, datetime(2000, 1, 1, tzinfo=UTC)) for text in (schedule, other))
+    except ValueError:
+        return False
+    return (
+        ours.minutes <= theirs.minutes
+        and ours.hours <= theirs.hours
+        and all(_days(ours, schedule, steps) <= _days(theirs, other, steps) for steps in (False, True))
+    )
+
+
+def next_run(schedule: str, timezone: str, after: datetime) -> datetime:
+    """The first time after `after` at which it fires, in UTC. Raises ValueError."""
+    try:
+        return next(_parsed(schedule, after.astimezone(_zone(timezone)))).astimezone(UTC)
+    except StopIteration:
+        raise ValueError("it never fires") from None
+
+
+def _days(cron: CronSim, schedule: str, star_steps: bool) -> set[tuple[int, int, int]]:
+    """Each month, day and weekday on which it fires; each of these combinations comes in 28 years.
+
+    Where both day fields are restricted, either will do. Dialects differ about `*/2`: with `star_steps` it counts.
+    """
+    _, _, of_month, _, of_week = schedule.split()
+    restricted = [field != "*" if star_steps else not field.startswith("*") for field in (of_month, of_week)]
+    weekdays = {day % 7 for day in cron.weekdays if isinstance(day, int)}
+    holds = any if all(restricted) else all
+    return {
+        (month, day, weekday)
+        for month in cron.months
+        for day in range(1, _DAYS[month - 1] + 1)
+        for weekday in range(7)
+        if holds((day in cron.days, weekday in weekdays))
+    }
+
+
+def _zone(name: str) -> tzinfo:
+    if name.upper() == "UTC":
+        return UTC  # some machines have no data of time zones
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("not an IANA time zone") from error
+
+
+def _parsed(schedule: str, after: datetime) -> CronSim:
+    if len(schedule.split()) != 5:
+        raise ValueError("cron has five fields")
+    try:
+        return CronSim(schedule, after)
+    except CronSimError as error:
+        raise ValueError(f"not a cron schedule: {error}") from None

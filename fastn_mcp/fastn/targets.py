@@ -1,0 +1,199 @@
+"""What a call acts on: a fresh read of the target, and the read that settles a lost response."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+import anyio
+from pydantic import JsonValue
+
+from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.fastn.names import Label, Names, label_of, references
+from fastn_mcp.fastn.rows import row_of
+from fastn_mcp.redaction import redact_object
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.tools.customers import GetCustomer
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
+from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow
+
+Call = Operation[Any]
+Send = Callable[[Call], Awaitable[Record]]
+
+# A resource without a read of its own is looked for in its list: at most this many pages of a hundred rows.
+_PAGES = 20
+
+
+@cache
+def _reader(operation: AnyOperation) -> AnyOperation | None:
+    """The operation that shows what this one acts on: its own GET, or else the list it belongs to."""
+    template, brace, _ = operation.route.path.partition("}")
+    own = template + brace
+    wanted = (own, own.rpartition("/")[0])
+    gets = {candidate.route.path: candidate for candidate in CATALOG if candidate.route.method == "GET"}
+    return next((gets[path] for path in wanted if path in gets), None)
+
+
+async def read_target(call: Call, send: Send) -> Record | None:
+    """The record that `call` acts on; None where it names none, or there is none.
+
+    For a create, the record that it may overwrite; `UNKNOWN` where that could not be learnt.
+    """
+    if isinstance(call, Create):
+        return await _overwritten(call, send)
+    reader = _reader(type(call))
+    if call.target is None or reader is None:
+        return None
+    if not issubclass(reader, List):
+        name = type(call).route.parameters[-1]
+        try:
+            return await send(reader.model_validate({name: call.target}))
+        except NotFound:
+            return None
+    row, _ = await find_row(cast("type[List[Any]]", reader), call.target, send)
+    return row
+
+
+GETS: Mapping[str, AnyOperation] = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
+"""The operations that read a resource for its name, by kind."""
+
+LOOKUPS = 5
+"""Resources of one kind that are read for their names, for one answer."""
+
+
+def kind_of(call: Call) -> str:
+    """The kind of resource that it acts on or makes: `customer`, `api_key`."""
+    parameters = type(call).route.parameters
+    return parameters[-1].removesuffix("_id") if parameters else call.tool_name().partition("_")[2]
+
+
+def fields_sent(call: Call) -> dict[str, JsonValue]:
+    """The body of its request by Fastn's names, without secrets. Raises a `RefusedValue`."""
+    return redact_object(call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {})
+
+
+def own_label(call: Call, target: Record | None, names: Names | None = None) -> Label | None:
+    """The label of what it acts on, or of what it makes, as far as that says it. `names` are of what it refers to."""
+    row = _labelled(call, target)
+    return None if row is None else label_of(kind_of(call), row, names or {})
+
+
+async def read_label(call: Call, target: Record | None, send: Send) -> Label | None:
+    """The same with the names of what it refers to, read where the row does not say them."""
+    row = _labelled(call, target)
+    return None if row is None else own_label(call, target, await read_names(references(kind_of(call), row), send))
+
+
+def _labelled(call: Call, target: Record | None) -> Mapping[str, JsonValue] | None:
+    """The row whose label stands for a call; None for an AI session, which has none."""
+    if call.toolset() == "ai":
+        return None
+    row = row_of(target)
+    return row if row or call.target is not None else fields_sent(call)
+
+
+async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
+    """Names by kind and id, of `wanted` ids by kind: a few of each kind. What cannot be read is left out."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
+    if not found:
+        return found
+
+    async def look_up(kind: str, key: str) -> None:
+        if (name := await read_name(kind, key, send)) is not None:
+            found[kind][key] = name
+
+    async with anyio.create_task_group() as group:
+        for kind, keys in wanted.items():
+            for key in list(dict.fromkeys(keys))[:LOOKUPS]:
+                group.start_soon(look_up, kind, key)
+    return found
+
+
+async def read_name(kind: str, key: str, send: Send) -> str | None:
+    """What the resource of this id is called; None where that cannot be read: a name is a courtesy."""
+    try:
+        record = await send(GETS[kind].model_validate({f"{kind}_id": key}))
+    except (FastnError, ValueError):
+        return None
+    label = label_of(kind, row_of(record))
+    return label.name if label else key
+
+
+def no_such(call: Call) -> tuple[str, str]:
+    """What is said where there is nothing with the id that `call` names, and the next step."""
+    kind = type(call).route.parameters[-1].removesuffix("_id").replace("_", " ").replace("api", "API")
+    lister = f"list_{call.toolset()}"
+    by_name = "" if call.toolset() == ListExecutions.toolset() else "find or "  # find knows no executions
+    return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}{lister}."
+
+
+async def _overwritten(call: Create[Any], send: Send) -> Record | None:
+    """What may be overwritten. Every row is read: a search that Fastn makes may miss the slug."""
+    lister = cast("type[List[Any]] | None", _reader(type(call)))
+    if lister is None:
+        return UNKNOWN
+    try:
+        row = await _row(lister, call.may_overwrite, send)
+        if row is None or row is UNKNOWN:
+            return row
+        detail, id_ = _detail(lister), getattr(row, "id", None)
+        if detail is None:
+            return row
+        return await send(detail.model_validate({detail.route.parameters[-1]: id_})) if id_ else UNKNOWN
+    except (FastnError, ValueError):
+        return UNKNOWN
+
+
+async def _row(lister: type[List[Any]], wanted: Callable[[Record], bool | None], send: Send) -> Record | None:
+    """The first row that is wanted; `UNKNOWN` where there is none, but not all was read or a row did not say."""
+    cursor: str | None = None
+    silent = False
+    for _ in range(_PAGES):
+        page = cast("Listed[Record]", await send(cast(Call, lister(limit=100, cursor=cursor))))
+        for row in page.items:
+            if (answer := wanted(row)) is True:
+                return row
+            silent = silent or answer is None
+        if (cursor := page.next_cursor) is None:
+            return UNKNOWN if silent else None
+    return UNKNOWN
+
+
+@cache
+def _detail(lister: AnyOperation) -> AnyOperation | None:
+    """The operation that reads one row of a list by its id."""
+    own = re.compile(rf"{re.escape(lister.route.path)}/{{\w+}}")
+    gets = (candidate for candidate in CATALOG if candidate.route.method == "GET")
+    return next((candidate for candidate in gets if own.fullmatch(candidate.route.path)), None)
+
+
+async def find_row(lister: type[List[Any]], wanted: str, send: Send) -> tuple[Record | None, int]:
+    """The row of this id, and how many rows were looked at in vain where the list goes on behind them; else 0."""
+    cursor: str | None = None
+    seen = 0
+    for _ in range(_PAGES):
+        reading = cast(Call, lister(limit=100, cursor=cursor))
+        page = cast("Listed[Record]", await send(reading))
+        for row in page.items:
+            if str(getattr(row, "id", "")) == wanted:
+                return row, 0
+        seen += len(page.items)
+        if (cursor := page.next_cursor) is None:
+            return None, 0
+    return None, seen
+
+
+def settling_read(call: Call) -> Call | None:
+    """The read that shows whether `call` happened, to be made once its answer was lost."""
+    if isinstance(call, RunWorkflow):
+        return ListExecutions(workflow_id=call.workflow_id)
+    reader = _reader(type(call))
+    if reader is None:
+        return None
+    if reader.route.parameters:
+        return reader.model_validate({reader.route.parameters[-1]: call.target})
+    return reader()

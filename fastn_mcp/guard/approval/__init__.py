@@ -1,0 +1,1 @@
+"""How an approval is obtained, and what it covers."""

@@ -1,0 +1,356 @@
+"""Obtain an approval: by the client's elicitation form or an out-of-band channel, and act on the answer."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.errors import Declined, Refused, TargetChanged
+from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.approval.quorum import Rights
+from fastn_mcp.guard.approval.request import (
+    Answer,
+    Asking,
+    No,
+    Nobody,
+    Question,
+    Submitted,
+    Waiting,
+    Yes,
+    for_a_while,
+    may_scope,
+    question,
+)
+from fastn_mcp.guard.audit.recorder import Recorder, record_expired
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger, State, holder
+from fastn_mcp.guard.policy import Decision, Verdict
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect, Offer
+
+_TOO_FAST = 1.0
+"""Seconds within which nobody reads a question: any answer, yes or no, then comes from a program."""
+
+_DISTRUST = 900.0
+"""Seconds that a channel is left alone after it was found not to reach a person."""
+
+ASKABLE = (State.OPEN, State.APPROVED)
+
+
+class Form(Protocol):
+    """The client's own way to ask its person."""
+
+    name: str
+    surely_seen: bool
+    """Whether the answer is typed at a terminal after the question was shown, where even a quick one is a person's."""
+
+    @property
+    def resumed(self) -> tuple[str, Answer | Submitted] | None:
+        """The grant whose question this call answers, with the answer, where it does."""
+        ...
+
+    async def ask(self, question: Question) -> Answer | Asking:
+        """Ask, and wait for the answer where that can be done."""
+        ...
+
+
+class FormAround:
+    """What a form has that is another one, of whose questions somebody hears."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self.name = form.name
+        self.surely_seen = form.surely_seen
+
+    @property
+    def resumed(self) -> tuple[str, Answer | Submitted] | None:
+        return self._form.resumed
+
+
+class Desk(Protocol):
+    """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
+
+    verifies: bool
+    """Whether it tells people apart by credentials of theirs, so that two can be known to be two."""
+
+    async def show(self, grant: str) -> str:
+        """Bring a question before a person, and say where it is answered. Never a secret."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call, and the client's form, where it has one."""
+
+    principal: str
+    form: Form | None
+    rights: Rights | None = None
+    """What their sign-in allows; None where nobody signs in, since whoever has this process has the account."""
+
+    def check(self, tool: str, effect: Effect) -> None:
+        """Raises `InsufficientScope` where they may not make a call of this effect."""
+        if self.rights is not None:
+            self.rights.check(tool, effect)
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What a person is asked about: one call, or several at once."""
+
+    offer: Offer[Any]
+    digest: str
+    """Who calls what, with exactly which arguments, on which account."""
+    binding: str
+    """That, on which state of its targets, under which policy."""
+    verdict: Verdict
+    effect: Effect
+    preview: Shown
+    similar: str | None = None
+    """Digest of the calls that a temporary approval would cover; None where none may be given."""
+    extent: str = ""
+    """Those calls, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What a person said yes to. Nothing is spent yet."""
+
+    grant: Grant
+    by: str
+    fresh: bool
+    """Whether what is there was read after the answer. A person takes time."""
+    for_a_while: bool = False
+    """Whether they said so of such calls on its target, too."""
+
+
+class Asker:
+    """Asks about calls on one account."""
+
+    def __init__(
+        self,
+        account: str,
+        ledger: Ledger,
+        recorder: Recorder,
+        system: System,
+        desk: Desk | None,
+        lifetime: float,
+    ) -> None:
+        """`lifetime` is for how many seconds a request can be answered, and the approved call made."""
+        self._account = account
+        self._lifetime = lifetime
+        self._ledger = ledger
+        self._recorder = recorder
+        self._system = system
+        self._desk = desk
+
+    async def ask(self, matter: Matter, caller: Caller) -> Approved | Asking | Waiting:
+        """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
+        if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
+            raise Refused(
+                f"{matter.offer.tool_name()} needs two people ({matter.verdict.rule}), and this server can tell none"
+                " apart.",
+                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
+                facts={"preview": matter.preview.data()},
+            )
+        now = self._system.now().timestamp()
+        await record_expired(self._ledger, self._account, now, self._recorder.decided)
+        if caller.form is not None and (resumed := caller.form.resumed) is not None:
+            return await self._resumed(matter, caller, caller.form, *resumed)
+        form, why_not = caller.form, await self._why_no_form(caller, matter, now)
+        if (earlier := await self._ledger.latest(matter.digest, now)) is not None:
+            if form is None or why_not is not None or earlier.state is not State.OPEN:
+                return await self._earlier(earlier, matter, caller)
+            # The person is at a form now: what another client put elsewhere is not asked twice.
+            await self._ledger.move(earlier.id, [State.OPEN], State.STALE, now, note="asked in a form instead")
+        if form is None or why_not is not None:
+            return await self._elsewhere(matter, caller, why_not or "")
+        grant = self._grant(matter, caller, elsewhere=False)
+        await self._open(grant, matter)
+        given = await form.ask(question(grant))
+        if isinstance(given, Asking):
+            return given
+        return await self._answered(matter, caller, form, grant, given, fresh=False)
+
+    async def spend(self, approved: Approved, matter: Matter) -> None:
+        """Use an approval up. `matter` is what is there now: what was approved must still be that."""
+        grant, now = approved.grant, self._system.now().timestamp()
+        holds = covers(grant, matter.binding, matter.verdict, matter.preview)
+        if not holds or await quorum.incomplete(grant, self._ledger):
+            await self._ledger.move(grant.id, ASKABLE, State.STALE, now)
+            raise TargetChanged(
+                "What was approved is no longer what is there.",
+                "Look at the preview; call again to ask anew.",
+                facts={"preview": matter.preview.data()},
+            )
+        if not await self._ledger.move(grant.id, ASKABLE, State.BURNT, now, by=approved.by):
+            raise used_up()
+        await self._ledger.note_answer(grant.holder, declined=False, now=now)
+        if approved.for_a_while:  # only now: an answer that comes again opens nothing
+            await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approved.by))
+
+    async def _why_no_form(self, caller: Caller, matter: Matter, now: float) -> str | None:
+        """Why the client's form is not used, in words for the agent; None where it is."""
+        if caller.form is None:
+            return "This client cannot ask. "
+        if matter.verdict.decision is Decision.OUT_OF_BAND:
+            return "The policy wants it decided outside of the client. "
+        if matter.verdict.decision is Decision.FOUR_EYES:
+            return "The policy wants two people to approve it. "
+        if not matter.preview.fits_form and not caller.form.surely_seen:
+            return "All of its arguments have to be seen, and they are too long for a form. "
+        if await self._ledger.distrusted(holder(caller.principal, self._account), caller.form.name, now):
+            return "This client's form came back lately before a person could read it, so it is not used for now. "
+        return None
+
+    async def _resumed(
+        self, matter: Matter, caller: Caller, form: Form, grant_id: str, given: Answer | Submitted
+    ) -> Approved | Waiting:
+        grant = await self._ledger.find(grant_id)
+        if grant is None or grant.elsewhere or grant.call != matter.digest:
+            raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
+        if grant.state is not State.OPEN:
+            raise used_up()
+        answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
+        return await self._answered(matter, caller, form, grant, answer, fresh=True)
+
+    async def _answered(
+        self, matter: Matter, caller: Caller, form: Form, grant: Grant, answer: Answer, *, fresh: bool
+    ) -> Approved | Waiting:
+        """What follows from the answer that the client's form brought."""
+        by = form.name
+        now = self._system.now().timestamp()
+        quick = now - grant.created < _TOO_FAST and not form.surely_seen
+        if quick and not isinstance(answer, Nobody):
+            answer = Nobody("the form came back in less than a second, which a program does and a person cannot")
+        match answer:
+            case Nobody(reason):
+                ended = await self._ledger.move(grant.id, ASKABLE, State.UNANSWERED, now, by=by, note=reason)
+                if not ended and now < grant.expires:
+                    raise used_up()
+                if quick or not ended:
+                    await self._ledger.distrust(grant.holder, by, now + _DISTRUST)
+                return await self._elsewhere(matter, caller, f"No person answered: {reason}. ")
+            case No(note, why):
+                await self._decline(grant, now, by, note or why)
+                raise _declined(note, why)
+            case Yes(typed, minutes):
+                if grant.expected is not None and typed != grant.expected:
+                    await self._decline(grant, now, by, "another text was typed")
+                    raise _declined(why="The text that was typed is not the one that approves this call.")
+                return Approved(grant, by, fresh, for_a_while=bool(minutes) and may_scope(grant))
+
+    async def _earlier(self, grant: Grant, matter: Matter, caller: Caller) -> Approved | Waiting:
+        """What became of a question that was put elsewhere."""
+        if grant.state is State.DECLINED:
+            raise _declined(grant.note or "", until=grant.expires)
+        if grant.state is State.APPROVED:
+            return Approved(grant, grant.by or "elsewhere", fresh=True)
+        if not covers(grant, matter.binding, matter.verdict, matter.preview):
+            await self._ledger.move(grant.id, ASKABLE, State.STALE, self._system.now().timestamp())
+            return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
+        where = await self._where(grant.id)
+        return Waiting(matter.preview, "It still waits for an answer. " + where, grant.expires)
+
+    async def _elsewhere(self, matter: Matter, caller: Caller, why: str) -> Waiting:
+        tool = matter.offer.tool_name()
+        if self._desk is None:
+            raise Refused(
+                f"{why}{tool} needs the approval of a person.",
+                f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
+                facts={"preview": matter.preview.data()},
+            )
+        grant = self._grant(matter, caller, elsewhere=True)
+        opened = await self._open(grant, matter)
+        return Waiting(matter.preview, why + await self._where(opened.id), opened.expires)
+
+    async def _open(self, grant: Grant, matter: Matter) -> Grant:
+        """Record that a person is asked; or find the request that another replica has opened at the same time."""
+        opened = await self._ledger.open(grant)
+        if opened != grant.id:
+            return await self._ledger.find(opened) or grant
+        self._recorder.asked(
+            matter.offer, grant.principal, matter.verdict, matter.effect, grant.id, matter.preview.name
+        )
+        return grant
+
+    async def _where(self, grant: str) -> str:
+        assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere
+        return await self._desk.show(grant)
+
+    async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
+        await self._ledger.move(grant.id, ASKABLE, State.DECLINED, now, by=by, note=note or None)
+        await self._ledger.note_answer(grant.holder, declined=True, now=now)
+
+    def _grant(self, matter: Matter, caller: Caller, *, elsewhere: bool) -> Grant:
+        now = self._system.now().timestamp()
+        asks = matter.verdict.decision
+        severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
+        typed = asks is Decision.TYPED or (severe and matter.effect is Effect.DESTROY)
+        return Grant(
+            id=self._system.token(),
+            principal=caller.principal,
+            account=self._account,
+            tool=matter.offer.tool_name(),
+            target=matter.offer.target,
+            call=matter.digest,
+            binding=matter.binding,
+            asks=asks.value,
+            expected=matter.preview.expected if typed else None,
+            scope=matter.similar is not None and matter.offer.target is not None,
+            elsewhere=elsewhere,
+            card=matter.preview.data(),
+            lines=tuple(matter.preview.lines()),
+            created=now,
+            expires=now + self._lifetime,
+            trace=self._system.trace(),
+            dependents=matter.preview.dependents(),
+            similar=matter.similar,
+            extent=matter.extent,
+        )
+
+
+def covers(grant: Grant, binding: str, verdict: Verdict, shown: Shown) -> bool:
+    """Whether a grant still covers this call: same binding, no more dependents, no stricter decision of the policy."""
+    same = grant.binding == binding and not quorum.less_than(grant.asks, verdict.decision)
+    return same and grant.dependents is not None and _no_more(shown.dependents(), grant.dependents)
+
+
+_HISTORY = "executions"
+"""Past runs, which grow by themselves while a person decides: the first one counts, more of them do not."""
+
+
+def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None]) -> bool:
+    """Whether there are no more dependents of any kind than were shown. A kind shown as not checked covers any number;
+    one that was checked and cannot be checked now does not hold."""
+    for kind, count in now.items():
+        before = shown.get(kind, 0.0)
+        grows = kind.endswith(_HISTORY) and before
+        if before is not None and (count is None or (count > before and not grows)):
+            return False
+    return True
+
+
+def used_up() -> Refused:
+    """An approval that is no longer one."""
+    return Refused("This approval was used already, or has run out.", "Call again to ask anew.")
+
+
+def sha256(parts: object) -> str:
+    """A digest of values, by their JSON."""
+    return hashlib.sha256(to_json(parts)).hexdigest()
+
+
+def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
+    """`until` is how long the same call stays declined, where it does."""
+    if why:
+        return Declined(f"{why} It counts as declined.", "Ask the person, then call again.")
+    said: Mapping[str, JsonValue] = {"note": note} if note else {}
+    if until is None:
+        return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
+    ends = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
+    return Declined("A person declined this call.", holds, facts={**said, "declined_until": ends})

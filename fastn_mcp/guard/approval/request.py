@@ -1,0 +1,192 @@
+"""An approval request: its text, its form and the answers that it accepts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastn_mcp.guard.ledger.ledger import Grant, Scope
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.quoting import show
+from fastn_mcp.tools.operation import Operation
+
+SCOPE_MINUTES = 15
+"""How long an approval of a tool on a target holds, where a person gives one."""
+
+FREE = frozenset({"input", "idempotency_key", "code", "name", "description"})
+"""Arguments whose values may differ from call to call under a temporary approval. All other values are part of it."""
+
+DECLINE, APPROVE, FOR_A_WHILE = "decline", "approve", f"approve for {SCOPE_MINUTES} minutes"
+"""The choices of a form that asks for a decision."""
+
+_LONGEST_NOTE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question about one call, or about several."""
+
+    grant: str
+    text: str
+    expected: str | None
+    """What has to be typed, where typing is asked."""
+    scope: bool = False
+    """Whether it may be answered for this tool on this target for a while."""
+    calls: int = 1
+    lifetime: float = 0.0
+    """Seconds for which it can be answered."""
+
+    @property
+    def typing(self) -> str:
+        """What has to be typed, for people: a target has a name."""
+        return "name" if self.calls == 1 else "words"
+
+    @property
+    def field(self) -> str:
+        """The only field of the form."""
+        return "decision" if self.expected is None else "name"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of that field, where nothing has to be typed; the first is the default."""
+        return (DECLINE, APPROVE, *((FOR_A_WHILE,) if self.scope else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Yes:
+    """A person approved; `typed` is what they typed, `minutes` for how long beyond this call."""
+
+    typed: str | None = None
+    minutes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """A person declined, perhaps with a note for the agent; `why` explains an answer that is not a valid approval."""
+
+    note: str = ""
+    why: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """No person answered."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The question is in the client's form; the answer comes with a later round of this call."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The question lies elsewhere. The same call, made again, finds the answer; `until` is in Unix seconds."""
+
+    preview: Shown
+    where: str
+    until: float
+
+
+Answer = Yes | No | Nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What a client's form sent back, before it is compared with the question: MCP's `action` and `content`."""
+
+    action: str
+    content: Mapping[str, object] | None
+
+    def answer(self, question: Question) -> Answer:
+        """The answer to `question`. Only its one field, alone and with a value that was offered, approves."""
+        given = self.content or {}
+        note = given.get("note")
+        said = note[:_LONGEST_NOTE] if isinstance(note, str) else ""
+        if self.action == "cancel":
+            return Nobody("the form was closed without a choice")
+        if self.action != "accept" or given.get("decision") == DECLINE:
+            return No(said)
+        if not given:
+            return Nobody("the form came back without a choice")
+        value = given.get(question.field)
+        if given.keys() != {question.field} or not isinstance(value, str):
+            why = f"The form has to come back with exactly one text field, {question.field!r}, and did not."
+            return No(why=why)
+        if question.expected is not None:
+            return Yes(value)
+        if value not in question.choices:
+            return No(why=f"The form came back with a decision that was not offered: {show(value, 60)}.")
+        return Yes(minutes=SCOPE_MINUTES if value == FOR_A_WHILE else 0)
+
+
+def question(grant: Grant) -> Question:
+    """The question about a grant."""
+    lines = [*grant.lines, *([temporary(grant)] if may_scope(grant) else [])]
+    said = asked(grant.id, lines, grant.expected, scope=may_scope(grant), calls=count(grant))
+    return replace(said, lifetime=grant.expires - grant.created)
+
+
+def temporary(grant: Grant) -> str:
+    """What a temporary approval of `grant` would cover, in words."""
+    return f"Approving for {SCOPE_MINUTES} minutes covers {grant.extent}"
+
+
+def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool, calls: int = 1) -> Question:
+    """The question in these lines, with our own behind them, so that no name can speak for us.
+
+    `typed` is what has to be typed, where something has.
+    """
+    what = "this one call" if calls == 1 else f"these {calls} calls"
+    said = Question(grant, "", typed, scope, calls)
+    if typed is not None:
+        action = f"To approve {what}, type the {said.typing} between the quotes: {show(typed)}"
+    else:
+        action = f"Approve {what}?"
+    return replace(said, text="\n".join([*lines, action]))
+
+
+def count(grant: Grant) -> int:
+    """How many calls it is about."""
+    calls = grant.card.get("calls")
+    return len(calls) if isinstance(calls, list) else 1
+
+
+def may_scope(grant: Grant) -> bool:
+    """Whether it may be approved for more than one call."""
+    return grant.scope and grant.target is not None and grant.expected is None
+
+
+def extent(call: Operation[Any]) -> str:
+    """The calls that a temporary approval of `call` covers, in words: what is the same, and what may differ."""
+    given = call.arguments().keys() - set(type(call).route.parameters)
+    same = f"with exactly the arguments {_listed(given)}" if given else "without further arguments"
+    if fixed := given - FREE:
+        same += f", and the same {_listed(fixed)}"
+    free = given & FREE
+    differs = f"; {_listed(free)} may be anything" if free else ""
+    return f"{call.tool_name()} on this target {same}{differs}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = sorted(names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def for_a_while(grant: Grant, token: str, now: float, by: str) -> Scope:
+    """The scope that an approval of `grant` for a while opens, from `now` in Unix seconds."""
+    until = now + SCOPE_MINUTES * 60
+    return Scope(
+        token,
+        grant.principal,
+        grant.account,
+        grant.tool,
+        grant.target or "",
+        now,
+        until,
+        by,
+        grant.similar or "",
+        grant.extent,
+    )

@@ -1,0 +1,198 @@
+"""The hash chain of the audit log, and its verification.
+
+A line ends with the hash of all that stands before it, and holds the hash of the line before: no line can be changed,
+taken out, put in or moved without a break that names it. Only lines cut off at the end leave no trace in the chain
+itself, which is why the ledger keeps the newest number and hash, and a person can note the hash elsewhere.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+BEGINNING = "0" * 64
+"""What the first line holds in place of the hash of a line before it."""
+
+SHORTENED = "log_shortened"
+"""The event of an entry that records that the log had been emptied or shortened."""
+
+_LINE = re.compile(rb'\{"n":([1-9]\d{0,17}),.*"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}')
+_OWN_HASH = len(b',"hash":""}') + 64
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a chain ends. `torn` is what a killed process left behind its last whole line."""
+
+    n: int = 0
+    head: str = BEGINNING
+    torn: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first line of a file, counted from 1, that is not as it was written."""
+
+    line: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a chain shows. All up to `entries` is as it was written."""
+
+    entries: int
+    head: str
+    broken: Broken | None
+    torn: tuple[int, ...]
+    """Lines that a process did not finish writing, and that the next entry accounts for, if there is one."""
+    unfinished: tuple[int, ...]
+    """Entries of calls that were to be sent, and of which no outcome is recorded."""
+    noted: int | None
+    """The entry whose hash was the head that was noted elsewhere."""
+    shortened: tuple[int, ...] = ()
+    """Entries that record that the log had been emptied or shortened."""
+    deleted: int = 0
+    """Entries before the first that is left, deleted by the retention setting."""
+    files: tuple[tuple[str, int], ...] = ()
+    """Name and number of lines of each file read, the oldest first."""
+
+
+def sealed(end: End, fields: Mapping[str, JsonValue]) -> tuple[bytes, End]:
+    """The line that follows `end`, without its line break, and where the chain ends then."""
+    n = end.n + 1
+    torn = {"torn": _sha256(end.torn)} if end.torn else {}
+    # ASCII: no terminal that shows the file can be led astray by what stands in it.
+    body = json.dumps({"n": n, **fields, **torn, "prev": end.head}, separators=(",", ":"), allow_nan=False).encode()
+    head = _sha256(body)
+    return body[:-1] + b',"hash":"' + head.encode() + b'"}', End(n, head)
+
+
+def end_of(data: bytes) -> End | None:
+    """Where the chain ends whose last bytes are `data`; None where they hold no whole line."""
+    stop = len(data)
+    while stop > 0:
+        start = data.rfind(b"\n", 0, stop) + 1
+        if found := _LINE.fullmatch(data, start, stop):
+            return End(int(found[1]), found[3].decode(), data[stop + 1 :])
+        stop = start - 1
+    return None
+
+
+def first_of(lines: Iterable[bytes]) -> End | None:
+    """Where the chain ended before the first whole line of `lines`; None where there is none."""
+    for line in lines:
+        if found := _LINE.fullmatch(line.removesuffix(b"\n")):
+            return End(int(found[1]) - 1, found[2].decode())
+    return None
+
+
+def verify(
+    lines: Iterable[bytes], head: str | None = None, *, start: End | None = None, anchor: End | None = None
+) -> Report:
+    """What `lines`, with their line breaks, show.
+
+    `head` is a hash that was noted elsewhere, `start` where the chain ended before what retention deleted, `anchor` the
+    newest entry that the ledger knows of.
+    """
+    reader = _Reader(head, start or End(), anchor)
+    broken: Broken | None = None
+    number = 0
+    for number, line in enumerate(lines, 1):
+        if (broken := reader.problem(number, line)) is not None:
+            break
+    else:
+        broken = reader.cut(number)
+    torn = reader.torn if broken else reader.torn + reader.pieces
+    return Report(
+        reader.end.n,
+        reader.end.head,
+        broken,
+        tuple(torn),
+        tuple(reader.open.values()),
+        reader.noted,
+        tuple(reader.shortened),
+        reader.start.n,
+    )
+
+
+class _Reader:
+    """Follows a chain, line by line."""
+
+    def __init__(self, head: str | None, start: End, anchor: End | None) -> None:
+        self.start = self.end = start
+        self.torn: list[int] = []
+        self.pieces: list[int] = []
+        """Torn lines that no entry has accounted for yet."""
+        self.open: dict[str, int] = {}
+        self.noted: int | None = 0 if head == BEGINNING else None
+        self.shortened: list[int] = []
+        self._head = head
+        self._anchor = anchor
+
+    def cut(self, lines: int) -> Broken | None:
+        """What is wrong after the last line, if anything is."""
+        if self._anchor is None or self._anchor.n <= self.end.n:
+            return None
+        gone = f"entries {self.end.n + 1} to {self._anchor.n}"
+        return Broken(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
+
+    def problem(self, number: int, line: bytes) -> Broken | None:
+        """What is wrong with the next line, if anything is."""
+        end, text = self.end, line.removesuffix(b"\n")
+        found = _LINE.fullmatch(text)
+        if found is None:
+            if not _begins(text, end.n + 1):
+                return Broken(number, "it is no entry of the audit")
+            self.pieces.append(number)
+            self.end = End(end.n, end.head, end.torn + line)
+            return None
+        if _sha256(text[:-_OWN_HASH] + b"}") != found[3].decode():
+            return Broken(number, "it was edited: its content does not give its hash")
+        entry = cast("dict[str, Any]", json.loads(text))
+        if entry.get("torn") != (_sha256(end.torn) if end.torn else None):
+            cut = Broken(self.pieces[0], "it was cut") if self.pieces else None
+            return cut or Broken(number, "a torn line before it is gone")
+        if problem := _problem(end, int(found[1]), found[2].decode()):
+            return Broken(number, problem)
+        if self._anchor is not None and int(found[1]) == self._anchor.n and found[3].decode() != self._anchor.head:
+            return Broken(number, "it is not the entry of this number that the ledger knows: the log was written anew")
+        self.torn, self.pieces = self.torn + self.pieces, []
+        self._follow(entry, End(int(found[1]), found[3].decode()))
+        return None
+
+    def _follow(self, entry: Mapping[str, Any], end: End) -> None:
+        self.end = end
+        if entry.get("event") == "intent":
+            self.open[str(end.n)] = end.n
+        elif entry.get("event") == "outcome":
+            self.open.pop(str(entry.get("of")), None)
+        elif entry.get("event") == SHORTENED:
+            self.shortened.append(end.n)
+        if end.head == self._head:
+            self.noted = end.n
+
+
+def _problem(end: End, n: int, prev: str) -> str | None:
+    if n > end.n + 1:
+        gone = f"entry {end.n + 1}" if n == end.n + 2 else f"entries {end.n + 1} to {n - 1}"
+        return f"it is entry {n}, and {gone} should stand before it"
+    if n <= end.n:
+        return f"it is entry {n}, which does not belong after entry {end.n}"
+    if prev != end.head:
+        return "it does not follow the line before it: one of the two was replaced"
+    return None
+
+
+def _begins(piece: bytes, n: int) -> bool:
+    """Whether `piece` can be the beginning of entry `n`."""
+    start = b'{"n":%d,' % n
+    return piece.startswith(start) or start.startswith(piece)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,182 @@
+"""Record the intent of a call before it is sent, and its outcome afterwards."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import Declined, FastnError
+from fastn_mcp.fastn.targets import Call, own_label
+from fastn_mcp.guard.audit.log import Audit, Event, about, decided, named, written
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger
+from fastn_mcp.guard.policy import Verdict
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.quoting import show
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect, Offer, Record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """By what right a call is sent, and what was known when it was given."""
+
+    by: str
+    verdict: Verdict
+    effect: Effect
+    grant: str | None = None
+    target: Record | None = None
+    """What it acts on, where that was read for the consent."""
+    name: str | None = None
+    """What people call that."""
+    asked: str | None = None
+    """In what a person was asked for it, as `System.trace` names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call whose sending was recorded."""
+
+    call: Call
+    principal: str
+    consent: Consent
+    entry: str
+    began: float
+
+
+class Watch(Protocol):
+    """Hears of all that happens in this process, as it happens. Never raises."""
+
+    def entry(self, line: Mapping[str, JsonValue]) -> None:
+        """Something happened: an entry of the audit, or one like it, without `n` and `hash`, that is in none."""
+        ...
+
+    def read(self) -> None:
+        """A read was made."""
+        ...
+
+
+async def record_expired(
+    ledger: Ledger, account: str, now: float, record: Callable[[Event, Grant, str | None], None]
+) -> None:
+    """Close the requests of an account that ran out unanswered, and have each recorded: once, by whoever closed it."""
+    for grant in await ledger.expire(account, now):
+        record(Event.EXPIRED, grant, None)
+
+
+class Recorder:
+    """Records the calls on one account. Reads are not recorded: they change nothing."""
+
+    def __init__(self, audit: Audit, account: str, system: System, watch: Watch | None = None) -> None:
+        """`watch` hears of what is in no audit; of what is, the audit tells it."""
+        self._audit = audit
+        self._account = account
+        self._system = system
+        self._watch = watch
+
+    async def anchor(self) -> None:
+        """Keep in the ledger how far the audit log has come. Raises a `Refused` where that cannot be done."""
+        await self._audit.anchor()
+
+    async def settle(self) -> None:
+        """As `anchor`, after a call that was made."""
+        await self._audit.settle()
+
+    def read(self) -> None:
+        """A read is made."""
+        if self._watch is not None:
+            self._watch.read()
+
+    def waits(self, call: Offer[Any], principal: str, shown: Shown) -> None:
+        """A call waits for a decision. Where it was asked about is recorded already, perhaps by another process."""
+        if self._watch is not None:
+            asked = about(Event.ASKED, call, principal, self._account)
+            known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
+            self._watch.entry(written(known, self._system))
+
+    def intent(self, call: Call, principal: str, consent: Consent, change: str | None = None) -> Intent | None:
+        """Record that `call` is about to be sent. Raises a `Refused` where that cannot be written."""
+        if consent.effect is Effect.READ:
+            return None
+        entry = self._audit.record(
+            replace(
+                about(Event.INTENT, call, principal, self._account),
+                effect=consent.effect.value,
+                decision=consent.verdict.decision.value,
+                rule=consent.verdict.rule,
+                consent=consent.by,
+                grant=consent.grant,
+                name=named(consent.name),
+                change=change,
+            )
+        )
+        return Intent(call, principal, consent, entry, self._system.monotonic())
+
+    def outcome(
+        self, intent: Intent | None, outcome: str, message: str | None = None, result: Record | None = None
+    ) -> None:
+        """Record what became of it. The call was made: what cannot be written now is logged instead."""
+        if intent is None:
+            return
+        made = _id(result)
+        ours = intent.consent.name is None and made is not None and intent.call.target in (None, made)
+        label = own_label(intent.call, result) if ours else None
+        milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
+        entry = replace(
+            about(Event.OUTCOME, intent.call, intent.principal, self._account),
+            effect=intent.consent.effect.value,
+            grant=intent.consent.grant,
+            of=intent.entry,
+            outcome=outcome,
+            duration_ms=milliseconds,
+            message=message,
+            target=intent.call.target or made,
+            name=named(str(label)) if label else None,
+        )
+        try:
+            self._audit.record(replace(entry, arguments=None))
+        except FastnError:
+            log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
+
+    def asked(
+        self, call: Offer[Any], principal: str, verdict: Verdict, effect: Effect, grant: str, name: str | None
+    ) -> None:
+        """Record that a person is asked."""
+        asked = about(Event.ASKED, call, principal, self._account)
+        verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
+        self._audit.record(replace(asked, grant=grant, name=named(name), **verdicts))
+
+    def agreed(self, batch: Offer[Any], grant: Grant, by: str) -> None:
+        """Record that the calls of a batch may be made, each by its own grant. Raises a `Refused`."""
+        agreed = about(Event.AGREED, batch, grant.principal, self._account)
+        self._audit.record(replace(agreed, decision=grant.asks, consent=by, grant=grant.id, arguments=None))
+
+    def decided(self, event: Event, grant: Grant, note: str | None) -> None:
+        """Record what a person decided on the approval page, or that nobody did. It holds: failures are logged."""
+        try:
+            self._audit.record(decided(event, grant, None if event is Event.EXPIRED else "local_page", note))
+        except FastnError:
+            log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
+
+    def not_sent(self, call: Offer[Any], principal: str, error: FastnError) -> None:
+        """Record why a call is not sent."""
+        event = Event.DECLINED if isinstance(error, Declined) else Event.REFUSED
+        rule, note = error.facts.get("rule"), error.facts.get("note")
+        self._audit.record(
+            replace(
+                about(event, call, principal, self._account),
+                effect=call.effective.value,
+                rule=rule if isinstance(rule, str) else None,
+                outcome=error.outcome,
+                message=f"{error.what} The person's note: {show(note)}" if note else error.what,
+            )
+        )
+
+
+def _id(made: Record | None) -> str | None:
+    """The id of what was made, where the answer names one."""
+    value: object = getattr(made, "id", None)
+    return str(value) if isinstance(value, (str, int)) else None

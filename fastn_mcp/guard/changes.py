@@ -1,0 +1,152 @@
+"""Journal entries and the progress of batches, as the ledger stores them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.tools.tool import Offer, Record
+
+BEGUN = "begun"
+"""The outcome of a change that was sent, and of which nothing has been heard yet."""
+
+PERHAPS_MADE = ("unknown_outcome", BEGUN)
+"""Outcomes of a change that may have happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One call that changed something, or was to."""
+
+    id: str
+    principal: str
+    account: str
+    tool: str
+    arguments: Mapping[str, JsonValue]
+    """As they may be shown: without secrets."""
+    target: str | None
+    """What it acted on, or made."""
+    name: str | None
+    """How people call that."""
+    before: Mapping[str, JsonValue] | None
+    """The target before, by Fastn's names, without secrets; None where there was none, or none was read."""
+    sent: Mapping[str, JsonValue]
+    """The body that was sent, by Fastn's names, without secrets; as Fastn then showed it, where it did."""
+    at: float
+    """Unix seconds."""
+    outcome: str = BEGUN
+    undone: bool = False
+    """Whether it was undone, or is being undone just now."""
+    call: str = ""
+    """Digest of the call, where repeating it would do it twice; else empty."""
+    approved_by: str = ""
+    """By what it was allowed: `policy`, `plan`, `client_form`, `terminal`; empty where that was not recorded."""
+    unsettled_until: float = 0.0
+    """Unix seconds until which this call is not repeated unasked: its outcome is not known, or not to the client."""
+
+
+class Journal(Protocol):
+    """Keeps the changes of an account."""
+
+    async def note(self, change: Change) -> None:
+        """Record a change that is about to be sent. What cannot be recorded is not sent."""
+        ...
+
+    async def settle(self, change: Change) -> None:
+        """Record its outcome, what was sent, how long it is unsettled, and target and name where they are known."""
+        ...
+
+    async def unsettled(self, call: str, now: float) -> Mapping[str, float]:
+        """The changes by this call that are unsettled, each with the time until which it is."""
+        ...
+
+    async def change(self, account: str, change: str) -> Change | None:
+        """The change of this id on this account."""
+        ...
+
+    async def changes(self, account: str, limit: int, before: float) -> list[Change]:
+        """The newest changes that are older than `before`, in Unix seconds."""
+        ...
+
+    async def claim(self, change: str) -> bool:
+        """Take it upon oneself to undo a change, atomically; False where it is undone, or somebody is at it."""
+        ...
+
+    async def release(self, change: str) -> None:
+        """Give that back: it was not undone."""
+        ...
+
+
+MADE = ("done", "applied_unreadable")
+FINAL = (*MADE, *PERHAPS_MADE)
+"""Outcomes after which a call of a batch is never made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is known of one call of a batch; its number counts from 1."""
+
+    number: int
+    outcome: str | None = None
+    """`BEGUN` from before it is sent; None where it was never begun."""
+    grant: str | None = None
+    """By what it was approved together with the others, where it was."""
+    change: str | None = None
+    """The change in the journal that it made."""
+    at: float = 0.0
+    """When that was, in Unix seconds."""
+
+
+class Steps(Protocol):
+    """Keeps what became of the calls of batches, for whoever goes on with one."""
+
+    async def steps(self, batch: str) -> list[Step]:
+        """What is known of a batch, by number. Of a call without a step nothing is."""
+        ...
+
+    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
+        """Note by which grants calls were approved, instead of those of before."""
+        ...
+
+    async def begin_step(self, batch: str, number: int, at: float) -> bool:
+        """Note that a call is about to be made, atomically; False where its outcome is one of `FINAL`."""
+        ...
+
+    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
+        """Note what became of a call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A call that was made: what came back, and the change that it made."""
+
+    result: Record
+    change: Change | None
+
+
+class Batch(Protocol):
+    """Calls that are approved together."""
+
+    @property
+    def id(self) -> str:
+        """The same for the same calls of the same caller, in whatever process."""
+        ...
+
+    async def earlier(self) -> Mapping[int, Step]:
+        """What became of its calls before."""
+        ...
+
+    async def agree(self, numbers: Sequence[int]) -> None:
+        """Have these of its calls agreed to, by one question where one is needed: it may end the procedure."""
+        ...
+
+    async def make(self, number: int) -> Made:
+        """Make one that was agreed to, once. Raises a `FastnError`."""
+        ...
+
+
+Batching = Callable[[Offer[Any], Sequence[Call], str | None], Batch]
+"""The batch of these calls, which `Offer` makes; a name tells it from the same calls made before."""

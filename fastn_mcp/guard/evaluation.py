@@ -1,0 +1,375 @@
+"""Evaluate a call: effect, facts read of its target and dependents, policy decision and budgets."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import cast
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
+from fastn_mcp.fastn.ai_replies import shaped
+from fastn_mcp.fastn.dependents import find_dependents
+from fastn_mcp.fastn.targets import Call, Send, no_such, read_label, read_target
+from fastn_mcp.guard.approval.request import FREE
+from fastn_mcp.guard.audit.recorder import Consent
+from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder, rate_free_at
+from fastn_mcp.guard.plans.plan import would_allow
+from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
+from fastn_mcp.guard.preview import Preview, preview, state
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.tool import Effect, Record
+
+_MOST = 1000
+"""Sessions that are remembered; the one that was heard of longest ago is forgotten first."""
+
+NOT_HEARD = "This server has heard no answer in this session, and Fastn has no read for what is pending there."
+
+
+class AiSessions:
+    """The sessions of one account."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, list[JsonValue]] = {}
+
+    def note(self, call: Call, answer: Record | None) -> None:
+        """Remember what an answer of the AI asks; None while there is no answer yet, and perhaps never will be."""
+        if not isinstance(call, (AiChat, AiBuild)):
+            return
+        if answer is None:
+            self._asked.pop(call.session_id or "", None)
+            return
+        said = cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True))
+        reply = shaped(said, call.session_id)
+        session = reply.get("session_id")
+        if isinstance(session, str):
+            self._asked.pop(session, None)
+            asked = (reply.get(name) for name in ("pending_approvals", "questions"))
+            self._asked[session] = [item for items in asked if isinstance(items, list) for item in items]
+            if len(self._asked) > _MOST:
+                del self._asked[next(iter(self._asked))]
+
+    def target(self, call: Call) -> Record | None:
+        """The session that a message goes into, with what is pending there; None where it begins one.
+
+        An approval is bound to it: once the AI asks something else, the approval is void.
+        """
+        session = call.session_id if isinstance(call, (AiChat, AiBuild)) else None
+        if session is None:
+            return None
+        pending = self._asked.get(session)
+        return Record.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})
+
+
+Ahead = Mapping[tuple[str, str], int]
+"""What calls that are about to be made will spend: of which budget, in which period."""
+
+_NOTHING: Ahead = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was read of a call's target, and what follows from it."""
+
+    target: Record | None
+    effect: Effect
+    verdict: Verdict
+    preview: Preview
+    is_unsettled: bool = False
+    """Whether an earlier one of the same call may have happened."""
+
+    @property
+    def may_scope(self) -> bool:
+        """What destroys or gives access, or may have happened already, is approved call by call, always."""
+        return (
+            not self.is_unsettled
+            and self.effect not in (Effect.DESTROY, Effect.ACCESS)
+            and self.verdict.decision is Decision.CONFIRM
+        )
+
+
+class Judge:
+    """Judges calls on one account, which `account` names for people.
+
+    `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
+    `bound` names that key and where it is sent, without telling them.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        account: str,
+        ledger: Ledger,
+        journalling: Journalling,
+        system: System,
+        read: Send,
+        owns: Callable[[Record], bool],
+        bound: str = "",
+        run: str | None = None,
+    ) -> None:
+        """`run` names the run that budgets can be for, where it is more than this object's life."""
+        self.policy = policy
+        self.account = account
+        self._ledger = ledger
+        self._journalling = journalling
+        self._system = system
+        self._read = read
+        self._owns = owns
+        self._bound = bound
+        self.bound_account = bound_account(account, bound)
+        self.ai_sessions = AiSessions()
+        self._run = run or system.token()
+
+    async def at_once(self, call: Call, principal: str) -> Verdict | None:
+        """The verdict where nothing has to be read for it; None where something has."""
+        if call.effect is Effect.READ:
+            return Verdict(Decision.ALLOW, "reads")
+        if self.policy.needs_facts(call) or await self._unsettled(call, principal) is not None:
+            return None
+        verdict = self.policy.judge(await self._situation(call, principal, call.effective))
+        return verdict if verdict.decision in (Decision.ALLOW, Decision.DENY) else None
+
+    async def facts(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> Facts:
+        """The verdict in view of the target and of what depends on it, as if `ahead` were spent already.
+
+        Raises a `FastnError`.
+        """
+        try:
+            target = self.ai_sessions.target(call) or await read_target(call, self._read)
+            dependence = await find_dependents(call, target, self._read)
+        except FastnError as error:
+            raise NotSent(
+                f"What it acts on could not be read first. {error.what}", error.next_step, facts=error.facts
+            ) from None
+        if target is None and call.target is not None:
+            raise NotFound(*no_such(call), certainty=NOTHING_SENT)
+        known = None if dependence.unchecked else dependence.count
+        effect = call.effect_on(target, known)
+        situation = replace(
+            await self._situation(call, principal, effect, ahead),
+            target=target,
+            dependents=known,
+            own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
+        )
+        verdict = self.policy.judge(situation)
+        earlier = None if verdict.decision is Decision.DENY else await self._unsettled(call, principal)
+        if earlier is not None and verdict.decision is Decision.ALLOW:
+            decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
+            verdict = Verdict(decision, "outcome unknown", earlier)
+        elif earlier is not None:
+            verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
+        try:
+            label = await read_label(call, target, self._read)
+            shown = preview(call, effect, self.account, target, dependence, verdict.reason, label)
+        except RefusedValue as error:
+            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+        return Facts(target, effect, verdict, shown, earlier is not None)
+
+    def now(self) -> float:
+        """In Unix seconds."""
+        return self._system.now().timestamp()
+
+    def limits(self, effect: Effect, principal: str) -> list[tuple[int, str]]:
+        """The budgets that a call of an effect counts in: how many, and in which period."""
+        of = (
+            (self.policy.limit(effect), self.period(principal)),
+            (self.policy.run_limit(effect), self.run_period(principal)),
+        )
+        return [(limit, period) for limit, period in of if limit is not None]
+
+    def period(self, principal: str) -> str:
+        """The budget period that it is now, of a caller on this account."""
+        period = self.policy.period(self._system.now())
+        return self.run_period(principal) if period == "run" else f"{period} {principal} {self.bound_account}"
+
+    def run_period(self, principal: str) -> str:
+        """The same for this run."""
+        return f"run {self._run} {principal} {self.bound_account}"
+
+    def destroy_budget(self, principal: str) -> str:
+        """The budget in which approvals that destroy are counted."""
+        return f"destroy {principal} {self.account}"
+
+    async def allowance(self, principal: str) -> dict[str, JsonValue]:
+        """What is left of the budgets and of the plan."""
+        policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
+        for effect in Effect:
+            per = "run" if policy.period(self._system.now()) == "run" else "day"
+            for limit, period, of in (
+                (policy.limit(effect), self.period(principal), per),
+                (policy.run_limit(effect), self.run_period(principal), "run"),
+            ):
+                if limit is not None:
+                    used = await self._ledger.spent(effect.value, period)
+                    budgets.append({"effect": effect.value, "per": of, "left": max(0, limit - used), "of": limit})
+        if policy.destroy_rate is not None and (used := await self._destroyed(principal)):
+            most, seconds = policy.destroy_rate
+            per = f"{seconds / 60:g} minutes"
+            budgets.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - used), "of": most})
+        for permit in policy.plan.permits if policy.plan else ():
+            used = await self._ledger.spent(permit.budget, PLANNED)
+            entries.append({"entry": permit.words(), "left": max(0, permit.count - used)})
+        found: dict[str, JsonValue] = {"mode": policy.mode}
+        if budgets:
+            found["budgets"] = budgets
+        if entries:
+            found["plan"] = entries
+        return found
+
+    def digest(self, call: Call, principal: str) -> str:
+        """Who calls what, with exactly which arguments, on which account, by which key."""
+        parts = [principal, self.account, self._bound, call.tool_name(), call.arguments()]
+        return hashlib.sha256(to_json(parts)).hexdigest()
+
+    def binding(self, call: Call, principal: str, facts: Facts) -> str:
+        """Digest of the call, its target's state and label, the policy, and whether it may have been made before."""
+        parts = [
+            self.digest(call, principal),
+            state(facts.target),
+            facts.preview.name,
+            self.policy.digest,
+            facts.effect.value,
+            facts.is_unsettled,
+        ]
+        return hashlib.sha256(to_json(parts)).hexdigest()
+
+    def similar(self, call: Call, principal: str, facts: Facts) -> str:
+        """What a temporary approval binds: all of `call` but its free values, and neither the target's state nor more.
+
+        Its first use changes the target, so that the state cannot be bound.
+        """
+        given = call.arguments()
+        fixed = {name: value for name, value in given.items() if name not in FREE}
+        parts = [principal, self.account, self._bound, call.tool_name(), sorted(given), fixed]
+        return hashlib.sha256(to_json([*parts, self.policy.digest, facts.effect.value])).hexdigest()
+
+    async def _unsettled(self, call: Call, principal: str) -> str | None:
+        return await self._journalling.unsettled(call, self.digest(call, principal))
+
+    async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
+        now = self._system.now()
+        declines, last = await self._ledger.declines(holder(principal, self.bound_account))
+        _, rest = self.policy.breaker
+        resting = declines if now.timestamp() - last < rest else 0
+        limited = self.policy.limit(effect) is not None
+        spent = {effect: await self._spent(effect.value, self.period(principal), ahead)} if limited else {}
+        in_run = self.policy.run_limit(effect) is not None
+        run = {effect: await self._spent(effect.value, self.run_period(principal), ahead)} if in_run else {}
+        declined_at = datetime.fromtimestamp(last, UTC) if resting else None
+        permit, used_up = await self._permit(call, now, ahead)
+        return Situation(
+            call,
+            effect,
+            now,
+            spent=spent,
+            spent_in_run=run,
+            declines=resting,
+            declined_at=declined_at,
+            permit=permit,
+            used_up=used_up,
+            destroyed=await self._destroyed(principal) if effect is Effect.DESTROY else 0,
+        )
+
+    async def _destroyed(self, principal: str) -> int:
+        """Approvals that destroyed, within the time of the policy's `destroy_rate`."""
+        if self.policy.destroy_rate is None:
+            return 0
+        _, seconds = self.policy.destroy_rate
+        return len(await self._ledger.rate_uses(self.destroy_budget(principal), seconds, self.now()))
+
+    async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
+        return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
+
+    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[Permit | None, Permit | None]:
+        """The entry of the plan that covers `call`, or else one that is used up."""
+        used_up: Permit | None = None
+        for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
+            if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
+                return permit, None
+            used_up = permit
+        return None, used_up
+
+
+_ANY_NUMBER = 1 << 31
+
+
+class Allowing:
+    """Allows calls on one account."""
+
+    def __init__(self, judge: Judge, ledger: Ledger) -> None:
+        self._judge = judge
+        self._ledger = ledger
+
+    async def allowed(
+        self,
+        call: Call,
+        principal: str,
+        verdict: Verdict,
+        effect: Effect,
+        target: Record | None = None,
+        name: str | None = None,
+    ) -> Consent:
+        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows.
+
+        `target` and what people call it are given where they were read.
+        """
+        if verdict.decision is not Decision.ALLOW:
+            raise self.refused(call, verdict)
+        if verdict.permit is not None and not await self._ledger.spend(
+            verdict.permit.budget, PLANNED, verdict.permit.count
+        ):
+            raise self.refused(call, Verdict(Decision.DENY, verdict.rule, "All calls of this entry were made."))
+        await self.spend(effect, principal, is_counted=verdict.permit is not None)
+        return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target, name=name)
+
+    async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
+        """Count a call that is about to be sent. Raises a `Refused` where a budget is used up.
+
+        `is_counted` says that the approval was counted for `destroy_rate` before, with others or by a plan.
+        """
+        if not is_counted:
+            await self.spend_rate(effect, principal)
+        for limit, period in self._judge.limits(effect, principal):
+            # Beyond its budget, spending is asked about rather than refused: what was approved is counted and made.
+            most = _ANY_NUMBER if effect is Effect.SPEND else limit
+            if not await self._ledger.spend(effect.value, period, most):
+                raise Refused(
+                    f"The budget of {limit} calls that {effect.value} is used up.",
+                    "A person can raise it in the policy.",
+                )
+
+    async def spend_rate(self, effect: Effect, principal: str, *, is_check: bool = False) -> None:
+        """Count an approval that destroys, or only check that it can be. Raises a `Refused` that says when it can."""
+        rate = self._judge.policy.destroy_rate
+        if effect is not Effect.DESTROY or rate is None:
+            return
+        (most, seconds), now = rate, self._judge.now()
+        budget = self._judge.destroy_budget(principal)
+        if is_check:
+            free = rate_free_at(await self._ledger.rate_uses(budget, seconds, now), most, seconds)
+        else:
+            free = await self._ledger.spend_rate(budget, most, seconds, now)
+        if free:
+            at = datetime.fromtimestamp(free, UTC)
+            raise Refused(
+                f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
+                f" The next is free at {at:%H:%M:%S} UTC.",
+                "Call again then. A person can change destroy_rate under [budget] in the policy file.",
+                facts={"rule": "destroy_rate", "free_at": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
+            )
+
+    def refused(self, call: Call, verdict: Verdict, where: str = "") -> Refused:
+        """Why a call is refused; `where` names it, where it is one of several."""
+        facts: dict[str, JsonValue] = {"rule": verdict.rule}
+        if not self._judge.policy.asks:
+            facts["would_allow"] = would_allow(call)
+        return Refused(
+            f"{where}The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
+            "Only a person can change the policy." if self._judge.policy.asks else "Go on with the rest; report this.",
+            facts=facts,
+        )

@@ -1,0 +1,234 @@
+"""Write changes to the journal: the state before the request, and the outcome. Secrets are left out.
+
+A call that is not idempotent is not repeated unasked while an earlier one is unsettled: its outcome is not known, or
+its response has not reached the client. The journal is written before a request is sent, and the change is settled once
+the response was handed over, so that a cancelled call, a closed connection, a killed process and a loss of power count.
+"""
+
+import logging
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import replace
+
+import anyio
+
+from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
+from fastn_mcp.guard.changes import PERHAPS_MADE, Change, Journal
+from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect, Record
+
+log = logging.getLogger(__name__)
+
+UNSETTLED = 600.0
+"""Seconds in which a call is not repeated unasked after its outcome or its response was lost."""
+
+_IDEMPOTENT = ("GET", "PUT", "DELETE")
+
+_NOTICED = 0.5
+"""Seconds in which a client that gave up is noticed: its next request may arrive before the end of its connection."""
+
+_RECEIVED = 0.25
+"""Seconds after which a response that was written, and of which nothing else was noticed, counts as received."""
+
+
+class Delivery:
+    """The delivery of one response. The changes of its request are settled once the client has it.
+
+    A transport that knows whether a client has received a response sets one for each request (`delivery`).
+    """
+
+    def __init__(self, lost: anyio.Event | None = None) -> None:
+        """`lost` is set by the transport when the client is found not to have received what was written."""
+        self.lost = lost or anyio.Event()
+        self._changes: list[tuple[Journalling, Change]] = []
+
+    def add(self, journalling: "Journalling", change: Change) -> None:
+        self._changes.append((journalling, change))
+
+    async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: anyio.Event | None = None) -> None:
+        """Settle the changes unless the client is found, within a moment, not to have received the response.
+
+        `is_unread` says that the response still waits for the client to read it, and `ended` that nothing more comes
+        from there.
+        """
+        if not self._changes:
+            return
+        try:
+            while not self.lost.is_set():
+                with anyio.move_on_after(_RECEIVED):
+                    await _either(self.lost, ended)
+                if not is_unread() or (ended is not None and ended.is_set()):
+                    break
+        finally:
+            if not self.lost.is_set() and not is_unread():
+                with anyio.CancelScope(shield=True):
+                    for journalling, change in self._changes:
+                        await journalling.settle(change)
+
+
+delivery: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
+"""The delivery of the response to the current request; None where the caller has it as soon as the call returns."""
+
+
+async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
+    if other is None:
+        await one.wait()
+        return
+
+    async def wait(event: anyio.Event) -> None:
+        await event.wait()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, one)
+        tasks.start_soon(wait, other)
+
+
+class Journalling:
+    """Journals the changes on one account, which `account` names."""
+
+    def __init__(self, journal: Journal, account: str, system: System) -> None:
+        self.journal = journal
+        self.account = account
+        self._system = system
+        self._sending: dict[str, tuple[str, anyio.Event]] = {}
+        """By change: the digest of its call, and what is set once its outcome is known or lost."""
+        self._lost: dict[str, float] = {}
+        """By digest of a call: until when it is unsettled. The ledger may be what was lost."""
+
+    async def unsettled(self, call: Call, digest: str) -> str | None:
+        """Why `call` is not repeated unasked, in words: an earlier one may have happened. None where none may have.
+
+        One that this process is sending is not lost.
+        """
+        if call.route.method in _IDEMPOTENT:
+            return None
+        with anyio.move_on_after(_NOTICED):
+            for ended in [ended for of, ended in self._sending.values() if of == digest]:
+                await ended.wait()
+        if self._lost.get(digest, 0.0) > self._now():
+            return _UNKNOWN
+        open_ = await self._unsettled(digest)
+        # A response that was written a moment ago is on its way, and whether it arrived will be known in a moment.
+        wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._now()
+        if wait > 0:
+            await self._system.sleep(min(wait, _NOTICED))
+            open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}
+        if not open_:
+            return None
+        last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
+        if last is None or last.outcome not in _MADE:
+            return _UNKNOWN
+        made = f"{last.id}, {last.target}" if last.target else last.id
+        ago = counted(max(0, round(self._now() - last.at)), "second")
+        return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
+
+    async def _unsettled(self, digest: str) -> dict[str, float]:
+        sending = set(self._sending)
+        found = await self.journal.unsettled(digest, self._now())
+        return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
+
+    async def begin(
+        self,
+        call: Call,
+        digest: str,
+        principal: str,
+        target: Record | None,
+        read: Send,
+        deadline: float = 0.0,
+        name: str | None = None,
+        approved_by: str = "",
+    ) -> Change | None:
+        """Record that `call` is about to be sent; None where it changes nothing.
+
+        `digest` names the call; `target` and `name` are what was read of its target already. It is sent within
+        `deadline` seconds. What this returns must be ended. Raises a `Refused` where that cannot be written.
+        """
+        if call.effect is Effect.READ:
+            return None
+        if target is None and call.target is not None:
+            target = await _read(call, read)
+        label = name or await read_label(call, target, read)
+        now, is_idempotent = self._now(), call.route.method in _IDEMPOTENT
+        change = Change(
+            id=f"chg_{self._system.token()}",
+            principal=principal,
+            account=self.account,
+            tool=call.tool_name(),
+            arguments=call.shown(),
+            target=call.target,
+            name=str(label) if label else None,
+            before=None if target is None else without_secrets(target),
+            sent=fields_sent(call),
+            at=now,
+            approved_by=approved_by,
+            call="" if is_idempotent else digest,
+            unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
+        )
+        self._sending[change.id] = change.call, anyio.Event()
+        try:
+            await self.journal.note(change)
+        except BaseException as error:
+            self._sent(change)
+            if isinstance(error, FastnError) or not isinstance(error, Exception):
+                raise
+            log.exception("%s could not be journalled", call.tool_name())
+            raise Refused(
+                f"The journal could not be written ({type(error).__name__}).", "Tell the operator: the log says more."
+            ) from error
+        return change
+
+    async def end(self, change: Change | None, outcome: str, result: Record | None = None) -> Change | None:
+        """Record what became of it. The call was made: what cannot be written now is logged instead."""
+        if change is None:
+            return None
+        made = {} if result is None else without_secrets(result)
+        target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
+        shown = {name: made.get(name, value) for name, value in change.sent.items()}
+        ended = replace(change, outcome=outcome, target=target, sent=shown)
+        response = delivery.get() if outcome in _MADE and change.call else None
+        is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
+        now = self._now()
+        ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
+        if outcome in PERHAPS_MADE:
+            self._lost = {call: until for call, until in self._lost.items() if until > now}
+            self._lost[change.call] = ended.unsettled_until
+        if response is not None:
+            response.add(self, ended)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.journal.settle(ended)
+        except Exception:
+            log.exception("the outcome %s of %s could not be journalled", outcome, change.tool)
+        finally:
+            self._sent(change)
+        return ended
+
+    async def settle(self, change: Change) -> None:
+        """Record that the client has the response, so that the same call again is meant."""
+        try:
+            await self.journal.settle(replace(change, unsettled_until=0.0))
+        except Exception:
+            log.exception("the delivery of %s could not be journalled", change.id)
+
+    def _now(self) -> float:
+        return self._system.now().timestamp()
+
+    def _sent(self, change: Change) -> None:
+        self._sending.pop(change.id)[1].set()
+
+
+_MADE = ("done", AppliedUnreadable.outcome)
+
+_UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
+
+
+async def _read(call: Call, read: Send) -> Record | None:
+    """The target of a call that needed no consent. What cannot be read cannot be undone, and is still changed."""
+    try:
+        return await read_target(call, read)
+    except FastnError:
+        return None

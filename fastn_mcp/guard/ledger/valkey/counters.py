@@ -1,0 +1,105 @@
+"""Budgets, the breaker, used nonces and other marks with an expiry, on Valkey."""
+
+from fastn_mcp.guard.ledger.ledger import rate_free_at
+from fastn_mcp.guard.ledger.valkey.server import Server
+from fastn_mcp.guard.policy import PLANNED
+
+_QUARTER = 90 * 86_400_000
+"""Milliseconds that what was used is kept after its last use: its period ends long before."""
+
+
+class Budgets:
+    """What was used and declined, in one ledger."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._revision = server.key("revision")
+
+    def _budget(self, budget: str, period: str) -> str:
+        return self._server.key("budget", self._server.digest(budget, period))
+
+    def _declines(self, principal: str) -> str:
+        return self._server.key("declines", principal)
+
+    async def spent(self, budget: str, period: str) -> int:
+        return int(await self._server.read("GET", self._budget(budget, period)) or 0)
+
+    async def spend(self, budget: str, period: str, limit: int) -> bool:
+        # A plan can hold for years, and what was made of it must never be forgotten while it does.
+        kept = 0 if period == PLANNED else _QUARTER
+        return await self._server.run("spend", [self._budget(budget, period), self._revision], limit, kept) == 1
+
+    def _rate(self, budget: str) -> str:
+        return self._server.key("rate", budget)
+
+    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
+        keys, kept = [self._rate(budget), self._revision], max(1, round(seconds * 1000))
+        if await self._server.run("rate", keys, now, now - seconds, most, kept) == 1:
+            return 0.0
+        return rate_free_at(await self.rate_uses(budget, seconds, now), most, seconds) or now
+
+    async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
+        recent = await self._server.read("ZRANGE", self._rate(budget), f"({now - seconds!r}", "+inf", "BYSCORE")
+        return [float(use.partition(" ")[0]) for use in recent]
+
+    async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
+        keys = [self._declines(principal), self._revision]
+        if declined:
+            await self._server.run("decline", keys, now, _QUARTER)
+        else:
+            await self._server.run("remove", keys)
+
+    async def declines(self, principal: str) -> tuple[int, float]:
+        count, last = await self._server.read("HMGET", self._declines(principal), "count", "last")
+        return int(count or 0), float(last or 0)
+
+
+_DAY = 86_400_000
+"""Milliseconds that a mark is kept after it ends: the clocks of processes differ."""
+
+_YEARS = 2 * 366 * _DAY
+"""Milliseconds that the place of an audit log is kept after its last entry."""
+
+
+class Marks:
+    """The marks of one ledger."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._revision = server.key("revision")
+
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        keys = [self._server.key("nonce", nonce), self._revision]
+        return await self._server.run("nonce", keys, until, now, _kept(until, now)) == 1
+
+    async def distrust(self, principal: str, channel: str, until: float) -> None:
+        await self._mark(self._distrusted(principal, channel), until, _DAY)
+
+    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
+        return await self._until(self._distrusted(principal, channel)) > now
+
+    def _distrusted(self, principal: str, channel: str) -> str:
+        return self._server.key("distrust", channel, principal)
+
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        await self._mark(self._server.key("limit", key), until, _kept(until, now))
+
+    async def limited(self, key: str) -> float:
+        return await self._until(self._server.key("limit", key))
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        await self._server.run("audit", [self._server.key("audit", log)], n, head, _YEARS)
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        n, head = await self._server.read("HMGET", self._server.key("audit", log), "n", "head")
+        return None if n is None else (int(n), str(head))
+
+    async def _mark(self, key: str, until: float, kept: int) -> None:
+        await self._server.run("mark", [key, self._revision], until, kept)
+
+    async def _until(self, key: str) -> float:
+        return float(await self._server.read("GET", key) or 0)
+
+
+def _kept(until: float, now: float) -> int:
+    return round(max(0.0, until - now) * 1000) + _DAY

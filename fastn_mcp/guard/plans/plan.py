@@ -1,0 +1,118 @@
+"""A run plan: which calls may be made while nobody is present, and how many of them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import JsonValue
+
+from fastn_mcp.guard.policy_rules.matching import Choice
+from fastn_mcp.tools.operation import Operation
+
+Call = Operation[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """An `[[allow]]`: calls of one tool that may be made, and how many."""
+
+    name: str
+    """The plan, and the line of the entry in it, for people."""
+    budget: str
+    """What the ledger counts its calls by: this entry of exactly this text."""
+    tool: str
+    targets: tuple[str, ...]
+    """Ids, or patterns of ids, letter for letter."""
+    arguments: Mapping[str, JsonValue] | None
+    """Exactly these, besides the target; None where `conditions` or nothing bounds them."""
+    conditions: Mapping[str, Choice] | None
+    """What each argument has to be; one that is not named must not be given. None where any may be."""
+    count: int
+    signers: int
+    """How many people signed the plan."""
+
+    def covers(self, call: Call) -> bool:
+        """Whether it speaks of this very call."""
+        if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
+            return False
+        given = call.arguments()
+        for name in type(call).route.parameters:
+            given.pop(name, None)
+        if call.target is not None and not any(fnmatchcase(call.target, pattern) for pattern in self.targets):
+            return False
+        if self.arguments is not None:
+            return _canonical(given) == _canonical(self.arguments)
+        if self.conditions is None:
+            return True
+        known = given.keys() <= self.conditions.keys()
+        return known and all(choice(given.get(name), exact=True) for name, choice in self.conditions.items())
+
+    def words(self) -> str:
+        """What it allows, in words."""
+        where = f" on {' or '.join(self.targets)}" if self.targets else ""
+        if self.arguments is not None:
+            how = f" with exactly {json.dumps(dict(self.arguments), ensure_ascii=False)}" if self.arguments else ""
+        elif self.conditions is None:
+            how = " with any arguments"
+        else:
+            bounds = ", ".join(f"{name} {choice}" for name, choice in self.conditions.items())
+            how = f" with no other arguments than {bounds}"
+        return f"{self.count} x {self.tool}{where}{how}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A signed plan."""
+
+    name: str
+    account: str
+    begins: datetime | None
+    until: datetime
+    digest: str
+    signers: tuple[str, ...]
+    permits: tuple[Permit, ...]
+
+    def covering(self, call: Call, now: datetime) -> Iterator[Permit]:
+        """The entries that speak of this call, while the plan holds."""
+        if now < self.until and (self.begins is None or now >= self.begins):
+            yield from (permit for permit in self.permits if permit.covers(call))
+
+    def words(self) -> Iterator[str]:
+        """What it says, a line for each part."""
+        signed = ", ".join(self.signers) or "nobody"
+        begins = f"from {_said(self.begins)} " if self.begins else ""
+        yield f"Plan {self.name}, for {self.account}, {begins}until {_said(self.until)}, signed by {signed}."
+        for permit in self.permits:
+            yield f"{permit.name}: {permit.words()}."
+
+
+def would_allow(call: Call) -> str:
+    """The entry of a plan that would allow exactly this call, once. Secrets are no part of a plan."""
+    given = {name: value for name, value in call.shown().items() if name not in type(call).route.parameters}
+    lines = ["[[allow]]", f'tool = "{call.tool_name()}"']
+    if call.target is not None:
+        lines.append(f"target = {toml(call.target)}")
+    lines.append(f"arguments = {toml(given)}")
+    return "\n".join([*lines, "count = 1"])
+
+
+def toml(value: JsonValue) -> str:
+    """A value as TOML writes it on one line."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{json.dumps(name)} = {toml(item)}" for name, item in value.items() if item is not None)
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _canonical(value: Mapping[str, JsonValue]) -> str:
+    """Equal for equal JSON only: to Python, `1` and `true` are the same."""
+    return json.dumps(dict(value), sort_keys=True)
+
+
+def _said(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="minutes").replace("+00:00", "Z")

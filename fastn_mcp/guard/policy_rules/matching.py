@@ -1,0 +1,283 @@
+"""Which calls a rule or a protected resource matches.
+
+A fact that could not be learnt never loosens: where it would decide, what allows does not match, and all else does.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+from typing import Any, cast
+
+from fastn_mcp.guard.policy import Decision, Situation, Verdict
+from fastn_mcp.redaction import name_as_read
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect, Record
+
+Call = Operation[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern of `*`, `?` and `[...]`."""
+
+    text: str
+    _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _loose: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_exact", re.compile(translate(self.text)))
+        loose = (re.compile(translate(text)) for text in (self.text.casefold(), name_as_read(self.text)))
+        object.__setattr__(self, "_loose", tuple(loose))
+
+    def __call__(self, value: object, *, exact: bool) -> bool:
+        """Whether it fits a text, or an id that is a number.
+
+        What allows has to fit letter for letter. What refuses or asks fits whatever reads the same: in any case and
+        width, with letters that cannot be seen, with blanks around it.
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return False
+        text = str(value)
+        if exact:
+            return self._exact.match(text) is not None
+        plain, as_read = self._loose
+        return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _fits(globs: Iterable[Glob], values: Iterable[object], *, exact: bool = False) -> bool:
+    found = list(values)
+    return any(glob(value, exact=exact) for glob in globs for value in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many others use the target: at least, at most."""
+
+    least: int | None
+    most: int | None
+
+    def hold(self, dependents: int) -> bool:
+        return (self.least is None or dependents >= self.least) and (self.most is None or dependents <= self.most)
+
+    def __str__(self) -> str:
+        parts = [f"{word} {n}" for word, n in (("at least", self.least), ("at most", self.most)) if n is not None]
+        return f"dependents {' and '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an argument has to be: one of these. An empty text is an argument that was not given."""
+
+    options: tuple[Glob | int, ...]
+
+    def __call__(self, given: object, *, exact: bool) -> bool:
+        """Whether it fits: of a list every item, letter for letter, or any as it reads."""
+        if given is None:
+            return any(isinstance(option, Glob) and not option.text for option in self.options)
+        if isinstance(given, list):
+            fits = [self._one(item, exact) for item in cast("list[object]", given)]
+            return bool(fits) and (all(fits) if exact else any(fits))
+        return self._one(given, exact)
+
+    def _one(self, value: object, exact: bool) -> bool:
+        return any(
+            option(value, exact=exact) if isinstance(option, Glob) else type(value) is int and option == value
+            for option in self.options
+        )
+
+    def __str__(self) -> str:
+        return " or ".join(str(option) or "not given" for option in self.options)
+
+
+def choice(value: object, kind: str) -> Choice | None:
+    """One of this value, or of this list of values; None if it is empty or a value is not of `kind`, text or number."""
+    options: list[object] = [value]
+    if isinstance(value, list):
+        options = cast("list[object]", value)
+    wanted = {"text": str, "number": int}[kind]
+    if not options or any(type(option) is not wanted for option in options):
+        return None
+    return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in options))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A `[[rule]]`. What is None or empty says nothing."""
+
+    name: str
+    tools: frozenset[str] | None
+    effects: frozenset[Effect] | None
+    targets: tuple[Glob, ...]
+    dependents: Bounds | None
+    arguments: Mapping[str, Choice]
+    then: Decision
+    reason: str = ""
+    key: str | None = None
+    """Live or test; for others than test keys it is live."""
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it matches every call of its tools with its effects."""
+        return not self.targets and self.dependents is None and not self.arguments and self.key is None
+
+    def looks_at_facts(self, call: Call) -> bool:
+        """Whether it may match `call` or not, as the facts are."""
+        named = self.tools is None or call.tool_name() in self.tools
+        return named and (bool(self.targets) or self.dependents is not None)
+
+    def matches(self, situation: Situation) -> bool:
+        """Whether it speaks of this call."""
+        call = situation.call
+        return (
+            (self.tools is None or call.tool_name() in self.tools)
+            and (self.effects is None or situation.effect in self.effects)
+            and self.key in (None, "live" if situation.live else "test")
+            and self._fits_arguments(call)
+            and (not self.targets or self._fits_target(situation))
+            and (self.dependents is None or self._fits_dependents(situation.dependents))
+        )
+
+    def verdict(self) -> Verdict:
+        return Verdict(self.then, self.name, self.reason)
+
+    def conditions(self) -> str:
+        """When it matches, in words."""
+        by = "target id" if self.then is Decision.ALLOW else "target"
+        said = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
+        said += [str(self.dependents)] if self.dependents else []
+        said += [f"{name} {choice}" for name, choice in self.arguments.items()]
+        said += [f"a {self.key} key"] if self.key else []
+        return f" with {', '.join(said)}" if said else ""
+
+    def _fits_arguments(self, call: Call) -> bool:
+        allows = self.then is Decision.ALLOW
+        return all(
+            not allows
+            if name in call.unresolved
+            else name in type(call).model_fields and choice(getattr(call, name), exact=allows)
+            for name, choice in self.arguments.items()
+        )
+
+    def _fits_target(self, situation: Situation) -> bool:
+        if self.then is Decision.ALLOW:
+            # By the id that was read: an agent can change a name or a slug, and so would give itself the consent.
+            return _fits(self.targets, [_fields(situation.target).get("id")], exact=True)
+        named = [*_target(situation), *_named(situation.call)]
+        return _fits(self.targets, named) or _is_unknown(situation)
+
+    def _fits_dependents(self, dependents: int | None) -> bool:
+        assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
+        return self.then is not Decision.ALLOW if dependents is None else self.dependents.hold(dependents)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resource: the tools that act on it, and the fields by which others say that they belong to it."""
+
+    toolset: str
+    fields: frozenset[str]
+
+
+# Names as `_plain` makes them.
+KINDS: Mapping[str, Kind] = {
+    "customer": Kind(
+        "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
+    ),
+    "connector": Kind("connectors", frozenset({"connector", "connectorid"})),
+    "connection": Kind("connections", frozenset({"connection", "connectionid"})),
+    "workflow": Kind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
+    "trigger": Kind("triggers", frozenset({"trigger", "triggerid"})),
+    "api_key": Kind("api_keys", frozenset({"apikeyid"})),
+    "secret": Kind("secrets", frozenset({"secretid"})),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """A `[[protect]]`: for each kind, the resources that hold whatever the rules allow."""
+
+    name: str
+    resources: Mapping[str, tuple[Glob, ...]]
+    then: Decision
+    reason: str = ""
+
+    def verdict(self, situation: Situation) -> Verdict | None:
+        """What it says of this call, if the call acts on something protected."""
+        because = f": {self.reason.rstrip('.')}" if self.reason else ""
+        for kind, globs in self.resources.items():
+            what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
+            if _fits(globs, _resources(kind, situation)):
+                return Verdict(self.then, self.name, f"{what}{because}.")
+            if _is_unknown(situation) or any(_plain(name) in KINDS[kind].fields for name in situation.call.unresolved):
+                return Verdict(self.then, self.name, f"{what}, and what this acts on could not be learnt{because}.")
+        return None
+
+    def __str__(self) -> str:
+        return "; ".join(f"{kind} {' or '.join(map(str, globs))}" for kind, globs in self.resources.items())
+
+
+def _is_unknown(situation: Situation) -> bool:
+    return situation.call.target is not None and situation.target is None
+
+
+def _target(situation: Situation) -> list[object]:
+    """The ids and names of what a call acts on."""
+    return [situation.call.target, *_identity(_fields(situation.target))]
+
+
+def _named(call: Call) -> list[object]:
+    """The names that a call gives: a secret or a workflow of the same name may be overwritten."""
+    given = call.arguments()
+    extra = given.get("extra")
+    return [*_identity(given), *_identity(extra if isinstance(extra, dict) else {})]
+
+
+def _identity(fields: Mapping[str, Any]) -> list[object]:
+    return [fields.get(name) for name in ("id", "slug", "name")]
+
+
+def _resources(kind: str, situation: Situation) -> Iterator[object]:
+    """The ids and names of each resource of a kind that a call acts on, or whose own it acts on."""
+    if situation.call.toolset() == KINDS[kind].toolset:
+        yield from _target(situation)
+        yield from _named(situation.call)
+    yield from _owners(situation.call.arguments(), KINDS[kind].fields)
+    yield from _owners(_fields(situation.target), KINDS[kind].fields)
+
+
+def _fields(record: Record | None) -> dict[str, Any]:
+    return record.model_dump() if record is not None else {}
+
+
+def _owners(value: object, fields: frozenset[str]) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[str, object]", value)
+        for name, inner in mapping.items():
+            if _plain(name) in fields:
+                yield from _ids(inner)
+            yield from _owners(inner, fields)
+    elif isinstance(value, list):
+        items = cast("list[object]", value)
+        for inner in items:
+            yield from _owners(inner, fields)
+
+
+def _ids(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[str, Any]", value)
+        yield from _identity(mapping)
+    elif isinstance(value, list):
+        items = cast("list[object]", value)
+        for inner in items:
+            yield from _ids(inner)
+    else:
+        yield value
+
+
+def _plain(name: str) -> str:
+    """`customer_id`, `customerId` and `customer-id` are one name."""
+    return name.replace("_", "").replace("-", "").casefold()

@@ -1,0 +1,247 @@
+"""Keys, tables and values that a policy file may contain."""
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fastn_mcp.errors import nearest
+from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
+from fastn_mcp.guard.policy_rules.matching import Glob
+from fastn_mcp.guard.policy_rules.time_window import Hours, hours
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.parsing import ALIASES, Aliases
+from fastn_mcp.tools.tool import Effect
+
+_EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _decision(value: object) -> Decision:
+    known = [decision.value for decision in Decision]
+    if value in known:
+        return Decision(value)
+    near = nearest(value, known) if isinstance(value, str) else ""
+    raise ValueError(f"unknown decision {value!r}{near}; use one of {', '.join(known)}")
+
+
+def _stricter(decision: Decision) -> Decision:
+    if decision is Decision.ALLOW:
+        raise ValueError("what is protected cannot be allowed; leave the entry out")
+    return decision
+
+
+def _effect(value: object) -> Effect:
+    name = value.casefold() if isinstance(value, str) else ""
+    if name == Effect.READ.value:
+        raise ValueError("reads are always allowed")
+    if name not in _EFFECTS:
+        raise ValueError(f"unknown effect {value!r}{nearest(name, _EFFECTS)}; use any of {', '.join(_EFFECTS)}")
+    return Effect(name)
+
+
+def _glob(value: object) -> Glob:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError('must be a text with something in it, as "acme-*"')
+    return Glob(value.strip())
+
+
+def _hours(value: object) -> Hours:
+    return hours(value if isinstance(value, str) else repr(value))
+
+
+def _seconds(value: object) -> float:
+    found = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a time in seconds, minutes or hours, as "90s", "10m" or "2h"')
+    return float(int(found[1]) * _SECONDS[found[2]])
+
+
+def _rate(value: object) -> tuple[int, float]:
+    found = re.fullmatch(r"([1-9]\d{0,4}) per ([1-9]\d{0,5}\s?[smh])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a number and a time, as "10 per 5m"')
+    return int(found[1]), _seconds(found[2])
+
+
+Decided = Annotated[Decision, BeforeValidator(_decision)]
+Holding = Annotated[Decision, BeforeValidator(lambda value: _stricter(_decision(value)))]
+Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], BeforeValidator(_one_or_more), Field(min_length=1)]
+Effects = Annotated[
+    list[Annotated[Effect, BeforeValidator(_effect)]], BeforeValidator(_one_or_more), Field(min_length=1)
+]
+Openings = Annotated[
+    list[Annotated[Hours, BeforeValidator(_hours)]], BeforeValidator(_one_or_more), Field(min_length=1)
+]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+
+class KeyDefaults(_Table):
+    """`[defaults.live]`, `[defaults.test]`: the same for one kind of key."""
+
+    write: Decided | None = None
+    external: Decided | None = None
+    spend: Decided | None = None
+    access: Decided | None = None
+    trash: Decided | None = None
+    destroy: Decided | None = None
+
+
+class Defaults(KeyDefaults):
+    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+
+    live: KeyDefaults = KeyDefaults()
+    test: KeyDefaults = KeyDefaults()
+
+
+class Protect(_Table):
+    """`[[protect]]`: what holds whatever the rules allow."""
+
+    customer: Globs | None = None
+    connector: Globs | None = None
+    connection: Globs | None = None
+    workflow: Globs | None = None
+    trigger: Globs | None = None
+    api_key: Globs | None = None
+    secret: Globs | None = None
+    then: Holding = Decision.DENY
+    reason: str = ""
+
+
+class DependentsForm(_Table):
+    """`dependents` of `when`."""
+
+    min: Count | None = None
+    max: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is more than max")
+        return self
+
+
+class RuleForm(_Table):
+    """`[[rule]]`. The arguments in `when` are checked against the tools."""
+
+    tool: Globs | None = None
+    effects: Effects | None = None
+    target: Globs | None = None
+    key: Literal["live", "test"] | None = None
+    when: dict[str, Any] = {}
+    then: Decided
+    reason: str = ""
+
+
+class Window(_Table):
+    """`[[window]]`: when effects may happen at all."""
+
+    effects: Effects
+    tools: Globs | None = None
+    open: Openings
+    reason: str = ""
+
+
+class RunBudget(_Table):
+    """`[budget.run]`: how many calls of an effect one run of the server allows, besides what a day does."""
+
+    write: Count | None = None
+    external: Count | None = None
+    spend: Count | None = None
+    access: Count | None = None
+    trash: Count | None = None
+    destroy: Count | None = None
+
+
+class Budget(RunBudget):
+    """`[budget]`: how many calls of an effect a period allows, for each account and caller."""
+
+    per: Literal["day", "run"] = "day"
+    destroy_rate: Annotated[tuple[int, float], BeforeValidator(_rate)] = DESTROY_RATE
+    run: RunBudget = RunBudget()
+
+
+class Breaker(_Table):
+    """`[breaker]`: after how many declines in a row changes rest, and how long."""
+
+    declined: Annotated[int, Field(ge=1)] = BREAKER[0]
+    rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
+
+
+class PolicyForm(_Table):
+    """The whole file."""
+
+    defaults: Defaults = Defaults()
+    protect: list[Protect] = []
+    rule: list[RuleForm] = []
+    window: list[Window] = []
+    budget: Budget = Budget()
+    breaker: Breaker = Breaker()
+
+
+TABLES: dict[str, type[BaseModel]] = {
+    "defaults": Defaults,
+    "protect": Protect,
+    "rule": RuleForm,
+    "window": Window,
+    "budget": Budget,
+    "breaker": Breaker,
+}
+
+
+CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
+"""The tools of which a policy can say something: reads are always allowed."""
+
+
+def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
+    """The effects that calls of a tool can have: its own, and those that arguments or facts raise it to."""
+    return frozenset({operation.effect, *operation.raises_to})
+
+
+def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
+    """The tools that a glob names, by a name that they have or had.
+
+    Raises `ValueError` where it names none that changes something.
+    """
+    renamed = {alias.to for old, alias in aliases.items() if fnmatchcase(old, glob.casefold())}
+
+    def meant(operation: AnyOperation) -> bool:
+        name = operation.tool_name()
+        return name in renamed or fnmatchcase(name, glob.casefold())
+
+    found = [operation for operation in CHANGING if meant(operation)]
+    if found:
+        return found
+    if any(meant(operation) for operation in CATALOG):
+        raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")
+    raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING))}")
+
+
+def kind_of(operations: Iterable[AnyOperation], argument: str) -> str:
+    """What can be compared with an argument: `text` or `number`. Raises `ValueError`."""
+    takers = [operation for operation in operations if argument in operation.model_fields]
+    if not takers:
+        known = sorted({name for operation in operations for name in operation.model_fields})
+        raise ValueError(f"none of its tools has an argument {argument!r}{nearest(argument, known)}")
+    if any(argument in operation.secrets() for operation in takers):
+        raise ValueError(f"{argument!r} is a secret, of which a policy file must hold nothing")
+    shapes = [operation.input_schema()["properties"][argument] for operation in takers]
+    kinds = {_KINDS.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
+    if len(kinds) > 1 or None in kinds:
+        raise ValueError(f"{argument!r} has parts, and only texts and numbers can be compared")
+    return str(kinds.pop())
+
+
+_KINDS = {"string": "text", "integer": "number"}

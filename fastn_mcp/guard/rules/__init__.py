@@ -1,1 +1,0 @@
-"""What a policy file can say: matching rules and protected resources, times of day, and what can never apply."""

@@ -1,0 +1,272 @@
+"""What undoing a change restores, what it cannot, and the calls that do it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+from pydantic_core import to_json
+
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.targets import Call, fields_sent
+from fastn_mcp.guard.changes import PERHAPS_MADE, Change
+from fastn_mcp.redaction import is_redacted, redact_object, redact_row
+from fastn_mcp.tools.api_keys import NewApiKey
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.operation import Operation, Update
+from fastn_mcp.tools.parsing import current
+from fastn_mcp.tools.tool import Record
+
+_MADE = ("done", "applied_unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How the changes of one operation are undone, in the words of previews, approval requests, receipts and pages."""
+
+    by: str | None
+    """The operation that undoes them; None where none does, and `lost` says what is left to do."""
+    restores: str
+    lost: str = ""
+
+
+_FIELDS = "The earlier values can be restored with undo_change."
+_MEANWHILE = "Runs that it started meanwhile stay."
+
+RULES: Mapping[str, Rule] = {
+    "create_customer": Rule("delete_customer", "The customer can be deleted again with undo_change."),
+    "update_customer": Rule("update_customer", _FIELDS),
+    "delete_customer": Rule(
+        "create_customer",
+        "The customer can be created again under a new id.",
+        "Its connections, credentials and secrets are lost. Its triggers stay off.",
+    ),
+    "create_connector": Rule("delete_connector", "The connector can be deleted again with undo_change."),
+    "update_connector": Rule("update_connector", _FIELDS),
+    "delete_connector": Rule(
+        "create_connector",
+        "The connector can be created again under a new id.",
+        "Its actions, events, connections and credentials are lost. Triggers and workflows that use it stay off.",
+    ),
+    "create_connection": Rule("delete_connection", "The connection can be deleted again with undo_change."),
+    "delete_connection": Rule(
+        None,
+        "",
+        "Its credentials are lost: the customer has to authorise the app again. Triggers that use it stay off.",
+    ),
+    "create_workflow": Rule("delete_workflow", "The workflow can be moved to Trash with undo_change."),
+    "update_workflow": Rule("update_workflow", _FIELDS),
+    "delete_workflow": Rule(
+        None, "", "Only the dashboard can restore the workflow from Trash; its slug and history come back with it."
+    ),
+    "run_workflow": Rule(None, "", "What the run does in other systems cannot be undone from here."),
+    "create_trigger": Rule("delete_trigger", "The trigger can be deleted again with undo_change.", _MEANWHILE),
+    "update_trigger": Rule("update_trigger", _FIELDS, _MEANWHILE),
+    "delete_trigger": Rule(
+        "create_trigger", "The trigger can be created again under a new id.", "A webhook gets a new address."
+    ),
+    "invite_user": Rule(None, "", "Only the dashboard can take the access back."),
+    "create_role": Rule(None, "", "Only the dashboard can change or delete the role."),
+    "create_api_key": Rule("revoke_api_key", "The key can be revoked with undo_change."),
+    "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
+    "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
+    "delete_secret": Rule(None, "", "Its value cannot be read: a person has to enter it again with create_secret."),
+    "ai_chat": Rule(None, "", "Credits are spent; what the agent changes has to be undone by itself."),
+    "ai_build": Rule(None, "", "Credits are spent; what it builds can be deleted."),
+}
+"""By operation: every one that changes something."""
+
+_LONGEST_VALUE = 200
+"""Characters of a value, as JSON, that a receipt shows."""
+
+_INVITED = "An invitation that was sent to an administrator cannot be taken back."
+_OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
+_TO_BE_MADE = "the-id-of-what-is-made"
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The call that undoes a change."""
+
+    call: Call
+    restores: str
+    """What it brings back, in words."""
+    lost: str = ""
+    """What it does not bring back, in words."""
+    not_restored: tuple[str, ...] = ()
+    """Fields that it leaves as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """A change that no call undoes, and why."""
+
+    why: str
+
+
+def undo_of(change: Change) -> Undo | Never:
+    """What would undo `change`, by what the journal holds of it."""
+    if change.outcome not in _MADE + PERHAPS_MADE:
+        return Never(f"It was not made ({change.outcome}).")
+    change = replace(change, tool=current(change.tool))
+    operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
+    if operation is None or rule is None:
+        return Never("It is not known how.")
+    if rule.by is None:
+        return Never(rule.lost)
+    by = BY_NAME[rule.by]
+    if "adminEmail" in change.sent:
+        rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
+    if issubclass(by, Update) or operation.route.method == "DELETE":
+        if change.before is None:
+            return Never("What it was could not be read before.")
+        again = _restoring if issubclass(by, Update) else _making_again
+        return again(by, rule, change, change.before)
+    if change.target is None:
+        return Never("What it made is not known; look for it with the list tool.")
+    if change.before is not None and (undo := _undoing_overwrite(change, change.before)) is not None:
+        return undo
+    return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
+
+
+def in_words(undo: Undo | Never) -> str:
+    """What can be undone and what stays lost, in a sentence or two."""
+    return undo.why if isinstance(undo, Never) else f"{undo.restores} {undo.lost}".strip()
+
+
+def foreseen(call: Call, target: Record | None) -> str:
+    """The same of a call before it is sent. Raises a `RefusedValue`."""
+    rule = RULES.get(call.tool_name())
+    if rule is None or rule.by is None:
+        return "It is not known how to undo it." if rule is None else rule.lost
+    sent = {} if call.route.method == "DELETE" else fields_sent(call)
+    if isinstance(call, Update) and not sent:  # which fields change is not known yet
+        return f"{rule.restores} {rule.lost}".strip()
+    before = None if target is None else without_secrets(target)
+    id_ = call.target or str((before or {}).get("id") or _TO_BE_MADE)
+    return in_words(undo_of(Change("", "", "", call.tool_name(), {}, id_, None, before, sent, 0.0, "done")))
+
+
+def without_secrets(record: Record) -> dict[str, JsonValue]:
+    """The fields of a record as the journal keeps them."""
+    fields = record.model_dump(exclude_unset=True)
+    return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)
+
+
+def receipt(change: Change) -> dict[str, JsonValue]:
+    """What a result says of it: to what it happened, what was changed, who approved it, and how it is undone."""
+    said: dict[str, JsonValue] = {"change_id": change.id}
+    said |= {"name": change.name} if change.name else {}
+    said |= {"changed": changed} if (changed := changed_fields(change)) else {}
+    said |= {"approved_by": change.approved_by} if change.approved_by else {}
+    undo = undo_of(change)
+    if isinstance(undo, Never):
+        return said | {"undo": None, "why": undo.why}
+    return said | {"undo": "undo_change", "restores": undo.restores} | ({"lost": undo.lost} if undo.lost else {})
+
+
+def changed_fields(change: Change) -> dict[str, JsonValue]:
+    """The fields that an update changed, each `from` and `to`; long values are only measured."""
+    before = change.before or {}
+    return {
+        name: {"from": _brief(before.get(name)), "to": _brief(value)}
+        for name, value in change.sent.items()
+        if before and before.get(name) != value
+    }
+
+
+def _brief(value: JsonValue) -> JsonValue:
+    size = len(to_json(value))
+    return value if size <= _LONGEST_VALUE else f"[{counted(size, 'character')}]"
+
+
+def drift(change: Change, now: Mapping[str, JsonValue]) -> list[str]:
+    """The fields of an update that are neither as it left them nor as they were before."""
+    before = change.before or {}
+    return sorted(
+        name
+        for name, value in change.sent.items()
+        if not is_redacted(value) and now.get(name) not in (value, before.get(name))
+    )
+
+
+def already(change: Change, now: Mapping[str, JsonValue]) -> bool:
+    """Whether all is as it was before an update."""
+    before = change.before or {}
+    return all(now.get(name) == before.get(name) for name in change.sent)
+
+
+def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, JsonValue]) -> Undo | Never:
+    """The update that gives the fields their values of before."""
+    was = {name: before.get(name) for name in change.sent}
+    lost = sorted(name for name, value in was.items() if is_redacted(value))
+    given, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
+    parameter = operation.route.parameters[-1]
+    try:
+        call = operation.model_validate({parameter: change.target} | given)
+    except ValidationError:
+        return Never("None of the fields that it changed can be given their values of before.")
+    said = [rule.lost, "Secrets are not journalled."] if lost else [rule.lost]
+    return Undo(call, rule.restores, " ".join(filter(None, said)), tuple(sorted({*lost, *refused})))
+
+
+def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | Never | None:
+    """Restore what a create overwrote, where Fastn took it for an update; never delete what was there before.
+
+    None where it did not, and made something of its own.
+    """
+    if not before:
+        return Never("Whether it overwrote something could not be learnt; look for it with the list tool.")
+    if str(before.get("id")) != change.target:
+        return None
+    updating = change.tool.replace("create_", "update_")
+    if updating not in RULES:
+        return Never(_OVERWRITTEN)
+    changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
+    return _restoring(BY_NAME[updating], RULES[updating], replace(change, sent=changed), before)
+
+
+def _making_again(operation: Any, rule: Rule, _: Change, before: Mapping[str, JsonValue]) -> Undo | Never:
+    there = {name: value for name, value in before.items() if value is not None and not is_redacted(value)}
+    known = {operation.wire(name) for name in operation.model_fields}
+    given, refused = _arguments(operation, {name: value for name, value in there.items() if name in known})
+    try:
+        call = operation.model_validate(given)
+    except ValidationError:
+        return Never("Too little is known of it to make it again.")
+    left = (before.keys() - known - _KEPT_BY_FASTN) | set(refused)
+    not_restored = tuple(sorted(name for name in left if before[name] is not None))
+    return Undo(call, rule.restores, rule.lost, not_restored)
+
+
+_KEPT_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy", "version"})
+
+
+def _arguments(
+    operation: type[Operation[Any]], values: Mapping[str, JsonValue]
+) -> tuple[dict[str, JsonValue], list[str]]:
+    """Fields by Fastn's names as arguments of `operation`, and those that it does not take."""
+    names = {operation.wire(name): name for name in operation.model_fields if name not in operation.ours() | {"extra"}}
+    given: dict[str, JsonValue] = {}
+    extra: dict[str, JsonValue] = {}
+    refused: list[str] = []
+    for wire, value in values.items():
+        name = names.get(wire)
+        if value is None or name is None:
+            extra[wire] = value  # a null clears a field, which only `extra` can say
+        elif _takes(operation, name, value):
+            given[name] = value
+        else:
+            refused.append(wire)
+    if extra:
+        given["extra"] = extra
+    return given, refused
+
+
+def _takes(operation: type[Operation[Any]], name: str, value: JsonValue) -> bool:
+    """Whether an argument takes this value, whatever the others are."""
+    try:
+        operation.model_validate({name: value})
+    except ValidationError as error:
+        return all(problem["loc"][:1] != (name,) for problem in error.errors(include_url=False, include_input=False))
+    return True

@@ -1,0 +1,215 @@
+"""An OpenID provider: discovery, and its signing keys (JWKS), cached and refreshed.
+
+little patience.
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import anyio
+import httpx2
+import jwt
+from pydantic_core import from_json
+
+from fastn_mcp.runtime import System
+
+WELL_KNOWN = "/.well-known/openid-configuration"
+
+PATIENCE = 5.0
+"""Seconds for each step of a request."""
+
+_LARGEST = 512 * 1024
+
+
+class Provider:
+    """One issuer. Whatever it answers that cannot be used raises `ValueError`, `TypeError` or `KeyError`."""
+
+    def __init__(self, issuer: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self.issuer = issuer
+        self._given = transport
+
+    async def metadata(self) -> dict[str, Any]:
+        """Its discovery document."""
+        found = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
+        if found.get("issuer") != self.issuer:
+            raise ValueError("its discovery document is another issuer's")
+        return found
+
+    def endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
+        """An address that the discovery document names."""
+        address = httpx2.URL(str(metadata[name]))
+        if address.scheme != "https" and not self.issuer.startswith("http://"):
+            raise ValueError(f"its {name} is no https address")
+        return str(address)
+
+    async def get(self, address: str) -> dict[str, Any]:
+        """What lies at an address, a JSON object."""
+        status, found = await self._asked("GET", address, {}, b"")
+        if status != 200:
+            raise ValueError(f"{httpx2.URL(address).host} answered {status}")
+        return found()
+
+    async def post(
+        self, address: str, fields: Mapping[str, str], headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """The status of an answer to a form, and its JSON object."""
+        form = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+        status, found = await self._asked("POST", address, form, urlencode(fields).encode())
+        return status, found()
+
+    async def _asked(self, method: str, address: str, headers: Mapping[str, str], content: bytes) -> Any:
+        wait = {"connect": PATIENCE, "read": PATIENCE, "write": PATIENCE, "pool": PATIENCE}
+        ours = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "fastn-mcp"}
+        asked = httpx2.Request(
+            method, address, headers={**ours, **headers}, content=content, extensions={"timeout": wait}
+        )
+        response = await self._transport.handle_async_request(asked)
+        host = asked.url.host
+        try:
+            body = bytearray()
+            async for chunk in cast(httpx2.AsyncByteStream, response.stream):
+                body += chunk
+                if len(body) > _LARGEST:
+                    raise ValueError(f"{host} answered more than {_LARGEST} bytes")
+        finally:
+            await response.aclose()
+
+        def found() -> dict[str, Any]:
+            said: object = from_json(bytes(body))
+            if not isinstance(said, dict):
+                raise TypeError(f"{host} answered no JSON object")
+            return cast("dict[str, Any]", said)
+
+        return response.status_code, found
+
+    @cached_property
+    def _transport(self) -> httpx2.AsyncBaseTransport:
+        if self._given is not None:
+            return self._given
+        plain = self.issuer.startswith("http://")  # this machine only, which the team file sees to
+        return httpx2.AsyncHTTPTransport(
+            verify=False if plain else httpx2.create_ssl_context(),
+            limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if "_transport" in self.__dict__:
+            await self._transport.aclose()
+
+
+log = logging.getLogger(__name__)
+
+FRESH = 3600.0
+"""Seconds after which keys are read again although all are known: a key that was withdrawn is then forgotten."""
+
+AGAIN = 30.0
+"""Seconds between two attempts, however many tokens name keys that nobody knows."""
+
+EAGER = 2.0
+"""The same while no keys are known at all."""
+
+STALE = 86_400.0
+"""Seconds for which keys are believed while the provider cannot be reached."""
+
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+
+
+class UnknownKey(Exception):
+    """The provider publishes no such key."""
+
+
+class NoKeys(Exception):
+    """The provider cannot be reached, and no keys of it are known."""
+
+
+class IssuerKeys:
+    """The signing keys of one issuer."""
+
+    def __init__(self, issuer: str, system: System, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self.provider = Provider(issuer, transport)
+        self._system = system
+        self._keys: list[Mapping[str, Any]] = []
+        self._read = float("-inf")
+        self._tried = float("-inf")
+        self._turn = anyio.Lock()
+
+    @property
+    def known(self) -> bool:
+        """Whether there are keys that are still believed."""
+        return bool(self._keys) and self._system.monotonic() - self._read < STALE
+
+    async def reached(self) -> bool:
+        """Whether tokens can be verified; where they never could, that is tried."""
+        if not self.known:
+            await self.refresh()
+        return self.known
+
+    async def find(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
+        """The key of this id, or without an id the only one, for this algorithm. Raises `UnknownKey`, `NoKeys`."""
+        # Where somebody is reading them already, those that are known serve meanwhile.
+        if self._system.monotonic() - self._read >= FRESH and not (self.known and self._turn.locked()):
+            await self.refresh()
+        if (key := self._fitting(kid, algorithm)) is None:
+            await self.refresh()
+            key = self._fitting(kid, algorithm)
+        if key is not None:
+            return key
+        if not self.known:
+            raise NoKeys
+        raise UnknownKey
+
+    async def refresh(self) -> None:
+        """Read the keys, unless that was tried just now. Those that are known stay where it fails."""
+        began = self._system.monotonic()
+        async with self._turn:  # calls at once read them once
+            if began - self._tried < (AGAIN if self.known else EAGER):
+                return
+            self._tried = self._system.monotonic()
+            try:
+                with anyio.fail_after(PATIENCE):
+                    self._keys = await self._fetched()
+            except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
+                log.warning("the keys of the issuer could not be read: %s: %s", type(error).__name__, error)
+            else:
+                self._read = self._system.monotonic()
+
+    async def _fetched(self) -> list[Mapping[str, Any]]:
+        """The keys that can sign. Raises what `refresh` catches."""
+        metadata = await self.provider.metadata()
+        found = (await self.provider.get(self.provider.endpoint(metadata, "jwks_uri"))).get("keys")
+        if not isinstance(found, list):
+            raise TypeError("its key set holds no keys")
+        keys = [cast("Mapping[str, Any]", key) for key in cast("list[object]", found) if isinstance(key, dict)]
+        return [key for key in keys if key.get("use", "sig") == "sig"]
+
+    def _fitting(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
+        if not self.known:
+            return None
+        fitting = [key for key in self._keys if (kid is None or key.get("kid") == kid) and _fits(key, algorithm)]
+        if len(fitting) != 1:
+            return None
+        try:
+            return jwt.PyJWK(dict(fitting[0]), algorithm)
+        except jwt.PyJWTError:
+            return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.provider.aclose()
+
+
+def _fits(key: Mapping[str, Any], algorithm: str) -> bool:
+    """Whether a key is for an algorithm. A shared secret never is: what is published signs nothing."""
+    if key.get("alg", algorithm) != algorithm:
+        return False
+    match algorithm[:2]:
+        case "RS" | "PS":
+            return key.get("kty") == "RSA"
+        case "ES":
+            return key.get("kty") == "EC" and key.get("crv") == _CURVES[algorithm]
+        case _:
+            return key.get("kty") == "OKP" and key.get("crv") == "Ed25519"

@@ -1,0 +1,178 @@
+"""Respond in one piece, or as a stream once a request takes long or asks for one.
+
+The SDK has it one way or the other for a whole server. A stream costs a third of a request, for the tasks around it; an
+answer in one piece takes no notice of a client that has left, and gives a proxy that waits for it no sign of life. Both
+are therefore seen to here: an answer that takes long becomes a stream, and is its one event.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from math import inf
+from typing import Any
+
+import anyio
+from mcp.server import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastn_mcp.guard.journal import Delivery, delivery
+from fastn_mcp.hosted.request_limits import LOST, again
+
+
+def within(app: Starlette, kept: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+    """Have `app` live within what is kept: begun before whatever it keeps already, and ended after it."""
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def living(app: Starlette) -> AsyncGenerator[Any]:
+        async with kept(), inner(app) as state:
+            yield state
+
+    app.router.lifespan_context = living
+
+
+_WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
+"""What stands in a request whose client wants to hear more than its answer."""
+_MOMENT = 0.05
+"""Seconds until a request is watched: most are answered by then, and a task for each is a twentieth of its cost."""
+_SILENCE = 15.0
+"""Seconds without an answer, after which a sign of life is sent: the SDK's own for streams. Proxies close after 60."""
+_PING = b": ping\r\n\r\n"
+
+
+def answered(
+    app: Starlette, server: Server[Any], security: TransportSecuritySettings, silence: float = _SILENCE
+) -> None:
+    """Have the requests of `app`, which the SDK made for `server`, answered so."""
+    streamed = server.session_manager
+    whole = StreamableHTTPSessionManager(
+        server,
+        json_response=True,
+        stateless=True,
+        security_settings=security,
+        max_request_body_size=streamed.max_request_body_size,
+    )
+    # Not around the application: whoever stands before the SDK, to see who is calling, stands before this too.
+    vars(streamed)["asgi_app"] = Answering(streamed.asgi_app, whole.asgi_app, silence)
+    within(app, whole.run)
+
+
+class Answering:
+    """One request, handled by `streamed` or by `whole`."""
+
+    def __init__(self, streamed: ASGIApp, whole: ASGIApp, silence: float = _SILENCE) -> None:
+        self._streamed = streamed
+        self._whole = whole
+        self._silence = silence
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self._streamed(scope, receive, send)
+            return
+        response, is_complete = Delivery(scope.get(LOST)), False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_complete
+            await send(message)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+
+        token = delivery.set(response)
+        try:
+            await self._answer(scope, receive, sent)
+        finally:
+            delivery.reset(token)
+        if is_complete:
+            await response.written()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first = await receive()
+        if first["type"] != "http.request" or first.get("more_body") or _wants_more(first.get("body", b"")):
+            await self._streamed(scope, again(first, receive), send)
+            return
+        answer = _Answer(send, self._silence if _reads_streams(scope) else inf)
+        with _watched(receive, answer):
+            await self._whole(scope, again(first, _nothing), answer.send)
+
+
+def _wants_more(body: bytes) -> bool:
+    return any(sign in body for sign in _WANT_MORE)
+
+
+async def _nothing() -> Message:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+def _reads_streams(scope: Scope) -> bool:
+    return any(name == b"accept" and b"text/event-stream" in value.lower() for name, value in scope["headers"])
+
+
+class _Answer:
+    """One answer. What was in silence for too long is a stream from then on, of which the answer is the one event."""
+
+    def __init__(self, send: Send, silence: float) -> None:
+        self.silence = silence
+        self._send = send
+        self._begun = False
+        self._streams = False
+        self._body = b""
+        self._turn = anyio.Lock()
+
+    async def send(self, message: Message) -> None:
+        """What the SDK sends, which knows of nothing else."""
+        self._begun = True
+        if not self._streams:
+            await self._send(message)
+        elif message["type"] == "http.response.body":
+            self._body += message.get("body", b"")
+            if not message.get("more_body"):
+                async with self._turn:
+                    event = b"event: message\r\ndata: " + self._body + b"\r\n\r\n"
+                    await self._send({"type": "http.response.body", "body": event})
+
+    async def live(self) -> None:
+        """A sign of life, unless the answer is on its way."""
+        if self._begun:
+            return
+        async with self._turn:
+            if not self._streams:
+                self._streams = True
+                headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache, no-transform")]
+                headers.append((b"x-accel-buffering", b"no"))
+                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send({"type": "http.response.body", "body": _PING, "more_body": True})
+
+
+@contextmanager
+def _watched(receive: Receive, answer: _Answer) -> Generator[None]:
+    """Ends a request whose client has left, and tells those who wait that it goes on."""
+    loop = asyncio.get_running_loop()
+    watcher: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(_watch(receive, answer, request))
+
+    with anyio.CancelScope() as request:
+        later = loop.call_later(_MOMENT, watch)
+        try:
+            yield
+        finally:
+            later.cancel()
+            if watcher is not None:
+                watcher.cancel()
+
+
+async def _watch(receive: Receive, answer: _Answer, request: anyio.CancelScope) -> None:
+    while True:
+        message: Message | None = None
+        with anyio.move_on_after(answer.silence):
+            message = await receive()
+        if message is None:
+            await answer.live()
+        elif message["type"] == "http.disconnect":
+            request.cancel()
+            return

@@ -1,0 +1,1 @@
+"""Install the server into the configuration of MCP clients."""

@@ -1,0 +1,135 @@
+"""The entry for a client: how it starts or reaches the server, and install links."""
+
+import base64
+import json
+import re
+import sys
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+from fastn_mcp.config.command_line import CommandLine, by_uvx
+from fastn_mcp.config.proxies import is_loopback
+from fastn_mcp.install.addition import Addition, NotInstalled
+from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Client, TokenSource
+
+Key = Literal["profile", "environment", "prompt"]
+"""Where the key comes from: the user's own profile, a variable, or the client, which asks for it and keeps it."""
+
+_INPUT = "fastn-api-key"
+_BEARER_INPUT = "fastn-http-token"
+_KEYRING = "DBUS_SESSION_BUS_ADDRESS"
+"""How a program on Linux finds the keyring in which a profile has its key."""
+
+
+def additions(
+    client: Client, name: str, start: CommandLine, key: Key, platform: str = sys.platform
+) -> tuple[Addition, ...]:
+    """What to put into the client's configuration."""
+    entry: dict[str, Any] = {**client.fixed, "command": start.command, "args": list(start.arguments)}
+    sandboxed = any(argument.startswith("--sandbox") for argument in start.arguments)
+    inputs: tuple[Addition, ...] = ()
+    if key == "prompt":
+        if not client.prompts:
+            raise NotInstalled(
+                f"{client.title} does not ask for keys.", "Leave out --key prompt, and store the key: fastn-mcp login"
+            )
+        entry["env"] = {KEY_VARIABLE: f"${{input:{_INPUT}}}"}
+        inputs = (_input(_INPUT, "Fastn API key"),)
+    elif key == "environment":
+        if client.forwards:
+            entry["env_vars"] = [KEY_VARIABLE]
+        elif client.reference is not None:
+            entry["env"] = {KEY_VARIABLE: client.reference}
+        else:
+            raise NotInstalled(
+                f"{client.title} has no way to name a variable of the environment in its file.",
+                "Leave out --key environment, and store the key: fastn-mcp login",
+            )
+    elif client.forwards and not sandboxed and platform not in ("darwin", "win32"):
+        entry["env_vars"] = [_KEYRING]
+    return (Addition((client.servers,), name, entry), *inputs)
+
+
+def http_additions(client: Client, name: str, url: str, command: str) -> tuple[Addition, ...]:
+    """What to put in for a server that runs at `url`. `command` prints the header of its token, for a shell."""
+    how = client.http
+    if isinstance(how, str):
+        raise NotInstalled(
+            f"{client.title} cannot be given a server over HTTP: {how[0].lower()}{how[1:]}",
+            f"Let it start one, over stdio, which needs no token: fastn-mcp install {client.name}",
+        )
+    entry: dict[str, Any] = {**how.fixed, how.address: url}
+    inputs: tuple[Addition, ...] = ()
+    match how.source:
+        case TokenSource.COMMAND:
+            entry["headersHelper"] = command
+        case TokenSource.VARIABLE:
+            entry["bearer_token_env_var"] = BEARER_VARIABLE
+        case TokenSource.REFERENCE:
+            entry["headers"] = _header(how.reference)
+        case TokenSource.PROMPT:
+            entry["headers"] = _header(f"${{input:{_BEARER_INPUT}}}")
+            inputs = (_input(_BEARER_INPUT, "Token of fastn-mcp, as printed by: fastn-mcp http-token"),)
+    return (Addition((client.servers,), name, entry), *inputs)
+
+
+def check_url(url: str) -> None:
+    """Raise `NotInstalled` for a URL other than one of this machine, since the token would be sent there.
+
+    A name is refused too. `localhost` can lead to `::1`, where another user can listen while the server has 127.0.0.1.
+    """
+    found = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
+    if found is None or not is_loopback(found[1].strip("[]")) or not 0 < int(found[2]) < 65536:
+        raise NotInstalled(
+            "--url is not a server of this machine, by its address.",
+            "As in: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."
+            " For a team, people sign in: docs/hosting.md",
+        )
+
+
+def printed(name: str, start: CommandLine) -> dict[str, Any]:
+    """The entry as most clients read it, for one that is not in the table."""
+    return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
+
+
+def printed_http(name: str, url: str) -> dict[str, Any]:
+    """The same for a server that runs at `url`."""
+    return {"mcpServers": {name: {"type": "http", "url": url, "headers": _header(f"${{{BEARER_VARIABLE}}}")}}}
+
+
+def _header(reference: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {reference}"}
+
+
+def _input(name: str, description: str) -> Addition:
+    return Addition(
+        ("inputs",), None, {"type": "promptString", "id": name, "description": description, "password": True}
+    )
+
+
+def links(client: Client, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
+    """Each link by what it opens: one for the client itself, and one that a web page may carry."""
+    entry, *asked = additions(client, name, by_uvx().with_(arguments), key)
+    if client is BY_NAME["vscode"]:
+        config: dict[str, Any] = {"name": name, **entry.value}
+        if asked:
+            config["inputs"] = [one.value for one in asked]
+        return {
+            label: f"https://{host}/redirect?url={quote(f'{scheme}:mcp/install?{_quoted(config)}', safe='')}"
+            for label, host, scheme in (
+                ("VS Code", "vscode.dev", "vscode"),
+                ("VS Code Insiders", "insiders.vscode.dev", "vscode-insiders"),
+            )
+        }
+    if client is BY_NAME["cursor"]:
+        query = urlencode({"name": name, "config": base64.b64encode(_compact(entry.value).encode()).decode()})
+        return {"Cursor": f"https://cursor.com/en/install-mcp?{query}"}
+    raise NotInstalled(f"{client.title} has no links that install a server.", f"Run: fastn-mcp install {client.name}")
+
+
+def _quoted(config: dict[str, Any]) -> str:
+    return quote(_compact(config), safe="!'()*")  # as encodeURIComponent writes it
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

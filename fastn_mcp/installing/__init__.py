@@ -1,1 +1,0 @@
-"""Puts the server into the configuration of MCP clients, and takes it out again. Knows no MCP and sends nothing."""

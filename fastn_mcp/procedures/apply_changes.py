@@ -1,0 +1,243 @@
+"""The tool `apply_changes`: several changes, approved together and made in order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Self, cast
+
+from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from typing_extensions import override
+
+from fastn_mcp.errors import FastnError, Stopped, UnknownOutcome, nearest
+from fastn_mcp.fastn.targets import Call, settling_read
+from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, Change, Step
+from fastn_mcp.guard.undo import receipt
+from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.tables import since
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.fields import JsonObject, JsonObjects
+from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.parsing import problems
+from fastn_mcp.tools.tool import OURS, Effect, Record
+from fastn_mcp.tools.workflows import RunWorkflow
+
+MOST = 50
+"""Calls in one batch."""
+
+_ALONE = {
+    "create_api_key": "its key is shown once",
+    "ai_chat": "its reply has to be read",
+    "ai_build": "its reply has to be read",
+}
+"""What is made by a call of its own, and why."""
+
+_UNRECORDED = "It was begun, and no answer recorded: the server ended meanwhile, or another is still at it."
+_LOST = "Its answer was lost: it may have happened."
+
+_LEFT = "left"
+
+_NAMED = 3
+"""Failures that are told in words; the rows tell all."""
+
+_FACTS = ("settle", "rule", "would_allow", "fastn")
+"""What a row says of a failure."""
+
+_ARGUMENTS = TypeAdapter[dict[str, JsonValue]](JsonObject, config=ConfigDict(defer_build=True))
+
+
+class Applied(Record):
+    """What became of each call of a batch."""
+
+
+class ApplyChanges(Procedure[Applied]):
+    """Make several changes in order, approved by one question. Stops at a failure. To resume, call again the same."""
+
+    effect = Effect.DESTROY
+
+    changes: Annotated[
+        JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MOST, repr=False)
+    ]
+    keep_going: Annotated[bool, Field(description="Go on after a failure; default False."), OURS] = False
+    batch: Annotated[
+        str | None, Field(description="A name, to make the same changes anew; at most 64.", max_length=64)
+    ] = None
+
+    _calls: tuple[Call, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _is_of_exact_calls(self) -> Self:
+        self._calls = tuple(_called(number, given) for number, given in enumerate(self.changes, 1))
+        _each_for_itself(self._calls)
+        return self
+
+    @property
+    @override
+    def made_of(self) -> tuple[Call, ...]:
+        return self._calls
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        return max((call.effective for call in self._calls), key=lambda effect: effect.rank)
+
+    @override
+    def shown(self) -> dict[str, JsonValue]:
+        shown: list[JsonValue] = [{"tool": call.tool_name(), "arguments": call.shown()} for call in self._calls]
+        given = self.arguments()
+        given["changes"] = shown
+        return given
+
+    @override
+    async def run(self, means: Means) -> Applied:
+        calls = self._calls
+        batch = means.batch(self, calls, self.batch)
+        now = means.system.now().timestamp()
+        rows = {
+            number: await _earlier(calls[number - 1], step, means, now)
+            for number, step in (await batch.earlier()).items()
+            if step.outcome in (*MADE, *PERHAPS_MADE)
+        }
+        note = ""
+        pending = [number for number in range(1, len(calls) + 1) if number not in rows]
+        if pending:
+            await batch.agree(pending)
+        else:
+            note = "All of it was begun before, and nothing was made now. To make it anew, give it a name in batch."
+        for number in pending:
+            call = calls[number - 1]
+            await means.report(f"{number} of {len(calls)}: {call.tool_name()}", number, len(calls))
+            rows[number] = row = await _made(batch, number, call)
+            if row["outcome"] not in MADE and not self.keep_going:
+                break
+        return _told(batch.id, calls, rows, note)
+
+
+def _called(number: int, given: Mapping[str, Any]) -> Call:
+    """The exact call that an entry names. Raises `ValueError`, which never holds a value."""
+    where = f"call {number}"
+    if unknown := given.keys() - {"tool", "arguments"}:
+        wrong = min(unknown)
+        raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
+    name, arguments = given.get("tool"), given.get("arguments", {})
+    operation = BY_NAME.get(name) if isinstance(name, str) else None
+    if operation is None:
+        known = (name for name, operation in BY_NAME.items() if operation.effect is not Effect.READ)
+        said = (
+            f"there is no tool {name[:64]!r}{nearest(name, known)} that a batch takes" if isinstance(name, str) else ""
+        )
+        raise ValueError(f"{where}: {said or 'its tool is missing, or is no text'}")
+    where = f"{where}, {operation.tool_name()}"
+    if operation.effect is Effect.READ:
+        raise ValueError(f"{where}: changes nothing; read by a call of its own")
+    if why := _ALONE.get(operation.tool_name()):
+        raise ValueError(f"{where}: {why}; make it by a call of its own")
+    try:
+        arguments = _ARGUMENTS.validate_python(arguments)
+    except ValidationError:
+        raise ValueError(f"{where}: its arguments are no object") from None
+    try:
+        call = operation.model_validate(arguments)
+        call.request()
+    except ValidationError as error:
+        raise ValueError(f"{where}: {problems(operation, error)}") from None
+    except RefusedValue as error:
+        raise ValueError(f"{where}: {error.argument}: {error.problem}") from None
+    if isinstance(call, RunWorkflow) and call.wait_seconds:
+        raise ValueError(f"{where}: wait_seconds: a batch does not wait; use wait_for_execution")
+    return call
+
+
+def _each_for_itself(calls: Iterable[Call]) -> None:
+    """Each is bound to what is there when it is approved. What another call of the batch changes is no longer that."""
+    seen: list[Call] = []
+    for number, call in enumerate(calls, 1):
+        for other, earlier in enumerate(seen, 1):
+            if call == earlier:
+                raise ValueError(f"call {number}, {call.tool_name()}: is the same as call {other}")
+            if _target(call) == _target(earlier) is not None and (_overwrites(call) or _overwrites(earlier)):
+                raise ValueError(f"call {number}, {call.tool_name()}: has the same target as call {other}")
+        seen.append(call)
+
+
+def _target(call: Call) -> tuple[str, str] | None:
+    return None if call.target is None else (type(call).route.parameters[-1], call.target)
+
+
+def _overwrites(call: Call) -> bool:
+    return call.route.method in ("PUT", "DELETE")
+
+
+def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
+    return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
+
+
+async def _earlier(call: Call, step: Step, means: Means, now: float) -> dict[str, JsonValue]:
+    """What became of a call when the batch was made before."""
+    at: dict[str, JsonValue] = {"at": since(step.at, now)}
+    if step.outcome in PERHAPS_MADE:
+        said: dict[str, JsonValue] = {"message": _UNRECORDED if step.outcome == BEGUN else _LOST}
+        return _row(step.number, call, UnknownOutcome.outcome) | at | said | _settling(call)
+    change = None if step.change is None else await means.journal.change(means.account, step.change)
+    return _row(step.number, call, str(step.outcome)) | at | _receipt(call, None, change)
+
+
+async def _made(batch: Batch, number: int, call: Call) -> dict[str, JsonValue]:
+    try:
+        made = await batch.make(number)
+    except FastnError as error:
+        said: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
+        facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
+        return _row(number, call, error.outcome) | said | facts
+    return _row(number, call, "done") | _receipt(call, made.result, made.change)
+
+
+def _receipt(call: Call, result: Record | None, change: Change | None) -> dict[str, JsonValue]:
+    """The id of what it made, where it made something, and the change by which it can be undone."""
+    said: dict[str, JsonValue] = {}
+    if isinstance(call, RunWorkflow):
+        fields = {} if result is None else result.model_dump()
+        said["made"] = next((str(fields[name]) for name in ("executionId", "id") if name in fields), None)
+    elif call.target is None and change is not None:
+        said["made"] = change.target
+    if change is not None:
+        receipted = receipt(change)
+        kept = ("name", "changed", "change_id") if receipted["undo"] is not None else ("name", "changed")
+        said |= {name: receipted[name] for name in kept if name in receipted}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _settling(call: Call) -> dict[str, JsonValue]:
+    reading = settling_read(call)
+    if reading is None:
+        return {}
+    arguments = {name: value for name, value in reading.arguments().items() if name != "limit"}
+    return {"settle": {"tool": reading.tool_name(), "arguments": arguments}}
+
+
+def _told(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> Applied:
+    """The result where all was done. Raises what says how far it came where not."""
+    told = [rows.get(number) or _row(number, call, _LEFT) for number, call in enumerate(calls, 1)]
+    facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, told)} | ({"note": note} if note else {})
+    outcomes = [row["outcome"] for row in told]
+    done = sum(outcome in MADE for outcome in outcomes)
+    if done == len(calls):
+        return Applied.model_validate(facts)
+    lost = [row for row in told if row["outcome"] == UnknownOutcome.outcome]
+    stopped = [row for row in told if row["outcome"] not in (*MADE, _LEFT, UnknownOutcome.outcome)]
+    # What Fastn said is not ours: it stands where errors have it, and once.
+    theirs = [row.pop("fastn") for row in stopped if "fastn" in row]
+    facts |= {"fastn": theirs[0]} if theirs else {}
+    left = outcomes.count(_LEFT)
+    said = [f"{done} of {len(calls)} calls were done."]
+    said += [f"The outcome of call {_named(row)} is not known." for row in lost]
+    said += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_NAMED]]
+    said += [f"{len(stopped) - _NAMED} more were not done."] if len(stopped) > _NAMED else []
+    said += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
+    again = "Call again the same to make what is left; what was done is not repeated." if left or stopped else ""
+    if lost:
+        settle = "Settle it by the read of its row; it is not made again."
+        raise UnknownOutcome(" ".join(said), f"{settle} {again}".strip(), certainty="", facts=facts)
+    raise Stopped(" ".join(said), f"Mend what stopped it. {again}", certainty="", facts=facts)
+
+
+def _named(row: Mapping[str, JsonValue]) -> str:
+    target = "" if row["target"] is None else f" {row['target']}"
+    return f"{row['call']}, {row['tool']}{target}"

@@ -1,0 +1,77 @@
+"""Complete an id from a name, a slug or the beginning of the id."""
+
+from collections.abc import Iterable
+from typing import Annotated, cast
+
+from pydantic import Field
+
+from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.operation import Page
+from fastn_mcp.tools.tool import Effect, Record
+
+MOST = 100
+"""Values of one completion, as the protocol has it."""
+
+KINDS = (*LISTS, "execution")
+"""What can be completed. Executions have no names: the newest are found by those of their workflows."""
+
+
+class Ids(Record):
+    """The ids that fit, best first."""
+
+    values: list[str]
+    total: int | None = None
+    """How many fit in all, where all were looked at."""
+    more: bool = False
+
+
+class CompleteId(Procedure[Ids]):
+    """Find the ids that what was typed may mean."""
+
+    effect = Effect.READ
+
+    kind: Annotated[str, Field(description="One of KINDS.")]
+    typed: Annotated[str, Field(description="What was typed so far.")] = ""
+
+    async def run(self, means: Means) -> Ids:
+        contents = await _contents(self.kind, means)
+        fitting = [found.id for found in ranked(self.typed, contents.entries) if found.id]
+        total = len(fitting) if contents.complete else None
+        return Ids(values=fitting[:MOST], total=total, more=len(fitting) > MOST or not contents.complete)
+
+
+async def _contents(kind: str, means: Means) -> Contents:
+    if kind != "execution":
+        return await means.directory.contents(kind, means.send)
+    page = cast("Page[Record]", await means.send(ListExecutions(limit=MOST)))
+    return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
+
+
+def _run(row: Record) -> Entry:
+    """A run, under the names of its workflow."""
+    fields = row.model_dump()
+    named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
+    return entry("execution", Record.model_validate(named | {"status": fields.get("status")}))
+
+
+def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that `typed` may mean, best first."""
+    wanted = " ".join(typed.casefold().split())
+    if not wanted:
+        return list(entries)
+    found = [(rank, item) for item in entries if (rank := _rank(wanted, item)) is not None]
+    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+
+
+def _rank(wanted: str, item: Entry) -> int | None:
+    """0 is the thing itself, then a beginning of it, of one of its words, a part; None where it is something else."""
+    names = [name.casefold() for name in (item.id, item.name, *item.also)]
+    if wanted in names:
+        return 0
+    if any(name.startswith(wanted) for name in names):
+        return 1
+    if any(f" {wanted}" in name for name in names):
+        return 2
+    return 3 if any(wanted in name for name in names) else None

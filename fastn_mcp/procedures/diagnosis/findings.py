@@ -1,0 +1,221 @@
+"""The result of a diagnosis, within its size."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.fastn.rows import Row, text, timestamp
+from fastn_mcp.fastn.states import State
+from fastn_mcp.procedures.diagnosis.failure_groups import Cause, Failure
+from fastn_mcp.procedures.diagnosis.remedies import Remedy
+from fastn_mcp.procedures.diagnosis.summary import Standing
+from fastn_mcp.procedures.diagnosis.workflow_state import Bond, Starter
+from fastn_mcp.procedures.next_step import following
+from fastn_mcp.procedures.tables import aged
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.executions import GetExecution
+from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import GetWorkflow
+
+LONGEST = 4_300
+"""Characters of JSON."""
+
+_SHORT = 120
+_FEW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A cause, its newest run as fully as it could be read, and what to do."""
+
+    cause: Cause
+    newest: Failure
+    remedy: Remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was done to the workflow."""
+
+    at: datetime | None
+    by: str
+    what: str
+    outcome: str
+    before_failures: bool
+    """Whether it came before the first failure that was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that a diagnosis found."""
+
+    workflow_id: str
+    verdict: str
+    standing: Standing
+    causes: Sequence[Finding]
+    other_causes: Sequence[Cause]
+    bonds: Sequence[Bond]
+    changes: Sequence[Change]
+    names: Mapping[str, str]
+    not_checked: Sequence[str]
+
+    def data(self) -> dict[str, JsonValue]:
+        """As JSON, the verdict first. What is too much is left out from the least important on, and that is said."""
+        standing = self.standing
+        starters = standing.starters
+        found: dict[str, JsonValue] = {
+            "verdict": self.verdict,
+            "workflow": {"id": self.workflow_id, "name": _cut(standing.setup.name)},
+            "runs": self._runs(),
+            "causes": [self._cause(finding) for finding in self.causes],
+            "other_causes": {
+                "causes": len(self.other_causes),
+                "failures": sum(len(cause.failures) for cause in self.other_causes),
+            }
+            if self.other_causes
+            else None,
+            "connections": [{"id": bond.id, "what": _cut(bond.label), "status": bond.status} for bond in self.bonds],
+            "triggers": None if starters is None else [_trigger(starter) for starter in starters],
+            "changes": [_change(change, standing.now) for change in self.changes],
+            "not_checked": [_cut(said, 160) for said in self.not_checked] or None,
+        }
+        return _fitting({name: value for name, value in found.items() if value is not None})
+
+    def _runs(self) -> dict[str, JsonValue]:
+        standing = self.standing
+        last = standing.last_success
+        failed = None if standing.failures is None else len(standing.failures)
+        completed = None if standing.successes is None else len(standing.completed)
+        return {
+            "hours": standing.hours,
+            "failed": f"{failed} or more" if standing.more_failures else failed,
+            "completed": f"{completed} or more" if standing.more_completed else completed,
+            "last_success": None if last is None else aged(last, standing.now),
+        }
+
+    def _cause(self, finding: Finding) -> dict[str, JsonValue]:
+        cause, newest, said = finding.cause, finding.newest, finding.remedy
+        first, last = cause.first_seen, cause.last_seen
+        customers: list[JsonValue] = [_cut(self.names.get(key, key), 60) for key in cause.customers[:3]]
+        if len(cause.customers) > 3:
+            customers.append(f"{len(cause.customers) - 3} more")
+        count = len(cause.failures)
+        entry: dict[str, JsonValue] = {
+            "count": count,
+            "share": f"{100 * count / max(len(self.standing.failures or ()), 1):.0f} %",
+            "first_seen": None if first is None else aged(first, self.standing.now),
+            "last_seen": None if last is None else aged(last, self.standing.now),
+            "failing_step": _cut(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})")))),
+            "headline": _cut(newest.headline),
+            "message": _cut(newest.message, 200),
+            "category": _cut(newest.category, 60),
+            "fastn_suggests": _cut(newest.suggestion, 200),
+            "example": newest.execution,
+            "customers": customers,
+            "likely_cause": said.likely,
+            "fix": said.fix,
+            "will_not_help": said.will_not_help,
+            "next": self._next(finding),
+        }
+        return {name: value for name, value in entry.items() if value not in (None, "", [])}
+
+    def _next(self, finding: Finding) -> dict[str, JsonValue] | None:
+        see = finding.remedy.see
+        if see is ListConnections:
+            customer = next(iter(finding.cause.customers), None)
+            return following(see, **({} if customer is None else {"customer_id": customer}))
+        if see is GetExecution:
+            return following(see, execution_id=finding.newest.execution)
+        return following(see, **({"workflow_id": self.workflow_id} if see is GetWorkflow else {}))
+
+
+def changes(audited: Iterable[Row], workflow: Row, workflow_id: str, first: datetime | None) -> list[Change]:
+    """What was done to the workflow, newest first. `first` is when the first failure was."""
+    found: list[Change] = []
+    for row in audited:
+        action = text(row, "action", "event", "type")
+        if action.startswith("workflow.execute") or not _is_about(row, workflow_id):
+            continue
+        at = timestamp(row, "timestamp", "createdAt", "at")
+        by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
+        found.append(Change(at, by, action, text(row, "outcome"), _before(at, first)))
+    at = timestamp(workflow, "updatedAt")
+    if at is not None:
+        found.append(Change(at, text(workflow, "updatedBy"), "last update of the workflow", "", _before(at, first)))
+    return sorted(found, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
+
+
+def _before(at: datetime | None, first: datetime | None) -> bool:
+    return at is not None and first is not None and at <= first
+
+
+def _is_about(row: Row, workflow_id: str) -> bool:
+    """Whether an audit row is of this workflow; where it names no resource, the filter is believed."""
+    named = text(row, "resource.id", "resourceId")
+    return named in ("", workflow_id)
+
+
+def _trigger(starter: Starter) -> dict[str, JsonValue]:
+    entry: dict[str, JsonValue] = {"id": starter.id, "name": _cut(starter.name, 60), "type": starter.kind}
+    entry |= {"status": starter.status} | ({"problem": _cut(starter.problem, 160)} if starter.problem else {})
+    if starter.state is State.OFF:
+        entry["fix"] = "Mend the cause first, then switch it on."
+        entry["next"] = following(UpdateTrigger, trigger_id=starter.id, status="Active")
+    elif starter.state is State.BROKEN:
+        entry["fix"] = "Mend its connection, then retry the subscription in the dashboard."
+        entry["next"] = following(GetTrigger, trigger_id=starter.id)
+    return entry
+
+
+def _change(change: Change, now: datetime) -> dict[str, JsonValue]:
+    entry: dict[str, JsonValue] = {"at": None if change.at is None else aged(change.at, now)}
+    entry |= {"by": _cut(change.by, 60), "what": _cut(change.what, 60), "outcome": change.outcome}
+    entry["before_failures"] = change.before_failures or None
+    return {name: value for name, value in entry.items() if value not in (None, "", "Success")}
+
+
+def _fitting(found: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """What fits, at most five of a kind; then fewer, then without messages, then without the last causes."""
+    left_out: dict[str, JsonValue] = {}
+    dropped: Counter[str] = Counter()
+
+    def drop(name: str, least: int) -> bool:
+        entries = found.get(name)
+        if not isinstance(entries, list) or len(entries) <= least:
+            return False
+        entries.pop()
+        dropped[name] += 1
+        left_out[name] = dropped[name]
+        return True
+
+    for name in ("connections", "triggers", "changes", "not_checked"):
+        while drop(name, _FEW):
+            pass
+    for name, least in (("changes", 2), ("connections", 2), ("triggers", 1), ("not_checked", 3), ("causes", 1)):
+        while _size(found) > LONGEST and drop(name, least):
+            pass
+    _shorten(found)
+    if left_out:
+        found["left_out"] = left_out
+    return found
+
+
+def _shorten(found: dict[str, JsonValue]) -> None:
+    """Leave out what Fastn says of causes, until it fits."""
+    for cause in cast("list[dict[str, JsonValue]]", found["causes"]):
+        for name in ("fastn_suggests", "message"):
+            if _size(found) > LONGEST:
+                cause.pop(name, None)
+
+
+def _size(value: JsonValue) -> int:
+    return len(to_json(value))
+
+
+def _cut(said: str, longest: int = _SHORT) -> str:
+    return said if len(said) <= longest else f"{said[:longest]}…"

@@ -1,0 +1,120 @@
+"""Secrets that do not pass through the model: new keys go to owner-only files, values come from the environment.
+
+A key is shown once, by the answer that creates it. What passes through a model's context stays in transcripts.
+
+Only names that the operator allows: an agent could otherwise read out the environment into Fastn.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import NotSent
+from fastn_mcp.redaction import Redactor, is_issued_secret
+from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.tool import Offer, Record
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+class Delivery:
+    """Puts what is secret in a result into a file of `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, call: Operation[Any], result: Record) -> Record:
+        """The result as the model may read it. Raises `OSError` where the file cannot be written."""
+        if not isinstance(call, CreateApiKey):
+            return result
+        fields = result.model_dump(exclude_unset=True)
+        secrets = dict(_issued(fields))
+        if not secrets:
+            return result
+        path = self._write(str(fields.get("id") or call.name), secrets)
+        return type(result).model_validate(_without(fields, f"[in {path}]"))
+
+    def _write(self, name: str, secrets: Mapping[str, str]) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stem = _UNSAFE.sub("-", name)[:80] or "key"
+        number = 0
+        while True:
+            path = self._folder / (f"{stem}-{number}.txt" if number else f"{stem}.txt")
+            try:
+                # Created by us or not at all: never into a file that somebody else has put there.
+                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            except FileExistsError:
+                number += 1
+                continue
+            with os.fdopen(file, "w", encoding="utf-8") as writing:
+                writing.write("".join(f"{name}={value}\n" for name, value in secrets.items()))
+            return path
+
+
+def _issued(value: JsonValue, at: str = "") -> Iterator[tuple[str, str]]:
+    """The secrets in an answer, each with where it stands, as `apiKey.key`."""
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _issued(item, f"{at}{number}.")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, str) and item and is_issued_secret(name):
+                yield f"{at}{name}", item
+            else:
+                yield from _issued(item, f"{at}{name}.")
+
+
+def _without(value: JsonValue, instead: str) -> JsonValue:
+    if isinstance(value, list):
+        return [_without(item, instead) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: instead if isinstance(item, str) and item and is_issued_secret(name) else _without(item, instead)
+        for name, item in value.items()
+    }
+
+
+C = TypeVar("C", bound=Offer[Any])
+
+_OURS = "this variable holds a setting or a secret of this server itself, which is never given out."
+
+
+class SecretValues:
+    """The variables of `environment` whose names match one of `allowed`, without those of this server itself.
+
+    Whatever `allowed` says, a variable named FASTN_* or one that holds a secret of `own` is not given out.
+    """
+
+    def __init__(self, environment: Mapping[str, str], allowed: Sequence[str], own: Iterable[str] = ()) -> None:
+        self._own = Redactor(own)
+        self._environment = environment
+        self._allowed = tuple(allowed)
+
+    def fill(self, call: C) -> C:
+        """The call with its secret's value in place. Raises `NotSent`."""
+        if not isinstance(call, CreateSecret) or call.value_from_env is None:
+            return call
+        name = call.value_from_env
+        if name.upper().startswith("FASTN_"):
+            raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds the value itself.")
+        if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
+            raise NotSent(
+                "value_from_env: this server does not give out a variable of this name.",
+                "A person can allow it: FASTN_SECRET_ENV=NAME,NAME where the server is started.",
+            )
+        value = self._environment.get(name)
+        if not value:
+            raise NotSent(
+                "value_from_env: this variable is not set.", "A person can set it where the server is started."
+            )
+        if self._own.find(value):
+            raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds another value.")
+        return call.model_copy(update={"value": value, "value_from_env": None})

@@ -1,0 +1,269 @@
+"""The tool `get_overview`: the account at a glance, or one subject in full.
+
+Reads three counts for each of the worst by the sender that it is given; a count that cannot be believed is not told.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
+
+import anyio
+from pydantic import Field, JsonValue
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row, owner_of, text
+from fastn_mcp.fastn.targets import LOOKUPS
+from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.next_step import following
+from fastn_mcp.procedures.overview import run_checks, usage_checks
+from fastn_mcp.procedures.overview.connection_impact import Breakage, not_working
+from fastn_mcp.procedures.overview.finding import worst_first
+from fastn_mcp.procedures.overview.problems import (
+    FAILED,
+    NO_TOTALS,
+    customers,
+    failures,
+    findings,
+    not_checked,
+    told,
+    totals,
+)
+from fastn_mcp.procedures.overview.run_checks import Failing, Period, at, by_workflow, cause
+from fastn_mcp.procedures.overview.snapshot import Gap, Survey, survey
+from fastn_mcp.procedures.tables import aged
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.tool import Effect, Record
+
+WORST = 8
+"""Workflows of which the runs are counted."""
+
+_ERRORS = 5
+_STATUSES = ("completed", "failed", "timeout")
+
+
+async def rates(
+    failures: Sequence[Row], names: Mapping[str, str], period: Period, overall: Mapping[str, JsonValue], means: Means
+) -> dict[str, JsonValue]:
+    """The workflows of these failed runs, the worst first. `names` are of workflows by id, `overall` all runs."""
+    found = by_workflow(failures, names)
+    counts = await _counted([workflow.key for workflow in found[:WORST] if workflow.key], period, means)
+    worst = sorted(found[:WORST], key=lambda workflow: -_failed(counts.get(workflow.key, {}), workflow))
+    workflows = [_told(workflow, counts.get(workflow.key, {}), overall, period) for workflow in worst]
+    answer: dict[str, JsonValue] = {"workflows": [*workflows]}
+    if len(found) > WORST:
+        answer["more_failing_workflows"] = len(found) - WORST
+    errors = Counter(why for run in failures if (why := cause(run)))
+    answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
+    if worst and worst[0].key:
+        answer["next"] = following(DiagnoseWorkflow, workflow_id=worst[0].key, hours=period.hours)
+    return answer
+
+
+async def _counted(keys: list[str], period: Period, means: Means) -> dict[str, dict[str, int]]:
+    """How many runs of each workflow ended how, where Fastn says so."""
+    found: dict[str, dict[str, int]] = {key: {} for key in keys}
+
+    async def count(key: str, status: str) -> None:
+        reading: Any = ListExecutions(limit=1, workflow_id=key, status=status, since=period.since)
+        try:
+            page = cast("Listed[Any]", await means.send(reading))
+        except FastnError:
+            return
+        total = page.total if page.total is not None or page.next_cursor else len(page.items)
+        if total is not None:
+            found[key][status] = total
+
+    await means.report("Counting the runs of the worst workflows", 0, None)
+    async with anyio.create_task_group() as group:
+        for key in keys:
+            for status in _STATUSES:
+                group.start_soon(count, key, status)
+    return found
+
+
+def _failed(counts: Mapping[str, int], workflow: Failing) -> int:
+    return max(counts.get("failed", 0) + counts.get("timeout", 0), len(workflow.runs))
+
+
+def _told(
+    workflow: Failing, counts: Mapping[str, int], overall: Mapping[str, JsonValue], period: Period
+) -> dict[str, JsonValue]:
+    told: dict[str, JsonValue] = {"id": workflow.key, "name": workflow.name}
+    if believable(counts, overall, len(workflow.runs)):
+        ended = sum(counts.values())
+        told |= {status: count for status, count in counts.items() if count}
+        told["success_rate"] = f"{100 * counts['completed'] / ended:.1f} %"
+    else:
+        told["failed_at_least"] = len(workflow.runs)
+    if (when := at(workflow.last)) is not None:
+        told["last_failure"] = aged(when, period.now)
+    if why := cause(workflow.last):
+        told["why"] = why
+    return told
+
+
+def believable(counts: Mapping[str, int], overall: Mapping[str, JsonValue], seen: int) -> bool:
+    """Whether these can be one workflow's: a Fastn that ignores a filter counts the same runs each time."""
+    whole = [overall.get(status) for status in _STATUSES]
+    if any(status not in counts for status in _STATUSES) or any(not isinstance(number, int) for number in whole):
+        return False
+    fits = all(counts[status] <= cast(int, number) for status, number in zip(_STATUSES, whole, strict=True))
+    return fits and seen <= counts["failed"] + counts["timeout"]
+
+
+About = Literal["runs", "connections", "triggers", "access"]
+
+_DETAIL_ROOM = 7_000
+"""Characters for findings."""
+
+_MANY = 20
+"""Examples of a finding at most."""
+
+_PAGES = 5
+"""Pages of failed runs."""
+
+_COUNTS = ("completed runs", "the number of runs", "the number of all runs")
+
+
+async def focused(about: About, period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+    """All that is known of this subject. Raises a `FastnError`."""
+    match about:
+        case "runs":
+            return await _runs(period, means)
+        case "connections":
+            return await _connections(period, means)
+        case "triggers":
+            return await _findings(about, ("triggers", "workflows"), period, means)
+        case "access":
+            return await _findings(about, ("customers", "users", "API keys"), period, means)
+
+
+async def _findings(about: About, read: Sequence[str], period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+    """What is wrong, with as many examples as there is room for."""
+    found = await survey(period.since, means.send, means.report, read)
+    wrong = worst_first(findings(found, await customers(found, means), period)[about])
+    answer: dict[str, JsonValue] = {"findings": told(wrong, _DETAIL_ROOM, _MANY)}
+    return answer | not_checked(found)
+
+
+async def _runs(period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+    """The workflows that fail, in numbers."""
+    found = await survey(period.since, means.send, means.report, (*FAILED, *_COUNTS), _PAGES)
+    overall = run_checks.summary(totals(found))
+    answer: dict[str, JsonValue] = {"runs": {"hours": period.hours, **overall}}
+    if not overall:
+        found.gaps.append(NO_TOTALS)
+    failed = failures(found)
+    if (since := _read_since(found)) is not None:
+        failed = [row for row in failed if (when := run_checks.at(row)) is None or when >= since]
+        answer["looked_at"] = f"The failures since {aged(since, period.now)}; the numbers are of the whole period."
+    return answer | await rates(failed, await _names(failed, means), period, overall, means) | not_checked(found)
+
+
+def _read_since(found: Survey) -> datetime | None:
+    """From when on all failures were read, where there are older ones: or else what is frequent looks rare."""
+    cut = [found.all[kind].rows for kind in FAILED if kind in found.all and found.all[kind].more]
+    oldest = [
+        min(when for row in rows if (when := run_checks.at(row))) for rows in cut if any(map(run_checks.at, rows))
+    ]
+    return max(oldest, default=None)
+
+
+async def _names(failed: Sequence[Row], means: Means) -> dict[str, str]:
+    """Of workflows by id, where runs do not say them themselves."""
+    wanted = [text(row, "workflowId") for row in failed if not text(row, "workflowName")]
+    return await means.directory.names("workflow", filter(None, wanted), means.send)
+
+
+async def _connections(period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+    """The connections that no longer work, and what fails for want of them."""
+    found = await survey(period.since, means.send, means.report, (*FAILED, "connections", "workflows"), _PAGES)
+    rows = not_working(found.rows("connections"))
+    if found.chosen("connections").more:
+        found.gaps.append(Gap("more broken connections", "Only the first hundred were read; list_connections goes on."))
+    owners = list(dict.fromkeys(owner for row in rows if (owner := owner_of(row))))
+    if len(owners) > LOOKUPS:
+        try:
+            await means.directory.contents("customer", means.send)
+        except FastnError as error:
+            found.gaps.append(Gap("names of customers", error.what))
+    names = await means.directory.names("customer", owners, means.send)
+    failed = failures(found)
+    failing = run_checks.by_workflow(failed, await _names(failed, means))
+    answer: dict[str, JsonValue] = {"hours": period.hours}
+    if (since := _read_since(found)) is not None:
+        answer["looked_at"] = f"The failures since {aged(since, period.now)}."
+    seen = Breakage(rows, found.rows("workflows"), failing, names, period.now)
+    return answer | seen.data() | not_checked(found)
+
+
+MOST = 12
+"""Findings in an answer; the others are counted."""
+
+_ROOM = 3_000
+"""Characters for the findings; beyond, they are told with fewer examples."""
+
+
+class Overview(Record):
+    """An account at a glance."""
+
+
+class GetOverview(Procedure[Overview]):
+    """The account at a glance: what fails, expires, never fires or is open, worst first; counts, quotas. Start here."""
+
+    effect = Effect.READ
+
+    hours: Annotated[int, Field(ge=1, le=720, description="Period for runs: 1-720, default 24.")] = 24
+    about: Annotated[About | None, Field(description="Only this, in full.")] = None
+
+    async def run(self, means: Means) -> Overview:
+        period = run_checks.Period(self.hours, means.system.now())
+        answer = await (_glance(period, means) if self.about is None else focused(self.about, period, means))
+        return Overview.model_validate(answer)
+
+
+async def _glance(period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+    """Everything, in little."""
+    found = await survey(period.since, means.send, means.report)
+    subjects = findings(found, await customers(found, means), period)
+    wrong = worst_first(finding for of_subject in subjects.values() for finding in of_subject)
+    answer: dict[str, JsonValue] = {"findings": told(wrong[:MOST], _ROOM)}
+    if rest := Counter(finding.severity.value for finding in wrong[MOST:]):
+        answer["more_findings"] = dict(rest)
+    if summary := run_checks.summary(totals(found)):
+        answer["runs"] = {"hours": period.hours, **summary}
+    else:
+        found.gaps.append(NO_TOTALS)
+    answer["counts"] = {_field(kind): found.all[kind].count for kind in _COUNTED if _is_counted(found, kind)}
+    if "billing" in found.answers and (plan := usage_checks.plan(found.answers["billing"])):
+        answer["plan"] = plan
+    try:
+        answer["guard"] = await means.allowance()
+    except FastnError as error:
+        found.gaps.append(Gap("budgets", error.what))
+    return answer | not_checked(found)
+
+
+_COUNTED = (
+    "customers",
+    "connectors",
+    "connections",
+    "workflows",
+    "triggers",
+    "users",
+    "API keys",
+    "secrets",
+    "executions",
+)
+
+
+def _is_counted(found: Survey, kind: str) -> bool:
+    """Of the runs only one row was read, which says nothing without a total."""
+    return kind in found.all and (kind != "executions" or found.all[kind].total is not None)
+
+
+def _field(kind: str) -> str:
+    return kind.lower().replace(" ", "_")

@@ -1,0 +1,301 @@
+"""Resources read for one overview, and what could not be read.
+
+Reads by the sender it is given: about fifteen requests on a small account, about thirty on any.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, cast
+
+import anyio
+from pydantic import JsonValue
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp
+from fastn_mcp.fastn.states import NOT_WORKING
+from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.procedures.context import Report
+from fastn_mcp.procedures.overview.access_checks import PENDING
+from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.billing import GetBilling, GetQuotas
+from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.secrets import ListSecrets
+from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.users import ListUsers
+from fastn_mcp.tools.workflows import ListWorkflows
+
+_PAGE = 100
+_PAGES = 3
+"""Pages of triggers and of workflows: each row may be in trouble of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Rows of a kind. `total` is how many there are where Fastn says so; `more`, whether some were not read."""
+
+    rows: Sequence[Row] = ()
+    total: int | None = None
+    more: bool = False
+
+    @property
+    def count(self) -> int | str:
+        """As a number, or in words where it is not known exactly."""
+        if self.more:
+            return f"at least {len(self.rows)}" if self.total is None else max(self.total, len(self.rows))
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that was not looked at, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was read, by kind. `matching` are the rows with something wrong, where the list was too long to read."""
+
+    all: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    matching: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    answers: dict[str, dict[str, JsonValue]] = field(default_factory=dict[str, dict[str, JsonValue]])
+    gaps: list[Gap] = field(default_factory=list[Gap])
+    errors: list[FastnError] = field(default_factory=list[FastnError])
+
+    def rows(self, kind: str) -> Sequence[Row]:
+        """The rows to look through for trouble."""
+        return self.chosen(kind).rows
+
+    def chosen(self, kind: str) -> Seen:
+        return self.matching.get(kind) or self.all.get(kind) or Seen()
+
+
+async def survey(
+    since: str, send: Send, report: Report, only: Collection[str] | None = None, failures: int = 1
+) -> Survey:
+    """Read what the overview of an account needs, or `only` some of it, with so many pages of failed runs.
+
+    Raises a `FastnError` only where nothing at all could be read.
+    """
+    found = Survey()
+    jobs = _jobs(found, since, send, failures)
+    jobs = {what: job for what, job in jobs.items() if only is None or what in only}
+    done = 0
+
+    async def run(what: str, job: Callable[[], Awaitable[None]]) -> None:
+        nonlocal done
+        try:
+            await job()
+        except FastnError as error:
+            found.gaps.append(Gap(what, error.what))
+            found.errors.append(error)
+        done += 1
+        await report(f"Read {what}", done, len(jobs))
+
+    async with anyio.create_task_group() as group:
+        for what, job in jobs.items():
+            group.start_soon(run, what, job)
+    if len(found.errors) == len(jobs):
+        raise found.errors[0]
+    return found
+
+
+class _Reading:
+    """The reads of one survey, each of which notes what it finds. They raise a `FastnError`."""
+
+    def __init__(self, found: Survey, send: Send) -> None:
+        self._found = found
+        self._send = send
+
+    async def whole(self, kind: str, reading: Call, pages: int, *filters: Mapping[str, str]) -> None:
+        """The first pages; where there are more, what Fastn finds by the filters instead."""
+        found = self._found
+        found.all[kind] = seen = await _read(reading, self._send, pages)
+        if seen.more and filters:
+            for given in filters:  # noted one by one: where the second fails, the first was read
+                more = await _read(reading.model_copy(update=dict(given)), self._send)
+                found.matching[kind] = _joined(found.matching.get(kind, Seen()), more)
+        chosen = found.chosen(kind)
+        if (chosen.more and chosen.total is None) or (seen.more and not filters):
+            found.gaps.append(Gap(f"more {kind}", "There are more than are read for an overview."))
+
+    async def number(self, kind: str, listing: type[List[Any]]) -> None:
+        """How many there are."""
+        seen = await _read(cast(Call, listing(limit=1)), self._send)
+        if seen.more and seen.total is None:
+            seen = await _read(cast(Call, listing(limit=_PAGE)), self._send)
+        self._found.all[kind] = seen
+
+    async def runs(self, kind: str, reading: ListExecutions, pages: int = 1) -> None:
+        """The newest of these runs."""
+        self._found.all[kind] = seen = await _read(reading, self._send, pages)
+        if reading.limit > 1 and seen.more and len(seen.rows) < reading.limit * pages:
+            why = "Fastn did not filter: of all runs, only the newest were looked through."
+            self._found.gaps.append(Gap(f"older {kind}", why))
+
+    async def answer(self, kind: str, reading: Call) -> None:
+        """Something that is no list."""
+        self._found.answers[kind] = row_of(await self._send(reading))
+
+
+def _jobs(found: Survey, since: str, send: Send, failures: int) -> dict[str, Callable[[], Awaitable[None]]]:
+    """One job for each thing to read, by its name for people."""
+    to = _Reading(found, send)
+    failed = ListExecutions(limit=_PAGE, status="failed", since=since)
+    timeout = ListExecutions(limit=_PAGE, status="timeout", since=since)
+    completed = ListExecutions(limit=1, status="completed", since=since)
+    not_working = [{"status": status} for status in NOT_WORKING]
+    return {
+        "failed runs": partial(to.runs, "failed runs", failed, failures),
+        "timed-out runs": partial(to.runs, "timed-out runs", timeout),
+        "completed runs": partial(to.runs, "completed runs", completed),
+        "the number of runs": partial(to.runs, "runs", ListExecutions(limit=1, since=since)),
+        "the number of all runs": partial(to.runs, "executions", ListExecutions(limit=1)),
+        "customers": partial(to.whole, "customers", ListCustomers(limit=_PAGE), 1, {"status": PENDING}),
+        "connectors": partial(to.number, "connectors", ListConnectors),
+        "connections": partial(to.whole, "connections", ListConnections(limit=_PAGE), 1, *not_working),
+        "workflows": partial(to.whole, "workflows", ListWorkflows(limit=_PAGE), _PAGES),
+        "triggers": partial(to.whole, "triggers", ListTriggers(limit=_PAGE), _PAGES),
+        "users": partial(to.whole, "users", ListUsers(limit=_PAGE), 1, {"status": "Invited"}),
+        "API keys": partial(to.whole, "API keys", ListApiKeys(limit=_PAGE), 1),
+        "secrets": partial(to.number, "secrets", ListSecrets),
+        "quotas": partial(to.answer, "quotas", GetQuotas()),
+        "billing": partial(to.answer, "billing", GetBilling()),
+    }
+
+
+async def _read(reading: Call, send: Send, pages: int = 1) -> Seen:
+    """The first pages of a list."""
+    rows: list[Row] = []
+    total: int | None = None
+    for _ in range(pages):
+        page = cast("Listed[Record]", await send(reading))
+        rows += [row_of(row) for row in page.items]
+        total = total if page.total is None else page.total
+        if page.next_cursor is None:
+            return Seen(rows, total)
+        reading = reading.model_copy(update={"cursor": page.next_cursor})
+    return Seen(rows, total, more=True)
+
+
+def _joined(one: Seen, other: Seen) -> Seen:
+    """Rows of both, each once."""
+    if one == Seen():
+        return other
+    known = {key_of(row) for row in one.rows}
+    return Seen([*one.rows, *(row for row in other.rows if key_of(row) not in known)], None, one.more or other.more)
+
+
+PAGES = 6
+"""Pages of a hundred rows that are read for one inventory, of both kinds together."""
+
+_MOST_NAMED = 20
+_LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One resource, and what tells that it was changed."""
+
+    kind: str
+    id: str
+    name: str
+    state: str
+    created: datetime | None
+
+
+@dataclass(slots=True)
+class Inventory:
+    """What there is, by kind and id; `partial` says of which kinds not all could be read, and why."""
+
+    items: dict[tuple[str, str], Item] = field(default_factory=dict[tuple[str, str], Item])
+    partial: dict[str, str] = field(default_factory=dict[str, str])
+
+
+async def take(send: Send, first: str) -> Inventory:
+    """Both kinds, `first` before the other where there are more pages than are read."""
+    found = Inventory()
+    further: dict[str, Call] = {}
+
+    async def read(kind: str, call: Call) -> None:
+        further.pop(kind, None)
+        try:
+            page = cast("Listed[Record]", await send(call))
+        except FastnError as error:
+            found.partial[kind] = error.what
+            return
+        for row in page.items:
+            item = _item(kind, row_of(row))
+            found.items[kind, item.id] = item
+        if page.next_cursor is not None:
+            further[kind] = call.model_copy(update={"cursor": page.next_cursor})
+
+    async with anyio.create_task_group() as group:
+        for kind, listing in _LISTS.items():
+            group.start_soon(read, kind, cast(Call, listing(limit=100)))
+    for _ in range(PAGES - len(_LISTS)):
+        if not further:
+            break
+        kind = first if first in further else next(iter(further))
+        await read(kind, further[kind])
+    for kind in further:
+        found.partial[kind] = f"there are more than the {len(_of(found, kind))} that were read"
+    return found
+
+
+async def appeared(before: Inventory, kind: str, name: str | None, since: datetime, send: Send) -> bool:
+    """Whether a new resource of this kind is there, by one read. Raises a `FastnError`."""
+    listing: Any = _LISTS[kind]
+    page = cast("Listed[Record]", await send(listing(limit=100, search=name)))
+    items = [_item(kind, row_of(row)) for row in page.items]
+    return any(_is_new(item, before, since) for item in items)
+
+
+def compared(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
+    """What was created, updated and deleted, by id and name, and what cannot be said."""
+    created = [item for item in after.items.values() if _is_new(item, before, since)]
+    updated = [
+        item
+        for key, item in after.items.items()
+        if (was := before.items.get(key)) is not None and (was.state, was.name) != (item.state, item.name)
+    ]
+    deleted = [item for key, item in before.items.items() if key not in after.items and item.kind not in after.partial]
+    changed: dict[str, JsonValue] = {
+        name: _named(items) for name, items in (("created", created), ("updated", updated), ("deleted", deleted))
+    }
+    partial = {kind: why for found in (before, after) for kind, why in found.partial.items()}
+    if partial:
+        changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]
+    return changed
+
+
+def _is_new(item: Item, before: Inventory, since: datetime) -> bool:
+    """Whether it was not there before. Where not all was seen then, it has to have been made since."""
+    if (item.kind, item.id) in before.items:
+        return False
+    return item.kind not in before.partial or (item.created is not None and item.created >= since)
+
+
+def _named(items: list[Item]) -> JsonValue:
+    named: list[JsonValue] = [
+        {"kind": item.kind, "id": item.id, "name": item.name[:120]} for item in items[:_MOST_NAMED]
+    ]
+    return [*named, f"{len(items) - _MOST_NAMED} more"] if len(items) > _MOST_NAMED else named
+
+
+def _of(found: Inventory, kind: str) -> list[Item]:
+    return [item for item in found.items.values() if item.kind == kind]
+
+
+def _item(kind: str, row: Row) -> Item:
+    state = " ".join(str(row.get(name)) for name in ("updatedAt", "version", "status", "publishedVersion"))
+    name = text(row, "name", "slug")
+    return Item(kind, key_of(row) or name, name, state, timestamp(row, "createdAt"))

@@ -1,0 +1,266 @@
+"""Lists as an agent reads them: bounded reads, matching rows, few columns, ages in words."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.rows import parse_timestamp
+from fastn_mcp.procedures.context import Means
+from fastn_mcp.tools.paging import CSV, FULL, List, Listed
+from fastn_mcp.tools.tool import Record
+
+_STEPS = (
+    (60, "second"),
+    (60, "minute"),
+    (24, "hour"),
+    (7, "day"),
+    (4.35, "week"),
+    (12, "month"),
+    (float("inf"), "year"),
+)
+
+
+def aged(moment: datetime, now: datetime) -> str:
+    """`2026-11-25T09:00:00Z (3 hours ago)`."""
+    stamp = moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{stamp} ({age(moment, now)})"
+
+
+def dated(moment: datetime, now: datetime) -> str:
+    """`2026-11-25 (3 hours ago)`, where the hour says nothing."""
+    return f"{moment.astimezone(UTC).date().isoformat()} ({age(moment, now)})"
+
+
+def since(at: float, now: float) -> str:
+    """The same for Unix seconds."""
+    return aged(datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC))
+
+
+def age(moment: datetime, now: datetime) -> str:
+    """`3 hours ago`, `in 5 days`, `just now`."""
+    seconds = (now - moment).total_seconds()
+    amount = abs(seconds)
+    if amount < 5:
+        return "just now"
+    unit = "second"
+    for step, unit in _STEPS:  # noqa: B007 the unit is used after the loop
+        if amount < step:
+            break
+        amount /= step
+    count = int(amount)
+    words = counted(count, unit)
+    return f"{words} ago" if seconds > 0 else f"in {words}"
+
+
+REFERS = {
+    "endOrgId": "customer",
+    "customerId": "customer",
+    "workflowId": "workflow",
+    "connectorId": "connector",
+}
+"""Fields that hold the id of something else, and the kind of that."""
+
+Names = Mapping[str, Mapping[str, str]]
+"""Names by kind and id."""
+
+_LONGEST = 160
+"""Characters of one value."""
+
+_MOST = 10
+"""Fields that are shown where Fastn calls most columns otherwise."""
+
+_SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
+"""What stands for a whole object, the most telling first."""
+
+_TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expires)$")
+"""Fields that hold a time also where it is a number."""
+
+_NEVER = ("lastUsed", "lastUsedAt", "lastActive")
+"""Times whose absence says something."""
+
+
+def concise(
+    row: Mapping[str, JsonValue], columns: tuple[str, ...], names: Names, legend: Names, now: datetime | None
+) -> dict[str, JsonValue]:
+    """The row as a table would have it; without `now`, times stand without their age.
+
+    What `names` knows has its name beside the id; what `legend` knows, too, has the name alone.
+    """
+    shown = [name for name in columns if name in row]
+    if len(shown) < len(columns) / 2:
+        shown = [name for name, value in row.items() if not isinstance(value, (dict, list))][:_MOST]
+    told: dict[str, JsonValue] = {}
+    for name in shown:
+        kind, value = REFERS.get(name), row[name]
+        if kind and isinstance(value, str) and value in names.get(kind, {}):
+            told |= {} if value in legend.get(kind, {}) else {name: value}
+            told[kind] = names[kind][value]
+        elif name == "routes":
+            told |= _routed(value, names.get("workflow", {}), legend.get("workflow", {}))
+        elif (thing := _thing(value)) is not None:
+            kind, key = thing
+            called = names.get(kind, {}).get(key)
+            short = f"{kind} {called}" if key in legend.get(kind, {}) else f"{kind} {key} ({called})"
+            told[name] = short if called else f"{kind} {key}"
+        elif not (name.endswith("Name") and name.removesuffix("Name") in told):
+            told |= _plain(name, value, now)
+    return told
+
+
+def picked(row: Mapping[str, JsonValue], fields: Iterable[str]) -> dict[str, JsonValue]:
+    """The fields that were asked for, as they are, and the id, without which nothing can be done with a row."""
+    return {name: row[name] for name in dict.fromkeys(["id", *fields]) if name in row}
+
+
+def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) -> tuple[Names, dict[str, list[str]]]:
+    """What rows say themselves of the names of the ids in them, and the ids of which they do not, by kind."""
+    named: dict[str, dict[str, str]] = {}
+    unnamed: dict[str, dict[str, None]] = {}
+    fields = [(field, kind) for field, kind in REFERS.items() if field in columns]
+    for row in rows:
+        for field, kind in fields:
+            if not isinstance(value := row.get(field), str):
+                continue
+            if (name := _name(row, kind)) is not None:
+                named.setdefault(kind, {})[value] = name
+            else:
+                unnamed.setdefault(kind, {})[value] = None
+        for thing in filter(None, (_thing(row.get(field)) for field in columns)):
+            if thing[0] in REFERS.values():
+                unnamed.setdefault(thing[0], {})[thing[1]] = None
+        if "routes" in columns:
+            unnamed.setdefault("workflow", {}).update(dict.fromkeys(_routes(row.get("routes"))))
+    return named, {kind: [key for key in keys if key not in named.get(kind, {})] for kind, keys in unnamed.items()}
+
+
+def legend_of(names: Names, rows: int) -> Names:
+    """The names that can stand for their ids in so many rows: each is of one id, and repeated often enough to pay."""
+    found: dict[str, dict[str, str]] = {}
+    for kind, of_kind in names.items():
+        often = Counter(of_kind.values())
+        if (single := {key: name for key, name in of_kind.items() if often[name] == 1}) and len(single) <= rows / 2:
+            found[kind] = single
+    return found
+
+
+def _name(row: Mapping[str, JsonValue], kind: str) -> str | None:
+    """What a row calls something that it refers to."""
+    there = row.get(kind)
+    name = row.get(f"{kind}Name") or (there.get("name") if isinstance(there, dict) else None)
+    return name if isinstance(name, str) and name else None
+
+
+def _thing(value: JsonValue) -> tuple[str, str] | None:
+    """The kind and the id of what an object refers to."""
+    if not isinstance(value, dict):
+        return None
+    kind, key = value.get("type"), value.get("id")
+    return (kind, str(key)) if isinstance(kind, str) and isinstance(key, (str, int)) else None
+
+
+def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonValue]:
+    if value is None or value == "":
+        return {name: "never"} if name in _NEVER else {}
+    if isinstance(value, dict):
+        value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
+        return {} if value is None else _plain(name, value, now)
+    if isinstance(value, list):
+        plain = [item for item in value if isinstance(item, (str, int, float))]
+        value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
+        return _plain(name, value, now)
+    is_iso = isinstance(value, str) and len(value) >= 16 and value[4:5] == "-"
+    is_epoch = _TIME.search(name) is not None and "-" not in str(value)
+    if now and (is_iso or is_epoch) and (time := parse_timestamp(value)) is not None:
+        return {name: aged(time, now)}
+    if not isinstance(value, str):
+        return {name: value}
+    return {name: value if len(value) <= _LONGEST else f"{value[:_LONGEST]} [{len(value) - _LONGEST} more characters]"}
+
+
+def _routed(routes: JsonValue, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:
+    """The workflows that a trigger starts."""
+    keys = _routes(routes)
+    started = [legend.get(key) or (f"{key} ({names[key]})" if key in names else key) for key in keys]
+    return {"starts": ", ".join(started)} if started else {}
+
+
+def _routes(routes: JsonValue) -> list[str]:
+    if not isinstance(routes, list):
+        return []
+    keys = [route.get("routeId") or route.get("workflowId") for route in routes if isinstance(route, dict)]
+    return [key for key in keys if isinstance(key, str)]
+
+
+FURTHER = 10
+"""Further answers that are read for one page, of a hundred rows each, where Fastn does not filter."""
+
+Rows = Listed[Record]
+
+
+async def listed(call: List[Any], means: Means) -> Rows:
+    """The page that `call` asks for. Raises a `FastnError`."""
+    return await _shown(call, await _collected(call, means), means)
+
+
+async def _collected(call: List[Any], means: Means) -> Rows:
+    """Reads on while rows are missing that an answer left out because they do not match."""
+    page = cast(Rows, await means.send(call))
+    items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
+    total, read = page.total, 1
+    while call.filters() and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
+        await means.report(f"{len(items)} of {call.limit} rows found", read, None)
+        try:
+            page = cast(Rows, await means.send(call.wider(page.next_cursor, call.limit - len(items))))
+        except FastnError:
+            if not items:
+                raise
+            break  # what was found is worth more than an error, and the cursor goes on from here
+        items += page.items
+        positions += page.positions
+        unchecked |= {*(page.not_checked or ())}
+        total, read = None, read + 1
+    values: dict[str, Any] = {
+        "items": items,
+        "next_cursor": page.next_cursor,
+        "total": total,
+        "not_checked": sorted(unchecked) or None,
+        "unknown": call.unknown() or None if not items else None,
+        "looked_at": call.limit + (read - 1) * 100 if read > 1 else None,
+    }
+    return Listed[Record].model_construct(**values).placed(positions)
+
+
+async def _shown(call: List[Any], page: Rows, means: Means) -> Rows:
+    """The rows with the fields that were asked for, or else those that a person would want, or all."""
+    if call.detail == FULL and call.fields is None:
+        return page
+    rows = [row.model_dump(exclude_unset=True) for row in page.items]
+    absent: list[str] | None = None
+    ids: dict[str, dict[str, str]] = {}
+    if call.fields is not None:
+        there = {name for row in rows for name in row}
+        absent = [name for name in call.fields if name not in there] if rows else None
+        rows = [picked(row, call.fields) for row in rows]
+    else:
+        columns = _item(call).columns
+        named, unnamed = referred(rows, columns)
+        names = dict(named)
+        for kind, keys in unnamed.items():
+            names[kind] = {**named.get(kind, {}), **await means.directory.names(kind, keys, means.send)}
+        legend = legend_of(names, len(rows))
+        now = None if call.detail == CSV else means.system.now()
+        rows = [concise(row, columns, names, legend, now) for row in rows]
+        ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
+    shown = [Record.model_validate(row) for row in rows]
+    return page.model_copy(update={"items": shown, "absent": absent or None, "ids": ids or None}).placed(page.positions)
+
+
+def _item(call: List[Any]) -> type[Record]:
+    """What the rows of a list are."""
+    return cast("type[Record]", type(call).returns.model_fields["items"].annotation.__args__[0])  # pyright: ignore

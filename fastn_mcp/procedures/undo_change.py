@@ -1,0 +1,130 @@
+"""The tools `list_changes` and `undo_change`."""
+
+from contextlib import suppress
+from typing import Annotated, Any, cast
+
+from pydantic import Field, JsonValue
+
+from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.fastn.targets import read_target
+from fastn_mcp.guard.changes import BEGUN, Change
+from fastn_mcp.guard.undo import Never, Undo, already, drift, receipt, undo_of
+from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.tables import since
+from fastn_mcp.tools.operation import Update
+from fastn_mcp.tools.tool import Effect, Record
+
+_FIRST = 1e12
+"""Later than any change, in Unix seconds."""
+
+
+class Changes(Record):
+    """The changes, newest first."""
+
+
+class Undone(Record):
+    """What was undone, and what that did not bring back."""
+
+
+class ListChanges(Procedure[Changes]):
+    """List what was changed through this server, newest first, each with its change_id for undo_change."""
+
+    effect = Effect.READ
+
+    limit: Annotated[int, Field(ge=1, le=100, description="Changes: 1-100, default 20.")] = 20
+    cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
+
+    async def run(self, means: Means) -> Changes:
+        before = _FIRST if self.cursor is None else float(self.cursor)
+        found = await means.journal.changes(means.account, self.limit + 1, before)
+        now = means.system.now()
+        page = found[: self.limit]
+        more = repr(page[-1].at) if len(found) > self.limit else None
+        return Changes.model_validate(
+            {"changes": [_row(change, now.timestamp()) for change in page]} | ({"next_cursor": more} if more else {})
+        )
+
+
+class UndoChange(Procedure[Undone]):
+    """Undo a change of list_changes by one guarded call, unless somebody has changed it since. Says what stays lost."""
+
+    effect = Effect.EXTERNAL
+
+    change_id: Annotated[str, Field(description="From list_changes or a receipt.", min_length=1)]
+
+    @property
+    def target(self) -> str | None:
+        return self.change_id
+
+    async def run(self, means: Means) -> Undone:
+        change = await means.journal.change(means.account, self.change_id)
+        if change is None:
+            raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
+        undo = undo_of(change)
+        if isinstance(undo, Never):
+            raise NotSent(f"This cannot be undone. {undo.why}")
+        if change.undone:
+            raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+        await _undrifted(change, undo, means)
+        result = await _made(change, undo, means)
+        answer: dict[str, JsonValue] = {"undone": change.id, "by": undo.call.tool_name()}
+        if change.target is not None:
+            answer["of"] = {"id": change.target, "name": change.name}
+        if undo.call.target is None:
+            answer["new_id"] = result.model_dump().get("id")
+        if undo.lost:
+            answer["lost"] = undo.lost
+        if undo.not_restored:
+            answer["not_restored"] = list(undo.not_restored)
+        return Undone.model_validate(answer)
+
+
+async def _made(change: Change, undo: Undo, means: Means) -> Record:
+    """Make the call, once: whoever else is at it is told so."""
+    if not await means.journal.claim(change.id):
+        raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+    try:
+        return await means.send(undo.call)
+    except UnknownOutcome:
+        raise
+    except BaseException:
+        # Not made: asked about, declined, refused, cancelled before it left.
+        with suppress(Exception):  # a change that cannot be given back stays taken, and why it was not made is said
+            await means.journal.release(change.id)
+        raise
+
+
+async def _undrifted(change: Change, undo: Undo, means: Means) -> None:
+    """Raises where the target is no longer as the change left it."""
+    call: Any = undo.call
+    if call.target is None:
+        return
+    there = await read_target(call, means.send)
+    if there is None:
+        raise NotFound("It is no longer there.", certainty="Nothing was sent.")
+    if not isinstance(call, Update):
+        return
+    now = cast("dict[str, JsonValue]", there.model_dump())
+    if changed := drift(change, now):
+        raise TargetChanged(
+            f"Somebody has changed it since: {', '.join(changed)}.",
+            f"Look at it, and set what is wanted with {call.tool_name()}.",
+            facts={"now": {name: now.get(name) for name in changed}},
+        )
+    if already(change, now):
+        raise NotSent("There is nothing to undo: it is as it was before.")
+
+
+def _row(change: Change, now: float) -> dict[str, JsonValue]:
+    row: dict[str, JsonValue] = {
+        "change_id": change.id,
+        "tool": change.tool,
+        "target": change.target,
+        "name": change.name,
+        "at": since(change.at, now),
+        "outcome": "unknown_outcome" if change.outcome == BEGUN else change.outcome,
+    }
+    said = receipt(change)
+    row |= {name: said[name] for name in ("changed", "approved_by") if name in said}
+    row["undo"] = "undone" if change.undone else said["undo"] or said["why"]
+    return row

@@ -1,0 +1,256 @@
+"""Write a report as JSON and as Markdown, whole or not at all.
+
+    schema, version, program   "fastn-mcp/report", 1, "fastn-mcp 0.1.0"
+    account, mode              where it was sent, and what was asked first
+    policy, plan               digests of the policy file and of the signed plan, where there was one
+    script                     of which calls, where they came from a script
+    began, ended               UTC, ISO 8601
+    audit                      file, and the newest entry of it that this report knows: n, hash
+    counts                     calls in each group, and reads
+    calls                      by group: done refused declined waiting failed unknown left previewed
+
+Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, consent,
+principal, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event, hash}.
+What is not known is null. Names, messages and ids can come from Fastn: they are data.
+
+Whatever was not written by us stands in a code span that nothing in it can close: it is no markup, no link, no mention
+of somebody and no other cell.
+"""
+
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from fastn_mcp import __version__
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.redaction import safe_text, sanitize
+from fastn_mcp.report.collector import Attempt, Group, Link
+
+SCHEMA = "fastn-mcp/report"
+VERSION = 1
+
+Document = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a report is of. `policy` and `plan` are digests of the files."""
+
+    account: str
+    mode: str | None
+    policy: str | None
+    audit: str
+    plan: str | None = None
+    script: str | None = None
+
+
+def document(
+    about: About,
+    attempts: Sequence[Attempt],
+    reads: int | None,
+    head: Link | None,
+    began: datetime | None,
+    ended: datetime,
+) -> Document:
+    """The report on these attempts. `reads` is None where they were not counted."""
+    calls: dict[str, list[JsonValue]] = {group.value: [] for group in Group}
+    for number, attempt in enumerate(attempts, 1):
+        calls[attempt.group.value].append(_call(number, attempt))
+    counts: dict[str, JsonValue] = {name: len(found) for name, found in calls.items()}
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "program": f"fastn-mcp {__version__}",
+        "account": about.account,
+        "mode": about.mode,
+        "policy": about.policy,
+        "plan": about.plan,
+        "script": about.script,
+        "began": None if began is None else moment(began),
+        "ended": moment(ended),
+        "audit": {
+            "file": about.audit,
+            "n": None if head is None else head.n,
+            "hash": None if head is None else head.hash,
+        },
+        "counts": counts | {"reads": reads},
+        "calls": cast(JsonValue, calls),
+    }
+
+
+def moment(time: datetime) -> str:
+    """As the audit writes it."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _call(number: int, attempt: Attempt) -> JsonValue:
+    return {
+        "number": number,
+        "step": attempt.step,
+        "time": attempt.time,
+        "settled": attempt.settled,
+        "tool": attempt.tool,
+        "target": {"id": _seen(attempt.target), "name": _seen(attempt.name)},
+        "effect": attempt.effect,
+        "rule": _seen(attempt.rule),
+        "decision": attempt.decision,
+        "consent": attempt.consent,
+        "principal": _seen(attempt.principal),
+        "account": _seen(attempt.account),
+        "outcome": attempt.outcome,
+        "message": _seen(attempt.message),
+        "duration_ms": attempt.duration_ms,
+        "change_id": attempt.change,
+        "audit": [asdict(link) for link in attempt.audit],
+    }
+
+
+def _seen(text: str | None) -> str | None:
+    return None if text is None else safe_text(text)
+
+
+_LONGEST = 300
+
+HEADINGS = {
+    Group.UNKNOWN: "Unknown: it may or may not have happened. Look in Fastn before anything is repeated",
+    Group.FAILED: "Failed",
+    Group.REFUSED: "Refused",
+    Group.DECLINED: "Declined by a person",
+    Group.WAITING: "Waiting for a person",
+    Group.LEFT: "Left: not tried",
+    Group.DONE: "Done",
+    Group.PREVIEWED: "Previewed: nothing was sent",
+}
+"""In the order in which somebody wants to know."""
+
+
+def markdown(report: Document) -> str:
+    """The report in words and tables."""
+    return "\n".join(_lines(cast("dict[str, Any]", report)))
+
+
+def code(value: object) -> str:
+    """A value as a code span; texts of others are to be `quoted` first."""
+    text = sanitize(str(value))
+    text = f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]" if len(text) > _LONGEST else text
+    # A span ends at a backtick, a cell at a bar, whatever stands before them.
+    text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")
+    return f"`{text}`" if text.strip() else ""
+
+
+def quoted(text: str) -> str:
+    """A name, which cannot pass for one of our own words."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    counts, audit = report["counts"], report["audit"]
+    yield "# Run report"
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    for said, value in (
+        ("Account", report["account"]),
+        ("Mode", report["mode"]),
+        ("Policy file (digest)", report["policy"]),
+        ("Run plan (digest)", report["plan"]),
+        ("Script", report["script"]),
+        ("Began", report["began"]),
+        ("Ended", report["ended"]),
+        ("Program", report["program"]),
+        ("Audit", audit["file"]),
+        ("Newest entry", audit["n"] and f"{audit['n']} {audit['hash']}"),
+    ):
+        if value is not None:
+            yield f"| {said} | {code(value)} |"
+    yield ""
+    yield (
+        ", ".join(f"**{counts[group.value]}** {group.value}" for group in HEADINGS if counts[group.value])
+        or "No calls."
+    )
+    if counts["reads"] is not None:
+        yield f"Reads: {counts['reads']}."
+    for group, said in HEADINGS.items():
+        if calls := report["calls"][group.value]:
+            yield from ("", f"## {said} ({len(calls)})", "")
+            yield "| # | time | tool | target | effect | rule, consent | outcome | ms | change | audit |"
+            yield "|---:|---|---|---|---|---|---|---:|---|---|"
+            yield from map(_row, calls)
+    if audit["n"] is not None:
+        yield ""
+        yield "Each call names its newest entry in the audit, and the beginning of its hash; the JSON holds all."
+        checking = f"fastn-mcp audit --file {shlex.quote(audit['file'])} verify --head {audit['hash']}"
+        yield f"To check that they still stand: {code(checking)}"
+    yield ""
+
+
+def _row(call: dict[str, Any]) -> str:
+    outcome = code(call["outcome"]) + (f" {code(call['message'])}" if call["message"] else "")
+    newest = call["audit"][-1] if call["audit"] else None
+    cells = (
+        call["number"] if call["step"] is None else f"{call['number']} (step {call['step']})",
+        code(str(call["time"]).replace("T", " ")[:19]),
+        code(call["tool"]),
+        _target(call["target"]),
+        code(call["effect"] or ""),
+        " ".join(code(part) for part in (call["rule"], call["consent"]) if part),
+        outcome,
+        "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f}",
+        code(call["change_id"] or ""),
+        "" if newest is None else code(f"{newest['n']} {newest['hash'][:16]}"),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _target(target: dict[str, Any]) -> str:
+    name = "" if target["name"] is None else code(quoted(target["name"]))
+    return " ".join(part for part in (name, code(target["id"] or "")) if part)
+
+
+def readable(path: Path) -> Path:
+    """Where the Markdown goes."""
+    return path.with_suffix(".md")
+
+
+def check(path: Path) -> None:
+    """Whether a report can be written there. Raises `SettingsError`, before anything is sent."""
+    if path.suffix == ".md":
+        raise SettingsError("The report's FILE ends in .md, which is its Markdown's name.", "As in: --report run.json")
+    for file in (path, readable(path)):
+        if file.is_dir():
+            raise SettingsError(f"The report cannot be written: {file} is a folder.", "Name a file in it.")
+    if not path.parent.is_dir():
+        raise SettingsError(f"The report cannot be written: there is no folder {path.parent}.", "Make it first.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SettingsError(f"The report cannot be written: {path.parent} is not yours to write.", "Name another.")
+
+
+def write(path: Path, report: Document) -> None:
+    """Write both, over what was there. Raises `OSError`."""
+    replace(path, json.dumps(report, indent=2) + "\n")
+    replace(readable(path), markdown(report))
+
+
+def replace(path: Path, text: str) -> None:
+    """Put `text` there, whole or not at all. Raises `OSError`."""
+    file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(file, "w", encoding="utf-8", newline="\n") as writing:
+            writing.write(text)
+            writing.flush()
+            os.fsync(writing.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise

@@ -1,0 +1,125 @@
+"""Authentication in the sandbox: keys by digest, test mode, permissions and rate limits."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter
+from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY, PRESETS
+from fastn_mcp.sandbox.reply import Refusal, forbidden
+from fastn_mcp.sandbox.state import Row, State, moment, stamp
+from fastn_mcp.tools.catalog import AnyOperation
+
+KEY = "fsk_test_sandbox"
+"""May do everything. A test key, so it wants `X-fastn-Test-Mode: true`."""
+LIVE_KEY = "fsk_live_sandbox"
+"""May do everything, and must not come with the test mode header."""
+VIEWER_KEY = "fsk_test_viewer"
+"""May read workflows, connectors, connections, triggers and customers, and nothing else."""
+
+TEST_PREFIX = "fsk_test_"
+LIVE_PREFIX = "fsk_live_"
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def remember(state: State, row: Row, key: str) -> Row:
+    """Keep `row`, and let `key` be the key that it describes."""
+    described: Row = {**row, "keyPrefix": key[:9], "last4": key[-4:]}
+    state.put("_keys", {"id": digest(key), "apiKeyId": row["id"]})
+    return state.put("apiKeys", described)
+
+
+def known(state: State, key: str) -> Row | None:
+    """The API key that this is, unless it was revoked."""
+    entry = state.get("_keys", digest(key))
+    return None if entry is None else state.get("apiKeys", entry["apiKeyId"])
+
+
+def permissions_of(row: Row) -> frozenset[str]:
+    matrix: JsonValue = row.get("matrix")
+    if isinstance(matrix, list):
+        return frozenset(str(permission) for permission in matrix)
+    return PRESETS[str(row["permissions"])]
+
+
+WINDOW = 60
+"""Seconds of a rate limit's window."""
+
+
+def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str | None:
+    """The API key that came, in one of the documented ways that is accepted."""
+    if accepts is not Accepts.BEARER and (key := headers.get("x-fastn-api-key")) is not None:
+        return key
+    if accepts is Accepts.HEADER:
+        return None
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key if scheme.lower() == "bearer" and key else None
+
+
+def caller(state: State, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
+    """The API key's row. Raises `Refusal`."""
+    key = key_in(headers, behaviour.accepts)
+    row = None if key is None else known(state, key)
+    if key is None or row is None:
+        raise Refusal(401, "AUTH_INVALID", "Missing or invalid API key")
+    testing = headers.get("x-fastn-test-mode", "").lower() == "true"
+    if key.startswith(TEST_PREFIX) and testing is (behaviour.test_mode is ModeHeader.REFUSED):
+        if testing:
+            raise Refusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
+        raise Refusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
+    if key.startswith(LIVE_PREFIX) and testing:
+        raise Refusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")
+    expires = row.get("expiresAt")
+    if isinstance(expires, str) and moment(expires) <= now:
+        raise Refusal(401, "AUTH_EXPIRED", "The API key has expired")
+    # To the minute, so that looking at a key does not change it with every look.
+    used = stamp(now.replace(second=0, microsecond=0))
+    row["lastUsed"] = used
+    return row
+
+
+def permit(row: Row, operation: AnyOperation) -> None:
+    """Raises `Refusal` where the key may not do this."""
+    needed = NEEDED[operation]
+    held = permissions_of(row)
+    if needed == OWNERS_ONLY and held != ALL:
+        raise forbidden("This is for owners and admins")
+    if needed not in (None, OWNERS_ONLY) and needed not in held:
+        raise forbidden(f"The API key lacks {needed}")
+
+
+class RateLimiter:
+    """Counts requests by key in fixed windows."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, tuple[int, int]] = {}
+
+    def count(self, key: str, limit: int, now: datetime, retry_after: RetryAfter) -> tuple[bool, dict[str, str]]:
+        """Whether there is room for one more, and the headers that say so."""
+        window = int(now.timestamp()) // WINDOW
+        last, used = self._used.get(key, (window, 0))
+        used = used + 1 if last == window else 1
+        self._used[key] = (window, used)
+        reset = (window + 1) * WINDOW
+        headers = {
+            "x-ratelimit-limit": str(limit),
+            "x-ratelimit-remaining": str(max(limit - used, 0)),
+            "x-ratelimit-reset": str(reset),
+        }
+        if used <= limit:
+            return True, headers
+        seconds = max(reset - int(now.timestamp()), 1)
+        match retry_after:
+            case RetryAfter.SECONDS:
+                headers["retry-after"] = str(seconds)
+            case RetryAfter.DATE:
+                headers["retry-after"] = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
+            case RetryAfter.ABSENT:
+                pass
+        return False, headers

@@ -1,0 +1,69 @@
+"""What a large account has beside the small one, and an example of its own: an expired HubSpot connection.
+
+By size alone it is what tests of search, paging and summaries need. The examples of the small account are in it as they
+were; its own is `acme.py`.
+"""
+
+import random
+from datetime import datetime, timedelta
+
+from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.sandbox.dataset.connectors import connection
+from fastn_mcp.sandbox.dataset.executions import execution
+from fastn_mcp.sandbox.dataset.large import catalogue, people, runs, workflows
+from fastn_mcp.sandbox.dataset.workflows import put, route, scheduled, workflow
+from fastn_mcp.sandbox.failures import unusable
+from fastn_mcp.sandbox.state import Row, State, stamp
+
+_SCHEDULE = "0 1-5 * * *"
+_NIGHTS = 28
+_LONGEST = timedelta(seconds=90)
+
+
+def add_example(state: State, now: datetime, randomness: random.Random) -> None:
+    acme = state.named("customers", "acme-corp")
+    fired = [when for when in _fired(now - timedelta(days=_NIGHTS), now) if when + _LONGEST <= now]
+    failing = [when for when in fired if when > now - timedelta(days=1)]
+    expired = failing[0] - timedelta(minutes=20)
+    hubspot = connection(
+        state.named("connectors", "hubspot"), acme, "EXPIRED", now - timedelta(days=190), expired, expired
+    )
+    state.put("connections", hubspot)
+    scopes = {"hubspot": "MULTI_TENANT", "snowflake": "SAAS"}
+    changed = now - timedelta(days=45)
+    sync = workflow(state, state.short_id("wf"), "Acme HubSpot sync", "acme-hubspot-sync", "STANDARD", scopes, changed)
+    state.put("workflows", sync | {"version": 4, "publishedVersion": "v4"})
+    trigger = scheduled(now, "Acme HubSpot sync, at night", _SCHEDULE, route(sync))
+    trigger |= {"endOrgId": acme["id"], "lastRun": stamp(fired[-1]), "consecutiveFailures": len(failing)}
+    put(state, trigger, now - timedelta(days=45))
+    error = unusable("hubspot", "listContacts", str(hubspot["id"]))
+    for when in fired:
+        state.put("executions", _run(state, randomness, sync, acme, when, error if when in failing else None))
+
+
+def _run(state: State, randomness: random.Random, sync: Row, acme: Row, when: datetime, error: Row | None) -> Row:
+    status = "failed" if error else "completed"
+    duration = randomness.randrange(1_500, 3_000) if error else randomness.randrange(40_000, 70_000)
+    key = state.short_id("exec")
+    return execution(key, sync, status, when, duration, "scheduler", endOrgId=acme["id"], error=error)
+
+
+def _fired(since: datetime, now: datetime) -> list[datetime]:
+    """When the schedule fired, in order."""
+    found = [next_run(_SCHEDULE, "UTC", since)]
+    while (coming := next_run(_SCHEDULE, "UTC", found[-1])) <= now:
+        found.append(coming)
+    return found
+
+
+def add_large_account(state: State, now: datetime) -> None:
+    randomness = random.Random(state.hex(32))  # noqa: S311 it is to be repeatable
+    catalogue.add_connectors(state, now, randomness)
+    whom = people.add_customers(state, now, randomness)
+    what = workflows.add_workflows(state, now, randomness)
+    how = people.add_connections(state, now, randomness, whom, what)
+    when = workflows.add_triggers(state, now, randomness, what, how)
+    add_example(state, now, randomness)
+    runs.add_executions(state, now, randomness, what, when, how)
+    people.add_people(state, now, randomness, whom)
+    runs.add_audit_log(state, now, randomness, what, how)

@@ -1,0 +1,51 @@
+"""The handler of each operation."""
+
+from fastn_mcp.sandbox.request_context import Handler
+from fastn_mcp.sandbox.routes import account, ai, connectors, customers, keys, triggers, workflows
+from fastn_mcp.tools import catalog
+from fastn_mcp.tools.catalog import AnyOperation
+
+HANDLERS: dict[AnyOperation, Handler] = {
+    catalog.ListCustomers: customers.list_all,
+    catalog.GetCustomer: customers.get,
+    catalog.CreateCustomer: customers.create,
+    catalog.UpdateCustomer: customers.update,
+    catalog.DeleteCustomer: customers.delete,
+    catalog.ListConnectors: connectors.CONNECTORS.listing(),
+    catalog.GetConnector: connectors.get,
+    catalog.CreateConnector: connectors.create_connector,
+    catalog.UpdateConnector: connectors.update,
+    catalog.DeleteConnector: connectors.delete_connector,
+    catalog.ListConnections: connectors.CONNECTIONS.listing(),
+    catalog.CreateConnection: connectors.create_connection,
+    catalog.DeleteConnection: connectors.delete_connection,
+    catalog.ListWorkflows: workflows.WORKFLOWS.listing(),
+    catalog.GetWorkflow: workflows.get_workflow,
+    catalog.CreateWorkflow: workflows.create,
+    catalog.UpdateWorkflow: workflows.update,
+    catalog.DeleteWorkflow: workflows.delete,
+    catalog.RunWorkflow: workflows.run,
+    catalog.ListTriggers: triggers.TRIGGERS.listing(),
+    catalog.GetTrigger: triggers.get,
+    catalog.CreateTrigger: triggers.create,
+    catalog.UpdateTrigger: triggers.update,
+    catalog.DeleteTrigger: triggers.delete,
+    catalog.ListExecutions: workflows.list_all,
+    catalog.GetExecution: workflows.get_execution,
+    catalog.ListUsers: customers.USERS.listing(),
+    catalog.InviteUser: customers.invite,
+    catalog.ListRoles: customers.ROLES.listing(),
+    catalog.CreateRole: customers.create_role,
+    catalog.ListApiKeys: keys.API_KEYS.listing(),
+    catalog.CreateApiKey: keys.create_api_key,
+    catalog.RevokeApiKey: keys.revoke,
+    catalog.ListSecrets: keys.SECRETS.listing(),
+    catalog.CreateSecret: keys.create_secret,
+    catalog.DeleteSecret: keys.delete,
+    catalog.GetBilling: account.billing,
+    catalog.GetUsage: account.usage,
+    catalog.GetQuotas: account.quotas,
+    catalog.QueryAuditLog: account.audit,
+    catalog.AiChat: ai.chat,
+    catalog.AiBuild: ai.build,
+}

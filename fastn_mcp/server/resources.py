@@ -1,0 +1,245 @@
+"""MCP resources: one table of URI templates, each with the call that reads it.
+
+A resource is read by the same dispatch, guard and shaping as a tool's call, and holds the same JSON.
+
+An address is decoded and its id checked as a path's is, so that nothing enters a call here that an argument could not.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from mcp import MCPError
+from mcp.server import ServerRequestContext
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    Annotations,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextResourceContents,
+)
+from pydantic import JsonValue, ValidationError
+from pydantic_core import to_json
+
+from fastn_mcp.channels.elicitation_form import MODERN
+from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
+from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.reads import ReadRow
+from fastn_mcp.server.progress import Levels, Telling
+from fastn_mcp.server.rendering import failed, shaped
+from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
+from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.tools.customers import GetCustomer
+from fastn_mcp.tools.executions import GetExecution
+from fastn_mcp.tools.operation import RefusedValue, Route
+from fastn_mcp.tools.tool import AnyOffer, Offer
+from fastn_mcp.tools.triggers import GetTrigger
+from fastn_mcp.tools.workflows import GetWorkflow
+
+Call = Offer[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One address, or a template of addresses with an id in it."""
+
+    uri: str
+    name: str
+    title: str
+    description: str
+    reader: AnyOffer
+    """The operation by which it is read: without it, the place is not offered."""
+    make: Callable[[str], Call]
+    """The call that reads what the id names; an address without one is given an empty id."""
+    priority: float = 0.5
+    kind: str | None = None
+    """Of what the id is, as completions know it."""
+
+    @property
+    def parameter(self) -> str | None:
+        """The name of the id in the template."""
+        names = Route("READ", self.uri).parameters
+        return names[0] if names else None
+
+    def call(self, uri: str) -> Call | None:
+        """The call that reads `uri`, where it is one of these addresses. Raises `NotSent` for an id that is none."""
+        route = Route("READ", self.uri)
+        given = route.match(uri)
+        if given is None:
+            return None
+        try:
+            route.fill(given)
+            return self.make(next(iter(given.values()), ""))
+        except RefusedValue as error:
+            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the address and read again.") from None
+        except ValidationError:
+            raise NotSent("The id is not accepted.", "Correct the address and read again.") from None
+
+
+def _got(kind: str, reader: AnyOffer) -> Place:
+    """A kind that Fastn shows one by one."""
+    parameter = f"{kind}_id"
+    return Place(
+        uri=f"fastn://{kind}s/{{{parameter}}}",
+        name=kind,
+        title=_words(kind),
+        description=f"What {reader.tool_name()} returns.",
+        reader=reader,
+        make=lambda value: reader.model_validate({parameter: value}),
+        kind=kind,
+    )
+
+
+def _listed(kind: str) -> Place:
+    """A kind that is looked for in its list."""
+    lister = LISTS[kind]
+    return Place(
+        uri=f"fastn://{kind.replace('_', '-')}s/{{{kind}_id}}",
+        name=kind,
+        title=_words(kind),
+        description=f"One row of {lister.tool_name()}.",
+        reader=lister,
+        make=lambda value: ReadRow(kind=kind, id=value),
+        kind=kind,
+    )
+
+
+def _account(name: str, reader: AnyOffer, description: str, priority: float = 0.5) -> Place:
+    """Something of which the account has one."""
+    return Place(
+        uri=f"fastn://{name}",
+        name=name,
+        title=name.capitalize(),
+        description=description,
+        reader=reader,
+        make=lambda _: reader.model_validate({}),
+        priority=priority,
+    )
+
+
+def _words(kind: str) -> str:
+    words = kind.replace("_", " ").replace("api", "API")
+    return words[0].upper() + words[1:]
+
+
+PLACES: tuple[Place, ...] = (
+    *(
+        [_account("overview", overview, "The account at a glance.", 0.9)]
+        if (overview := BY_NAME.get("get_overview"))
+        else []
+    ),
+    _account("billing", GetBilling, "Plan, price and AI credits."),
+    _account("usage", GetUsage, "What was used, by customer."),
+    _account("quotas", GetQuotas, "Limits with their use."),
+    _got("customer", GetCustomer),
+    _got("connector", GetConnector),
+    _got("workflow", GetWorkflow),
+    _got("trigger", GetTrigger),
+    _got("execution", GetExecution),
+    _listed("connection"),
+    _listed("user"),
+    _listed("role"),
+    _listed("api_key"),
+    _listed("secret"),
+)
+
+
+def within(offered: Sequence[AnyOffer]) -> tuple[Place, ...]:
+    """The places that can be read with these operations."""
+    return tuple(place for place in PLACES if place.reader in offered)
+
+
+Context = ServerRequestContext[Any]
+
+JSON = "application/json"
+
+_NOT_FOUND_ONCE = -32002
+"""The code of a resource that is not there, up to 2025-11-25. Since then it is that of wrong parameters."""
+
+_LONGEST = 2_000
+"""Characters of an address that an error repeats."""
+
+
+class Reading:
+    """The resources of one account."""
+
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> None:
+        self._dispatch = dispatch
+        self._account = account
+        self._places = within(offered)
+        self.listed = ListResourcesResult(
+            resources=[
+                Resource(
+                    uri=place.uri,
+                    name=place.name,
+                    title=place.title,
+                    description=place.description,
+                    mime_type=JSON,
+                    annotations=_annotations(place),
+                )
+                for place in self._places
+                if place.parameter is None
+            ]
+        )
+        self.templates = ListResourceTemplatesResult(
+            resource_templates=[
+                ResourceTemplate(
+                    uri_template=place.uri,
+                    name=place.name,
+                    title=place.title,
+                    description=place.description,
+                    mime_type=JSON,
+                    annotations=_annotations(place),
+                )
+                for place in self._places
+                if place.parameter is not None
+            ]
+        )
+
+    async def read(
+        self,
+        ctx: Context,
+        params: ReadResourceRequestParams,
+        caller: Caller,
+        levels: Levels,
+        room: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> ReadResourceResult:
+        """What is there. Raises `MCPError`."""
+        asked = self._dispatch.redacted({"uri": params.uri[:_LONGEST]})
+        not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_ONCE
+        try:
+            call = self._call(params.uri)
+            if call is None:
+                message = "There is no such resource. See resources/list and resources/templates/list."
+                raise MCPError(not_found, message, asked)
+            telling = Telling(ctx, levels, self._dispatch.system)
+            async with room():
+                outcome = await telling.during(lambda report: self._dispatch(call, caller, report))
+            if not isinstance(outcome, Done):
+                raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
+        except FastnError as error:
+            code = INTERNAL_ERROR
+            if isinstance(error, NotFound):
+                code = not_found
+            elif isinstance(error, NotSent):
+                code = INVALID_PARAMS
+            facts = self._dispatch.redacted(asked | failed(error.data()) | {"said": str(error)})
+            raise MCPError(code, str(facts.pop("said")), facts) from None
+        text = to_json(shaped(call, outcome.result, self._account)).decode()
+        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=text)])
+
+    def _call(self, uri: str) -> Call | None:
+        return next((call for place in self._places if (call := place.call(uri)) is not None), None)
+
+
+def _annotations(place: Place) -> Annotations:
+    return Annotations(audience=["assistant"], priority=place.priority)

@@ -1,0 +1,343 @@
+"""A tool that is one API request: its route, its evidence, and how a create or an update is built.
+
+Subclass `Operation`, say where it goes, what it does to the world and how its shape is known, and list its arguments
+as fields. An instance is one exact call: it can be validated, shown, refused or sent.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from urllib.parse import quote, unquote
+
+from pydantic import Field, JsonValue, model_validator
+from pydantic.alias_generators import to_camel
+from typing_extensions import override
+
+from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Offer, Record, Result
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How the shape of an operation is known."""
+
+    kind: str
+    source: str
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+def INFERRED(source: str) -> Evidence:
+    """Judged from other facts; nobody documented it."""
+    return Evidence("inferred", source)
+
+
+def DOCUMENTED(source: str) -> Evidence:
+    """Stated by Fastn's own documentation."""
+    return Evidence("documented", source)
+
+
+def OBSERVED(day: str, host: str) -> Evidence:
+    """Seen in an answer of the live API, on `day` (ISO 8601) at `host`."""
+    return Evidence("observed", f"{day} {host}")
+
+
+class RefusedValue(ValueError):
+    """A value that may not enter a path. Names the argument, never the value."""
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path template, as in `DELETE /api/v1/workflows/{workflow_id}`."""
+
+    method: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(_PARAMETER.findall(self.path))
+
+    def fill(self, values: Mapping[str, object]) -> str:
+        """The path with each value as exactly one encoded segment. Raises `RefusedValue`.
+
+        The only way by which a value enters a path. Quoting alone would not do: `..` survives it, and HTTP libraries
+        then climb out of the path.
+        """
+        path = _PARAMETER.sub(lambda found: _segment(found[1], values[found[1]]), self.path)
+        if self.match(path) is None:
+            raise RefusedValue(self.path, "the filled path does not match its template")
+        return path
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """The decoded parameters of `path`, if it is one of this route's."""
+        pattern = "".join(
+            f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part)
+            for number, part in enumerate(_PARAMETER.split(self.path))
+        )
+        found = re.fullmatch(pattern, path)
+        return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
+
+
+def _is_harmless(extra: object, clears: frozenset[str]) -> bool:
+    """Whether `extra` holds nothing but prose and keywords, or nulls that clear them or what may be cleared."""
+    if extra is None:
+        return True
+    return isinstance(extra, dict) and all(
+        name in HARMLESS_EXTRA | clears if value is None else name in HARMLESS_EXTRA and _is_prose(value)
+        for name, value in cast("dict[str, object]", extra).items()
+    )
+
+
+def _is_prose(value: object) -> bool:
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    return all(isinstance(item, str) for item in items)
+
+
+def _segment(argument: str, value: object) -> str:
+    if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
+        raise RefusedValue(
+            argument, "not an id: letters, digits and . _ ~ : @ + = - only, beginning with a letter or digit"
+        )
+    return quote(value, safe="")
+
+
+def GET(path: str) -> Route:
+    return Route("GET", path)
+
+
+def POST(path: str) -> Route:
+    return Route("POST", path)
+
+
+def PUT(path: str) -> Route:
+    return Route("PUT", path)
+
+
+def DELETE(path: str) -> Route:
+    return Route("DELETE", path)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request before any I/O. `path` is encoded; query and body are JSON values; names are Fastn's."""
+
+    method: str
+    path: str
+    query: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    body: dict[str, JsonValue] | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    template: str = field(default="", compare=False)
+    """The path as its route has it, with the names of its parameters instead of ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back: the status, lower-cased header names, and the decoded body (None where there was none)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: JsonValue
+
+
+Item = TypeVar("Item", bound=Record)
+
+
+class Page(Record, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
+    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
+
+
+UNKNOWN = Record()
+"""A target of which nothing could be learnt: every rule takes it for the strictest case."""
+
+HARMLESS_EXTRA = frozenset({"description", "label", "labels", "note", "notes", "tag", "tags"})
+"""Fields of `extra` that leave a write a write: prose and keywords, which people read and nothing acts on.
+
+Any other name may switch something on, publish it or give access: nobody has documented what Fastn makes of it.
+"""
+
+
+class Operation(Offer[Result], Generic[Result]):
+    """One API operation. Subclasses give exactly `route`, `effect` and `evidence`; an oddity overrides a method."""
+
+    route: ClassVar[Route]
+    evidence: ClassVar[Evidence]
+    raises_to: ClassVar[tuple[Effect, ...]] = ()
+    """The effects that the arguments or the target can raise a call to."""
+    extra_effect: ClassVar[Effect] = Effect.EXTERNAL
+    """What fields of `extra` that are not known to be harmless raise a call to."""
+    clears: ClassVar[frozenset[str]] = frozenset()
+    """Documented fields, by Fastn's names, that a null in `extra` empties without reaching further."""
+
+    @property
+    @override
+    def effective(self) -> Effect:
+        extra: object = getattr(self, "extra", None)
+        return self.effect if _is_harmless(extra, self.clears) else self.effect.raised_to(self.extra_effect)
+
+    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
+        """The effect on `target`, which `dependents` others use: `effective` or stricter.
+
+        `target` is None where nothing is there; `UNKNOWN`, and None for `dependents`, are what could not be learnt.
+        """
+        return self.effective
+
+    @property
+    def needs_person(self) -> str:
+        """Why a person approves this call in every mode, whatever a policy allows; empty where the policy decides.
+
+        A plan covers such a call only where it gives exactly its arguments.
+        """
+        return ""
+
+    @property
+    def unresolved(self) -> frozenset[str]:
+        """Arguments whose value Fastn derives from other ones, so that a rule cannot compare it."""
+        return frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if hasattr(cls, "route") and (unknown := set(cls.route.parameters) - cls.model_fields.keys()):
+            raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
+
+    @classmethod
+    @override
+    def _facts(cls) -> tuple[str, ...]:
+        return ("route", "effect", "evidence")
+
+    @classmethod
+    @override
+    def _layout(cls) -> str:
+        return "" if cls.route.method in ("GET", "DELETE") else super()._layout()  # a query has no lines
+
+    @property
+    @override
+    def target(self) -> str | None:
+        parameters = type(self).route.parameters
+        return cast(str, getattr(self, parameters[-1])) if parameters else None
+
+    @classmethod
+    @override
+    def idempotent(cls) -> bool:
+        return cls.route.method != "POST"
+
+    @classmethod
+    @override
+    def destructive(cls) -> bool:
+        return super().destructive() or (cls.effect is Effect.WRITE and cls.route.method == "PUT")
+
+    def request(self, route: Route | None = None) -> Request:
+        """This call as HTTP. Raises `RefusedValue`.
+
+        Path fields fill the path; the rest is the query of a GET or DELETE, or the JSON body. `extra` joins the body.
+        `route` replaces the type's own where the account's paths differ.
+        """
+        route = route or type(self).route
+        fields = self.arguments()
+        path = route.fill({name: fields.pop(name, None) for name in route.parameters})
+        extra = fields.pop("extra", None)
+        fields = {self.wire(name): value for name, value in fields.items()}
+        if isinstance(extra, dict):
+            known = {self.wire(name) for name in type(self).model_fields.keys() - self.ours()}
+            # A null clears a field, which an argument that is left out cannot say.
+            if taken := sorted(name for name, value in extra.items() if name in known and value is not None):
+                raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
+            fields = extra | fields
+        if route.method in ("GET", "DELETE"):
+            return Request(route.method, path, query=fields, template=route.path)
+        return Request(route.method, path, body=fields, template=route.path)
+
+    @classmethod
+    def wire(cls, name: str) -> str:
+        """Fastn's name of an argument."""
+        return cls.model_fields[name].serialization_alias or to_camel(name)
+
+    @classmethod
+    def received(cls, request: Request, route: Route | None = None) -> Self | None:
+        """The call that this request makes, if it is one of these: the inverse of `request()`.
+
+        Raises pydantic's `ValidationError` where the request is of this route but no valid call.
+        """
+        route = route or cls.route
+        parameters = route.match(request.path) if request.method == route.method else None
+        if parameters is None:
+            return None
+        names = {cls.wire(name): name for name in cls.model_fields if name not in cls.ours()}
+        values: dict[str, Any] = dict(parameters)
+        extra: dict[str, JsonValue] = {}
+        for wire, value in {**request.query, **(request.body or {})}.items():
+            # A null clears a field, which only `extra` can say.
+            if wire in names and wire != "extra" and (value is not None or "extra" not in cls.model_fields):
+                values[names[wire]] = value
+            else:
+                extra[wire] = value
+        if extra and "extra" in cls.model_fields:
+            values["extra"] = extra
+        else:
+            values |= extra
+        # A query holds text only, so numbers in it arrive as text.
+        return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"), context=KEEP_NULLS)
+
+    def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:  # noqa: ARG002 - subclasses use both
+        """The unwrapped answer, with what stands in headers (lower-cased) that belongs to it."""
+        return body
+
+    def result(self, body: JsonValue) -> Result:
+        """The unwrapped answer as the type that this operation promises."""
+        returns = type(self).returns
+        if isinstance(body, dict):
+            return cast(Result, returns.model_validate(body))
+        return cast(Result, returns.model_validate({} if body is None else {"value": body}))
+
+
+# Fastn keeps these itself; a merged update does not send them back.
+_KEPT_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy"})
+
+
+class Update(Operation[Result], Generic[Result]):
+    """What every update has in common."""
+
+    @model_validator(mode="after")
+    def _names_a_change(self) -> Self:
+        given = {name for name, value in self.arguments().items() if name != "extra" or value}
+        if not given - {*type(self).route.parameters, "version"}:
+            raise ValueError("nothing to change was given")
+        return self
+
+    @staticmethod
+    def merged(current: dict[str, JsonValue], changes: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """The whole resource with the changes made, since Fastn's `PUT` may replace what it is not given."""
+        return {name: value for name, value in current.items() if name not in _KEPT_BY_FASTN} | changes
+
+
+class Create(Operation[Result], Generic[Result]):
+    """A create that is judged as an update of what it may overwrite."""
+
+    def may_overwrite(self, row: Record) -> bool | None:
+        """Whether this may overwrite `row`; None where the row does not say."""
+        theirs = {_key(getattr(row, field, None)) for field in ("slug", "name")}
+        ours = {_key(getattr(self, field, None)) for field in ("slug", "name")} - {""}
+        if theirs & ours:
+            return True
+        return False if "" not in theirs else None
+
+
+def _key(name: object) -> str:
+    """A slug or name as it is compared: Fastn may derive the one from the other in a way that nobody has documented."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum()) if isinstance(name, str) else ""

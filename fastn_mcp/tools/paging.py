@@ -1,0 +1,269 @@
+"""Lists: limits, cursors and filters, applied here whatever Fastn honours.
+
+Nothing is known of Fastn's pagination and filters, so they are sent, and then applied to what came back.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Generic, Self, TypeGuard, cast
+
+from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, field_validator
+from pydantic_core import to_json
+
+from fastn_mcp.errors import nearest
+from fastn_mcp.fastn.rows import owner_of, parse_timestamp, text, timestamp, word
+from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
+from fastn_mcp.tools.operation import Item, Operation, Page, Request, Route
+from fastn_mcp.tools.tool import OURS
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Fastn's own cursor or an offset, how many rows were asked for there, and how many of them were shown already.
+
+    `before` tells the page before, so that a server that takes no offset and answers the same rows again is noticed.
+    `size` of 0 means as many rows as the client wants.
+    """
+
+    cursor: str | None = None
+    offset: int = 0
+    skip: int = 0
+    before: str = ""
+    size: int = 0
+
+    def after(self, rows: int, size: int) -> "Position":
+        """The position so many rows on, with as many asked for. One is made for each row of a list."""
+        return Position(self.cursor, self.offset, self.skip + rows, self.before, size)
+
+    def encode(self) -> str:
+        parts = [self.cursor, self.offset, self.skip, self.before, self.size]
+        return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str | None) -> "Position":
+        """The inverse. Raises ValueError."""
+        if text is None:
+            return cls()
+        try:
+            cursor, *numbers, before, size = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            offset, skip = map(int, numbers)
+            if not (cursor is None or isinstance(cursor, str)) or min(offset, skip) < 0 or not 0 <= int(size) <= 100:
+                raise ValueError
+            if cursor is not None:
+                cursor.encode()  # a lone surrogate could not be sent
+            return cls(cursor, offset, skip, str(before), int(size))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError("not a next_cursor of an earlier page") from error
+
+
+_TIMES = ("createdAt", "startedAt", "timestamp")
+"""Fields that say when a row came to be, the surest first."""
+
+_SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
+
+
+def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> bool | None:
+    """Whether the row has the wanted value; None where it does not say."""
+    if name == "search":
+        return str(wanted).casefold() in " ".join(map(str, _searched(row))).casefold()
+    if name in ("since", "until"):
+        there, bound = timestamp(row, *_TIMES), parse_timestamp(wanted)
+        if there is None or bound is None:
+            return None
+        return there >= bound if name == "since" else there < bound
+    if name.endswith("_id"):
+        owner = owner_of(row) if name == "customer_id" else None
+        there, asked = owner or text(row, wire, name, name.replace("_id", ".id")), str(wanted)
+        return there.casefold() == asked.casefold() if there else None
+    there = word(row, wire)
+    return there == word({wire: str(wanted)}, wire) if there else None
+
+
+def _searched(row: dict[str, JsonValue]) -> Iterable[JsonValue]:
+    return (row.get(key) for key in _SEARCHED if row.get(key) is not None)
+
+
+_NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
+_TOTAL = ("total", "totalCount", "total_count", "count")
+_ROWS = ("data", "items", "results")
+
+CONCISE, FULL, CSV = "concise", "full", "csv"
+
+
+def _known(detail: str | None) -> str | None:
+    if detail not in (None, CONCISE, FULL, CSV):
+        raise ValueError(f"must be {CONCISE}, {FULL} or {CSV}")
+    return detail
+
+
+Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_known), OURS]
+Fields = Annotated[Texts | None, Field(description="Only these fields."), OURS]
+
+
+class Listed(Page[Item], Generic[Item]):
+    """A page. It can be cut at any row, and gone on with from there."""
+
+    not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
+    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
+    ids: Annotated[
+        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
+    ] = None
+    unknown: Annotated[
+        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
+    ] = None
+    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
+    _positions: list[Position] = PrivateAttr(default_factory=list[Position])
+
+    def placed(self, positions: list[Position]) -> Self:
+        """The same page, with the position behind each of its rows."""
+        self._positions = positions
+        return self
+
+    @property
+    def positions(self) -> list[Position]:
+        """The position behind each row."""
+        return self._positions
+
+    def cursor_after(self, rows: int) -> str | None:
+        """The cursor by which to go on behind the first `rows` rows; None where it is not known."""
+        return self._positions[rows - 1].encode() if 0 < rows <= len(self._positions) else None
+
+
+class List(Operation[Listed[Item]], Generic[Item]):
+    """What every list takes."""
+
+    limit: Limit = 20
+    cursor: Cursor = None
+    fields: Fields = None
+    detail: Detail = None
+
+    @field_validator("cursor")
+    @classmethod
+    def _readable(cls, cursor: str | None) -> str | None:
+        if cursor is not None:
+            Position.decode(cursor)
+        return cursor
+
+    def request(self, route: Route | None = None) -> Request:
+        request = super().request(route)
+        request.query.pop("cursor", None)
+        position = Position.decode(self.cursor)
+        request.query["limit"] = position.size or self.limit
+        if position.cursor is not None:
+            request.query["cursor"] = position.cursor
+        elif position.offset:
+            request.query["offset"] = position.offset
+        return request
+
+    def wider(self, cursor: str, limit: int) -> Self:
+        """The list from `cursor` on, read in the largest pages, of which `limit` rows are wanted."""
+        position = replace(Position.decode(cursor), size=LARGEST)
+        return self.model_copy(update={"cursor": position.encode(), "limit": limit})
+
+    def filters(self) -> dict[str, Any]:
+        """The filters that were given."""
+        about = {"limit", "cursor", *self.ours()}
+        names = (name for name in type(self).model_fields if name not in about)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def unknown(self) -> list[str]:
+        """The filters whose value is none of those that are known, in words: it may be mistyped."""
+        return [
+            f"{name}: {str(value)[:64]!r} is not known{nearest(str(value), known.values)}; "
+            f"known are {in_words(known.values)}"
+            for name, value in self.filters().items()
+            for known in type(self).model_fields[name].metadata
+            if isinstance(known, Known) and str(value).casefold() not in map(str.casefold, known.values)
+        ]
+
+    def result(self, body: JsonValue) -> Listed[Item]:
+        position = Position.decode(self.cursor)
+        rows, around = rows_of(body)
+        if position.before and _mark(rows) == position.before:
+            rows = []  # no offset was taken: these rows were shown already
+        fresh = rows[position.skip :]
+        total = next((v for k in _TOTAL if _is_count(v := around.get(k))), None)
+        matching, unchecked = self._filtered(fresh)
+        page = matching[: self.limit]
+        asked = position.size or self.limit
+        following = (
+            position.after(page[-1][0], asked)
+            if len(matching) > len(page)
+            else _following(position, asked, len(rows), fresh, around, total)
+        )
+        values: dict[str, Any] = {
+            "items": [row for _, row in page],
+            "next_cursor": None if following is None else following.encode(),
+            # One that counts rows which do not match would mislead.
+            "total": total if len(matching) == len(fresh) else None,
+            "not_checked": unchecked or None,
+        }
+        listed = cast(Listed[Item], type(self).returns.model_validate(values))
+        return listed.placed([position.after(number, asked) for number, _ in page])
+
+    def _filtered(self, rows: list[dict[str, JsonValue]]) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
+        """The rows that match, each with its number from 1, and the filters that could not be checked."""
+        wanted = {name: (self.wire(name), value) for name, value in self.filters().items()}
+        kept: list[tuple[int, dict[str, JsonValue]]] = []
+        unchecked: set[str] = set()
+        for number, row in enumerate(rows, 1):
+            answers = {name: matches(row, name, wire, value) for name, (wire, value) in wanted.items()}
+            if False not in answers.values():
+                kept.append((number, row))
+                unchecked |= {name for name, answer in answers.items() if answer is None}
+        return kept, sorted(unchecked)
+
+
+LARGEST = 100
+"""Rows that are asked for at most."""
+
+
+def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
+    """The rows of an answer, and what stood around them."""
+    if isinstance(body, list):
+        return [row if isinstance(row, dict) else {"value": row} for row in body], {}
+    if isinstance(body, dict):
+        lists = [v for k, v in body.items() if isinstance(v, list) and (k in _ROWS or all(map(_is_object, v)))]
+        if lists:
+            around = dict(body)
+            for nested in ("pagination", "meta", "page"):
+                if isinstance(more := body.get(nested), dict):
+                    around |= more
+            return rows_of(lists[0])[0], around
+        return ([body] if body else []), {}
+    return ([] if body is None else [{"value": body}]), {}
+
+
+def _is_count(value: JsonValue) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_object(value: JsonValue) -> bool:
+    return isinstance(value, dict)
+
+
+def _following(
+    position: Position,
+    asked: int,
+    received: int,
+    fresh: list[dict[str, JsonValue]],
+    around: dict[str, JsonValue],
+    total: int | None,
+) -> Position | None:
+    """Where the next answer begins, where there is one."""
+    theirs = next((v for k in _NEXT if isinstance(v := around.get(k), str) and v), None)
+    if theirs is not None:
+        return Position(cursor=theirs)
+    reached = position.offset + received
+    more = reached < total if total is not None else received == asked
+    if fresh and position.cursor is None and received <= asked and more:
+        return Position(offset=reached, before=_mark(fresh))
+    return None
+
+
+def _mark(rows: list[dict[str, JsonValue]]) -> str:
+    """What tells a page by its first row."""
+    return hashlib.sha256(to_json(rows[0])).hexdigest()[:12] if rows else ""
