@@ -30,10 +30,10 @@ from within import ACCOUNT, Rows, client_of, within
 
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.audit.log import AuditFile, Entry, Event
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.hosted.team_config import Bounds, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.team_config import Match, Pattern, Team, TeamLimits, Tenant
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Trust
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
@@ -43,7 +43,7 @@ from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "growth.svg"
 RISES = 1.5
@@ -96,7 +96,7 @@ def each(costs: Costs, units: Callable[[int], float]) -> Costs:
     return {size: cost / units(size) for size, cost in costs.items()}
 
 
-async def read_by(dispatch: Dispatcher, call: Offer[Any]) -> bytes:
+async def read_by(dispatch: Dispatcher, call: Tool[Any]) -> bytes:
     """The call as an agent makes it, up to the text of its result."""
     done = await dispatch(call, CALLER)
     if not isinstance(done, Done):
@@ -168,7 +168,7 @@ async def _filled(folder: Path, size: int) -> SqliteLedger:
     for number in range(size):
         at, id_ = now - 86_400 - number, f"kept {number}"
         await ledger.note(Change(id_, "local", ACCOUNT, "create_customer", row, "c1", "Initech", None, row, at, "done"))
-        audit.record(Entry(Event.INTENT, "local", ACCOUNT, "create_customer", arguments=row))
+        audit.record(LogEntry(AuditEvent.INTENT, "local", ACCOUNT, "create_customer", arguments=row))
     audit.close()
     return ledger
 
@@ -199,7 +199,7 @@ async def tenants(_folder: Path, rounds: int) -> Growth:
         matches = [Match(frozenset(), (Pattern(f"team-{number}"),), {"hd": (Pattern("*"),)}) for number in range(size)]
         served = tuple(Tenant(f"t{number}", match, False, None, {}, {}) for number, match in enumerate(matches))
         trust = Trust("https://issuer.example", "fastn", "https://here.example", ("RS256",), 0.0)
-        team = Team("https://here.example/mcp", trust, (), (), "groups", Bounds(), served)
+        team = Team("https://here.example/mcp", trust, (), (), "groups", TeamLimits(), served)
         house: Tenants[Any] = Tenants(lambda *_: None, team.bounds, System())
         for tenant in served:
             async with house.lease(tenant):

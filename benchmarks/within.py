@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
-from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.ledger.ledger import Ledger
@@ -60,15 +60,15 @@ def _name(number: int) -> str:
     )
 
 
-def client_of(upstream: Rows) -> Client:
-    return Client(Account("http://localhost", "k"), upstream, System())
+def client_of(upstream: Rows) -> FastnClient:
+    return FastnClient(Account("http://localhost", "k"), upstream, System())
 
 
-def within(client: Client, ledger: Ledger, folder: Path) -> Dispatcher:
+def within(client: FastnClient, ledger: Ledger, folder: Path) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""
     system = System()
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
     journalling = Journalling(ledger, ACCOUNT, system)
-    judge = Judge(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
+    judge = Evaluator(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
     guard = Guard(judge, ledger, recorder, system, None)
     return Dispatcher(client, guard, recorder, journalling, SecretValues({}, []), None, system)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.reply import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.operation import Operation
 
@@ -30,7 +30,7 @@ class Clock:
 class Answer:
     """A reply with its JSON read; `data` is what lies in the usual envelope."""
 
-    reply: Reply
+    reply: SandboxReply
     value: Any
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 from identity_provider import AUDIENCE, Provider
 
-from fastn_mcp.build.team import Opening, application
+from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.hosted.oidc import IssuerKeys
@@ -70,7 +70,7 @@ class TeamWorld:
         self.environment |= {"FASTN_CONFIG_DIR": str(self.folder), "FASTN_STATE_DIR": str(self.folder)}
         lines = log.JsonLines(())
         process = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
-        self.opening = Opening(
+        self.opening = TenantBuilder(
             self.team, process, self.environment, None, self.folder, lines, self.system, sandboxed=True
         )
         self.keys = IssuerKeys(self.team.trust.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))

@@ -13,7 +13,7 @@ from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
 from fastn_mcp.server.context import tool
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import AnyOffer, Effect
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 every = pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.tool_name())
@@ -106,7 +106,7 @@ def test_effects_are_those_of_the_table() -> None:
 
 
 @every
-def test_a_tool_is_named_and_described_within_bounds(offer: AnyOffer) -> None:
+def test_a_tool_is_named_and_described_within_bounds(offer: AnyTool) -> None:
     """Ours (DESIGN 3.1): verb_noun, short; a title for people; a description that says what to know first."""
     shown = tool(offer)
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find", shown.name)
@@ -148,7 +148,7 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @every
-def test_a_schema_keeps_to_what_every_client_reads(offer: AnyOffer) -> None:
+def test_a_schema_keeps_to_what_every_client_reads(offer: AnyTool) -> None:
     """Ours (DESIGN 3.1): no references, no unions, every array with its items, no titles."""
     whole = offer.input_schema()
     assert whole["type"] == "object"
@@ -164,7 +164,7 @@ def test_a_schema_keeps_to_what_every_client_reads(offer: AnyOffer) -> None:
 
 
 @every
-def test_every_argument_is_described_with_its_limits_and_default(offer: AnyOffer) -> None:
+def test_every_argument_is_described_with_its_limits_and_default(offer: AnyTool) -> None:
     """Ours (DESIGN 3.1): some clients drop limits and defaults from the schema, so the description says them too."""
     for name, schema in offer.input_schema()["properties"].items():
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
@@ -178,7 +178,7 @@ def test_every_argument_is_described_with_its_limits_and_default(offer: AnyOffer
 
 
 @every
-def test_no_argument_would_let_a_model_approve_itself(offer: AnyOffer) -> None:
+def test_no_argument_would_let_a_model_approve_itself(offer: AnyTool) -> None:
     """Ours (THREATS T2, T3): no confirm or force, and no account, host or key, is ever an argument."""
     names = offer.input_schema()["properties"].keys()
     assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
@@ -218,7 +218,7 @@ def test_all_four_hints_are_given_and_agree_with_the_operation(operation: AnyOpe
 
 
 @every
-def test_what_destroys_or_gives_access_asks_the_client_to_ask(offer: AnyOffer) -> None:
+def test_what_destroys_or_gives_access_asks_the_client_to_ask(offer: AnyTool) -> None:
     """Ours (DESIGN 5.5): the client's own hint stands beside our question."""
     asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
     assert tool(offer).meta == ({"anthropic/requiresUserInteraction": True} if asks else None)

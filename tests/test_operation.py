@@ -17,16 +17,16 @@ from fastn_mcp.tools.operation import (
     INFERRED,
     OBSERVED,
     POST,
-    Evidence,
+    ListPage,
     Operation,
-    Page,
     RefusedValue,
     Request,
     Route,
+    ShapeEvidence,
 )
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 CANARY = "canary-3f9a\n-hunter2"
@@ -36,17 +36,17 @@ CANARY = "canary-3f9a\n-hunter2"
 def test_an_operation_that_leaves_one_of_its_facts_unsaid_cannot_be_created(missing: str) -> None:
     """Ours (DESIGN 3.1): an operation without an effect cannot exist, nor one without a route or evidence."""
     facts: dict[str, object] = {"route": GET("/x"), "effect": Effect.READ, "evidence": INFERRED("a test")}
-    annotations = {"route": ClassVar[Route], "effect": ClassVar[Effect], "evidence": ClassVar[Evidence]}
+    annotations = {"route": ClassVar[Route], "effect": ClassVar[Effect], "evidence": ClassVar[ShapeEvidence]}
     body = {name: value for name, value in facts.items() if name != missing}
     with pytest.raises(TypeError, match=f"^Half does not say its {missing}$"):
-        type("Half", (Operation[Record],), {**body, "__module__": __name__, "__annotations__": annotations})
+        type("Half", (Operation[FastnObject],), {**body, "__module__": __name__, "__annotations__": annotations})
 
 
 def test_a_path_cannot_name_what_is_no_argument() -> None:
     """Ours: a slip in a template ends the import, not a call."""
     with pytest.raises(TypeError, match=r"^Misnamed: its path names \['nobody'\], which are not fields$"):
 
-        class Misnamed(Operation[Record]):  # pyright: ignore[reportUnusedClass]
+        class Misnamed(Operation[FastnObject]):  # pyright: ignore[reportUnusedClass]
             route = GET("/x/{thing}/{nobody}")
             effect = Effect.READ
             evidence = INFERRED("a test")
@@ -56,7 +56,7 @@ def test_a_path_cannot_name_what_is_no_argument() -> None:
 
 def test_an_operation_has_exactly_these_class_attributes() -> None:
     """Ours (DESIGN 3.1): no flag creeps in. To add one is a design decision, made in the open."""
-    own = {name for name in vars(Operation).keys() | vars(Offer).keys() if not name.startswith("_")}
+    own = {name for name in vars(Operation).keys() | vars(Tool).keys() if not name.startswith("_")}
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
         "raises_to", "extra_effect", "clears", "effect_on", "needs_person",
         "tool_name", "title", "input_schema", "previews", "secrets", "effective", "target", "toolset", "idempotent",
@@ -74,13 +74,13 @@ def test_what_comes_back_is_known_from_the_declaration() -> None:
     assert GetCustomer.returns is Customer
     assert UpdateCustomer.returns is Customer
     assert ListCustomers.returns is Listed[Customer]
-    assert issubclass(ListCustomers.returns, Page)
+    assert issubclass(ListCustomers.returns, ListPage)
 
 
 def test_names_come_from_the_class() -> None:
     """Ours: the tool, its title for people and its toolset follow from where the class is and what it is called."""
 
-    class ReadApiKeyOfHer(Operation[Record]):
+    class ReadApiKeyOfHer(Operation[FastnObject]):
         route = DELETE("/x")
         effect = Effect.DESTROY
         evidence = INFERRED("a test")
@@ -95,7 +95,7 @@ def test_names_come_from_the_class() -> None:
 def test_evidence_says_its_kind_and_its_source() -> None:
     """Ours (DESIGN 2): inferred, documented, or observed on a day at a host."""
     assert str(INFERRED("x")) == "inferred"
-    assert DOCUMENTED("a page") == Evidence("documented", "a page")
+    assert DOCUMENTED("a page") == ShapeEvidence("documented", "a page")
     assert OBSERVED("2026-07-01", "live.fastn.ai").source == "2026-07-01 live.fastn.ai"
 
 

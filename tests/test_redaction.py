@@ -22,7 +22,7 @@ from pydantic_core import from_json
 import fastn_mcp
 from fastn_mcp.errors import Failed
 from fastn_mcp.fastn.dependents import Dependence
-from fastn_mcp.guard.audit.log import Event, about, written
+from fastn_mcp.guard.audit.log import AuditEvent, about, written
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.preview import preview
@@ -42,9 +42,9 @@ from fastn_mcp.redaction import (
 from fastn_mcp.runtime import System
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.server.rendering import failed, previewed, shaped
-from fastn_mcp.telemetry.log_records import Records
+from fastn_mcp.telemetry.log_records import LogRecordHandler
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 CANARY = "kAnar13nvogel-41"
 KEY = "fsk_live_kAnar13nvogel41"
@@ -133,7 +133,7 @@ class _Kept:
 
 
 def _as_result(value: JsonValue) -> object:
-    return shaped(GetCustomer(customer_id="c"), Record.model_validate({"id": "c", "held": value}), {})
+    return shaped(GetCustomer(customer_id="c"), FastnObject.model_validate({"id": "c", "held": value}), {})
 
 
 def _as_error(value: JsonValue) -> object:
@@ -149,14 +149,14 @@ def _logged(value: JsonValue) -> logging.LogRecord:
 
 
 def _as_audit(value: JsonValue) -> object:
-    entry = about(Event.INTENT, _update(value), "local", "test")
+    entry = about(AuditEvent.INTENT, _update(value), "local", "test")
     return dict(written(entry, System()))
 
 
 def _as_journal(value: JsonValue) -> object:
     kept = _Kept()
     journalling = Journalling(cast(Any, kept), "test", System())
-    target = Record.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
+    target = FastnObject.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
     begun = journalling.begin(_update(value), "digest", "local", target, cast(Any, None))
     with pytest.raises(StopIteration):
         begun.send(None)
@@ -168,7 +168,7 @@ def _update(value: JsonValue) -> UpdateCustomer:
 
 
 def _shown(value: JsonValue) -> Any:
-    target = Record.model_validate({"id": "c", "name": "Acme", "held": [value]})
+    target = FastnObject.model_validate({"id": "c", "name": "Acme", "held": [value]})
     return preview(_update(value), Effect.WRITE, "test", target, Dependence())
 
 
@@ -188,7 +188,7 @@ def _as_telemetry(value: JsonValue) -> object:
     exported = InMemoryLogRecordExporter()
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exported))
-    Records(provider, JsonLines(())).emit(_logged(value))
+    LogRecordHandler(provider, JsonLines(())).emit(_logged(value))
     return [str(each.log_record.body) for each in exported.get_finished_logs()]
 
 

@@ -16,7 +16,7 @@ from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, Lis
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import RunWorkflow
 
 ACCOUNT: dict[str, JsonValue] = {"profile": "default", "host": "live.fastn.ai", "environment": "live"}
@@ -47,12 +47,12 @@ _records = st.dictionaries(st.sampled_from(["id", "name", "a", "b"]) | _texts, _
 hostile = settings(max_examples=40, derandomize=True)
 
 
-def record(values: dict[str, JsonValue]) -> Record:
-    return Record.model_validate(values)
+def record(values: dict[str, JsonValue]) -> FastnObject:
+    return FastnObject.model_validate(values)
 
 
-def page(rows: list[dict[str, Any]], **around: Any) -> Listed[Record]:
-    return Listed[Record].model_validate({"items": rows, **around})
+def page(rows: list[dict[str, Any]], **around: Any) -> Listed[FastnObject]:
+    return Listed[FastnObject].model_validate({"items": rows, **around})
 
 
 def outline(value: JsonValue) -> object:

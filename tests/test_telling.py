@@ -8,12 +8,12 @@ import anyio.lowlevel
 import pytest
 from world import World
 
-from fastn_mcp.client.rate_limit import Cause, listener, tell
+from fastn_mcp.client.rate_limit import WaitReason, listener, tell
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.server.progress import Context, Levels, Telling
+from fastn_mcp.server.progress import Context, Levels, ProgressReporter
 from fastn_mcp.tools.billing import GetBilling
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ class Watched:
             session=session,
         )
         system = System(monotonic=lambda: self.at, sleep=self._sleep)
-        self.telling = Telling(cast(Context, request), Levels(), system)
+        self.telling = ProgressReporter(cast(Context, request), Levels(), system)
 
     async def _report(self, done: float, total: float | None, message: str) -> None:
         self.told.append((done, total, message))
@@ -74,7 +74,7 @@ async def test_progress_only_grows_whoever_reports() -> None:
         await watched.heard(3)
         await report("Workflows read", 3, 4)
         await report("Reading triggers", 2, 4)
-        await tell("Fastn answered 503.", Cause.RETRY, 1.0)
+        await tell("Fastn answered 503.", WaitReason.RETRY, 1.0)
         await report("Read", 4, 4)
         await watched.heard(len(watched.told) + 1)
 
@@ -109,7 +109,7 @@ async def test_without_a_token_nothing_is_watched() -> None:
 
     async def work(report: Report) -> str:
         await report("Reading", 1, 2)
-        await tell("Fastn answered 503.", Cause.RETRY, 1.0)
+        await tell("Fastn answered 503.", WaitReason.RETRY, 1.0)
         return "done"
 
     assert await watched.telling.during(work) == "done"

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typing_extensions import override
 from world import World
 
-from fastn_mcp.channels.webhook.answers import Deciding, Reply
+from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.payloads import NONCE, SIGNATURE, TIMESTAMP, generic
-from fastn_mcp.channels.webhook.webhook import Door, Posting, Webhook
+from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.policy import Policy
@@ -102,20 +102,20 @@ class WebhookWorld(World):
         text = text.replace('"DANA"', f'"{public(self.dana.key)}"').replace('"KIM"', f'"{public(self.kim.key)}"')
         self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
         self.receiver = Receiver()
-        self.deciding = Deciding(self.approvers, "test", self.ledger, self.audit, self.system)
+        self.deciding = WebhookAnswers(self.approvers, "test", self.ledger, self.audit, self.system)
         self.webhook = self.asking(self.receiver)
         self.guard = Guard(self.judge(), self.ledger, self.recorder, self.system, self.webhook)
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
     def asking(self, receiver: Receiver) -> Webhook:
         """The webhook, as a process that has just started has it."""
-        posting = Posting(URL, SECRET, self.system, receiver)
+        posting = WebhookSender(URL, SECRET, self.system, receiver)
         door = Door(None, 0, "https://approvals.example.com")
         return Webhook(posting, generic, self.approvers, self.deciding, self.ledger, self.system, door)
 
     async def answer(
         self, signer: Signer, question: dict[str, Any], decision: str = "approve", /, **more: Any
-    ) -> Reply:
+    ) -> AnswerResponse:
         """What becomes of an answer that is signed as it should be."""
         data = json.dumps(signer.body(self, question, decision, **more)).encode()
         path = f"/approvals/{question['grant']}"

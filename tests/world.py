@@ -12,23 +12,23 @@ from fastn_mcp.client.account import Account, headers
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
-from fastn_mcp.guard.approval.request import Asking, Question, Submitted, Waiting, Yes
+from fastn_mcp.guard.approval.request import Asking, PendingApproval, Question, Submitted, Yes
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
-from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.journal import Journalling
-from fastn_mcp.guard.ledger.ledger import Ledger, State, bound_account
+from fastn_mcp.guard.ledger.ledger import GrantState, Ledger, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
-from fastn_mcp.procedures.key_files import Delivery, SecretValues
+from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.request_context import Heard
+from fastn_mcp.sandbox.request_context import HeardRequest
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Size
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Offer, Record
+from fastn_mcp.tools.tool import FastnObject, Tool
 
 Call = Operation[Any]
 
@@ -134,25 +134,25 @@ class World:
         self.desk = Desk()
         self.policy = policy or Policy()
         self.bound = bound
-        self.own: Callable[[Record], bool] = lambda _: False
+        self.own: Callable[[FastnObject], bool] = lambda _: False
         self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = Journalling(self.ledger, bound_account("test", bound), self.system)
         judge = self.judge()
         self.guard = kinds.guard(judge, self.ledger, recorder, self.system, self.desk)
         self._kinds = kinds
-        self.dispatch = self.dispatching(SecretValues({}, []), Delivery(folder / "keys"))
+        self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
-        self, call: Offer[Any], form: FormNow | FormLater | None = None
-    ) -> Done | Asking | Waiting | FastnError:
+        self, call: Tool[Any], form: FormNow | FormLater | None = None
+    ) -> Done | Asking | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
             return await self.dispatch(call, Caller("local", form))
         except FastnError as error:
             return error
 
-    def judge(self) -> Judge:
-        return Judge(
+    def judge(self) -> Evaluator:
+        return Evaluator(
             self.policy,
             "test",
             self.ledger,
@@ -163,7 +163,7 @@ class World:
             self.bound,
         )
 
-    def dispatching(self, secrets: SecretValues, delivery: Delivery | None) -> Dispatcher:
+    def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         return self._kinds.dispatcher(
             self.client, self.guard, self.recorder, self.journalling, secrets, delivery, self.system
         )
@@ -173,12 +173,12 @@ class World:
         return page.items
 
     @property
-    def changes(self) -> list[Heard]:
+    def changes(self) -> list[HeardRequest]:
         """What reached Fastn that is no read."""
         return [heard for heard in self.sandbox.requests if heard.method != "GET"]
 
     async def burnt(self) -> int:
-        return sum(grant.state is State.BURNT for grant in await self.ledger.decided(1000))
+        return sum(grant.state is GrantState.BURNT for grant in await self.ledger.decided(1000))
 
     def close(self) -> None:
         if isinstance(self.ledger, SqliteLedger):

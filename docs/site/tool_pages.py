@@ -23,7 +23,7 @@ from fastn_mcp.procedures.dispatch import Done  # noqa: E402
 from fastn_mcp.server.rendering import previewed, shaped  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.paging import List  # noqa: E402
-from fastn_mcp.tools.tool import DRY_RUN, AnyOffer, Effect, Offer  # noqa: E402
+from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect, Tool  # noqa: E402
 
 LONGEST = 45
 """Lines of an answer that are shown."""
@@ -38,9 +38,9 @@ _ASKED = {
 }
 
 
-def toolsets() -> dict[str, list[AnyOffer]]:
+def toolsets() -> dict[str, list[AnyTool]]:
     """The tools by toolset, as `--toolsets` names them, in the order of the catalogue."""
-    found: dict[str, list[AnyOffer]] = {}
+    found: dict[str, list[AnyTool]] = {}
     for offer in OFFERS:
         found.setdefault("procedures" if offer in PROCEDURES else offer.toolset(), []).append(offer)
     return found
@@ -72,7 +72,7 @@ def tool_pages() -> dict[str, str]:
     }
 
 
-def _section(offer: AnyOffer, example: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
+def _section(offer: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
     parts = [f"## {offer.tool_name()}\n", f"{offer.__doc__}\n", _facts(offer), _arguments(offer)]
     if example is not None:
         given, answer = example
@@ -86,7 +86,7 @@ def _section(offer: AnyOffer, example: tuple[dict[str, Any], dict[str, Any]] | N
     return "\n".join(parts)
 
 
-def _facts(offer: AnyOffer) -> str:
+def _facts(offer: AnyTool) -> str:
     rows = [("effect", f"`{offer.effect.value}`" + _raised(offer))]
     rows.append(("asked first", _asked(offer.effect)))
     if issubclass(offer, Operation):
@@ -98,7 +98,7 @@ def _facts(offer: AnyOffer) -> str:
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows)
 
 
-def _raised(offer: AnyOffer) -> str:
+def _raised(offer: AnyTool) -> str:
     """Updates, and triggers that are made to fire, can be more than their type says."""
     if offer.effect is Effect.WRITE and offer.toolset() in ("workflows", "connectors", "triggers"):
         return ", or `external` where it acts on what is live or in use"
@@ -122,7 +122,7 @@ def _asked(effect: Effect) -> str:
     )
 
 
-def _arguments(offer: AnyOffer) -> str:
+def _arguments(offer: AnyTool) -> str:
     schema = offer.input_schema()
     required = schema.get("required", [])
     rows = [
@@ -139,7 +139,7 @@ def _kind(facts: dict[str, Any]) -> str:
     return kind + (f", one of {', '.join(f'`{value}`' for value in facts['enum'])}" if "enum" in facts else "")
 
 
-def known(offer: AnyOffer) -> str:
+def known(offer: AnyTool) -> str:
     """How its shape is known, in a word or three."""
     return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
@@ -173,7 +173,7 @@ async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     return found
 
 
-def _calls() -> Iterator[Offer[Any]]:
+def _calls() -> Iterator[Tool[Any]]:
     with TemporaryDirectory() as folder:
         world = World(Path(folder))
         try:

@@ -13,39 +13,39 @@ from pydantic_core import to_json
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.channels.page.page import DOOR, Page
+from fastn_mcp.channels.page.page import DOOR, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.client.account import Account, Way, headers
-from fastn_mcp.client.client import Client
-from fastn_mcp.client.http import Answer, Exchange, HttpExchange, Lost
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import Answer, Exchange, HttpExchange, ResponseLost
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.config.proxies import source_of
 from fastn_mcp.errors import NoKey, Refused, SettingsError
 from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.guard.approval.flow import Desk
+from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.log import Audit, AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
-from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
-from fastn_mcp.guard.policy import Plan, Policy, Rules
+from fastn_mcp.guard.policy import ApprovedPlan, Policy, Rules
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.procedures.key_files import Delivery, SecretValues
+from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System, untraced
-from fastn_mcp.sandbox.reply import Broken
+from fastn_mcp.sandbox.reply import BrokenReply
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.server import log
 from fastn_mcp.tools.operation import Request
-from fastn_mcp.tools.tool import AnyOffer, Effect, Record
+from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -65,7 +65,7 @@ def _as_it_is(_: "Server[Any]") -> None:
 class Kinds:
     """What makes each part, and is done to a server before it serves."""
 
-    client: Callable[..., Client] = Client
+    client: Callable[..., FastnClient] = FastnClient
     guard: Callable[..., Guard] = Guard
     dispatcher: Callable[..., Dispatcher] = Dispatcher
     watch: Callable[[Watch | None], Watch | None] = _itself
@@ -87,27 +87,27 @@ class Sandboxed:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenanted:
+class TenantContext:
     """One account of several in this process. `run` names the run of the process, which outlives a tenant's parts."""
 
     name: str
     run: str
-    desk: Callable[[Ledger], Desk] | None = None
+    desk: Callable[[Ledger], OutOfBandChannel] | None = None
     """Where its questions lie, where that is no webhook."""
     system: System = field(default_factory=System)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AccountParts:
     """What a command works with."""
 
     settings: Settings
     dispatch: Dispatcher
     guard: Guard
     ledger: Ledger
-    page: Page | None
+    page: ApprovalPage | None
     webhook: "Webhook | None"
-    offered: tuple[AnyOffer, ...]
+    offered: tuple[AnyTool, ...]
     about: About
     tally: Tally | None
     """What happens in this process, where somebody is to be told."""
@@ -160,7 +160,7 @@ def _rules(file: Path | None, program: CommandLine) -> Rules | None:
     return load_rules(file, program)
 
 
-def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> Plan | None:
+def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> ApprovedPlan | None:
     if settings.plan is None:
         return None
     from fastn_mcp.guard.plans.file import KEYS, signed  # as above
@@ -206,11 +206,11 @@ def assemble(
     *,
     browser: bool,
     tally: Tally | None,
-    tenant: Tenanted | None = None,
+    tenant: TenantContext | None = None,
     kinds: Kinds | None = None,
     no_key: NoKey | None = None,
     program: CommandLine = PROGRAM,
-) -> Parts:
+) -> AccountParts:
     """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
@@ -232,16 +232,16 @@ def assemble(
     run = tenant.run if tenant else None
     kept = bound_account_of(settings)
     journalling = Journalling(ledger, kept, system)
-    judge = Judge(
+    judge = Evaluator(
         policy, named, ledger, journalling, system, _reads(client), may_own(settings.api_key), _bound(settings), run
     )
     webhook = _webhook(settings, kept, ledger, audit, system, stays=browser or tenant is not None)
     page = None
     if browser and webhook is None:
-        page = Page(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept, program)
+        page = ApprovalPage(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept, program)
     desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
     guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(program, tenant))
-    delivery = Delivery(state / "keys") if settings.reveal == "file" else None
+    delivery = KeyFileWriter(state / "keys") if settings.reveal == "file" else None
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
     dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
     about = About(
@@ -251,7 +251,7 @@ def assemble(
         str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
     )
-    return Parts(
+    return AccountParts(
         settings,
         dispatch,
         guard,
@@ -268,7 +268,7 @@ def assemble(
     )
 
 
-def _terminal(program: CommandLine, tenant: Tenanted | None) -> TerminalDesk:
+def _terminal(program: CommandLine, tenant: TenantContext | None) -> TerminalDesk:
     command = program.to("approvals")
     if tenant is None:
         return TerminalDesk(command)
@@ -285,10 +285,10 @@ def _webhook(
     return webhook_of(settings, account, ledger, audit, system, stays=stays)
 
 
-def _reads(client: Client) -> Send:
+def _reads(client: FastnClient) -> Send:
     """The client's reads alone: what a preview needs, and nothing that could change anything."""
 
-    async def read(call: Call) -> Record:
+    async def read(call: Call) -> FastnObject:
         if call.effect is not Effect.READ:
             raise Refused(f"{call.tool_name()} is no read.")
         return await client.send(call)
@@ -296,7 +296,7 @@ def _reads(client: Client) -> Send:
     return read
 
 
-def may_own(key: str) -> Callable[[Record], bool]:
+def may_own(key: str) -> Callable[[FastnObject], bool]:
     """Whether a key's record may be of the key in use: it is, or what the record shows does not rule it out."""
     return lambda record: is_own_key(key, record.model_dump()) is not False
 
@@ -322,7 +322,7 @@ def exchange_of(
     return lambda sent: InProcess(fake, sent)
 
 
-def offered(settings: Settings) -> tuple[AnyOffer, ...]:
+def offered(settings: Settings) -> tuple[AnyTool, ...]:
     """The tools that the settings leave. Raises `SettingsError` where that is none."""
     found = tuple(
         offer
@@ -345,7 +345,7 @@ class InProcess:
         self._headers = {name.lower(): value for name, value in headers.items()}
 
     async def __call__(self, request: Request) -> Answer:
-        """Raises `Lost` where the sandbox is told to break the connection."""
+        """Raises `ResponseLost` where the sandbox is told to break the connection."""
         own = {name.lower(): value for name, value in request.headers.items()}
         query = {
             name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
@@ -353,8 +353,8 @@ class InProcess:
         body = b"" if request.body is None else to_json(request.body)
         sent = {"content-type": "application/json"} | self._headers | own
         reply = self._sandbox.answer(request.method, request.path, query, sent, body)
-        if isinstance(reply.delivery, Broken):
-            raise Lost("ReadError")
+        if isinstance(reply.delivery, BrokenReply):
+            raise ResponseLost("ReadError")
         return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
 
     async def aclose(self) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from fastn_mcp import install_extra
-from fastn_mcp.channels.webhook.answers import Deciding
-from fastn_mcp.channels.webhook.approvers import Secret, load_approvers
+from fastn_mcp.channels.webhook.answers import WebhookAnswers
+from fastn_mcp.channels.webhook.approvers import ApproverSecret, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic, slack
-from fastn_mcp.channels.webhook.webhook import Door, Posting, Webhook
+from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
 from fastn_mcp.config.model import Settings, is_shared
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.files import Keeping
@@ -105,15 +105,15 @@ def webhook_of(
             f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals-elsewhere.md."
         )
     approvers = load_approvers(settings.approvers)
-    if any(one.credential == Secret(settings.webhook_secret) for one in approvers.values()):
+    if any(one.credential == ApproverSecret(settings.webhook_secret) for one in approvers.values()):
         raise SettingsError("webhook_secret is the secret of an approver too.", "Give each of them its own.")
     door = _door(settings)
     if not stays:
         if door.url is None and not door.port:
             return None
         door = Door(None, 0, door.url or f"http://{settings.approval_listen}")
-    posting = Posting(settings.webhook_url, settings.webhook_secret, system)
-    deciding = Deciding(approvers, account, ledger, audit, system)
+    posting = WebhookSender(settings.webhook_url, settings.webhook_secret, system)
+    deciding = WebhookAnswers(approvers, account, ledger, audit, system)
     body = slack if settings.webhook_style == "slack" else generic
     return Webhook(posting, body, approvers, deciding, ledger, system, door)
 

@@ -16,10 +16,10 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.account import (
+    AccountParts,
     Kinds,
-    Parts,
     Sandboxed,
-    Tenanted,
+    TenantContext,
     account_of,
     assemble,
     bound_account_of,
@@ -34,24 +34,24 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings, is_shared
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.flow import Desk as AnyDesk
+from fastn_mcp.guard.approval.flow import OutOfBandChannel as AnyDesk
 from fastn_mcp.guard.audit.log import Audit
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.app import Health, team_application
 from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.authentication import admitted
-from fastn_mcp.hosted.inbox import Desk
+from fastn_mcp.hosted.inbox import TenantInbox
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.response_mode import within
-from fastn_mcp.hosted.runner import Ending, run
+from fastn_mcp.hosted.runner import ShutdownConfig, run
 from fastn_mcp.hosted.sign_in import Seal, SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, origin_of
 from fastn_mcp.hosted.team_file import load_team
-from fastn_mcp.hosted.tenants import Own, Tenants
+from fastn_mcp.hosted.tenants import CallerAccount, Tenants
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log as logs
-from fastn_mcp.server.context import Served, Visit
+from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.server.handlers import build_for
 from fastn_mcp.tools.tool import Effect
 
@@ -61,13 +61,13 @@ log = logging.getLogger(__name__)
 class Serving:
     """What serves one tenant."""
 
-    def __init__(self, parts: Parts, log: logs.JsonLines, url: str | None) -> None:
+    def __init__(self, parts: AccountParts, log: logs.JsonLines, url: str | None) -> None:
         """Answers of approvers arrive at `url`, where there is a webhook."""
         self._parts = parts
         self._log = log
         self._hidden = parts.settings.secrets
         log.hide(*self._hidden)
-        self.served = Served(parts.dispatch, parts.offered, parts.label)
+        self.served = AccountContext(parts.dispatch, parts.offered, parts.label)
         self.answers: ASGIApp | None = None
         if parts.webhook is not None and url is not None:
             self.answers = Router(parts.webhook.mounted(url))
@@ -96,7 +96,7 @@ class Serving:
         self._log.forget(*self._hidden)
 
 
-class Opening:
+class TenantBuilder:
     """Opens accounts, as the team file and the environment say."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Opening:
         self._system, self._run = system, system.token()
         self._sandbox = Sandboxed() if sandboxed else None
 
-    def __call__(self, tenant: Tenant, own: Own | None) -> Serving:
+    def __call__(self, tenant: Tenant, own: CallerAccount | None) -> Serving:
         """Raises `SettingsError`."""
         settings = self.settings(tenant, own)
         program = this_program(self._environment)
@@ -127,10 +127,17 @@ class Opening:
         if own is not None:
             folder = folder / "callers" / own.folder
         parts = assemble(
-            settings, self._sandbox, policy, folder, self._environment, browser=False, tally=None,
-            tenant=Tenanted(tenant.name, self._run, self._desk(tenant), self._system), kinds=self.kinds(tenant.name),
+            settings,
+            self._sandbox,
+            policy,
+            folder,
+            self._environment,
+            browser=False,
+            tally=None,
+            tenant=TenantContext(tenant.name, self._run, self._desk(tenant), self._system),
+            kinds=self.kinds(tenant.name),
             program=kept_in(program, folder),
-        )  # fmt: skip
+        )
         answers = f"{origin_of(self._team.url)}{_at(tenant.name)}" if own is None else None
         return Serving(parts, self._log, answers)
 
@@ -138,7 +145,7 @@ class Opening:
         approvals = self._team.approvals
         if approvals is None or tenant.caller_keys:
             return None
-        return partial(Desk, approvals, tenant.name)
+        return partial(TenantInbox, approvals, tenant.name)
 
     def page(
         self, tenants: "Tenants[Serving]", keys: IssuerKeys, health: Health, system: System
@@ -165,7 +172,7 @@ class Opening:
         )  # fmt: skip
         return page, ledger
 
-    def settings(self, tenant: Tenant, own: Own | None = None) -> Settings:
+    def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Raises `SettingsError`."""
         settings = tenant.settings(self._environment, self._config, own.key if own else None)
         settings = settings.model_copy(update=self._ours)
@@ -206,14 +213,16 @@ def serve(
     lines = logs.begin(process.log_level, process.log_file, process.secrets)
     with ExitStack() as closing:
         kinds = kinds_of(os.environ, lines, closing.callback)
-        opening = Opening(team, process, os.environ, config, state, lines, system, sandboxed=sandboxed, kinds=kinds)
+        opening = TenantBuilder(
+            team, process, os.environ, config, state, lines, system, sandboxed=sandboxed, kinds=kinds
+        )
         opening.check()
         keys = IssuerKeys(team.trust.issuer, system)
         # Without the ledger reads go on: were it needed, a balancer would leave nobody to answer them.
         ledger = partial(_reachable, ledger_at(process.ledger, state, system))
         health = Health({"issuer": keys.reached}, {"ledger": ledger})
         bounds = team.bounds
-        ending = Ending(bounds.drain, bounds.grace, bounds.connections, bounds.head)
+        ending = ShutdownConfig(bounds.drain, bounds.grace, bounds.connections, bounds.head)
         served = f"{len(team.tenants)} tenant{'' if len(team.tenants) == 1 else 's'} of {file}"
         said = (
             f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.trust.issuer}."
@@ -221,7 +230,7 @@ def serve(
         run(application(team, opening, keys, health, system), host, port, health, ending, said)
 
 
-def application(team: Team, opening: Opening, keys: IssuerKeys, health: Health, system: System) -> Starlette:
+def application(team: Team, opening: TenantBuilder, keys: IssuerKeys, health: Health, system: System) -> Starlette:
     """The application, with the tenants that it opens."""
     tenants = Tenants(opening, team.bounds, system)
     more = [Mount(_at("{tenant}"), _answers(team, tenants))]
@@ -259,11 +268,11 @@ async def _reachable(ledger: Ledger) -> bool:
     return True
 
 
-def _whose(ctx: ServerRequestContext[Any]) -> Visit:
+def _whose(ctx: ServerRequestContext[Any]) -> RequestContext:
     assert ctx.request is not None  # noqa: S101 - this server is reached over HTTP alone
     found = admitted(ctx.request)
     account: Serving = found.account.served
-    return Visit(account.served, found.caller, found.account.room)
+    return RequestContext(account.served, found.caller, found.account.room)
 
 
 def _at(tenant: str) -> str:

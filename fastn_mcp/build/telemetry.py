@@ -15,7 +15,7 @@ from fastn_mcp.server.log import JsonLines
 
 if TYPE_CHECKING:
     from fastn_mcp.telemetry.exporter import Export
-    from fastn_mcp.telemetry.instruments import Signals
+    from fastn_mcp.telemetry.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
     return export
 
 
-def observed(signals: "Signals", profile: str) -> Kinds:
+def observed(signals: "Instruments", profile: str) -> Kinds:
     """What the parts of an account are made of, where somebody is told of them."""
     from fastn_mcp.telemetry.client_spans import ObservedClient
-    from fastn_mcp.telemetry.guard_spans import Heard, ObservedGuard
+    from fastn_mcp.telemetry.guard_spans import ObservedGuard, ObservedWatch
     from fastn_mcp.telemetry.instruments import current_trace
     from fastn_mcp.telemetry.tool_spans import ObservedDispatcher, observe
 
@@ -80,7 +80,7 @@ def observed(signals: "Signals", profile: str) -> Kinds:
         partial(ObservedClient, **told),
         partial(ObservedGuard, **told),
         partial(ObservedDispatcher, **told),
-        Heard,
+        ObservedWatch,
         current_trace,
         partial(observe, signals=signals),
     )

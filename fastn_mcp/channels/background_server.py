@@ -22,7 +22,7 @@ _MOST = 64
 """Connections at the same time. Beyond it the oldest that waits for a request is closed, not the newest refused."""
 
 
-class _Connection(H11Protocol):
+class _BoundedConnection(H11Protocol):
     """One connection, which makes room for a newer one unless a request of it is being answered.
 
     Any program of this machine can open connections and send nothing. It must not keep a person's browser out.
@@ -34,7 +34,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.since = self.loop.time()
         # The server makes connections of this class alone.
-        known = [one for one in cast("set[_Connection]", self.connections) if not one.transport.is_closing()]
+        known = [one for one in cast("set[_BoundedConnection]", self.connections) if not one.transport.is_closing()]
         waiting = [one for one in known if not one.is_answering]
         if len(known) >= _MOST and waiting:
             min(waiting, key=lambda one: one.since).transport.close()
@@ -47,7 +47,7 @@ class _Connection(H11Protocol):
         return last is not None and not (last.response_complete or last.more_body)
 
 
-class _Server(uvicorn.Server):
+class _BackgroundServer(uvicorn.Server):
     """Signals stay with the process that it is a part of."""
 
     def capture_signals(self) -> nullcontext[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -60,7 +60,7 @@ class Listening:
     def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
         config = uvicorn.Config(
             app,
-            http=_Connection,
+            http=_BoundedConnection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -73,7 +73,7 @@ class Listening:
             timeout_graceful_shutdown=_GRACE,
         )
         config.load()
-        self._server = _Server(config)
+        self._server = _BackgroundServer(config)
         # In a context of its own: nothing of the call that asked first is known to those who look later.
         self._task = asyncio.create_task(self._server.serve([listening]), name=name, context=Context())
 

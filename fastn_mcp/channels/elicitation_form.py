@@ -15,7 +15,7 @@ MODERN = "2026-07-28"
 _KEY = "approval"
 
 
-def channel(ctx: Context, params: CallToolRequestParams) -> "Form | RoundTrip | None":
+def channel(ctx: Context, params: CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
     """The way to this client's person, if it has declared one."""
     capabilities = ctx.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
@@ -24,10 +24,10 @@ def channel(ctx: Context, params: CallToolRequestParams) -> "Form | RoundTrip | 
         return None
     if ctx.protocol_version >= MODERN:
         return RoundTrip(params)
-    return Form(ctx) if ctx.session.can_send_request else None
+    return ElicitationForm(ctx) if ctx.session.can_send_request else None
 
 
-class Form:
+class ElicitationForm:
     """Up to 2025-11-25: a request from the server to the client, in the middle of the call."""
 
     name = "client_form"

@@ -18,7 +18,7 @@ from fastn_mcp.cli.exit import DOCTORS_CODES, EXIT_CODES
 from fastn_mcp.cli.help import GroupedCommands, exampled
 
 if TYPE_CHECKING:
-    from fastn_mcp.build.account import Parts
+    from fastn_mcp.build.account import AccountParts
     from fastn_mcp.config.command_line import CommandLine
     from fastn_mcp.config.load import Resolved
     from fastn_mcp.config.model import Settings
@@ -33,7 +33,7 @@ Connect a client:           fastn-mcp install cursor --sandbox     (or claude-co
 """
 
 
-class Choice(click.Choice[str]):
+class EnumChoice(click.Choice[str]):
     """One of several values; of another, the nearest is said."""
 
     @override
@@ -43,10 +43,10 @@ class Choice(click.Choice[str]):
         return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
 
 
-_SIZE = Choice(["small", "large"])
+_SIZE = EnumChoice(["small", "large"])
 """The names of the sandbox's sizes, which is not loaded before it is asked for."""
 
-_GUISE = Choice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
+_GUISE = EnumChoice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
 """Of its guises, likewise."""
 
 
@@ -82,20 +82,20 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     help="TOML file of settings; by default config.toml in your configuration folder. [FASTN_CONFIG]",
 )
 @_setting("--base-url", "Where Fastn is.", metavar="URL")
-@_setting("--auth", "How the key is sent.", type=Choice(["header", "bearer"]))
+@_setting("--auth", "How the key is sent.", type=EnumChoice(["header", "bearer"]))
 @_setting("--profile", "Account to use, of those in the file; shown in questions and results.", metavar="NAME")
 @_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
-@_setting("--mode", "What is asked first.", type=Choice(["read-only", "guarded", "manual", "unattended", "auto"]))
+@_setting("--mode", "What is asked first.", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]))
 @_setting("--policy", "Policy file: rules, protected resources, budgets.", metavar="FILE")
 @_setting("--plan", "Signed run plan: calls that are made without asking.", metavar="FILE")
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
 @_setting("--toolsets", "Offer only these, as customers,workflows.", metavar="NAMES")
 @_setting("--tools", "Offer only these, and those of --toolsets: run_workflow,list_*.", metavar="NAMES")
 @_setting("--exclude-tools", "Offer none of these, whatever else is set: delete_*.", metavar="NAMES")
-@_setting("--update", "Send the whole resource, or only what was given.", type=Choice(["merge", "partial"]))
-@_setting("--reveal", "Where a new API key is shown.", type=Choice(["file", "result"]))
+@_setting("--update", "Send the whole resource, or only what was given.", type=EnumChoice(["merge", "partial"]))
+@_setting("--reveal", "Where a new API key is shown.", type=EnumChoice(["file", "result"]))
 @_setting("--report", "When serving ends, write what was done: FILE as JSON, FILE.md to read.", metavar="FILE")
-@_setting("--log-level", "What is logged.", type=Choice(["debug", "info", "warning", "error"]))
+@_setting("--log-level", "What is logged.", type=EnumChoice(["debug", "info", "warning", "error"]))
 @_setting("--log-file", "Log to this file instead of stderr.", metavar="FILE")
 @_setting("--deadline", "Seconds for one call, with all its attempts.", type=float, metavar="SECONDS")
 @_setting(
@@ -135,7 +135,7 @@ def cli(
         browser: bool = False,
         tally: "Tally | None" = None,
         no_key: "NoKey | None" = None,
-    ) -> "Parts":
+    ) -> "AccountParts":
         from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
         from fastn_mcp.build.telemetry import kinds_of
 
@@ -164,7 +164,7 @@ def cli(
             program=program,
         )
 
-    ctx.obj = Start(
+    ctx.obj = StartOptions(
         parts, resolved, partial(_command_line, ctx), flags, config, sandboxed, sandbox_file, sandbox_size or "small"
     )
     _refuse_contradictions(ctx, team)
@@ -193,7 +193,7 @@ def _command_line(root: click.Context) -> "CommandLine":
     return command_line_of(root, os.environ)
 
 
-def _served(start: "Start") -> "tuple[Settings, NoKey | None]":
+def _served(start: "StartOptions") -> "tuple[Settings, NoKey | None]":
     """The settings to serve by, and why there is no key. Raises `SettingsError` for all else that is wrong.
 
     A client only says of a server that ends that it could not connect: so one without a key says itself what is
@@ -207,14 +207,14 @@ def _served(start: "Start") -> "tuple[Settings, NoKey | None]":
         return start.keyless(), error.with_program(start.command_line().line())
 
 
-def _serve(start: "Start", http: str | None) -> None:
+def _serve(start: "StartOptions", http: str | None) -> None:
     """Serve one account, over stdio or at `HOST:PORT`."""
     from fastn_mcp.build.startup import introduction_of
     from fastn_mcp.cli.serve import over_http, over_stdio
 
     settings, no_key = _served(start)
 
-    def parts() -> "Parts":
+    def parts() -> "AccountParts":
         try:
             return start.parts(settings, browser=True, no_key=no_key)
         finally:
@@ -241,10 +241,10 @@ def _collect_garbage() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartOptions:
     """How this start was asked for: what each command begins from."""
 
-    parts: "Callable[..., Parts]"
+    parts: "Callable[..., AccountParts]"
     """What a command works with, of these settings or else of the account that is chosen."""
     resolved: "Callable[[], Resolved]"
     command_line: "Callable[[], CommandLine]"
@@ -256,7 +256,7 @@ class Start:
     sandbox_file: Path | None
     sandbox_size: str
 
-    def __call__(self, tally: "Tally | None" = None) -> "Parts":
+    def __call__(self, tally: "Tally | None" = None) -> "AccountParts":
         return self.parts(tally=tally)
 
     def config_file(self) -> Path:
@@ -382,7 +382,7 @@ cli.add_command(_Lazy("profiles", "See the accounts of the configuration file, a
 @click.option("--no-check", is_flag=True, help="Do not try the key first.")
 @click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
 @click.pass_obj
-def login_(start: Start, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> None:
+def login_(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> None:
     """Ask for the API key of an account, try it by one read, and keep it in the system's keyring.
 
     Without PROFILE it is the key of the account that is used by default.
@@ -395,7 +395,7 @@ def login_(start: Start, profile: str | None, stdin: bool, in_file: bool, no_che
 @cli.command(name="logout")
 @click.argument("profile", required=False)
 @click.pass_obj
-def logout_(start: Start, profile: str | None) -> None:
+def logout_(start: StartOptions, profile: str | None) -> None:
     """Forget the API key of an account that login has kept. It is not revoked at Fastn."""
     from fastn_mcp.cli.login import logout
 
@@ -405,7 +405,7 @@ def logout_(start: Start, profile: str | None) -> None:
 @cli.command(name="whoami")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def whoami_(start: Start, as_json: bool) -> None:
+def whoami_(start: StartOptions, as_json: bool) -> None:
     """Say which account is used, where its key comes from, what is asked first, and by one read whether it works.
 
     \b
@@ -457,7 +457,7 @@ def doctor_(
     from fastn_mcp.build.account import Sandboxed
     from fastn_mcp.cli.doctor import Files, run
 
-    start: Start = ctx.obj
+    start: StartOptions = ctx.obj
     files = Files(report, record, write)
     file = start.config or _config_file()
     sandbox = Sandboxed(start.sandbox_file, start.sandbox_size) if start.sandboxed else None
@@ -467,7 +467,7 @@ def doctor_(
 @cli.command(name="tools")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def tools_(start: Start, as_json: bool) -> None:
+def tools_(start: StartOptions, as_json: bool) -> None:
     """List the tools of these settings: effect, evidence, route."""
     from fastn_mcp.build.account import offered
     from fastn_mcp.cli.tools import show
@@ -537,7 +537,7 @@ def health_(address: str) -> None:
 @cli.command(name="http-token")
 @click.option("--header", is_flag=True, help="As JSON of the header that clients send.")
 @click.pass_obj
-def http_token_(start: Start, header: bool) -> None:
+def http_token_(start: StartOptions, header: bool) -> None:
     """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""
     import json
 
@@ -595,7 +595,7 @@ _UNPUBLISHED = (
 @click.option("--profile", metavar="NAME", help="Serve this account.")
 @click.option(
     "--key",
-    type=Choice(["profile", "environment", "prompt"]),
+    type=EnumChoice(["profile", "environment", "prompt"]),
     default="profile",
     show_default=True,
     help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
@@ -676,7 +676,7 @@ def uninstall_(
 
 
 @cli.command(name="completion")
-@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=EnumChoice(["bash", "zsh", "fish"]))
 def completion_(shell: str) -> None:
     """Print the completion script of a shell: eval "$(fastn-mcp completion bash)"."""
     from click.shell_completion import get_completion_class

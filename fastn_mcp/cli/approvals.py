@@ -24,7 +24,7 @@ from fastn_mcp.build.startup import state_of
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import DOOR, FILES
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import Start
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.file import read
@@ -34,9 +34,9 @@ from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.request import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
-from fastn_mcp.guard.audit.log import Audit, Entry, Event, decided
+from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerUnusable, Scope, State, account_name
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, LedgerUnusable, Scope, account_name
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.quoting import show
@@ -48,7 +48,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ApprovalsCommand:
     """What deciding works with."""
 
     ledger: Ledger
@@ -60,7 +60,7 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ApprovalStores:
     """Where what waits is kept: the folder of this machine's state, and the setting of the ledger."""
 
     folder: Path
@@ -85,8 +85,8 @@ class Kept:
 @click.pass_context
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
-    start: Start = ctx.obj
-    kept = ctx.obj = Kept(start.state(), start.ledger(), start.command_line())
+    start: StartOptions = ctx.obj
+    kept = ctx.obj = ApprovalStores(start.state(), start.ledger(), start.command_line())
     if ctx.invoked_subcommand is not None:
         return
     if in_browser:
@@ -113,7 +113,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
 @approvals_group.command(name="scopes")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def scopes_(kept: Kept, as_json: bool) -> None:
+def scopes_(kept: ApprovalStores, as_json: bool) -> None:
     """List what is approved for a while: one tool on one target."""
     scopes = _with(kept, lambda desk: desk.ledger.scopes(desk.now())) or []
     if as_json:
@@ -133,7 +133,7 @@ def scopes_(kept: Kept, as_json: bool) -> None:
 @approvals_group.command(name="revoke")
 @click.argument("scope")
 @click.pass_obj
-def revoke_(kept: Kept, scope: str) -> None:
+def revoke_(kept: ApprovalStores, scope: str) -> None:
     """End what `approvals scopes` lists, at once. The beginning of its id is enough."""
     revoked = _with(kept, partial(revoke, beginning=scope))
     if revoked is None:
@@ -162,7 +162,7 @@ def keygen_(name: str, output: Path | None) -> None:
     click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(made)}"')
 
 
-async def walk(desk: Desk, terminal: Terminal) -> None:
+async def walk(desk: ApprovalsCommand, terminal: Terminal) -> None:
     """Ask about each that waits, also about those that come meanwhile, until all were seen."""
     seen: set[str] = set()
     while left := [grant for grant in await desk.ledger.waiting(desk.now()) if grant.id not in seen]:
@@ -183,12 +183,12 @@ async def walk(desk: Desk, terminal: Terminal) -> None:
     terminal.say("\nNothing else waits.")
 
 
-async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
+async def approve(desk: ApprovalsCommand, grant: Grant, minutes: int = 0) -> str:
     """Approve a grant, and where `minutes` are given its tool on its target; what became of it, in words."""
     if grant.asks == Decision.FOUR_EYES.value:
         return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
     now = desk.now()
-    if not await desk.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=_BY):
+    if not await desk.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by=_BY):
         return _TOO_LATE
     said = "Approved. It is sent when the agent makes the same call again."
     await desk.ledger.note_answer(grant.holder, declined=False, now=now)
@@ -197,28 +197,28 @@ async def approve(desk: Desk, grant: Grant, minutes: int = 0) -> str:
         await desk.ledger.grant_scope(scope)
         said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
     also = f"also for {SCOPE_MINUTES} minutes, scope {scope.id}" if scope else None
-    return said + _recorded(desk, decided(Event.APPROVED, grant, _BY, also))
+    return said + _recorded(desk, decided(AuditEvent.APPROVED, grant, _BY, also))
 
 
-async def decline(desk: Desk, grant: Grant, note: str) -> str:
+async def decline(desk: ApprovalsCommand, grant: Grant, note: str) -> str:
     """Decline a grant; what became of it, in words."""
     now = desk.now()
-    if not await desk.ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=_BY, note=note or None):
+    if not await desk.ledger.move(grant.id, [GrantState.OPEN], GrantState.DECLINED, now, by=_BY, note=note or None):
         return _TOO_LATE
     said = f"Declined. The same call stays declined until {_clock(grant.expires)}."
-    said += _recorded(desk, decided(Event.DECLINED, grant, _BY, note or None))
+    said += _recorded(desk, decided(AuditEvent.DECLINED, grant, _BY, note or None))
     await desk.ledger.note_answer(grant.holder, declined=True, now=now)
     return said
 
 
-async def revoke(desk: Desk, beginning: str) -> Scope | None:
+async def revoke(desk: ApprovalsCommand, beginning: str) -> Scope | None:
     """End the one scope whose id begins so; None where there is none, or more than one."""
     found = [scope for scope in await desk.ledger.scopes(desk.now()) if scope.id.startswith(beginning)]
     if len(found) != 1 or not await desk.ledger.revoke_scope(found[0].id):
         return None
     scope = found[0]
-    entry = Entry(
-        Event.SCOPE_REVOKED,
+    entry = LogEntry(
+        AuditEvent.SCOPE_REVOKED,
         scope.principal,
         account_name(scope.account),
         scope.tool,
@@ -231,7 +231,7 @@ async def revoke(desk: Desk, beginning: str) -> Scope | None:
     return scope
 
 
-def _open_page(kept: Kept, start: Start) -> None:
+def _open_page(kept: ApprovalStores, start: StartOptions) -> None:
     """Open the page by what its door file says. The key goes to the browser, and nowhere else."""
     door = kept.folder / DOOR
     at_a_terminal = f"Decide at a terminal: {kept.program.to('approvals')}"
@@ -259,7 +259,7 @@ def _open_page(kept: Kept, start: Start) -> None:
     say("The approval page is open in your browser.")
 
 
-def _no_page(kept: Kept, start: Start, at_a_terminal: str) -> SettingsError:
+def _no_page(kept: ApprovalStores, start: StartOptions, at_a_terminal: str) -> SettingsError:
     elsewhere = " ".join(_elsewhere(kept, start, "--open"))
     if waiting := len(_waiting(kept)):
         return SettingsError(
@@ -285,7 +285,7 @@ def _is_listening(address: str) -> bool:
     return False
 
 
-def _elsewhere(kept: Kept, start: Start, *options: str) -> list[str]:
+def _elsewhere(kept: ApprovalStores, start: StartOptions, *options: str) -> list[str]:
     """A sentence for each other place of this person where calls wait: how many, and the command to decide."""
     found: list[str] = []
     seen = {kept.file}
@@ -300,7 +300,7 @@ def _elsewhere(kept: Kept, start: Start, *options: str) -> list[str]:
     return found
 
 
-def _places(start: Start) -> Iterator[tuple[str, Kept]]:
+def _places(start: StartOptions) -> Iterator[tuple[str, ApprovalStores]]:
     """Where the approvals of other starts are kept: of all profiles, the sandbox and tenants, by name.
 
     Both with and without the variables that name another place than the usual one.
@@ -319,36 +319,41 @@ def _places(start: Start) -> Iterator[tuple[str, Kept]]:
             chosen = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
             with suppress(SettingsError):
                 ledger = ledger_setting({"profile": profile}, environment, file, sandbox=sandboxed)
-                yield name, Kept(state_of(environment, sandboxed=sandboxed), ledger, program.with_([*given, *chosen]))
+                yield (
+                    name,
+                    ApprovalStores(
+                        state_of(environment, sandboxed=sandboxed), ledger, program.with_([*given, *chosen])
+                    ),
+                )
         for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
             tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
-            yield f"at the tenant {tenant}", Kept(ledger.parent, None, kept_in(program, ledger.parent))
+            yield f"at the tenant {tenant}", ApprovalStores(ledger.parent, None, kept_in(program, ledger.parent))
 
 
-def _waiting(kept: Kept) -> list[Grant]:
+def _waiting(kept: ApprovalStores) -> list[Grant]:
     return _with(kept, _left) or []
 
 
-async def _left(desk: Desk) -> list[Grant]:
+async def _left(desk: ApprovalsCommand) -> list[Grant]:
     """What waits. What ran out meanwhile is closed, and recorded."""
     for account in {grant.account for grant in await desk.ledger.waiting(0.0)}:
         await record_expired(desk.ledger, account, desk.now(), partial(_expired, desk))
     return await desk.ledger.waiting(desk.now())
 
 
-def _expired(desk: Desk, event: Event, grant: Grant, note: str | None) -> None:
+def _expired(desk: ApprovalsCommand, event: AuditEvent, grant: Grant, note: str | None) -> None:
     if problem := _recorded(desk, decided(event, grant, None, note)):
         click.echo(problem.strip(), err=True)
 
 
-def _ran_out(kept: Kept) -> list[str]:
+def _ran_out(kept: ApprovalStores) -> list[str]:
     """A sentence for each of the latest requests that nobody answered in the last day."""
     past = _with(kept, lambda desk: desk.ledger.decided(_LATEST)) or []
     day_ago = System().now().timestamp() - 86_400
     return [
         sanitize(f"Ran out unanswered at {_clock(grant.expires)}: {grant.lines[0] if grant.lines else grant.tool}")
         for grant in past
-        if grant.state is State.UNANSWERED and grant.by is None and grant.expires > day_ago
+        if grant.state is GrantState.UNANSWERED and grant.by is None and grant.expires > day_ago
     ]
 
 
@@ -367,7 +372,7 @@ _PLACES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
 _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has run out."
 
 
-def _with(kept: Kept, work: Callable[[Desk], Awaitable[Result]]) -> Result | None:
+def _with(kept: ApprovalStores, work: Callable[[ApprovalsCommand], Awaitable[Result]]) -> Result | None:
     """Do it with the ledger, and the audit of this machine; None where no ledger was begun."""
     if not kept.is_begun:
         return None
@@ -379,7 +384,7 @@ def _with(kept: Kept, work: Callable[[Desk], Awaitable[Result]]) -> Result | Non
         ledger = ledger_at(kept.ledger, kept.folder, system)
         record = audit_at(ledger, kept.ledger, kept.folder, system)
         try:
-            return await work(Desk(ledger, record, system))
+            return await work(ApprovalsCommand(ledger, record, system))
         finally:
             await record.settle()
             record.close()
@@ -400,7 +405,7 @@ def _data(grant: Grant) -> dict[str, JsonValue]:
     return {"principal": grant.principal, "asked": grant.created, "until": grant.expires, "preview": dict(grant.card)}
 
 
-def _recorded(desk: Desk, entry: Entry) -> str:
+def _recorded(desk: ApprovalsCommand, entry: LogEntry) -> str:
     """Nothing, or that it could not be recorded. Sending records again, and refuses where it still cannot."""
     try:
         desk.audit.record(entry)

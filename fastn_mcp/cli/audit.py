@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.channels.terminal import wrapped
-from fastn_mcp.cli import Start
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import is_shared
@@ -29,7 +29,7 @@ from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
-    from fastn_mcp.report.collector import Group
+    from fastn_mcp.report.collector import OutcomeGroup
 
 _PAUSE = 0.5
 _NAMED = 5
@@ -99,7 +99,7 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 
     Rotated files that lie beside the log are read with it.
     """
-    start: Start | None = ctx.obj
+    start: StartOptions | None = ctx.obj
     program = PROGRAM if start is None else start.command_line()
     of_file = () if file is None else ("--file", str(file.absolute()))
     ledger = (lambda: None) if start is None else start.ledger
@@ -281,7 +281,7 @@ def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> 
             say("\n".join(_report(cast("dict[str, Any]", made), writer.HEADINGS)))
 
 
-def _report(made: dict[str, Any], headings: "Mapping[Group, str]") -> Iterator[str]:
+def _report(made: dict[str, Any], headings: "Mapping[OutcomeGroup, str]") -> Iterator[str]:
     """A report for a terminal, where the tables of Markdown cannot be read: each call in a few lines."""
     yield f"{sanitize(str(made['account']))}, {made['began']} to {made['ended']}"
     yield ", ".join(f"{made['counts'][group.value]} {group.value}" for group in headings if made["counts"][group.value])

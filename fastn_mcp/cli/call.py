@@ -9,22 +9,22 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.build.account import Parts
+from fastn_mcp.build.account import AccountParts
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import layout
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.help import lines_of
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, Waiting
-from fastn_mcp.procedures.catalog import BY_NAME, Wanted, parse
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.report.collector import Group, Tally
+from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import AnyOffer
+from fastn_mcp.tools.tool import AnyTool
 
-_NOT_SENT = (Group.WAITING, Group.DECLINED, Group.PREVIEWED, Group.LEFT)
+_NOT_SENT = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED, OutcomeGroup.PREVIEWED, OutcomeGroup.LEFT)
 
 
 class Calls(click.Group):
@@ -41,7 +41,7 @@ class Calls(click.Group):
         return None if operation is None else _command(operation)
 
 
-def _command(operation: AnyOffer) -> click.Command:
+def _command(operation: AnyTool) -> click.Command:
     schema = operation.input_schema()
     required = schema.get("required", [])
     options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
@@ -67,7 +67,7 @@ def _command(operation: AnyOffer) -> click.Command:
     )
 
 
-def _epilog(operation: AnyOffer) -> str:
+def _epilog(operation: AnyTool) -> str:
     """The codes, and an example that changes nothing."""
     required = operation.input_schema().get("required", [])
     given = [f"--{name.replace('_', '-')} {name.rpartition('_')[2].upper()}" for name in required]
@@ -96,8 +96,8 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
     )
 
 
-async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
-    wanted: Wanted | None = None
+async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> int:
+    wanted: ParsedCall | None = None
 
     def say(answer: dict[str, JsonValue]) -> None:
         _print(with_dashboard(answer, wanted and wanted.call, parts.dispatch.dashboard_url))
@@ -126,7 +126,7 @@ async def _call(parts: Parts, name: str, arguments: dict[str, Any]) -> int:
         case Done(result, change):
             say(shaped(wanted.call, result, parts.label, change))
             return Exit.DONE
-        case Waiting(preview, where, until):
+        case PendingApproval(preview, where, until):
             say(waiting(preview.data(), where, until))
             return Exit.WAITING
         case Asking():  # a terminal answers at once

@@ -43,7 +43,7 @@ class DemoFailed(Exception):
 
 
 @dataclass
-class Person:
+class DemoPerson:
     """Who sits before the form. `answers` are given in turn."""
 
     console: Console
@@ -63,7 +63,7 @@ class Person:
 
 
 @dataclass
-class Sandbox:
+class DemoSandbox:
     """The Fastn that the server speaks to, in a process of its own, which counts what reaches it."""
 
     url: str
@@ -114,7 +114,7 @@ async def _play(console: Console) -> None:
     console.print(Text(f"  {install}"), soft_wrap=True)  # whole, to be copied
 
 
-def _server(sandbox: Sandbox, state: str) -> StdioServerParameters:
+def _server(sandbox: DemoSandbox, state: str) -> StdioServerParameters:
     return StdioServerParameters(
         command=sys.executable,
         args=["-m", "fastn_mcp", "--profile", "sandbox"],
@@ -128,8 +128,8 @@ def _server(sandbox: Sandbox, state: str) -> StdioServerParameters:
     )
 
 
-async def _story(console: Console, sandbox: Sandbox, state: str) -> None:
-    person = Person(console)
+async def _story(console: Console, sandbox: DemoSandbox, state: str) -> None:
+    person = DemoPerson(console)
     async with Client(_server(sandbox, state), mode=_VERSION, elicitation_callback=person) as client:
         agent = Agent(console, client)
         await _tools(console, client)
@@ -143,10 +143,10 @@ async def _story(console: Console, sandbox: Sandbox, state: str) -> None:
         await _replayed(console, sandbox, client, await agent.find("proces new orders", "process-new-orders"))
 
 
-async def _older_version(console: Console, sandbox: Sandbox, state: str) -> None:
+async def _older_version(console: Console, sandbox: DemoSandbox, state: str) -> None:
     """The two questions once more, unseen, in the protocol version in which a form is shown during the call."""
     unseen = Console(quiet=True)
-    person = Person(unseen)
+    person = DemoPerson(unseen)
     async with Client(_server(sandbox, state), mode="legacy", elicitation_callback=person) as client:
         agent = Agent(unseen, client)
         customer = await agent.find("globex", "Globex Exports")
@@ -198,7 +198,9 @@ async def _diagnosed(console: Console, agent: Agent) -> None:
     console.print()
 
 
-async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]) -> None:
+async def _declined(
+    console: Console, sandbox: DemoSandbox, agent: Agent, person: DemoPerson, customer: dict[str, Any]
+) -> None:
     before = await sandbox.received("DELETE")
     person.answers.append(ElicitResult(action="decline"))
     answer = await agent.call("delete_customer", customer_id=customer["id"])
@@ -209,7 +211,7 @@ async def _declined(console: Console, sandbox: Sandbox, agent: Agent, person: Pe
 
 
 async def _approved(
-    console: Console, sandbox: Sandbox, agent: Agent, person: Person, customer: dict[str, Any]
+    console: Console, sandbox: DemoSandbox, agent: Agent, person: DemoPerson, customer: dict[str, Any]
 ) -> dict[str, Any]:
     console.print("[bold]It tries again, and the person types the name.[/]")
     before = await sandbox.received("DELETE")
@@ -224,7 +226,9 @@ async def _approved(
     return answer["receipt"]
 
 
-async def _undone(console: Console, sandbox: Sandbox, agent: Agent, person: Person, receipt: dict[str, Any]) -> None:
+async def _undone(
+    console: Console, sandbox: DemoSandbox, agent: Agent, person: DemoPerson, receipt: dict[str, Any]
+) -> None:
     console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
     before = await sandbox.received("POST")
     # To create the customer again invites its administrator: that gives access, so it is asked about.
@@ -236,7 +240,7 @@ async def _undone(console: Console, sandbox: Sandbox, agent: Agent, person: Pers
     console.print()
 
 
-async def _replayed(console: Console, sandbox: Sandbox, client: Client, workflow: dict[str, Any]) -> None:
+async def _replayed(console: Console, sandbox: DemoSandbox, client: Client, workflow: dict[str, Any]) -> None:
     before = await sandbox.received("POST")
     run = {"workflow_id": workflow["id"]}
     console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
@@ -280,12 +284,12 @@ def _holds(fact: bool, said: str) -> None:
 
 
 @asynccontextmanager
-async def _sandbox() -> AsyncGenerator[Sandbox]:
+async def _sandbox() -> AsyncGenerator[DemoSandbox]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--port", str(port)]
-    sandbox = Sandbox(f"http://127.0.0.1:{port}")
+    sandbox = DemoSandbox(f"http://127.0.0.1:{port}")
     async with await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None) as process:
         try:
             await _started(sandbox, process)
@@ -295,7 +299,7 @@ async def _sandbox() -> AsyncGenerator[Sandbox]:
                 process.terminate()
 
 
-async def _started(sandbox: Sandbox, process: Process) -> None:
+async def _started(sandbox: DemoSandbox, process: Process) -> None:
     deadline = time.monotonic() + _START
     while True:
         try:

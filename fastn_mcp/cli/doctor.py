@@ -21,18 +21,18 @@ from fastn_mcp.config.file import ConfigFile, read
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.doctor import hosts, runner
-from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.report import document, evidence, markdown, summary
-from fastn_mcp.doctor.runner import Findings, Patient, examine
+from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.report.writer import replace
 from fastn_mcp.runtime import System
 
 _COLORS = {
-    Verdict.DIFFERS: "yellow",
-    Verdict.FAILED: "bright_red",
-    Verdict.SKIPPED: "bright_black",
+    CheckResult.DIFFERS: "yellow",
+    CheckResult.FAILED: "bright_red",
+    CheckResult.SKIPPED: "bright_black",
 }
 
 
@@ -85,15 +85,15 @@ def _found(
     sandbox: Sandboxed | None,
     resolve: Callable[[], Resolved],
     folder: Path,
-) -> Findings:
+) -> DoctorReport:
     try:
         resolved = resolve()
     except SettingsError as error:
-        return Findings(checks=[hosts.wrong(error, file)])
+        return DoctorReport(checks=[hosts.wrong(error, file)])
     settings, system = resolved.settings, System()
     config = ConfigFile() if file is None else read(file)
     origin = hosts.origins(resolved, flags, os.environ, config)
-    patient = Patient(
+    patient = DoctorTarget(
         settings,
         client_account(settings),
         origin,
@@ -104,7 +104,7 @@ def _found(
         settings.profile if settings.profile in config.profiles and sandbox is None else None,
     )
 
-    async def visit() -> Findings:
+    async def visit() -> DoctorReport:
         console = Console(stderr=True)
         first = hosts.check(settings, origin, file)
         with console.status("Looking ...") as status:
@@ -127,7 +127,7 @@ async def _ledger(setting: str | None, folder: Path, system: System) -> Check:
         try:
             shared = ledger_at(setting, folder, system)
         except SettingsError as error:
-            return Check(Group.SETTINGS, "ledger", Verdict.FAILED, error.what, error.next_step)
+            return Check(CheckGroup.SETTINGS, "ledger", CheckResult.FAILED, error.what, error.next_step)
         from fastn_mcp.guard.ledger.valkey.server import parse  # only where a server is named: it is an extra
 
         address = parse(str(setting))
@@ -143,7 +143,7 @@ async def _ledger(setting: str | None, folder: Path, system: System) -> Check:
         ledger.close()
 
 
-def _show(found: Findings, *, quiet: bool) -> None:
+def _show(found: DoctorReport, *, quiet: bool) -> None:
     columns = columns_of()
     rows = [(check.name, check.verdict.value, _seen(check)) for check in found.checks]
     header, *lines = table([("check", "verdict", "seen"), *rows], columns)

@@ -18,14 +18,14 @@ from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
 from fastn_mcp.install import apply, entry
 from fastn_mcp.install.addition import NotInstalled
-from fastn_mcp.install.backups import Records
+from fastn_mcp.install.backups import Backups
 from fastn_mcp.install.clients import (
     BEARER_VARIABLE,
     BY_NAME,
     KEY_VARIABLE,
-    Client,
     Http,
     Machine,
+    McpClient,
     TokenSource,
     is_present,
     place,
@@ -135,14 +135,14 @@ def show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> Non
         click.echo(f"{label}: {link}")
 
 
-def _client(name: str) -> Client:
+def _client(name: str) -> McpClient:
     client = BY_NAME.get(name)
     if client is None:
         raise NotInstalled(f"There is no client {name!r}{nearest(name, BY_NAME)}.", f"One of: {', '.join(BY_NAME)}.")
     return client
 
 
-def _target(client: Client, where: Where, machine: Machine) -> apply.Target:
+def _target(client: McpClient, where: Where, machine: Machine) -> apply.Target:
     if where.file is not None:
         return apply.Target.at(client, where.file.absolute(), where.name)
     if not where.project:
@@ -152,7 +152,7 @@ def _target(client: Client, where: Where, machine: Machine) -> apply.Target:
     return apply.Target.at(client, Path.cwd() / client.project, where.name, project=Path.cwd())
 
 
-def _agreed(change: apply.Change, how: How) -> bool:
+def _agreed(change: apply.FileChange, how: How) -> bool:
     if change.target.file != change.target.path:
         say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
@@ -183,7 +183,7 @@ def _check_http(url: str, arguments: Sequence[str], key: entry.Key) -> None:
         )
 
 
-def _about_the_token(client: Client, command: str) -> str:
+def _about_the_token(client: McpClient, command: str) -> str:
     match client.http:
         case Http(source=TokenSource.COMMAND):
             return f"{client.title} runs {command} --header when it connects. The token is in no other file."
@@ -193,7 +193,7 @@ def _about_the_token(client: Client, command: str) -> str:
             return f"Start {client.title} with the token: export {BEARER_VARIABLE}=$({command})"
 
 
-def _about_the_key(client: Client, arguments: Sequence[str], key: entry.Key) -> str:
+def _about_the_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> str:
     if key == "prompt":
         return f"{client.title} asks for the key at the first start, and keeps it."
     if key == "environment":
@@ -202,8 +202,8 @@ def _about_the_key(client: Client, arguments: Sequence[str], key: entry.Key) -> 
     return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
 
 
-def _records() -> Records:
-    return Records(state_dir(os.environ) / "installed")
+def _records() -> Backups:
+    return Backups(state_dir(os.environ) / "installed")
 
 
 def _machine() -> Machine:

@@ -9,7 +9,7 @@ import anyio
 import click
 
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import Start
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.whoami import checked
 from fastn_mcp.config.edit import put, read_or_none, unset
@@ -24,7 +24,7 @@ from fastn_mcp.errors import SettingsError
 _LONGEST = 4096
 
 
-def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, check: bool, replace: bool) -> int:
+def login(start: StartOptions, profile: str | None, *, stdin: bool, in_file: bool, check: bool, replace: bool) -> int:
     """Keep a key. Raises `SettingsError`."""
     path = start.config_file()
     account = account_of(start, path, profile)
@@ -60,7 +60,7 @@ def login(start: Start, profile: str | None, *, stdin: bool, in_file: bool, chec
     return 0
 
 
-def logout(start: Start, profile: str | None) -> int:
+def logout(start: StartOptions, profile: str | None) -> int:
     """Forget a key. Raises `SettingsError`."""
     path = start.config_file()
     account = account_of(start, path, profile)
@@ -111,7 +111,7 @@ def _is_kept_in_file(path: Path, account: Chosen) -> bool:
     return account.table.get("api_key_file") == key_file(path, account)
 
 
-def account_of(start: Start, path: Path, profile: str | None) -> Chosen:
+def account_of(start: StartOptions, path: Path, profile: str | None) -> Chosen:
     """The account that is meant, whatever key there is. Raises `SettingsError`."""
     if start.sandboxed:
         raise click.UsageError("The sandbox has a key of its own.")

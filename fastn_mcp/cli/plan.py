@@ -11,16 +11,16 @@ import anyio
 import click
 from pydantic import ValidationError
 
-from fastn_mcp.build.account import Parts, account_of
+from fastn_mcp.build.account import AccountParts, account_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import Start
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.plans.file import (
     KEYS,
     BadSignature,
@@ -38,7 +38,7 @@ from fastn_mcp.guard.plans.file import (
     with_key,
     written,
 )
-from fastn_mcp.guard.plans.plan import Permit, Plan, toml, would_allow
+from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import parse
@@ -46,10 +46,10 @@ from fastn_mcp.redaction import is_redacted, sanitize
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import AnyOffer, Effect
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-_PLANNABLE: Mapping[str, AnyOffer] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
+_PLANNABLE: Mapping[str, AnyTool] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
 """What a plan can be made of: calls, and batches of them, each call by itself."""
 
 _SHORTEST = 10
@@ -122,7 +122,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
     """The calls that were sent, as far as the audit holds their arguments."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         entry: dict[str, Any] = json.loads(line)
-        if entry.get("event") != Event.INTENT.value or (since is not None and str(entry.get("time")) < since):
+        if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
@@ -218,7 +218,7 @@ def _private(path: Path, name: str, keys: Path) -> Any:
 
 
 def _program(ctx: click.Context) -> CommandLine:
-    return cast(Start, ctx.obj).command_line()
+    return cast(StartOptions, ctx.obj).command_line()
 
 
 def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:
@@ -232,7 +232,7 @@ async def _told(ctx: click.Context, plan: Plan) -> list[str]:
     """The plan in words: what each entry does to what, by name, with its consequences; then the entry with its ids."""
     heading, *entries = plan.words()
     try:
-        parts = cast(Parts, ctx.obj())
+        parts = cast(AccountParts, ctx.obj())
     except SettingsError as error:
         return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
     lines = [heading]
@@ -246,7 +246,7 @@ async def _told(ctx: click.Context, plan: Plan) -> list[str]:
     return list(map(sanitize, lines))
 
 
-def _calls(permit: Permit) -> Iterator[Call]:
+def _calls(permit: PlannedCalls) -> Iterator[Call]:
     """The calls of an entry, as far as it names their targets, or all of their arguments but secrets."""
     operation = BY_NAME[permit.tool]
     exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
@@ -260,7 +260,7 @@ def _calls(permit: Permit) -> Iterator[Call]:
                 yield operation.model_construct(None, **given)
 
 
-async def _consequences(call: Call, parts: Parts) -> list[str]:
+async def _consequences(call: Call, parts: AccountParts) -> list[str]:
     """What it does, by name, and what of that can be undone."""
     try:
         shown = await parts.dispatch.preview(call, Caller("local", None))

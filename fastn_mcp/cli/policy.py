@@ -12,15 +12,15 @@ from typing import Any, cast
 import anyio
 import click
 
-from fastn_mcp.build.account import Parts, policy_of
+from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli import Choice
+from fastn_mcp.cli import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.cli.policy_simulation import Replayed, Unreadable, replayed
+from fastn_mcp.cli.policy_simulation import Replayed, UnreadableLine, replayed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.policy import Decision, Policy, Situation, Verdict
+from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.quoting import show
@@ -45,7 +45,7 @@ _CHANNELS = {
 _FILE = click.option(
     "--file", type=click.Path(path_type=Path), help="Ask this policy file, in place of the one that is set."
 )
-_MODE = click.option("--mode", type=Choice(["read-only", "guarded", "manual", "auto"]), help="Ask in this mode.")
+_MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Ask in this mode.")
 
 
 @click.group(name="policy")
@@ -123,7 +123,7 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
     under = _under(parts.settings, policy)
     try:
         if call.effect is Effect.READ:
-            return [*_said(call, Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")), under]
+            return [*_said(call, PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")), under]
         if not unknown:
             try:
                 verdict, seen = await parts.guard.judged(call)
@@ -136,7 +136,7 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
         await parts.aclose()
 
 
-def _said(call: Call, verdict: Verdict) -> Iterator[str]:
+def _said(call: Call, verdict: PolicyDecision) -> Iterator[str]:
     given = " ".join(f"{name}={show(value)}" for name, value in call.shown().items())
     yield f"{call.tool_name()} {given}".rstrip()
     yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
@@ -186,7 +186,7 @@ def _under(settings: Settings, policy: Policy) -> str:
 @_FILE
 @_MODE
 @click.option(
-    "--key", type=Choice(["live", "test"]), default="live", show_default=True, help="Ask for this kind of key."
+    "--key", type=EnumChoice(["live", "test"]), default="live", show_default=True, help="Ask for this kind of key."
 )
 @click.pass_context
 def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None, key: str) -> None:
@@ -207,7 +207,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
         click.echo(f"fastn-mcp: {error}", err=True)
         sys.exit(2)
     judged = [row for row in found if isinstance(row, Replayed)]
-    unreadable = [row for row in found if isinstance(row, Unreadable)]
+    unreadable = [row for row in found if isinstance(row, UnreadableLine)]
     if judged:
         click.echo("\n".join(table(_counts(judged), columns_of())) + "\n")
     if different := [row for row in judged if row.differs]:
@@ -253,10 +253,10 @@ def _minute(time: datetime) -> str:
 # --- what both need ----------------------------------------------------------------------------------------------
 
 
-def _started(ctx: click.Context, **flags: object) -> Parts:
+def _started(ctx: click.Context, **flags: object) -> AccountParts:
     """The parts, as if `flags` had been given before the command."""
     root = ctx.find_root()
     given = {name: value for name, value in flags.items() if value is not None}
     if given and root.command.callback is not None:
         root.invoke(root.command.callback, **(root.params | given))
-    return cast("Callable[[], Parts]", root.obj)()
+    return cast("Callable[[], AccountParts]", root.obj)()

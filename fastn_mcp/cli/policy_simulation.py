@@ -14,12 +14,12 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.audit.log import Event
-from fastn_mcp.guard.policy import Policy, Situation, Verdict
+from fastn_mcp.guard.audit.log import AuditEvent
+from fastn_mcp.guard.policy import Policy, PolicyDecision, Situation
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Entry = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Replayed:
     time: datetime
     call: Call
     recorded: str
-    verdict: Verdict
+    verdict: PolicyDecision
 
     @property
     def differs(self) -> bool:
@@ -40,7 +40,7 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableLine:
     """A line that could not be judged, and why."""
 
     line: int
@@ -51,28 +51,28 @@ class _Problem(Exception):
     """Why a line cannot be judged."""
 
 
-def replayed(lines: Iterable[bytes], policy: Policy) -> Iterator[Replayed | Unreadable]:
+def replayed(lines: Iterable[bytes], policy: Policy) -> Iterator[Replayed | UnreadableLine]:
     """Each call of an audit once: as it was sent, refused, or asked about and never sent."""
     entries: list[tuple[int, Entry]] = []
     for number, line in enumerate(lines, 1):
         try:
             entries.append((number, _entry(line)))
         except _Problem as problem:
-            yield Unreadable(number, str(problem))
-    sent = {entry["grant"] for _, entry in entries if entry["event"] == Event.INTENT.value and "grant" in entry}
+            yield UnreadableLine(number, str(problem))
+    sent = {entry["grant"] for _, entry in entries if entry["event"] == AuditEvent.INTENT.value and "grant" in entry}
     history = _History(policy)
     for number, entry in entries:
         try:
-            asked = entry["event"] == Event.ASKED.value and entry.get("grant") in sent
+            asked = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
             together = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
             if entry["event"] in _JUDGED and not asked and not together:
                 yield _judged(number, entry, history)
             history.add(entry)
         except _Problem as problem:
-            yield Unreadable(number, str(problem))
+            yield UnreadableLine(number, str(problem))
 
 
-_JUDGED = (Event.INTENT.value, Event.REFUSED.value, Event.ASKED.value)
+_JUDGED = (AuditEvent.INTENT.value, AuditEvent.REFUSED.value, AuditEvent.ASKED.value)
 
 
 def _entry(line: bytes) -> Entry:
@@ -95,9 +95,9 @@ class _History:
 
     def add(self, entry: Entry) -> None:
         who = str(entry.get("principal"))
-        if entry["event"] == Event.DECLINED.value:
+        if entry["event"] == AuditEvent.DECLINED.value:
             self._declines.setdefault(who, []).append(_time(entry))
-        elif entry["event"] == Event.INTENT.value:
+        elif entry["event"] == AuditEvent.INTENT.value:
             self._spent[self.policy.period(_time(entry)), _effect(entry)] += 1
             if entry.get("consent") != "policy":
                 self._declines.pop(who, None)  # a person approved
@@ -112,7 +112,7 @@ class _History:
             call,
             effect,
             now,
-            target=None if call.target is None else Record.model_validate({"id": call.target}),
+            target=None if call.target is None else FastnObject.model_validate({"id": call.target}),
             spent={effect: self._spent[self.policy.period(now), effect]},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,

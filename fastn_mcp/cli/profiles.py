@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastn_mcp.cli import Choice, Start
+from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import forget
 from fastn_mcp.config import edit
@@ -24,7 +24,7 @@ def profiles_group(ctx: click.Context, as_json: bool) -> None:
     """See the accounts of the configuration file, add and remove them."""
     if ctx.invoked_subcommand is not None:
         return
-    path = ctx.find_object(Start).config_file()  # pyright: ignore[reportOptionalMemberAccess]
+    path = ctx.find_object(StartOptions).config_file()  # pyright: ignore[reportOptionalMemberAccess]
     config = edit.read_or_none(path)
     rows = [_row(name, config) for name in config.profiles]
     if as_json:
@@ -60,20 +60,20 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
 @profiles_group.command(name="add")
 @click.argument("name")
 @click.option("--base-url", help="Where Fastn is.")
-@click.option("--auth", type=Choice(["header", "bearer"]), help="How the key is sent.")
+@click.option("--auth", type=EnumChoice(["header", "bearer"]), help="How the key is sent.")
 @click.option("--env", help="Fastn environment.")
 @click.option("--space-id", help="Sent as x-fastn-space-id.")
 @click.option("--tenant-id", help="Sent as x-fastn-space-tenantid.")
 @click.option("--end-org-id", help="Sent as x-end-org-id.")
 @click.option(
-    "--mode", type=Choice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What is asked first."
+    "--mode", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What is asked first."
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Policy file of this account.")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
 @click.option("--default", "as_default", is_flag=True, help="Use it where no other is chosen.")
 @click.pass_obj
-def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
+def add_(start: StartOptions, name: str, as_default: bool, **given: object) -> None:
     """Add the account NAME to the configuration file. What else it needs can be written there by hand."""
     path = start.config_file()
     config = edit.read_or_none(path)
@@ -99,7 +99,7 @@ def add_(start: Start, name: str, as_default: bool, **given: object) -> None:
 @profiles_group.command(name="remove")
 @click.argument("name")
 @click.pass_obj
-def remove_(start: Start, name: str) -> None:
+def remove_(start: StartOptions, name: str) -> None:
     """Remove the account NAME from the configuration file, with the key that login has kept of it."""
     path = start.config_file()
     config = edit.read_or_none(path)
@@ -118,7 +118,7 @@ def remove_(start: Start, name: str) -> None:
 @profiles_group.command(name="use")
 @click.argument("name")
 @click.pass_obj
-def use_(start: Start, name: str) -> None:
+def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME where no other is chosen."""
     path = start.config_file()
     _having(name, edit.read_or_none(path))

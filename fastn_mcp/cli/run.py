@@ -16,29 +16,29 @@ import click
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from fastn_mcp.build.account import Parts
+from fastn_mcp.build.account import AccountParts
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import Exit, strongest
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.script import Missing, Step, filled, read
+from fastn_mcp.cli.script import Missing, ScriptCall, filled, read
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, Waiting
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.quoting import show
-from fastn_mcp.procedures.catalog import Wanted, parse
+from fastn_mcp.procedures.catalog import ParsedCall, parse
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.redaction import redact, sanitize
-from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, Group, Tally, group_of
+from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import moment, readable
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import AnyOffer, Effect, Record
+from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 
 
 class Reporting:
     """The report of one process, from now on, in `path`. Raises `SettingsError` where it could not be written."""
 
-    def __init__(self, parts: Parts, tally: Tally, path: Path, script: str | None = None) -> None:
+    def __init__(self, parts: AccountParts, tally: Tally, path: Path, script: str | None = None) -> None:
         from fastn_mcp.report.writer import check  # only where there is a report
 
         check(path)
@@ -66,7 +66,7 @@ class Reporting:
 
 
 @contextmanager
-def reported(parts: Parts) -> Generator[None]:
+def reported(parts: AccountParts) -> Generator[None]:
     """Write the report of what happens meanwhile, where the settings name one, however it ends."""
     if parts.settings.report is None or parts.tally is None:
         yield
@@ -99,7 +99,7 @@ class _Ended:
 class _Run:
     """A run as far as it has come."""
 
-    parts: Parts
+    parts: AccountParts
     tally: Tally
     as_json: bool
     results: dict[str, object] = field(default_factory=dict[str, object])
@@ -107,7 +107,7 @@ class _Run:
     outcomes: list[str] = field(default_factory=list[str])
     signal: int | None = None
 
-    def end(self, step: Step, ended: _Ended) -> None:
+    def end(self, step: ScriptCall, ended: _Ended) -> None:
         """Record what became of a call, and say it."""
         self.outcomes.append(ended.outcome)
         known = self.tally.of_step(step.number)
@@ -132,7 +132,7 @@ class _Run:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             click.echo("fastn-mcp: Nobody reads the results any more. The run goes on.", err=True)
 
-    def _attempt(self, step: Step, ended: _Ended) -> Attempt:
+    def _attempt(self, step: ScriptCall, ended: _Ended) -> Attempt:
         now = moment(self.parts.system.now())
         target, _ = _target(step, [])
         return Attempt(
@@ -149,14 +149,16 @@ class _Run:
         )
 
 
-def _is_told(step: Step, outcome: str, known: list[Attempt]) -> bool:
+def _is_told(step: ScriptCall, outcome: str, known: list[Attempt]) -> bool:
     """Whether the report has to be told of a call by itself: the audit knows nothing of it that says the same."""
     if step.offer.effect is Effect.READ and outcome == DONE:
         return False  # reads are only counted
     return group_of(outcome) not in {attempt.group for attempt in known}
 
 
-def run(parts: Parts, script: Path, report: Path | None, *, keep_going: bool, dry_run: bool, as_json: bool) -> int:
+def run(
+    parts: AccountParts, script: Path, report: Path | None, *, keep_going: bool, dry_run: bool, as_json: bool
+) -> int:
     """Make the calls of a script; the exit code. Raises `SettingsError` before the first."""
     tally = cast(Tally, parts.tally)
     path = report or parts.settings.report
@@ -191,10 +193,10 @@ def run(parts: Parts, script: Path, report: Path | None, *, keep_going: bool, dr
     return code
 
 
-def _interrupted(running: _Run, step: Step) -> _Ended:
+def _interrupted(running: _Run, step: ScriptCall) -> _Ended:
     """What became of a call when the run was stopped: the one that was being made may have happened."""
     known = running.tally.of_step(step.number)
-    if any(attempt.group is Group.UNKNOWN for attempt in known):
+    if any(attempt.group is OutcomeGroup.UNKNOWN for attempt in known):
         return _Ended(UNKNOWN, "The run was stopped before the answer came: it may have happened.")
     if known:
         return _Ended(known[-1].outcome, "The run was stopped meanwhile.")
@@ -215,7 +217,7 @@ def _lines(script: Path) -> Iterable[bytes]:
     return data.split(b"\n")
 
 
-async def _all(running: _Run, steps: list[Step], keep_going: bool, dry_run: bool) -> None:
+async def _all(running: _Run, steps: list[ScriptCall], keep_going: bool, dry_run: bool) -> None:
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
             tasks.start_soon(_stop_on_signal, running, tasks.cancel_scope)
@@ -235,7 +237,7 @@ async def _stop_on_signal(running: _Run, scope: anyio.CancelScope) -> None:
             return
 
 
-async def _in_order(running: _Run, steps: list[Step], keep_going: bool, dry_run: bool) -> None:
+async def _in_order(running: _Run, steps: list[ScriptCall], keep_going: bool, dry_run: bool) -> None:
     caller = Caller("local", Terminal.here())
     stopped = False
     for step in steps:
@@ -248,7 +250,7 @@ async def _in_order(running: _Run, steps: list[Step], keep_going: bool, dry_run:
         stopped = ended.outcome not in (DONE, PREVIEWED) and not keep_going and not dry_run
 
 
-async def _one(running: _Run, step: Step, caller: Caller, dry_run: bool) -> _Ended:
+async def _one(running: _Run, step: ScriptCall, caller: Caller, dry_run: bool) -> _Ended:
     parts, wanted = running.parts, step.wanted
 
     def ended(outcome: str, message: str | None, answer: dict[str, JsonValue]) -> _Ended:
@@ -268,26 +270,30 @@ async def _one(running: _Run, step: Step, caller: Caller, dry_run: bool) -> _End
             if step.id is not None:
                 running.results[step.id] = _usable(result)
             return ended(DONE, None, shaped(wanted.call, result, parts.label, change))
-        case Waiting(preview, where, until):
+        case PendingApproval(preview, where, until):
             return ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
         case Asking():  # a terminal answers at once
             raise TypeError("a question was left open")
 
 
-def _wanted(running: _Run, step: Step) -> Wanted:
+def _wanted(running: _Run, step: ScriptCall) -> ParsedCall:
     """The call, now that what it needs is known. Raises `Missing`, `NotSent`."""
-    offers: dict[str, AnyOffer] = {offer.tool_name(): offer for offer in running.parts.offered}
+    offers: dict[str, AnyTool] = {offer.tool_name(): offer for offer in running.parts.offered}
     arguments: dict[str, Any] = filled(step.arguments, running.results)
     return parse(offers, step.offer.tool_name(), arguments)
 
 
-def _usable(result: Record) -> object:
+def _usable(result: FastnObject) -> object:
     """A result as later calls can use it: `data` as an agent reads it, whole, and without secrets."""
-    data = [item.model_dump() for item in cast("Listed[Record]", result).items] if isinstance(result, Listed) else None
+    data = (
+        [item.model_dump() for item in cast("Listed[FastnObject]", result).items]
+        if isinstance(result, Listed)
+        else None
+    )
     return redact(cast(JsonValue, to_jsonable_python(result.model_dump() if data is None else data)))
 
 
-def _target(step: Step, known: list[Attempt]) -> tuple[str | None, str | None]:
+def _target(step: ScriptCall, known: list[Attempt]) -> tuple[str | None, str | None]:
     """The id and the name of what a call acts on or has made."""
     if known:
         return known[-1].target, known[-1].name
@@ -296,5 +302,5 @@ def _target(step: Step, known: list[Attempt]) -> tuple[str | None, str | None]:
 
 def _summarise(tally: Tally) -> None:
     found = [attempt.group for attempt in tally.attempts]
-    counts = [f"{found.count(group)} {group.value}" for group in Group if group in found]
+    counts = [f"{found.count(group)} {group.value}" for group in OutcomeGroup if group in found]
     say(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fastn_mcp.errors import NotSent, nearest
-from fastn_mcp.procedures.catalog import UnknownTool, Wanted, parse
+from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.redaction import is_redacted
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import DRY_RUN, AnyOffer
+from fastn_mcp.tools.tool import DRY_RUN, AnyTool
 
 MOST = 10_000
 """Calls in one script."""
@@ -20,15 +20,15 @@ _LONGEST_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScriptCall:
     """One call of a script. `wanted` is None where its arguments need what an earlier call returns."""
 
     number: int
     line: int
     id: str | None
-    offer: AnyOffer
+    offer: AnyTool
     arguments: Mapping[str, Any]
-    wanted: Wanted | None
+    wanted: ParsedCall | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class _Wrong(Exception):
     """What is wrong with a line."""
 
 
-def read(lines: Iterable[bytes], offered: Mapping[str, AnyOffer]) -> tuple[list[Step], list[Mistake]]:
+def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[ScriptCall], list[Mistake]]:
     """The calls of a script, and its mistakes. With a mistake in it, none of it is to be made."""
-    steps: list[Step] = []
+    steps: list[ScriptCall] = []
     mistakes: list[Mistake] = []
     ids: set[str] = set()
     for number, line in enumerate(lines, 1):
@@ -92,7 +92,7 @@ def _no_number(name: str) -> object:
     raise _Wrong(f"{name} is no number of JSON")
 
 
-def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, AnyOffer], ids: set[str]) -> Step:
+def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, AnyTool], ids: set[str]) -> ScriptCall:
     tool, arguments, id_ = _parts(given)
     tool = current(tool)
     if id_ in ids:
@@ -101,7 +101,7 @@ def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, A
     try:
         if not needs:
             wanted = parse(offered, tool, arguments)
-            return Step(number, line, id_, type(wanted.call), arguments, wanted)
+            return ScriptCall(number, line, id_, type(wanted.call), arguments, wanted)
         if tool not in offered:
             parse(offered, tool, {})  # says why
     except UnknownTool as error:
@@ -113,7 +113,7 @@ def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, A
     for need in needs:
         if need not in ids:
             raise _Wrong(f"{_FROM} names no earlier call{nearest(need, ids)}")
-    return Step(number, line, id_, offer, arguments, None)
+    return ScriptCall(number, line, id_, offer, arguments, None)
 
 
 def _parts(given: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:
@@ -130,7 +130,7 @@ def _parts(given: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:
     return tool, cast("dict[str, Any]", arguments), id_
 
 
-def _known(offer: AnyOffer, arguments: Mapping[str, Any]) -> None:
+def _known(offer: AnyTool, arguments: Mapping[str, Any]) -> None:
     """What can be checked of arguments that are not complete yet."""
     fields = offer.model_fields.keys() | ({DRY_RUN} if offer.previews() else set[str]())
     for name in arguments:

@@ -16,10 +16,10 @@ from fastn_mcp.server.handshake import Introduction
 if TYPE_CHECKING:
     from mcp.server import Server
 
-    from fastn_mcp.build.account import Parts
+    from fastn_mcp.build.account import AccountParts
 
 
-def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) -> None:
+def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction | None) -> None:
     """Serve one client on this process's pipes, until they close. The parts are made once they are needed."""
 
     async def serve(closing: ExitStack) -> None:
@@ -45,12 +45,12 @@ def over_stdio(parts: "Callable[[], Parts]", introduction: Introduction | None) 
         anyio.run(serve, closing, backend_options={"use_uvloop": find_spec("uvloop") is not None})
 
 
-async def _closed(parts: "Parts") -> None:
+async def _closed(parts: "AccountParts") -> None:
     with anyio.CancelScope(shield=True):
         await parts.aclose()
 
 
-def over_http(parts: "Parts", address: str, state: Path) -> None:
+def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     """Serve whoever has the token at `HOST:PORT`, until told to stop. `state` is the folder that holds the token.
 
     Raises `SettingsError` for an address that other machines could reach.
@@ -60,7 +60,7 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
     from fastn_mcp.cli.run import reported
     from fastn_mcp.config.keys import http_token
     from fastn_mcp.hosted.app import Health, application
-    from fastn_mcp.hosted.runner import Ending, run
+    from fastn_mcp.hosted.runner import ShutdownConfig, run
     from fastn_mcp.server.handlers import build
 
     host, port = host_and_port(address)
@@ -74,7 +74,7 @@ def over_http(parts: "Parts", address: str, state: Path) -> None:
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.offered, parts.label, seal_keys(parts.settings))
     parts.observe(server)
-    health, ending = Health(), Ending()
+    health, ending = Health(), ShutdownConfig()
     more = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
     app = application(server, hosts, token, ending.head, health, more)
     said = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."

@@ -22,14 +22,14 @@ from fastn_mcp.build.account import Sandboxed, assemble, policy_of
 from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.model import FILE_ONLY, SOURCES, Settings, Source
 from fastn_mcp.install.addition import NotInstalled
-from fastn_mcp.install.clients import CLIENTS, Client
+from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server.context import tool
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import AnyOffer, Effect
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ META = {
 }
 
 
-def taken_down(server: Server[Any], offered: tuple[AnyOffer, ...]) -> str:
+def taken_down(server: Server[Any], offered: tuple[AnyTool, ...]) -> str:
     """What `introduction.json` ought to hold."""
     nothing: Json = {}
     initialize, handshake = anyio.run(said, server, HELLO, ("tools/list", nothing))
@@ -206,7 +206,7 @@ def _server() -> Server[Any]:
         return build(parts.dispatch, parts.offered, parts.label)
 
 
-def snapshot(offer: AnyOffer) -> str:
+def snapshot(offer: AnyTool) -> str:
     """The definition of a tool as it goes over the wire, with its effect, and an operation's route and evidence."""
     facts: dict[str, object] = {"effect": offer.effect.value}
     if issubclass(offer, Operation):
@@ -224,7 +224,7 @@ def _tools() -> str:
     return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
 
 
-def _evidence(offer: AnyOffer) -> str:
+def _evidence(offer: AnyTool) -> str:
     return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
 
@@ -255,7 +255,7 @@ def _clients() -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
-def _buttons(client: Client) -> str:
+def _buttons(client: McpClient) -> str:
     try:
         found = links(client, "fastn", ("--sandbox",), "profile")
     except NotInstalled:

@@ -7,7 +7,7 @@ import click
 
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import AnyOffer, Effect
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 _COLORS = {
     Effect.WRITE: "cyan",
@@ -19,7 +19,7 @@ _COLORS = {
 }
 
 
-def show(offered: tuple[AnyOffer, ...], *, as_json: bool) -> None:
+def show(offered: tuple[AnyTool, ...], *, as_json: bool) -> None:
     """Print the table, or the same as JSON."""
     if as_json:
         rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in offered]
@@ -41,7 +41,7 @@ _WIDE, _NARROW = 100, 80
 """Columns of a terminal from which all of that is shown, and the route."""
 
 
-def _row(offer: AnyOffer) -> tuple[str, str, str, str]:
+def _row(offer: AnyTool) -> tuple[str, str, str, str]:
     if not issubclass(offer, Operation):
         return offer.tool_name(), offer.effect.value, "", ""  # it is made of others
     return offer.tool_name(), offer.effect.value, str(offer.route), str(offer.evidence)

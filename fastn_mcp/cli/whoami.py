@@ -9,9 +9,9 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.build.account import Parts
+from fastn_mcp.build.account import AccountParts
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli import Start
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.fastn.names import name_of
@@ -21,7 +21,7 @@ from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.tables import dated
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Checked:
     said: str
 
 
-async def checked(parts: Parts) -> Checked:
+async def checked(parts: AccountParts) -> Checked:
     """Ask Fastn for its API keys, of which this should be one."""
     try:
         try:
@@ -46,7 +46,7 @@ async def checked(parts: Parts) -> Checked:
     except FastnError as error:
         return Checked(None, f"Whether the key works could not be learnt. {error}")
     page = found.result if isinstance(found, Done) else None
-    rows = cast("list[Record]", getattr(page, "items", []))
+    rows = cast("list[FastnObject]", getattr(page, "items", []))
     mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
     if mine is None:
         return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
@@ -67,7 +67,7 @@ KINDS = {
 _WIDTH = 13
 
 
-def whoami(start: Start, *, as_json: bool) -> int:
+def whoami(start: StartOptions, *, as_json: bool) -> int:
     """Say it; the exit code. Raises `SettingsError`."""
     resolved = start.resolved()
     settings = resolved.settings

@@ -10,8 +10,8 @@ from pydantic_core import from_json
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
-from fastn_mcp.client.http import Answer, Exchange, Lost, Unreadable, Unsent, add_ours, theirs, unwrap
-from fastn_mcp.client.rate_limit import Board, Cause, Limit, tell
+from fastn_mcp.client.http import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody, add_ours, theirs, unwrap
+from fastn_mcp.client.rate_limit import Limit, RateLimitStore, WaitReason, tell
 from fastn_mcp.client.retry import (
     ATTEMPTS,
     LONGEST_WAIT,
@@ -39,7 +39,7 @@ from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read
 from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
@@ -105,9 +105,9 @@ class Attempts:
             )
         return NotSent("The call waited too long for its turn.", "Call again later.")
 
-    def unreadable(self, why: Unreadable) -> FastnError:
+    def unreadable(self, why: UnreadableBody) -> FastnError:
         if self._reads:
-            kind = TooLarge if why is Unreadable.TOO_LARGE else Failed
+            kind = TooLarge if why is UnreadableBody.TOO_LARGE else Failed
             return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
         detail: dict[str, JsonValue] = {}
         what = f"Fastn did it, but the answer cannot be read: {why.value}."
@@ -122,16 +122,18 @@ class Attempts:
         return f"Look with {reading.tool_name()}."
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=FastnObject)
 
 LONGEST_QUEUE = 1_000
 """Calls that wait for one of the places for requests at the same time."""
 
 
-class Client:
+class FastnClient:
     """One account at Fastn."""
 
-    def __init__(self, account: Account, exchange: Exchange, system: System, board: Board | None = None) -> None:
+    def __init__(
+        self, account: Account, exchange: Exchange, system: System, board: RateLimitStore | None = None
+    ) -> None:
         """Where others use the same key, they tell each other over the board that its rate limit is used up."""
         self._account = account
         self._exchange = exchange
@@ -146,7 +148,7 @@ class Client:
     async def aclose(self) -> None:
         await self._exchange.aclose()
 
-    def check(self, call: Offer[Any]) -> None:
+    def check(self, call: Tool[Any]) -> None:
         """Refuse what must not be sent. Raises `NotSent`.
 
         That is any call while there is no key, one with an argument that holds the key of the account in any encoding,
@@ -213,7 +215,7 @@ class Client:
     async def _merged(self, call: Call, request: Request) -> Request:
         """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
 
-        async def read(reading: Call) -> Record:
+        async def read(reading: Call) -> FastnObject:
             return await self._send(reading, Attempts(reading), Redactor(()))  # what is sent back is sent as it was
 
         current = await read_target(call, read)
@@ -234,10 +236,10 @@ class Client:
             wait: float | None = None
             try:
                 answer = await self._exchange(request)
-            except Unsent as error:
+            except NotSentError as error:
                 attempt.end(Fate.UNSENT)
                 failure: FastnError = attempt.unreachable(self._account.host, str(error), error.next_step)
-            except Lost as error:
+            except ResponseLost as error:
                 attempt.end(Fate.UNKNOWN)
                 failure = attempt.lost(f"The connection broke before Fastn answered ({error}).", {})
             else:
@@ -247,7 +249,7 @@ class Client:
                     await self._limit.used_up(closed)
                 became = fate(answer.status, cast("str | None", said.get("code")))
                 what = f"Fastn answered {answer.status}."
-                if answer.unreadable is Unreadable.BROKEN and answer.status < 300 and request.method == "GET":
+                if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and request.method == "GET":
                     became = Fate.UNKNOWN
                     what = "Fastn's answer broke off."
                 attempt.end(became)
@@ -265,7 +267,7 @@ class Client:
             if not attempt.may_repeat(request.method) or not in_time or not self._retries.take(attempt.last):
                 raise failure
             again = f"Trying again in {seconds:.1f} s (attempt {attempt.number + 1} of {ATTEMPTS})."
-            await tell(f"{failure.what} {again}", Cause.RETRY, seconds)
+            await tell(f"{failure.what} {again}", WaitReason.RETRY, seconds)
             await self._system.sleep(seconds)
 
     async def _room(self, attempt: "Attempts") -> None:
@@ -281,7 +283,7 @@ class Client:
                 facts={"retry_after_seconds": round(seconds, 1)},
             )
             raise attempt.rejected(error)
-        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.", Cause.RATE_LIMIT, seconds)
+        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.", WaitReason.RATE_LIMIT, seconds)
         await self._system.sleep(seconds)
 
     def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", redactor: Redactor) -> R:
@@ -307,9 +309,9 @@ class Client:
                 return call.result({"id": call.target, "deleted": True})
             return call.result(body)
         except ValidationError:
-            raise attempt.unreadable(Unreadable.UNFAMILIAR) from None
+            raise attempt.unreadable(UnreadableBody.UNFAMILIAR) from None
         except ValueError:
-            raise attempt.unreadable(Unreadable.NO_JSON) from None
+            raise attempt.unreadable(UnreadableBody.NO_JSON) from None
 
     def _not_found(self, call: Operation[Any]) -> tuple[str, str]:
         """What a 404 means, and the next step. Where no argument is an id, it is the path that is wrong."""

@@ -80,7 +80,7 @@ CAP = 10 * 1024 * 1024
 _CONNECT_SECONDS = 5.0
 
 
-class Unsent(Exception):
+class NotSentError(Exception):
     """No byte of the request can have left. `next_step` is what to do about it, where that is known."""
 
     def __init__(self, reason: str, next_step: str = "") -> None:
@@ -88,11 +88,11 @@ class Unsent(Exception):
         self.next_step = next_step
 
 
-class Lost(Exception):
+class ResponseLost(Exception):
     """The request may have arrived; no complete status came back."""
 
 
-class Unreadable(Enum):
+class UnreadableBody(Enum):
     """Why a body cannot be used."""
 
     BROKEN = "it broke off"
@@ -109,7 +109,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    unreadable: Unreadable | None = None
+    unreadable: UnreadableBody | None = None
 
 
 class Exchange(Protocol):
@@ -132,20 +132,22 @@ class HttpExchange:
         self._connections = Connections(base.origin, self._way)
 
     async def __call__(self, request: Request) -> Answer:
-        """Raises `Unsent` or `Lost`."""
+        """Raises `NotSentError` or `ResponseLost`."""
         try:
             connection = await self._connections.take()
         except OSError as error:
-            raise Unsent(f"the trusted certificates cannot be read: {type(error).__name__}", CHECK_CA_FILE) from error
+            raise NotSentError(
+                f"the trusted certificates cannot be read: {type(error).__name__}", CHECK_CA_FILE
+            ) from error
         try:
             response = await connection.handle_async_request(self._built(request))
         except _UNSENT as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()  # behind a proxy it may be open already
             proxied = self._scheme == b"https" and self._way.proxy is not None
-            raise Unsent(*unreachable(error, self._way if proxied else None)) from error
+            raise NotSentError(*unreachable(error, self._way if proxied else None)) from error
         except _BROKEN as error:
-            raise Lost(type(error).__name__) from error
+            raise ResponseLost(type(error).__name__) from error
         try:
             return await _read(response)
         finally:
@@ -198,18 +200,18 @@ async def _read(response: httpcore2.Response) -> Answer:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "deflate"):
-        return Answer(response.status, headers, b"", Unreadable.PACKED)
+        return Answer(response.status, headers, b"", UnreadableBody.PACKED)
     unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
     body = bytearray()
     try:
         async for chunk in cast("AsyncIterable[bytes]", response.stream):
             body += unpack.decompress(chunk, CAP + 1 - len(body)) if unpack else chunk
             if len(body) > CAP:
-                return Answer(response.status, headers, b"", Unreadable.TOO_LARGE)
+                return Answer(response.status, headers, b"", UnreadableBody.TOO_LARGE)
     except (*_BROKEN, zlib.error):
-        return Answer(response.status, headers, b"", Unreadable.BROKEN)
+        return Answer(response.status, headers, b"", UnreadableBody.BROKEN)
     if unpack is not None and not unpack.eof:
-        return Answer(response.status, headers, b"", Unreadable.BROKEN)
+        return Answer(response.status, headers, b"", UnreadableBody.BROKEN)
     return Answer(response.status, headers, bytes(body))
 
 

@@ -32,7 +32,7 @@ _AGAIN = 10.0
 _LONGEST = 86_400.0
 
 
-class Board(Protocol):
+class RateLimitStore(Protocol):
     """Where those who share a key tell each other. Times are Unix seconds."""
 
     async def note_limit(self, key: str, until: float, now: float) -> None: ...
@@ -43,7 +43,7 @@ class Board(Protocol):
 class Limit:
     """The rate limit of one account's key."""
 
-    def __init__(self, account: Account, system: System, board: Board | None) -> None:
+    def __init__(self, account: Account, system: System, board: RateLimitStore | None) -> None:
         self._system = system
         self._board = board
         self._key = hashlib.sha256(f"{account.base_url} {account.api_key}".encode()).hexdigest()
@@ -79,7 +79,7 @@ class Limit:
         if tried.cancelled_caught:
             self._away("no answer")
 
-    async def _look(self, board: Board) -> None:
+    async def _look(self, board: RateLimitStore) -> None:
         with anyio.move_on_after(_PATIENCE) as tried:
             try:
                 closed = await board.limited(self._key) - self._system.now().timestamp()
@@ -96,7 +96,7 @@ class Limit:
         self._look_from = self._system.monotonic() + _AGAIN
 
 
-class Cause(Enum):
+class WaitReason(Enum):
     """Why a call waits."""
 
     RETRY = "retry"
@@ -106,11 +106,11 @@ class Cause(Enum):
 listener: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar("listener", default=None)
 """Who is told of the waits of the calls that are made from here on."""
 
-counter: ContextVar[Callable[[Cause, float], None] | None] = ContextVar("counter", default=None)
+counter: ContextVar[Callable[[WaitReason, float], None] | None] = ContextVar("counter", default=None)
 """Who counts them, and their seconds."""
 
 
-async def tell(why: str, cause: Cause, seconds: float) -> None:
+async def tell(why: str, cause: WaitReason, seconds: float) -> None:
     """A call waits."""
     log.info(why)
     if (counts := counter.get()) is not None:

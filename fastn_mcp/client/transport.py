@@ -40,7 +40,7 @@ class AsyncioBackend(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore2.ConnectError(str(error)) from error
-        return _Stream(pipe)
+        return _ConnectionStream(pipe)
 
 
 _MOST_UNREAD = 256 * 1024
@@ -95,7 +95,7 @@ class _Pipe(asyncio.Protocol):
             self.reader.set_result(None)
 
 
-class _Stream(httpcore2.AsyncNetworkStream):
+class _ConnectionStream(httpcore2.AsyncNetworkStream):
     """One connection."""
 
     def __init__(self, pipe: _Pipe) -> None:

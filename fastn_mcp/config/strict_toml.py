@@ -133,7 +133,7 @@ class _Scan:
 T = TypeVar("T")
 
 
-class Flaw(Exception):
+class ConfigError(Exception):
     """What is wrong, and where."""
 
     def __init__(self, at: Key, what: str) -> None:
@@ -142,7 +142,7 @@ class Flaw(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TomlSource:
     """A file that was read: its name, the digest of its text, and the line of each key."""
 
     file: str
@@ -168,8 +168,8 @@ def read(path: Path, kind: str, hint: str) -> bytes:
     return data
 
 
-def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], Source], T], hint: str) -> T:
-    """What `build` makes of a file's table. Raises `SettingsError`, which names the file and the line of a `Flaw`."""
+def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], TomlSource], T], hint: str) -> T:
+    """What `build` makes of a file's table. Raises `SettingsError` with the file and the line of a `ConfigError`."""
     try:
         text = data.decode()
         table = tomllib.loads(text)
@@ -181,8 +181,8 @@ def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], So
         raise SettingsError(f"{where}: not TOML: {error}.", hint) from None
     except RecursionError:
         raise SettingsError(f"{path}: not a {kind}: it is nested too deeply.") from None
-    source = Source(path.name, hashlib.sha256(data).hexdigest(), places(text))
+    source = TomlSource(path.name, hashlib.sha256(data).hexdigest(), places(text))
     try:
         return build(table, source)
-    except Flaw as flaw:
+    except ConfigError as flaw:
         raise SettingsError(f"{path}, line {source.line(flaw.at)}: {flaw}.", hint) from None

@@ -17,7 +17,7 @@ from tomlkit.items import InlineTable
 from fastn_mcp.errors import SettingsError
 
 
-class Verdict(Enum):
+class CheckResult(Enum):
     """What a check says. One that was skipped could not be made, or ought not to be."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Verdict(Enum):
     SKIPPED = "skipped"
 
 
-class Group(Enum):
+class CheckGroup(Enum):
     """What is checked, in the order in which it is."""
 
     SETTINGS = "settings"
@@ -40,15 +40,15 @@ class Group(Enum):
 class Check:
     """One line of the table."""
 
-    group: Group
+    group: CheckGroup
     name: str
-    verdict: Verdict
+    verdict: CheckResult
     seen: str
     next: str = ""
     here: str = ""
 
 
-class Exit(IntEnum):
+class DoctorExit(IntEnum):
     """The exit code."""
 
     FINE = 0
@@ -56,18 +56,18 @@ class Exit(IntEnum):
     CANNOT_WORK = 2
 
 
-_GATES = (Group.SETTINGS, Group.CONNECTION, Group.KEY)
+_GATES = (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY)
 
 
-def exit_of(checks: Iterable[Check]) -> Exit:
+def exit_of(checks: Iterable[Check]) -> DoctorExit:
     """What all of them come to."""
     found = list(checks)
-    reads = [check.verdict for check in found if check.group is Group.READS]
-    nothing_answers = Verdict.FAILED in reads and not {Verdict.OK, Verdict.DIFFERS} & set(reads)
-    if nothing_answers or any(check.verdict is Verdict.FAILED and check.group in _GATES for check in found):
-        return Exit.CANNOT_WORK
-    wrong = any(check.verdict in (Verdict.DIFFERS, Verdict.FAILED) for check in found)
-    return Exit.DIFFERENCES if wrong else Exit.FINE
+    reads = [check.verdict for check in found if check.group is CheckGroup.READS]
+    nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & set(reads)
+    if nothing_answers or any(check.verdict is CheckResult.FAILED and check.group in _GATES for check in found):
+        return DoctorExit.CANNOT_WORK
+    wrong = any(check.verdict in (CheckResult.DIFFERS, CheckResult.FAILED) for check in found)
+    return DoctorExit.DIFFERENCES if wrong else DoctorExit.FINE
 
 
 Value = str | list[str]

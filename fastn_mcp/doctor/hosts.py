@@ -8,7 +8,7 @@ from fastn_mcp.config.file import ConfigFile
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, Settings
 from fastn_mcp.config.proxies import named_by
-from fastn_mcp.doctor.check import Check, Group, Verdict
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.operation import Route
@@ -96,7 +96,7 @@ def check(settings: Settings, found: Mapping[str, str], file: Path | None) -> Ch
     said = ", ".join(f"{name} ({origin})" for name, origin in sorted(found.items()))
     values = ", ".join(f"{name} {getattr(settings, name)}" for name in _PLAIN if getattr(settings, name) is not None)
     here = values + (f"; the file is {file}" if file is not None else "; no file")
-    return Check(Group.SETTINGS, "settings", Verdict.OK, f"Set: {said or 'nothing'}.", here=here)
+    return Check(CheckGroup.SETTINGS, "settings", CheckResult.OK, f"Set: {said or 'nothing'}.", here=here)
 
 
 def wrong(error: SettingsError, file: Path | None) -> Check:
@@ -104,4 +104,6 @@ def wrong(error: SettingsError, file: Path | None) -> Check:
     own = "" if file is None else str(file)
     seen, then = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
     here = f"The file is {own}." if seen != error.what else ""
-    return Check(Group.SETTINGS, "settings", Verdict.FAILED, seen, then or "Correct it, and run doctor again.", here)
+    return Check(
+        CheckGroup.SETTINGS, "settings", CheckResult.FAILED, seen, then or "Correct it, and run doctor again.", here
+    )

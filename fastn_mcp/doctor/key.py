@@ -6,8 +6,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from fastn_mcp.client.account import Account, headers
-from fastn_mcp.client.http import Answer, Exchange, Lost, Unsent
-from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.client.http import Answer, Exchange, NotSentError, ResponseLost
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.hosts import OTHER_HOSTS, alternatives
 from fastn_mcp.doctor.probe import Looking
 from fastn_mcp.tools.connectors import ListConnectors
@@ -46,8 +46,8 @@ def form(key: str) -> Check:
     kind = next((said for prefix, said in _FORMS.items() if key.startswith(prefix)), None)
     if kind is None:
         then = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
-        return Check(Group.KEY, "form", Verdict.OK, "It begins as neither test nor live keys do.", then)
-    return Check(Group.KEY, "form", Verdict.OK, kind)
+        return Check(CheckGroup.KEY, "form", CheckResult.OK, "It begins as neither test nor live keys do.", then)
+    return Check(CheckGroup.KEY, "form", CheckResult.OK, kind)
 
 
 class Keys:
@@ -69,21 +69,23 @@ class Keys:
                 return self._nowhere(control), None
             if control.status >= 500:
                 seen = f"Fastn answers with an error ({control.status})."
-                return Check(Group.KEY, "authentication", Verdict.FAILED, seen, "Run doctor again later."), None
+                return Check(
+                    CheckGroup.KEY, "authentication", CheckResult.FAILED, seen, "Run doctor again later."
+                ), None
             refused: list[str] = []
             for style in self._styles():
                 answer = await self._with(headers(style.of(self._account)), path)
                 if _accepts(answer, control):
                     return self._taken(style, refused, control, proposal), style.of(self._account)
                 refused.append(f"{style}: {answer.status}")
-        except (Unsent, Lost) as error:
+        except (NotSentError, ResponseLost) as error:
             seen = f"The connection breaks ({error})."
-            return Check(Group.KEY, "authentication", Verdict.FAILED, seen, "Run doctor again later."), None
+            return Check(CheckGroup.KEY, "authentication", CheckResult.FAILED, seen, "Run doctor again later."), None
         then = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHERS}"
         if not any((self._account.space_id, self._account.tenant_id, self._account.env)):
             then += " Older accounts also want FASTN_SPACE_ID and FASTN_TENANT_ID."
         seen = f"The key is refused in every way: {'; '.join(refused)}."
-        return Check(Group.KEY, "authentication", Verdict.FAILED, seen, then), None
+        return Check(CheckGroup.KEY, "authentication", CheckResult.FAILED, seen, then), None
 
     def _styles(self) -> list[_Style]:
         """The one that is set first, then with as little changed as can be."""
@@ -112,7 +114,7 @@ class Keys:
         if control.status < 300:
             seen += " It is answered without a key, too."
         if not refused:
-            return Check(Group.KEY, "authentication", Verdict.OK, seen)
+            return Check(CheckGroup.KEY, "authentication", CheckResult.OK, seen)
         first = self._styles()[0]
         if style.auth != first.auth:
             proposal.settings["auth"] = style.auth
@@ -120,7 +122,9 @@ class Keys:
             proposal.settings["test_mode"] = "on" if style.testing else "off"
         names = " and ".join(name for name in ("auth", "test_mode") if name in proposal.settings)
         then = f"Set {names} as proposed below."
-        return Check(Group.KEY, "authentication", Verdict.DIFFERS, f"{seen} Refused: {'; '.join(refused)}.", then)
+        return Check(
+            CheckGroup.KEY, "authentication", CheckResult.DIFFERS, f"{seen} Refused: {'; '.join(refused)}.", then
+        )
 
     def _nowhere(self, answer: Answer) -> Check:
         if 300 <= answer.status < 400:
@@ -128,9 +132,9 @@ class Keys:
             seen = f"Every request is redirected ({answer.status}), which is never followed."
             here = f"To {to}." if to and to.isascii() and to.isprintable() else ""
             then = "If you know the host that it names, set FASTN_BASE_URL to it."
-            return Check(Group.KEY, "authentication", Verdict.FAILED, seen, then, here)
+            return Check(CheckGroup.KEY, "authentication", CheckResult.FAILED, seen, then, here)
         seen = f"Nothing is at the paths of Fastn's API ({answer.status})."
-        return Check(Group.KEY, "authentication", Verdict.FAILED, seen, f"Check FASTN_BASE_URL. {_OTHERS}")
+        return Check(CheckGroup.KEY, "authentication", CheckResult.FAILED, seen, f"Check FASTN_BASE_URL. {_OTHERS}")
 
 
 def _is_there(answer: Answer) -> bool:

@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from fastn_mcp.client.account import Way, context
 from fastn_mcp.config.proxies import address_of
-from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.hosts import CA_VARIABLES, PROXY_VARIABLES
 
 _SECONDS = 5.0
@@ -23,7 +23,7 @@ _LONGEST_HEAD = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal(Exception):
+class NetworkFailure(Exception):
     """Which step failed, why, and what to do. `untrusted` where it is the certificate."""
 
     step: str
@@ -51,7 +51,7 @@ async def checks(
     while True:
         try:
             reached = await _reach(base_url, way)
-        except Refusal as refusal:
+        except NetworkFailure as refusal:
             other = await _other(base_url, way, refusal, environment)
             if other is None:
                 return [*instead.values(), _failed(refusal)], way
@@ -62,11 +62,11 @@ async def checks(
             return [instead.get(check.name, check) for check in _well(reached, way, environment)], way
 
 
-def _failed(refusal: Refusal) -> Check:
-    return Check(Group.CONNECTION, refusal.step, Verdict.FAILED, refusal.seen, refusal.next)
+def _failed(refusal: NetworkFailure) -> Check:
+    return Check(CheckGroup.CONNECTION, refusal.step, CheckResult.FAILED, refusal.seen, refusal.next)
 
 
-def _instead(name: str, variable: str, refusal: Refusal, way: Way, proposal: Proposal) -> Check:
+def _instead(name: str, variable: str, refusal: NetworkFailure, way: Way, proposal: Proposal) -> Check:
     if name == "ca_file":
         proposal.settings[name] = str(way.ca_file)
         proposal.notes[name] = f"the file that {variable} names"
@@ -78,18 +78,18 @@ def _instead(name: str, variable: str, refusal: Refusal, way: Way, proposal: Pro
         proposal.notes[name] = f"the proxy that {variable} names"
         then = f"Set proxy to what {variable} names, as proposed below."
     line, seen = "TLS" if name == "ca_file" else name, f"{refusal.seen} With what {variable} names it works."
-    return Check(Group.CONNECTION, line, Verdict.DIFFERS, seen, then)
+    return Check(CheckGroup.CONNECTION, line, CheckResult.DIFFERS, seen, then)
 
 
 def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Check]:
-    ok, group = Verdict.OK, Group.CONNECTION
+    ok, group = CheckResult.OK, CheckGroup.CONNECTION
     found = [Check(group, "DNS", ok, reached.looked_up)]
     if way.proxy is not None:
         found.append(Check(group, "proxy", ok, "It lets us through by CONNECT.", here=address_of(way.proxy)))
     else:
         found.append(Check(group, "proxy", ok, "None: directly."))
     if reached.tls is None:
-        found.append(Check(group, "TLS", Verdict.SKIPPED, "Plain http, on this machine.", "Nothing to do."))
+        found.append(Check(group, "TLS", CheckResult.SKIPPED, "Plain http, on this machine.", "Nothing to do."))
         return found
     store = "the system's"
     if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
@@ -100,7 +100,7 @@ def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Ch
 
 
 async def _other(
-    base_url: str, way: Way, refusal: Refusal, environment: Mapping[str, str]
+    base_url: str, way: Way, refusal: NetworkFailure, environment: Mapping[str, str]
 ) -> tuple[str, str, Way] | None:
     """The setting, the variable and the way of what works instead: what the machine tells other programs.
 
@@ -119,7 +119,7 @@ async def _other(
     for name, variable, other in ways:
         try:
             await _reach(base_url, other)
-        except Refusal as still:
+        except NetworkFailure as still:
             if name == "proxy" and still.untrusted:  # there may be a company's own certificates behind it
                 return name, variable, other
         else:
@@ -145,7 +145,7 @@ def _is_proxy(value: str) -> bool:
 
 
 async def _reach(base_url: str, way: Way) -> Reached:
-    """Raises `Refusal`."""
+    """Raises `NetworkFailure`."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     proxy = urlsplit(way.proxy) if way.proxy is not None and parts.scheme == "https" else None
@@ -173,7 +173,7 @@ async def _looked_up(host: str, port: int, step: str, then: str) -> str:
         with anyio.fail_after(_SECONDS):
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError):
-        raise Refusal(step, "The name of the host is not known here.", then) from None
+        raise NetworkFailure(step, "The name of the host is not known here.", then) from None
     families = sorted({"IPv6" if family == socket.AF_INET6 else "IPv4" for family, *_ in found})
     return f"The name is known: {' and '.join(families)}."
 
@@ -183,9 +183,9 @@ async def _connected(host: str, port: int, step: str, then: str) -> ByteStream:
         with anyio.fail_after(_SECONDS):
             return await anyio.connect_tcp(host, port)
     except TimeoutError:
-        raise Refusal(step, f"Nothing answers in {_SECONDS:.0f} seconds.", then) from None
+        raise NetworkFailure(step, f"Nothing answers in {_SECONDS:.0f} seconds.", then) from None
     except OSError:
-        raise Refusal(step, "The connection is refused.", then) from None
+        raise NetworkFailure(step, "The connection is refused.", then) from None
 
 
 async def _tunnel(stream: ByteStream, target: str, name: str | None, password: str | None) -> None:
@@ -200,14 +200,16 @@ async def _tunnel(stream: ByteStream, target: str, name: str | None, password: s
             while b"\r\n\r\n" not in answer and len(answer) < _LONGEST_HEAD:
                 answer += await stream.receive()
     except (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError):
-        raise Refusal("proxy", "The proxy does not answer a CONNECT.", "Check that it is an http proxy.") from None
+        raise NetworkFailure(
+            "proxy", "The proxy does not answer a CONNECT.", "Check that it is an http proxy."
+        ) from None
     status = answer.split(b" ", 2)[1][:3].decode("ascii", "replace") if answer.startswith(b"HTTP/1.") else "none"
     if status == "407":
-        raise Refusal(
+        raise NetworkFailure(
             "proxy", "The proxy wants a name and a password (407).", "FASTN_PROXY=http://NAME:PASSWORD@HOST:PORT"
         )
     if not status.startswith("2"):
-        raise Refusal(
+        raise NetworkFailure(
             "proxy", f"The proxy does not let us through ({status}).", "Ask whoever runs it to allow the host."
         )
 
@@ -216,7 +218,7 @@ async def _secured(stream: ByteStream, host: str, way: Way) -> str:
     try:
         trusted = context(way)
     except OSError as error:
-        raise Refusal(
+        raise NetworkFailure(
             "TLS",
             f"The trusted certificates cannot be read ({type(error).__name__}).",
             "Check FASTN_CA_FILE, SSL_CERT_FILE and SSL_CERT_DIR.",
@@ -228,8 +230,10 @@ async def _secured(stream: ByteStream, host: str, way: Way) -> str:
             )
     except ssl.SSLCertVerificationError as error:
         then = "If your company has a CA of its own, set FASTN_CA_FILE to its file; otherwise somebody is in between."
-        raise Refusal("TLS", f"The certificate is not trusted: {error.verify_message}.", then, untrusted=True) from None
+        raise NetworkFailure(
+            "TLS", f"The certificate is not trusted: {error.verify_message}.", then, untrusted=True
+        ) from None
     except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         then = "Check the port in FASTN_BASE_URL, and whether it speaks https."
-        raise Refusal("TLS", f"No TLS is spoken there ({type(error).__name__}).", then) from None
+        raise NetworkFailure("TLS", f"No TLS is spoken there ({type(error).__name__}).", then) from None
     return str(secure.extra(TLSAttribute.tls_version))  # noqa: S610 - Django's is another

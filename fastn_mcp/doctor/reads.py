@@ -8,16 +8,16 @@ from typing import Any, cast
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer, unwrap
-from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.hosts import alternatives
 from fastn_mcp.doctor.probe import Looking
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Route
 from fastn_mcp.tools.paging import List, rows_of
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 _SINGULAR = {"api_keys": "key", "users": "user", "audit": "entry"}
 _OTHERWISE: dict[str, tuple[str, ...]] = {
@@ -41,11 +41,11 @@ class Comparison:
     unseen: tuple[str, ...]
 
 
-def record_of(operation: AnyOperation) -> type[Record]:
+def record_of(operation: AnyOperation) -> type[FastnObject]:
     """What one row of its answers is thought to be."""
     if issubclass(operation, List):
         (record,) = cast(Any, operation.returns.model_fields["items"].annotation).__args__
-        return cast("type[Record]", record)
+        return cast("type[FastnObject]", record)
     return operation.returns
 
 
@@ -193,7 +193,7 @@ class Observed:
 class Reads:
     """Makes the reads. What it learns of an account is for the ones after it: `routes`, `fields`, `ids`."""
 
-    client: Client
+    client: FastnClient
     looking: Looking
     routes: dict[str, Route]
     fields: dict[str, dict[str, str]]
@@ -213,7 +213,7 @@ class Reads:
         if call is None:
             listing = cast(AnyOperation, listing_of(operation)).tool_name()
             seen = f"No id to read: {listing} gave none."
-            return _check(tool, Verdict.SKIPPED, seen, "Make one in the dashboard, or see the line of the list.")
+            return _check(tool, CheckResult.SKIPPED, seen, "Make one in the dashboard, or see the line of the list.")
         declared = self.routes.get(tool, operation.route)
         error = await self._made(call)
         answer = self.looking.last
@@ -258,17 +258,17 @@ class Reads:
         try:
             body = cast(JsonValue, from_json(answer.body, allow_inf_nan=False)) if answer.body.strip() else None
         except ValueError:
-            return _check(tool, Verdict.FAILED, f"{answer.status}, and the answer is no JSON.", _TELL)
+            return _check(tool, CheckResult.FAILED, f"{answer.status}, and the answer is no JSON.", _TELL)
         self.names.learn(body)
         rows = _rows(operation, unwrap(body))
         shape = Shape(envelope_of(body), fields_of(rows))
         self.observed[tool] = Observed(route, answer.status, shape)
         if error is not None:
-            return _check(tool, Verdict.FAILED, f"{answer.status}, and the answer cannot be read.", _TELL)
+            return _check(tool, CheckResult.FAILED, f"{answer.status}, and the answer cannot be read.", _TELL)
         where = f" It is at {route.path}." if tool in self.moved else ""
         seen = f"{answer.status} {_wrapped(shape.envelope)}.{where}"
         if not rows:
-            empty = _check(tool, Verdict.OK, f"{seen} No rows to compare.", "")
+            empty = _check(tool, CheckResult.OK, f"{seen} No rows to compare.", "")
             return _moved(empty) if where else empty
         known = self.configured.get(operation.toolset(), {})
         comparison = compared(
@@ -294,36 +294,42 @@ class Reads:
             scope = _PERMISSION.search(answer.body.decode("utf-8", "replace"))
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
             then = "Give the key the permission (dashboard: Settings, API keys), or leave the tools out: toolsets."
-            return _check(tool, Verdict.DIFFERS, f"403. {missing}.", then)
+            return _check(tool, CheckResult.DIFFERS, f"403. {missing}.", then)
         if status in _MOVED:
             others = ", ".join(route.path for route in alternatives(operation))
             seen = f"{status} at {self.routes.get(tool, operation.route).path}" + (
                 f", and at {others}" if others else ""
             )
             then = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
-            return _check(tool, Verdict.FAILED, f"{seen}.", then)
+            return _check(tool, CheckResult.FAILED, f"{seen}.", then)
         if 300 <= status < 400:
-            return _check(tool, Verdict.FAILED, f"A redirect ({status}), which is never followed.", "Check base_url.")
+            return _check(
+                tool, CheckResult.FAILED, f"A redirect ({status}), which is never followed.", "Check base_url."
+            )
         if status == 401:
-            return _check(tool, Verdict.FAILED, "401, though the key is taken elsewhere.", "Check what the key may do.")
+            return _check(
+                tool, CheckResult.FAILED, "401, though the key is taken elsewhere.", "Check what the key may do."
+            )
         if status in (402, 429):
-            return _check(tool, Verdict.FAILED, f"{status}: a limit or a quota is used up.", "Run doctor again later.")
+            return _check(
+                tool, CheckResult.FAILED, f"{status}: a limit or a quota is used up.", "Run doctor again later."
+            )
         if status >= 500:
-            return _check(tool, Verdict.FAILED, f"{status}: an error of Fastn's.", "Run doctor again later.")
-        return _check(tool, Verdict.FAILED, f"{status}: it does not accept the request.", _TELL)
+            return _check(tool, CheckResult.FAILED, f"{status}: an error of Fastn's.", "Run doctor again later.")
+        return _check(tool, CheckResult.FAILED, f"{status}: it does not accept the request.", _TELL)
 
 
 _TELL = "Write a report (--report FILE.md) and open an issue with it."
 
 
-def _check(tool: str, verdict: Verdict, seen: str, then: str) -> Check:
-    return Check(Group.READS, tool, verdict, seen, then)
+def _check(tool: str, verdict: CheckResult, seen: str, then: str) -> Check:
+    return Check(CheckGroup.READS, tool, verdict, seen, then)
 
 
 def _unanswered(tool: str, error: FastnError | None) -> Check:
     if isinstance(error, RateLimited):
-        return _check(tool, Verdict.SKIPPED, "The rate limit is used up.", "Run doctor again in some minutes.")
-    return _check(tool, Verdict.FAILED, "No answer.", "Run doctor again; with FASTN_DEADLINE for more time.")
+        return _check(tool, CheckResult.SKIPPED, "The rate limit is used up.", "Run doctor again in some minutes.")
+    return _check(tool, CheckResult.FAILED, "No answer.", "Run doctor again; with FASTN_DEADLINE for more time.")
 
 
 def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]]:
@@ -349,12 +355,12 @@ def _compared(tool: str, seen: str, comparison: Comparison, *, moved: bool) -> C
         then.append("Set fields as proposed below.")
     if comparison.unseen:
         said.append(f"Not seen: {', '.join(comparison.unseen)}.")
-    verdict = Verdict.DIFFERS if moved or comparison.missing or comparison.renamed else Verdict.OK
+    verdict = CheckResult.DIFFERS if moved or comparison.missing or comparison.renamed else CheckResult.OK
     return _check(tool, verdict, " ".join(said), " ".join(then))
 
 
 def _moved(check: Check) -> Check:
-    return Check(check.group, check.name, Verdict.DIFFERS, check.seen, "Set the route as proposed below.")
+    return Check(check.group, check.name, CheckResult.DIFFERS, check.seen, "Set the route as proposed below.")
 
 
 def _pairs(renamed: Mapping[str, str]) -> str:

@@ -7,25 +7,25 @@ from datetime import datetime
 from typing import Any
 
 from fastn_mcp import __version__
-from fastn_mcp.doctor.check import Check, Exit, Verdict
-from fastn_mcp.doctor.runner import Findings
+from fastn_mcp.doctor.check import Check, CheckResult, DoctorExit
+from fastn_mcp.doctor.runner import DoctorReport
 
 _SAID = {
-    Exit.FINE: "All is as it was declared.",
-    Exit.DIFFERENCES: "It works, and something differs.",
-    Exit.CANNOT_WORK: "It cannot work.",
+    DoctorExit.FINE: "All is as it was declared.",
+    DoctorExit.DIFFERENCES: "It works, and something differs.",
+    DoctorExit.CANNOT_WORK: "It cannot work.",
 }
 
 
-def summary(found: Findings) -> str:
+def summary(found: DoctorReport) -> str:
     """One sentence, and how many lines say what."""
-    counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in Verdict]
+    counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in CheckResult]
     told = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
     sent = f"{found.sent} requests, none of which changes anything" if found.sent else "nothing was sent"
     return f"{_SAID[found.exit]} {told}; {sent}."
 
 
-def document(found: Findings, now: datetime) -> dict[str, Any]:
+def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
     """Everything that may be told."""
     return {
         "program": f"fastn-mcp {__version__}",
@@ -39,7 +39,7 @@ def document(found: Findings, now: datetime) -> dict[str, Any]:
     }
 
 
-def evidence(found: Findings, now: datetime) -> dict[str, Any]:
+def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
     """What was observed, for `OBSERVED` in an operation's declaration: reads that answered well, and no others."""
     return {
         "program": f"fastn-mcp {__version__}",
@@ -86,7 +86,7 @@ def _check(check: Check) -> dict[str, str]:
     }
 
 
-def _answers(found: Findings) -> dict[str, dict[str, Any]]:
+def _answers(found: DoctorReport) -> dict[str, dict[str, Any]]:
     said: dict[str, dict[str, Any]] = {}
     for tool, observed in found.observed.items():
         said[tool] = {"route": str(observed.route), "status": observed.status}

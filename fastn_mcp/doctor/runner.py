@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastn_mcp.client.account import Account, Way, headers
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.config.proxies import source_of
 from fastn_mcp.doctor import key, network
-from fastn_mcp.doctor.check import Check, Exit, Group, Proposal, Verdict, exit_of
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal, exit_of
 from fastn_mcp.doctor.hosts import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.probe import LONGEST_PAUSES, Looking
 from fastn_mcp.doctor.reads import READS, Names, Observed, Reads
@@ -26,7 +26,7 @@ Exchanging = Callable[[Mapping[str, str]], Exchange]
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class DoctorTarget:
     """What is examined. `exchange` is the sandbox's, where there is no network in between."""
 
     settings: Settings
@@ -42,7 +42,7 @@ class Patient:
 
 
 @dataclass(slots=True)
-class Findings:
+class DoctorReport:
     """What was found. `observed` are the answers of the reads, without a value."""
 
     host: str = ""
@@ -53,7 +53,7 @@ class Findings:
     sent: int = 0
 
     @property
-    def exit(self) -> Exit:
+    def exit(self) -> DoctorExit:
         return exit_of(self.checks)
 
 
@@ -61,16 +61,16 @@ Told = Callable[[str], object]
 """Is told what is looked at next."""
 
 
-async def examine(patient: Patient, first: Check, told: Told) -> Findings:
+async def examine(patient: DoctorTarget, first: Check, told: Told) -> DoctorReport:
     """Look at everything. `first` is the check of the settings."""
-    found = Findings(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
+    found = DoctorReport(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
     settings = patient.settings
     way = Way(settings.ca_file, settings.proxy, source_of(settings.proxy, patient.environment, settings.base_url))
     if patient.exchange is None:
         told("the network")
         made, way = await network.checks(patient.settings.base_url, way, patient.environment, found.proposal)
         found.checks += made
-        if any(check.verdict is Verdict.FAILED for check in made):
+        if any(check.verdict is CheckResult.FAILED for check in made):
             return _noted(found, patient.origins)
     found.checks.append(key.form(patient.account.api_key))
 
@@ -87,12 +87,14 @@ async def examine(patient: Patient, first: Check, told: Told) -> Findings:
     return _noted(found, patient.origins)
 
 
-async def _asked(patient: Patient, found: Findings, exchange: Exchanging, looking: Looking, told: Told) -> None:
+async def _asked(
+    patient: DoctorTarget, found: DoctorReport, exchange: Exchanging, looking: Looking, told: Told
+) -> None:
     told("how the key is taken")
     try:
         check, account = await key.Keys(patient.account, exchange, looking).accepted(found.proposal)
     except FastnError as error:
-        check, account = Check(Group.KEY, "authentication", Verdict.FAILED, error.what, error.next_step), None
+        check, account = Check(CheckGroup.KEY, "authentication", CheckResult.FAILED, error.what, error.next_step), None
     found.checks.append(check)
     if account is None:
         return
@@ -100,22 +102,22 @@ async def _asked(patient: Patient, found: Findings, exchange: Exchanging, lookin
     # A pause for a rate limit may be longer than a call.
     account = replace(account, routes=routes, fields=fields, deadline=account.deadline + LONGEST_PAUSES)
     await looking.through(exchange(headers(account)))
-    client = Client(account, looking, patient.system)
+    client = FastnClient(account, looking, patient.system)
     reads = Reads(client, looking, routes, fields, patient.account.fields, found.proposal, found.names)
-    await _each(READS, reads.check, Group.READS, patient, found, told)
+    await _each(READS, reads.check, CheckGroup.READS, patient, found, told)
     found.observed = reads.observed
     _narrowed(patient, reads)
     writes = Writes(looking, routes, reads.moved, reads.ids, found.proposal)
-    await _each(WRITES, writes.check, Group.WRITES, patient, found, told)
+    await _each(WRITES, writes.check, CheckGroup.WRITES, patient, found, told)
     _inherited(patient, found.proposal)
 
 
 async def _each(
     operations: tuple[AnyOperation, ...],
     check: Callable[[AnyOperation], Awaitable[Check]],
-    group: Group,
-    patient: Patient,
-    found: Findings,
+    group: CheckGroup,
+    patient: DoctorTarget,
+    found: DoctorReport,
     told: Told,
 ) -> None:
     for operation in operations:
@@ -125,10 +127,10 @@ async def _each(
             found.checks.append(await check(operation))
         else:
             seen = "Not offered: toolsets or the mode leave it out."
-            found.checks.append(Check(group, tool, Verdict.SKIPPED, seen, "Nothing, if that is what you want."))
+            found.checks.append(Check(group, tool, CheckResult.SKIPPED, seen, "Nothing, if that is what you want."))
 
 
-def _narrowed(patient: Patient, reads: Reads) -> None:
+def _narrowed(patient: DoctorTarget, reads: Reads) -> None:
     """Leave out the resources that the key may not read at all."""
     proposal = reads.proposal
     answered = [(o.toolset(), seen.status) for o in READS if (seen := reads.observed.get(o.tool_name())) is not None]
@@ -140,7 +142,7 @@ def _narrowed(patient: Patient, reads: Reads) -> None:
         proposal.notes["toolsets"] = "without what the key may not read"
 
 
-def _inherited(patient: Patient, proposal: Proposal) -> None:
+def _inherited(patient: DoctorTarget, proposal: Proposal) -> None:
     """A table of a profile stands in place of the file's own, so it says what that said."""
     if proposal.profile is None:
         return
@@ -152,7 +154,7 @@ def _inherited(patient: Patient, proposal: Proposal) -> None:
         }
 
 
-def _noted(found: Findings, origins: Mapping[str, str]) -> Findings:
+def _noted(found: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
     """A variable and a flag overrule the file that the proposal is for."""
     for name in found.proposal.settings:
         origin = origins.get(name, THE_FILE)
@@ -171,33 +173,33 @@ def folder(state: Path) -> Check:
     there = next(path for path in (state, *state.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         seen = "The state folder cannot be written: nothing that changes something will be sent."
-        return _folder(Verdict.FAILED, seen, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
+        return _folder(CheckResult.FAILED, seen, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
     if shutil.disk_usage(there).free < _ROOM:
         seen = "The disk of the state folder is full: nothing that changes something will be sent."
-        return _folder(Verdict.FAILED, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
+        return _folder(CheckResult.FAILED, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
     if os.name != "nt" and there == state and state.stat().st_mode & 0o077:
         seen = "Other users of this machine can open the state folder."
-        return _folder(Verdict.DIFFERS, seen, "Run chmod 700 on it.", here)
+        return _folder(CheckResult.DIFFERS, seen, "Run chmod 700 on it.", here)
     return _folder(
-        Verdict.OK, "It can be written." if there == state else "It is made with the first change.", "", here
+        CheckResult.OK, "It can be written." if there == state else "It is made with the first change.", "", here
     )
 
 
-def _folder(verdict: Verdict, seen: str, then: str, here: str) -> Check:
-    return Check(Group.SETTINGS, "state folder", verdict, seen, then, here)
+def _folder(verdict: CheckResult, seen: str, then: str, here: str) -> Check:
+    return Check(CheckGroup.SETTINGS, "state folder", verdict, seen, then, here)
 
 
 async def ledger(check: Callable[[], Awaitable[object]] | None, weakness: str | None, where: str) -> Check:
     """Whether the ledger can be used. `check` reads it, `weakness` is what is wrong with how it is reached."""
     here = f"It is {where}."
     if check is None:
-        return Check(Group.SETTINGS, "ledger", Verdict.OK, "It is made with the first change.", here=here)
+        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.OK, "It is made with the first change.", here=here)
     try:
         await check()
     except FastnError as error:
         seen = error.what.replace(f" {where}", "")
-        return Check(Group.SETTINGS, "ledger", Verdict.FAILED, seen, error.next_step, here)
+        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.FAILED, seen, error.next_step, here)
     if weakness is not None:
         seen, _, then = weakness.partition(". ")
-        return Check(Group.SETTINGS, "ledger", Verdict.DIFFERS, f"{seen[0].upper()}{seen[1:]}.", then, here)
-    return Check(Group.SETTINGS, "ledger", Verdict.OK, "It can be read.", here=here)
+        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.DIFFERS, f"{seen[0].upper()}{seen[1:]}.", then, here)
+    return Check(CheckGroup.SETTINGS, "ledger", CheckResult.OK, "It can be read.", here=here)

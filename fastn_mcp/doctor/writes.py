@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastn_mcp.client.http import Answer, Lost, Unsent
-from fastn_mcp.doctor.check import Check, Group, Proposal, Verdict
+from fastn_mcp.client.http import Answer, NotSentError, ResponseLost
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.hosts import alternatives
 from fastn_mcp.doctor.probe import Looking
 from fastn_mcp.errors import FastnError
@@ -35,29 +35,29 @@ class Writes:
         tool, method = operation.tool_name(), operation.route.method
         route = self.routes.get(tool, operation.route)
         if route.parameters and operation.toolset() not in self.ids:
-            return _check(tool, Verdict.SKIPPED, "No id to ask for by OPTIONS.", "See the line of the list.")
+            return _check(tool, CheckResult.SKIPPED, "No id to ask for by OPTIONS.", "See the line of the list.")
         if not await self._telling():
             return self._sibling(operation) or _check(
-                tool, Verdict.SKIPPED, "OPTIONS says nothing of paths here, and no change is made.", _PREVIEW
+                tool, CheckResult.SKIPPED, "OPTIONS says nothing of paths here, and no change is made.", _PREVIEW
             )
         answer = await self._options(operation, route)
         allowed = _allowed(answer)
         if method in allowed:
-            return _check(tool, Verdict.OK, f"OPTIONS allows {method}.", "")
+            return _check(tool, CheckResult.OK, f"OPTIONS allows {method}.", "")
         for other in (operation.route, *alternatives(operation)):
             if other != route and method in _allowed(await self._options(operation, other)):
                 self.proposal.routes[tool] = str(other)
                 seen = f"OPTIONS allows {method} at {other.path}."
-                return _check(tool, Verdict.DIFFERS, seen, "Set the route as proposed below.")
+                return _check(tool, CheckResult.DIFFERS, seen, "Set the route as proposed below.")
         if allowed:
             seen = f"OPTIONS allows {', '.join(sorted(allowed))} there, and not {method}."
-            return _check(tool, Verdict.DIFFERS, seen, _elsewhere(tool, method))
+            return _check(tool, CheckResult.DIFFERS, seen, _elsewhere(tool, method))
         if (sibling := self._sibling(operation)) is not None:
             return sibling
         if answer is not None and answer.status in (404, 410):
-            return _check(tool, Verdict.DIFFERS, f"{answer.status} at {route.path}.", _elsewhere(tool, method))
+            return _check(tool, CheckResult.DIFFERS, f"{answer.status} at {route.path}.", _elsewhere(tool, method))
         seen = "No answer to OPTIONS." if answer is None else f"{answer.status} to OPTIONS, which says nothing."
-        return _check(tool, Verdict.SKIPPED, seen, _PREVIEW)
+        return _check(tool, CheckResult.SKIPPED, seen, _PREVIEW)
 
     async def _telling(self) -> bool:
         """Whether OPTIONS tells a path that is there from one that is not."""
@@ -75,7 +75,7 @@ class Writes:
         if path not in self._answers:
             try:
                 self._answers[path] = await self.looking(Request("OPTIONS", path))
-            except (Unsent, Lost, FastnError):
+            except (NotSentError, ResponseLost, FastnError):
                 self._answers[path] = None
         return self._answers[path]
 
@@ -89,7 +89,7 @@ class Writes:
                 self.proposal.notes[tool] = _UNTRIED
                 seen = "OPTIONS says nothing, and the reads of this resource are elsewhere."
                 return _check(
-                    tool, Verdict.DIFFERS, seen, "Set the route as proposed below; it is likely, not verified."
+                    tool, CheckResult.DIFFERS, seen, "Set the route as proposed below; it is likely, not verified."
                 )
         return None
 
@@ -107,5 +107,5 @@ def _elsewhere(tool: str, method: str) -> str:
     return f'If you know the path, set it: [routes] {tool} = "{method} /..."; else do not rely on the tool.'
 
 
-def _check(tool: str, verdict: Verdict, seen: str, then: str) -> Check:
-    return Check(Group.WRITES, tool, verdict, seen, then)
+def _check(tool: str, verdict: CheckResult, seen: str, then: str) -> Check:
+    return Check(CheckGroup.WRITES, tool, verdict, seen, then)

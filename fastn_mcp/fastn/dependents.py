@@ -16,17 +16,17 @@ from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.secrets import ListSecrets
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
-Depends = Callable[[Record], bool | None]
+Depends = Callable[[FastnObject], bool | None]
 """Whether a row depends on the resource; None where it does not say."""
 
 _ABSENT = object()
 
 
-def every(_: Record) -> bool:
+def every(_: FastnObject) -> bool:
     """The list was filtered: all of its rows do."""
     return True
 
@@ -58,7 +58,7 @@ class Looks:
     unchecked: tuple[Unchecked, ...] = ()
 
 
-def looks(kind: str, subject: str, target: Record | None) -> Looks:
+def looks(kind: str, subject: str, target: FastnObject | None) -> Looks:
     """Where to look for what uses this `kind` of resource. `target` is its record, as far as it could be read."""
     table = _TABLE.get(kind)
     return Looks(unchecked=(_OTHERS,)) if table is None else table(subject, target)
@@ -67,7 +67,7 @@ def looks(kind: str, subject: str, target: Record | None) -> Looks:
 _OTHERS = Unchecked("whatever uses it", "Fastn does not say who does.")
 
 
-def _customer(subject: str, _: Record | None) -> Looks:
+def _customer(subject: str, _: FastnObject | None) -> Looks:
     return Looks(
         surely=(
             Look("connections", ListConnections(customer_id=subject, limit=100)),
@@ -78,7 +78,7 @@ def _customer(subject: str, _: Record | None) -> Looks:
     )
 
 
-def _connector(subject: str, target: Record | None) -> Looks:
+def _connector(subject: str, target: FastnObject | None) -> Looks:
     names = {subject, str(getattr(target, "slug", None) or subject)}
     return Looks(
         surely=(
@@ -89,7 +89,7 @@ def _connector(subject: str, target: Record | None) -> Looks:
     )
 
 
-def _connection(subject: str, target: Record | None) -> Looks:
+def _connection(subject: str, target: FastnObject | None) -> Looks:
     connector: Any = getattr(target, "connector", None)
     slug = cast("dict[str, JsonValue]", connector).get("slug") if isinstance(connector, dict) else None
     names = {str(name) for name in (getattr(target, "connectorId", None), slug) if name}
@@ -101,14 +101,14 @@ def _connection(subject: str, target: Record | None) -> Looks:
     )
 
 
-def _uses_of_workflow(subject: str, _: Record | None) -> Looks:
+def _uses_of_workflow(subject: str, _: FastnObject | None) -> Looks:
     return Looks(
         surely=(Look("triggers", ListTriggers(limit=100), _names("routes", {subject})),),
         unchecked=(Unchecked("other callers", "Whoever runs it through the API is not known before they do."),),
     )
 
 
-def _secret(_: str, target: Record | None) -> Looks:
+def _secret(_: str, target: FastnObject | None) -> Looks:
     name = getattr(target, "name", None)
     mentions = Look("workflows", ListWorkflows(limit=100), _mentions(name), _workflow) if _is_text(name) else None
     return Looks(
@@ -117,12 +117,12 @@ def _secret(_: str, target: Record | None) -> Looks:
     )
 
 
-def _trigger(_: str, __: Record | None) -> Looks:
+def _trigger(_: str, __: FastnObject | None) -> Looks:
     why = "Nothing in Fastn uses a trigger; who calls a webhook's address, or counts on its runs, is not known."
     return Looks(unchecked=(Unchecked("whatever uses it", why),))
 
 
-_TABLE: dict[str, Callable[[str, Record | None], Looks]] = {
+_TABLE: dict[str, Callable[[str, FastnObject | None], Looks]] = {
     "customer": _customer,
     "connector": _connector,
     "connection": _connection,
@@ -143,7 +143,7 @@ def _is_text(value: object) -> bool:
 def _names(field: str, wanted: set[str]) -> Depends:
     """By a field that every row has."""
 
-    def depends(row: Record) -> bool | None:
+    def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, None)
         return None if value is None else bool(_texts(value) & wanted)
 
@@ -153,7 +153,7 @@ def _names(field: str, wanted: set[str]) -> Depends:
 def _belongs(field: str, wanted: set[str]) -> Depends:
     """By a field that is null where the row belongs to nobody."""
 
-    def depends(row: Record) -> bool | None:
+    def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, _ABSENT)
         return None if value is _ABSENT else bool(_texts(cast(JsonValue, value)) & wanted)
 
@@ -163,7 +163,7 @@ def _belongs(field: str, wanted: set[str]) -> Depends:
 def _app_event(field: str, wanted: set[str]) -> Depends:
     """By a field that only triggers of app events have."""
 
-    def depends(row: Record) -> bool | None:
+    def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, None)
         if value is not None:
             return bool(_texts(value) & wanted)
@@ -175,7 +175,7 @@ def _app_event(field: str, wanted: set[str]) -> Depends:
 def _mentions(name: object) -> Depends:
     """By the code."""
 
-    def depends(row: Record) -> bool | None:
+    def depends(row: FastnObject) -> bool | None:
         code = getattr(row, "code", None)
         return str(name) in code if isinstance(code, str) else None
 
@@ -235,7 +235,7 @@ class Dependence:
 class Uses:
     """The rows of a kind that use the resource. There are at least `count`, exactly so unless `more`."""
 
-    rows: Sequence[Record]
+    rows: Sequence[FastnObject]
     count: int
     more: bool = False
     silent: int = 0
@@ -247,7 +247,7 @@ class Uses:
         return not self.silent and (self.count > 0 or not self.more)
 
 
-async def find_dependents(call: Call, target: Record | None, send: Send) -> Dependence:
+async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
     """What surely uses the target of `call`."""
     where = _looks(call, target)
     found: list[Dependents] = []
@@ -266,7 +266,7 @@ async def find_dependents(call: Call, target: Record | None, send: Send) -> Depe
     return Dependence(tuple(found), tuple(unchecked))
 
 
-async def _examples(kind: str, uses: Uses, call: Call, target: Record | None, send: Send) -> tuple[str, ...]:
+async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | None, send: Send) -> tuple[str, ...]:
     """What the first of them are called. What is acted on is read already, and needs no look-up."""
     rows = [row_of(row) for row in uses.rows[:_EXAMPLES]]
     own = {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
@@ -277,14 +277,14 @@ async def _examples(kind: str, uses: Uses, call: Call, target: Record | None, se
 
 async def uses_of(look: Look, send: Send, details: int = 0) -> Uses:
     """Where `look` leads. Of the rows that do not say, `details` are read one by one. Raises a `FastnError`."""
-    rows: list[Record] = []
-    silent: list[Record] = []
+    rows: list[FastnObject] = []
+    silent: list[FastnObject] = []
     reading = look.reading
     total: int | None = None
     more = False
     filtered = look.depends is every  # by Fastn, as far as can be seen: then its total is of what was asked for
     for _ in range(PAGES):
-        page = cast("Listed[Record]", await send(reading))
+        page = cast("Listed[FastnObject]", await send(reading))
         if page.not_checked:
             raise FastnError("The rows do not say what they belong to.")
         for row in page.items:
@@ -305,14 +305,16 @@ async def uses_of(look: Look, send: Send, details: int = 0) -> Uses:
     return Uses(rows, max(len(rows), total or 0), more, len(silent))
 
 
-async def _looked_into(look: Look, silent: list[Record], rows: list[Record], send: Send, details: int) -> list[Record]:
+async def _looked_into(
+    look: Look, silent: list[FastnObject], rows: list[FastnObject], send: Send, details: int
+) -> list[FastnObject]:
     """Read rows that did not say; adds those that depend to `rows`, and returns those that still do not say."""
     detail = look.detail
     if detail is None:
         return silent
     answers: dict[int, bool | None] = {}
 
-    async def look_into(number: int, row: Record) -> None:
+    async def look_into(number: int, row: FastnObject) -> None:
         try:
             answers[number] = look.depends(await send(detail(str(getattr(row, "id", "")))))
         except (FastnError, ValueError):
@@ -325,7 +327,7 @@ async def _looked_into(look: Look, silent: list[Record], rows: list[Record], sen
     return [row for number, row in enumerate(silent) if answers.get(number) is None]
 
 
-def _looks(call: Call, target: Record | None) -> Looks:
+def _looks(call: Call, target: FastnObject | None) -> Looks:
     if call.route.method == "DELETE" or isinstance(call, UpdateConnector):
         return looks(call.toolset().removesuffix("s"), call.target or "", target)
     if isinstance(call, CreateConnector) and target is not None:

@@ -20,7 +20,7 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.roles import ListRoles
 from fastn_mcp.tools.secrets import ListSecrets
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.users import ListUsers
 from fastn_mcp.tools.workflows import ListWorkflows
@@ -160,7 +160,7 @@ async def _read(kind: str, send: Send) -> Contents:
     entries: dict[str, Entry] = {}
     reading = cast(Call, LISTS[kind](limit=100))
     for _ in range(PAGES):
-        page = cast("Listed[Record]", await send(reading))
+        page = cast("Listed[FastnObject]", await send(reading))
         for found in (entry(kind, row) for row in page.items):
             if found.name:
                 entries.setdefault(found.id or f"without id {len(entries)}", found)
@@ -170,7 +170,7 @@ async def _read(kind: str, send: Send) -> Contents:
     return Contents(tuple(entries.values()), complete=False)
 
 
-def entry(kind: str, record: Record) -> Entry:
+def entry(kind: str, record: FastnObject) -> Entry:
     """A row as an entry. Nothing is known of its fields, so that each may be missing."""
     row = row_of(record)
     emails = ("email", "adminEmail", "userEmail")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pydantic import JsonValue
 from pydantic.alias_generators import to_snake
 
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 Row = Mapping[str, JsonValue]
 
@@ -26,7 +26,7 @@ _FIRST_MILLISECONDS = 1e11
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
-def row_of(record: Record | None) -> dict[str, JsonValue]:
+def row_of(record: FastnObject | None) -> dict[str, JsonValue]:
     """The fields that Fastn sent; none where there is no record."""
     return {} if record is None else record.model_dump(exclude_unset=True)
 

@@ -18,11 +18,11 @@ from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
 from fastn_mcp.tools.paging import List, Listed
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow
 
 Call = Operation[Any]
-Send = Callable[[Call], Awaitable[Record]]
+Send = Callable[[Call], Awaitable[FastnObject]]
 
 # A resource without a read of its own is looked for in its list: at most this many pages of a hundred rows.
 _PAGES = 20
@@ -38,7 +38,7 @@ def _reader(operation: AnyOperation) -> AnyOperation | None:
     return next((gets[path] for path in wanted if path in gets), None)
 
 
-async def read_target(call: Call, send: Send) -> Record | None:
+async def read_target(call: Call, send: Send) -> FastnObject | None:
     """The record that `call` acts on; None where it names none, or there is none.
 
     For a create, the record that it may overwrite; `UNKNOWN` where that could not be learnt.
@@ -76,19 +76,19 @@ def fields_sent(call: Call) -> dict[str, JsonValue]:
     return redact_object(call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {})
 
 
-def own_label(call: Call, target: Record | None, names: Names | None = None) -> Label | None:
+def own_label(call: Call, target: FastnObject | None, names: Names | None = None) -> Label | None:
     """The label of what it acts on, or of what it makes, as far as that says it. `names` are of what it refers to."""
     row = _labelled(call, target)
     return None if row is None else label_of(kind_of(call), row, names or {})
 
 
-async def read_label(call: Call, target: Record | None, send: Send) -> Label | None:
+async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
     """The same with the names of what it refers to, read where the row does not say them."""
     row = _labelled(call, target)
     return None if row is None else own_label(call, target, await read_names(references(kind_of(call), row), send))
 
 
-def _labelled(call: Call, target: Record | None) -> Mapping[str, JsonValue] | None:
+def _labelled(call: Call, target: FastnObject | None) -> Mapping[str, JsonValue] | None:
     """The row whose label stands for a call; None for an AI session, which has none."""
     if call.toolset() == "ai":
         return None
@@ -131,7 +131,7 @@ def no_such(call: Call) -> tuple[str, str]:
     return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}{lister}."
 
 
-async def _overwritten(call: Create[Any], send: Send) -> Record | None:
+async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
     """What may be overwritten. Every row is read: a search that Fastn makes may miss the slug."""
     lister = cast("type[List[Any]] | None", _reader(type(call)))
     if lister is None:
@@ -148,12 +148,12 @@ async def _overwritten(call: Create[Any], send: Send) -> Record | None:
         return UNKNOWN
 
 
-async def _row(lister: type[List[Any]], wanted: Callable[[Record], bool | None], send: Send) -> Record | None:
+async def _row(lister: type[List[Any]], wanted: Callable[[FastnObject], bool | None], send: Send) -> FastnObject | None:
     """The first row that is wanted; `UNKNOWN` where there is none, but not all was read or a row did not say."""
     cursor: str | None = None
     silent = False
     for _ in range(_PAGES):
-        page = cast("Listed[Record]", await send(cast(Call, lister(limit=100, cursor=cursor))))
+        page = cast("Listed[FastnObject]", await send(cast(Call, lister(limit=100, cursor=cursor))))
         for row in page.items:
             if (answer := wanted(row)) is True:
                 return row
@@ -171,13 +171,13 @@ def _detail(lister: AnyOperation) -> AnyOperation | None:
     return next((candidate for candidate in gets if own.fullmatch(candidate.route.path)), None)
 
 
-async def find_row(lister: type[List[Any]], wanted: str, send: Send) -> tuple[Record | None, int]:
+async def find_row(lister: type[List[Any]], wanted: str, send: Send) -> tuple[FastnObject | None, int]:
     """The row of this id, and how many rows were looked at in vain where the list goes on behind them; else 0."""
     cursor: str | None = None
     seen = 0
     for _ in range(_PAGES):
         reading = cast(Call, lister(limit=100, cursor=cursor))
-        page = cast("Listed[Record]", await send(reading))
+        page = cast("Listed[FastnObject]", await send(reading))
         for row in page.items:
             if str(getattr(row, "id", "")) == wanted:
                 return row, 0

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.tools.tool import Offer, Record
+from fastn_mcp.tools.tool import FastnObject, Tool
 
 BEGUN = "begun"
 """The outcome of a change that was sent, and of which nothing has been heard yet."""
@@ -85,7 +85,7 @@ FINAL = (*MADE, *PERHAPS_MADE)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BatchStep:
     """What is known of one call of a batch; its number counts from 1."""
 
     number: int
@@ -102,7 +102,7 @@ class Step:
 class Steps(Protocol):
     """Keeps what became of the calls of batches, for whoever goes on with one."""
 
-    async def steps(self, batch: str) -> list[Step]:
+    async def steps(self, batch: str) -> list[BatchStep]:
         """What is known of a batch, by number. Of a call without a step nothing is."""
         ...
 
@@ -123,7 +123,7 @@ class Steps(Protocol):
 class Made:
     """A call that was made: what came back, and the change that it made."""
 
-    result: Record
+    result: FastnObject
     change: Change | None
 
 
@@ -135,7 +135,7 @@ class Batch(Protocol):
         """The same for the same calls of the same caller, in whatever process."""
         ...
 
-    async def earlier(self) -> Mapping[int, Step]:
+    async def earlier(self) -> Mapping[int, BatchStep]:
         """What became of its calls before."""
         ...
 
@@ -148,5 +148,5 @@ class Batch(Protocol):
         ...
 
 
-Batching = Callable[[Offer[Any], Sequence[Call], str | None], Batch]
-"""The batch of these calls, which `Offer` makes; a name tells it from the same calls made before."""
+Batching = Callable[[Tool[Any], Sequence[Call], str | None], Batch]
+"""The batch of these calls, which `Tool` makes; a name tells it from the same calls made before."""

@@ -18,12 +18,12 @@ from fastn_mcp.guard.audit.recorder import Consent
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder, rate_free_at
 from fastn_mcp.guard.plans.plan import would_allow
-from fastn_mcp.guard.policy import PLANNED, Decision, Permit, Policy, Situation, Verdict
+from fastn_mcp.guard.policy import PLANNED, Decision, PlanEntry, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import Preview, preview, state
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import RefusedValue
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 _MOST = 1000
 """Sessions that are remembered; the one that was heard of longest ago is forgotten first."""
@@ -37,7 +37,7 @@ class AiSessions:
     def __init__(self) -> None:
         self._asked: dict[str, list[JsonValue]] = {}
 
-    def note(self, call: Call, answer: Record | None) -> None:
+    def note(self, call: Call, answer: FastnObject | None) -> None:
         """Remember what an answer of the AI asks; None while there is no answer yet, and perhaps never will be."""
         if not isinstance(call, (AiChat, AiBuild)):
             return
@@ -54,7 +54,7 @@ class AiSessions:
             if len(self._asked) > _MOST:
                 del self._asked[next(iter(self._asked))]
 
-    def target(self, call: Call) -> Record | None:
+    def target(self, call: Call) -> FastnObject | None:
         """The session that a message goes into, with what is pending there; None where it begins one.
 
         An approval is bound to it: once the AI asks something else, the approval is void.
@@ -63,7 +63,7 @@ class AiSessions:
         if session is None:
             return None
         pending = self._asked.get(session)
-        return Record.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})
+        return FastnObject.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})
 
 
 Ahead = Mapping[tuple[str, str], int]
@@ -76,9 +76,9 @@ _NOTHING: Ahead = {}
 class Facts:
     """What was read of a call's target, and what follows from it."""
 
-    target: Record | None
+    target: FastnObject | None
     effect: Effect
-    verdict: Verdict
+    verdict: PolicyDecision
     preview: Preview
     is_unsettled: bool = False
     """Whether an earlier one of the same call may have happened."""
@@ -93,7 +93,7 @@ class Facts:
         )
 
 
-class Judge:
+class Evaluator:
     """Judges calls on one account, which `account` names for people.
 
     `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
@@ -108,7 +108,7 @@ class Judge:
         journalling: Journalling,
         system: System,
         read: Send,
-        owns: Callable[[Record], bool],
+        owns: Callable[[FastnObject], bool],
         bound: str = "",
         run: str | None = None,
     ) -> None:
@@ -125,10 +125,10 @@ class Judge:
         self.ai_sessions = AiSessions()
         self._run = run or system.token()
 
-    async def at_once(self, call: Call, principal: str) -> Verdict | None:
+    async def at_once(self, call: Call, principal: str) -> PolicyDecision | None:
         """The verdict where nothing has to be read for it; None where something has."""
         if call.effect is Effect.READ:
-            return Verdict(Decision.ALLOW, "reads")
+            return PolicyDecision(Decision.ALLOW, "reads")
         if self.policy.needs_facts(call) or await self._unsettled(call, principal) is not None:
             return None
         verdict = self.policy.judge(await self._situation(call, principal, call.effective))
@@ -160,7 +160,7 @@ class Judge:
         earlier = None if verdict.decision is Decision.DENY else await self._unsettled(call, principal)
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
-            verdict = Verdict(decision, "outcome unknown", earlier)
+            verdict = PolicyDecision(decision, "outcome unknown", earlier)
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         try:
@@ -285,9 +285,9 @@ class Judge:
     async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
 
-    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[Permit | None, Permit | None]:
+    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[PlanEntry | None, PlanEntry | None]:
         """The entry of the plan that covers `call`, or else one that is used up."""
-        used_up: Permit | None = None
+        used_up: PlanEntry | None = None
         for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
             if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
                 return permit, None
@@ -298,10 +298,10 @@ class Judge:
 _ANY_NUMBER = 1 << 31
 
 
-class Allowing:
+class BudgetCheck:
     """Allows calls on one account."""
 
-    def __init__(self, judge: Judge, ledger: Ledger) -> None:
+    def __init__(self, judge: Evaluator, ledger: Ledger) -> None:
         self._judge = judge
         self._ledger = ledger
 
@@ -309,9 +309,9 @@ class Allowing:
         self,
         call: Call,
         principal: str,
-        verdict: Verdict,
+        verdict: PolicyDecision,
         effect: Effect,
-        target: Record | None = None,
+        target: FastnObject | None = None,
         name: str | None = None,
     ) -> Consent:
         """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows.
@@ -323,7 +323,7 @@ class Allowing:
         if verdict.permit is not None and not await self._ledger.spend(
             verdict.permit.budget, PLANNED, verdict.permit.count
         ):
-            raise self.refused(call, Verdict(Decision.DENY, verdict.rule, "All calls of this entry were made."))
+            raise self.refused(call, PolicyDecision(Decision.DENY, verdict.rule, "All calls of this entry were made."))
         await self.spend(effect, principal, is_counted=verdict.permit is not None)
         return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target, name=name)
 
@@ -363,7 +363,7 @@ class Allowing:
                 facts={"rule": "destroy_rate", "free_at": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
             )
 
-    def refused(self, call: Call, verdict: Verdict, where: str = "") -> Refused:
+    def refused(self, call: Call, verdict: PolicyDecision, where: str = "") -> Refused:
         """Why a call is refused; `where` names it, where it is one of several."""
         facts: dict[str, JsonValue] = {"rule": verdict.rule}
         if not self._judge.policy.asks:

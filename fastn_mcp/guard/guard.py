@@ -12,18 +12,18 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.approval.batch import Agreed, Several, Together
-from fastn_mcp.guard.approval.flow import Approved, Asker, Caller, Desk, Matter
-from fastn_mcp.guard.approval.request import Asking, Waiting, extent
+from fastn_mcp.guard.approval.batch import Agreed, BatchApproval, BatchCalls
+from fastn_mcp.guard.approval.flow import ApprovalFlow, ApprovalRequest, Approved, Caller, OutOfBandChannel
+from fastn_mcp.guard.approval.request import Asking, PendingApproval, extent
 from fastn_mcp.guard.audit.log import Unwritten
 from fastn_mcp.guard.audit.recorder import Consent, Recorder
-from fastn_mcp.guard.changes import Step
-from fastn_mcp.guard.evaluation import Allowing, Facts, Judge
+from fastn_mcp.guard.changes import BatchStep
+from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator, Facts
 from fastn_mcp.guard.ledger.ledger import Ledger, Scope
-from fastn_mcp.guard.policy import Decision, Verdict
+from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +31,18 @@ log = logging.getLogger(__name__)
 class Guard:
     """Decides about the calls on one account."""
 
-    def __init__(self, judge: Judge, ledger: Ledger, recorder: Recorder, system: System, desk: Desk | None) -> None:
+    def __init__(
+        self, judge: Evaluator, ledger: Ledger, recorder: Recorder, system: System, desk: OutOfBandChannel | None
+    ) -> None:
         self._judge = judge
         self._ledger = ledger
         self._recorder = recorder
         self._system = system
-        self._allowing = Allowing(judge, ledger)
-        self._asker = Asker(judge.bound_account, ledger, recorder, system, desk, judge.policy.approval_lifetime)
-        self._together = Together(judge, ledger, self._asker, self._allowing, recorder, system)
+        self._allowing = BudgetCheck(judge, ledger)
+        self._asker = ApprovalFlow(judge.bound_account, ledger, recorder, system, desk, judge.policy.approval_lifetime)
+        self._together = BatchApproval(judge, ledger, self._asker, self._allowing, recorder, system)
 
-    async def admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
+    async def admit(self, call: Call, caller: Caller) -> Consent | Asking | PendingApproval:
         """The consent under which `call` may be sent now, or the question that has gone out.
 
         Raises a `FastnError` where the call may not be sent.
@@ -50,11 +52,13 @@ class Guard:
                 await self._recorder.anchor()
             return await self._admit(call, caller)
 
-    def several(self, offer: Offer[Any], calls: Sequence[Call], name: str | None, caller: Caller) -> Several:
+    def several(self, offer: Tool[Any], calls: Sequence[Call], name: str | None, caller: Caller) -> BatchCalls:
         """The batch that these calls are, in whatever process."""
         return self._together.several(offer, calls, name, caller.principal)
 
-    async def agree(self, several: Several, numbers: Sequence[int], caller: Caller) -> Agreed | Asking | Waiting:
+    async def agree(
+        self, several: BatchCalls, numbers: Sequence[int], caller: Caller
+    ) -> Agreed | Asking | PendingApproval:
         """By what right these calls of a batch may be made, or the one question about them that has gone out.
 
         Raises a `FastnError` where they may not all be made.
@@ -65,31 +69,31 @@ class Guard:
                 caller.check(several.calls[number - 1].tool_name(), several.calls[number - 1].effective)
             return await self._together.agree(several, numbers, caller)
 
-    async def admit_one(self, several: Several, number: int, agreed: Agreed, caller: Caller) -> Consent:
+    async def admit_one(self, several: BatchCalls, number: int, agreed: Agreed, caller: Caller) -> Consent:
         """The consent under which one of the calls that were agreed to may be sent now. Raises a `FastnError`."""
         call = several.calls[number - 1]
         with self._failing_closed(call, caller):
             caller.check(call.tool_name(), call.effective)
             return await self._together.admit(several, number, agreed[number], caller)
 
-    async def progress(self, several: Several, caller: Caller) -> Mapping[int, Step]:
+    async def progress(self, several: BatchCalls, caller: Caller) -> Mapping[int, BatchStep]:
         """What became of the calls of a batch before. Raises a `FastnError`."""
         with self._failing_closed(several.offer, caller):
             return {step.number: step for step in await self._ledger.steps(several.id)}
 
-    async def ended(self, several: Several, number: int, outcome: str, change: str | None = None) -> None:
+    async def ended(self, several: BatchCalls, number: int, outcome: str, change: str | None = None) -> None:
         """Note what became of a call of a batch. It is over: what cannot be noted is logged, and counts as unknown."""
         try:
             await self._ledger.end_step(several.id, number, outcome, change, self._system.now().timestamp())
         except Exception:
             log.exception("the outcome %s of call %s of %s could not be noted", outcome, number, several.id)
 
-    async def judged_together(self, several: Several, numbers: Sequence[int], principal: str) -> ListPreview:
+    async def judged_together(self, several: BatchCalls, numbers: Sequence[int], principal: str) -> ListPreview:
         """What these calls of a batch would do: fresh reads, no question, nothing sent."""
         return await self._together.preview(several, numbers, principal)
 
     @contextmanager
-    def _failing_closed(self, call: Offer[Any], caller: Caller) -> Generator[None]:
+    def _failing_closed(self, call: Tool[Any], caller: Caller) -> Generator[None]:
         try:
             yield
         except Unwritten:
@@ -123,7 +127,7 @@ class Guard:
         """Seconds in which a request can be answered, and the approved call made."""
         return self._judge.policy.approval_lifetime
 
-    def answered(self, call: Call, result: Record | None) -> None:
+    def answered(self, call: Call, result: FastnObject | None) -> None:
         """Remember of an answer what later calls are judged by; None once `call` is sent and not yet answered."""
         self._judge.ai_sessions.note(call, result)
 
@@ -131,12 +135,12 @@ class Guard:
         """Names this call of this caller, with exactly these arguments, on this account."""
         return self._judge.digest(call, caller.principal)
 
-    async def judged(self, call: Call, principal: str = "local") -> tuple[Verdict, Preview]:
+    async def judged(self, call: Call, principal: str = "local") -> tuple[PolicyDecision, Preview]:
         """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""
         facts = await self._judge.facts(call, principal)
         return facts.verdict, facts.preview
 
-    async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
+    async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | PendingApproval:
         caller.check(call.tool_name(), call.effective)
         if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
             return await self._allowing.allowed(call, caller.principal, verdict, call.effective)
@@ -177,8 +181,8 @@ class Guard:
             caller.principal, self._judge.bound_account, call.tool_name(), call.target, similar, now
         )
 
-    def _matter(self, call: Call, caller: Caller, facts: Facts) -> Matter:
-        return Matter(
+    def _matter(self, call: Call, caller: Caller, facts: Facts) -> ApprovalRequest:
+        return ApprovalRequest(
             call,
             self._judge.digest(call, caller.principal),
             self._judge.binding(call, caller.principal, facts),

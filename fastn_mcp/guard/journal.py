@@ -18,7 +18,7 @@ from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_ta
 from fastn_mcp.guard.changes import PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _RECEIVED = 0.25
 """Seconds after which a response that was written, and of which nothing else was noticed, counts as received."""
 
 
-class Delivery:
+class ResponseDelivery:
     """The delivery of one response. The changes of its request are settled once the client has it.
 
     A transport that knows whether a client has received a response sets one for each request (`delivery`).
@@ -69,7 +69,7 @@ class Delivery:
                         await journalling.settle(change)
 
 
-delivery: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
+delivery: ContextVar[ResponseDelivery | None] = ContextVar("delivery", default=None)
 """The delivery of the response to the current request; None where the caller has it as soon as the call returns."""
 
 
@@ -136,7 +136,7 @@ class Journalling:
         call: Call,
         digest: str,
         principal: str,
-        target: Record | None,
+        target: FastnObject | None,
         read: Send,
         deadline: float = 0.0,
         name: str | None = None,
@@ -181,7 +181,7 @@ class Journalling:
             ) from error
         return change
 
-    async def end(self, change: Change | None, outcome: str, result: Record | None = None) -> Change | None:
+    async def end(self, change: Change | None, outcome: str, result: FastnObject | None = None) -> Change | None:
         """Record what became of it. The call was made: what cannot be written now is logged instead."""
         if change is None:
             return None
@@ -226,7 +226,7 @@ _MADE = ("done", AppliedUnreadable.outcome)
 _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
 
 
-async def _read(call: Call, read: Send) -> Record | None:
+async def _read(call: Call, read: Send) -> FastnObject | None:
     """The target of a call that needed no consent. What cannot be read cannot be undone, and is still changed."""
     try:
         return await read_target(call, read)

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol
 
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
@@ -66,7 +66,7 @@ PLANNED = "plan"
 """The period in which the calls of a plan are counted: for as long as there is the plan."""
 
 
-class Permit(Protocol):
+class PlanEntry(Protocol):
     """An entry of a signed plan that covers a call."""
 
     @property
@@ -94,7 +94,7 @@ class Permit(Protocol):
         ...
 
 
-class Plan(Protocol):
+class ApprovedPlan(Protocol):
     """What was agreed to beforehand."""
 
     @property
@@ -103,11 +103,11 @@ class Plan(Protocol):
         ...
 
     @property
-    def permits(self) -> Sequence[Permit]:
+    def permits(self) -> Sequence[PlanEntry]:
         """Its entries."""
         ...
 
-    def covering(self, call: Operation[Any], now: datetime) -> Iterator[Permit]:
+    def covering(self, call: Operation[Any], now: datetime) -> Iterator[PlanEntry]:
         """The entries that cover a call, while the plan holds."""
         ...
 
@@ -119,7 +119,7 @@ class Situation:
     call: Operation[Any]
     effect: Effect
     now: datetime
-    target: Record | None = None
+    target: FastnObject | None = None
     dependents: int | None = None
     """How many others use the target."""
     own_key: bool = False
@@ -134,22 +134,22 @@ class Situation:
     """When the last of them was."""
     live: bool = False
     """Whether it would be made with a live key; the policy says it."""
-    permit: Permit | None = None
+    permit: PlanEntry | None = None
     """The entry of the plan that covers the call and is not used up."""
-    used_up: Permit | None = None
+    used_up: PlanEntry | None = None
     """One that covers it, and is."""
     destroyed: int = 0
     """Approvals that destroyed, within the time of `destroy_rate`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PolicyDecision:
     """What is to happen with a call, by which rule, and why, in words for people and agents."""
 
     decision: Decision
     rule: str
     reason: str = ""
-    permit: Permit | None = None
+    permit: PlanEntry | None = None
     """The entry of a plan by which it is allowed, which counts its calls."""
 
 
@@ -161,11 +161,11 @@ class Rules(Protocol):
         """Names exactly this text."""
         ...
 
-    def default(self, effect: Effect, *, live: bool) -> Verdict | None:
+    def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
         """What it says of an effect in place of the mode, by the key; None where the mode's default stays."""
         ...
 
-    def verdicts(self, situation: Situation, default: Verdict) -> list[Verdict]:
+    def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
         """What each part of the file that matches says; the strictest of them holds. Empty: the default holds."""
         ...
 
@@ -208,7 +208,7 @@ class Policy:
 
     mode: Mode = "guarded"
     rules: Rules | None = None
-    plan: Plan | None = None
+    plan: ApprovedPlan | None = None
     live: bool = False
     """Whether calls are made with a live key, or with one that is not known to be a test key."""
     approval_lifetime: float = 600.0
@@ -265,28 +265,28 @@ class Policy:
             or (self.rules is not None and self.rules.mentions(call))
         )
 
-    def judge(self, situation: Situation) -> Verdict:
+    def judge(self, situation: Situation) -> PolicyDecision:
         """The verdict on a call."""
         situation = replace(situation, live=self.live)
         if situation.effect is Effect.READ:
-            return Verdict(Decision.ALLOW, "reads", "Reads are always allowed.")
+            return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
         if (never := self._never(situation)) is not None:
             return never
         default = self._default(situation)
         said = self.rules.verdicts(situation, default) if self.rules else []
         verdict = max(said, key=lambda verdict: verdict.decision.rank) if said else default
         if verdict.decision is Decision.ALLOW and situation.call.needs_person:
-            verdict = Verdict(Decision.CONFIRM, "a person in every mode", situation.call.needs_person)
+            verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.call.needs_person)
         return self._planned(self._with_what_is_left(verdict, situation), situation)
 
-    def _planned(self, verdict: Verdict, situation: Situation) -> Verdict:
+    def _planned(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         """What would be asked was perhaps agreed to in a plan; where nobody can be asked, nothing else will do."""
         if verdict.decision in (Decision.ALLOW, Decision.DENY):
             return verdict
         permit = situation.permit
         # A plan was decided outside of the client, by as many people as have signed it.
         if permit is not None and (verdict.decision is not Decision.FOUR_EYES or permit.signers > 1):
-            return Verdict(Decision.ALLOW, permit.name, verdict.reason, permit)
+            return PolicyDecision(Decision.ALLOW, permit.name, verdict.reason, permit)
         if self.asks:
             return verdict
         if permit is not None:
@@ -295,25 +295,25 @@ class Policy:
             why = f"All {situation.used_up.count} calls of {situation.used_up.name} were made."
         else:
             why = f"Nobody is there to ask ({verdict.rule}), and no plan covers this call."
-        return Verdict(Decision.DENY, "no plan", why)
+        return PolicyDecision(Decision.DENY, "no plan", why)
 
-    def _never(self, situation: Situation) -> Verdict | None:
+    def _never(self, situation: Situation) -> PolicyDecision | None:
         """What no policy file can loosen."""
         if self.mode == "read-only":
             rule = f"mode {self.mode}: {situation.effect.value}"
-            return Verdict(Decision.DENY, rule, f"The mode {self.mode} sends nothing but reads.")
+            return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} sends nothing but reads.")
         if situation.own_key:
-            return Verdict(Decision.DENY, "own key", _OWN_KEY)
+            return PolicyDecision(Decision.DENY, "own key", _OWN_KEY)
         declined, rest = self.breaker
         if situation.declines >= declined:
             until = (situation.declined_at or situation.now) + timedelta(seconds=rest)
             at = f"{until.astimezone(UTC):%H:%M:%S} UTC" + ("" if situation.declined_at else " at the latest")
-            return Verdict(
+            return PolicyDecision(
                 Decision.DENY, "breaker", f"{situation.declines} declines in a row: only reads are sent until {at}."
             )
         return None
 
-    def _default(self, situation: Situation) -> Verdict:
+    def _default(self, situation: Situation) -> PolicyDecision:
         effect = situation.effect
         if self.rules is not None and (said := self.rules.default(effect, live=self.live)) is not None:
             return said
@@ -322,14 +322,16 @@ class Policy:
         if decision is not MODES[self.mode][effect]:
             rule += ", live key"
         if decision is Decision.TYPED and situation.call.tool_name() == "delete_customer" and situation.dependents == 0:
-            return Verdict(
+            return PolicyDecision(
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
             )
         if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode in ("guarded", "unattended"):
             # Inside a budget that somebody has set, spending needs no question.
             inside = self._left(situation) > 0
-            return Verdict(Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget")
-        return Verdict(decision, rule)
+            return PolicyDecision(
+                Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget"
+            )
+        return PolicyDecision(decision, rule)
 
     def _left(self, situation: Situation) -> int:
         """How many calls of its effect the budgets still allow; 0 where there is none."""
@@ -348,7 +350,7 @@ class Policy:
             found.append((of_the_run - situation.spent_in_run.get(effect, 0), of_the_run, "in this run"))
         return found
 
-    def _with_what_is_left(self, verdict: Verdict, situation: Situation) -> Verdict:
+    def _with_what_is_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         if verdict.decision is Decision.DENY:
             return verdict
         if situation.destroyed and self.destroy_rate is not None:  # a budget that nobody has touched limits nobody yet

@@ -7,11 +7,11 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.config.strict_toml import Flaw, Key, Source, load, read
+from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read
 from fastn_mcp.errors import nearest, reason
-from fastn_mcp.guard.policy import MODES, Decision, Verdict, least
-from fastn_mcp.guard.policy_rules.matching import KINDS, Bounds, Choice, Glob, Protected, Rule, choice
-from fastn_mcp.guard.policy_rules.rules import FileRules, Opening
+from fastn_mcp.guard.policy import MODES, Decision, PolicyDecision, least
+from fastn_mcp.guard.policy_rules.matching import KINDS, Choice, Glob, PolicyRule, Protected, UserCount, choice
+from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
 from fastn_mcp.guard.policy_rules.schema import (
     CHANGING,
     TABLES,
@@ -43,7 +43,9 @@ def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> fr
     )
 
 
-def unreachable(rules: Sequence[Rule], defaults: Mapping[bool, Mapping[Effect, Decision]]) -> Iterator[tuple[int, str]]:
+def unreachable(
+    rules: Sequence[PolicyRule], defaults: Mapping[bool, Mapping[Effect, Decision]]
+) -> Iterator[tuple[int, str]]:
     """The number of each rule that never decides, and why. `defaults` are by whether the key is a live one."""
     reached = [cases(rule.tools, rule.effects) for rule in rules]
     for number, rule in enumerate(rules):
@@ -53,7 +55,7 @@ def unreachable(rules: Sequence[Rule], defaults: Mapping[bool, Mapping[Effect, D
             yield number, f"never decides: {asked.value} is asked for anyway. {_LOOSENING}"
 
 
-def _cover(number: int, rules: Sequence[Rule], reached: Sequence[frozenset[Case]]) -> int | None:
+def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset[Case]]) -> int | None:
     """Another rule that always matches where this one does. Of two that are alike, the first stays."""
     for other, rule in enumerate(rules):
         if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
@@ -67,7 +69,7 @@ def _cover(number: int, rules: Sequence[Rule], reached: Sequence[frozenset[Case]
 
 
 def _least_default(
-    rule: Rule, reached: frozenset[Case], defaults: Mapping[bool, Mapping[Effect, Decision]]
+    rule: PolicyRule, reached: frozenset[Case], defaults: Mapping[bool, Mapping[Effect, Decision]]
 ) -> Decision:
     """The loosest that any mode asks for in any of these cases, with a key that the rule speaks of."""
     found = [
@@ -95,23 +97,23 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
 
 
 class _Builder:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: TomlSource) -> None:
         self._source = source
 
     def rules(self, table: Mapping[str, Any]) -> FileRules:
-        """The rules of a file. Raises `Flaw`, for the first that is wrong."""
+        """The rules of a file. Raises `ConfigError`, for the first that is wrong."""
         try:
             form = PolicyForm.model_validate(table)
         except ValidationError as error:
             raise self._first(_flaw(cast("Any", problem)) for problem in error.errors(include_url=False)) from None
         rules = tuple(self._rule(number, rule) for number, rule in enumerate(form.rule))
         defaults = {
-            effect: Verdict(said, self._name(f"default {key}", "defaults", key))
+            effect: PolicyDecision(said, self._name(f"default {key}", "defaults", key))
             for effect, key, said in _set(form.defaults)
         }
         of_live, of_test = (
             {
-                effect: Verdict(said, self._name(f"default {kind} {key}", "defaults", kind, key))
+                effect: PolicyDecision(said, self._name(f"default {kind} {key}", "defaults", kind, key))
                 for effect, key, said in _set(getattr(form.defaults, kind))
             }
             for kind in ("live", "test")
@@ -120,7 +122,9 @@ class _Builder:
             live: {effect: said.decision for effect, said in (defaults | own).items()}
             for live, own in ((True, of_live), (False, of_test))
         }
-        if flaws := [Flaw(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)]:
+        if flaws := [
+            ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)
+        ]:
             raise self._first(flaws)
         return FileRules(
             digest=self._source.digest,
@@ -141,7 +145,7 @@ class _Builder:
     def _name(self, what: str, *at: str | int) -> str:
         return f"{self._source.file} line {self._source.line(at)}: {what}"
 
-    def _first(self, flaws: Iterable[Flaw]) -> Flaw:
+    def _first(self, flaws: Iterable[ConfigError]) -> ConfigError:
         # A key that is missing was perhaps misspelt, which says more.
         return min(flaws, key=lambda flaw: (flaw.at not in self._source.lines, self._source.line(flaw.at)))
 
@@ -149,21 +153,21 @@ class _Builder:
         at: Key = ("protect", number)
         globs = {kind: tuple(found) for kind in KINDS if (found := getattr(entry, kind)) is not None}
         if not globs:
-            raise Flaw(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
+            raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
         found = Protected("", globs, entry.then, entry.reason)
         return Protected(self._name(f"protected {found}", *at), globs, entry.then, entry.reason)
 
-    def _opening(self, number: int, window: Window) -> Opening:
+    def _opening(self, number: int, window: Window) -> TimeWindow:
         at: Key = ("window", number)
         operations = _tools((*at, "tools"), window.tools)
         tools = None if window.tools is None else _names(operations)
         _reaching(at, tools, window.effects)
         what = ", ".join(map(str, window.tools or [])) or ", ".join(effect.value for effect in window.effects)
-        return Opening(
+        return TimeWindow(
             self._name(f"window {what}", *at), frozenset(window.effects), tools, tuple(window.open), window.reason
         )
 
-    def _rule(self, number: int, form: RuleForm) -> Rule:
+    def _rule(self, number: int, form: RuleForm) -> PolicyRule:
         at: Key = ("rule", number)
         operations = _tools((*at, "tool"), form.tool)
         tools = None if form.tool is None else _names(operations)
@@ -172,7 +176,7 @@ class _Builder:
             possible = {name for name, _ in cases(tools, frozenset(form.effects))}
             operations = [operation for operation in operations if operation.tool_name() in possible]
         what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
-        return Rule(
+        return PolicyRule(
             name=self._name(f"rule {what}", *at),
             tools=tools,
             effects=None if form.effects is None else frozenset(form.effects),
@@ -199,7 +203,7 @@ def _tools(at: Key, globs: list[Glob] | None) -> list[AnyOperation]:
         try:
             found |= {operation.tool_name(): operation for operation in named(glob.text)}
         except ValueError as error:
-            raise Flaw((*at, index), f"{at[-1]}: {error}") from None
+            raise ConfigError((*at, index), f"{at[-1]}: {error}") from None
     return list(CHANGING) if globs is None else list(found.values())
 
 
@@ -207,7 +211,7 @@ def _reaching(at: Key, tools: frozenset[str] | None, effects: list[Effect] | Non
     for index, effect in enumerate(effects or ()):
         if not cases(tools, frozenset({effect})):
             had = sorted({found.value for _, found in cases(tools, None)})
-            raise Flaw(
+            raise ConfigError(
                 (*at, "effects", index), f"effects: none of its tools can {_verb(effect)}; they have {', '.join(had)}"
             )
 
@@ -216,14 +220,14 @@ def _verb(effect: Effect) -> str:
     return f"have the effect {effect.value}"
 
 
-def _bounds(at: Key, when: Mapping[str, Any]) -> Bounds | None:
+def _bounds(at: Key, when: Mapping[str, Any]) -> UserCount | None:
     if "dependents" not in when:
         return None
     try:
         form = DependentsForm.model_validate(when["dependents"])
     except ValidationError as error:
         raise _flaw(cast("Any", error.errors(include_url=False)[0]), at) from None
-    return Bounds(form.min, form.max)
+    return UserCount(form.min, form.max)
 
 
 def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choice:
@@ -233,9 +237,9 @@ def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choic
         kind = kind_of(operations, name)
     except ValueError as error:
         near = "" if "(did" in str(error) else nearest(name, ["dependents"])
-        raise Flaw(at, f"when: {error}{near}") from None
+        raise ConfigError(at, f"when: {error}{near}") from None
     if (found := choice(value, kind)) is None:
-        raise Flaw(at, f"when: {name} has to be compared with {_SAID[kind]}, or a list of such")
+        raise ConfigError(at, f"when: {name} has to be compared with {_SAID[kind]}, or a list of such")
     return found
 
 
@@ -257,7 +261,7 @@ _PROBLEMS = {
 }
 
 
-def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
+def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> ConfigError:
     at: Key = (*inside, *cast("Key", problem["loc"]))
     names = [str(part) for part in at if isinstance(part, str)]
     key = names[-1] if names else "policy"
@@ -267,16 +271,16 @@ def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> Flaw:
             known = _known(names)
             near = nearest(key, known) or f"; known are {', '.join(known)}"
             where = f" in {_inner(names) or table}" if len(names) > 1 else ""
-            return Flaw(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
+            return ConfigError(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
         case "missing":
-            return Flaw(at, f"{table} needs the key {key!r}")
+            return ConfigError(at, f"{table} needs the key {key!r}")
         case "model_type":
-            return Flaw(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
+            return ConfigError(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
         case "list_type" if len(at) == 1:
-            return Flaw(at, f"each {key} is a table of its own, as [[{key}]]")
+            return ConfigError(at, f"each {key} is a table of its own, as [[{key}]]")
         case kind:
             why = _PROBLEMS.get(kind) or reason(problem)
-            return Flaw(at, f"{key}: {why[0].lower()}{why[1:]}")
+            return ConfigError(at, f"{key}: {why[0].lower()}{why[1:]}")
 
 
 def _inner(names: list[str]) -> str:

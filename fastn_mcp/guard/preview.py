@@ -16,7 +16,7 @@ from fastn_mcp.guard.undo import foreseen
 from fastn_mcp.redaction import redact, redact_object
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 _CHANGES = 12
 _LONGEST_IN_FORM = 1500
@@ -32,7 +32,7 @@ _REACHES = " It acts on connected systems, for real."
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     """One field of the target, as it is and as it would be."""
 
     field: str
@@ -92,7 +92,7 @@ class Preview:
     undo: str
     because: str
     """Why it is asked about, where the policy says more than its effect."""
-    changes: tuple[Change, ...]
+    changes: tuple[FieldChange, ...]
     dependence: Dependence
     left_out: int
     pending: tuple[JsonValue, ...] = ()
@@ -200,7 +200,7 @@ def preview(
     call: Operation[Any],
     effect: Effect,
     account: str,
-    target: Record | None,
+    target: FastnObject | None,
     dependence: Dependence,
     because: str = "",
     label: Label | None = None,
@@ -229,7 +229,7 @@ def preview(
     )
 
 
-def _pending(call: Operation[Any], target: Record | None) -> tuple[JsonValue, ...]:
+def _pending(call: Operation[Any], target: FastnObject | None) -> tuple[JsonValue, ...]:
     if not isinstance(call, (AiChat, AiBuild)) or target is None:
         return ()
     asked: JsonValue = getattr(target, "pending", None)
@@ -270,7 +270,7 @@ def _listed(found: Iterable[Dependents]) -> str:
     return ", ".join(f"{each.words()} ({', '.join(show(name, 60) for name in each.examples)})" for each in found)
 
 
-def _changes(call: Operation[Any], target: Record | None) -> list[Change]:
+def _changes(call: Operation[Any], target: FastnObject | None) -> list[FieldChange]:
     if not isinstance(call, (Update, Create)) or target is None or not target.model_dump():
         return []
     current = target.model_dump()
@@ -278,14 +278,14 @@ def _changes(call: Operation[Any], target: Record | None) -> list[Change]:
     changed = {field: new for field, new in body.items() if current.get(field) != new}
     before, after = redact_object({field: current.get(field) for field in changed}), redact_object(changed)
     # In the same order, whatever of a name was hidden.
-    return [Change(*each) for each in zip(after, before.values(), after.values(), strict=True)]
+    return [FieldChange(*each) for each in zip(after, before.values(), after.values(), strict=True)]
 
 
 # What Fastn notes by itself, and which says nothing of what was approved.
 _TELEMETRY = re.compile(r"(last|next)[A-Z_]\w*|consecutiveFailures|statusHistory|\w+Count")
 
 
-def state(target: Record | None) -> dict[str, JsonValue] | None:
+def state(target: FastnObject | None) -> dict[str, JsonValue] | None:
     """The target without what changes by itself: what an approval is bound to."""
     if target is None:
         return None

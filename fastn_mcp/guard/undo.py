@@ -15,7 +15,7 @@ from fastn_mcp.tools.api_keys import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation, Update
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 _MADE = ("done", "applied_unreadable")
 
@@ -98,43 +98,43 @@ class Undo:
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class NotUndoable:
     """A change that no call undoes, and why."""
 
     why: str
 
 
-def undo_of(change: Change) -> Undo | Never:
+def undo_of(change: Change) -> Undo | NotUndoable:
     """What would undo `change`, by what the journal holds of it."""
     if change.outcome not in _MADE + PERHAPS_MADE:
-        return Never(f"It was not made ({change.outcome}).")
+        return NotUndoable(f"It was not made ({change.outcome}).")
     change = replace(change, tool=current(change.tool))
     operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
-        return Never("It is not known how.")
+        return NotUndoable("It is not known how.")
     if rule.by is None:
-        return Never(rule.lost)
+        return NotUndoable(rule.lost)
     by = BY_NAME[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
     if issubclass(by, Update) or operation.route.method == "DELETE":
         if change.before is None:
-            return Never("What it was could not be read before.")
+            return NotUndoable("What it was could not be read before.")
         again = _restoring if issubclass(by, Update) else _making_again
         return again(by, rule, change, change.before)
     if change.target is None:
-        return Never("What it made is not known; look for it with the list tool.")
+        return NotUndoable("What it made is not known; look for it with the list tool.")
     if change.before is not None and (undo := _undoing_overwrite(change, change.before)) is not None:
         return undo
     return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
 
 
-def in_words(undo: Undo | Never) -> str:
+def in_words(undo: Undo | NotUndoable) -> str:
     """What can be undone and what stays lost, in a sentence or two."""
-    return undo.why if isinstance(undo, Never) else f"{undo.restores} {undo.lost}".strip()
+    return undo.why if isinstance(undo, NotUndoable) else f"{undo.restores} {undo.lost}".strip()
 
 
-def foreseen(call: Call, target: Record | None) -> str:
+def foreseen(call: Call, target: FastnObject | None) -> str:
     """The same of a call before it is sent. Raises a `RefusedValue`."""
     rule = RULES.get(call.tool_name())
     if rule is None or rule.by is None:
@@ -147,7 +147,7 @@ def foreseen(call: Call, target: Record | None) -> str:
     return in_words(undo_of(Change("", "", "", call.tool_name(), {}, id_, None, before, sent, 0.0, "done")))
 
 
-def without_secrets(record: Record) -> dict[str, JsonValue]:
+def without_secrets(record: FastnObject) -> dict[str, JsonValue]:
     """The fields of a record as the journal keeps them."""
     fields = record.model_dump(exclude_unset=True)
     return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)
@@ -160,7 +160,7 @@ def receipt(change: Change) -> dict[str, JsonValue]:
     said |= {"changed": changed} if (changed := changed_fields(change)) else {}
     said |= {"approved_by": change.approved_by} if change.approved_by else {}
     undo = undo_of(change)
-    if isinstance(undo, Never):
+    if isinstance(undo, NotUndoable):
         return said | {"undo": None, "why": undo.why}
     return said | {"undo": "undo_change", "restores": undo.restores} | ({"lost": undo.lost} if undo.lost else {})
 
@@ -196,7 +196,7 @@ def already(change: Change, now: Mapping[str, JsonValue]) -> bool:
     return all(now.get(name) == before.get(name) for name in change.sent)
 
 
-def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, JsonValue]) -> Undo | Never:
+def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
     """The update that gives the fields their values of before."""
     was = {name: before.get(name) for name in change.sent}
     lost = sorted(name for name, value in was.items() if is_redacted(value))
@@ -205,35 +205,35 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
     try:
         call = operation.model_validate({parameter: change.target} | given)
     except ValidationError:
-        return Never("None of the fields that it changed can be given their values of before.")
+        return NotUndoable("None of the fields that it changed can be given their values of before.")
     said = [rule.lost, "Secrets are not journalled."] if lost else [rule.lost]
     return Undo(call, rule.restores, " ".join(filter(None, said)), tuple(sorted({*lost, *refused})))
 
 
-def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | Never | None:
+def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable | None:
     """Restore what a create overwrote, where Fastn took it for an update; never delete what was there before.
 
     None where it did not, and made something of its own.
     """
     if not before:
-        return Never("Whether it overwrote something could not be learnt; look for it with the list tool.")
+        return NotUndoable("Whether it overwrote something could not be learnt; look for it with the list tool.")
     if str(before.get("id")) != change.target:
         return None
     updating = change.tool.replace("create_", "update_")
     if updating not in RULES:
-        return Never(_OVERWRITTEN)
+        return NotUndoable(_OVERWRITTEN)
     changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
     return _restoring(BY_NAME[updating], RULES[updating], replace(change, sent=changed), before)
 
 
-def _making_again(operation: Any, rule: Rule, _: Change, before: Mapping[str, JsonValue]) -> Undo | Never:
+def _making_again(operation: Any, rule: Rule, _: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
     there = {name: value for name, value in before.items() if value is not None and not is_redacted(value)}
     known = {operation.wire(name) for name in operation.model_fields}
     given, refused = _arguments(operation, {name: value for name, value in there.items() if name in known})
     try:
         call = operation.model_validate(given)
     except ValidationError:
-        return Never("Too little is known of it to make it again.")
+        return NotUndoable("Too little is known of it to make it again.")
     left = (before.keys() - known - _KEPT_BY_FASTN) | set(refused)
     not_restored = tuple(sorted(name for name in left if before[name] is not None))
     return Undo(call, rule.restores, rule.lost, not_restored)

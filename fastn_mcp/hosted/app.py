@@ -26,7 +26,7 @@ from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.rejection import Challenger, Edge
 from fastn_mcp.hosted.response_mode import answered, within
 from fastn_mcp.hosted.team_config import Team, origin_of
-from fastn_mcp.hosted.tenants import Account, Tenants
+from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.runtime import System
 
@@ -82,7 +82,7 @@ async def _holds(check: Check) -> bool:
 
 PATH = "/mcp"
 
-T = TypeVar("T", bound=Account)
+T = TypeVar("T", bound=TenantAccount)
 
 
 def application(

@@ -13,11 +13,11 @@ from starlette.routing import Mount, Route
 from fastn_mcp.channels.page.access import Inbox, Render
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.channels.page.sessions import Said
+from fastn_mcp.channels.page.sessions import FlashMessage
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.app import Health
-from fastn_mcp.hosted.inbox import Approvals, Standing, TeamInbox, person
-from fastn_mcp.hosted.sign_in import HOLDS, Begun, NotAnApprover, NotSignedIn, Seal, Session, SignIn
+from fastn_mcp.hosted.inbox import Approvals, ApproverRights, TeamInbox, person
+from fastn_mcp.hosted.sign_in import HOLDS, Begun, BrowserSession, NotAnApprover, NotSignedIn, Seal, SignIn
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.runtime import System
@@ -34,21 +34,21 @@ def mounted(
 ) -> Mount:  # fmt: skip
     """The page, for the application. `ledger` is of the process: what was used once is noted there."""
 
-    def inbox(session: Session) -> TeamInbox:
+    def inbox(session: BrowserSession) -> TeamInbox:
         revision = ledger.revision if shares else None
-        return TeamInbox(Standing(approvals, session.person), team, tenants, revision, system)
+        return TeamInbox(ApproverRights(approvals, session.person), team, tenants, revision, system)
 
-    way = _SignedIn(approvals, sign_in, seal, inbox, lambda claims: person(team, approvals, claims), ledger, health,
+    way = _PageSignIn(approvals, sign_in, seal, inbox, lambda claims: person(team, approvals, claims), ledger, health,
                     system, urlsplit(team.trust.issuer).netloc)  # fmt: skip
     return Mount(urlsplit(approvals.url).path, page(way, system, [origin_of(approvals.url)]))
 
 
-class _SignedIn:
+class _PageSignIn:
     room = ""
     entrance = None
 
     def __init__(
-        self, approvals: Approvals, sign_in: SignIn, seal: Seal, inbox: Callable[[Session], Inbox],
+        self, approvals: Approvals, sign_in: SignIn, seal: Seal, inbox: Callable[[BrowserSession], Inbox],
         who: Callable[[dict[str, Any]], Any], ledger: Ledger, health: Health, system: System, provider: str,
     ) -> None:  # fmt: skip
         self.looks: dict[str, Any] = {"team": True, "provider": provider}
@@ -111,7 +111,7 @@ class _SignedIn:
             Route("/logout", logout, methods=["POST"]),
         ]
 
-    async def _signed_in(self, request: Request) -> Session:
+    async def _signed_in(self, request: Request) -> BrowserSession:
         kept = self._seal.open("sign-in", self._kept(request, "sign_in"), HOLDS)
         if kept is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
@@ -124,41 +124,41 @@ class _SignedIn:
         if not await self._ledger.use_nonce(f"sign-in {begun.state}", now + HOLDS + 60, now):
             raise NotSignedIn("This sign-in was used already.")
         who = self._who(await self._sign_in.finish(begun, code))
-        if not Standing(self._approvals, who).tenants:
+        if not ApproverRights(self._approvals, who).tenants:
             raise NotAnApprover(f"No rule for approvers names {who.name}. Ask the operator of this server.")
-        return Session(self._system.token(), now + self._approvals.session, who)
+        return BrowserSession(self._system.token(), now + self._approvals.session, who)
 
-    async def session(self, request: Request) -> Session | None:
+    async def session(self, request: Request) -> BrowserSession | None:
         session = self._seal.session(self._kept(request, "session"), self._approvals.session)
         if session is None or await self._ledger.distrusted(session.id, _ENDED, self._system.now().timestamp()):
             return None
         return session
 
-    def root(self, request: Request, session: Session) -> str:  # noqa: ARG002 - the same for all
+    def root(self, request: Request, session: BrowserSession) -> str:  # noqa: ARG002 - the same for all
         return f"{self._path}/"
 
-    def person(self, session: Session) -> str | None:
+    def person(self, session: BrowserSession) -> str | None:
         return session.person.name
 
-    def inbox(self, session: Session) -> Inbox:
+    def inbox(self, session: BrowserSession) -> Inbox:
         return self._inbox(session)
 
-    def token(self, session: Session, form: str) -> str:
+    def token(self, session: BrowserSession, form: str) -> str:
         return self._seal.token(session, form, self._system.token())
 
-    async def spend(self, session: Session, form: str, token: str) -> bool:
+    async def spend(self, session: BrowserSession, form: str, token: str) -> bool:
         nonce, now = self._seal.nonce(session, form, token), self._system.now().timestamp()
         return nonce is not None and await self._ledger.use_nonce(f"form {nonce}", session.ends + 60, now)
 
-    def tell(self, answer: Response, session: Session, said: Said) -> None:
+    def tell(self, answer: Response, session: BrowserSession, said: FlashMessage) -> None:
         self._keep(answer, "said", self._seal.close(f"said {session.id}", asdict(said)), _SAID)
 
-    def told(self, request: Request, answer: Response | None, session: Session) -> Said | None:
+    def told(self, request: Request, answer: Response | None, session: BrowserSession) -> FlashMessage | None:
         kept = self._kept(request, "said")
         if answer is not None and kept is not None:
             self._drop(answer, "said")
         found = self._seal.open(f"said {session.id}", kept, _SAID)
-        return None if found is None else Said(**found)
+        return None if found is None else FlashMessage(**found)
 
     @contextmanager
     def watched(self) -> Generator[Callable[[], bool]]:

@@ -21,15 +21,15 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.quorum import READ, InsufficientScope, Rights
 from fastn_mcp.hosted.oidc import AGAIN, NoKeys
-from fastn_mcp.hosted.rejection import Challenger, Edge, Turned, unavailable
-from fastn_mcp.hosted.request_limits import Asked, again, asked, read, whole
+from fastn_mcp.hosted.rejection import Challenger, Edge, RequestRejected, unavailable
+from fastn_mcp.hosted.request_limits import RequestLine, again, asked, read, whole
 from fastn_mcp.hosted.team_config import Team, Tenant
-from fastn_mcp.hosted.tenants import Account, Busy, Opened, Own, Shares, Tenants
+from fastn_mcp.hosted.tenants import Busy, CallerAccount, Opened, Shares, TenantAccount, Tenants
 from fastn_mcp.hosted.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=Account)
+T = TypeVar("T", bound=TenantAccount)
 
 OWN_KEY = "x-fastn-api-key"
 _ADMITTED = "fastn_mcp.admitted"
@@ -54,7 +54,7 @@ class _SignedIn:
     principal: str
     rights: Rights
     tenant: Tenant
-    own: Own | None
+    own: CallerAccount | None
 
     @property
     def whose(self) -> str:
@@ -79,7 +79,7 @@ class Admission(Generic[T]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != self._path:
             return await self._app(scope, receive, send)
-        wanted = Asked()
+        wanted = RequestLine()
         async with AsyncExitStack() as stack:
             try:
                 signed_in = await self._signed_in(scope)
@@ -88,7 +88,7 @@ class Admission(Generic[T]):
                 wanted = asked(body)
                 account = await stack.enter_async_context(self._tenants.lease(signed_in.tenant, signed_in.own))
                 self._check(signed_in.rights, account.served, wanted)
-            except Turned as turned:
+            except RequestRejected as turned:
                 return await turned.response(wanted.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
                 return await _closed(error).response(wanted.id)(scope, receive, send)
@@ -101,12 +101,12 @@ class Admission(Generic[T]):
         sent = request.headers.getlist("authorization")
         keys = request.headers.getlist(OWN_KEY)
         if len(sent) > 1 or len(keys) > 1:
-            raise Turned(400, "A header of the sign-in came twice.")
+            raise RequestRejected(400, "A header of the sign-in came twice.")
         user = scope.get("user")
         if not isinstance(user, AuthenticatedUser):
             raise await self._unknown(sent[0] if sent else "")
         if request.method != "POST":
-            raise Turned(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
+            raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
         token = user.access_token
         rights = Rights(frozenset(token.scopes))
         if READ not in rights.scopes:
@@ -116,10 +116,10 @@ class Admission(Generic[T]):
         tenant = self._team.tenant_of(claims)
         if tenant is None:
             log.warning("nobody serves %s: no tenant of the team file is for them", principal)
-            raise Turned(403, "You are signed in, and no account here is for you. Ask the operator.")
+            raise RequestRejected(403, "You are signed in, and no account here is for you. Ask the operator.")
         return _SignedIn(principal, rights, tenant, _own(tenant, principal, keys))
 
-    async def _unknown(self, sent: str) -> Turned:
+    async def _unknown(self, sent: str) -> RequestRejected:
         scheme, _, token = sent.partition(" ")
         if scheme.lower() != "bearer" or not token:
             return self._challenger.unknown([READ], None)
@@ -128,8 +128,8 @@ class Admission(Generic[T]):
         except NoKeys:
             return unavailable("The identity provider cannot be reached, so no token can be looked at.", int(AGAIN))
 
-    def _check(self, rights: Rights, account: Account, wanted: Asked) -> None:
-        """Raises `Turned` where the call surely needs more than the token holds."""
+    def _check(self, rights: Rights, account: TenantAccount, wanted: RequestLine) -> None:
+        """Raises `RequestRejected` where the call surely needs more than the token holds."""
         if wanted.tool is None:
             return
         effect = account.effect_of(wanted.tool, wanted.arguments or {})
@@ -142,7 +142,7 @@ class Admission(Generic[T]):
             raise self._challenger.insufficient(_ours(rights), error.scope, said) from None
 
 
-def _closed(error: Busy | SettingsError) -> Turned:
+def _closed(error: Busy | SettingsError) -> RequestRejected:
     if isinstance(error, Busy):
         return unavailable(f"{error.what} {error.next_step}", 1)
     log.error("%s", error)
@@ -153,16 +153,18 @@ def _ours(rights: Rights) -> list[str]:
     return [scope for scope in rights.scopes if scope.startswith("fastn:")]
 
 
-def _own(tenant: Tenant, principal: str, keys: list[str]) -> Own | None:
+def _own(tenant: Tenant, principal: str, keys: list[str]) -> CallerAccount | None:
     if not tenant.caller_keys:
         if keys:
-            raise Turned(400, f"{OWN_KEY} is not taken here: your account was chosen by the operator. Leave it out.")
+            raise RequestRejected(
+                400, f"{OWN_KEY} is not taken here: your account was chosen by the operator. Leave it out."
+            )
         return None
     if not keys or not keys[0]:
-        raise Turned(400, f"Your own Fastn API key is needed, in the header {OWN_KEY}.")
+        raise RequestRejected(400, f"Your own Fastn API key is needed, in the header {OWN_KEY}.")
     if not all("!" <= letter <= "~" for letter in keys[0]):
-        raise Turned(400, f"{OWN_KEY} holds a character that no key has.")
-    return Own(principal, keys[0])
+        raise RequestRejected(400, f"{OWN_KEY} holds a character that no key has.")
+    return CallerAccount(principal, keys[0])
 
 
 _LARGEST = 65_536
@@ -201,14 +203,14 @@ class LocalAccess:
             return
         id_ = None
         if scope["method"] == "POST":
-            with suppress(Turned):  # too large or too slow: refused all the same
+            with suppress(RequestRejected):  # too large or too slow: refused all the same
                 id_ = asked(await read(receive, _LARGEST)).id
         await self._refusal(is_sent=bool(sent)).response(id_)(scope, receive, send)
 
-    def _refusal(self, *, is_sent: bool) -> Turned:
+    def _refusal(self, *, is_sent: bool) -> RequestRejected:
         what = "The bearer token is not the one of this server." if is_sent else "A bearer token is required."
         error = ', error="invalid_token", error_description="Not the token of this server."' if is_sent else ""
-        return Turned(
+        return RequestRejected(
             401,
             f"{what} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}.",
             INVALID_REQUEST,

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from fastn_mcp.channels.page.access import Decided, Lying
+from fastn_mcp.channels.page.access import Decided, PendingRequest
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.request import for_a_while
-from fastn_mcp.guard.audit.log import Audit, Event, decided
+from fastn_mcp.guard.audit.log import Audit, AuditEvent, decided
 from fastn_mcp.guard.audit.recorder import record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, Scope, State, Vote
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, LedgerLost, Scope, Vote
 from fastn_mcp.guard.quoting import show
-from fastn_mcp.hosted.team_config import Kept, Match, Team
-from fastn_mcp.hosted.tenants import Account, Tenants
+from fastn_mcp.hosted.team_config import Match, SecretRef, Team
+from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 
@@ -31,7 +31,7 @@ ALL = frozenset(effect.value for effect in Effect)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ApproverRule:
     """Whose calls, of which effects, those may decide about who match."""
 
     match: Match
@@ -62,13 +62,13 @@ class Approvals:
     url: str
     """Where people find it."""
     client: str
-    secret: Kept
+    secret: SecretRef
     scopes: tuple[str, ...]
     own: bool
     """Whether who asks may approve what is asked of one person."""
     session: float
     """Seconds that a sign-in holds."""
-    rules: tuple[Rule, ...]
+    rules: tuple[ApproverRule, ...]
 
     def able(self, tenant: str, grant: Grant) -> bool:
         """Whether there can be anybody who may approve it."""
@@ -77,7 +77,7 @@ class Approvals:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class SignedInPerson:
     """Somebody who signed in, and which rules they matched then."""
 
     issuer: str
@@ -93,13 +93,13 @@ class Person:
         return f"{self.issuer}|{self.subject}"
 
 
-def person(team: Team, approvals: Approvals, claims: Mapping[str, Any]) -> Person:
+def person(team: Team, approvals: Approvals, claims: Mapping[str, Any]) -> SignedInPerson:
     """Who signed in, by the claims of their ID token."""
     rules = tuple(rule.name for rule in approvals.rules if rule.match.holds(claims, team.groups_claim))
     tenant = team.tenant_of(claims) if approvals.own else None
     shown = next((str(v) for k in ("name", "preferred_username", "email") if (v := claims.get(k))), claims["sub"])
     asks = tenant.name if tenant is not None and not tenant.caller_keys else None
-    return Person(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], asks, rules)
+    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], asks, rules)
 
 
 def effects(grant: Grant) -> frozenset[str]:
@@ -108,10 +108,10 @@ def effects(grant: Grant) -> frozenset[str]:
     return frozenset(map(str, several if isinstance(several, list) else [grant.card.get("effect")]))
 
 
-class Standing:
+class ApproverRights:
     """What one person may do, by the rules as they are now."""
 
-    def __init__(self, approvals: Approvals, person: Person) -> None:
+    def __init__(self, approvals: Approvals, person: SignedInPerson) -> None:
         self.person = person
         self._own = approvals.own
         self._rules = [rule for rule in approvals.rules if rule.name in person.rules]
@@ -153,7 +153,7 @@ VERIFIED = "verified"
 """The consent of one person who signed in."""
 
 
-class Decidable(Account, Protocol):
+class Decidable(TenantAccount, Protocol):
     """An account about whose calls people decide."""
 
     @property
@@ -169,7 +169,7 @@ class Decidable(Account, Protocol):
 T = TypeVar("T")
 
 
-class Desk:
+class TenantInbox:
     """Where the questions of one tenant lie: on the page, for those who may decide about them."""
 
     verifies = True
@@ -202,7 +202,7 @@ class TeamInbox:
     """What lies before one person."""
 
     def __init__(
-        self, standing: Standing, team: Team, tenants: Tenants[Any], shared: Callable[[], Awaitable[int]] | None,
+        self, standing: ApproverRights, team: Team, tenants: Tenants[Any], shared: Callable[[], Awaitable[int]] | None,
         system: System,
     ) -> None:  # fmt: skip
         """`shared` is the revision of the one ledger that all tenants share, where they do."""
@@ -217,7 +217,7 @@ class TeamInbox:
             return str(await self._shared())
         return ".".join([str(await account.ledger.revision()) async for _, account in self._accounts()])
 
-    async def waiting(self, now: float) -> list[Lying]:
+    async def waiting(self, now: float) -> list[PendingRequest]:
         async for _, account in self._accounts():
             await record_expired(account.ledger, account.account, now, partial(self._ran_out, account.audit))
         found = [
@@ -246,13 +246,13 @@ class TeamInbox:
         ]
         return sorted(found, key=lambda one: one.grant.decided or one.grant.created, reverse=True)[:limit]
 
-    async def find(self, grant: str) -> Lying | None:
+    async def find(self, grant: str) -> PendingRequest | None:
         async for name, account, found in self._read(lambda ledger: ledger.find(grant)):
             if found is not None and self._theirs(name, account, found):
                 return await self._lying(name, account, found)
         return None
 
-    async def approve(self, lying: Lying, now: float) -> str | None:
+    async def approve(self, lying: PendingRequest, now: float) -> str | None:
         have = await self._voted(lying.grant, now, approves=True, note=None)
         if have is None:
             return None
@@ -261,11 +261,11 @@ class TeamInbox:
             return f"{have} of {needed} people approved it: another has to, before it can be sent."
         return "It is sent when the agent makes the call again."
 
-    async def scope(self, lying: Lying, now: float) -> None:
+    async def scope(self, lying: PendingRequest, now: float) -> None:
         async with self._of(lying.grant) as (_, account):
             await account.ledger.grant_scope(for_a_while(lying.grant, self._system.token(), now, VERIFIED))
 
-    async def decline(self, lying: Lying, now: float, note: str | None) -> bool:
+    async def decline(self, lying: PendingRequest, now: float, note: str | None) -> bool:
         return await self._voted(lying.grant, now, approves=False, note=note) is not None
 
     async def revoke(self, scope: str, now: float) -> bool:
@@ -286,7 +286,7 @@ class TeamInbox:
             counted = await quorum.count(vote, grant, account.ledger, VERIFIED, note, record)
             return None if counted is None else counted.approving
 
-    def _record(self, audit: Audit, grant: Grant, event: Event, said: str | None) -> None:
+    def _record(self, audit: Audit, grant: Grant, event: AuditEvent, said: str | None) -> None:
         person = self._standing.person
         entry = decided(event, grant, VERIFIED, said)
         try:
@@ -294,7 +294,7 @@ class TeamInbox:
         except FastnError:  # it holds already; sending records again, or refuses
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
-    def _ran_out(self, audit: Audit, event: Event, grant: Grant, said: str | None) -> None:
+    def _ran_out(self, audit: Audit, event: AuditEvent, grant: Grant, said: str | None) -> None:
         try:
             audit.record(decided(event, grant, None, said))
         except FastnError:
@@ -303,7 +303,7 @@ class TeamInbox:
     def _theirs(self, tenant: str, account: Decidable, grant: Grant) -> bool:
         return grant.elsewhere and grant.account == account.account and self._standing.sees(tenant, grant)
 
-    async def _lying(self, tenant: str, account: Decidable, grant: Grant) -> Lying:
+    async def _lying(self, tenant: str, account: Decidable, grant: Grant) -> PendingRequest:
         barred, so_far = self._standing.barred(tenant, grant), None
         if (needed := quorum.needed(grant)) > 1:
             votes = [vote for vote in await account.ledger.votes(grant.id) if vote.approves]
@@ -311,10 +311,10 @@ class TeamInbox:
             so_far = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
             if any(vote.approver == self._standing.person.principal for vote in votes):
                 barred = "You approved it, and another has to."
-        return Lying(grant, barred, so_far)
+        return PendingRequest(grant, barred, so_far)
 
     async def _who(self, account: Decidable, grant: Grant) -> str | None:
-        yes = grant.state is not State.DECLINED
+        yes = grant.state is not GrantState.DECLINED
         votes = [vote for vote in await account.ledger.votes(grant.id) if vote.approves is yes]
         return " and ".join(self._named(vote.approver) for vote in votes) or None
 

@@ -27,19 +27,19 @@ class Challenger:
             parts = [f'error="{error}"', f'error_description="{description}"', *parts]
         return "Bearer " + ", ".join(parts)
 
-    def unknown(self, scopes: Iterable[str], why: str | None) -> "Turned":
+    def unknown(self, scopes: Iterable[str], why: str | None) -> "RequestRejected":
         """Nobody signed in; `why` says why a token that came is none."""
         said = "Sign in first." if why is None else f"The token was refused. {why}"
         challenge = self._bearer(scopes, None if why is None else "invalid_token", why or "")
-        return Turned(401, said, INVALID_REQUEST, {"WWW-Authenticate": challenge})
+        return RequestRejected(401, said, INVALID_REQUEST, {"WWW-Authenticate": challenge})
 
-    def insufficient(self, held: Iterable[str], needed: str, said: str) -> "Turned":
+    def insufficient(self, held: Iterable[str], needed: str, said: str) -> "RequestRejected":
         """The token lacks a scope. What it holds is named too, so that a new one has both."""
         challenge = self._bearer(sorted({*held, needed}), "insufficient_scope", f"It needs {needed}.")
-        return Turned(403, said, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
+        return RequestRejected(403, said, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
 
 
-class Turned(Exception):
+class RequestRejected(Exception):
     """A request that goes no further. Nothing of it was sent anywhere."""
 
     def __init__(
@@ -63,9 +63,9 @@ class Turned(Exception):
         return JSONResponse(body, self.status, self._headers)
 
 
-def unavailable(said: str, seconds: int) -> Turned:
+def unavailable(said: str, seconds: int) -> RequestRejected:
     """It could not be looked at now."""
-    return Turned(503, said, INTERNAL_ERROR, {"Retry-After": str(seconds)})
+    return RequestRejected(503, said, INTERNAL_ERROR, {"Retry-After": str(seconds)})
 
 
 MOST_HEADERS = 100

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from fastn_mcp.hosted.rejection import Turned
+from fastn_mcp.hosted.rejection import RequestRejected
 from fastn_mcp.server.stdio import queued
 
 ARRIVES = 30.0
@@ -211,19 +211,19 @@ _PATIENCE = 10.0
 
 
 async def read(receive: Receive, largest: int) -> bytes:
-    """Raises `Turned` where it is too large or too slow, or the client left."""
+    """Raises `RequestRejected` where it is too large or too slow, or the client left."""
     body = bytearray()
     with anyio.move_on_after(_PATIENCE):
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Turned(400, "The request broke off.")
+                raise RequestRejected(400, "The request broke off.")
             body += message.get("body", b"")
             if len(body) > largest:
-                raise Turned(413, f"The request is larger than {largest} bytes.")
+                raise RequestRejected(413, f"The request is larger than {largest} bytes.")
             if not message.get("more_body", False):
                 return bytes(body)
-    raise Turned(408, "The request took too long to arrive.")
+    raise RequestRejected(408, "The request took too long to arrive.")
 
 
 def whole(body: bytes) -> Message:
@@ -246,7 +246,7 @@ def again(first: Message, receive: Receive) -> Receive:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestLine:
     """What a request asks for, as far as that can be told. Whether it is one of the protocol is for others to say."""
 
     id: str | int | None = None
@@ -255,21 +255,21 @@ class Asked:
     arguments: dict[str, Any] | None = None
 
 
-def asked(body: bytes) -> Asked:
+def asked(body: bytes) -> RequestLine:
     """What is in a body, whatever it is."""
     try:
         message: object = from_json(body)
     except (ValueError, RecursionError):
-        return Asked()
+        return RequestLine()
     if not isinstance(message, dict):
-        return Asked()
+        return RequestLine()
     fields = cast("dict[str, object]", message)
     id_ = fields.get("id")
     known = id_ if isinstance(id_, (str, int)) and not isinstance(id_, bool) else None
     params = fields.get("params")
     if fields.get("method") != "tools/call" or not isinstance(params, dict):
-        return Asked(known)
+        return RequestLine(known)
     called = cast("dict[str, object]", params)
     name, given = called.get("name"), called.get("arguments")
     arguments = cast("dict[str, Any]", given) if isinstance(given, dict) else None
-    return Asked(known, name if isinstance(name, str) else None, arguments)
+    return RequestLine(known, name if isinstance(name, str) else None, arguments)

@@ -18,7 +18,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastn_mcp.guard.journal import Delivery, delivery
+from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.hosted.request_limits import LOST, again
 
 
@@ -72,7 +72,7 @@ class Answering:
         if scope["method"] != "POST":
             await self._streamed(scope, receive, send)
             return
-        response, is_complete = Delivery(scope.get(LOST)), False
+        response, is_complete = ResponseDelivery(scope.get(LOST)), False
 
         async def sent(message: Message) -> None:
             nonlocal is_complete
@@ -92,7 +92,7 @@ class Answering:
         if first["type"] != "http.request" or first.get("more_body") or _wants_more(first.get("body", b"")):
             await self._streamed(scope, again(first, receive), send)
             return
-        answer = _Answer(send, self._silence if _reads_streams(scope) else inf)
+        answer = _Response(send, self._silence if _reads_streams(scope) else inf)
         with _watched(receive, answer):
             await self._whole(scope, again(first, _nothing), answer.send)
 
@@ -110,7 +110,7 @@ def _reads_streams(scope: Scope) -> bool:
     return any(name == b"accept" and b"text/event-stream" in value.lower() for name, value in scope["headers"])
 
 
-class _Answer:
+class _Response:
     """One answer. What was in silence for too long is a stream from then on, of which the answer is the one event."""
 
     def __init__(self, send: Send, silence: float) -> None:
@@ -147,7 +147,7 @@ class _Answer:
 
 
 @contextmanager
-def _watched(receive: Receive, answer: _Answer) -> Generator[None]:
+def _watched(receive: Receive, answer: _Response) -> Generator[None]:
     """Ends a request whose client has left, and tells those who wait that it goes on."""
     loop = asyncio.get_running_loop()
     watcher: asyncio.Task[None] | None = None
@@ -166,7 +166,7 @@ def _watched(receive: Receive, answer: _Answer) -> Generator[None]:
                 watcher.cancel()
 
 
-async def _watch(receive: Receive, answer: _Answer, request: anyio.CancelScope) -> None:
+async def _watch(receive: Receive, answer: _Response, request: anyio.CancelScope) -> None:
     while True:
         message: Message | None = None
         with anyio.move_on_after(answer.silence):

@@ -20,7 +20,7 @@ from fastn_mcp.server.log import announce
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ShutdownConfig:
     """Seconds of each step, and the bounds of the socket."""
 
     drain: float = 0.0
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def run(app: Any, host: str, port: int, health: Health, ending: Ending, announced: str) -> None:
+def run(app: Any, host: str, port: int, health: Health, ending: ShutdownConfig, announced: str) -> None:
     """Serve until SIGINT or SIGTERM; half-open clients do not keep the process alive.
 
     `announced` is written to stderr once it listens.

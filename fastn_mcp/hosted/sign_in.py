@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic_core import from_json, to_json
 
-from fastn_mcp.hosted.inbox import Person
+from fastn_mcp.hosted.inbox import SignedInPerson
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import IdTokens, TokenRefused, Trust
 from fastn_mcp.runtime import System
@@ -179,12 +179,12 @@ class SignIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrowserSession:
     """A browser in which a person signed in. `id` tells it from all others, and is told to nobody."""
 
     id: str
     ends: float
-    person: Person
+    person: SignedInPerson
 
 
 class Seal:
@@ -206,19 +206,19 @@ class Seal:
         except (InvalidToken, ValueError):
             return None
 
-    def session(self, sealed: str | None, seconds: float) -> Session | None:
+    def session(self, sealed: str | None, seconds: float) -> BrowserSession | None:
         """The session that a cookie holds."""
         found = self.open("session", sealed, seconds)
         if found is None or found["ends"] <= self._system.now().timestamp():
             return None
         said = found["person"]
-        return Session(found["id"], found["ends"], Person(**(said | {"rules": tuple(said["rules"])})))
+        return BrowserSession(found["id"], found["ends"], SignedInPerson(**(said | {"rules": tuple(said["rules"])})))
 
-    def token(self, session: Session, form: str, nonce: str) -> str:
+    def token(self, session: BrowserSession, form: str, nonce: str) -> str:
         """What a form of a session carries."""
         return f"{nonce}.{self._signed(self._secrets[0], session, form, nonce)}"
 
-    def nonce(self, session: Session, form: str, token: str) -> str | None:
+    def nonce(self, session: BrowserSession, form: str, token: str) -> str | None:
         """The nonce of a token that is of this form and session."""
         nonce, _, signed = token.partition(".")
         good = [
@@ -227,7 +227,7 @@ class Seal:
         ]
         return nonce if any(good) else None
 
-    def _signed(self, secret: bytes, session: Session, form: str, nonce: str) -> str:
+    def _signed(self, secret: bytes, session: BrowserSession, form: str, nonce: str) -> str:
         key = _derived(secret, "form")
         return hmac.new(key, f"{session.id}\n{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()
 

@@ -33,7 +33,7 @@ def origin_of(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SecretRef:
     """Where the operator keeps a secret: a file, or a variable of the environment."""
 
     file: Path | None
@@ -128,7 +128,7 @@ class Tenant:
     profile: str | None
     values: Mapping[str, object]
     """Settings, as the file has them."""
-    secrets: Mapping[str, Kept]
+    secrets: Mapping[str, SecretRef]
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Its settings, with the key, which is `key` where callers bring it. Raises `SettingsError`.
@@ -154,7 +154,7 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class TeamLimits:
     """How much is taken in, and how much is done at once."""
 
     body: int = 1024 * 1024
@@ -193,7 +193,7 @@ class Team:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     groups_claim: str
-    bounds: Bounds
+    bounds: TeamLimits
     tenants: tuple[Tenant, ...]
     approvals: "Approvals | None" = None
     _places: Mapping[_Word | None, list[int]] = field(init=False, repr=False, compare=False)

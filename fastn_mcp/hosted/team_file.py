@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.proxies import is_loopback
-from fastn_mcp.config.strict_toml import Flaw, Key, load, read
+from fastn_mcp.config.strict_toml import ConfigError, Key, load, read
 from fastn_mcp.errors import closest, nearest, reason
-from fastn_mcp.hosted.inbox import ALL, Approvals, Rule
-from fastn_mcp.hosted.team_config import SECRETS, Bounds, Kept, Match, Pattern, Team, Tenant, origin_of
+from fastn_mcp.hosted.inbox import ALL, Approvals, ApproverRule
+from fastn_mcp.hosted.team_config import SECRETS, Match, Pattern, SecretRef, Team, TeamLimits, Tenant, origin_of
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 
 _KIND = "team file"
@@ -103,7 +103,7 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-_DEFAULT = Bounds()
+_DEFAULT = TeamLimits()
 
 
 class _Limits(_Form):
@@ -118,8 +118,8 @@ class _Limits(_Form):
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = _DEFAULT.drain
     grace_seconds: Annotated[float, Field(ge=0, le=600)] = _DEFAULT.grace
 
-    def bounds(self) -> Bounds:
-        return Bounds(
+    def bounds(self) -> TeamLimits:
+        return TeamLimits(
             self.body_bytes, self.header_bytes, self.connections, self.calls, self.queue, self.queue_seconds,
             self.tenants, self.idle_seconds, self.drain_seconds, self.grace_seconds,
         )  # fmt: skip
@@ -182,11 +182,11 @@ def _built(table: Mapping[str, Any], folder: Path) -> Team:
         raise _flaw(cast("Any", problems[0])) from None
     tenants = tuple(_tenant(number, entry, folder) for number, entry in enumerate(form.tenant))
     if not tenants:
-        raise Flaw(("tenant",), "it has no [[tenant]]")
+        raise ConfigError(("tenant",), "it has no [[tenant]]")
     names = [tenant.name for tenant in tenants]
     for number, name in enumerate(names):
         if name in names[:number]:
-            raise Flaw(("tenant", number, "name"), f"there is another tenant {name}")
+            raise ConfigError(("tenant", number, "name"), f"there is another tenant {name}")
     trust = Trust(form.issuer, form.audience or form.url, form.url, tuple(form.algorithms), form.leeway_seconds)
     approvals = None if form.approvals is None else _approvals(form.approvals, form.url, tenants, folder)
     # The page may have a host of its own.
@@ -211,30 +211,34 @@ def _approvals(form: _Approvals, url: str, tenants: tuple[Tenant, ...], folder: 
     if any(path == taken or path.startswith(f"{taken}/") for taken in (base.path, *_TAKEN)) or base.path.startswith(
         f"{path}/"
     ):
-        raise Flaw((*at, "url"), f"url: {path} is taken by something else of this server")
+        raise ConfigError((*at, "url"), f"url: {path} is taken by something else of this server")
     if "openid" not in form.scopes:
-        raise Flaw((*at, "scopes"), "scopes: openid is among them, or nobody is told who signed in")
+        raise ConfigError((*at, "scopes"), "scopes: openid is among them, or nobody is told who signed in")
     if (secret := _kept(at, form, "client_secret", folder)) is None:
-        raise Flaw(at, "[approvals] needs client_secret_file or client_secret_env")
+        raise ConfigError(at, "[approvals] needs client_secret_file or client_secret_env")
     known = [tenant.name for tenant in tenants if not tenant.caller_keys]
     for number, tenant in enumerate(tenants):
         if "webhook_url" in tenant.values:
             # One person could be an approver of each, and count as two.
-            raise Flaw(("tenant", number, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
+            raise ConfigError(("tenant", number, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
     rules = tuple(_rule(number, entry, known) for number, entry in enumerate(form.approver))
     return Approvals(page, form.client_id, secret, tuple(form.scopes), form.own, form.session_minutes * 60, rules)
 
 
-def _rule(number: int, form: _Approver, known: list[str]) -> Rule:
+def _rule(number: int, form: _Approver, known: list[str]) -> ApproverRule:
     at = ("approvals", "approver", number)
     match = _match(at, form, "an approver needs subjects, groups or claims: who it is")
     for name in form.tenants or ():
         if name not in known:
-            raise Flaw((*at, "tenants"), f"tenants: there is no tenant {name!r} with a key{nearest(name, known)}")
+            raise ConfigError(
+                (*at, "tenants"), f"tenants: there is no tenant {name!r} with a key{nearest(name, known)}"
+            )
     effects = frozenset(effect.lower() for effect in form.effects or ALL)
     if not effects <= ALL:
-        raise Flaw((*at, "effects"), f"effects: they are some of {' '.join(sorted(effect.upper() for effect in ALL))}")
-    return Rule(match, frozenset(form.tenants or known), effects)
+        raise ConfigError(
+            (*at, "effects"), f"effects: they are some of {' '.join(sorted(effect.upper() for effect in ALL))}"
+        )
+    return ApproverRule(match, frozenset(form.tenants or known), effects)
 
 
 def _match(at: Key, form: "_Tenant | _Approver", nobody: str) -> Match:
@@ -244,16 +248,16 @@ def _match(at: Key, form: "_Tenant | _Approver", nobody: str) -> Match:
         {name: tuple(map(Pattern, wanted)) for name, wanted in form.claims.items()},
     )
     if not (match.subjects or match.groups or match.claims):
-        raise Flaw(at, nobody)
+        raise ConfigError(at, nobody)
     if any("*" in subject for subject in match.subjects):
-        raise Flaw((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
+        raise ConfigError((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
     return match
 
 
 def _tenant(number: int, form: _Tenant, folder: Path) -> Tenant:
     at = ("tenant", number)
     if not _NAME.fullmatch(form.name):
-        raise Flaw((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+        raise ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
     match = _match(at, form, f"the tenant {form.name} needs subjects, groups or claims: whom it serves")
     values = _settings(at, form, folder)
     secrets = {name: kept for name in SECRETS if (kept := _kept(at, form, name, folder)) is not None}
@@ -265,35 +269,37 @@ def _settings(at: Key, form: _Tenant, folder: Path) -> dict[str, object]:
     values: dict[str, object] = dict(form.model_extra or {})
     for key in values:
         if key in SECRETS:
-            raise Flaw((*at, key), f"{key} does not stand in this file: give {key}_file or {key}_env")
+            raise ConfigError((*at, key), f"{key} does not stand in this file: give {key}_file or {key}_env")
         if key not in SETTINGS:
             known = [*_Tenant.model_fields, *SETTINGS]
-            raise Flaw((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
+            raise ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
     for key in _FILES:
         if isinstance(value := values.get(key), str):
             values[key] = folder / value  # never the working directory
     return values
 
 
-def _keyed(at: Key, form: _Tenant, secrets: Mapping[str, Kept], values: Mapping[str, object]) -> None:
-    """Raises `Flaw` where no key is known to come from anywhere, or from two places."""
+def _keyed(at: Key, form: _Tenant, secrets: Mapping[str, SecretRef], values: Mapping[str, object]) -> None:
+    """Raises `ConfigError` where no key is known to come from anywhere, or from two places."""
     keys = [form.caller_keys, form.profile is not None, "api_key" in secrets]
     if sum(keys) == 0:
-        raise Flaw(at, f"the tenant {form.name} needs a key: api_key_file, api_key_env, profile or caller_keys = true")
+        raise ConfigError(
+            at, f"the tenant {form.name} needs a key: api_key_file, api_key_env, profile or caller_keys = true"
+        )
     if form.caller_keys and sum(keys) > 1:
-        raise Flaw((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
+        raise ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
     if form.caller_keys and "webhook_url" in values:
-        raise Flaw((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
+        raise ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
 
 
-def _kept(at: Key, form: _Form, name: str, folder: Path) -> Kept | None:
+def _kept(at: Key, form: _Form, name: str, folder: Path) -> SecretRef | None:
     file: str | None = getattr(form, f"{name}_file")
     variable: str | None = getattr(form, f"{name}_env")
     if file is None and variable is None:
         return None
     if file is not None and variable is not None:
-        raise Flaw((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")
-    return Kept(None if file is None else folder / file, variable)
+        raise ConfigError((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")
+    return SecretRef(None if file is None else folder / file, variable)
 
 
 _TABLES: dict[str, tuple[type[_Form], str]] = {
@@ -311,7 +317,7 @@ def _elsewhere(key: str) -> str:
     return "" if close is None else f" (did you mean {close!r} in {keys[close]}?)"
 
 
-def _flaw(problem: Mapping[str, Any]) -> Flaw:
+def _flaw(problem: Mapping[str, Any]) -> ConfigError:
     at = cast("Key", problem["loc"])
     keys = [part for part in at if isinstance(part, str)]
     key = keys[-1]
@@ -320,12 +326,14 @@ def _flaw(problem: Mapping[str, Any]) -> Flaw:
             form, where = next(
                 (known for name, known in _TABLES.items() if keys[:-1] == name.split()), (_TeamForm, "the file")
             )
-            return Flaw(at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields) or _elsewhere(key)}")
+            return ConfigError(
+                at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields) or _elsewhere(key)}"
+            )
         case "missing":
             table = _TABLES.get(" ".join(keys[:-1]), (None, "the file"))[1]
-            return Flaw(at, f"{table} needs the key {key!r}")
+            return ConfigError(at, f"{table} needs the key {key!r}")
         case "list_type" if key == "tenant":
-            return Flaw(at, "each tenant is a table of its own, as [[tenant]]")
+            return ConfigError(at, "each tenant is a table of its own, as [[tenant]]")
         case _:
             why = reason(problem)
-            return Flaw(at, f"{key}: {why[0].lower()}{why[1:]}")
+            return ConfigError(at, f"{key}: {why[0].lower()}{why[1:]}")

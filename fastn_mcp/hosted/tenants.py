@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.hosted.team_config import Bounds, Tenant
+from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 
@@ -23,7 +23,7 @@ class Busy(NotSent):
     """As many calls are made as can be, and as many wait as may."""
 
 
-class Room:
+class ConcurrencyLimit:
     """`calls` places, and `queue` calls that wait for one, for at most `patience` seconds."""
 
     def __init__(self, calls: int, queue: int, patience: float) -> None:
@@ -92,7 +92,7 @@ KEYS_EACH = 4
 """Accounts that one caller can have open by keys of their own."""
 
 
-class Account(Protocol):
+class TenantAccount(Protocol):
     """What serves a tenant."""
 
     def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
@@ -104,11 +104,11 @@ class Account(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Account)
+T = TypeVar("T", bound=TenantAccount)
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class CallerAccount:
     """A caller who brings a key of their own, and is then a tenant alone."""
 
     principal: str
@@ -130,7 +130,7 @@ class Opened(Generic[T]):
     """An open account."""
 
     served: T
-    room: Room
+    room: ConcurrencyLimit
     owner: str | None
     used: float
     guests: int = 0
@@ -142,7 +142,7 @@ _Key = tuple[str, str | None]
 class Tenants(Generic[T]):
     """`open_` makes what serves a tenant. Raises `SettingsError`."""
 
-    def __init__(self, open_: Callable[[Tenant, Own | None], T], bounds: Bounds, system: System) -> None:
+    def __init__(self, open_: Callable[[Tenant, CallerAccount | None], T], bounds: TeamLimits, system: System) -> None:
         self._open = open_
         self._bounds = bounds
         self._system = system
@@ -152,7 +152,7 @@ class Tenants(Generic[T]):
         return len(self._opened)
 
     @asynccontextmanager
-    async def lease(self, tenant: Tenant, own: Own | None = None) -> AsyncGenerator[Opened[T]]:
+    async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[Opened[T]]:
         """An account, open for as long as it is needed. Raises `Busy`, `SettingsError`."""
         key = (tenant.name, own.account if own else None)
         if (found := self._opened.get(key)) is None:
@@ -160,7 +160,7 @@ class Tenants(Generic[T]):
             leaving = self._leaving(own)
             found = self._opened[key] = Opened(
                 self._open(tenant, own),
-                Room(self._bounds.calls, self._bounds.queue, self._bounds.patience),
+                ConcurrencyLimit(self._bounds.calls, self._bounds.queue, self._bounds.patience),
                 own.principal if own else None,
                 self._system.monotonic(),
             )
@@ -194,7 +194,7 @@ class Tenants(Generic[T]):
         unused = [(key, one) for key, one in self._opened.items() if not one.guests]
         return sorted(unused, key=lambda pair: pair[1].used)
 
-    def _leaving(self, own: Own | None) -> list[_Key]:
+    def _leaving(self, own: CallerAccount | None) -> list[_Key]:
         """Who makes room for one more. Raises `Busy` where nobody can."""
         if own is not None and sum(one.owner == own.principal for one in self._opened.values()) >= KEYS_EACH:
             mine = [key for key, one in self._unused() if one.owner == own.principal]

@@ -27,7 +27,7 @@ class Trace:
     """What was put to the end of the text."""
 
 
-class Unreadable(ValueError):
+class UnreadableConfig(ValueError):
     """The text is not what its format says. Says where."""
 
 

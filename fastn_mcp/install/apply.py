@@ -9,9 +9,9 @@ from itertools import takewhile
 from pathlib import Path
 
 from fastn_mcp.install import edit, files
-from fastn_mcp.install.addition import Addition, NoPlace, NotInstalled, Unreadable, found
-from fastn_mcp.install.backups import Record, Records, digest
-from fastn_mcp.install.clients import Client, Format
+from fastn_mcp.install.addition import Addition, NoPlace, NotInstalled, UnreadableConfig, found
+from fastn_mcp.install.backups import BackupRecord, Backups, digest
+from fastn_mcp.install.clients import Format, McpClient
 
 _ATTEMPTS = 5
 """How often a change is worked out again, where the client writes its file meanwhile."""
@@ -24,7 +24,7 @@ _CONTEXT = 3
 class Target:
     """One client's file, and the name of our entry in it."""
 
-    client: Client
+    client: McpClient
     path: Path
     """As it is named; `file` is where that leads."""
     name: str
@@ -33,7 +33,7 @@ class Target:
     file: Path
 
     @classmethod
-    def at(cls, client: Client, path: Path, name: str, *, project: Path | None = None) -> "Target":
+    def at(cls, client: McpClient, path: Path, name: str, *, project: Path | None = None) -> "Target":
         """The target at a path. Raises `NotInstalled` for a link in a circle, or out of the `project`."""
         try:
             file = path.resolve()
@@ -51,13 +51,13 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """A file as it is, and as it would be; None is no file. `record` is what to note, None where to forget."""
 
     target: Target
     seen: files.Snapshot
     then: bytes | None
-    record: Record | None
+    record: BackupRecord | None
     before: bytes | None
     """What was there before anything of ours."""
     keep_copy: bool = False
@@ -73,7 +73,7 @@ class Change:
         from_, to = (name if it is not None else "/dev/null" for it in (self.now, self.then))
         return "\n".join((f"--- {from_}", f"+++ {to}", *self._hunk()))
 
-    def has_same_lines(self, other: "Change") -> bool:
+    def has_same_lines(self, other: "FileChange") -> bool:
         """Whether it adds and removes the same lines, wherever in the file they are."""
         mine, theirs = ([line for line in each._hunk() if line[0] in "-+"] for each in (self, other))
         return mine == theirs and (self.then is None) == (other.then is None)
@@ -96,8 +96,8 @@ class Change:
 
 
 def installing(
-    target: Target, additions: Sequence[Addition], records: Records, *, overwrite: bool = False
-) -> Change | None:
+    target: Target, additions: Sequence[Addition], records: Backups, *, overwrite: bool = False
+) -> FileChange | None:
     """What installing would change; None where it is so already. Raises `NotInstalled`."""
     if (link := target.dangling()) is not None:
         raise NotInstalled(
@@ -130,7 +130,7 @@ def installing(
             f"In {target.path}, {place} cannot take an entry.",
             "Correct it there, or print the entry and put it in by hand: fastn-mcp install json",
         ) from None
-    record = Record(
+    record = BackupRecord(
         path=target.path,
         name=target.name,
         additions=wanted,
@@ -140,10 +140,10 @@ def installing(
         folders=folders,
         replaced=there is not None and base is now,
     )
-    return Change(target, seen, then, record, base)
+    return FileChange(target, seen, then, record, base)
 
 
-def uninstalling(target: Target, records: Records) -> Change | None:
+def uninstalling(target: Target, records: Backups) -> FileChange | None:
     """What uninstalling would change; None where the entry is gone already. Raises `NotInstalled`."""
     known = records.of(target.path, target.name)
     seen = _read(target.file)
@@ -160,7 +160,7 @@ def uninstalling(target: Target, records: Records) -> Change | None:
         return None
     then = _taken(target, now, known, records)
     restored = known.is_unchanged(now)
-    return Change(
+    return FileChange(
         target,
         seen,
         then,
@@ -172,8 +172,8 @@ def uninstalling(target: Target, records: Records) -> Change | None:
 
 
 def apply(
-    change: Change, again: Callable[[], Change | None], records: Records, *, sync: files.Sync = os.fsync
-) -> Change | None:
+    change: FileChange, again: Callable[[], FileChange | None], records: Backups, *, sync: files.Sync = os.fsync
+) -> FileChange | None:
     """Make it so, and return what was made; None where it became so meanwhile.
 
     Where the client changed its file since, the same is done to what it is now: `again` works that out. Raises
@@ -199,7 +199,7 @@ def apply(
     raise NotInstalled(f"{change.target.file} changes all the time.", f"Close {title}, and run it again.")
 
 
-def _apply(change: Change, records: Records, sync: files.Sync) -> None:
+def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
     path, name, file = change.target.path, change.target.name, change.target.file
     known, copy = records.of(path, name), records.before(path, name)
     made: list[Path] = []
@@ -237,7 +237,7 @@ def _cut(one: str, other: str) -> tuple[list[str], list[str]]:
     return [f"… {one[start:]}"], [f"… {other[start:]}"]
 
 
-def _taken(target: Target, now: bytes | None, known: Record, records: Records) -> bytes | None:
+def _taken(target: Target, now: bytes | None, known: BackupRecord, records: Backups) -> bytes | None:
     """The file without our entry: what it was, if nobody has changed it since."""
     if known.is_unchanged(now):
         before = records.before(target.path, target.name)
@@ -255,7 +255,7 @@ def _taken(target: Target, now: bytes | None, known: Record, records: Records) -
 def _load(target: Target, content: bytes | None) -> object:
     try:
         return edit.load(target.client.format, content or b"")
-    except Unreadable as why:
+    except UnreadableConfig as why:
         kind = Format.JSON if target.client.format is Format.JSONC else target.client.format
         raise NotInstalled(f"{target.path} is not {kind.value}: {why}.", "Correct it, and run this again.") from None
 

@@ -12,7 +12,7 @@ from fastn_mcp.install import files
 from fastn_mcp.install.addition import Addition, Trace
 
 
-class Record(BaseModel):
+class BackupRecord(BaseModel):
     """One entry of ours in one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,16 +42,16 @@ def digest(content: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class Backups:
     """The records in a folder: one folder for each entry."""
 
     folder: Path
 
-    def of(self, path: Path, name: str) -> Record | None:
+    def of(self, path: Path, name: str) -> BackupRecord | None:
         """The record of an entry; None where it was not made here, or cannot be read."""
         content = files.read(self._home(path, name) / "record.json").content
         try:
-            return Record.model_validate_json(content) if content is not None else None
+            return BackupRecord.model_validate_json(content) if content is not None else None
         except ValidationError:
             return None
 
@@ -63,7 +63,7 @@ class Records:
         """Where the copy of the file is."""
         return self._home(path, name) / f"before-{path.name.lstrip('.')}"
 
-    def keep(self, record: Record, before: bytes | None) -> None:
+    def keep(self, record: BackupRecord, before: bytes | None) -> None:
         """Note it, with a copy of what was there. Raises `OSError`."""
         home = self._home(record.path, record.name)
         files.create_folders(home, 0o700)

@@ -66,7 +66,7 @@ class Http:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class McpClient:
     """One client. What it cannot do is empty."""
 
     name: str
@@ -96,7 +96,7 @@ class Client:
 _DESKTOP = "claude_desktop_config.json"
 
 CLIENTS = (
-    Client(
+    McpClient(
         name="claude-code",
         title="Claude Code",
         format=Format.JSON,
@@ -110,7 +110,7 @@ CLIENTS = (
         http=Http(TokenSource.COMMAND, fixed={"type": "http"}),
         after="Check with: claude mcp list. In an open session: /mcp",
     ),
-    Client(
+    McpClient(
         name="claude-desktop",
         title="Claude Desktop",
         format=Format.JSON,
@@ -128,7 +128,7 @@ CLIENTS = (
         http="Its file lists servers that it starts, and none that it reaches by HTTP.",
         after="Quit Claude Desktop and start it again",
     ),
-    Client(
+    McpClient(
         name="vscode",
         title="VS Code",
         format=Format.JSONC,
@@ -146,7 +146,7 @@ CLIENTS = (
         http=Http(TokenSource.PROMPT, fixed={"type": "http"}),
         after="In VS Code: MCP: List Servers, then start it",
     ),
-    Client(
+    McpClient(
         name="cursor",
         title="Cursor",
         format=Format.JSONC,
@@ -159,7 +159,7 @@ CLIENTS = (
         http=Http(TokenSource.REFERENCE, reference=f"${{env:{BEARER_VARIABLE}}}"),
         after="In Cursor: Settings, MCP, and switch it on",
     ),
-    Client(
+    McpClient(
         name="windsurf",
         title="Windsurf",
         format=Format.JSONC,
@@ -170,7 +170,7 @@ CLIENTS = (
         http=Http(TokenSource.REFERENCE, "serverUrl", reference=f"${{env:{BEARER_VARIABLE}}}"),
         after="In Windsurf: refresh the list of MCP servers",
     ),
-    Client(
+    McpClient(
         name="codex",
         title="Codex",
         format=Format.TOML,
@@ -182,7 +182,7 @@ CLIENTS = (
         http=Http(TokenSource.VARIABLE),
         after="Check with: codex mcp list",
     ),
-    Client(
+    McpClient(
         name="gemini",
         title="Gemini CLI",
         format=Format.JSONC,
@@ -194,7 +194,7 @@ CLIENTS = (
         http=Http(TokenSource.REFERENCE, "httpUrl", reference=f"${BEARER_VARIABLE}"),
         after="Look, in a folder that Gemini CLI trusts: gemini mcp list",
     ),
-    Client(
+    McpClient(
         name="zed",
         title="Zed",
         format=Format.JSONC,
@@ -210,7 +210,7 @@ CLIENTS = (
     ),
 )
 
-BY_NAME: Mapping[str, Client] = {client.name: client for client in CLIENTS}
+BY_NAME: Mapping[str, McpClient] = {client.name: client for client in CLIENTS}
 
 
 _FOLDERS = {
@@ -244,7 +244,7 @@ class Machine:
         return PureWindowsPath(text) if self.platform == "win32" else PurePosixPath(text)
 
 
-def place(client: Client, machine: Machine) -> PurePath:
+def place(client: McpClient, machine: Machine) -> PurePath:
     """The file that the client reads: the one that is there, or the one that it would make."""
     found: list[PurePath] = []
     for template in client.places.on(machine.platform):
@@ -256,13 +256,13 @@ def place(client: Client, machine: Machine) -> PurePath:
     return next((path for path in found if machine.exists(str(path))), found[0])
 
 
-def is_present(client: Client, machine: Machine) -> bool:
+def is_present(client: McpClient, machine: Machine) -> bool:
     """Whether there is anything of the client: the folder of its configuration, or its program."""
     signs = {sign(client, machine), str(place(client, machine))}
     return any(map(machine.exists, signs)) or any(map(machine.program, client.programs))
 
 
-def sign(client: Client, machine: Machine) -> str:
+def sign(client: McpClient, machine: Machine) -> str:
     """What is there once the client has run: its folder, or its file where that lies in the user's own folder."""
     file = place(client, machine)
     return str(file if file.parent == machine.path(machine.home) else file.parent)

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fastn_mcp.install import json_text, toml_text
-from fastn_mcp.install.addition import Addition, NoPlace, Trace, Unreadable, pruned, with_, without
+from fastn_mcp.install.addition import Addition, NoPlace, Trace, UnreadableConfig, pruned, with_, without
 from fastn_mcp.install.clients import Format
 
 _BOM = b"\xef\xbb\xbf"
 
 
 def load(format_: Format, content: bytes) -> Any:
-    """What it says. Raises `Unreadable`."""
+    """What it says. Raises `UnreadableConfig`."""
     return _parsed(format_, _opened(content).text)
 
 
 def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
-    """The content with the additions. Raises `Unreadable` and `NoPlace`."""
+    """The content with the additions. Raises `UnreadableConfig` and `NoPlace`."""
     opened, traces = _opened(content), list[Trace]()
     text, document = opened.text, _parsed(format_, opened.text)
     for addition in additions:
@@ -32,7 +32,7 @@ def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple
 
 
 def take(format_: Format, content: bytes, additions: Sequence[Addition], traces: Sequence[Trace]) -> bytes:
-    """The content without the additions. Raises `Unreadable` and `NoPlace`."""
+    """The content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
     opened = _opened(content)
     text = opened.text
     for addition, trace in reversed(list(zip(additions, traces, strict=True))):
@@ -53,7 +53,7 @@ def take(format_: Format, content: bytes, additions: Sequence[Addition], traces:
 def same(one: Any, other: Any) -> bool:
     """Whether two documents say the same: 1 is neither 1.0 nor true, and what is no number is the same as itself.
 
-    Raises `Unreadable`.
+    Raises `UnreadableConfig`.
     """
     return _canonical(one) == _canonical(other)
 
@@ -62,7 +62,7 @@ def _canonical(document: Any) -> str:
     try:
         return json.dumps(document, sort_keys=True, default=lambda value: [type(value).__name__, str(value)])
     except RecursionError:
-        raise Unreadable("it is nested too deeply") from None
+        raise UnreadableConfig("it is nested too deeply") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _opened(content: bytes) -> _Opened:
     try:
         return _Opened(mark, content[len(mark) :].decode("utf-8"))
     except UnicodeDecodeError:
-        raise Unreadable("it is not UTF-8") from None
+        raise UnreadableConfig("it is not UTF-8") from None
 
 
 def _parsed(format_: Format, text: str) -> Any:
@@ -100,6 +100,6 @@ def _takes(document: Any, addition: Addition) -> bool:
 def _says(format_: Format, text: str, any_of: Sequence[Any]) -> bool:
     try:
         said = _canonical(_parsed(format_, text))
-    except Unreadable:
+    except UnreadableConfig:
         return False
     return any(said == _canonical(wanted) for wanted in any_of)

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from fastn_mcp.config.command_line import CommandLine, by_uvx
 from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.install.addition import Addition, NotInstalled
-from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Client, TokenSource
+from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, McpClient, TokenSource
 
 Key = Literal["profile", "environment", "prompt"]
 """Where the key comes from: the user's own profile, a variable, or the client, which asks for it and keeps it."""
@@ -22,7 +22,7 @@ _KEYRING = "DBUS_SESSION_BUS_ADDRESS"
 
 
 def additions(
-    client: Client, name: str, start: CommandLine, key: Key, platform: str = sys.platform
+    client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform
 ) -> tuple[Addition, ...]:
     """What to put into the client's configuration."""
     entry: dict[str, Any] = {**client.fixed, "command": start.command, "args": list(start.arguments)}
@@ -50,7 +50,7 @@ def additions(
     return (Addition((client.servers,), name, entry), *inputs)
 
 
-def http_additions(client: Client, name: str, url: str, command: str) -> tuple[Addition, ...]:
+def http_additions(client: McpClient, name: str, url: str, command: str) -> tuple[Addition, ...]:
     """What to put in for a server that runs at `url`. `command` prints the header of its token, for a shell."""
     how = client.http
     if isinstance(how, str):
@@ -107,7 +107,7 @@ def _input(name: str, description: str) -> Addition:
     )
 
 
-def links(client: Client, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
+def links(client: McpClient, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
     """Each link by what it opens: one for the client itself, and one that a web page may carry."""
     entry, *asked = additions(client, name, by_uvx().with_(arguments), key)
     if client is BY_NAME["vscode"]:

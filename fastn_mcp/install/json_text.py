@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fastn_mcp.install.addition import Addition, NoPlace, Trace, Unreadable
+from fastn_mcp.install.addition import Addition, NoPlace, Trace, UnreadableConfig
 
 # Each also matches what has no end, so that a search begins nowhere twice and takes linear time.
 _STRING = r'"(?:[^"\\]+|\\.)*+"?'
@@ -28,22 +28,22 @@ _DECODER = json.JSONDecoder(parse_constant=_constant)
 
 
 def load(text: str, *, comments: bool = True) -> Any:
-    """What a text says; nothing at all says an empty object. Raises `Unreadable`."""
+    """What a text says; nothing at all says an empty object. Raises `UnreadableConfig`."""
     with suppress(ValueError, RecursionError):
         return _DECODER.decode(text)  # as most files are: nothing has to be painted over
     plain = _without_last_commas(_without_comments(text))
     if not comments and plain != text:
-        raise Unreadable("it has comments or trailing commas, which the client does not read")
+        raise UnreadableConfig("it has comments or trailing commas, which the client does not read")
     if not plain.strip(_BLANK):
         return {}
     try:
         return _DECODER.decode(plain)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise UnreadableConfig(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
-        raise Unreadable("it is nested too deeply") from None
+        raise UnreadableConfig("it is nested too deeply") from None
     except ValueError as error:
-        raise Unreadable(str(error)) from None
+        raise UnreadableConfig(str(error)) from None
 
 
 def insert(text: str, addition: Addition) -> tuple[str, Trace]:
@@ -51,7 +51,7 @@ def insert(text: str, addition: Addition) -> tuple[str, Trace]:
 
     Raises `NoPlace`.
     """
-    reading = _Reading(text)
+    reading = _JsonLayout(text)
     if reading.start is None:
         gap = reading.newline if text and not text.endswith("\n") else ""
         document = _nested(addition, 0)
@@ -73,7 +73,7 @@ def insert(text: str, addition: Addition) -> tuple[str, Trace]:
 
 def remove(text: str, addition: Addition, trace: Trace) -> str:
     """The text, which can be read, without the addition, and without what was made for it and is empty now."""
-    reading = _Reading(text)
+    reading = _JsonLayout(text)
     if reading.start is None:
         return text
     boxes = [reading.box(reading.start)]
@@ -119,11 +119,11 @@ class _Box:
         """The member that counts where a key is there twice."""
         return next((member for member in reversed(self.members) if member.key == key), None)
 
-    def like(self, reading: "_Reading", value: Any) -> _Member | None:
+    def like(self, reading: "_JsonLayout", value: Any) -> _Member | None:
         return next((one for one in reversed(self.members) if reading.value(one) == value), None)
 
 
-class _Reading:
+class _JsonLayout:
     """One text, and how it is laid out."""
 
     def __init__(self, text: str) -> None:
@@ -207,7 +207,7 @@ def _must_be(box: _Box, addition: Addition, depth: int) -> None:
         raise NoPlace(".".join(addition.path[:depth]) or "the document")
 
 
-def _put(reading: _Reading, box: _Box, key: str | None, value: Any) -> str:
+def _put(reading: _JsonLayout, box: _Box, key: str | None, value: Any) -> str:
     text, end = reading.text, reading.content_end(box)
     name = "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
     if not box.members:
@@ -235,7 +235,7 @@ def _put(reading: _Reading, box: _Box, key: str | None, value: Any) -> str:
     return text[:last] + "," + text[last:end] + item + text[end:]
 
 
-def _cut(reading: _Reading, box: _Box, member: _Member, blank: str | None) -> str:
+def _cut(reading: _JsonLayout, box: _Box, member: _Member, blank: str | None) -> str:
     text, bare = reading.text, reading.bare
     begin, end = member.start, member.end
     while text[begin - 1] in " \t":

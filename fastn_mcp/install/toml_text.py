@@ -10,21 +10,21 @@ from typing import Any, cast
 import tomlkit
 
 from fastn_mcp.config.strict_toml import headers
-from fastn_mcp.install.addition import Addition, NoPlace, Trace, Unreadable
+from fastn_mcp.install.addition import Addition, NoPlace, Trace, UnreadableConfig
 
 
 def load(text: str) -> dict[str, Any]:
-    """What a text says. Raises `Unreadable`."""
+    """What a text says. Raises `UnreadableConfig`."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise Unreadable(str(error)) from None
+        raise UnreadableConfig(str(error)) from None
     except RecursionError:
-        raise Unreadable("it is nested too deeply") from None
+        raise UnreadableConfig("it is nested too deeply") from None
 
 
 def insert(text: str, addition: Addition) -> tuple[str, Trace]:
-    """The text with the addition in it, in place of what is there under its name. Raises `Unreadable` and `NoPlace`."""
+    """The text with the addition in place of what has its name. Raises `UnreadableConfig` and `NoPlace`."""
     tables: Any = load(text)
     for step in addition.path:
         tables = cast(dict[str, Any], tables).get(step, {}) if isinstance(tables, dict) else None
@@ -41,7 +41,7 @@ def insert(text: str, addition: Addition) -> tuple[str, Trace]:
     added = (gap + block).replace("\n", newline)
     try:
         load(text + added)
-    except Unreadable:
+    except UnreadableConfig:
         raise NoPlace(".".join(addition.path)) from None
     return text + added, Trace(added=added)
 

@@ -11,13 +11,13 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.fastn.ai_replies import FAILED, GOING_ON, is_over, shaped, status_of, waits_for_a_person
-from fastn_mcp.procedures.context import Means
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.find.find import Find
 from fastn_mcp.procedures.next_step import following
 from fastn_mcp.procedures.overview.snapshot import Inventory, appeared, compared, take
-from fastn_mcp.tools.ai import AiBuild, AiChat, Reply
+from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply
 from fastn_mcp.tools.connectors import ListConnectors
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 
@@ -68,14 +68,14 @@ _SKEW = timedelta(minutes=2)
 """By which Fastn's clock may be behind ours."""
 
 
-async def chat(call: AiChat, means: Means) -> Reply:
+async def chat(call: AiChat, means: ProcedureContext) -> AiReply:
     """Say something to the AI. What it asks is for a person to answer, by a call of its own."""
     reply = _shaped(await means.send(call), call.session_id)
     onward = how_to_go_on(reply)
     return _reply(reply, {} if onward is None else {"next": onward})
 
 
-async def build(call: AiBuild, means: Means) -> Reply:
+async def build(call: AiBuild, means: ProcedureContext) -> AiReply:
     """Have the AI build, and say what there is then that was not before. Looks on for `wait_seconds`, for free."""
     kind = _kind(call)
     before = await take(means.send, kind)
@@ -101,7 +101,7 @@ async def build(call: AiBuild, means: Means) -> Reply:
 
 
 async def _followed(
-    call: AiBuild, reply: dict[str, JsonValue], before: Inventory, sent: datetime, means: Means
+    call: AiBuild, reply: dict[str, JsonValue], before: Inventory, sent: datetime, means: ProcedureContext
 ) -> dict[str, JsonValue]:
     """What has changed, once the build has made something, asks a person, or the time is over."""
     began = means.system.monotonic()
@@ -129,11 +129,11 @@ def _has_ended(reply: dict[str, JsonValue]) -> bool:
     return bool(reply.get("resourceId")) or is_over(reply)
 
 
-def _shaped(answer: Record, session: str | None) -> dict[str, JsonValue]:
+def _shaped(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
     return shaped(cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True)), session)
 
 
-def _reply(reply: dict[str, JsonValue], said: dict[str, JsonValue]) -> Reply:
+def _reply(reply: dict[str, JsonValue], said: dict[str, JsonValue]) -> AiReply:
     """Ours first: what is too long is cut from the end."""
     first = {name: reply[name] for name in ("session_id", "status") if name in reply} | said
-    return Reply.model_validate(first | {name: value for name, value in reply.items() if name not in first})
+    return AiReply.model_validate(first | {name: value for name, value in reply.items() if name not in first})

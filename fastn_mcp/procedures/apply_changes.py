@@ -8,15 +8,15 @@ from typing_extensions import override
 
 from fastn_mcp.errors import FastnError, Stopped, UnknownOutcome, nearest
 from fastn_mcp.fastn.targets import Call, settling_read
-from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, Change, Step
+from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchStep, Change
 from fastn_mcp.guard.undo import receipt
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import since
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.parsing import problems
-from fastn_mcp.tools.tool import OURS, Effect, Record
+from fastn_mcp.tools.tool import OURS, Effect, FastnObject
 from fastn_mcp.tools.workflows import RunWorkflow
 
 MOST = 50
@@ -43,7 +43,7 @@ _FACTS = ("settle", "rule", "would_allow", "fastn")
 _ARGUMENTS = TypeAdapter[dict[str, JsonValue]](JsonObject, config=ConfigDict(defer_build=True))
 
 
-class Applied(Record):
+class Applied(FastnObject):
     """What became of each call of a batch."""
 
 
@@ -86,7 +86,7 @@ class ApplyChanges(Procedure[Applied]):
         return given
 
     @override
-    async def run(self, means: Means) -> Applied:
+    async def run(self, means: ProcedureContext) -> Applied:
         calls = self._calls
         batch = means.batch(self, calls, self.batch)
         now = means.system.now().timestamp()
@@ -169,7 +169,7 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-async def _earlier(call: Call, step: Step, means: Means, now: float) -> dict[str, JsonValue]:
+async def _earlier(call: Call, step: BatchStep, means: ProcedureContext, now: float) -> dict[str, JsonValue]:
     """What became of a call when the batch was made before."""
     at: dict[str, JsonValue] = {"at": since(step.at, now)}
     if step.outcome in PERHAPS_MADE:
@@ -189,7 +189,7 @@ async def _made(batch: Batch, number: int, call: Call) -> dict[str, JsonValue]:
     return _row(number, call, "done") | _receipt(call, made.result, made.change)
 
 
-def _receipt(call: Call, result: Record | None, change: Change | None) -> dict[str, JsonValue]:
+def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:
     """The id of what it made, where it made something, and the change by which it can be undone."""
     said: dict[str, JsonValue] = {}
     if isinstance(call, RunWorkflow):

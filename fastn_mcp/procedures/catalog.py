@@ -17,9 +17,9 @@ from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, problems
-from fastn_mcp.tools.tool import DRY_RUN, AnyOffer, Offer
+from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Tool
 
-PROCEDURES: tuple[AnyOffer, ...] = (
+PROCEDURES: tuple[AnyTool, ...] = (
     Find,
     GetOverview,
     DiagnoseWorkflow,
@@ -30,16 +30,16 @@ PROCEDURES: tuple[AnyOffer, ...] = (
     UndoChange,
 )
 
-OFFERS: tuple[AnyOffer, ...] = (*PROCEDURES, *CATALOG)
+OFFERS: tuple[AnyTool, ...] = (*PROCEDURES, *CATALOG)
 
-BY_NAME: dict[str, AnyOffer] = {offer.tool_name(): offer for offer in OFFERS}
+BY_NAME: dict[str, AnyTool] = {offer.tool_name(): offer for offer in OFFERS}
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ParsedCall:
     """A call, and whether it is only to be previewed."""
 
-    call: Offer[Any]
+    call: Tool[Any]
     dry_run: bool
 
 
@@ -48,8 +48,8 @@ class UnknownTool(NotSent):
 
 
 def parse(
-    offered: Mapping[str, AnyOffer], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
-) -> Wanted:
+    offered: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
+) -> ParsedCall:
     """The call that a client makes. Raises `NotSent`."""
     name = current(name, aliases)
     operation = offered.get(name)
@@ -72,7 +72,7 @@ def parse(
     for number, part in enumerate(call.made_of, 1):
         if part.tool_name() not in offered:
             raise _switched_off(f"Call {number}: {part.tool_name()}")
-    return Wanted(call, dry_run)
+    return ParsedCall(call, dry_run)
 
 
 def _switched_off(what: str) -> NotSent:

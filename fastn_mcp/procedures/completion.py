@@ -6,10 +6,10 @@ from typing import Annotated, cast
 from pydantic import Field
 
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.tools.executions import ListExecutions
-from fastn_mcp.tools.operation import Page
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.operation import ListPage
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 MOST = 100
 """Values of one completion, as the protocol has it."""
@@ -18,7 +18,7 @@ KINDS = (*LISTS, "execution")
 """What can be completed. Executions have no names: the newest are found by those of their workflows."""
 
 
-class Ids(Record):
+class Ids(FastnObject):
     """The ids that fit, best first."""
 
     values: list[str]
@@ -35,25 +35,25 @@ class CompleteId(Procedure[Ids]):
     kind: Annotated[str, Field(description="One of KINDS.")]
     typed: Annotated[str, Field(description="What was typed so far.")] = ""
 
-    async def run(self, means: Means) -> Ids:
+    async def run(self, means: ProcedureContext) -> Ids:
         contents = await _contents(self.kind, means)
         fitting = [found.id for found in ranked(self.typed, contents.entries) if found.id]
         total = len(fitting) if contents.complete else None
         return Ids(values=fitting[:MOST], total=total, more=len(fitting) > MOST or not contents.complete)
 
 
-async def _contents(kind: str, means: Means) -> Contents:
+async def _contents(kind: str, means: ProcedureContext) -> Contents:
     if kind != "execution":
         return await means.directory.contents(kind, means.send)
-    page = cast("Page[Record]", await means.send(ListExecutions(limit=MOST)))
+    page = cast("ListPage[FastnObject]", await means.send(ListExecutions(limit=MOST)))
     return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
 
 
-def _run(row: Record) -> Entry:
+def _run(row: FastnObject) -> Entry:
     """A run, under the names of its workflow."""
     fields = row.model_dump()
     named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
-    return entry("execution", Record.model_validate(named | {"status": fields.get("status")}))
+    return entry("execution", FastnObject.model_validate(named | {"status": fields.get("status")}))
 
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:

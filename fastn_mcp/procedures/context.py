@@ -12,7 +12,7 @@ from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.changes import Batch, Batching, Journal
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, Offer, Result
+from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Report = Callable[[str, float, float | None], Awaitable[None]]
 """Tells whoever waits what is being done, how far it is, and how far it goes, where that is known."""
@@ -31,13 +31,13 @@ async def unlimited() -> dict[str, JsonValue]:
     return {}
 
 
-def apart(_: Offer[Any], __: Sequence[Call], ___: str | None) -> Batch:
+def apart(_: Tool[Any], __: Sequence[Call], ___: str | None) -> Batch:
     """No calls can be approved together."""
     raise NotSent("Nobody can agree to several calls at once here.")
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ProcedureContext:
     """What a procedure works with. `send` makes one call, the guard's question included: it may end the procedure.
 
     `batch` makes several, with one question.
@@ -53,13 +53,13 @@ class Means:
     allowance: Allowance = unlimited
 
 
-class Procedure(Offer[Result], Generic[Result]):
+class Procedure(Tool[Result], Generic[Result]):
     """Subclasses give their `effect`, the most that their calls do, and `run`.
 
     `run` is begun anew where a person had to be asked first: up to its one change, it only reads.
     """
 
-    async def run(self, means: Means) -> Result:
+    async def run(self, means: ProcedureContext) -> Result:
         """Do it. Raises a `FastnError`."""
         raise NotImplementedError
 

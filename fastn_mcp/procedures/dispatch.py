@@ -8,23 +8,23 @@ from typing import Any
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent
 from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.guard.approval.batch import Agreed, Several
+from fastn_mcp.guard.approval.batch import Agreed, BatchCalls
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, Waiting
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.recorder import Consent, Recorder
-from fastn_mcp.guard.changes import Batch, Change, Made, Step
+from fastn_mcp.guard.changes import Batch, BatchStep, Change, Made
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.procedures.context import Means, Report, unheard
-from fastn_mcp.procedures.key_files import Delivery, SecretValues
+from fastn_mcp.procedures.context import ProcedureContext, Report, unheard
+from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.procedures.run_call import perform
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
 Call = Operation[Any]
 
@@ -33,19 +33,19 @@ Call = Operation[Any]
 class Done:
     """A call that was made: what came back, and the change that it made, where it made one."""
 
-    result: Record
+    result: FastnObject
     change: Change | None = None
 
 
 class _Asked(Exception):
     """A person is asked about a call that others were made for."""
 
-    def __init__(self, outcome: Asking | Waiting) -> None:
+    def __init__(self, outcome: Asking | PendingApproval) -> None:
         super().__init__()
         self.outcome = outcome
 
 
-class _Shown(Exception):
+class _PreviewedChange(Exception):
     """The first change that a procedure would make, or those that it would make together, shown instead of made."""
 
     def __init__(self, preview: Shown) -> None:
@@ -53,14 +53,14 @@ class _Shown(Exception):
         self.preview = preview
 
 
-Agreeing = Callable[[Several, Caller, Sequence[int]], Awaitable[Agreed]]
+Agreeing = Callable[[BatchCalls, Caller, Sequence[int]], Awaitable[Agreed]]
 Sending = Callable[[Call, Caller, Consent], Awaitable[Done]]
 
 
 class _Batch:
     """Calls that are agreed to together, each made once."""
 
-    def __init__(self, several: Several, caller: Caller, guard: Guard, agreeing: Agreeing, sending: Sending) -> None:
+    def __init__(self, several: BatchCalls, caller: Caller, guard: Guard, agreeing: Agreeing, sending: Sending) -> None:
         self._several = several
         self._caller = caller
         self._guard = guard
@@ -69,7 +69,7 @@ class _Batch:
         self._agreed: Agreed = {}
         self.id = several.id
 
-    async def earlier(self) -> Mapping[int, Step]:
+    async def earlier(self) -> Mapping[int, BatchStep]:
         return await self._guard.progress(self._several, self._caller)
 
     async def agree(self, numbers: Sequence[int]) -> None:
@@ -92,12 +92,12 @@ class Dispatcher:
 
     def __init__(
         self,
-        client: Client,
+        client: FastnClient,
         guard: Guard,
         recorder: Recorder,
         journalling: Journalling,
         secrets: SecretValues,
-        delivery: Delivery | None,
+        delivery: KeyFileWriter | None,
         system: System,
     ) -> None:
         """Without `delivery`, a new key stands in the result."""
@@ -111,12 +111,14 @@ class Dispatcher:
         self.directory = Directory(system)
         self.dashboard_url = client.dashboard_url
 
-    async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
+    async def __call__(
+        self, call: Tool[Any], caller: Caller, report: Report = unheard
+    ) -> Done | Asking | PendingApproval:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
         self._check(call, caller)
         changes: list[Change] = []
 
-        async def send(inner: Call) -> Record:
+        async def send(inner: Call) -> FastnObject:
             outcome = await self._make(inner, caller)
             if not isinstance(outcome, Done):
                 raise _Asked(outcome)
@@ -130,23 +132,23 @@ class Dispatcher:
             return asked.outcome
         return Done(result, changes[-1] if changes else None)
 
-    async def preview(self, call: Offer[Any], caller: Caller) -> Shown:
+    async def preview(self, call: Tool[Any], caller: Caller) -> Shown:
         """What `call` would do, by fresh reads. Nothing is sent."""
         self._check(call, caller)
 
-        async def send(inner: Call) -> Record:
+        async def send(inner: Call) -> FastnObject:
             if inner.effect is Effect.READ:
                 return await self._client.send(inner)
             _, shown = await self._guard.judged(inner, caller.principal)
-            raise _Shown(shown)
+            raise _PreviewedChange(shown)
 
         try:
             await perform(call, self._means(send, unheard, caller, self._shown))
-        except _Shown as shown:
+        except _PreviewedChange as shown:
             return shown.preview
         raise NotSent(f"{call.tool_name()} would change nothing.")
 
-    def _check(self, call: Offer[Any], caller: Caller) -> None:
+    def _check(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse before a person is asked what could not be sent. Raises `NotSent`."""
         self._client.check(call)
         for inner in (call, *call.made_of):
@@ -158,34 +160,34 @@ class Dispatcher:
 
     def _means(
         self,
-        send: Callable[[Call], Awaitable[Record]],
+        send: Callable[[Call], Awaitable[FastnObject]],
         report: Report,
         caller: Caller,
         agreeing: Agreeing,
-    ) -> Means:
+    ) -> ProcedureContext:
         kept = self._journalling
 
-        def batch(offer: Offer[Any], calls: Sequence[Call], name: str | None) -> Batch:
+        def batch(offer: Tool[Any], calls: Sequence[Call], name: str | None) -> Batch:
             several = self._guard.several(offer, calls, name, caller)
             return _Batch(several, caller, self._guard, agreeing, self._sent)
 
         allowance = partial(self._guard.allowance, caller.principal)
-        return Means(send, self.system, report, kept.account, kept.journal, self.directory, batch, allowance)
+        return ProcedureContext(send, self.system, report, kept.account, kept.journal, self.directory, batch, allowance)
 
-    async def _together(self, several: Several, caller: Caller, numbers: Sequence[int]) -> Agreed:
+    async def _together(self, several: BatchCalls, caller: Caller, numbers: Sequence[int]) -> Agreed:
         agreed = await self._guard.agree(several, numbers, caller)
-        if isinstance(agreed, Waiting):
+        if isinstance(agreed, PendingApproval):
             self._recorder.waits(several.offer, caller.principal, agreed.preview)
-        if isinstance(agreed, (Asking, Waiting)):
+        if isinstance(agreed, (Asking, PendingApproval)):
             raise _Asked(agreed)
         return agreed
 
-    async def _shown(self, several: Several, caller: Caller, numbers: Sequence[int]) -> Agreed:
-        raise _Shown(await self._guard.judged_together(several, numbers, caller.principal))
+    async def _shown(self, several: BatchCalls, caller: Caller, numbers: Sequence[int]) -> Agreed:
+        raise _PreviewedChange(await self._guard.judged_together(several, numbers, caller.principal))
 
-    async def _make(self, call: Call, caller: Caller) -> Done | Asking | Waiting:
+    async def _make(self, call: Call, caller: Caller) -> Done | Asking | PendingApproval:
         admitted = await self._guard.admit(call, caller)
-        if isinstance(admitted, Waiting):
+        if isinstance(admitted, PendingApproval):
             self._recorder.waits(call, caller.principal, admitted.preview)
         if not isinstance(admitted, Consent):
             return admitted
@@ -241,7 +243,7 @@ class Dispatcher:
         await self._recorder.settle()
         return Done(self._delivered(call, result), ended)
 
-    def _delivered(self, call: Call, result: Record) -> Record:
+    def _delivered(self, call: Call, result: FastnObject) -> FastnObject:
         try:
             return result if self._delivery is None else self._delivery(call, result)
         except OSError as error:

@@ -10,9 +10,9 @@ from fastn_mcp.fastn.names import example_name, label_of, references
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of
 from fastn_mcp.fastn.states import STATES, State
 from fastn_mcp.fastn.targets import Call, no_such, read_names, read_target
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.tools.catalog import BY_NAME
-from fastn_mcp.tools.tool import DRY_RUN, Effect, Record
+from fastn_mcp.tools.tool import DRY_RUN, Effect, FastnObject
 
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
 
@@ -26,7 +26,7 @@ DETAILS = 30
 """Rows of one kind that are read one by one, where the list does not show enough."""
 
 
-class Impact(Record):
+class Impact(FastnObject):
     """What uses a resource."""
 
 
@@ -42,7 +42,7 @@ class FindDependents(Procedure[Impact]):
     def target(self) -> str | None:
         return self.id
 
-    async def run(self, means: Means) -> Impact:
+    async def run(self, means: ProcedureContext) -> Impact:
         deleting = self._deleting()
         target, doubts = await _record(deleting, means)
         where = looks(self.kind, self.id, target)
@@ -66,7 +66,9 @@ class FindDependents(Procedure[Impact]):
         operation = BY_NAME[f"delete_{self.kind}"]
         return operation.model_validate({operation.route.parameters[-1]: self.id})
 
-    async def _found(self, where: tuple[Look, ...], means: Means, doubts: list[Unchecked]) -> list[JsonValue]:
+    async def _found(
+        self, where: tuple[Look, ...], means: ProcedureContext, doubts: list[Unchecked]
+    ) -> list[JsonValue]:
         """What the looks find; adds what they leave open to `doubts`."""
         found: list[JsonValue] = []
         for number, look in enumerate(where):
@@ -82,7 +84,7 @@ class FindDependents(Procedure[Impact]):
         return found
 
 
-async def _record(deleting: Call, means: Means) -> tuple[Record | None, list[Unchecked]]:
+async def _record(deleting: Call, means: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
     """The resource, or the doubt that is left where it cannot be read. Raises where it is not there."""
     try:
         target = await read_target(deleting, means.send)
@@ -109,7 +111,7 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
     return []
 
 
-async def _row(look: Look, uses: Uses, means: Means) -> dict[str, JsonValue]:
+async def _row(look: Look, uses: Uses, means: ProcedureContext) -> dict[str, JsonValue]:
     rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
     owners = filter(None, map(owner_of, rows)) if look.kind == "connections" else ()
     of = {"customer": await means.directory.names("customer", owners, means.send)}

@@ -13,7 +13,7 @@ from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.executions import GetExecution
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import GetTrigger
 from fastn_mcp.tools.workflows import GetWorkflow
 
@@ -88,7 +88,7 @@ def _reads(found: re.Match[str]) -> dict[str, Call]:
             }
 
 
-def _match(kind: str, record: Record, wanted: str) -> Entry | None:
+def _match(kind: str, record: FastnObject, wanted: str) -> Entry | None:
     """The answer as an entry, if it is of this id: nobody knows what Fastn answers to one that it does not know."""
-    rows = cast("Listed[Record]", record).items if kind == "connection" else [record]
+    rows = cast("Listed[FastnObject]", record).items if kind == "connection" else [record]
     return next((found for row in rows if (found := entry(kind, row)).id.casefold() == wanted.casefold()), None)

@@ -19,18 +19,18 @@ from fastn_mcp.redaction import Redactor, is_issued_secret
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Offer, Record
+from fastn_mcp.tools.tool import FastnObject, Tool
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
-class Delivery:
+class KeyFileWriter:
     """Puts what is secret in a result into a file of `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __call__(self, call: Operation[Any], result: Record) -> Record:
+    def __call__(self, call: Operation[Any], result: FastnObject) -> FastnObject:
         """The result as the model may read it. Raises `OSError` where the file cannot be written."""
         if not isinstance(call, CreateApiKey):
             return result
@@ -82,7 +82,7 @@ def _without(value: JsonValue, instead: str) -> JsonValue:
     }
 
 
-C = TypeVar("C", bound=Offer[Any])
+C = TypeVar("C", bound=Tool[Any])
 
 _OURS = "this variable holds a setting or a secret of this server itself, which is never given out."
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 
 
-def following(offer: type[Offer[Any]], **arguments: object) -> dict[str, JsonValue] | None:
+def following(offer: type[Tool[Any]], **arguments: object) -> dict[str, JsonValue] | None:
     """`{"tool", "arguments"}`; None where an argument is none, as an id that Fastn left out."""
     try:
         call = offer.model_validate(arguments)

@@ -10,17 +10,17 @@ from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import Call, Send, find_row
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 
-class Reading:
+class ReadRecord:
     """The reads of one procedure, each under a name for people."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.found: dict[str, Record] = {}
+        self.found: dict[str, FastnObject] = {}
         self.failed: dict[str, FastnError] = {}
         self.bounds: list[str] = []
         """Where what was read is not all, or may not be what was asked for."""
@@ -46,14 +46,14 @@ class Reading:
         """The rows of a page; None where it could not be read."""
         if what not in self.found:
             return None
-        page = cast("Listed[Record]", self.found[what])
+        page = cast("Listed[FastnObject]", self.found[what])
         if page.not_checked:
             self.bounds.append(f"{what}: the rows do not say their {', '.join(page.not_checked)}")
         return rows(page.items)
 
     def following(self, what: str) -> str | None:
         """The cursor of the next page; None where there is none."""
-        return cast("Listed[Record]", self.found[what]).next_cursor if what in self.found else None
+        return cast("Listed[FastnObject]", self.found[what]).next_cursor if what in self.found else None
 
     def not_checked(self) -> list[str]:
         """What could not be read, and what was read only in part."""
@@ -65,7 +65,7 @@ def rows(records: Iterable[Any]) -> list[Row]:
     return [row_of(record) for record in records]
 
 
-class ReadRow(Procedure[Record]):
+class ReadRow(Procedure[FastnObject]):
     """Read one row of a list by its id."""
 
     effect = Effect.READ
@@ -77,7 +77,7 @@ class ReadRow(Procedure[Record]):
     def target(self) -> str | None:
         return self.id
 
-    async def run(self, means: Means) -> Record:
+    async def run(self, means: ProcedureContext) -> FastnObject:
         lister: Any = LISTS[self.kind]
         row, seen = await find_row(lister, self.id, means.send)
         if row is not None:

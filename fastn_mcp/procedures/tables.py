@@ -11,9 +11,9 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import parse_timestamp
-from fastn_mcp.procedures.context import Means
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.tools.paging import CSV, FULL, List, Listed
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 _STEPS = (
     (60, "second"),
@@ -200,15 +200,15 @@ def _routes(routes: JsonValue) -> list[str]:
 FURTHER = 10
 """Further answers that are read for one page, of a hundred rows each, where Fastn does not filter."""
 
-Rows = Listed[Record]
+Rows = Listed[FastnObject]
 
 
-async def listed(call: List[Any], means: Means) -> Rows:
+async def listed(call: List[Any], means: ProcedureContext) -> Rows:
     """The page that `call` asks for. Raises a `FastnError`."""
     return await _shown(call, await _collected(call, means), means)
 
 
-async def _collected(call: List[Any], means: Means) -> Rows:
+async def _collected(call: List[Any], means: ProcedureContext) -> Rows:
     """Reads on while rows are missing that an answer left out because they do not match."""
     page = cast(Rows, await means.send(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
@@ -233,10 +233,10 @@ async def _collected(call: List[Any], means: Means) -> Rows:
         "unknown": call.unknown() or None if not items else None,
         "looked_at": call.limit + (read - 1) * 100 if read > 1 else None,
     }
-    return Listed[Record].model_construct(**values).placed(positions)
+    return Listed[FastnObject].model_construct(**values).placed(positions)
 
 
-async def _shown(call: List[Any], page: Rows, means: Means) -> Rows:
+async def _shown(call: List[Any], page: Rows, means: ProcedureContext) -> Rows:
     """The rows with the fields that were asked for, or else those that a person would want, or all."""
     if call.detail == FULL and call.fields is None:
         return page
@@ -257,10 +257,10 @@ async def _shown(call: List[Any], page: Rows, means: Means) -> Rows:
         now = None if call.detail == CSV else means.system.now()
         rows = [concise(row, columns, names, legend, now) for row in rows]
         ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
-    shown = [Record.model_validate(row) for row in rows]
+    shown = [FastnObject.model_validate(row) for row in rows]
     return page.model_copy(update={"items": shown, "absent": absent or None, "ids": ids or None}).placed(page.positions)
 
 
-def _item(call: List[Any]) -> type[Record]:
+def _item(call: List[Any]) -> type[FastnObject]:
     """What the rows of a list are."""
-    return cast("type[Record]", type(call).returns.model_fields["items"].annotation.__args__[0])  # pyright: ignore
+    return cast("type[FastnObject]", type(call).returns.model_fields["items"].annotation.__args__[0])  # pyright: ignore

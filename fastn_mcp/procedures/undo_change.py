@@ -8,39 +8,39 @@ from pydantic import Field, JsonValue
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.fastn.targets import read_target
 from fastn_mcp.guard.changes import BEGUN, Change
-from fastn_mcp.guard.undo import Never, Undo, already, drift, receipt, undo_of
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import since
 from fastn_mcp.tools.operation import Update
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 _FIRST = 1e12
 """Later than any change, in Unix seconds."""
 
 
-class Changes(Record):
+class ChangeList(FastnObject):
     """The changes, newest first."""
 
 
-class Undone(Record):
+class Undone(FastnObject):
     """What was undone, and what that did not bring back."""
 
 
-class ListChanges(Procedure[Changes]):
+class ListChanges(Procedure[ChangeList]):
     """List what was changed through this server, newest first, each with its change_id for undo_change."""
 
     effect = Effect.READ
 
-    limit: Annotated[int, Field(ge=1, le=100, description="Changes: 1-100, default 20.")] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="ChangeList: 1-100, default 20.")] = 20
     cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
 
-    async def run(self, means: Means) -> Changes:
+    async def run(self, means: ProcedureContext) -> ChangeList:
         before = _FIRST if self.cursor is None else float(self.cursor)
         found = await means.journal.changes(means.account, self.limit + 1, before)
         now = means.system.now()
         page = found[: self.limit]
         more = repr(page[-1].at) if len(found) > self.limit else None
-        return Changes.model_validate(
+        return ChangeList.model_validate(
             {"changes": [_row(change, now.timestamp()) for change in page]} | ({"next_cursor": more} if more else {})
         )
 
@@ -56,12 +56,12 @@ class UndoChange(Procedure[Undone]):
     def target(self) -> str | None:
         return self.change_id
 
-    async def run(self, means: Means) -> Undone:
+    async def run(self, means: ProcedureContext) -> Undone:
         change = await means.journal.change(means.account, self.change_id)
         if change is None:
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
         undo = undo_of(change)
-        if isinstance(undo, Never):
+        if isinstance(undo, NotUndoable):
             raise NotSent(f"This cannot be undone. {undo.why}")
         if change.undone:
             raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
@@ -79,7 +79,7 @@ class UndoChange(Procedure[Undone]):
         return Undone.model_validate(answer)
 
 
-async def _made(change: Change, undo: Undo, means: Means) -> Record:
+async def _made(change: Change, undo: Undo, means: ProcedureContext) -> FastnObject:
     """Make the call, once: whoever else is at it is told so."""
     if not await means.journal.claim(change.id):
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
@@ -94,7 +94,7 @@ async def _made(change: Change, undo: Undo, means: Means) -> Record:
         raise
 
 
-async def _undrifted(change: Change, undo: Undo, means: Means) -> None:
+async def _undrifted(change: Change, undo: Undo, means: ProcedureContext) -> None:
     """Raises where the target is no longer as the change left it."""
     call: Any = undo.call
     if call.target is None:

@@ -8,13 +8,13 @@ from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
 from fastn_mcp.fastn.rows import row_of, text, timestamp
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.next_step import following
 from fastn_mcp.tools.executions import Execution, GetExecution, ListExecutions
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.workflows import Run, RunWorkflow
 
 _BADLY = frozenset({"failed", "timeout", "timed_out", "error"})
@@ -41,7 +41,7 @@ class WaitForExecution(Procedure[Execution]):
     def target(self) -> str | None:
         return self.execution_id
 
-    async def run(self, means: Means) -> Execution:
+    async def run(self, means: ProcedureContext) -> Execution:
         waited = await wait_for(self.execution_id, self.seconds, means, (*_FINAL, NotFound))
         if waited.run is None and waited.trouble is not None:
             raise waited.trouble
@@ -52,7 +52,7 @@ class WaitForExecution(Procedure[Execution]):
 class Waited:
     """What is known of a run after we waited for it: its last state that could be read, if any could."""
 
-    run: Record | None
+    run: FastnObject | None
     seconds: float
     failed_looks: int = 0
     trouble: FastnError | None = None
@@ -75,13 +75,13 @@ class Waited:
 
 
 async def wait_for(
-    execution_id: str, seconds: float, means: Means, final: tuple[type[FastnError], ...] = _FINAL
+    execution_id: str, seconds: float, means: ProcedureContext, final: tuple[type[FastnError], ...] = _FINAL
 ) -> Waited:
     """Look at a run until it has ended or `seconds` are over. Raises what is `final`: no waiting mends it."""
     call = GetExecution(execution_id=execution_id)
     _must_be_an_id(call)
     began = means.system.monotonic()
-    run: Record | None = None
+    run: FastnObject | None = None
     trouble: FastnError | None = None
     failed, pause = 0, _FIRST_PAUSE
     while True:
@@ -100,13 +100,13 @@ async def wait_for(
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
-async def _look(call: GetExecution, longest: float, means: Means) -> Record:
+async def _look(call: GetExecution, longest: float, means: ProcedureContext) -> FastnObject:
     with anyio.move_on_after(longest):
         return await means.send(call)
     raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
-async def run_and_wait(call: RunWorkflow, means: Means) -> Run:
+async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Run:
     """Start a run, then wait for it. Once it was started, the answer says so, whatever becomes of the waiting."""
     started = cast(Run, await means.send(call))
     answer = row_of(started)
@@ -162,7 +162,7 @@ def _asked_for(trouble: FastnError | None) -> float:
     return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
-def _progress(run: Record | None, trouble: FastnError | None, waited: float, means: Means) -> str:
+def _progress(run: FastnObject | None, trouble: FastnError | None, waited: float, means: ProcedureContext) -> str:
     if trouble is not None or run is None:
         return f"could not be looked at, {waited:.0f} s waited"
     state = row_of(run)

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.guard.audit.log import AuditEvent
 
 
-class Group(Enum):
+class OutcomeGroup(Enum):
     """What became of a call, as a report groups it."""
 
     DONE = "done"
@@ -38,23 +38,23 @@ WAITING = "approval_required"
 DECLINED = "declined"
 DONE = "done"
 
-_GROUPS: Mapping[str, Group] = {
-    DONE: Group.DONE,
-    "applied_unreadable": Group.DONE,
-    "gone": Group.DONE,
-    "refused": Group.REFUSED,
-    "target_changed": Group.REFUSED,
-    DECLINED: Group.DECLINED,
-    WAITING: Group.WAITING,
-    UNKNOWN: Group.UNKNOWN,
-    LEFT: Group.LEFT,
-    PREVIEWED: Group.PREVIEWED,
+_GROUPS: Mapping[str, OutcomeGroup] = {
+    DONE: OutcomeGroup.DONE,
+    "applied_unreadable": OutcomeGroup.DONE,
+    "gone": OutcomeGroup.DONE,
+    "refused": OutcomeGroup.REFUSED,
+    "target_changed": OutcomeGroup.REFUSED,
+    DECLINED: OutcomeGroup.DECLINED,
+    WAITING: OutcomeGroup.WAITING,
+    UNKNOWN: OutcomeGroup.UNKNOWN,
+    LEFT: OutcomeGroup.LEFT,
+    PREVIEWED: OutcomeGroup.PREVIEWED,
 }
 
 
-def group_of(outcome: str) -> Group:
+def group_of(outcome: str) -> OutcomeGroup:
     """The group of an outcome. Whatever is none of the others has failed."""
-    return _GROUPS.get(outcome, Group.FAILED)
+    return _GROUPS.get(outcome, OutcomeGroup.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Attempt:
     audit: tuple[Link, ...] = ()
 
     @property
-    def group(self) -> Group:
+    def group(self) -> OutcomeGroup:
         return group_of(self.outcome)
 
 
@@ -129,23 +129,29 @@ class Tally:
     def entry(self, line: Mapping[str, JsonValue]) -> None:
         """An entry of the audit, or one like it that is in none."""
         try:
-            event = Event(line.get("event"))
+            event = AuditEvent(line.get("event"))
         except ValueError:
             return
         if (link := _link(line)) is not None:
             self.head = link
         match event:
-            case Event.ASKED:
+            case AuditEvent.ASKED:
                 self._asked(line)
-            case Event.INTENT:
+            case AuditEvent.INTENT:
                 self._intent(line)
-            case Event.OUTCOME:
+            case AuditEvent.OUTCOME:
                 self._outcome(line)
-            case Event.REFUSED | Event.DECLINED:
+            case AuditEvent.REFUSED | AuditEvent.DECLINED:
                 self._not_sent(line, event)
-            case Event.APPROVED | Event.AGREED:
+            case AuditEvent.APPROVED | AuditEvent.AGREED:
                 self._approved(line, event)
-            case Event.EXPIRED | Event.SCOPE_REVOKED | Event.ANSWER_REFUSED | Event.LOG_SHORTENED | Event.LOG_DELETED:
+            case (
+                AuditEvent.EXPIRED
+                | AuditEvent.SCOPE_REVOKED
+                | AuditEvent.ANSWER_REFUSED
+                | AuditEvent.LOG_SHORTENED
+                | AuditEvent.LOG_DELETED
+            ):
                 pass
 
     def begin_step(self, number: int) -> None:
@@ -161,26 +167,26 @@ class Tally:
         self._heard.append(attempt)
 
     def _asked(self, line: Mapping[str, JsonValue]) -> None:
-        at = self._latest(line, Group.WAITING)
+        at = self._latest(line, OutcomeGroup.WAITING)
         if at is not None and "n" not in line:
             return  # nothing new
         at = self._put(at, line, WAITING, _text(line, "message"))
         if (grant := _text(line, "grant")) is not None:
             self._of_grant[grant] = at
 
-    def _approved(self, line: Mapping[str, JsonValue], event: Event) -> None:
+    def _approved(self, line: Mapping[str, JsonValue], event: AuditEvent) -> None:
         at = self._of_grant.get(_text(line, "grant") or "")
         if at is None:
             return
         self._put(at, line, WAITING, _APPROVED)
-        if event is Event.AGREED:
+        if event is AuditEvent.AGREED:
             self._split.add(at)
 
     def _intent(self, line: Mapping[str, JsonValue]) -> None:
         at = self._of_grant.get(_text(line, "grant") or "")
         if at is not None and self._heard[at].step != self._step:
             at = None  # another call of the script was approved by the same answer
-        at = self._put(self._latest(line, Group.WAITING) if at is None else at, line, UNKNOWN, _UNANSWERED)
+        at = self._put(self._latest(line, OutcomeGroup.WAITING) if at is None else at, line, UNKNOWN, _UNANSWERED)
         together = self._of_grant.get((_text(line, "grant") or "").rpartition(".")[0])
         if together is not None:
             had = self._heard[at]
@@ -195,16 +201,16 @@ class Tally:
         self._put(at, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
         self._heard[at] = replace(self._heard[at], duration_ms=took if isinstance(took, (int, float)) else None)
 
-    def _not_sent(self, line: Mapping[str, JsonValue], event: Event) -> None:
+    def _not_sent(self, line: Mapping[str, JsonValue], event: AuditEvent) -> None:
         outcome = _text(line, "outcome") or event.value
         if (grant := _text(line, "grant")) is not None:  # a person decided, where the question lay
             if (at := self._of_grant.get(grant)) is not None:
                 self._put(at, line, outcome, _text(line, "message"))
             return
-        again = (Group.WAITING, Group.DECLINED) if outcome == DECLINED else (Group.WAITING,)
+        again = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED) if outcome == DECLINED else (OutcomeGroup.WAITING,)
         self._put(self._latest(line, *again), line, outcome, _text(line, "message"))
 
-    def _latest(self, line: Mapping[str, JsonValue], *groups: Group) -> int | None:
+    def _latest(self, line: Mapping[str, JsonValue], *groups: OutcomeGroup) -> int | None:
         """The newest attempt at exactly this call, where it is one of `groups`."""
         at = self._of_call.get(self._key(line))
         if at is None or at in self._split:

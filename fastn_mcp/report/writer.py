@@ -33,7 +33,7 @@ from pydantic import JsonValue
 from fastn_mcp import __version__
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.redaction import safe_text, sanitize
-from fastn_mcp.report.collector import Attempt, Group, Link
+from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 
 SCHEMA = "fastn-mcp/report"
 VERSION = 1
@@ -62,7 +62,7 @@ def document(
     ended: datetime,
 ) -> Document:
     """The report on these attempts. `reads` is None where they were not counted."""
-    calls: dict[str, list[JsonValue]] = {group.value: [] for group in Group}
+    calls: dict[str, list[JsonValue]] = {group.value: [] for group in OutcomeGroup}
     for number, attempt in enumerate(attempts, 1):
         calls[attempt.group.value].append(_call(number, attempt))
     counts: dict[str, JsonValue] = {name: len(found) for name, found in calls.items()}
@@ -121,14 +121,14 @@ def _seen(text: str | None) -> str | None:
 _LONGEST = 300
 
 HEADINGS = {
-    Group.UNKNOWN: "Unknown: it may or may not have happened. Look in Fastn before anything is repeated",
-    Group.FAILED: "Failed",
-    Group.REFUSED: "Refused",
-    Group.DECLINED: "Declined by a person",
-    Group.WAITING: "Waiting for a person",
-    Group.LEFT: "Left: not tried",
-    Group.DONE: "Done",
-    Group.PREVIEWED: "Previewed: nothing was sent",
+    OutcomeGroup.UNKNOWN: "Unknown: it may or may not have happened. Look in Fastn before anything is repeated",
+    OutcomeGroup.FAILED: "Failed",
+    OutcomeGroup.REFUSED: "Refused",
+    OutcomeGroup.DECLINED: "Declined by a person",
+    OutcomeGroup.WAITING: "Waiting for a person",
+    OutcomeGroup.LEFT: "Left: not tried",
+    OutcomeGroup.DONE: "Done",
+    OutcomeGroup.PREVIEWED: "Previewed: nothing was sent",
 }
 """In the order in which somebody wants to know."""
 

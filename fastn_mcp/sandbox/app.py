@@ -33,13 +33,13 @@ from pydantic_core import to_json
 
 from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.faults import FAULT
-from fastn_mcp.sandbox.reply import Broken, Dropwise, Late, Never, Prompt, Reply, Short
+from fastn_mcp.sandbox.reply import BrokenReply, Dropwise, Late, NoReply, Prompt, SandboxReply, Short
 from fastn_mcp.sandbox.server import LARGEST_BODY, Sandbox
 
 CONTROL = "/__sandbox/"
 
 
-def controlled(sandbox: Sandbox, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+def controlled(sandbox: Sandbox, method: str, path: str, headers: Mapping[str, str], body: bytes) -> SandboxReply:
     """What a control path answers."""
     if "origin" in headers:
         return _said(403, {"error": "Not for web pages"})
@@ -104,9 +104,9 @@ _ACTIONS: dict[tuple[str, str], Callable[[Sandbox, bytes], object]] = {
 }
 
 
-def _said(status: int, value: object) -> Reply:
+def _said(status: int, value: object) -> SandboxReply:
     body = to_json(value)
-    return Reply(status, {"content-type": "application/json", "content-length": str(len(body))}, body)
+    return SandboxReply(status, {"content-type": "application/json", "content-length": str(len(body))}, body)
 
 
 Message = MutableMapping[str, Any]
@@ -114,7 +114,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class Delivery:
+class ReplyDelivery:
     """One request's way back."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Delivery:
         self._broken = broken
         self._sleep = sleep
 
-    async def __call__(self, reply: Reply) -> None:
+    async def __call__(self, reply: SandboxReply) -> None:
         """Raises what `broken` gives, where the connection is to break and there is none."""
         match reply.delivery:
             case Prompt():
@@ -137,27 +137,27 @@ class Delivery:
             case Late(seconds):
                 await self._sleep(seconds)
                 await self._whole(reply)
-            case Never():
+            case NoReply():
                 await self._gone()
             case Dropwise(seconds):
                 await self._dropwise(reply, seconds)
             case Short(kept):
                 await self._short(reply, kept)
-            case Broken(sent):
+            case BrokenReply(sent):
                 await self._break(reply, sent)
 
-    async def _whole(self, reply: Reply) -> None:
+    async def _whole(self, reply: SandboxReply) -> None:
         await self._head(reply)
         await self._part(reply.body, more=False)
 
-    async def _dropwise(self, reply: Reply, seconds: float) -> None:
+    async def _dropwise(self, reply: SandboxReply, seconds: float) -> None:
         await self._head(reply)
         for number in range(len(reply.body)):
             await self._sleep(seconds)
             await self._part(reply.body[number : number + 1], more=True)
         await self._part(b"", more=False)
 
-    async def _short(self, reply: Reply, kept: int) -> None:
+    async def _short(self, reply: SandboxReply, kept: int) -> None:
         await self._head(reply)
         await self._part(reply.body[:kept], more=True)
         transport = self._transport()
@@ -168,7 +168,7 @@ class Delivery:
             transport.close()
             await self._gone()
 
-    async def _break(self, reply: Reply, sent: int | None) -> None:
+    async def _break(self, reply: SandboxReply, sent: int | None) -> None:
         if sent is not None:
             await self._head(reply)
             await self._part(reply.body[:sent], more=True)
@@ -182,7 +182,7 @@ class Delivery:
         transport.abort()
         await self._gone()
 
-    async def _head(self, reply: Reply) -> None:
+    async def _head(self, reply: SandboxReply) -> None:
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
@@ -226,7 +226,7 @@ def create_app(
                     reply = controlled(sandbox, method, path, headers, body)
                 else:
                     reply = sandbox.answer(method, path, _query(scope), headers, body)
-                await Delivery(receive, send, broken, sleep)(reply)
+                await ReplyDelivery(receive, send, broken, sleep)(reply)
         else:
             await send({"type": "websocket.close", "code": 1000})
 

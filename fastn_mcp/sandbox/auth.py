@@ -9,8 +9,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter
 from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY, PRESETS
-from fastn_mcp.sandbox.reply import Refusal, forbidden
-from fastn_mcp.sandbox.state import Row, State, moment, stamp
+from fastn_mcp.sandbox.reply import SandboxRefusal, forbidden
+from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
 from fastn_mcp.tools.catalog import AnyOperation
 
 KEY = "fsk_test_sandbox"
@@ -28,14 +28,14 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def remember(state: State, row: Row, key: str) -> Row:
+def remember(state: SandboxState, row: Row, key: str) -> Row:
     """Keep `row`, and let `key` be the key that it describes."""
     described: Row = {**row, "keyPrefix": key[:9], "last4": key[-4:]}
     state.put("_keys", {"id": digest(key), "apiKeyId": row["id"]})
     return state.put("apiKeys", described)
 
 
-def known(state: State, key: str) -> Row | None:
+def known(state: SandboxState, key: str) -> Row | None:
     """The API key that this is, unless it was revoked."""
     entry = state.get("_keys", digest(key))
     return None if entry is None else state.get("apiKeys", entry["apiKeyId"])
@@ -62,22 +62,22 @@ def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str
     return key if scheme.lower() == "bearer" and key else None
 
 
-def caller(state: State, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
-    """The API key's row. Raises `Refusal`."""
+def caller(state: SandboxState, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
+    """The API key's row. Raises `SandboxRefusal`."""
     key = key_in(headers, behaviour.accepts)
     row = None if key is None else known(state, key)
     if key is None or row is None:
-        raise Refusal(401, "AUTH_INVALID", "Missing or invalid API key")
+        raise SandboxRefusal(401, "AUTH_INVALID", "Missing or invalid API key")
     testing = headers.get("x-fastn-test-mode", "").lower() == "true"
     if key.startswith(TEST_PREFIX) and testing is (behaviour.test_mode is ModeHeader.REFUSED):
         if testing:
-            raise Refusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
-        raise Refusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
+            raise SandboxRefusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
+        raise SandboxRefusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
     if key.startswith(LIVE_PREFIX) and testing:
-        raise Refusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")
+        raise SandboxRefusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")
     expires = row.get("expiresAt")
     if isinstance(expires, str) and moment(expires) <= now:
-        raise Refusal(401, "AUTH_EXPIRED", "The API key has expired")
+        raise SandboxRefusal(401, "AUTH_EXPIRED", "The API key has expired")
     # To the minute, so that looking at a key does not change it with every look.
     used = stamp(now.replace(second=0, microsecond=0))
     row["lastUsed"] = used
@@ -85,7 +85,7 @@ def caller(state: State, headers: Mapping[str, str], now: datetime, behaviour: B
 
 
 def permit(row: Row, operation: AnyOperation) -> None:
-    """Raises `Refusal` where the key may not do this."""
+    """Raises `SandboxRefusal` where the key may not do this."""
     needed = NEEDED[operation]
     held = permissions_of(row)
     if needed == OWNERS_ONLY and held != ALL:

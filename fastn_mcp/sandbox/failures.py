@@ -4,10 +4,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.state import Row, State
+from fastn_mcp.sandbox.state import Row, SandboxState
 
 
-def dependency_error(state: State, app: str, action: str, customer: str | None) -> Row:
+def dependency_error(state: SandboxState, app: str, action: str, customer: str | None) -> Row:
     """A pinned connection that no longer works."""
     any_of_it = (row for row in state.all("connections") if cast(Row, row["connector"])["slug"] == app)
     connection = connection_of(state, app, customer) or next(any_of_it, None)
@@ -72,7 +72,7 @@ def timed_out(milliseconds: int) -> Row:
     }
 
 
-def connection_of(state: State, app: str, customer: JsonValue, status: str | None = None) -> Row | None:
+def connection_of(state: SandboxState, app: str, customer: JsonValue, status: str | None = None) -> Row | None:
     """The customer's connection to an app, of this status if one is named."""
     connector = state.first("connectors", "slug", app)
     return next(

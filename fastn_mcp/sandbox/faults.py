@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
 from fastn_mcp.sandbox.behaviour import ErrorShape, error_body
-from fastn_mcp.sandbox.reply import Broken, Dropwise, Late, Never, Reply, Short
+from fastn_mcp.sandbox.reply import BrokenReply, Dropwise, Late, NoReply, SandboxReply, Short
 
 _JSON = {"content-type": "application/json"}
 _MIB = 1024 * 1024
@@ -39,7 +39,7 @@ _CODES = {
 }
 
 
-class Moment(Enum):
+class FaultMoment(Enum):
     """When a fault strikes."""
 
     BEFORE = "before"
@@ -60,11 +60,11 @@ class _Fault(BaseModel):
         """Whether this request is one that it waits for."""
         return self.method in ("*", method) and _pattern(self.path).fullmatch(path) is not None
 
-    def instead(self, key: str | None) -> Reply | None:  # noqa: ARG002
+    def instead(self, key: str | None) -> SandboxReply | None:  # noqa: ARG002
         """The answer in place of doing anything; None where what was asked is done first."""
         return None
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
         """What becomes of the answer."""
         return reply
 
@@ -72,15 +72,15 @@ class _Fault(BaseModel):
 class _Struck(_Fault):
     """A fault that is an answer of its own, before or after the change."""
 
-    moment: Moment = Moment.BEFORE
+    moment: FaultMoment = FaultMoment.BEFORE
 
-    def answer(self, key: str | None) -> Reply:
+    def answer(self, key: str | None) -> SandboxReply:
         raise NotImplementedError
 
-    def instead(self, key: str | None) -> Reply | None:
-        return self.answer(key) if self.moment is Moment.BEFORE else None
+    def instead(self, key: str | None) -> SandboxReply | None:
+        return self.answer(key) if self.moment is FaultMoment.BEFORE else None
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
         return self.answer(key)
 
 
@@ -94,14 +94,14 @@ class Status(_Struck):
     shape: ErrorShape = ErrorShape.CODED
     retry_after: int | str | None = None
 
-    def answer(self, key: str | None) -> Reply:  # noqa: ARG002
+    def answer(self, key: str | None) -> SandboxReply:  # noqa: ARG002
         seconds = self.retry_after if isinstance(self.retry_after, int) else None
         code = self.code or _CODES.get(self.status, f"HTTP_{self.status}")
         body = error_body(self.shape, self.status, code, self.message, retry_after=seconds)
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if isinstance(body, bytes):
-            return Reply(self.status, headers | {"content-type": "text/html"}, body)
-        return Reply(self.status, headers | _JSON, to_json(body))
+            return SandboxReply(self.status, headers | {"content-type": "text/html"}, body)
+        return SandboxReply(self.status, headers | _JSON, to_json(body))
 
 
 class EchoKey(_Struck):
@@ -110,10 +110,10 @@ class EchoKey(_Struck):
     kind: Literal["echo_key"] = "echo_key"
     status: Annotated[int, Field(ge=400, le=599)] = 401
 
-    def answer(self, key: str | None) -> Reply:
+    def answer(self, key: str | None) -> SandboxReply:
         code = _CODES.get(self.status, f"HTTP_{self.status}")
         body = error_body(ErrorShape.CODED, self.status, code, f"The key {key} is not accepted", {"key": key})
-        return Reply(self.status, {**_JSON, "x-echo": key or ""}, to_json(body))
+        return SandboxReply(self.status, {**_JSON, "x-echo": key or ""}, to_json(body))
 
 
 class Redirect(_Struck):
@@ -123,8 +123,8 @@ class Redirect(_Struck):
     status: Literal[301, 302, 303, 307, 308] = 302
     to: str
 
-    def answer(self, key: str | None) -> Reply:  # noqa: ARG002
-        return Reply(self.status, {"location": self.to})
+    def answer(self, key: str | None) -> SandboxReply:  # noqa: ARG002
+        return SandboxReply(self.status, {"location": self.to})
 
 
 class Hang(_Struck):
@@ -132,22 +132,26 @@ class Hang(_Struck):
 
     kind: Literal["hang"] = "hang"
 
-    def answer(self, key: str | None) -> Reply:  # noqa: ARG002
-        return Reply(200, delivery=Never())
+    def answer(self, key: str | None) -> SandboxReply:  # noqa: ARG002
+        return SandboxReply(200, delivery=NoReply())
 
 
 class Reset(_Fault):
     """The connection is reset: before the change, or after it, or once `sent` bytes of the body have gone out."""
 
     kind: Literal["reset"] = "reset"
-    moment: Moment = Moment.BEFORE
+    moment: FaultMoment = FaultMoment.BEFORE
     sent: Annotated[int | None, Field(ge=0)] = None
 
-    def instead(self, key: str | None) -> Reply | None:  # noqa: ARG002
-        return Reply(200, delivery=Broken()) if self.moment is Moment.BEFORE and self.sent is None else None
+    def instead(self, key: str | None) -> SandboxReply | None:  # noqa: ARG002
+        return (
+            SandboxReply(200, delivery=BrokenReply())
+            if self.moment is FaultMoment.BEFORE and self.sent is None
+            else None
+        )
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
-        return replace(reply, delivery=Broken(self.sent))
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
+        return replace(reply, delivery=BrokenReply(self.sent))
 
 
 class Delay(_Fault):
@@ -156,7 +160,7 @@ class Delay(_Fault):
     kind: Literal["delay"] = "delay"
     seconds: Annotated[float, Field(ge=0)]
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
         return replace(reply, delivery=Late(self.seconds))
 
 
@@ -166,7 +170,7 @@ class Drip(_Fault):
     kind: Literal["drip"] = "drip"
     seconds: Annotated[float, Field(ge=0)] = 0.05
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
         return replace(reply, delivery=Dropwise(self.seconds))
 
 
@@ -176,7 +180,7 @@ class Truncate(_Fault):
     kind: Literal["truncate"] = "truncate"
     kept: Annotated[int, Field(ge=0)] = 20
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
         return replace(reply, delivery=Short(min(self.kept, max(len(reply.body) - 1, 0))))
 
 
@@ -186,8 +190,8 @@ class _Spoiled(_Fault):
     def body(self, right: bytes) -> bytes:
         raise NotImplementedError
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
-        return Reply(_with_body(reply.status), reply.headers | _JSON, self.body(reply.body))
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
+        return SandboxReply(_with_body(reply.status), reply.headers | _JSON, self.body(reply.body))
 
 
 class Garbage(_Spoiled):
@@ -244,7 +248,7 @@ class GzipBomb(_Fault):
     kind: Literal["gzip_bomb"] = "gzip_bomb"
     unpacked: Annotated[int, Field(ge=_MIB, le=1024 * _MIB)] = 64 * _MIB
 
-    def spoiled(self, reply: Reply, key: str | None) -> Reply:  # noqa: ARG002
+    def spoiled(self, reply: SandboxReply, key: str | None) -> SandboxReply:  # noqa: ARG002
         packed = io.BytesIO()
         with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
             file.write(b'{"data":"')
@@ -252,7 +256,7 @@ class GzipBomb(_Fault):
                 file.write(b"0" * _MIB)
             file.write(b'"}')
         headers = reply.headers | _JSON | {"content-encoding": "gzip"}
-        return Reply(_with_body(reply.status), headers, packed.getvalue())
+        return SandboxReply(_with_body(reply.status), headers, packed.getvalue())
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -329,13 +333,13 @@ __all__ = [
     "Drip",
     "EchoKey",
     "Fault",
+    "FaultMoment",
     "Faults",
     "Garbage",
     "GzipBomb",
     "Hang",
     "Huge",
     "LoneSurrogate",
-    "Moment",
     "NotANumber",
     "Redirect",
     "Reset",

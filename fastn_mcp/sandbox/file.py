@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox.run_series import Past
-from fastn_mcp.sandbox.state import Size, State
+from fastn_mcp.sandbox.run_series import RunSeries
+from fastn_mcp.sandbox.state import SandboxState, Size
 
 _PATIENCE = 30
 """Seconds to wait for another process that is at work on the file."""
@@ -40,7 +40,7 @@ class StateFile:
                 "End that process, or name another file.",
             ) from None
 
-    def read_changed(self, randomness: Callable[[int], random.Random], size: Size) -> State | None:
+    def read_changed(self, randomness: Callable[[int], random.Random], size: Size) -> SandboxState | None:
         """The state that another process left; None where the file is as this process left it, or is not there.
 
         Raises `SettingsError` where it holds something else, or an account of another size.
@@ -57,8 +57,10 @@ class StateFile:
             raise self._unreadable(type(error).__name__) from error
         try:
             dumped = json.loads(text)
-            state = State.load(cast("dict[str, JsonValue]", dumped if isinstance(dumped, dict) else {}), randomness)
-            there = Size.SMALL if Past.of(state) is None else Size.LARGE
+            state = SandboxState.load(
+                cast("dict[str, JsonValue]", dumped if isinstance(dumped, dict) else {}), randomness
+            )
+            there = Size.SMALL if RunSeries.of(state) is None else Size.LARGE
         except (ValueError, RecursionError) as error:
             raise self._unreadable("it is not a sandbox's state") from error
         if there is not size:
@@ -69,7 +71,7 @@ class StateFile:
         self._known = known
         return state
 
-    def write(self, state: State) -> None:
+    def write(self, state: SandboxState) -> None:
         """Whole or not at all: a reader, or a crash, finds the old file or the new one."""
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with suppress(FileNotFoundError):

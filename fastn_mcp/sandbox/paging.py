@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp.sandbox.behaviour import Paging
-from fastn_mcp.sandbox.reply import Refusal, Rows, invalid
+from fastn_mcp.sandbox.reply import Rows, SandboxRefusal, invalid
 from fastn_mcp.sandbox.run_history import History
 from fastn_mcp.sandbox.run_series import milliseconds
 from fastn_mcp.sandbox.state import Row, moment
@@ -47,7 +47,7 @@ def matching(rows: list[Row], call: List[Any]) -> list[Row]:
 
 
 def page(rows: Rows, limit: int, query: dict[str, str], paging: Paging) -> tuple[Iterable[Row], Row]:
-    """One page, and what stands beside it. Raises `Refusal`."""
+    """One page, and what stands beside it. Raises `SandboxRefusal`."""
     if paging is Paging.IGNORED:
         return rows.cut(0, len(rows)), {}
     start = _after(rows, query["cursor"]) if "cursor" in query else _offset(query.get("offset", "0"))
@@ -72,7 +72,7 @@ def _after(rows: Rows, cursor: str) -> int:
         key = ""
     place = rows.place(key) if _cursor(key) == cursor else None
     if place is None:
-        raise Refusal(400, "VALIDATION_ERROR", "cursor: not a cursor of this list")
+        raise SandboxRefusal(400, "VALIDATION_ERROR", "cursor: not a cursor of this list")
     return place + 1
 
 
@@ -87,7 +87,7 @@ def _time(row: Row) -> str:
 
 
 def instant(name: str, text: str) -> datetime:
-    """The moment that a filter names. Raises `Refusal`."""
+    """The moment that a filter names. Raises `SandboxRefusal`."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -30,7 +30,7 @@ def _as_it_is(row: Row) -> Row:
     return row
 
 
-class Kept:
+class StoredRows:
     """Rows that the state keeps. `shown` is how a list shows one."""
 
     def __init__(self, rows: list[Row], shown: Callable[[Row], Row] = _as_it_is) -> None:
@@ -60,7 +60,7 @@ class Late:
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class NoReply:
     """No answer; the connection stays open until the client gives up."""
 
 
@@ -79,17 +79,17 @@ class Short:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenReply:
     """The connection is reset after `sent` bytes of the body; before the head where `sent` is None."""
 
     sent: int | None = None
 
 
-Delivery = Prompt | Late | Never | Dropwise | Short | Broken
+Delivery = Prompt | Late | NoReply | Dropwise | Short | BrokenReply
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SandboxReply:
     """An HTTP answer. Header names are lower-case."""
 
     status: int
@@ -98,7 +98,7 @@ class Reply:
     delivery: Delivery = field(default_factory=Prompt)
 
 
-class Refusal(Exception):
+class SandboxRefusal(Exception):
     """Fastn does not do it. Becomes an error answer in the shape that the sandbox is set to."""
 
     def __init__(self, status: int, code: str, message: str, details: JsonValue = None) -> None:
@@ -111,28 +111,28 @@ class Refusal(Exception):
         self.headers: dict[str, str] = {}
 
 
-def not_allowed(method: str, allowed: Iterable[str]) -> Refusal:
+def not_allowed(method: str, allowed: Iterable[str]) -> SandboxRefusal:
     """There is such a path, but not by `method`."""
-    refusal = Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here")
+    refusal = SandboxRefusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here")
     refusal.headers["allow"] = ", ".join(sorted(set(allowed)))
     return refusal
 
 
-def invalid(field: str, problem: str) -> Refusal:
+def invalid(field: str, problem: str) -> SandboxRefusal:
     """A value that Fastn does not accept, by the name that it has on the wire."""
-    return Refusal(422, "VALIDATION_ERROR", f"{field}: {problem}", [{"field": field, "problem": problem}])
+    return SandboxRefusal(422, "VALIDATION_ERROR", f"{field}: {problem}", [{"field": field, "problem": problem}])
 
 
-def conflict(message: str, details: JsonValue = None) -> Refusal:
-    return Refusal(409, "CONFLICT", message, details)
+def conflict(message: str, details: JsonValue = None) -> SandboxRefusal:
+    return SandboxRefusal(409, "CONFLICT", message, details)
 
 
-def not_found() -> Refusal:
-    return Refusal(404, "NOT_FOUND", "The resource does not exist, or you do not have access.")
+def not_found() -> SandboxRefusal:
+    return SandboxRefusal(404, "NOT_FOUND", "The resource does not exist, or you do not have access.")
 
 
-def forbidden(message: str) -> Refusal:
-    return Refusal(403, "FORBIDDEN", message)
+def forbidden(message: str) -> SandboxRefusal:
+    return SandboxRefusal(403, "FORBIDDEN", message)
 
 
 @dataclass(frozen=True, slots=True)

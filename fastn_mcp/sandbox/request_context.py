@@ -10,17 +10,17 @@ from pydantic import JsonValue
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.reply import Outcome
 from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.state import Row, State, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, record, stamp
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class RouteContext:
     """`body` is what came, by Fastn's names; `actor` is how the audit log calls the caller.
 
     `history` are the runs that the state does not keep.
     """
 
-    state: State
+    state: SandboxState
     history: History
     now: datetime
     key: Row
@@ -42,7 +42,7 @@ class Desk:
         record(self.state, self.now, actor or self.actor, action, (kind, key), customer=customer)
 
 
-Handler = Callable[[Desk, Any], Outcome]
+Handler = Callable[[RouteContext, Any], Outcome]
 """Does what one call asks for. Raises `Refusal`."""
 
 
@@ -50,7 +50,7 @@ LONGEST_LOG = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardRequest:
     """A request. `tool` is the operation that it was, None where it was none; `path` is as it came, encoded.
 
     `body` is all that was sent, a secret's value and credentials too: tests show by it that they arrived.

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import accumulate, compress
 
 from fastn_mcp.sandbox.dataset.executions import execution
-from fastn_mcp.sandbox.run_series import Past, Series, milliseconds, moment_of
+from fastn_mcp.sandbox.run_series import RunSeries, Series, milliseconds, moment_of
 from fastn_mcp.sandbox.state import Row
 
 _MINUTE = 60_000
@@ -31,7 +31,7 @@ _STEP = 0x5DEECE66D1B3
 class History:
     """The runs of `past` that are over. `begun` are the moments at which they began, in order, later ones included."""
 
-    def __init__(self, past: Past) -> None:
+    def __init__(self, past: RunSeries) -> None:
         self._past = past
         randomness = random.Random(past.seed)  # noqa: S311 it is to be repeatable
         self._salt = randomness.getrandbits(_BITS)
@@ -50,7 +50,7 @@ class History:
         longest = max((series.longest for series in self._past.series), default=0)
         self._over = bisect_right(self.begun, milliseconds(now) - longest)
 
-    def is_of(self, past: Past) -> bool:
+    def is_of(self, past: RunSeries) -> bool:
         """Whether these are the runs of this past."""
         return self._past == past
 
@@ -122,7 +122,7 @@ class History:
         return _mixed((number * _STEP + self._salt) & _MASK)
 
 
-def _runs(past: Past, randomness: random.Random) -> Iterator[tuple[int, int]]:
+def _runs(past: RunSeries, randomness: random.Random) -> Iterator[tuple[int, int]]:
     """When each run began and of which kind it is, in no order: an even kind went well, an odd one met its trouble."""
     left = past.count
     for place, series in enumerate(past.series):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from fastn_mcp.sandbox.state import Row, State
+from fastn_mcp.sandbox.state import Row, SandboxState
 
 _KEPT = ("_past", "past")
 """The collection and the id of the row."""
@@ -62,7 +62,7 @@ class Series:
         return max(self.duration, self.trouble.duration if self.trouble else 0) * 5 // 4
 
 
-class Past(BaseModel):
+class RunSeries(BaseModel):
     """`count` runs that began and ended between two moments. `triggers` are the ids of what started them."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -75,19 +75,19 @@ class Past(BaseModel):
     series: tuple[Series, ...] = ()
     triggers: tuple[str, ...] = ()
 
-    def keep(self, state: State) -> None:
+    def keep(self, state: SandboxState) -> None:
         collection, key = _KEPT
         state.put(collection, {"id": key, **self.model_dump(mode="json")})
 
     @classmethod
-    def of_triggers(cls, state: State) -> frozenset[str]:
+    def of_triggers(cls, state: SandboxState) -> frozenset[str]:
         """The triggers whose runs a past describes, by id."""
         row = state.get(*_KEPT) or {}
         triggers = row.get("triggers")
         return frozenset(str(key) for key in triggers) if isinstance(triggers, list) else frozenset()
 
     @classmethod
-    def of(cls, state: State) -> "Past | None":
+    def of(cls, state: SandboxState) -> "RunSeries | None":
         """What `keep` kept; None where the account has no such past. Raises ValueError where it is something else."""
         row: Row | None = state.get(*_KEPT)
         return None if row is None else cls.model_validate(row)

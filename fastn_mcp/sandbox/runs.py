@@ -10,8 +10,8 @@ from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.dataset.workflows import output_of
 from fastn_mcp.sandbox.failures import connection_of, dependency_error, no_connection, timed_out, unusable
-from fastn_mcp.sandbox.run_series import Past
-from fastn_mcp.sandbox.state import Row, State, moment, record, stamp
+from fastn_mcp.sandbox.run_series import RunSeries
+from fastn_mcp.sandbox.state import Row, SandboxState, moment, record, stamp
 
 
 class Pace(NamedTuple):
@@ -36,7 +36,12 @@ _FAILURES_ALLOWED = 20
 
 
 def begin(
-    state: State, now: datetime, workflow: Row, customer: JsonValue, installation: str | None = None, **more: JsonValue
+    state: SandboxState,
+    now: datetime,
+    workflow: Row,
+    customer: JsonValue,
+    installation: str | None = None,
+    **more: JsonValue,
 ) -> Row:
     """Start a run by hand. One of an INSTANT workflow has ended already."""
     key = state.short_id("exec")
@@ -51,14 +56,19 @@ def begin(
 
 
 def progress(
-    state: State, row: Row, workflow: Row, seconds_to_begin: float, seconds_to_end: float, error: Row | None = None
+    state: SandboxState,
+    row: Row,
+    workflow: Row,
+    seconds_to_begin: float,
+    seconds_to_end: float,
+    error: Row | None = None,
 ) -> None:
     """Note how a run that is not over will go on."""
     noted = {"workflow": {**workflow}, "secondsToBegin": seconds_to_begin, "secondsToEnd": seconds_to_end}
     state.put("_runs", {"id": row["id"], "polls": 0, "begun": row["createdAt"], "error": error, **noted})
 
 
-def failure(state: State, workflow: Row, customer: JsonValue, installation: str | None = None) -> Row | None:
+def failure(state: SandboxState, workflow: Row, customer: JsonValue, installation: str | None = None) -> Row | None:
     """Why a run of this workflow for this customer cannot work; None where it can.
 
     Where a widget installed the workflow, its connections are found by the installation only. A trigger knows it.
@@ -83,7 +93,7 @@ def failure(state: State, workflow: Row, customer: JsonValue, installation: str 
     return None
 
 
-def look(state: State, key: str, now: datetime) -> None:
+def look(state: SandboxState, key: str, now: datetime) -> None:
     """Somebody looks at this run, which brings it on."""
     run = state.get("_runs", key)
     if run is not None:
@@ -91,11 +101,11 @@ def look(state: State, key: str, now: datetime) -> None:
         _bring_on(state, key, now)
 
 
-def pass_time(state: State, now: datetime) -> None:
+def pass_time(state: SandboxState, now: datetime) -> None:
     """Do what is due: expected events arrive, schedules fire, runs go on and end."""
     for event in state.all("_expected"):
         _arrive(state, event, now)
-    past = Past.of_triggers(state)
+    past = RunSeries.of_triggers(state)
     for trigger in state.all("triggers"):
         if trigger.get("type") == "scheduler":
             _fire(state, trigger, now, described=str(trigger["id"]) in past)
@@ -103,7 +113,7 @@ def pass_time(state: State, now: datetime) -> None:
         _bring_on(state, str(run["id"]), now)
 
 
-def _arrive(state: State, event: Row, now: datetime) -> None:
+def _arrive(state: SandboxState, event: Row, now: datetime) -> None:
     """Keep the run that an event starts, unless its trigger or its workflow has stopped meanwhile."""
     row = cast(Row, event["run"])
     if moment(str(row["completedAt"])) > now:
@@ -118,7 +128,7 @@ def _arrive(state: State, event: Row, now: datetime) -> None:
     state.put("executions", _ended(str(row["id"]), workflow, begun, duration, "webhook", error, **given))
 
 
-def _fire(state: State, trigger: Row, now: datetime, *, described: bool) -> None:
+def _fire(state: SandboxState, trigger: Row, now: datetime, *, described: bool) -> None:
     """Start what was due since anybody looked. Of a `described` trigger the history has the runs."""
     for _ in range(_MOST_OCCURRENCES):
         if trigger["status"] != "Active" or not trigger["nextRun"]:
@@ -134,13 +144,13 @@ def _fire(state: State, trigger: Row, now: datetime, *, described: bool) -> None
     _next(state, trigger, now)
 
 
-def _next(state: State, trigger: Row, after: datetime) -> None:
+def _next(state: SandboxState, trigger: Row, after: datetime) -> None:
     if trigger["status"] == "Active":
         trigger["nextRun"] = stamp(next_run(str(trigger["schedule"]), str(trigger["timezone"]), after))
         state.put("triggers", trigger)
 
 
-def _run_scheduled(state: State, trigger: Row, due: datetime) -> None:
+def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
     """Run each workflow of a schedule once for each customer. After too many failures the platform switches it off."""
     # Not of the state's own randomness: each process of the day makes the same runs, whenever it looks.
     randomness = random.Random(f"{trigger['id']} {due}")  # noqa: S311 it is to be repeatable
@@ -170,7 +180,7 @@ def _run_scheduled(state: State, trigger: Row, due: datetime) -> None:
     state.put("triggers", trigger)
 
 
-def _customers(state: State, trigger: Row, workflow: Row) -> list[JsonValue]:
+def _customers(state: SandboxState, trigger: Row, workflow: Row) -> list[JsonValue]:
     """For whom a schedule runs a workflow: its customer, or all who have connected what the workflow needs."""
     at_work = {str(row["id"]): row["id"] for row in state.all("customers") if row["status"] == "Active"}
     if trigger.get("endOrgId") is not None:
@@ -196,7 +206,7 @@ def _tenant_apps(workflow: Row) -> list[str]:
     return [str(app.get("slug")) for app in apps if app.get("scope") == "MULTI_TENANT"]
 
 
-def _bring_on(state: State, key: str, now: datetime) -> None:
+def _bring_on(state: SandboxState, key: str, now: datetime) -> None:
     run, row = state.rows["_runs"][key], state.rows["executions"][key]
     begun, workflow = moment(str(run["begun"])), cast(Row, run["workflow"])
     seconds, polls = (now - begun).total_seconds(), cast(int, run["polls"])

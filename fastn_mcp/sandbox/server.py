@@ -22,19 +22,19 @@ from fastn_mcp.sandbox.reply import (
     Nothing,
     One,
     Outcome,
-    Refusal,
-    Reply,
+    SandboxRefusal,
+    SandboxReply,
     invalid,
     list_body,
     not_allowed,
     not_found,
 )
-from fastn_mcp.sandbox.request_context import LONGEST_LOG, Desk, Heard, without_key
+from fastn_mcp.sandbox.request_context import LONGEST_LOG, HeardRequest, RouteContext, without_key
 from fastn_mcp.sandbox.routes.routes import HANDLERS
 from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.run_series import Past
+from fastn_mcp.sandbox.run_series import RunSeries
 from fastn_mcp.sandbox.runs import pass_time
-from fastn_mcp.sandbox.state import Row, Size, State, record
+from fastn_mcp.sandbox.state import Row, SandboxState, Size, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.paging import List
@@ -54,7 +54,7 @@ class Routes:
         return self._routes[operation]
 
     def find(self, method: str, path: str) -> AnyOperation:
-        """Raises `Refusal` where there is no such path, or not by this method."""
+        """Raises `SandboxRefusal` where there is no such path, or not by this method."""
         near = self._candidates.get((method, _beginning(path)), [])
         for operation in near + self._candidates.get((method, ""), []):
             if self._routes[operation].match(path) is not None:
@@ -80,10 +80,10 @@ _JSON = {"content-type": "application/json"}
 class _Arrived:
     """A request as it came: the log's entry, and what the log does not keep."""
 
-    heard: Heard
+    heard: HeardRequest
     headers: Mapping[str, str]
     operation: AnyOperation | None
-    problem: Refusal | None
+    problem: SandboxRefusal | None
 
 
 class Sandbox:
@@ -113,10 +113,10 @@ class Sandbox:
         self._usual = behaviour or Behaviour(envelope=envelope)
         self.behaviour = self._usual
         self.faults = Faults()
-        self.requests: list[Heard] = []
+        self.requests: list[HeardRequest] = []
         self._limiter = RateLimiter()
         self._answers = 0
-        self.state, self.history = State(self._randomness(0)), History(Past())
+        self.state, self.history = SandboxState(self._randomness(0)), History(RunSeries())
         with self._at_work(self._now()):
             if self.state.serial == 0:
                 self._begin_again()
@@ -130,7 +130,9 @@ class Sandbox:
         with self._at_work(self._now()):
             self._begin_again()
 
-    def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+    def answer(
+        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> SandboxReply:
         """What Fastn answers. `path` is encoded, without the query; header names are lower-case."""
         now = self._now()
         arrived = self._arrived(method, path, query, headers, body)
@@ -170,9 +172,9 @@ class Sandbox:
         self._take(dataset(self._now(), self._randomness(0), self._size))
         self._pass_time(self._now())
 
-    def _take(self, state: State) -> None:
+    def _take(self, state: SandboxState) -> None:
         self.state = state
-        past = Past.of(state) or Past()
+        past = RunSeries.of(state) or RunSeries()
         if not self.history.is_of(past):
             self.history = History(past)
 
@@ -190,17 +192,19 @@ class Sandbox:
         operation, problem = None, None
         try:
             operation = self._routes.find(method, path)
-        except Refusal as refusal:
+        except SandboxRefusal as refusal:
             problem = refusal
         value: JsonValue = None
         try:
             value = _decoded(body)
-        except Refusal as refusal:
+        except SandboxRefusal as refusal:
             problem = problem or refusal
         tool = None if operation is None else operation.tool_name()
-        return _Arrived(Heard(method, path, query, without_key(headers), value, tool), headers, operation, problem)
+        return _Arrived(
+            HeardRequest(method, path, query, without_key(headers), value, tool), headers, operation, problem
+        )
 
-    def _log(self, heard: Heard) -> None:
+    def _log(self, heard: HeardRequest) -> None:
         if len(self.requests) >= LONGEST_LOG:
             del self.requests[: LONGEST_LOG // 2]
         self.requests.append(heard)
@@ -213,7 +217,7 @@ class Sandbox:
         who = digest(key) if key is not None and row is not None else "unknown"
         return self._limiter.count(who, limit, now, self.behaviour.retry_after)
 
-    def _made(self, arrived: _Arrived, now: datetime) -> Reply:
+    def _made(self, arrived: _Arrived, now: datetime) -> SandboxReply:
         """Do what was asked, and answer."""
         try:
             who = caller(self.state, arrived.headers, now, self.behaviour)
@@ -222,7 +226,7 @@ class Sandbox:
             operation = cast(AnyOperation, arrived.operation)
             try:
                 permit(who, operation)
-            except Refusal:
+            except SandboxRefusal:
                 verb, _, noun = operation.tool_name().partition("_")
                 resource = (operation.toolset(), None)
                 record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
@@ -230,13 +234,13 @@ class Sandbox:
             heard = arrived.heard
             call = self._call(operation, heard)
             body = self._ours(heard.body) if isinstance(heard.body, dict) else {}
-            outcome = HANDLERS[operation](Desk(self.state, self.history, now, who, body, arrived.headers), call)
+            outcome = HANDLERS[operation](RouteContext(self.state, self.history, now, who, body, arrived.headers), call)
             return self._answered(outcome, call, heard)
-        except Refusal as refusal:
+        except SandboxRefusal as refusal:
             return self._refused(refusal)
 
-    def _call(self, operation: AnyOperation, heard: Heard) -> Operation[Any]:
-        """The call that the client made. Raises `Refusal`."""
+    def _call(self, operation: AnyOperation, heard: HeardRequest) -> Operation[Any]:
+        """The call that the client made. Raises `SandboxRefusal`."""
         query: dict[str, JsonValue] = dict(heard.query)
         if _is_list(operation):
             # These two are Fastn's own position in a list; the tool's cursor is ours, and wraps them.
@@ -246,7 +250,7 @@ class Sandbox:
         elif query:
             raise invalid(next(iter(query)), "unknown parameter")
         if heard.body is not None and not isinstance(heard.body, dict):
-            raise Refusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
+            raise SandboxRefusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
         body = None if heard.body is None else self._ours(heard.body)
         request = Request(heard.method, heard.path, query, body, dict(heard.headers))
         try:
@@ -260,16 +264,16 @@ class Sandbox:
             ) from None
         return cast("Operation[Any]", call)
 
-    def _answered(self, outcome: Outcome, call: Operation[Any], heard: Heard) -> Reply:
+    def _answered(self, outcome: Outcome, call: Operation[Any], heard: HeardRequest) -> SandboxReply:
         match outcome:
             case Nothing():
-                return Reply(204)
+                return SandboxReply(204)
             case One(row, status):
-                return Reply(status, _JSON, to_json(wrapped(self.behaviour.envelope, self._theirs(row), {})))
+                return SandboxReply(status, _JSON, to_json(wrapped(self.behaviour.envelope, self._theirs(row), {})))
             case Many(rows):
                 limit = cast("List[Any]", call).limit
                 cut, around = page(rows, limit, dict(heard.query), self.behaviour.paging)
-                return Reply(200, _JSON, list_body(self.behaviour.envelope, map(self._theirs, cut), around))
+                return SandboxReply(200, _JSON, list_body(self.behaviour.envelope, map(self._theirs, cut), around))
 
     def _theirs(self, row: Row) -> Row:
         """The row as this account calls its fields."""
@@ -280,7 +284,7 @@ class Sandbox:
         names = {their: our for our, their in self.behaviour.fields.items()}
         return {names.get(name, name): value for name, value in body.items()} if names else body
 
-    def _refused(self, refusal: Refusal) -> Reply:
+    def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
         body = error_body(
             self.behaviour.errors,
             refusal.status,
@@ -290,8 +294,8 @@ class Sandbox:
             refusal.retry_after,
         )
         if isinstance(body, bytes):
-            return Reply(refusal.status, refusal.headers | {"content-type": "text/html"}, body)
-        return Reply(refusal.status, refusal.headers | _JSON, to_json(body))
+            return SandboxReply(refusal.status, refusal.headers | {"content-type": "text/html"}, body)
+        return SandboxReply(refusal.status, refusal.headers | _JSON, to_json(body))
 
 
 def _is_list(operation: AnyOperation) -> bool:
@@ -299,19 +303,19 @@ def _is_list(operation: AnyOperation) -> bool:
 
 
 def _decoded(body: bytes) -> JsonValue:
-    """Raises `Refusal`."""
+    """Raises `SandboxRefusal`."""
     if len(body) > LARGEST_BODY:
-        raise Refusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {LARGEST_BODY} bytes")
+        raise SandboxRefusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {LARGEST_BODY} bytes")
     if not body.strip():
         return None
     try:
         return cast(JsonValue, from_json(body, allow_inf_nan=False))
     except ValueError:
-        raise Refusal(400, "VALIDATION_ERROR", "The body is not JSON") from None
+        raise SandboxRefusal(400, "VALIDATION_ERROR", "The body is not JSON") from None
 
 
-def _rate_limited(limits: Mapping[str, str]) -> Refusal:
-    refusal = Refusal(429, "RATE_LIMITED", f"More than {limits['x-ratelimit-limit']} requests in a minute")
+def _rate_limited(limits: Mapping[str, str]) -> SandboxRefusal:
+    refusal = SandboxRefusal(429, "RATE_LIMITED", f"More than {limits['x-ratelimit-limit']} requests in a minute")
     if (seconds := limits.get("retry-after", "")).isdigit():
         refusal.retry_after = int(seconds)
     return refusal

@@ -19,7 +19,7 @@ Row = dict[str, JsonValue]
 ORGANISATION = "org_9c41d07be2f84a36b15d"
 
 
-class State:
+class SandboxState:
     """Rows in collections. `serial` counts the changes."""
 
     def __init__(self, randomness: random.Random) -> None:
@@ -80,7 +80,7 @@ class State:
         return {"serial": self.serial, "rows": cast(JsonValue, self.rows)}
 
     @classmethod
-    def load(cls, dumped: dict[str, JsonValue], randomness: Callable[[int], random.Random]) -> State:
+    def load(cls, dumped: dict[str, JsonValue], randomness: Callable[[int], random.Random]) -> SandboxState:
         """What `dump` gave. Raises ValueError where it is something else.
 
         `randomness` is asked by the serial, so that a state that is read again does not repeat its ids.
@@ -117,7 +117,7 @@ def camel_of(name: str) -> str:
 
 
 def record(
-    state: State,
+    state: SandboxState,
     now: datetime,
     actor: str,
     action: str,

@@ -34,7 +34,7 @@ def _moved() -> dict[str, Route]:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Variant:
     """How it behaves, where its operations are, and the key that its user has."""
 
     behaviour: Behaviour = field(default_factory=Behaviour)
@@ -52,18 +52,18 @@ class Guise(Enum):
     FIELDS = "fields"
     SCOPES = "scopes"
 
-    def account(self) -> Account:
+    def account(self) -> Variant:
         match self:
             case Guise.USUAL:
-                return Account()
+                return Variant()
             case Guise.BEARER:
-                return Account(Behaviour(accepts=Accepts.BEARER))
+                return Variant(Behaviour(accepts=Accepts.BEARER))
             case Guise.TEST_MODE:
-                return Account(Behaviour(test_mode=ModeHeader.REFUSED))
+                return Variant(Behaviour(test_mode=ModeHeader.REFUSED))
             case Guise.PATHS:
-                return Account(routes=_moved())
+                return Variant(routes=_moved())
             case Guise.FIELDS:
                 names = {"id": "_id", "name": "title", "createdAt": "created_at", "updatedAt": "updated_at"}
-                return Account(Behaviour(envelope=Envelope.RESULTS, paging=Paging.SILENT, fields=names))
+                return Variant(Behaviour(envelope=Envelope.RESULTS, paging=Paging.SILENT, fields=names))
             case Guise.SCOPES:
-                return Account(key=VIEWER_KEY)
+                return Variant(key=VIEWER_KEY)

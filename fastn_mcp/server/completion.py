@@ -20,7 +20,7 @@ from fastn_mcp.procedures.completion import CompleteId, Ids
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts, resources
-from fastn_mcp.tools.tool import AnyOffer
+from fastn_mcp.tools.tool import AnyTool
 
 _LONGEST = 200
 """Characters of what was typed that are looked at."""
@@ -29,7 +29,7 @@ _LONGEST = 200
 class Proposing:
     """What can be proposed where these operations are offered."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer]) -> None:
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool]) -> None:
         self._dispatch = dispatch
         self._templates = {
             place.uri: {place.parameter: place.kind} for place in resources.within(offered) if place.parameter

@@ -15,43 +15,43 @@ from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.completion import Proposing
 from fastn_mcp.server.prompts import Prompting
-from fastn_mcp.server.resources import Reading
-from fastn_mcp.tools.tool import AnyOffer, Effect
+from fastn_mcp.server.resources import ResourceReader
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 Context = ServerRequestContext[Any]
 
 
-class Served:
+class AccountContext:
     """What one account is served with: these operations, by this dispatch."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> None:
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
         self.dispatch = dispatch
         self.account = account
         self.by_name = {offer.tool_name(): offer for offer in offered}
         self.listed = _listed(tuple(offered), attended=dispatch.asks)
-        self.reading = Reading(dispatch, offered, account)
+        self.reading = ResourceReader(dispatch, offered, account)
         self.prompting = Prompting(offered)
         self.proposing = Proposing(dispatch, offered)
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class RequestContext:
     """One request: which account serves it, and who makes it."""
 
-    served: Served
+    served: AccountContext
     caller: Caller
     room: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """A place among the calls that are made at the same time. Raises `NotSent` where there is none."""
 
 
-def alone(served: Served) -> Callable[[Context], Visit]:
+def alone(served: AccountContext) -> Callable[[Context], RequestContext]:
     """Everybody who can reach this process is served by the one account that it has."""
-    visit = Visit(served, Caller("local", None))
+    visit = RequestContext(served, Caller("local", None))
     return lambda _: visit
 
 
 @cache
-def _listed(offered: tuple[AnyOffer, ...], *, attended: bool) -> ListToolsResult:
+def _listed(offered: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
     return ListToolsResult(tools=[tool(offer, attended=attended) for offer in offered])
 
 
@@ -64,11 +64,11 @@ def input_schema(name: str) -> dict[str, Any] | None:
 
 
 @cache
-def _schema(offer: AnyOffer) -> dict[str, Any]:
+def _schema(offer: AnyTool) -> dict[str, Any]:
     return offer.input_schema()
 
 
-def tool(offer: AnyOffer, *, attended: bool = True) -> Tool:
+def tool(offer: AnyTool, *, attended: bool = True) -> Tool:
     """What is offered, as MCP lists it. Where nobody attends, clients are not told to ask, which hides tools there."""
     reads = offer.effect is Effect.READ
     asks = attended and offer.effect.rank >= Effect.ACCESS.rank

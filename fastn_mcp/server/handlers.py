@@ -36,14 +36,14 @@ from pydantic_core import to_json
 from fastn_mcp import __version__
 from fastn_mcp.channels import elicitation_form
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import Asking, Waiting
-from fastn_mcp.procedures.catalog import UnknownTool, Wanted, parse
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
-from fastn_mcp.server.context import Served, Visit, alone, input_schema
-from fastn_mcp.server.progress import Levels, Telling
+from fastn_mcp.server.context import AccountContext, RequestContext, alone, input_schema
+from fastn_mcp.server.progress import Levels, ProgressReporter
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
-from fastn_mcp.tools.tool import AnyOffer
+from fastn_mcp.tools.tool import AnyTool
 
 NAME = "fastn-mcp"
 
@@ -72,7 +72,7 @@ older one for the rest of an hour is told what it may not call, by name. Private
 class _Handlers:
     """What answers each kind of request. Nothing is kept between two."""
 
-    def __init__(self, whose: Callable[[Context], Visit], aliases: Aliases) -> None:
+    def __init__(self, whose: Callable[[Context], RequestContext], aliases: Aliases) -> None:
         self._whose = whose
         self._aliases = aliases
         self.levels = Levels()
@@ -83,9 +83,9 @@ class _Handlers:
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         visit = self._whose(ctx)
         served, dispatch = visit.served, visit.served.dispatch
-        telling = Telling(ctx, self.levels, dispatch.system)
+        telling = ProgressReporter(ctx, self.levels, dispatch.system)
         said = hint(params.name, self._aliases)
-        wanted: Wanted | None = None
+        wanted: ParsedCall | None = None
 
         def result(answer: dict[str, JsonValue], *, is_error: bool = False) -> CallToolResult:
             linked = with_dashboard(answer, wanted and wanted.call, dispatch.dashboard_url)
@@ -107,7 +107,7 @@ class _Handlers:
         match outcome:
             case Asking(question):
                 return elicitation_form.round_trip(question)
-            case Waiting(preview, where, until):
+            case PendingApproval(preview, where, until):
                 return result(waiting(preview.data(), where, until))
             case Done(done, change):
                 return result(shaped(wanted.call, done, served.account, change))
@@ -135,17 +135,19 @@ class _Handlers:
 
 def build(
     dispatch: Dispatcher,
-    offered: Sequence[AnyOffer],
+    offered: Sequence[AnyTool],
     account: dict[str, JsonValue],
     state_secrets: Sequence[str] = (),
     aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """The server that offers these operations on one account, to whoever reaches it."""
-    return build_for(alone(Served(dispatch, offered, account)), dispatch.approval_lifetime, state_secrets, aliases)
+    return build_for(
+        alone(AccountContext(dispatch, offered, account)), dispatch.approval_lifetime, state_secrets, aliases
+    )
 
 
 def build_for(
-    whose: Callable[[Context], Visit],
+    whose: Callable[[Context], RequestContext],
     lifetime: float,
     state_secrets: Sequence[str] = (),
     aliases: Aliases = ALIASES,

@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HandshakeReply:
     """What follows from a message: the line that answers it, if it wants one, and whether the introduction is over."""
 
     id: str | int | None = None
@@ -47,7 +47,7 @@ class Introduction:
         self._era: str | None = None
         self._shaken = False
 
-    def reply(self, line: bytes) -> Reply | None:
+    def reply(self, line: bytes) -> HandshakeReply | None:
         """The reply to a line of input; None where only the SDK can tell."""
         try:
             message = json.loads(line) if len(line) < _LONGEST and line.isascii() else None
@@ -56,13 +56,13 @@ class Introduction:
         match message:
             case {"jsonrpc": "2.0", "method": "notifications/initialized", **rest} if self._era in HANDSHAKE:
                 self._shaken = rest in ({}, {"params": {}})
-                return Reply() if self._shaken else None
+                return HandshakeReply() if self._shaken else None
             case {"jsonrpc": "2.0", "id": str() | int() as given, "method": str() as method, **rest}:
                 params = rest.pop("params", {})
                 if rest or not _told_back(given) or not isinstance(params, dict):
                     return None
                 result = self._result(method, cast(Json, params))
-                return None if result is None else Reply(given, _answer(given, result), method == "tools/list")
+                return None if result is None else HandshakeReply(given, _answer(given, result), method == "tools/list")
             case _:
                 return None
 

@@ -21,7 +21,7 @@ from mcp.types import (
 
 from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.client import rate_limit
-from fastn_mcp.guard.approval.flow import Form, FormAround
+from fastn_mcp.guard.approval.flow import FormAround, FormChannel
 from fastn_mcp.guard.approval.request import Answer, Asking, Question
 from fastn_mcp.procedures.context import Report, unheard
 from fastn_mcp.redaction import safe_text
@@ -62,7 +62,7 @@ class Levels:
         return level in _LEVELS and _LEVELS.index(cast(str, level)) <= _LEVELS.index(_OURS)
 
 
-class Telling:
+class ProgressReporter:
     """What one request's client is told."""
 
     def __init__(self, ctx: Context, levels: Levels, system: System) -> None:
@@ -129,7 +129,7 @@ class Telling:
             total = None if self._total is None or self._total < self._reached else self._total
             await self._ctx.session.report_progress(self._reached, total, safe_text(message))
 
-    def asking(self, form: Form | None) -> Form | None:
+    def asking(self, form: FormChannel | None) -> FormChannel | None:
         """The client's form, where it has one, such that a call that waits for its person says so."""
         return None if form is None else _Told(form, self)
 
@@ -144,7 +144,7 @@ class Telling:
 class _Told(FormAround):
     """A form whose waiting is told."""
 
-    def __init__(self, form: Form, telling: Telling) -> None:
+    def __init__(self, form: FormChannel, telling: ProgressReporter) -> None:
         super().__init__(form)
         self._telling = telling
 

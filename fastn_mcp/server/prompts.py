@@ -22,7 +22,7 @@ from mcp.types import (
 
 from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.redaction import safe_text
-from fastn_mcp.tools.tool import AnyOffer
+from fastn_mcp.tools.tool import AnyTool
 
 _LONGEST = 200
 """Characters of one argument."""
@@ -170,7 +170,7 @@ could not be read. Only the dashboard removes people and roles. Propose; change 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
-def within(offered: Sequence[AnyOffer]) -> tuple[Recipe, ...]:
+def within(offered: Sequence[AnyTool]) -> tuple[Recipe, ...]:
     """The prompts whose tools are all offered."""
     names = {offer.tool_name() for offer in offered}
     return tuple(recipe for recipe in RECIPES if recipe.tools <= names)
@@ -179,7 +179,7 @@ def within(offered: Sequence[AnyOffer]) -> tuple[Recipe, ...]:
 class Prompting:
     """The prompts that these operations allow."""
 
-    def __init__(self, offered: Sequence[AnyOffer]) -> None:
+    def __init__(self, offered: Sequence[AnyTool]) -> None:
         self._recipes = {recipe.name: recipe for recipe in within(offered)}
         self.listed = ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
 

@@ -21,7 +21,7 @@ from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.redaction import is_issued_secret, safe, safe_json
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.paging import CSV, List, Listed
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
 _PAGES = {
     "customers": "/settings/customers",
@@ -40,11 +40,11 @@ _ROOM_TO_SAY = 250
 
 
 def shaped(
-    call: Offer[Any], result: Record, account: dict[str, JsonValue], change: Change | None = None
+    call: Tool[Any], result: FastnObject, account: dict[str, JsonValue], change: Change | None = None
 ) -> dict[str, JsonValue]:
     """The result of `call` as the model reads it, with the receipt of the change that it made."""
     if isinstance(result, Listed):
-        return _page(call, cast("Listed[Record]", result))
+        return _page(call, cast("Listed[FastnObject]", result))
     answer: dict[str, JsonValue] = {}
     if call.effect is not Effect.READ:
         answer["done"] = call.tool_name()
@@ -61,7 +61,7 @@ def shaped(
 
 
 def with_dashboard(
-    answer: dict[str, JsonValue], call: Offer[Any] | None, dashboard_url: str | None
+    answer: dict[str, JsonValue], call: Tool[Any] | None, dashboard_url: str | None
 ) -> dict[str, JsonValue]:
     """`answer`, and the address of the dashboard's page where our words in it send a person there."""
     theirs = {"fastn"} if isinstance(call, Procedure) else {"fastn", "data"}
@@ -71,7 +71,7 @@ def with_dashboard(
     return answer | {"dashboard": dashboard_url + _page_of(call)}
 
 
-def _page_of(call: Offer[Any] | None) -> str:
+def _page_of(call: Tool[Any] | None) -> str:
     """The page for what `call` acts on; the dashboard itself where none is known."""
     installation: object = getattr(call, "installation_id", None)
     if isinstance(installation, str):
@@ -80,7 +80,7 @@ def _page_of(call: Offer[Any] | None) -> str:
     return _PAGES.get(resource or "", "")
 
 
-def _page(call: Offer[Any], page: Listed[Record]) -> dict[str, JsonValue]:
+def _page(call: Tool[Any], page: Listed[FastnObject]) -> dict[str, JsonValue]:
     around = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
     left_out: list[str] = []
     if _size(around) > BUDGET // 2:
@@ -105,7 +105,7 @@ def _page(call: Offer[Any], page: Listed[Record]) -> dict[str, JsonValue]:
     return answer | around | {"untrusted": True}
 
 
-def _lines(records: list[Record], room: int) -> tuple[list[str], list[str]]:
+def _lines(records: list[FastnObject], room: int) -> tuple[list[str], list[str]]:
     """The rows as lines of CSV under a line of names, as many as fit, and at least one."""
     rows = [_row(record) for record in records]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -147,7 +147,7 @@ def _with_new_key(answer: JsonValue) -> JsonValue:
     return shown
 
 
-def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]:
+def _rows(records: list[FastnObject], room: int) -> tuple[list[JsonValue], list[str]]:
     """As many rows as fit, and at least one; what was cut of that one. What does not fit is not even looked at."""
     left = room
     rows: list[JsonValue] = []
@@ -163,7 +163,7 @@ def _rows(records: list[Record], room: int) -> tuple[list[JsonValue], list[str]]
     return rows, []
 
 
-def _row(record: Record) -> dict[str, JsonValue]:
+def _row(record: FastnObject) -> dict[str, JsonValue]:
     return cast("dict[str, JsonValue]", safe(cast(JsonValue, record.model_dump(exclude_unset=True))))
 
 

@@ -34,18 +34,18 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
 from fastn_mcp.procedures.reads import ReadRow
-from fastn_mcp.server.progress import Levels, Telling
+from fastn_mcp.server.progress import Levels, ProgressReporter
 from fastn_mcp.server.rendering import failed, shaped
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.executions import GetExecution
 from fastn_mcp.tools.operation import RefusedValue, Route
-from fastn_mcp.tools.tool import AnyOffer, Offer
+from fastn_mcp.tools.tool import AnyTool, Tool
 from fastn_mcp.tools.triggers import GetTrigger
 from fastn_mcp.tools.workflows import GetWorkflow
 
-Call = Offer[Any]
+Call = Tool[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Place:
     name: str
     title: str
     description: str
-    reader: AnyOffer
+    reader: AnyTool
     """The operation by which it is read: without it, the place is not offered."""
     make: Callable[[str], Call]
     """The call that reads what the id names; an address without one is given an empty id."""
@@ -85,7 +85,7 @@ class Place:
             raise NotSent("The id is not accepted.", "Correct the address and read again.") from None
 
 
-def _got(kind: str, reader: AnyOffer) -> Place:
+def _got(kind: str, reader: AnyTool) -> Place:
     """A kind that Fastn shows one by one."""
     parameter = f"{kind}_id"
     return Place(
@@ -113,7 +113,7 @@ def _listed(kind: str) -> Place:
     )
 
 
-def _account(name: str, reader: AnyOffer, description: str, priority: float = 0.5) -> Place:
+def _account(name: str, reader: AnyTool, description: str, priority: float = 0.5) -> Place:
     """Something of which the account has one."""
     return Place(
         uri=f"fastn://{name}",
@@ -153,7 +153,7 @@ PLACES: tuple[Place, ...] = (
 )
 
 
-def within(offered: Sequence[AnyOffer]) -> tuple[Place, ...]:
+def within(offered: Sequence[AnyTool]) -> tuple[Place, ...]:
     """The places that can be read with these operations."""
     return tuple(place for place in PLACES if place.reader in offered)
 
@@ -169,10 +169,10 @@ _LONGEST = 2_000
 """Characters of an address that an error repeats."""
 
 
-class Reading:
+class ResourceReader:
     """The resources of one account."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyOffer], account: dict[str, JsonValue]) -> None:
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
         self._dispatch = dispatch
         self._account = account
         self._places = within(offered)
@@ -221,7 +221,7 @@ class Reading:
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
                 raise MCPError(not_found, message, asked)
-            telling = Telling(ctx, levels, self._dispatch.system)
+            telling = ProgressReporter(ctx, levels, self._dispatch.system)
             async with room():
                 outcome = await telling.during(lambda report: self._dispatch(call, caller, report))
             if not isinstance(outcome, Done):

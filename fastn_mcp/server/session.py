@@ -21,7 +21,7 @@ from mcp.types import (
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.guard.journal import Delivery, delivery
+from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.server.stdio import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0
@@ -46,7 +46,7 @@ async def converse(
 
 async def _delivered(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
     """Have the changes of a request settled by its delivery, which the response's writer finds in the same task."""
-    delivery.set(Delivery())
+    delivery.set(ResponseDelivery())
     return await call_next(ctx)
 
 
@@ -136,7 +136,7 @@ class _Unanswered:
         self._pipes = pipes
         self._ids: set[object] = set()
         self._none = anyio.Event()
-        self._deliveries: dict[object, Delivery] = {}
+        self._deliveries: dict[object, ResponseDelivery] = {}
         self.ended = anyio.Event()
         """Set once the input has ended."""
 
@@ -152,7 +152,7 @@ class _Unanswered:
                 late.lost.set()
 
     @contextmanager
-    def delivering(self, id_: object, response: Delivery) -> Generator[None]:
+    def delivering(self, id_: object, response: ResponseDelivery) -> Generator[None]:
         """A response is written, and the client may say still that it waits no more."""
         self._deliveries[id_] = response
         try:

@@ -16,17 +16,17 @@ from typing_extensions import override
 
 from fastn_mcp.client import rate_limit
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer, Exchange
-from fastn_mcp.client.rate_limit import Board
+from fastn_mcp.client.rate_limit import RateLimitStore
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.telemetry import attributes
-from fastn_mcp.telemetry.instruments import Signals, fail, kind_of
+from fastn_mcp.telemetry.instruments import Instruments, fail, kind_of
 from fastn_mcp.tools.operation import Operation, Request
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=FastnObject)
 
 
 @dataclass(slots=True)
@@ -40,11 +40,17 @@ class _Sending:
 _sending: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 
 
-class ObservedClient(Client):
+class ObservedClient(FastnClient):
     """A client whose calls are spans."""
 
     def __init__(
-        self, account: Account, exchange: Exchange, system: System, board: Board | None, signals: Signals, profile: str
+        self,
+        account: Account,
+        exchange: Exchange,
+        system: System,
+        board: RateLimitStore | None,
+        signals: Instruments,
+        profile: str,
     ) -> None:
         super().__init__(account, ObservedExchange(exchange, account.base_url, signals, profile), system, board)
         self._signals = signals
@@ -70,7 +76,7 @@ class ObservedClient(Client):
             _sending.reset(sending)
             rate_limit.counter.reset(counting)
 
-    def _waits(self, cause: rate_limit.Cause, seconds: float) -> None:
+    def _waits(self, cause: rate_limit.WaitReason, seconds: float) -> None:
         trace.get_current_span().add_event(
             "wait", {attributes.CAUSE: cause.value, attributes.SECONDS: round(seconds, 3)}
         )
@@ -82,7 +88,7 @@ class ObservedClient(Client):
 class ObservedExchange:
     """An exchange whose requests are spans."""
 
-    def __init__(self, exchange: Exchange, base_url: str, signals: Signals, profile: str) -> None:
+    def __init__(self, exchange: Exchange, base_url: str, signals: Instruments, profile: str) -> None:
         self._exchange = exchange
         self._signals = signals
         where = urlsplit(base_url)

@@ -29,8 +29,8 @@ from typing_extensions import override
 
 from fastn_mcp import __version__
 from fastn_mcp.server.log import JsonLines
-from fastn_mcp.telemetry.instruments import Signals
-from fastn_mcp.telemetry.log_records import Records
+from fastn_mcp.telemetry.instruments import Instruments
+from fastn_mcp.telemetry.log_records import LogRecordHandler
 
 SECONDS = 2.0
 """How long the end waits for a collector."""
@@ -82,13 +82,13 @@ class Export:
             reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=_session()))
             meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
             self._endings.append(meters.shutdown)
-        self.signals = Signals(tracers, meters)
-        self.records: Records | None = None
+        self.signals = Instruments(tracers, meters)
+        self.records: LogRecordHandler | None = None
         if "logs" in of:
             loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
             loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=_session())))
             self._endings.append(loggers.shutdown)
-            self.records = Records(loggers, lines)
+            self.records = LogRecordHandler(loggers, lines)
 
     def end(self) -> None:
         """Send what is left, for as long as that may take."""

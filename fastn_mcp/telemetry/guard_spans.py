@@ -15,18 +15,18 @@ from typing_extensions import override
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.approval.batch import Agreed, Several
-from fastn_mcp.guard.approval.flow import Caller, Desk, Form, FormAround
-from fastn_mcp.guard.approval.request import Answer, Asking, Question, Waiting
-from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.guard.approval.batch import Agreed, BatchCalls
+from fastn_mcp.guard.approval.flow import Caller, FormAround, FormChannel, OutOfBandChannel
+from fastn_mcp.guard.approval.request import Answer, Asking, PendingApproval, Question
+from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import Consent, Recorder, Watch
-from fastn_mcp.guard.evaluation import Judge
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.runtime import System
 from fastn_mcp.telemetry import attributes
-from fastn_mcp.telemetry.instruments import Signals, fail, kind_of, link_to
+from fastn_mcp.telemetry.instruments import Instruments, fail, kind_of, link_to
 from fastn_mcp.tools.tool import Effect
 
 Said = dict[str, str | int | float]
@@ -39,15 +39,15 @@ class ObservedGuard(Guard):
     """A guard whose decisions are spans."""
 
     def __init__(
-        self, judge: Judge, ledger: Ledger, recorder: Recorder, system: System, desk: Desk | None,
-        signals: Signals, profile: str,
+        self, judge: Evaluator, ledger: Ledger, recorder: Recorder, system: System, desk: OutOfBandChannel | None,
+        signals: Instruments, profile: str,
     ) -> None:  # fmt: skip
         super().__init__(judge, ledger, recorder, system, desk)
         self._signals = signals
         self._profile = profile
 
     @override
-    async def admit(self, call: Call, caller: Caller) -> Consent | Asking | Waiting:
+    async def admit(self, call: Call, caller: Caller) -> Consent | Asking | PendingApproval:
         if call.effect is Effect.READ:
             return await super().admit(call, caller)
         with _Deciding(self._signals, self._profile, call.tool_name(), call.effective) as deciding:
@@ -56,7 +56,9 @@ class ObservedGuard(Guard):
             return admitted
 
     @override
-    async def agree(self, several: Several, numbers: Sequence[int], caller: Caller) -> Agreed | Asking | Waiting:
+    async def agree(
+        self, several: BatchCalls, numbers: Sequence[int], caller: Caller
+    ) -> Agreed | Asking | PendingApproval:
         tool, effect = several.offer.tool_name(), several.offer.effect
         with _Deciding(self._signals, self._profile, tool, effect, len(numbers)) as deciding:
             agreed = await super().agree(several, numbers, self._asked(caller))
@@ -64,7 +66,7 @@ class ObservedGuard(Guard):
             return agreed
 
     @override
-    async def admit_one(self, several: Several, number: int, agreed: Agreed, caller: Caller) -> Consent:
+    async def admit_one(self, several: BatchCalls, number: int, agreed: Agreed, caller: Caller) -> Consent:
         call = several.calls[number - 1]
         with _Deciding(self._signals, self._profile, call.tool_name(), call.effective) as deciding:
             admitted = await super().admit_one(several, number, agreed, caller)
@@ -81,7 +83,7 @@ class _Deciding:
     """One decision: a span, and one more in the counter."""
 
     def __init__(
-        self, signals: Signals, profile: str, operation: str, effect: Effect, calls: int | None = None
+        self, signals: Instruments, profile: str, operation: str, effect: Effect, calls: int | None = None
     ) -> None:
         self._signals = signals
         self._said: Said = {
@@ -100,7 +102,7 @@ class _Deciding:
         self._span = self._opened.__enter__()
         return self
 
-    def became(self, what: Consent | Agreed | Asking | Waiting) -> None:
+    def became(self, what: Consent | Agreed | Asking | PendingApproval) -> None:
         """How it ended."""
         match what:
             case Consent(by, verdict, effect, asked=asked):
@@ -112,7 +114,7 @@ class _Deciding:
                     attributes.OUTCOME: "admitted",
                 }
                 link_to(self._span, asked)
-            case Asking() | Waiting():
+            case Asking() | PendingApproval():
                 self._said[attributes.OUTCOME] = "approval_required"
             case _:
                 self._said[attributes.OUTCOME] = "admitted"
@@ -132,14 +134,14 @@ class _Deciding:
         self._opened.__exit__(kind, error, trace)
 
 
-class Heard:
+class ObservedWatch:
     """A watch that hears what was asked, and tells another of all."""
 
     def __init__(self, other: Watch | None) -> None:
         self._other = other
 
     def entry(self, line: Mapping[str, JsonValue]) -> None:
-        if (said := _deciding.get()) is not None and line.get("event") == Event.ASKED.value:
+        if (said := _deciding.get()) is not None and line.get("event") == AuditEvent.ASKED.value:
             for name, value in ((attributes.DECISION, line.get("decision")), (attributes.EFFECT, line.get("effect"))):
                 if isinstance(value, str):
                     said[name] = value
@@ -156,7 +158,7 @@ class Heard:
 class _ObservedForm(FormAround):
     """A form whose questions are spans."""
 
-    def __init__(self, form: Form, signals: Signals, profile: str) -> None:
+    def __init__(self, form: FormChannel, signals: Instruments, profile: str) -> None:
         super().__init__(form)
         self._signals = signals
         self._profile = profile

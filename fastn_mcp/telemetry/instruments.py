@@ -18,7 +18,7 @@ Attributes = Mapping[str, str | int | float]
 _W3C = TraceContextTextMapPropagator()
 
 
-class Signals:
+class Instruments:
     """One tracer, and the instruments of `names.METRICS`."""
 
     def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:

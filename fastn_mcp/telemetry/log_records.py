@@ -24,7 +24,7 @@ _EXPORTING = ("opentelemetry", "urllib3", "requests")
 """What those say who send the records would be sent by them in turn."""
 
 
-class Records(logging.Handler):
+class LogRecordHandler(logging.Handler):
     """Hands records on."""
 
     def __init__(self, provider: LoggerProvider, lines: JsonLines) -> None:

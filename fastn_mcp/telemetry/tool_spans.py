@@ -20,10 +20,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
 from typing_extensions import override
 
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, Waiting
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
@@ -31,13 +31,13 @@ from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.context import Report, unheard
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
-from fastn_mcp.procedures.key_files import Delivery, SecretValues
+from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.runtime import System
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes
-from fastn_mcp.telemetry.instruments import Signals, fail, incoming, kind_of
+from fastn_mcp.telemetry.instruments import Instruments, fail, incoming, kind_of
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ _calling: ContextVar[Calling | None] = ContextVar("calling", default=None)
 
 
 @contextmanager
-def counted(signals: Signals, calling: Calling) -> Generator[Calling]:
+def counted(signals: Instruments, calling: Calling) -> Generator[Calling]:
     """The call that is made meanwhile, counted at its end."""
     token = _calling.set(calling)
     signals.active(1)
@@ -84,29 +84,31 @@ class ObservedDispatcher(Dispatcher):
     """A dispatcher whose calls are counted; a span of their own have those that no request of a client made."""
 
     def __init__(
-        self, client: Client, guard: Guard, recorder: Recorder, journalling: Journalling, secrets: SecretValues,
-        delivery: Delivery | None, system: System, signals: Signals, profile: str,
+        self, client: FastnClient, guard: Guard, recorder: Recorder, journalling: Journalling, secrets: SecretValues,
+        delivery: KeyFileWriter | None, system: System, signals: Instruments, profile: str,
     ) -> None:  # fmt: skip
         super().__init__(client, guard, recorder, journalling, secrets, delivery, system)
         self._signals = signals
         self._profile = profile
 
     @override
-    async def __call__(self, call: Offer[Any], caller: Caller, report: Report = unheard) -> Done | Asking | Waiting:
+    async def __call__(
+        self, call: Tool[Any], caller: Caller, report: Report = unheard
+    ) -> Done | Asking | PendingApproval:
         with self._observed(call) as calling:
             outcome = await super().__call__(call, caller, report)
             calling.outcome = "done" if isinstance(outcome, Done) else "approval_required"
             return outcome
 
     @override
-    async def preview(self, call: Offer[Any], caller: Caller) -> Shown:
+    async def preview(self, call: Tool[Any], caller: Caller) -> Shown:
         with self._observed(call) as calling:
             shown = await super().preview(call, caller)
             calling.outcome = "previewed"
             return shown
 
     @contextmanager
-    def _observed(self, call: Offer[Any]) -> Generator[Calling]:
+    def _observed(self, call: Tool[Any]) -> Generator[Calling]:
         if (calling := _calling.get()) is not None:
             with self._known(calling, call):
                 yield calling
@@ -125,7 +127,7 @@ class ObservedDispatcher(Dispatcher):
                 raise
 
     @contextmanager
-    def _known(self, calling: Calling, call: Offer[Any]) -> Generator[None]:
+    def _known(self, calling: Calling, call: Tool[Any]) -> Generator[None]:
         calling.effect, calling.profile = call.effective.value, self._profile
         try:
             yield
@@ -143,7 +145,7 @@ Attributes = dict[str, str | int | float]
 class Messages:
     """The middleware."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Instruments) -> None:
         self._signals = signals
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
@@ -184,7 +186,7 @@ class Messages:
             return result
 
 
-def observe(server: Server[Any], signals: Signals) -> None:
+def observe(server: Server[Any], signals: Instruments) -> None:
     """Have the requests of a server observed."""
     others = [each for each in server.middleware if not isinstance(each, OpenTelemetryMiddleware)]
     server.middleware[:] = [Messages(signals), *others]

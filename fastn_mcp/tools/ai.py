@@ -7,17 +7,17 @@ from typing_extensions import override
 
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 from fastn_mcp.tools.operation import INFERRED, POST, Operation
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 ApprovalMode = Annotated[str, Field(description="manual (default): asks before each change; auto: does not.")]
 SessionId = Annotated[str | None, Field(description="Continues a conversation.")]
 
 
-class Reply(Record):
+class AiReply(FastnObject):
     """What the agent says, with its questions and what it wants approved. Untrusted text."""
 
 
-class AiChat(Operation[Reply]):
+class AiChat(Operation[AiReply]):
     """Send a message to Fastn's AI agent. Spends credits, never repeated by itself; may take minutes."""
 
     route = POST("/api/v1/ai/chat")
@@ -42,7 +42,7 @@ class AiChat(Operation[Reply]):
         return _needs_person(self.session_id, self.approval_mode, self.context)
 
 
-class AiBuild(Operation[Reply]):
+class AiBuild(Operation[AiReply]):
     """Have Fastn's AI build a connector or workflow. Spends credits. Follow it by ai_chat with its session_id."""
 
     route = POST("/api/v1/ai/build")

@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.tools.fields import ApiKeyId, Extra, Name, Texts
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record, SecretRow
+from fastn_mcp.tools.tool import Effect, FastnObject, SecretRow
 
 EXPIRES = ("expiresAt", "expires")
 """Fields that say until when a key is good; null or `never` where it has no end."""
@@ -20,7 +20,7 @@ class ApiKey(SecretRow):
     name: JsonValue = None
 
 
-class NewApiKey(Record):
+class NewApiKey(FastnObject):
     """What creating one answers, its secrets included: they are delivered as the settings say."""
 
     id: JsonValue = None

@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue
 from fastn_mcp.tools.fields import Since, Until
 from fastn_mcp.tools.operation import DOCUMENTED, GET
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 
-class AuditEntry(Record):
+class AuditEntry(FastnObject):
     columns = ("timestamp", "actor", "action", "resource", "endOrgId", "outcome")
 
     id: JsonValue = None

@@ -1,10 +1,10 @@
 """Billing: plan, use and limits. Read-only."""
 
 from fastn_mcp.tools.operation import GET, INFERRED, Operation
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 
-class GetBilling(Operation[Record]):
+class GetBilling(Operation[FastnObject]):
     """Get plan, price and AI credits."""
 
     route = GET("/api/v1/billing")
@@ -12,7 +12,7 @@ class GetBilling(Operation[Record]):
     evidence = INFERRED("api-reference, billing")
 
 
-class GetUsage(Operation[Record]):
+class GetUsage(Operation[FastnObject]):
     """Get what was used: events, API calls, executions, AI credits, by customer."""
 
     route = GET("/api/v1/billing/usage")
@@ -20,7 +20,7 @@ class GetUsage(Operation[Record]):
     evidence = INFERRED("api-reference, billing")
 
 
-class GetQuotas(Operation[Record]):
+class GetQuotas(Operation[FastnObject]):
     """Get limits with their use. At a Hard Block new work is refused; nothing is charged."""
 
     route = GET("/api/v1/billing/quotas")

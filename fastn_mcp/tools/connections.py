@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.tools.fields import SECRET, ConnectionId, ConnectorId, CustomerId, Extra, JsonObject, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 # Connections carry the customer as `endOrgId`.
 OfCustomer = Annotated[
@@ -15,7 +15,7 @@ OfCustomer = Annotated[
 ]
 
 
-class Connection(Record):
+class Connection(FastnObject):
     columns = ("id", "name", "status", "connector", "connectorId", "endOrgId", "authType", "expiresAt", "lastUsedAt")
 
     id: JsonValue = None
@@ -53,7 +53,7 @@ class CreateConnection(Operation[Connection]):
     extra: Extra = None
 
 
-class DeleteConnection(Operation[Record]):
+class DeleteConnection(Operation[FastnObject]):
     """Disconnect: deletes the credentials, syncs stop. Only the customer can authorise again."""
 
     route = DELETE("/api/v1/connections/{connection_id}")

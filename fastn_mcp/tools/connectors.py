@@ -8,7 +8,7 @@ from typing_extensions import override
 from fastn_mcp.tools.fields import ConnectorId, Description, Extra, JsonObjects, Name, Search, names_only
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Domain = Annotated[str | None, Field(description="The app's domain.")]
 AuthMethods = Annotated[
@@ -17,7 +17,7 @@ AuthMethods = Annotated[
 ]
 
 
-class Connector(Record):
+class Connector(FastnObject):
     columns = ("id", "name", "slug", "category", "origin", "protocol", "visibility")
 
     id: JsonValue = None
@@ -69,7 +69,7 @@ class CreateConnector(Create[Connector]):
         return _with_auth_methods(super().effective, self.auth_methods)
 
     @override
-    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
         return self.effective if target is None else _effect_on(self.effective, target, dependents)
 
 
@@ -95,11 +95,11 @@ class UpdateConnector(Update[Connector]):
         return _with_auth_methods(super().effective, self.auth_methods)
 
     @override
-    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
         return _effect_on(self.effective, target, dependents)
 
 
-class DeleteConnector(Operation[Record]):
+class DeleteConnector(Operation[FastnObject]):
     """Delete a connector. Destroys the credentials of all its connections for good; workflows that use it stop."""
 
     route = DELETE("/api/v1/connectors/{connector_id}")
@@ -117,7 +117,7 @@ def _with_auth_methods(effect: Effect, methods: list[dict[str, JsonValue]] | Non
     return effect if names_only(methods, _AUTH_METHOD) else effect.raised_to(Effect.EXTERNAL)
 
 
-def _effect_on(effect: Effect, connector: Record | None, dependents: int | None) -> Effect:
+def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | None) -> Effect:
     """A private connector that nothing uses can be changed without reaching anybody."""
     visibility = getattr(connector, "visibility", None)
     private = isinstance(visibility, str) and visibility.strip().casefold() == "private"

@@ -8,7 +8,7 @@ from typing_extensions import override
 from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Slug = Annotated[str | None, Field(description="Stable short id, as acme-corp.")]
 ExternalRef = Annotated[str | None, Field(description="Your own reference.")]
@@ -16,7 +16,7 @@ AdminEmail = Annotated[str | None, Field(description="Who administers it; is sen
 Plan = Annotated[str | None, Field(description="Plan, as Free.")]
 
 
-class Customer(Record):
+class Customer(FastnObject):
     columns = ("id", "name", "slug", "status", "plan", "connectionsCount", "createdAt")
 
     id: JsonValue = None
@@ -90,7 +90,7 @@ class UpdateCustomer(Update[Customer]):
         return _with_administrator(super().effective, self.admin_email)
 
 
-class DeleteCustomer(Operation[Record]):
+class DeleteCustomer(Operation[FastnObject]):
     """Delete a customer for good, with its connections, their credentials and its secrets."""
 
     route = DELETE("/api/v1/customers/{customer_id}")

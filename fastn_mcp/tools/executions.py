@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue
 from fastn_mcp.tools.fields import CustomerId, ExecutionId, Since, Until, WorkflowId, one_of
 from fastn_mcp.tools.operation import DOCUMENTED, GET, Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 
-class Execution(Record):
+class Execution(FastnObject):
     columns = (
         "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
         "errorCategory", "fixSuggestion",

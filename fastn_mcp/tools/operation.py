@@ -14,14 +14,14 @@ from pydantic import Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Offer, Record, Result
+from fastn_mcp.tools.tool import KEEP_NULLS, Effect, FastnObject, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ShapeEvidence:
     """How the shape of an operation is known."""
 
     kind: str
@@ -31,19 +31,19 @@ class Evidence:
         return self.kind
 
 
-def INFERRED(source: str) -> Evidence:
+def INFERRED(source: str) -> ShapeEvidence:
     """Judged from other facts; nobody documented it."""
-    return Evidence("inferred", source)
+    return ShapeEvidence("inferred", source)
 
 
-def DOCUMENTED(source: str) -> Evidence:
+def DOCUMENTED(source: str) -> ShapeEvidence:
     """Stated by Fastn's own documentation."""
-    return Evidence("documented", source)
+    return ShapeEvidence("documented", source)
 
 
-def OBSERVED(day: str, host: str) -> Evidence:
+def OBSERVED(day: str, host: str) -> ShapeEvidence:
     """Seen in an answer of the live API, on `day` (ISO 8601) at `host`."""
-    return Evidence("observed", f"{day} {host}")
+    return ShapeEvidence("observed", f"{day} {host}")
 
 
 class RefusedValue(ValueError):
@@ -151,10 +151,10 @@ class Response:
     body: JsonValue
 
 
-Item = TypeVar("Item", bound=Record)
+Item = TypeVar("Item", bound=FastnObject)
 
 
-class Page(Record, Generic[Item]):
+class ListPage(FastnObject, Generic[Item]):
     """One page of a list."""
 
     items: list[Item]
@@ -162,7 +162,7 @@ class Page(Record, Generic[Item]):
     total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
 
 
-UNKNOWN = Record()
+UNKNOWN = FastnObject()
 """A target of which nothing could be learnt: every rule takes it for the strictest case."""
 
 HARMLESS_EXTRA = frozenset({"description", "label", "labels", "note", "notes", "tag", "tags"})
@@ -172,11 +172,11 @@ Any other name may switch something on, publish it or give access: nobody has do
 """
 
 
-class Operation(Offer[Result], Generic[Result]):
+class Operation(Tool[Result], Generic[Result]):
     """One API operation. Subclasses give exactly `route`, `effect` and `evidence`; an oddity overrides a method."""
 
     route: ClassVar[Route]
-    evidence: ClassVar[Evidence]
+    evidence: ClassVar[ShapeEvidence]
     raises_to: ClassVar[tuple[Effect, ...]] = ()
     """The effects that the arguments or the target can raise a call to."""
     extra_effect: ClassVar[Effect] = Effect.EXTERNAL
@@ -190,7 +190,7 @@ class Operation(Offer[Result], Generic[Result]):
         extra: object = getattr(self, "extra", None)
         return self.effect if _is_harmless(extra, self.clears) else self.effect.raised_to(self.extra_effect)
 
-    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
         """The effect on `target`, which `dependents` others use: `effective` or stricter.
 
         `target` is None where nothing is there; `UNKNOWN`, and None for `dependents`, are what could not be learnt.
@@ -329,7 +329,7 @@ class Update(Operation[Result], Generic[Result]):
 class Create(Operation[Result], Generic[Result]):
     """A create that is judged as an update of what it may overwrite."""
 
-    def may_overwrite(self, row: Record) -> bool | None:
+    def may_overwrite(self, row: FastnObject) -> bool | None:
         """Whether this may overwrite `row`; None where the row does not say."""
         theirs = {_key(getattr(row, field, None)) for field in ("slug", "name")}
         ours = {_key(getattr(self, field, None)) for field in ("slug", "name")} - {""}

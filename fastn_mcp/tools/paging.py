@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from fastn_mcp.errors import nearest
 from fastn_mcp.fastn.rows import owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
-from fastn_mcp.tools.operation import Item, Operation, Page, Request, Route
+from fastn_mcp.tools.operation import Item, ListPage, Operation, Request, Route
 from fastn_mcp.tools.tool import OURS
 
 
@@ -103,7 +103,7 @@ Detail = Annotated[str | None, Field(description="concise (default), full or csv
 Fields = Annotated[Texts | None, Field(description="Only these fields."), OURS]
 
 
-class Listed(Page[Item], Generic[Item]):
+class Listed(ListPage[Item], Generic[Item]):
     """A page. It can be cut at any row, and gone on with from there."""
 
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None

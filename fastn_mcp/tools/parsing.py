@@ -10,20 +10,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastn_mcp.errors import nearest, reason
-from fastn_mcp.tools.tool import AnyOffer
+from fastn_mcp.tools.tool import AnyTool
 
 _MOST_PROBLEMS = 8
 _DEEPEST = 6
 """Parts of a field's path that are named."""
 
 
-def problems(offer: AnyOffer, error: ValidationError) -> str:
+def problems(offer: AnyTool, error: ValidationError) -> str:
     """All that is wrong with the arguments of a call, in one sentence without its full stop."""
     found = [_problem(offer, problem) for problem in error.errors(include_url=False)]
     return "; ".join(found[:_MOST_PROBLEMS])
 
 
-def _problem(offer: AnyOffer, problem: Any) -> str:
+def _problem(offer: AnyTool, problem: Any) -> str:
     field = ".".join(str(part)[:64] for part in problem["loc"][:_DEEPEST])
     match problem["type"]:
         case "extra_forbidden":

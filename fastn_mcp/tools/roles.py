@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue
 from fastn_mcp.tools.fields import Description, Extra, Name, Texts
 from fastn_mcp.tools.operation import DOCUMENTED, GET, INFERRED, POST, Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 
-class Role(Record):
+class Role(FastnObject):
     columns = ("id", "name", "description", "parent", "permissionCount")
 
     id: JsonValue = None

@@ -8,17 +8,17 @@ from typing_extensions import override
 from fastn_mcp.tools.fields import SECRET, CustomerId, Extra, SecretId
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, Create, Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record, SecretRow
+from fastn_mcp.tools.tool import Effect, FastnObject, SecretRow
 
 
-class Secret(SecretRow):
+class FastnSecret(SecretRow):
     columns = ("id", "name", "type", "customerId", "environment", "updatedAt")
 
     id: JsonValue = None
     name: JsonValue = None
 
 
-class ListSecrets(List[Secret]):
+class ListSecrets(List[FastnSecret]):
     """List secrets: names and scopes, never values."""
 
     route = GET("/api/v1/secrets")
@@ -28,7 +28,7 @@ class ListSecrets(List[Secret]):
     customer_id: CustomerId | None = None
 
 
-class CreateSecret(Create[Secret]):
+class CreateSecret(Create[FastnSecret]):
     """Create a secret, or overwrite the one of the same name and scope, without undo."""
 
     route = POST("/api/v1/secrets")
@@ -46,7 +46,7 @@ class CreateSecret(Create[Secret]):
     extra: Extra = None
 
     @override
-    def may_overwrite(self, row: Record) -> bool | None:
+    def may_overwrite(self, row: FastnObject) -> bool | None:
         """A secret is overwritten by one of the same name and scope."""
         scope = (self.name, self.customer_id, self.environment)
         return scope == tuple(getattr(row, field, None) for field in ("name", "customerId", "environment"))

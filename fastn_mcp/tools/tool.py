@@ -46,7 +46,7 @@ class Effect(Enum):
         return max(self, other, key=lambda effect: effect.rank)
 
 
-class Record(BaseModel):
+class FastnObject(BaseModel):
     """Anything Fastn answers with. Unknown fields are kept: the documentation gives no schemas."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
@@ -55,7 +55,7 @@ class Record(BaseModel):
     """The fields that a person would want in a table, by Fastn's names; any plain ones where none is said."""
 
 
-class SecretRow(Record):
+class SecretRow(FastnObject):
     """A row that is about a secret: what it is not known to show stays hidden, even if Fastn sends it."""
 
     @model_validator(mode="before")
@@ -64,7 +64,7 @@ class SecretRow(Record):
         return redact_row(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
 
 
-Result = TypeVar("Result", bound=Record)
+Result = TypeVar("Result", bound=FastnObject)
 
 
 class ToolSchema(GenerateJsonSchema):
@@ -100,7 +100,7 @@ class Ours:
 OURS = Ours()
 
 
-class Offer(BaseModel, Generic[Result]):
+class Tool(BaseModel, Generic[Result]):
     """What an agent can call. Subclasses say their `effect`; an instance is one exact call."""
 
     model_config = ConfigDict(
@@ -112,7 +112,7 @@ class Offer(BaseModel, Generic[Result]):
     )
 
     effect: ClassVar[Effect]
-    returns: ClassVar[type[Record]]
+    returns: ClassVar[type[FastnObject]]
 
     @model_validator(mode="before")
     @classmethod
@@ -202,7 +202,7 @@ class Offer(BaseModel, Generic[Result]):
         return None
 
     @property
-    def made_of(self) -> "tuple[Offer[Any], ...]":
+    def made_of(self) -> "tuple[Tool[Any], ...]":
         """The calls that it makes, where it is given them. Each has to be one that may be made by itself."""
         return ()
 
@@ -237,10 +237,10 @@ class Offer(BaseModel, Generic[Result]):
         return redact_object({name: REDACTED if name in hidden else item for name, item in self.arguments().items()})
 
 
-AnyOffer = type[Offer[Any]]
+AnyTool = type[Tool[Any]]
 
 
-def _has_default(offer: AnyOffer, name: str) -> bool:
+def _has_default(offer: AnyTool, name: str) -> bool:
     info = offer.model_fields.get(name)
     return info is not None and not info.is_required() and info.default is not None
 
@@ -259,17 +259,17 @@ def _texts(value: object) -> Iterator[str]:
 
 
 @cache
-def _marked(offer: AnyOffer) -> frozenset[str]:
+def _marked(offer: AnyTool) -> frozenset[str]:
     return frozenset(name for name, info in offer.model_fields.items() if OURS in info.metadata)
 
 
-def _result_of(offer: AnyOffer) -> type[Record]:
+def _result_of(offer: AnyTool) -> type[FastnObject]:
     """The `Result` that a class binds, directly or through a base such as `List[Item]`."""
-    declared = [base.__pydantic_generic_metadata__ for base in offer.__mro__ if issubclass(base, Offer)]
+    declared = [base.__pydantic_generic_metadata__ for base in offer.__mro__ if issubclass(base, Tool)]
     bound = next(base for base in declared if base["args"])
     (argument,) = bound["args"]
     inner = [base["args"][0] for base in declared if base["args"] and base is not bound]
     for wrapper in inner:
         if not isinstance(wrapper, TypeVar) and wrapper.__pydantic_generic_metadata__["parameters"]:
-            return cast(type[Record], wrapper[argument])
-    return cast(type[Record], argument)
+            return cast(type[FastnObject], wrapper[argument])
+    return cast(type[FastnObject], argument)

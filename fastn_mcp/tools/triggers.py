@@ -11,7 +11,7 @@ from fastn_mcp.fastn.states import State, trigger_state
 from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, names_only, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 ROUTES = "Each {routeId: workflow id, environment: test|live, filter, payload}."
 Schedule = Annotated[str | None, Field(description="scheduler: cron of 5 fields.")]
@@ -22,7 +22,7 @@ Status = Annotated[str | None, *one_of("Active", "Disabled")]
 TYPES = one_of("webhook", "scheduler", "app_event")
 
 
-class Trigger(Record):
+class Trigger(FastnObject):
     columns = (
         "id", "name", "type", "status", "subscriptionStatus", "schedule", "consecutiveFailures", "routes", "endOrgId",
     )  # fmt: skip
@@ -108,10 +108,10 @@ class UpdateTrigger(Update[Trigger]):
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override
-    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
         return self.effective.raised_to(Effect.EXTERNAL) if self._may_fire_more(target) else self.effective
 
-    def _may_fire_more(self, target: Record | None) -> bool:
+    def _may_fire_more(self, target: FastnObject | None) -> bool:
         if _is_off({"status": self.status}) or (self.status is None and _is_off(row_of(target))):
             return False
         changed = self.arguments().keys() - {"trigger_id", "name", "description", "extra"}
@@ -120,7 +120,7 @@ class UpdateTrigger(Update[Trigger]):
         return not is_subset(self.schedule, getattr(target, "schedule", None))
 
 
-class DeleteTrigger(Operation[Record]):
+class DeleteTrigger(Operation[FastnObject]):
     """Delete a trigger for good. Its webhook address stops answering and app events are unsubscribed."""
 
     route = DELETE("/api/v1/triggers/{trigger_id}")

@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue
 from fastn_mcp.tools.fields import Extra, Search, one_of
 from fastn_mcp.tools.operation import DOCUMENTED, GET, POST, Operation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 
-class User(Record):
+class User(FastnObject):
     columns = ("id", "name", "email", "role", "status", "lastActive")
 
     id: JsonValue = None

@@ -13,7 +13,7 @@ from fastn_mcp.fastn.states import State, workflow_state
 from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]
@@ -32,7 +32,7 @@ def _header_value(value: str | None) -> str | None:
 Header = AfterValidator(_header_value)
 
 
-class Workflow(Record):
+class Workflow(FastnObject):
     columns = ("id", "name", "status", "executionTier", "publishedVersion", "updatedAt")
 
     id: JsonValue = None
@@ -40,7 +40,7 @@ class Workflow(Record):
     status: JsonValue = None
 
 
-class Run(Record):
+class Run(FastnObject):
     """A run that has begun, or that has ended where the workflow is INSTANT."""
 
 
@@ -82,7 +82,7 @@ class CreateWorkflow(Create[Workflow]):
     extra: Extra = None
 
     @override
-    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
         # Nothing starts a new workflow; one that is overwritten may go live with the code that is given.
         is_safe = target is None or (self.code is None and _is_off(row_of(target)))
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
@@ -114,11 +114,11 @@ class UpdateWorkflow(Update[Workflow]):
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override
-    def effect_on(self, target: Record | None, dependents: int | None) -> Effect:
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
         return self.effective if _is_off(row_of(target)) else self.effective.raised_to(Effect.EXTERNAL)
 
 
-class DeleteWorkflow(Operation[Record]):
+class DeleteWorkflow(Operation[FastnObject]):
     """Move a workflow to Trash, where only the dashboard can restore it. Its triggers stop firing."""
 
     route = DELETE("/api/v1/workflows/{workflow_id}")

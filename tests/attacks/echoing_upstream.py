@@ -14,7 +14,7 @@ import uvicorn
 from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.reply import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox
 
 
@@ -42,7 +42,9 @@ class Echoing(Sandbox):
     failed: bool
 
     @override
-    def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+    def answer(
+        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> SandboxReply:
         if body:
             self.heard.append(body.decode())
         reply = super().answer(method, path, query, headers, body)
@@ -55,7 +57,7 @@ class Echoing(Sandbox):
         else:
             said = self._planted(json.loads(reply.body or b"null"), json.loads(body or b"null"))
         headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
-        return Reply(status, headers, json.dumps(said).encode())
+        return SandboxReply(status, headers, json.dumps(said).encode())
 
     def _planted(self, value: Any, sent: Any) -> Any:
         if isinstance(value, list):

@@ -17,7 +17,7 @@ from world import FormLater, World
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, Submitted
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
@@ -130,7 +130,9 @@ class Agent:
                 return None
             (grant,) = await self.world.ledger.waiting(self.now)
             self.world.clock.pass_(5)
-            assert await self.world.ledger.move(grant.id, [State.OPEN], State.APPROVED, self.now, by="local_page")
+            assert await self.world.ledger.move(
+                grant.id, [GrantState.OPEN], GrantState.APPROVED, self.now, by="local_page"
+            )
             return grant
         if self.channel == "unsealed":
             asking = await self.world.call(parse(BY_NAME, call.tool, call.arguments).call, FormLater())

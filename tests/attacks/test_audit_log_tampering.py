@@ -17,11 +17,11 @@ from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.cli.audit import audit_group
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.audit.files import Keeping
-from fastn_mcp.guard.audit.log import AuditFile, Event, about, entries
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, entries
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer
 
-INTENT = about(Event.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.install import apply, edit
 from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.apply import Target
-from fastn_mcp.install.backups import Records
+from fastn_mcp.install.backups import Backups
 from fastn_mcp.install.clients import BY_NAME, Format
 from fastn_mcp.install.entry import additions
 
@@ -50,8 +50,8 @@ class Client:
         return json.loads(self.path.read_bytes())
 
 
-def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> apply.Change | None:
-    records = Records(folder / "state" / "installed")
+def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> apply.FileChange | None:
+    records = Backups(folder / "state" / "installed")
     again = partial(apply.installing, Target.at(CLAUDE, path, "fastn"), what, records)
     change = again()
     assert change is not None
@@ -132,7 +132,7 @@ def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None
     """A file that was made by us, and would be deleted, is the client's once it wrote there."""
     path = tmp_path / ".claude.json"
     install(tmp_path, path, os.fsync)
-    records = Records(tmp_path / "state" / "installed")
+    records = Backups(tmp_path / "state" / "installed")
     again = partial(apply.uninstalling, Target.at(CLAUDE, path, "fastn"), records)
     change = again()
     assert change is not None
@@ -177,7 +177,7 @@ def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: st
 def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
     """Text without an end, where each part of it could begin one."""
     start = time.process_time()
-    with pytest.raises(apply.Unreadable):
+    with pytest.raises(apply.UnreadableConfig):
         edit.put(Format.JSONC, text.encode(), OURS)
     assert time.process_time() - start < 5
 

@@ -28,7 +28,7 @@ from fastn_mcp.redaction import REDACTED, is_redacted
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.operation import Request
-from fastn_mcp.tools.tool import AnyOffer, Effect
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 pytestmark = pytest.mark.anyio
 
@@ -80,8 +80,8 @@ class Planting:
 
 
 def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = None) -> World:
-    def made(account: Any, exchange: Any, *rest: Any) -> fastn_client.Client:
-        return fastn_client.Client(account, Planting(exchange, more), *rest)
+    def made(account: Any, exchange: Any, *rest: Any) -> fastn_client.FastnClient:
+        return fastn_client.FastnClient(account, Planting(exchange, more), *rest)
 
     return World(folder, policy or Policy("guarded"), kinds=Kinds(client=made))
 
@@ -317,7 +317,7 @@ CHANGING = [offer for offer in OFFERS if offer.effect is not Effect.READ and off
 """A batch takes calls of these; `test_row_read_and_sent_back_loses_no_secret` gives it one."""
 
 
-def with_hidden(offer: AnyOffer) -> list[dict[str, Any]]:
+def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
     """Arguments of a tool with the mark of the redactor in each text, list and object that it takes."""
     schema = offer.input_schema()
     plain: dict[str, Any] = {"string": "x", "integer": 1, "boolean": True, "object": {}, "array": [], "number": 1}
@@ -338,7 +338,7 @@ def with_hidden(offer: AnyOffer) -> list[dict[str, Any]]:
 
 @each_version
 @pytest.mark.parametrize("offer", CHANGING, ids=lambda offer: offer.tool_name())
-async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyOffer, tmp_path: Path) -> None:
+async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_path: Path) -> None:
     """Ours: in no argument of a changing tool, at no depth; it would replace the value that it stands for."""
     world = World(tmp_path, Policy("auto"))
     person = Person(world)

@@ -12,7 +12,7 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as entrance_file
-from fastn_mcp.channels.page.page import Page, entrance
+from fastn_mcp.channels.page.page import ApprovalPage, entrance
 from fastn_mcp.guard.ledger.ledger import Grant
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
@@ -128,7 +128,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
-        self.page = Page(self.ledger, self.system, self.open, self.door)
+        self.page = ApprovalPage(self.ledger, self.system, self.open, self.door)
 
     async def aclose(self) -> None:
         await self.page.aclose()

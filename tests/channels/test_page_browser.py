@@ -12,7 +12,7 @@ from approval_desk import Desk, batch, question, update_of_workflow
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
 from pydantic import JsonValue
 
-from fastn_mcp.guard.ledger.ledger import Scope, State
+from fastn_mcp.guard.ledger.ledger import GrantState, Scope
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -67,7 +67,7 @@ async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
     return tab
 
 
-async def state(desk: Desk, grant: str = "grant-1") -> State:
+async def state(desk: Desk, grant: str = "grant-1") -> GrantState:
     found = await desk.ledger.find(grant)
     assert found is not None
     return found.state
@@ -104,8 +104,8 @@ async def test_a_call_is_approved_by_keyboard_alone(desk: Desk, chromium: Browse
     ]
     await tab.keyboard.press("Enter")
     await expect(tab.get_by_role("status").filter(has_text="Approved: Update workflow.")).to_be_focused()
-    assert await state(desk) is State.OPEN
-    assert await state(desk, "grant-2") is State.APPROVED
+    assert await state(desk) is GrantState.OPEN
+    assert await state(desk, "grant-2") is GrantState.APPROVED
 
 
 async def test_the_focus_can_be_seen(desk: Desk, chromium: Browser) -> None:
@@ -133,12 +133,12 @@ async def test_the_name_is_typed_and_a_wrong_one_is_explained_before_it_is_sent(
     await expect(field).to_have_attribute("aria-invalid", "true")
     await field.fill("globex")
     await expect(hint).to_have_text("This is not the same: look at capitals, spaces and signs.")
-    assert await state(desk) is State.OPEN
+    assert await state(desk) is GrantState.OPEN
     await field.fill("Globex")
     await expect(hint).to_have_text("This is the name. You can approve.")
     await field.press("Enter")
     await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
-    assert await state(desk) is State.APPROVED
+    assert await state(desk) is GrantState.APPROVED
 
 
 async def test_a_name_with_signs_that_cannot_be_seen_can_be_approved(desk: Desk, chromium: Browser) -> None:
@@ -163,7 +163,7 @@ async def test_a_call_is_declined_with_a_note(desk: Desk, chromium: Browser) -> 
     await expect(tab.get_by_text('"Pause it instead."')).to_be_visible()
     found = await desk.ledger.find("grant-1")
     assert found is not None
-    assert (found.state, found.note) == (State.DECLINED, "Pause it instead.")
+    assert (found.state, found.note) == (GrantState.DECLINED, "Pause it instead.")
 
 
 async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
@@ -196,7 +196,7 @@ async def test_a_new_question_appears_without_a_reload(desk: Desk, chromium: Bro
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     await tab.keyboard.press("Enter")
     await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
-    assert await state(desk, "grant-2") is State.OPEN
+    assert await state(desk, "grant-2") is GrantState.OPEN
 
 
 async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chromium: Browser) -> None:
@@ -204,7 +204,9 @@ async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chrom
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_label("Or decline, with a note to the agent").first.press_sequentially("Wait")
-    await desk.ledger.move("grant-1", [State.OPEN], State.DECLINED, desk.clock.now().timestamp(), by="terminal")
+    await desk.ledger.move(
+        "grant-1", [GrantState.OPEN], GrantState.DECLINED, desk.clock.now().timestamp(), by="terminal"
+    )
     await expect(tab.get_by_role("heading", level=1)).to_have_text("One call waits for you")
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
     await expect(tab.locator("#announce")).to_have_text("One question is over. One call waits for you.")
@@ -223,10 +225,12 @@ async def test_a_page_that_moves_under_the_pointer_takes_no_decision(desk: Desk,
              document.querySelector(".approve .primary").click();
            }).observe(document.getElementById("main"), {attributes: true})"""
     )
-    await desk.ledger.move("grant-1", [State.OPEN], State.DECLINED, desk.clock.now().timestamp(), by="terminal")
+    await desk.ledger.move(
+        "grant-1", [GrantState.OPEN], GrantState.DECLINED, desk.clock.now().timestamp(), by="terminal"
+    )
     await expect(tab.locator("#announce")).to_have_text("The page has just changed. Look again, then decide.")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
-    assert await state(desk, "grant-2") is State.OPEN
+    assert await state(desk, "grant-2") is GrantState.OPEN
     await tab.get_by_role("button", name="Approve this one call").click()
     await expect(tab.get_by_text("Approved: Update workflow.")).to_be_visible()
 
@@ -287,7 +291,7 @@ async def test_a_page_elsewhere_can_neither_frame_it_nor_read_it_nor_send_its_fo
     await stranger.wait_for_load_state("networkidle")
     for frame in stranger.frames[1:]:
         assert "Delete customer" not in await frame.content()
-    assert await state(desk) is State.OPEN
+    assert await state(desk) is GrantState.OPEN
 
 
 async def everything(desk: Desk) -> None:
@@ -306,9 +310,9 @@ async def everything(desk: Desk) -> None:
         batch(), batch("grant-9", card={**batch().card, "calls": [{"number": 1, **long.card, **awkward}] * 2})
     )
     await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
-    await desk.ledger.move("grant-5", [State.OPEN], State.DECLINED, now, by="local_page", note="n" * 300)
-    await desk.ledger.move("grant-6", [State.OPEN], State.BURNT, now, by="client_form")
-    await desk.ledger.move("grant-7", [State.OPEN], State.UNANSWERED, now, by="client_form")
+    await desk.ledger.move("grant-5", [GrantState.OPEN], GrantState.DECLINED, now, by="local_page", note="n" * 300)
+    await desk.ledger.move("grant-6", [GrantState.OPEN], GrantState.BURNT, now, by="client_form")
+    await desk.ledger.move("grant-7", [GrantState.OPEN], GrantState.UNANSWERED, now, by="client_form")
     await desk.ledger.grant_scope(
         Scope("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
     )
@@ -329,7 +333,7 @@ async def test_several_calls_are_listed_and_decided_by_one_answer(desk: Desk, ch
     await expect(tab.get_by_text("Approved: Apply changes")).to_be_visible()
     found = await desk.ledger.find("grant-8")
     assert found is not None
-    assert found.state is State.APPROVED
+    assert found.state is GrantState.APPROVED
 
 
 @pytest.mark.parametrize("width", [320, 375, 900, 1600])

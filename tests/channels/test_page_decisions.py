@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.guard.ledger.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ async def test_approving_opens_the_way_for_one_call(desk: Desk, visitor: Visitor
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     grant = await found(desk)
-    assert (grant.state, grant.by, grant.note) == (State.APPROVED, "local_page", None)
+    assert (grant.state, grant.by, grant.note) == (GrantState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.scopes(0.0) == []
     page = words(await visitor.look())
@@ -58,7 +58,11 @@ async def test_declining_gives_the_note_to_the_agent(desk: Desk, visitor: Visito
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
     grant = await found(desk)
-    assert (grant.state, grant.by, grant.note) == (State.DECLINED, "local_page", "Pause it instead.\nThey come back.")
+    assert (grant.state, grant.by, grant.note) == (
+        GrantState.DECLINED,
+        "local_page",
+        "Pause it instead.\nThey come back.",
+    )
     count, last = await desk.ledger.declines("local")
     assert (count, last) == (1, grant.decided)
     page = words(await visitor.look())
@@ -84,7 +88,7 @@ async def test_a_note_that_is_too_long_decides_nothing_and_is_not_lost(desk: Des
     assert answer.status_code == 422
     assert "the note has 501 characters, and 500 are the most" in answer.text
     assert note in answer.text
-    assert (await found(desk)).state is State.OPEN
+    assert (await found(desk)).state is GrantState.OPEN
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
 
 
@@ -99,14 +103,14 @@ async def test_another_name_approves_nothing(typed: str, desk: Desk, visitor: Vi
     assert 'aria-invalid="true" autofocus' in answer.text
     assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
-    assert (await found(desk)).state is State.APPROVED
+    assert (await found(desk)).state is GrantState.APPROVED
 
 
 async def test_a_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
     """Ours: a form without the field is no empty name that could match."""
     await desk.ask(question(expected="Globex"))
     assert (await visitor.decide("approve", "grant-1")).status_code == 422
-    assert (await found(desk)).state is State.OPEN
+    assert (await found(desk)).state is GrantState.OPEN
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ async def test_approving_for_a_while_covers_this_tool_on_this_target(desk: Desk,
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
     grant = await found(desk, "grant-2")
     (scope,) = await desk.ledger.scopes(desk.clock.now().timestamp())
-    assert (grant.state, grant.by) == (State.APPROVED, "local_page")
+    assert (grant.state, grant.by) == (GrantState.APPROVED, "local_page")
     since = grant.decided or 0.0
     wanted = Scope(scope.id, "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page")
     assert scope == wanted
@@ -167,7 +171,7 @@ async def test_a_while_is_not_to_be_had_where_it_is_not_offered(
     assert "for 15 minutes" not in await visitor.look()
     answer = await visitor.decide("approve", "grant-1", extent="while", name="Orders")
     assert answer.status_code == 400
-    assert (await found(desk)).state is State.OPEN
+    assert (await found(desk)).state is GrantState.OPEN
     assert await desk.ledger.scopes(0.0) == []
 
 
@@ -176,27 +180,27 @@ async def test_an_approval_without_an_extent_is_none(desk: Desk, visitor: Visito
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
-    assert (await found(desk, "grant-2")).state is State.OPEN
+    assert (await found(desk, "grant-2")).state is GrantState.OPEN
 
 
 @pytest.mark.parametrize(
     ("state", "became"),
     [
-        (State.APPROVED, "was approved already"),
-        (State.BURNT, "the call was made"),
-        (State.DECLINED, "was declined already"),
-        (State.STALE, "its target changed"),
-        (State.UNANSWERED, "was left unanswered"),
+        (GrantState.APPROVED, "was approved already"),
+        (GrantState.BURNT, "the call was made"),
+        (GrantState.DECLINED, "was declined already"),
+        (GrantState.STALE, "its target changed"),
+        (GrantState.UNANSWERED, "was left unanswered"),
     ],
 )
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_what_was_decided_elsewhere_is_not_decided_again(
-    state: State, became: str, action: str, desk: Desk, visitor: Visitor
+    state: GrantState, became: str, action: str, desk: Desk, visitor: Visitor
 ) -> None:
     """Ours: whoever is second is told what became of it."""
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
-    await desk.ledger.move("grant-1", [State.OPEN], state, desk.clock.now().timestamp(), by="terminal")
+    await desk.ledger.move("grant-1", [GrantState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
     before = await desk.snapshot()
     answer = await visitor.send(action, form | {"extent": "once"})
     assert answer.status_code == 409
@@ -213,7 +217,7 @@ async def test_what_ran_out_or_never_was_is_not_decided(desk: Desk, visitor: Vis
         answer = await visitor.send(action, form | {"extent": "once"})
         assert answer.status_code == 409
         assert "has run out" in answer.text
-    assert (await found(desk)).state is State.OPEN
+    assert (await found(desk)).state is GrantState.OPEN
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
@@ -231,7 +235,7 @@ async def test_a_question_in_the_clients_own_form_is_not_answered_here(
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
         assert "There is no such question. Nothing was decided." in answer.text
-    assert (await found(desk)).state is State.OPEN
+    assert (await found(desk)).state is GrantState.OPEN
 
 
 async def test_two_people_cannot_be_told_apart_here(desk: Desk, visitor: Visitor) -> None:
@@ -244,7 +248,7 @@ async def test_two_people_cannot_be_told_apart_here(desk: Desk, visitor: Visitor
     assert page.count("Approve this one call") == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
-    assert (await found(desk)).state is State.OPEN
+    assert (await found(desk)).state is GrantState.OPEN
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
@@ -254,7 +258,7 @@ class Overtaken(SqliteLedger):
     @override
     async def find(self, grant: str) -> Grant | None:
         there = await super().find(grant)
-        await super().move(grant, [State.OPEN], State.DECLINED, 0.0, by="terminal")
+        await super().move(grant, [GrantState.OPEN], GrantState.DECLINED, 0.0, by="terminal")
         return there
 
 
@@ -270,7 +274,7 @@ async def test_whoever_is_overtaken_is_told(action: str, tmp_path: Path) -> None
     assert await desk.ledger.scopes(0.0) == []
     assert await desk.ledger.declines("local") == (0, 0.0)
     (grant,) = await desk.ledger.decided(5)
-    assert (grant.state, grant.by) == (State.DECLINED, "terminal")
+    assert (grant.state, grant.by) == (GrantState.DECLINED, "terminal")
     await visitor.http.aclose()
     await desk.aclose()
 
@@ -281,7 +285,7 @@ async def test_one_of_many_clicks_decides(desk: Desk, visitor: Visitor) -> None:
     approve, decline = await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-1")
     assert (await visitor.send("approve", approve | {"extent": "once"})).status_code == 303
     assert (await visitor.send("decline", decline)).status_code == 409
-    assert (await found(desk)).state is State.APPROVED
+    assert (await found(desk)).state is GrantState.APPROVED
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
@@ -357,15 +361,15 @@ async def test_the_history_says_what_became_of_each_question(desk: Desk, visitor
     """Ours: the newest first, by whom, with the exact call."""
     now = desk.clock.now().timestamp()
     became = {
-        "burnt": (State.BURNT, "client_form", "Approved and used"),
-        "stale": (State.STALE, None, "Void: the target changed"),
-        "nobody": (State.UNANSWERED, "client_form", "Nobody answered"),
-        "no": (State.DECLINED, "terminal", "Declined"),
-        "waits": (State.APPROVED, "another way", "Approved, not used yet"),
+        "burnt": (GrantState.BURNT, "client_form", "Approved and used"),
+        "stale": (GrantState.STALE, None, "Void: the target changed"),
+        "nobody": (GrantState.UNANSWERED, "client_form", "Nobody answered"),
+        "no": (GrantState.DECLINED, "terminal", "Declined"),
+        "waits": (GrantState.APPROVED, "another way", "Approved, not used yet"),
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
-        await desk.ledger.move(id_, [State.OPEN], state, now - 7200 + number, by=by)
+        await desk.ledger.move(id_, [GrantState.OPEN], state, now - 7200 + number, by=by)
     page = words(await visitor.look())
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
     assert order == sorted(order)

@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from fastn_mcp.channels.page.local import application
 from fastn_mcp.channels.page.security import LONGEST_BODY
-from fastn_mcp.channels.page.sessions import SESSION_HOLDS, Entry
+from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -186,7 +186,7 @@ async def test_nobody_is_let_in_without_a_session_and_all_are_told_the_same(desk
 
 async def test_ten_thousand_guesses_change_nothing_and_the_key_still_opens(desk: Desk) -> None:
     """Ours (T12): no number of wrong keys finds one, nor keeps the person out who has the right one."""
-    entry = Entry(desk.system)
+    entry = PageSessions(desk.system)
     key = entry.key()
     assert not any(entry.enter(f"guess {number}") for number in range(10_000))
     assert entry.enter(key) is not None
@@ -224,7 +224,7 @@ async def test_keys_and_sessions_end(desk: Desk, visitor: Visitor) -> None:
 
 def test_only_so_many_keys_and_sessions_are_kept() -> None:
     """Ours (T17): the oldest makes room, but the key in the door stays, and is one."""
-    entry = Entry(System())
+    entry = PageSessions(System())
     left, door = entry.lasting_key(), entry.lasting_key()
     keys = [entry.key() for _ in range(40)]
     assert entry.enter(left) is None
@@ -371,14 +371,14 @@ async def test_what_is_no_http_is_not_answered(desk: Desk) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app = application(desk.ledger, desk.system, Entry(desk.system), ["http://127.0.0.1:1"])
+    app = application(desk.ledger, desk.system, PageSessions(desk.system), ["http://127.0.0.1:1"])
     await app({"type": "websocket", "path": "/", "headers": []}, receive, send)
     assert sent == []
 
 
 async def test_it_can_be_a_part_of_another_application(desk: Desk) -> None:
     """Ours: below a path and behind TLS all addresses, forms and the cookie lie below that path."""
-    entry = Entry(desk.system)
+    entry = PageSessions(desk.system)
     await desk.ask(question())
     inner = application(desk.ledger, desk.system, entry, ["https://team.example"])
     transport = httpx2.ASGITransport(app=Starlette(routes=[Mount("/approvals", inner)]))

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from approval_desk import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
-from fastn_mcp.channels.page.page import Page, entrance
+from fastn_mcp.channels.page.page import ApprovalPage, entrance
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,7 @@ async def test_without_a_browser_the_words_say_another_way(desk: Desk) -> None:
     def opener(url: str) -> bool:
         raise OSError(url)
 
-    page = Page(desk.ledger, desk.system, opener, desk.door)
+    page = ApprovalPage(desk.ledger, desk.system, opener, desk.door)
     said = await page.show("grant-1")
     assert "No browser could be opened" in said
     assert "`fastn-mcp approvals --open`" in said

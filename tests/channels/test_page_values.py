@@ -11,7 +11,7 @@ from approval_desk import Desk, Visitor, question, update_of_workflow
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +92,7 @@ async def fill(desk: Desk, value: str) -> None:
         filled(update_of_workflow(), value, "grant-2"),
         filled(question(), value, "grant-3"),
     )
-    await desk.ledger.move("grant-3", [State.OPEN], State.DECLINED, now, by=value, note=value)
+    await desk.ledger.move("grant-3", [GrantState.OPEN], GrantState.DECLINED, now, by=value, note=value)
     await desk.ledger.grant_scope(Scope("scope-1", value, value, "update_workflow", value, now, now + 900, value))
 
 

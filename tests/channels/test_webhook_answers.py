@@ -11,10 +11,10 @@ from webhook_world import Signer, WebhookWorld
 from world import FormNow, yes
 
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import MOST, SPAN, Deciding
+from fastn_mcp.channels.webhook.answers import MOST, SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.approval.request import Waiting
-from fastn_mcp.guard.ledger.ledger import LedgerLost, State
+from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
@@ -41,7 +41,7 @@ async def run(world: WebhookWorld) -> RunWorkflow:
 
 async def asked(world: WebhookWorld, call: Any) -> dict[str, Any]:
     """The question about a call, as the receiver has it."""
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     return world.receiver.questions[-1]
 
 
@@ -58,7 +58,7 @@ async def sent(world: WebhookWorld, question: dict[str, Any], body: object, sign
 async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: Any) -> None:
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    assert grant.state is State.OPEN
+    assert grant.state is GrantState.OPEN
     assert await world.ledger.votes(grant.id) == []
     assert not isinstance(await world.call(call), Done)
     assert world.changes == []
@@ -151,7 +151,7 @@ async def test_an_answer_that_came_before_decides_nothing(world: WebhookWorld) -
     right = {key: value for key, value in json.loads(wrong).items() if key != "question"}
     assert await sent(world, question, wrong, world.dana) == 409
     assert await sent(world, question, right, world.dana) == 409
-    other = Deciding(world.approvers, "test", world.ledger, world.audit, world.system)
+    other = WebhookAnswers(world.approvers, "test", world.ledger, world.audit, world.system)
     data = json.dumps(right).encode()
     reply = await other(question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data)
     assert reply.status == 409

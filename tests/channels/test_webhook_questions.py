@@ -14,10 +14,10 @@ from test_webhook_answers import asked, deletion, run
 from webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from world import FormNow, yes
 
-from fastn_mcp.channels.webhook.payloads import Asked, slack
+from fastn_mcp.channels.webhook.payloads import WebhookRequest, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret
@@ -125,11 +125,11 @@ async def test_a_question_without_an_answer_is_asked_again_once_a_minute(world: 
     first = await asked(world, call)
     for _ in range(5):
         world.clock.pass_(11)
-        assert isinstance(await world.call(call), Waiting)
+        assert isinstance(await world.call(call), PendingApproval)
     assert len(world.receiver.came) == 1
     world.clock.pass_(5)
     second = await asked(world, call)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     assert len(world.receiver.came) == 2
     assert second == first
     assert signed_headers(world.receiver.came[0])[1] != signed_headers(world.receiver.came[1])[1]
@@ -186,7 +186,7 @@ async def test_what_the_policy_wants_out_of_band_goes_to_the_webhook(tmp_path: P
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     call = await deletion(world)
     form = FormNow(yes, world.clock)
-    assert isinstance(await world.call(call, form), Waiting)
+    assert isinstance(await world.call(call, form), PendingApproval)
     assert form.asked == []
     assert (world.receiver.questions[0]["asks"], world.receiver.questions[0]["expected"]) == (
         "out_of_band",
@@ -213,7 +213,7 @@ async def test_no_name_speaks_for_us_in_slack(world: WebhookWorld) -> None:
     question = await asked(world, DeleteCustomer(customer_id=str(made.result.model_dump()["id"])))
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    message: Any = slack(Asked(grant, [], 1, question["callback"], question["path"]))
+    message: Any = slack(WebhookRequest(grant, [], 1, question["callback"], question["path"]))
     *texts, buttons = message["blocks"]
     assert all(block["text"]["type"] == "plain_text" and block["text"]["emoji"] is False for block in texts)
     shown = "".join(block["text"]["text"] for block in texts)
@@ -232,4 +232,4 @@ async def test_what_does_not_fit_slack_whole_is_not_asked_there(world: WebhookWo
     assert grant is not None
     long = replace(grant, lines=("<" * 30_000,))
     with pytest.raises(Refused, match="longer than Slack takes"):
-        slack(Asked(long, [], 1, "c", "p"))
+        slack(WebhookRequest(long, [], 1, "c", "p"))

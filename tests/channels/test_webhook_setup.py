@@ -15,7 +15,7 @@ from world import World
 from fastn_mcp.build.ledger import webhook_of
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
-from fastn_mcp.channels.webhook.webhook import Door, Posting, Webhook
+from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
 
@@ -141,7 +141,7 @@ def test_a_file_that_holds_the_secret_is_its_owners_alone(tmp_path: Path) -> Non
 async def test_answers_are_heard_at_an_address_of_their_own_alone(tmp_path: Path) -> None:
     """Issue 6: POST of JSON within 16 KB, to one path; nothing else is there."""
     made = WebhookWorld(tmp_path)
-    posting = Posting(URL, SECRET, made.system, made.receiver)
+    posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = Door("127.0.0.1", 0)
     webhook = Webhook(posting, generic, made.approvers, made.deciding, made.ledger, made.system, door)
     grant = await opened(made)
@@ -169,7 +169,7 @@ async def test_a_port_that_another_server_of_ours_has_is_left_to_it(tmp_path: Pa
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
         webhook = Webhook(
-            Posting(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
+            WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
             made.system, Door("127.0.0.1", port),
         )  # fmt: skip
         webhook.begin()
@@ -177,7 +177,7 @@ async def test_a_port_that_another_server_of_ours_has_is_left_to_it(tmp_path: Pa
         assert made.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{grant}"
         await webhook.aclose()
     nowhere = Webhook(
-        Posting(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
+        WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
         made.system, Door("192.0.2.1", 8790),
     )  # fmt: skip
     with pytest.raises(Refused, match="answers cannot be received at port 8790"):

@@ -21,7 +21,7 @@ from command_line import run_command
 from pydantic import JsonValue
 
 from fastn_mcp.guard.audit.log import entries
-from fastn_mcp.guard.ledger.ledger import Grant, Scope, State
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 KEY = "the-key-of-the-page"
@@ -113,7 +113,7 @@ def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Fold
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
     assert "deciding needs a person at a terminal" in ran.stdout
-    assert [state.grant(name).state for name in ("g1", "g2")] == [State.OPEN, State.OPEN]
+    assert [state.grant(name).state for name in ("g1", "g2")] == [GrantState.OPEN, GrantState.OPEN]
     assert not (state.folder / "audit.jsonl").exists()
 
 
@@ -130,7 +130,7 @@ def test_there_is_no_option_that_decides(option: str, state: Folder) -> None:
     """THREATS T2: an agent with a shell finds nothing here that approves."""
     state.asks()
     assert state.run(option).returncode == 2
-    assert state.grant().state is State.OPEN
+    assert state.grant().state is GrantState.OPEN
 
 
 def test_where_nothing_waits_that_is_said_and_no_file_is_made(state: Folder) -> None:
@@ -169,7 +169,7 @@ def test_a_person_approves_one_call(state: Folder) -> None:
         person.sees("Approved. It is sent when the agent makes the same call again.")
         assert person.leaves()[0] == 0
     decided = state.grant()
-    assert (decided.state, decided.by) == (State.APPROVED, "terminal")
+    assert (decided.state, decided.by) == (GrantState.APPROVED, "terminal")
     assert state.scopes() == []
     assert state.recorded() == [("approved", "run_workflow", "wf_1", "terminal", None)]
     assert KEY not in (state.folder / "audit.jsonl").read_text()
@@ -186,7 +186,7 @@ def test_a_person_declines_with_a_note(state: Folder) -> None:
         person.sees("Declined.")
         person.leaves()
     declined = state.grant()
-    assert (declined.state, declined.by, declined.note) == (State.DECLINED, "terminal", "wait for the backup")
+    assert (declined.state, declined.by, declined.note) == (GrantState.DECLINED, "terminal", "wait for the backup")
     assert state.do(lambda ledger: ledger.declines("local"))[0] == 1
     assert state.recorded() == [("declined", "run_workflow", "wf_1", "terminal", "wait for the backup")]
 
@@ -215,7 +215,7 @@ def test_a_person_approves_for_a_quarter_of_an_hour(state: Folder) -> None:
         "local", "default at live.fastn.ai", "run_workflow", "wf_1", "terminal",
     )  # fmt: skip
     assert scope.expires - scope.created == 900
-    assert state.grant().state is State.APPROVED
+    assert state.grant().state is GrantState.APPROVED
     assert state.recorded()[0][4] == f"also for 15 minutes, scope {scope.id}"
 
 
@@ -231,7 +231,7 @@ def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, objec
         person.types("\r")
         person.leaves()
     assert state.scopes() == []
-    assert state.grant().state is State.OPEN
+    assert state.grant().state is GrantState.OPEN
 
 
 def test_enter_leaves_it_waiting(state: Folder) -> None:
@@ -243,7 +243,7 @@ def test_enter_leaves_it_waiting(state: Folder) -> None:
         person.sees("It waits on.")
         person.sees("Nothing else waits.")
         person.leaves()
-    assert state.grant().state is State.OPEN
+    assert state.grant().state is GrantState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
 
 
@@ -255,12 +255,12 @@ def test_only_the_name_approves_where_it_is_asked_for(state: Folder) -> None:
         for slip in ("y", "yes", "acme", "Acme GmbH"):
             person.types(f"{slip}\r")
             person.sees("That is not the name.")
-            assert state.grant().state is State.OPEN
+            assert state.grant().state is GrantState.OPEN
             person.sees(CHOICES)
         person.types("Acme\r")
         person.sees("Approved.")
         person.leaves()
-    assert state.grant().state is State.APPROVED
+    assert state.grant().state is GrantState.APPROVED
 
 
 def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
@@ -271,7 +271,7 @@ def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
         person.types("y\r")
         person.sees("two people have to approve")
         person.leaves()
-    assert state.grant().state is State.OPEN
+    assert state.grant().state is GrantState.OPEN
 
 
 def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder) -> None:
@@ -290,17 +290,21 @@ def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder)
         person.types("\r")
         person.sees("Nothing else waits.")
         person.leaves()
-    assert [state.grant(name).state for name in ("g1", "g2", "g3")] == [State.OPEN, State.APPROVED, State.DECLINED]
+    assert [state.grant(name).state for name in ("g1", "g2", "g3")] == [
+        GrantState.OPEN,
+        GrantState.APPROVED,
+        GrantState.DECLINED,
+    ]
 
 
-@pytest.mark.parametrize("became", [State.BURNT, State.APPROVED, State.DECLINED])
+@pytest.mark.parametrize("became", [GrantState.BURNT, GrantState.APPROVED, GrantState.DECLINED])
 @pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
-def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became: State, state: Folder) -> None:
+def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became: GrantState, state: Folder) -> None:
     """Ours: whoever decides second decides nothing, and is told so."""
     state.asks()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
-        state.do(lambda ledger: ledger.move("g1", [State.OPEN], became, time.time(), by="local_page"))
+        state.do(lambda ledger: ledger.move("g1", [GrantState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
         person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has run out.")
         person.leaves()
@@ -341,7 +345,7 @@ def test_an_audit_that_cannot_be_written_is_said_and_a_decline_holds(state: Fold
         person.sees("Declined. The same call stays declined until ")
         person.sees("(Is a directory).")
         person.leaves()
-    assert state.grant().state is State.DECLINED
+    assert state.grant().state is GrantState.DECLINED
 
 
 def holding(state: Folder, *names: str) -> None:

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.log import AuditFile, Event, about, verify
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, verify
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connections import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer
@@ -25,12 +25,12 @@ from fastn_mcp.tools.workflows import RunWorkflow
 NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
 ACCOUNT = "default at live.fastn.ai"
 DELETE = replace(
-    about(Event.INTENT, DeleteCustomer(customer_id="cus_1"), "local", ACCOUNT),
+    about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", ACCOUNT),
     decision="typed",
     consent="client_form",
     grant="g1",
 )
-RUN = about(Event.REFUSED, RunWorkflow(workflow_id="wf_1"), "agent", ACCOUNT)
+RUN = about(AuditEvent.REFUSED, RunWorkflow(workflow_id="wf_1"), "agent", ACCOUNT)
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def kept(path: Path) -> Generator[AuditFile]:
     kept = AuditFile(path, System(now=lambda: NOW))
-    kept.record(replace(DELETE, event=Event.ASKED, consent=None))
+    kept.record(replace(DELETE, event=AuditEvent.ASKED, consent=None))
     kept.record(DELETE)
-    kept.record(replace(DELETE, event=Event.OUTCOME, of="2", outcome="done", duration_ms=41.4))
+    kept.record(replace(DELETE, event=AuditEvent.OUTCOME, of="2", outcome="done", duration_ms=41.4))
     kept.record(replace(RUN, message="The policy refuses it.", outcome="refused"))
     yield kept
     kept.close()
@@ -72,7 +72,9 @@ def test_tail_in_a_pipe_is_whole_tab_separated_lines(path: Path) -> None:
 
 
 LONG_NAME = replace(
-    about(Event.DECLINED, DeleteConnection(connection_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"), "local", ACCOUNT),
+    about(
+        AuditEvent.DECLINED, DeleteConnection(connection_id="5c4bc270-6e5f-4523-afd7-6538d17c6c3a"), "local", ACCOUNT
+    ),
     message="A person declined this call. Keep it until the end of the quarter.",
 )
 
@@ -95,9 +97,9 @@ def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time:
 @pytest.mark.usefixtures("kept")
 def test_tail_on_a_terminal_names_a_target_by_an_earlier_entry(path: Path, kept: AuditFile) -> None:
     """Ours: people know names, and only the entry that asked has it."""
-    kept.record(replace(DELETE, event=Event.ASKED, name="Acme"))
+    kept.record(replace(DELETE, event=AuditEvent.ASKED, name="Acme"))
     kept.record(LONG_NAME)
-    kept.record(replace(DELETE, event=Event.DECLINED))
+    kept.record(replace(DELETE, event=AuditEvent.DECLINED))
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-n", "1"], env) as person:
         person.sees("7 11-25 01:40  declined  delete_customer Acme")
@@ -182,11 +184,11 @@ def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: A
     env = {"FASTN_CONFIG": os.devnull}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-f", "-n", "1"], env) as person:
         person.sees("The policy refuses it.")
-        kept.record(replace(DELETE, event=Event.DECLINED, message="not today"))
+        kept.record(replace(DELETE, event=AuditEvent.DECLINED, message="not today"))
         person.sees("declined")
         person.sees("not today")
         path.rename(path.with_name("audit.jsonl.1"))
-        kept.record(replace(DELETE, event=Event.EXPIRED, message="after the rotation"))
+        kept.record(replace(DELETE, event=AuditEvent.EXPIRED, message="after the rotation"))
         person.sees("after the rotation")
         person.types("\x03")
         code, shown = person.leaves()

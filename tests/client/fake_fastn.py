@@ -7,8 +7,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.client import Client
-from fastn_mcp.client.http import Answer, Unreadable
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import Answer, UnreadableBody
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 
@@ -59,14 +59,14 @@ class Fastn:
 
 
 def says(
-    status: int, body: Any = None, headers: Mapping[str, str] | None = None, unreadable: Unreadable | None = None
+    status: int, body: Any = None, headers: Mapping[str, str] | None = None, unreadable: UnreadableBody | None = None
 ) -> Answer:
     """An answer; `body` is JSON, or bytes as they are."""
     raw = body if isinstance(body, bytes) else b"" if body is None else to_json(body)
     return Answer(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, unreadable)
 
 
-def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> Client:
+def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:
     """A client of this Fastn. Updates are partial unless told otherwise, so that a call is one request."""
     settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
-    return Client(Account(**(settings | account)), fastn, (clock or Clock()).system(share))
+    return FastnClient(Account(**(settings | account)), fastn, (clock or Clock()).system(share))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_mcp.client.account import Account, Way, headers
-from fastn_mcp.client.client import Client
-from fastn_mcp.client.http import HttpExchange, Unsent, theirs
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import HttpExchange, NotSentError, theirs
 from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.billing import GetUsage
 from fastn_mcp.tools.connections import ListConnections
@@ -90,10 +90,10 @@ async def test_certificates_that_cannot_be_read_send_nothing(monkeypatch: pytest
     """Ours: found at the first request, since a start reads none; and said with the way to find out."""
     account = Account("https://127.0.0.1:9", "k")
     exchange = HttpExchange(account.base_url, headers(account), way=Way(ca_file=tmp_path / "none.pem"))
-    with pytest.raises(Unsent, match="the trusted certificates cannot be read: FileNotFoundError"):
+    with pytest.raises(NotSentError, match="the trusted certificates cannot be read: FileNotFoundError"):
         await exchange(Request("GET", "/"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
-    sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
+    sender = FastnClient(account, HttpExchange(account.base_url, headers(account)), Clock().system())
     with pytest.raises(NotSent, match="Check FASTN_CA_FILE and SSL_CERT_FILE"):
         await sender.send(GetUsage())
     await sender.aclose()

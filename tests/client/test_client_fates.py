@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fake_fastn import Clock, Fastn, Step, client, says
 
-from fastn_mcp.client.http import Lost, Unreadable, Unsent
+from fastn_mcp.client.http import NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.retry import Fate, may_repeat
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.ai import AiChat
@@ -53,8 +53,8 @@ def reads_and_writes(read: Expected, write: Expected) -> dict[str, Expected]:
 
 
 TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
-    "connection refused": (Unsent("ConnectError"), same(3, "not_sent", NOT_SENT)),
-    "connection lost": (Lost("ReadError"), lost()),
+    "connection refused": (NotSentError("ConnectError"), same(3, "not_sent", NOT_SENT)),
+    "connection lost": (ResponseLost("ReadError"), lost()),
     "429": (says(429), same(3, "rate_limited", UNCHANGED)),
     "429, wait 2 s": (says(429, headers={"Retry-After": "2"}), same(3, "rate_limited", UNCHANGED)),
     "429, wait 15 s": (says(429, headers={"Retry-After": "15"}), same(3, "rate_limited", UNCHANGED)),
@@ -86,22 +86,22 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
         for status in (301, 302, 303)
     },
     "200 that breaks off": (
-        says(200, unreadable=Unreadable.BROKEN),
+        says(200, unreadable=UnreadableBody.BROKEN),
         reads_and_writes((3, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "200 without end": (
-        says(200, unreadable=Unreadable.TOO_LARGE),
+        says(200, unreadable=UnreadableBody.TOO_LARGE),
         reads_and_writes((1, "too_large", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "200 packed": (
-        says(200, unreadable=Unreadable.PACKED),
+        says(200, unreadable=UnreadableBody.PACKED),
         reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "200 that is a page": (
         says(200, b"<html>log in</html>"),
         reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
-    "400 that breaks off": (says(400, unreadable=Unreadable.BROKEN), same(1, "invalid", UNCHANGED)),
+    "400 that breaks off": (says(400, unreadable=UnreadableBody.BROKEN), same(1, "invalid", UNCHANGED)),
 }
 
 
@@ -130,8 +130,8 @@ async def test_a_fault_that_stays_has_the_outcome_of_the_table(fault: str, metho
 
 
 PASSING = {
-    "connection refused": Unsent("ConnectTimeout"),
-    "connection lost": Lost("RemoteProtocolError"),
+    "connection refused": NotSentError("ConnectTimeout"),
+    "connection lost": ResponseLost("RemoteProtocolError"),
     "429": says(429),
     "503": says(503, headers={"Retry-After": "1"}),
     "408": says(408),
@@ -153,14 +153,14 @@ async def test_a_fault_that_passes_is_not_noticed_where_it_may_be_repeated(fault
     assert fastn.requests == [CALLS[method].request()] * 3
 
 
-@pytest.mark.parametrize("first", [Lost("ReadError"), says(500), says(503), says(408)])
+@pytest.mark.parametrize("first", [ResponseLost("ReadError"), says(500), says(503), says(408)])
 async def test_a_repeated_delete_that_finds_nothing_is_gone(first: Step) -> None:
     """Ours (THREATS R6): the first attempt may have done it; in any case it is not there."""
     result = await client(Fastn(first, says(404))).send(CALLS["DELETE"])
     assert result.model_dump() == {"id": "acme", "deleted": True, "outcome": "gone"}
 
 
-@pytest.mark.parametrize("first", [Unsent("ConnectError"), says(429)])
+@pytest.mark.parametrize("first", [NotSentError("ConnectError"), says(429)])
 async def test_a_delete_that_was_never_done_and_finds_nothing_is_not_found(first: Step) -> None:
     """Ours (THREATS R6): nothing of ours can have deleted it, so the id is wrong."""
     with pytest.raises(FastnError, match="No customer with this id") as caught:
@@ -172,7 +172,7 @@ async def test_a_delete_that_was_never_done_and_finds_nothing_is_not_found(first
 @pytest.mark.parametrize(
     "then",
     [says(409), says(412), says(400), says(401), says(403), says(429, headers={"Retry-After": "60"}), says(501),
-     says(302), Unsent("ConnectError"), says(402)],
+     says(302), NotSentError("ConnectError"), says(402)],
 )  # fmt: skip
 async def test_what_a_repeated_write_is_told_says_nothing_of_the_attempt_that_was_lost(method: str, then: Step) -> None:
     """Ours (THREATS R6): our own first attempt may have won, so the outcome stays unknown."""
@@ -214,7 +214,7 @@ async def test_a_used_up_limit_after_a_lost_attempt_does_not_say_that_nothing_wa
 async def test_a_lost_answer_names_the_read_that_settles_it(call: Operation[Any], settle: object) -> None:
     """Ours (DESIGN 4): an unknown outcome says where to look."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(Lost("ReadError"))).send(call)
+        await client(Fastn(ResponseLost("ReadError"))).send(call)
     assert caught.value.facts.get("settle") == settle
     if settle is None:
         assert caught.value.next_step == "Look in the Fastn dashboard."

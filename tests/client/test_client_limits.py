@@ -7,7 +7,7 @@ import pytest
 from fake_fastn import KEY, NOW, Clock, Fastn, Step, says
 
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 
@@ -45,9 +45,9 @@ class Board:
             await anyio.sleep_forever()
 
 
-def process(board: Board, clock: Clock, *steps: Step, key: str = KEY) -> tuple[Client, Fastn]:
+def process(board: Board, clock: Clock, *steps: Step, key: str = KEY) -> tuple[FastnClient, Fastn]:
     fastn = Fastn(*steps)
-    return Client(Account("https://fastn.example", key, update="partial"), fastn, clock.system(), board), fastn
+    return FastnClient(Account("https://fastn.example", key, update="partial"), fastn, clock.system(), board), fastn
 
 
 def used_up(seconds: int) -> Step:
@@ -155,6 +155,6 @@ def test_a_process_alone_asks_nobody() -> None:
     """Ours: without a shared ledger nothing of this is there."""
     clock = Clock()
     fastn = Fastn(OK)
-    made: Any = Client(Account("https://fastn.example", KEY), fastn, clock.system())
+    made: Any = FastnClient(Account("https://fastn.example", KEY), fastn, clock.system())
     anyio.run(made.send, READ)
     assert len(fastn.requests) == 1

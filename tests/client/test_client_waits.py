@@ -11,7 +11,7 @@ from fake_fastn import NOW, Clock, Fastn, Step, client, says
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.client.http import Answer, Lost, Unsent
+from fastn_mcp.client.http import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
@@ -251,9 +251,9 @@ class Stuck(Clock):
     ("first", "outcome"),
     [
         (says(503), "unknown_outcome"),
-        (Lost("ReadError"), "unknown_outcome"),
+        (ResponseLost("ReadError"), "unknown_outcome"),
         (says(429), "rate_limited"),
-        (Unsent("ConnectError"), "not_sent"),
+        (NotSentError("ConnectError"), "not_sent"),
     ],
 )
 async def test_a_deadline_between_two_attempts_says_what_became_of_the_first(first: Step, outcome: str) -> None:

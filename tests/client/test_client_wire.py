@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from wire import answer, serving
 
 from fastn_mcp.client.account import Account, headers
-from fastn_mcp.client.client import Client
-from fastn_mcp.client.http import CAP, Answer, HttpExchange, Lost, Unreadable, Unsent
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import CAP, Answer, HttpExchange, NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 from fastn_mcp.tools.operation import Request
@@ -77,7 +77,7 @@ async def test_a_connection_is_used_again_after_an_answer_that_was_too_large() -
         serving(lambda wire: big if len(wire.heads) == 1 else answer()) as wire,
         exchanging(wire.url) as exchange,
     ):
-        assert (await exchange(READ)).unreadable is Unreadable.TOO_LARGE
+        assert (await exchange(READ)).unreadable is UnreadableBody.TOO_LARGE
         assert await exchange(READ) == Answer(200, {"content-length": "2"}, b"{}")
 
 
@@ -85,7 +85,7 @@ async def test_a_connection_is_used_again_after_an_answer_that_was_too_large() -
 async def test_a_body_is_taken_in_up_to_the_cap(extra: int) -> None:
     """Ours (DESIGN 4): 10 MiB."""
     got = await once(answer(200, b"x" * (CAP + extra)))
-    assert got.unreadable is (Unreadable.TOO_LARGE if extra else None)
+    assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
     assert len(got.body) == (0 if extra else CAP)
 
 
@@ -96,28 +96,28 @@ async def test_the_cap_is_on_what_a_body_unpacks_to(coding: str, extra: int) -> 
     plain = b"\0" * (CAP + extra * 200 * 1024 * 1024 // 8)
     packed = zlib.compress(plain, 9) if coding == "deflate" else gzip.compress(plain, 9, mtime=0)
     got = await once(answer(200, packed, f"Content-Encoding: {coding}"))
-    assert got.unreadable is (Unreadable.TOO_LARGE if extra else None)
+    assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
     assert len(got.body) == (0 if extra else CAP)
 
 
 @pytest.mark.parametrize(
     ("reply", "unreadable"),
     [
-        (answer(200, b'{"id":1}')[:-3], Unreadable.BROKEN),
-        (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"id"', Unreadable.BROKEN),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", Unreadable.BROKEN),
-        (answer(200, b"no gzip at all", "Content-Encoding: gzip"), Unreadable.BROKEN),
-        (answer(200, gzip.compress(b"{}" * 90, mtime=0)[:-9], "Content-Encoding: gzip"), Unreadable.BROKEN),
-        (answer(200, b"{}", "Content-Encoding: br"), Unreadable.PACKED),
-        (answer(200, b"{}", "Content-Encoding: gzip, gzip"), Unreadable.PACKED),
-        (answer(200, b"{}", "Content-Encoding: zstd"), Unreadable.PACKED),
+        (answer(200, b'{"id":1}')[:-3], UnreadableBody.BROKEN),
+        (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"id"', UnreadableBody.BROKEN),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", UnreadableBody.BROKEN),
+        (answer(200, b"no gzip at all", "Content-Encoding: gzip"), UnreadableBody.BROKEN),
+        (answer(200, gzip.compress(b"{}" * 90, mtime=0)[:-9], "Content-Encoding: gzip"), UnreadableBody.BROKEN),
+        (answer(200, b"{}", "Content-Encoding: br"), UnreadableBody.PACKED),
+        (answer(200, b"{}", "Content-Encoding: gzip, gzip"), UnreadableBody.PACKED),
+        (answer(200, b"{}", "Content-Encoding: zstd"), UnreadableBody.PACKED),
         (answer(200, b"{}", "Content-Encoding: identity"), None),
         (answer(200, gzip.compress(b"{}", mtime=0), "Content-Encoding: gzip"), None),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", None),
         (b"HTTP/1.1 200 OK\r\n\r\n{}", None),
     ],
 )
-async def test_a_body_that_is_not_whole_is_said_to_be_so(reply: bytes, unreadable: Unreadable | None) -> None:
+async def test_a_body_that_is_not_whole_is_said_to_be_so(reply: bytes, unreadable: UnreadableBody | None) -> None:
     """Ours (THREATS R3): the status was seen, the rest was not."""
     got = await once(reply)
     assert (got.status, got.unreadable, got.body) == (200, unreadable, b"" if unreadable else b"{}")
@@ -131,7 +131,7 @@ async def test_a_body_that_is_not_whole_is_said_to_be_so(reply: bytes, unreadabl
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_answer_without_a_whole_head_is_lost(reply: bytes, method: str) -> None:
     """Ours (THREATS R3): the request may have arrived."""
-    with pytest.raises(Lost):
+    with pytest.raises(ResponseLost):
         await once(reply, Request(method, "/x", body={} if method == "POST" else None))
 
 
@@ -140,14 +140,14 @@ async def test_a_refused_connection_is_unsent() -> None:
     async with serving(answer()) as wire:
         url = wire.url
     async with exchanging(url) as exchange:
-        with pytest.raises(Unsent, match="it refuses the connection"):
+        with pytest.raises(NotSentError, match="it refuses the connection"):
             await exchange(READ)
 
 
 async def test_a_header_that_cannot_be_sent_is_unsent_and_not_told() -> None:
     """Ours (THREATS, fact 5): a library's error would show the key."""
     async with serving(answer()) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY + "\n"}) as exchange:
-        with pytest.raises(Unsent) as caught:
+        with pytest.raises(NotSentError) as caught:
             await exchange(READ)
     assert KEY not in f"{caught.value} {caught.value!r}"
     assert wire.heads == []
@@ -233,7 +233,7 @@ async def test_the_headers_of_the_account_are_on_the_wire_and_a_call_replaces_it
     async with serving(answer(200, b'{"data": {"executionId": "e1"}}')) as wire:
         account = Account(wire.url, KEY, end_org_id="globex", env="test", space_id="s")
         exchange = HttpExchange(account.base_url, headers(account))
-        sender = Client(account, exchange, Clock().system())
+        sender = FastnClient(account, exchange, Clock().system())
         await sender.send(RunWorkflow(workflow_id="wf", environment="live", customer_id="acme", idempotency_key="n7"))
         await sender.send(GetCustomer(customer_id="a:b"))
         await sender.aclose()
@@ -250,7 +250,7 @@ async def test_a_write_whose_connection_breaks_is_sent_once_and_unknown() -> Non
     """Ours (DESIGN 4): the whole way, over a real socket."""
     async with serving(b"", keep_open=False) as wire:
         account = Account(wire.url, KEY)
-        sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
+        sender = FastnClient(account, HttpExchange(account.base_url, headers(account)), Clock().system())
         with pytest.raises(FastnError) as caught:
             await sender.send(CreateCustomer(name="Acme"))
         await sender.aclose()
@@ -264,7 +264,7 @@ async def test_a_slow_drip_ends_at_the_deadline() -> None:
     whole = answer(200, b'{"id": "acme"}')
     async with serving(whole[:-5]) as wire:
         account = Account(wire.url, KEY, deadline=0.1)
-        sender = Client(account, HttpExchange(account.base_url, headers(account)), Clock().system())
+        sender = FastnClient(account, HttpExchange(account.base_url, headers(account)), Clock().system())
         with pytest.raises(FastnError) as caught:
             await sender.send(GetCustomer(customer_id="acme"))
         await sender.aclose()

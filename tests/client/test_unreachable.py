@@ -14,7 +14,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
 from fastn_mcp.client.account import Way
-from fastn_mcp.client.http import HttpExchange, Unsent
+from fastn_mcp.client.http import HttpExchange, NotSentError
 from fastn_mcp.config.proxies import source_of
 from fastn_mcp.tools.operation import Request
 
@@ -51,10 +51,10 @@ async def listening(certificate: trustme.LeafCert | None = None, reply: bytes = 
         tasks.cancel_scope.cancel()
 
 
-async def failure(url: str, way: Way | None = None) -> Unsent:
+async def failure(url: str, way: Way | None = None) -> NotSentError:
     exchange = HttpExchange(url, {}, way)
     try:
-        with anyio.fail_after(10), pytest.raises(Unsent) as caught:
+        with anyio.fail_after(10), pytest.raises(NotSentError) as caught:
             await exchange(READ)
     finally:
         await exchange.aclose()

@@ -17,8 +17,8 @@ from world import Clock
 from fastn_mcp.build.account import InProcess, client_account, offered
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor import hosts
-from fastn_mcp.doctor.check import Check, Verdict
-from fastn_mcp.doctor.runner import Findings, Patient, examine
+from fastn_mcp.doctor.check import Check, CheckResult
+from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.variants import Guise
@@ -35,10 +35,10 @@ def sandbox_in(guise: Guise, clock: Clock | None = None) -> Sandbox:
     return Sandbox(now, behaviour=account.behaviour, routes=account.routes)
 
 
-async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> Findings:
+async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> DoctorReport:
     """Examine a sandbox in this process, with these settings."""
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
-    patient = Patient(
+    patient = DoctorTarget(
         settings,
         client_account(settings),
         {},
@@ -50,15 +50,15 @@ async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> Findings:
     return await examine(patient, hosts.check(settings, {}, None), lambda _: None)
 
 
-def named(found: Findings, name: str) -> Check:
+def named(found: DoctorReport, name: str) -> Check:
     """The line with this name."""
     (check,) = [check for check in found.checks if check.name == name]
     return check
 
 
-def unlike(found: Findings) -> dict[str, Verdict]:
+def unlike(found: DoctorReport) -> dict[str, CheckResult]:
     """The lines that are not well."""
-    return {c.name: c.verdict for c in found.checks if c.verdict in (Verdict.DIFFERS, Verdict.FAILED)}
+    return {c.name: c.verdict for c in found.checks if c.verdict in (CheckResult.DIFFERS, CheckResult.FAILED)}
 
 
 @contextmanager

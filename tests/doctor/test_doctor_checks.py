@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from world import Clock
 
 from fastn_mcp.client.http import Answer
-from fastn_mcp.doctor.check import Check, Exit, Group, Verdict, exit_of
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
 from fastn_mcp.doctor.key import form
 from fastn_mcp.doctor.probe import MOST, Looking
 from fastn_mcp.doctor.reads import READS, compared, listing_of, record_of
-from fastn_mcp.doctor.runner import Findings
+from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter
@@ -30,7 +30,7 @@ from fastn_mcp.tools.workflows import ListWorkflows
 
 pytestmark = pytest.mark.anyio
 
-WELL = {Verdict.OK, Verdict.SKIPPED}
+WELL = {CheckResult.OK, CheckResult.SKIPPED}
 
 
 @pytest.fixture
@@ -53,8 +53,10 @@ async def test_in_every_guise_nothing_but_looks_arrives(guise: Guise, clock: Clo
     nothing_but_looks(sandbox)
     assert {name: sandbox.state.rows[name] for name in kept} == before
     assert found.sent == len(sandbox.requests) < 70
-    assert found.exit == (Exit.FINE if guise is Guise.USUAL else Exit.DIFFERENCES)
-    assert {c.name for c in found.checks if c.group in (Group.READS, Group.WRITES)} == {o.tool_name() for o in CATALOG}
+    assert found.exit == (DoctorExit.FINE if guise is Guise.USUAL else DoctorExit.DIFFERENCES)
+    assert {c.name for c in found.checks if c.group in (CheckGroup.READS, CheckGroup.WRITES)} == {
+        o.tool_name() for o in CATALOG
+    }
 
 
 def test_every_operation_is_read_or_asked_for() -> None:
@@ -117,12 +119,12 @@ async def test_a_limit_that_opens_late_ends_the_visit_and_says_so(clock: Clock) 
     sandbox = Sandbox(clock.now)
     sandbox.faults.add(Status(status=429, retry_after=3600, path=ListWorkflows.route.path, times=None))
     found = await visit(sandbox, clock)
-    assert (named(found, "authentication").verdict, found.exit) == (Verdict.FAILED, Exit.CANNOT_WORK)
+    assert (named(found, "authentication").verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
     assert named(found, "authentication").next == "Run doctor again in some minutes."
     sandbox = Sandbox(clock.now)
     sandbox.faults.add(Status(status=429, retry_after=3600, path=ListCustomers.route.path, times=None))
     check = named(await visit(sandbox, clock), "list_customers")
-    assert (check.verdict, check.next) == (Verdict.SKIPPED, "Run doctor again in some minutes.")
+    assert (check.verdict, check.next) == (CheckResult.SKIPPED, "Run doctor again in some minutes.")
 
 
 BROKEN: dict[str, tuple[Any, str, str]] = {
@@ -148,12 +150,12 @@ async def test_an_operation_that_does_not_work_is_said_with_what_to_do(what: str
             sandbox.faults.add(fault.model_copy(update={"path": path}))
     found = await visit(sandbox, clock)
     check = named(found, "list_customers")
-    assert (check.verdict, found.exit) == (Verdict.FAILED, Exit.DIFFERENCES)
+    assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.DIFFERENCES)
     assert seen in check.seen
     assert then in check.next
     assert "C4N4RY" not in check.seen + check.next
     skipped = named(found, "get_customer")
-    assert (skipped.verdict, "list_customers" in skipped.seen) == (Verdict.SKIPPED, True)
+    assert (skipped.verdict, "list_customers" in skipped.seen) == (CheckResult.SKIPPED, True)
     nothing_but_looks(sandbox)
 
 
@@ -162,7 +164,7 @@ async def test_where_no_operation_answers_it_cannot_work(clock: Clock) -> None:
     sandbox = Sandbox(clock.now)
     for operation in READS:
         sandbox.faults.add(Garbage(path=operation.route.path, times=None))
-    assert (await visit(sandbox, clock)).exit is Exit.CANNOT_WORK
+    assert (await visit(sandbox, clock)).exit is DoctorExit.CANNOT_WORK
 
 
 async def test_a_key_that_is_refused_names_what_was_tried_and_no_other_host_is_asked(clock: Clock) -> None:
@@ -170,14 +172,14 @@ async def test_a_key_that_is_refused_names_what_was_tried_and_no_other_host_is_a
     sandbox = Sandbox(clock.now)
     found = await visit(sandbox, clock, api_key="fsk_live_C4N4RY")
     check = named(found, "authentication")
-    assert (check.verdict, found.exit) == (Verdict.FAILED, Exit.CANNOT_WORK)
+    assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
     for said in ("x-fastn-api-key with X-fastn-Test-Mode: 401", "Authorization: Bearer without X-fastn-Test-Mode: 401"):
         assert said in check.seen
     assert "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai" in check.next
     assert "FASTN_SPACE_ID" in check.next
     assert "FASTN_SPACE_ID" not in named(await visit(sandbox, clock, api_key="k", env="live"), "authentication").next
     assert "C4N4RY" not in repr(found.checks)
-    assert not any(c.group in (Group.READS, Group.WRITES) for c in found.checks)
+    assert not any(c.group in (CheckGroup.READS, CheckGroup.WRITES) for c in found.checks)
 
 
 async def test_the_style_that_changes_least_is_taken(clock: Clock) -> None:
@@ -200,7 +202,7 @@ async def test_a_host_that_is_another_s_is_said(clock: Clock) -> None:
         sandbox.faults.add(fault)
         found = await visit(sandbox, clock)
         check = named(found, "authentication")
-        assert (check.verdict, found.exit) == (Verdict.FAILED, Exit.CANNOT_WORK)
+        assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
         assert seen in check.seen
         assert check.next
         assert "C4N4RY" not in repr(check)
@@ -213,9 +215,9 @@ async def test_a_refusal_that_everybody_gets_says_nothing_of_the_key(clock: Cloc
     """Ours: a 403 where nobody else gets in says that the key was known; one that comes without a key too does not."""
     sandbox = Sandbox(clock.now)
     sandbox.faults.add(Status(status=401, times=1), Status(status=403, times=1))
-    assert named(await visit(sandbox, clock), "authentication").verdict is Verdict.OK
+    assert named(await visit(sandbox, clock), "authentication").verdict is CheckResult.OK
     sandbox.faults.add(Status(status=403, times=None))
-    assert named(await visit(sandbox, clock), "authentication").verdict is Verdict.FAILED
+    assert named(await visit(sandbox, clock), "authentication").verdict is CheckResult.FAILED
 
 
 async def test_an_account_that_asks_for_no_key_is_said(clock: Clock) -> None:
@@ -230,7 +232,7 @@ def test_what_kind_of_key_it_is_is_told_by_its_beginning_alone() -> None:
     assert form("fsk_test_C4N4RY").seen == "A test key (fsk_test_)."
     assert form("fsk_live_C4N4RY").seen == "A live key (fsk_live_)."
     other = form("C4N4RY")
-    assert (other.verdict, "fsk_test_" in other.next) == (Verdict.OK, True)
+    assert (other.verdict, "fsk_test_" in other.next) == (CheckResult.OK, True)
     assert "C4N4RY" not in repr([form("fsk_test_C4N4RY"), form("fsk_live_C4N4RY"), other])
 
 
@@ -253,9 +255,9 @@ async def test_fields_that_are_missing_are_named(clock: Clock) -> None:
     sandbox = Sandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
     found = await visit(sandbox, clock)
     assert "Missing: status." in named(found, "list_workflows").seen
-    assert named(found, "list_workflows").verdict is Verdict.DIFFERS
+    assert named(found, "list_workflows").verdict is CheckResult.DIFFERS
     customers = named(found, "list_customers")
-    assert (customers.verdict, "Not seen: status, plan." in customers.seen) == (Verdict.OK, True)
+    assert (customers.verdict, "Not seen: status, plan." in customers.seen) == (CheckResult.OK, True)
 
 
 def test_another_name_is_one_that_can_only_be_the_same() -> None:
@@ -282,7 +284,7 @@ async def test_an_account_with_nothing_in_it_is_well(clock: Clock) -> None:
     assert unlike(found) == {}
     assert "No rows to compare" in named(found, "list_customers").seen
     for tool in ("get_customer", "delete_customer", "run_workflow"):
-        assert named(found, tool).verdict is Verdict.SKIPPED
+        assert named(found, tool).verdict is CheckResult.SKIPPED
 
 
 async def test_what_the_settings_leave_out_is_not_asked_for(clock: Clock) -> None:
@@ -291,13 +293,13 @@ async def test_what_the_settings_leave_out_is_not_asked_for(clock: Clock) -> Non
     found = await visit(sandbox, clock, toolsets="workflows", read_only=True)
     assert {heard.tool for heard in sandbox.requests} == {"list_workflows", "get_workflow"}
     assert "Not offered" in named(found, "list_customers").seen
-    assert found.exit is Exit.FINE
+    assert found.exit is DoctorExit.FINE
 
 
 MUTE = {
-    "says nothing": (Status(status=204, method="OPTIONS", times=None), Verdict.SKIPPED),
-    "wants more": (Status(status=403, method="OPTIONS", times=None), Verdict.SKIPPED),
-    "breaks": (Reset(method="OPTIONS", times=None), Verdict.SKIPPED),
+    "says nothing": (Status(status=204, method="OPTIONS", times=None), CheckResult.SKIPPED),
+    "wants more": (Status(status=403, method="OPTIONS", times=None), CheckResult.SKIPPED),
+    "breaks": (Reset(method="OPTIONS", times=None), CheckResult.SKIPPED),
 }
 
 
@@ -308,8 +310,8 @@ async def test_where_options_says_nothing_writes_are_left_alone(what: str, clock
     sandbox = Sandbox(clock.now)
     sandbox.faults.add(fault)
     found = await visit(sandbox, clock)
-    assert {c.verdict for c in found.checks if c.group is Group.WRITES} == {verdict}
-    assert found.exit is Exit.FINE
+    assert {c.verdict for c in found.checks if c.group is CheckGroup.WRITES} == {verdict}
+    assert found.exit is DoctorExit.FINE
     nothing_but_looks(sandbox)
 
 
@@ -330,7 +332,7 @@ async def test_a_method_that_is_not_allowed_there_is_said(clock: Clock) -> None:
     """Ours: a path that is there, and does not take what we would send."""
     sandbox = Sandbox(clock.now, routes={"delete_secret": _elsewhere("delete_secret")})
     found = await visit(sandbox, clock)
-    assert unlike(found) == {"delete_secret": Verdict.DIFFERS}
+    assert unlike(found) == {"delete_secret": CheckResult.DIFFERS}
     check = named(found, "delete_secret")
     assert "404 at /api/v1/secrets/{secret_id}" in check.seen
     assert '[routes] delete_secret = "DELETE /..."' in check.next
@@ -361,26 +363,35 @@ async def test_a_scope_is_named_only_where_it_is_one(clock: Clock) -> None:
         sandbox = Sandbox(clock.now)
         sandbox.faults.add(Status(status=403, message=message, path=ListCustomers.route.path, times=None))
         check = named(await visit(sandbox, clock), "list_customers")
-        assert (check.verdict, check.seen.endswith(said)) == (Verdict.DIFFERS, True)
+        assert (check.verdict, check.seen.endswith(said)) == (CheckResult.DIFFERS, True)
         assert "acme" not in check.seen
 
 
 def test_the_exit_code_says_whether_it_can_work() -> None:
     """Ours: 0, 1, 2."""
 
-    def exit_with(*lines: tuple[Group, Verdict]) -> Exit:
+    def exit_with(*lines: tuple[CheckGroup, CheckResult]) -> DoctorExit:
         return exit_of(Check(group, "x", verdict, "") for group, verdict in lines)
 
-    assert exit_with((Group.SETTINGS, Verdict.OK), (Group.READS, Verdict.SKIPPED)) is Exit.FINE
-    assert exit_with((Group.KEY, Verdict.DIFFERS), (Group.READS, Verdict.OK)) is Exit.DIFFERENCES
-    assert exit_with((Group.READS, Verdict.OK), (Group.READS, Verdict.FAILED)) is Exit.DIFFERENCES
-    assert exit_with((Group.WRITES, Verdict.FAILED), (Group.READS, Verdict.OK)) is Exit.DIFFERENCES
-    assert exit_with((Group.READS, Verdict.SKIPPED), (Group.READS, Verdict.FAILED)) is Exit.CANNOT_WORK
-    for gate in (Group.SETTINGS, Group.CONNECTION, Group.KEY):
-        assert exit_with((gate, Verdict.FAILED)) is Exit.CANNOT_WORK
+    assert exit_with((CheckGroup.SETTINGS, CheckResult.OK), (CheckGroup.READS, CheckResult.SKIPPED)) is DoctorExit.FINE
+    assert (
+        exit_with((CheckGroup.KEY, CheckResult.DIFFERS), (CheckGroup.READS, CheckResult.OK)) is DoctorExit.DIFFERENCES
+    )
+    assert (
+        exit_with((CheckGroup.READS, CheckResult.OK), (CheckGroup.READS, CheckResult.FAILED)) is DoctorExit.DIFFERENCES
+    )
+    assert (
+        exit_with((CheckGroup.WRITES, CheckResult.FAILED), (CheckGroup.READS, CheckResult.OK)) is DoctorExit.DIFFERENCES
+    )
+    assert (
+        exit_with((CheckGroup.READS, CheckResult.SKIPPED), (CheckGroup.READS, CheckResult.FAILED))
+        is DoctorExit.CANNOT_WORK
+    )
+    for gate in (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY):
+        assert exit_with((gate, CheckResult.FAILED)) is DoctorExit.CANNOT_WORK
 
 
 def test_nothing_found_is_fine() -> None:
     """Ours."""
-    assert Findings().exit is Exit.FINE
+    assert DoctorReport().exit is DoctorExit.FINE
     assert issubclass(NotSent, FastnError)

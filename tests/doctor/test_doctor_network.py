@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastn_mcp.client.account import Way
 from fastn_mcp.config.proxies import address_of, named_by
-from fastn_mcp.doctor.check import Check, Proposal, Verdict
+from fastn_mcp.doctor.check import Check, CheckResult, Proposal
 from fastn_mcp.doctor.network import checks
 from fastn_mcp.sandbox.variants import Guise
 
@@ -87,7 +87,7 @@ async def looked(url: str, way: Way | None = None, environment: Mapping[str, str
 async def failing(url: str, way: Way | None = None, environment: Mapping[str, str] | None = None) -> Check:
     """The step that fails, which is the last, and says what to do."""
     check = (await looked(url, way, environment))[-1]
-    assert check.verdict is Verdict.FAILED
+    assert check.verdict is CheckResult.FAILED
     assert check.next
     return check
 
@@ -113,9 +113,9 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
         assert (await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
         well = await looked(f"http://127.0.0.1:{port}", Way(proxy="http://no-such-proxy.invalid"))
         assert [(c.name, c.verdict) for c in well] == [
-            ("DNS", Verdict.OK),
-            ("proxy", Verdict.OK),
-            ("TLS", Verdict.SKIPPED),
+            ("DNS", CheckResult.OK),
+            ("proxy", CheckResult.OK),
+            ("TLS", CheckResult.SKIPPED),
         ]
     with proxying(Proxy(refuses=True)) as proxy:
         forbidden = await failing("https://fastn.test", Way(proxy=proxy.url))
@@ -126,7 +126,7 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
         assert "cannot be read" in (await failing(there, Way(ca_file=tmp_path / "none.pem"))).seen
         other = f"https://localhost:{port}"
         assert "localhost" in (await failing(other, Way(ca_file=ca_file))).seen  # the name is not the certificate's
-        assert {c.verdict for c in await looked(there, Way(ca_file=ca_file))} == {Verdict.OK}
+        assert {c.verdict for c in await looked(there, Way(ca_file=ca_file))} == {CheckResult.OK}
         assert "those of ca_file" in (await looked(there, Way(ca_file=ca_file)))[-1].seen
 
 
@@ -144,9 +144,9 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
         found, way = await checks(f"https://{HOST}:{port}", Way(), environment, proposal)
     assert way == Way(ca_file, proxy.url, "ALL_PROXY")
     assert [(c.name, c.verdict) for c in found] == [
-        ("DNS", Verdict.OK),
-        ("proxy", Verdict.DIFFERS),
-        ("TLS", Verdict.DIFFERS),
+        ("DNS", CheckResult.OK),
+        ("proxy", CheckResult.DIFFERS),
+        ("TLS", CheckResult.DIFFERS),
     ]
     assert proposal.settings == {"proxy": proxy.url, "ca_file": str(ca_file)}
     assert len(proxy.asked) <= 6

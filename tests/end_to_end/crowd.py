@@ -17,8 +17,8 @@ from driving import READING
 from fleet import Fleet
 from team_world import META, Caller, modern, request
 
-from fastn_mcp.cli.approvals import Desk, approve
-from fastn_mcp.guard.ledger.ledger import LedgerLost, State
+from fastn_mcp.cli.approvals import ApprovalsCommand, approve
+from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""
@@ -169,7 +169,7 @@ def _reply(answer: httpx2.Response) -> dict[str, Any]:
         return {"status": answer.status_code, "text": answer.text}
 
 
-async def deciding(desk: Desk, book: Book) -> None:
+async def deciding(desk: ApprovalsCommand, book: Book) -> None:
     """A person at a terminal, who approves each question once, wherever it was asked."""
     begun: dict[str, str] = {}
     while True:
@@ -178,10 +178,10 @@ async def deciding(desk: Desk, book: Book) -> None:
         await anyio.sleep(0.2)
 
 
-async def _decide(desk: Desk, book: Book, begun: dict[str, str]) -> None:
+async def _decide(desk: ApprovalsCommand, book: Book, begun: dict[str, str]) -> None:
     for name, id_ in list(begun.items()):
         found = await desk.ledger.find(id_)
-        if found is not None and found.state is not State.OPEN:
+        if found is not None and found.state is not GrantState.OPEN:
             _approved(book, name, begun.pop(name))
     for grant in await desk.ledger.waiting(desk.now()):
         name = _asked_for(grant.card)

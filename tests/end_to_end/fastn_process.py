@@ -13,7 +13,7 @@ import uvicorn
 from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.reply import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox
 
 
@@ -23,7 +23,9 @@ class Remembering(Sandbox):
     heard: list[dict[str, Any]]
 
     @override
-    def answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+    def answer(
+        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> SandboxReply:
         if method != "GET":
             said = json.loads(body) if body else None
             self.heard.append({"key": headers.get("x-fastn-api-key"), "method": method, "path": path, "body": said})

@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 
 from fastn_mcp.client.account import Account, headers
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import HttpExchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
@@ -31,12 +31,12 @@ from fastn_mcp.sandbox.faults import (
     Drip,
     EchoKey,
     Fault,
+    FaultMoment,
     Garbage,
     GzipBomb,
     Hang,
     Huge,
     LoneSurrogate,
-    Moment,
     NotANumber,
     Redirect,
     Reset,
@@ -115,7 +115,7 @@ TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
         for shape in ErrorShape
         if shape is not ErrorShape.CODED
     },
-    **{f"{status} after the change": (Status(status=status, moment=Moment.AFTER), LOST) for status in (500, 503)},
+    **{f"{status} after the change": (Status(status=status, moment=FaultMoment.AFTER), LOST) for status in (500, 503)},
     "429": (Status(status=429), same(3, "rate_limited")),
     "429, wait 2 s": (Status(status=429, retry_after=2), same(3, "rate_limited")),
     "429, wait 60 s": (Status(status=429, retry_after=60), same(1, "rate_limited")),
@@ -127,12 +127,12 @@ TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
     "429, a quota": (Status(status=429, code="QUOTA_EXCEEDED"), same(1, "quota_exceeded")),
     "503, wait 3 s": (Status(status=503, retry_after=3), LOST),
     "reset before": (Reset(), LOST),
-    "reset after": (Reset(moment=Moment.AFTER), LOST),
+    "reset after": (Reset(moment=FaultMoment.AFTER), LOST),
     "reset within the body": (Reset(sent=10), BROKEN),
     "truncated": (Truncate(), BROKEN),
     "truncated at once": (Truncate(kept=0), BROKEN),
     "hang": (Hang(), ENDLESS),
-    "hang after the change": (Hang(moment=Moment.AFTER), ENDLESS),
+    "hang after the change": (Hang(moment=FaultMoment.AFTER), ENDLESS),
     "drip": (Drip(), ENDLESS),
     "garbage": (Garbage(), UNREADABLE),
     "NaN": (NotANumber(), UNREADABLE),
@@ -213,7 +213,7 @@ def sink() -> Generator[socket.socket]:
 @asynccontextmanager
 async def connected(
     url: str, deadline: float = PATIENT, auth: Literal["header", "bearer"] = "header"
-) -> AsyncGenerator[tuple[Client, list[float]]]:
+) -> AsyncGenerator[tuple[FastnClient, list[float]]]:
     """The real client, whose waits are kept and cost nothing."""
     waits: list[float] = []
 
@@ -222,7 +222,7 @@ async def connected(
         await anyio.lowlevel.checkpoint()
 
     account = Account(url, KEY, auth=auth, deadline=deadline)
-    client = Client(account, HttpExchange(url, headers(account)), System(sleep=sleep, share=lambda: 0.5))
+    client = FastnClient(account, HttpExchange(url, headers(account)), System(sleep=sleep, share=lambda: 0.5))
     try:
         yield client, waits
     finally:
@@ -303,8 +303,8 @@ PASSING: dict[str, tuple[Fault, dict[str, Expected]]] = {
     },
     "429": (Status(status=429), same(2, "")),
     "429, wait 2 s": (Status(status=429, retry_after=2), same(2, "")),
-    "500 after the change": (Status(status=500, moment=Moment.AFTER), DONE_BEFORE),
-    "reset after": (Reset(moment=Moment.AFTER), DONE_BEFORE),
+    "500 after the change": (Status(status=500, moment=FaultMoment.AFTER), DONE_BEFORE),
+    "reset after": (Reset(moment=FaultMoment.AFTER), DONE_BEFORE),
 }
 
 

@@ -22,7 +22,7 @@ from team_world import META, modern, request
 from valkey_server import ValkeyServer
 
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.cli.approvals import Desk, approve
+from fastn_mcp.cli.approvals import ApprovalsCommand, approve
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.runtime import System
 
@@ -50,9 +50,11 @@ async def workflow(fleet: Fleet) -> str:
     return found["data"][0]["id"]
 
 
-def desk(fleet: Fleet, folder: Path) -> Desk:
+def desk(fleet: Fleet, folder: Path) -> ApprovalsCommand:
     """Where a person decides: a terminal of its own, on the same ledger."""
-    return Desk(ledger_at(fleet.ledger, folder, System()), AuditFile(folder / "audit.jsonl", System()), System())
+    return ApprovalsCommand(
+        ledger_at(fleet.ledger, folder, System()), AuditFile(folder / "audit.jsonl", System()), System()
+    )
 
 
 async def killing(fleet: Fleet, until: float) -> None:

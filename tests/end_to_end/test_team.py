@@ -28,7 +28,7 @@ from team_world import Caller
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
-from fastn_mcp.sandbox.request_context import Heard
+from fastn_mcp.sandbox.request_context import HeardRequest
 from fastn_mcp.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +87,7 @@ class Fastn:
 
         return noting
 
-    def changes(self) -> list[Heard]:
+    def changes(self) -> list[HeardRequest]:
         return [heard for heard in self.sandbox.requests if heard.method != "GET"]
 
     def reset(self) -> None:

@@ -20,7 +20,7 @@ from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.connectors import DeleteConnector
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import UpdateWorkflow
 
@@ -118,7 +118,7 @@ class Account:
     def count(self, kind: str, state: State) -> int:
         return sum(expected is state for _, expected in self.expected[kind])
 
-    async def call(self, call: Offer[Any]) -> Any:
+    async def call(self, call: Tool[Any]) -> Any:
         done = await self.world.call(call)
         assert isinstance(done, Done), done
         return done.result.model_dump()
@@ -203,8 +203,8 @@ class Account:
 STATUSES = {"failed": BROKEN, "expired": BROKEN, "inactive": OFF}
 
 
-def record(fields: Row) -> Record:
-    return Record.model_validate(fields)
+def record(fields: Row) -> FastnObject:
+    return FastnObject.model_validate(fields)
 
 
 def numbers(text: str, pattern: str) -> int:

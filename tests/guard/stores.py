@@ -13,7 +13,7 @@ import anyio
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, Scope, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Scope, TooManyWaiting, Vote
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
@@ -68,7 +68,7 @@ def change(name: str = "c1", at: float = NOW) -> Change:
 
 
 async def _burn(ledger: Ledger, _: str) -> bool:
-    return await ledger.move("g1", [State.OPEN, State.APPROVED], State.BURNT, NOW)
+    return await ledger.move("g1", [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW)
 
 
 async def _spend(ledger: Ledger, _: str) -> bool:
@@ -97,7 +97,7 @@ async def _claim(ledger: Ledger, _: str) -> bool:
 
 
 async def _vote(ledger: Ledger, name: str) -> bool:
-    return await ledger.vote(Vote("g1", name, True, NOW), 2, by="four_eyes") is State.APPROVED
+    return await ledger.vote(Vote("g1", name, True, NOW), 2, by="four_eyes") is GrantState.APPROVED
 
 
 async def _nonce(ledger: Ledger, _: str) -> bool:

@@ -14,13 +14,23 @@ from world import Clock, FormLater, FormNow, World, yes
 from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
 from fastn_mcp.guard.approval.flow import Caller, covers
 from fastn_mcp.guard.approval.quorum import DESTROY, WRITE, InsufficientScope, Rights
-from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, Question, Submitted, Waiting, Yes, extent
+from fastn_mcp.guard.approval.request import (
+    Answer,
+    Asking,
+    No,
+    Nobody,
+    PendingApproval,
+    Question,
+    Submitted,
+    Yes,
+    extent,
+)
 from fastn_mcp.guard.audit.log import entries
-from fastn_mcp.guard.evaluation import Allowing
-from fastn_mcp.guard.ledger.ledger import Grant, State
+from fastn_mcp.guard.evaluation import BudgetCheck
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.plans.plan import Permit, Plan
-from fastn_mcp.guard.policy import Decision, Policy, Verdict
+from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
+from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.dispatch import Done
@@ -65,9 +75,11 @@ def for_a_while(question: Question) -> Yes:
 
 async def approved_on_the_desk(world: World, call: Any) -> str:
     """Ask for a call, and approve it there."""
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    assert await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    assert await world.ledger.move(
+        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    )
     return grant.id
 
 
@@ -80,7 +92,7 @@ async def test_a_yes_counts_from_one_second_on_or_where_it_is_typed_at_a_termina
     answered = form(world, seconds=seconds)
     answered.surely_seen = seen
     outcome = await world.call(run(world), answered)
-    assert isinstance(outcome, Done if counts else Waiting)
+    assert isinstance(outcome, Done if counts else PendingApproval)
     assert len(world.changes) == int(counts)
 
 
@@ -90,7 +102,7 @@ async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour
     other = await world.dispatch(deletion(world), Caller("another", form(world)))
     assert isinstance(other, Done)
     world.clock.pass_(894)  # another's form took five seconds
-    assert isinstance(await world.call(deletion(world, "Katana"), slow), Waiting)
+    assert isinstance(await world.call(deletion(world, "Katana"), slow), PendingApproval)
     assert slow.asked == []
     world.clock.pass_(2)
     assert isinstance(await world.call(deletion(world, "Acme Corp"), slow), Declined)
@@ -100,7 +112,7 @@ async def test_a_form_without_an_answer_is_asked_again_at_once_unless_it_was_qui
     nobody = form(world, Nobody("closed"), 30)
     for call in (run(world), deletion(world)):
         outcome = await world.call(call, nobody)
-        assert isinstance(outcome, Waiting)
+        assert isinstance(outcome, PendingApproval)
         assert outcome.where == "No person answered: closed. It lies on the desk."
     assert len(nobody.asked) == 2
 
@@ -124,7 +136,7 @@ async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_
     world = ruled(tmp_path, rules)
     world.desk.verifies = True
     call = deletion(world) if destroys else run(world)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert grant.expected == expected
     at = world.clock.at.timestamp()
@@ -145,7 +157,7 @@ async def test_a_text_that_is_not_the_name_declines_for_good(world: World) -> No
     assert isinstance(refused, Declined)
     assert "not the one that approves this call. It counts as declined." in refused.what
     (grant,) = await world.ledger.decided(9)
-    assert (grant.state, grant.by, grant.note) == (State.DECLINED, "client_form", "another text was typed")
+    assert (grant.state, grant.by, grant.note) == (GrantState.DECLINED, "client_form", "another text was typed")
     assert await world.ledger.declines("local") == (1, world.clock.at.timestamp())
 
 
@@ -202,7 +214,7 @@ async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside
     world = World(tmp_path)
     assert isinstance(await world.call(run(world), form(world, Yes(minutes=15))), Done)
     strict = ruled(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
-    assert isinstance(await strict.call(run(strict), form(strict)), Waiting)
+    assert isinstance(await strict.call(run(strict), form(strict)), PendingApproval)
     assert strict.changes == []
 
 
@@ -262,7 +274,7 @@ async def test_an_approval_is_of_one_caller_key_policy_tool_and_arguments(tmp_pa
         outcome: object = await other.dispatch(made, caller)
     except FastnError as error:
         outcome = error
-    assert isinstance(outcome, {"policy": TargetChanged, "nothing": Done}.get(differs, Waiting))
+    assert isinstance(outcome, {"policy": TargetChanged, "nothing": Done}.get(differs, PendingApproval))
     assert len(other.changes) == int(differs == "nothing")
 
 
@@ -292,7 +304,7 @@ def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
     now: dict[str, float | None], shown: dict[str, float | None], holds: bool
 ) -> None:
     """Ours: what could not be checked when it was shown may be any number; past runs grow by themselves."""
-    approval, verdict = replace(stores.grant(), dependents=shown), Verdict(Decision.TYPED, "rule")
+    approval, verdict = replace(stores.grant(), dependents=shown), PolicyDecision(Decision.TYPED, "rule")
     preview: Any = SimpleNamespace(dependents=lambda: now)
     assert covers(approval, approval.binding, verdict, preview) is holds
     assert not covers(approval, "another", verdict, preview)
@@ -303,9 +315,9 @@ def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
 def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decision, wanted: Decision) -> None:
     approval, preview = replace(stores.grant(), asks=asked.value), SimpleNamespace(dependents=dict[str, float | None])
     shown: Any = preview
-    assert covers(approval, approval.binding, Verdict(wanted, "rule"), shown) is (asked.rank >= wanted.rank)
+    assert covers(approval, approval.binding, PolicyDecision(wanted, "rule"), shown) is (asked.rank >= wanted.rank)
     unread = replace(approval, dependents=None)
-    assert not covers(unread, approval.binding, Verdict(wanted, "rule"), shown)
+    assert not covers(unread, approval.binding, PolicyDecision(wanted, "rule"), shown)
 
 
 @pytest.mark.parametrize("decision", Decision)
@@ -315,10 +327,12 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
     world.desk.verifies = True
     call = CreateCustomer(name="Initech")
     outcome = await world.call(call)
-    assert isinstance(outcome, {Decision.ALLOW: Done, Decision.DENY: Refused}.get(decision, Waiting))
+    assert isinstance(outcome, {Decision.ALLOW: Done, Decision.DENY: Refused}.get(decision, PendingApproval))
     assert len(world.changes) == int(decision is Decision.ALLOW)
     with pytest.raises(Refused):
-        await Allowing(world.judge(), world.ledger).allowed(call, "local", Verdict(Decision.CONFIRM, "r"), Effect.WRITE)
+        await BudgetCheck(world.judge(), world.ledger).allowed(
+            call, "local", PolicyDecision(Decision.CONFIRM, "r"), Effect.WRITE
+        )
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
@@ -348,7 +362,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
 async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: World) -> None:
     """Ours: not for what lies on the desk, not for another call, and once."""
     call = run(world)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
     asking = await world.call(deletion(world), FormLater())
     assert isinstance(asking, Asking)
@@ -369,8 +383,8 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
         ("accept", {"name": "Globex"}, Declined),
         ("accept", {"decision": "approve"}, Declined),
         ("decline", {"name": "Globex Exports"}, Declined),
-        ("cancel", {"name": "Globex Exports"}, Waiting),
-        ("accept", {}, Waiting),
+        ("cancel", {"name": "Globex Exports"}, PendingApproval),
+        ("accept", {}, PendingApproval),
     ],
 )
 async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_asked(
@@ -388,7 +402,7 @@ async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_
 async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) -> None:
     assert isinstance(await world.call(run(world), replace(form(world), name="terminal")), Done)
     quick = replace(form(world, seconds=0.5), name="dialog")
-    assert isinstance(await world.call(deletion(world), quick), Waiting)
+    assert isinstance(await world.call(deletion(world), quick), PendingApproval)
     assert [grant.by for grant in await world.ledger.decided(9)] == ["dialog", "terminal"]
     now = world.clock.at.timestamp()
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
@@ -398,14 +412,14 @@ async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_se
     """Ours: nobody answered is told apart from no and from yes."""
     world = World(tmp_path, Policy(approval_lifetime=3600.0))
     asked = await world.call(run(world))
-    assert isinstance(asked, Waiting)
+    assert isinstance(asked, PendingApproval)
     world.clock.pass_(3599)
     again = await world.call(run(world))
-    assert isinstance(again, Waiting)
+    assert isinstance(again, PendingApproval)
     assert again.until == asked.until
     world.clock.pass_(1)
     for _ in range(2):
-        assert isinstance(await world.call(run(world)), Waiting)
+        assert isinstance(await world.call(run(world)), PendingApproval)
     events = [(entry["event"], entry["tool"], entry.get("consent")) for entry in entries(world.audit_path)]
     assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
 
@@ -420,7 +434,7 @@ async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_
     world = World(tmp_path)
     other = World(tmp_path, clock=world.clock, tokens="u", ledger=Late(str(tmp_path / "ledger.sqlite3")))
     for one in (world, other):
-        assert isinstance(await one.call(run(one)), Waiting)
+        assert isinstance(await one.call(run(one)), PendingApproval)
     (waiting,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert world.desk.shown == other.desk.shown == [waiting.id]
 
@@ -438,12 +452,12 @@ async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_no
 async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(world: World) -> None:
     """Ours: the question on the desk is closed, and says why."""
     call = run(world)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert isinstance(await world.call(call, form(world)), Done)
     closed = await world.ledger.find(desk.id)
     assert closed is not None
-    assert (closed.state, closed.note) == (State.STALE, "asked in a form instead")
+    assert (closed.state, closed.note) == (GrantState.STALE, "asked in a form instead")
 
 
 async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:
@@ -467,7 +481,7 @@ async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_wh
 
 async def test_the_allowance_says_what_is_left_of_the_plan_and_never_less_than_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    entry = Permit("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
+    entry = PlannedCalls("plan p line 1", "b", "create_customer", (), None, None, 2, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("manual", None, plan), clock)
     left: list[object] = [await world.guard.allowance("local")]

@@ -21,7 +21,7 @@ from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 LIES = [
@@ -128,7 +128,7 @@ def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation
 
 
 def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
-    target = Record.model_validate({"id": name, "name": name, "slug": name})
+    target = FastnObject.model_validate({"id": name, "name": name, "slug": name})
     users = Dependence((Dependents("connections", 2, (name, name), more=True),), ("secrets",))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
     return asked("grant", seen.lines(), seen.expected if asks is Decision.TYPED else None, scope=False).text
@@ -144,7 +144,7 @@ def test_a_secret_is_never_asked_about_by_its_value() -> None:
 def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
     """Ours (DESIGN 5.5): the name, or else the id."""
     call = DeleteCustomer(customer_id="c1")
-    named = preview(call, Effect.DESTROY, "a", Record.model_validate({"name": "Acme"}), Dependence())
+    named = preview(call, Effect.DESTROY, "a", FastnObject.model_validate({"name": "Acme"}), Dependence())
     nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
     assert named.expected == "Acme"
     assert nameless.expected == "c1"
@@ -157,7 +157,9 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
     """Ours (DESIGN 5.3): in words and as data, the same; the fourteenth of fourteen changes is only counted."""
     fields: dict[str, JsonValue] = {f"note{n}": f"n{n}" for n in range(12)}
     call = UpdateCustomer.model_validate({"customer_id": "c1", "name": "New", "plan": "Free", "extra": fields})
-    target = Record.model_validate({"id": "c1", "name": "Old", "plan": "Growth", "note3": "n3", "apiToken": "hunter2"})
+    target = FastnObject.model_validate(
+        {"id": "c1", "name": "Old", "plan": "Growth", "note3": "n3", "apiToken": "hunter2"}
+    )
     users = Dependence((CONNECTIONS, Dependents("secrets", 1, ("KEY",))), ("triggers", "runs"))
     shown = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
@@ -203,7 +205,7 @@ def shown_order(call: Operation[Any]) -> list[str]:
 
 def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
     """Ours (DESIGN 5.3): at the beginning, also in a list of calls."""
-    target = Record.model_validate({"id": "c1", "name": "Acme"})
+    target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
     title = 'Delete customer "Acme", with 1 connection ("HubSpot of Acme"), used by 2 executions ("a", "b").'
@@ -231,7 +233,7 @@ def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None
 )
 def test_the_name_to_be_typed_can_be_typed(fields: dict[str, Any], expected: str) -> None:
     """Ours: short, and of letters that a keyboard has; or else what is so of the target."""
-    target = Record.model_validate({"id": "c1", **fields})
+    target = FastnObject.model_validate({"id": "c1", **fields})
     assert preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
 
 
@@ -244,9 +246,9 @@ def test_an_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
 def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
     """Ours (DESIGN 5.1): it is judged, and shown, as an update of that."""
     call = CreateCustomer(name="Acme", plan="Free")
-    there = Record.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
+    there = FastnObject.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
     taken, unknown, free = (
-        preview(call, Effect.EXTERNAL, "a", found, Dependence(), "Why.") for found in (there, Record(), None)
+        preview(call, Effect.EXTERNAL, "a", found, Dependence(), "Why.") for found in (there, FastnObject(), None)
     )
     assert taken.because == "Its slug or name is taken: Fastn may overwrite what is there. Why."
     assert (taken.target, taken.name) == ("c9", "Acme")
@@ -260,11 +262,11 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
     """Ours (DESIGN 5.1): nobody approves what they could not read."""
     call = AiChat(message="yes", session_id="s1")
     long = "Delete it? " * 99
-    target = Record.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
+    target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
     shown = preview(call, Effect.SPEND, "a", target, Dependence())
     assert shown.data()["pending"] == [long, {"tool": "x"}]
     assert f'Pending there: "{long}", {show({"tool": "x"})}.' in shown.lines()[1]
-    quiet = preview(call, Effect.SPEND, "a", Record.model_validate({"id": "s1", "pending": []}), Dependence())
+    quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
     assert quiet.pending == ("nothing, by the last answer that this server heard",)
     assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()
     assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).pending == ()
@@ -280,13 +282,13 @@ def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itse
         "statusHistory": [],
         "runCount": 7,
     }
-    assert state(Record.model_validate(fields | noise)) == fields
+    assert state(FastnObject.model_validate(fields | noise)) == fields
     assert state(None) is None
 
 
 def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
     """Ours: what matters most first; what the policy refuses beside its call."""
-    target = Record.model_validate({"id": "c1", "name": "Acme"})
+    target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     users = Dependence((CONNECTIONS,))
     shown = {
         2: preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, users),

@@ -19,7 +19,17 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.audit.files import Keeping
-from fastn_mcp.guard.audit.log import AuditFile, Entry, Event, Unwritten, about, digest, entries, showable, verify
+from fastn_mcp.guard.audit.log import (
+    AuditEvent,
+    AuditFile,
+    LogEntry,
+    Unwritten,
+    about,
+    digest,
+    entries,
+    showable,
+    verify,
+)
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connections import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
@@ -27,7 +37,7 @@ from fastn_mcp.tools.secrets import CreateSecret
 
 NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
 CANARY = "kanarienvogel-41"
-INTENT = about(Event.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
 
 
 @pytest.fixture
@@ -46,7 +56,7 @@ def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) 
     """Ours: who, what, on which account, by what right, and when; what is not known is left out."""
     entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", consent="client_form")
     assert kept.record(replace(entry, grant="g1")) == "1"
-    assert kept.record(replace(INTENT, event=Event.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
+    assert kept.record(replace(INTENT, event=AuditEvent.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
     first, second = entries(path)
     assert {name: first[name] for name in first if name not in ("prev", "hash", "digest")} == {
         "n": 1,
@@ -116,7 +126,7 @@ def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
         CreateCustomer(name="Acme", extra=SECRETS),
     ]
     for call in calls:
-        kept.record(about(Event.INTENT, call, "local", "default"))
+        kept.record(about(AuditEvent.INTENT, call, "local", "default"))
     written = path.read_text()
     assert CANARY not in written
     assert CANARY.replace("-", "") not in written
@@ -352,7 +362,7 @@ def test_what_is_no_json_raises(kept: AuditFile) -> None:
 def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
     """Ours: an error never says less than happened."""
     (tmp_path / "state").write_text("a file")
-    entry = Entry(Event.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
+    entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
     with pytest.raises(Unwritten) as raised:
         AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(entry)
     assert NOTHING_SENT not in str(raised.value)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from fastn_mcp.guard.audit.chain import BEGINNING, Broken, End, end_of, sealed, verify
+from fastn_mcp.guard.audit.chain import BEGINNING, BrokenLine, End, end_of, sealed, verify
 
 
 def written(count: int) -> list[bytes]:
@@ -144,9 +144,9 @@ def test_a_torn_line_that_the_next_entry_accounts_for_breaks_nothing() -> None:
     report = verify(whole)
     assert (report.broken, report.torn, report.entries) == (None, (5,), 5)
     whole[4] = b'{"n":5,"event":"out\n'
-    assert verify(whole).broken == Broken(5, "it was cut")
+    assert verify(whole).broken == BrokenLine(5, "it was cut")
     del whole[4]
-    assert verify(whole).broken == Broken(5, "a torn line before it is gone")
+    assert verify(whole).broken == BrokenLine(5, "a torn line before it is gone")
 
 
 def test_a_torn_end_is_said_and_breaks_nothing() -> None:

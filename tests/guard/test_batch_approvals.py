@@ -10,7 +10,7 @@ import pytest
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.channels.webhook.payloads import Asked, slack
+from fastn_mcp.channels.webhook.payloads import WebhookRequest, slack
 from fastn_mcp.errors import (
     Conflict,
     Declined,
@@ -23,16 +23,16 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, No, Nobody, Question, Waiting, Yes
-from fastn_mcp.guard.changes import Step
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Question, Yes
+from fastn_mcp.guard.changes import BatchStep
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.report.collector import Group, Tally
-from fastn_mcp.sandbox.faults import Moment, Reset, Status
+from fastn_mcp.report.collector import OutcomeGroup, Tally
+from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.server.rendering import BUDGET, shaped
 
 pytestmark = pytest.mark.anyio
@@ -181,7 +181,7 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     targets = [part.target for part in call.made_of]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
-    assert {grant.state for grant in decided} == {State.BURNT}
+    assert {grant.state for grant in decided} == {GrantState.BURNT}
     assert sorted(grant.tool for grant in decided) == ["apply_changes", *["delete_customer"] * 3]
     assert all(row["change_id"] for row in rows(outcome))
 
@@ -398,7 +398,7 @@ async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: 
 
 async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: World) -> None:
     """Issue 6: unknowns are named, with the read that settles each, and not repeated unasked."""
-    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = creations("A", "B", "C")
     outcome = await world.call(call)
     assert isinstance(outcome, UnknownOutcome)
@@ -514,7 +514,7 @@ async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None
 
     with pytest.raises(Killed):
         await world.dispatch(call, Caller("local", form(world)), report)
-    assert isinstance(await world.call(call.made_of[0]), Waiting)
+    assert isinstance(await world.call(call.made_of[0]), PendingApproval)
     assert world.changes == []
 
 
@@ -545,11 +545,13 @@ async def test_what_lies_elsewhere_is_found_when_the_batch_is_called_again(world
     """The page and the terminal."""
     call = deletions(world)
     waits = await world.call(call)
-    assert isinstance(waits, Waiting)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(waits, PendingApproval)
+    assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert (grant.tool, grant.expected) == ("apply_changes", "DELETE 3 CUSTOMERS")
-    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    await world.ledger.move(
+        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    )
     assert world.changes == []
     assert outcomes(await world.call(call)) == ["done"] * 3
 
@@ -562,12 +564,12 @@ def far(tmp_path: Path) -> WebhookWorld:
 async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld) -> None:
     """Issue 6: four eyes, by the webhook."""
     call = deletions(far)
-    assert isinstance(await far.call(call), Waiting)
+    assert isinstance(await far.call(call), PendingApproval)
     question = far.receiver.questions[-1]
     assert question["expected"] == "DELETE 3 CUSTOMERS"
     assert len(question["preview"]["calls"]) == 3
     await far.answer(far.dana, question)
-    assert isinstance(await far.call(call), Waiting)
+    assert isinstance(await far.call(call), PendingApproval)
     assert (await far.answer(far.kim, question)).body["state"] == "approved"
     assert outcomes(await far.call(call)) == ["done"] * 3
     assert [entry["consent"] for entry in far.audited("intent")] == ["four_eyes"] * 3
@@ -579,7 +581,7 @@ async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> No
     )
     far = WebhookWorld(tmp_path, "", approvers)
     call = batch(("create_customer", {"name": "A"}), ("delete_customer", {"customer_id": key(far, "Katana")}))
-    assert isinstance(await far.call(call), Waiting)
+    assert isinstance(await far.call(call), PendingApproval)
     question = far.receiver.questions[-1]
     assert (await far.answer(far.dana, question)).status == 403
     assert (await far.answer(far.kim, question)).status == 200
@@ -589,12 +591,14 @@ async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> No
 async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: World) -> None:
     """Ours: the largest batch there is can be asked about, and told of, whole."""
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    blocks = cast("list[Any]", slack(Asked(grant, [], 1, "https://here.example", "/approvals/x"))["blocks"])
+    blocks = cast("list[Any]", slack(WebhookRequest(grant, [], 1, "https://here.example", "/approvals/x"))["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Create secret "SECRET_{n:02}"' in text for n in range(MOST))
-    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    await world.ledger.move(
+        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    )
     outcome = await world.call(call)
     assert isinstance(outcome, Done)
     answer = shaped(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
@@ -613,10 +617,12 @@ async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: P
     call = deletions(world)
     await world.call(call, form(world))
     found = [(attempt.tool, attempt.group) for attempt in tally.attempts]
-    assert found == [("delete_customer", Group.DONE), ("delete_customer", Group.FAILED)]
+    assert found == [("delete_customer", OutcomeGroup.DONE), ("delete_customer", OutcomeGroup.FAILED)]
     assert [link.event for link in tally.attempts[0].audit] == ["asked", "agreed", "intent", "outcome"]
     await world.call(call, form(world, lambda _: No()))
-    assert [(attempt.tool, attempt.group) for attempt in tally.attempts[2:]] == [("apply_changes", Group.DECLINED)]
+    assert [(attempt.tool, attempt.group) for attempt in tally.attempts[2:]] == [
+        ("apply_changes", OutcomeGroup.DECLINED)
+    ]
     world.close()
 
 
@@ -650,4 +656,4 @@ async def test_steps_are_told_by_number(world: World) -> None:
     several = world.guard.several(call, call.made_of, None, Caller("local", None))
     found = await world.ledger.steps(several.id)
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
-    assert all(isinstance(step, Step) for step in found)
+    assert all(isinstance(step, BatchStep) for step in found)

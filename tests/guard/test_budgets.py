@@ -13,7 +13,7 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import No
-from fastn_mcp.guard.evaluation import Allowing, Judge
+from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
@@ -78,7 +78,7 @@ async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged
 ) -> None:
     """Ours: of calls that are judged at the same time, too. Beyond its budget, spending was approved by a person."""
     world = limited(tmp_path, "[budget]\nwrite = 2\nspend = 1\n[budget.run]\nexternal = 1\n")
-    allowing, sent = Allowing(world.judge(), world.ledger), 0
+    allowing, sent = BudgetCheck(world.judge(), world.ledger), 0
     with suppress(Refused):
         while sent < 9:
             await allowing.spend(effect, "local")
@@ -91,7 +91,7 @@ async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path)
     assert first.run_period("local") != second.run_period("local")
     world = limited(tmp_path, "")
     named = [
-        Judge(
+        Evaluator(
             world.policy, "test", world.ledger, world.journalling, world.system, world.client.send, world.own, run=run
         )
         for run in ("nightly", "nightly", "weekly")

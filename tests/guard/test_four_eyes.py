@@ -12,9 +12,9 @@ from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.quorum import Counted, count, incomplete
-from fastn_mcp.guard.approval.request import Waiting, Yes
-from fastn_mcp.guard.audit.log import Event
-from fastn_mcp.guard.ledger.ledger import State, Vote
+from fastn_mcp.guard.approval.request import PendingApproval, Yes
+from fastn_mcp.guard.audit.log import AuditEvent
+from fastn_mcp.guard.ledger.ledger import GrantState, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -41,7 +41,7 @@ async def deletion(world: World) -> DeleteCustomer:
 async def waiting(world: WebhookWorld, call: DeleteCustomer) -> str:
     """Where it waits, as the agent reads it."""
     outcome = await world.call(call, FormNow(yes, world.clock))
-    assert isinstance(outcome, Waiting)
+    assert isinstance(outcome, PendingApproval)
     return outcome.where
 
 
@@ -148,12 +148,12 @@ async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: Webho
     question = await asked(world, call)
     await world.answer(world.dana, question)
     now = world.clock.at.timestamp()
-    assert await world.ledger.move(question["grant"], [State.OPEN], State.APPROVED, now, by="terminal")
+    assert await world.ledger.move(question["grant"], [GrantState.OPEN], GrantState.APPROVED, now, by="terminal")
     assert isinstance(await world.call(call), TargetChanged)
     assert world.changes == []
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    assert grant.state is State.STALE
+    assert grant.state is GrantState.STALE
 
 
 async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld) -> None:
@@ -177,7 +177,7 @@ async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_ane
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     now = world.clock.at.timestamp()
-    await world.ledger.move(grant.id, [State.OPEN], State.STALE, now)
+    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.STALE, now)
     await world.ledger.open(replace(grant, id="lesser", asks="typed", created=now + 1))
     assert (await world.answer(world.dana, {**question, "grant": "lesser"})).body["state"] == "approved"
     assert isinstance(await world.call(call), TargetChanged)
@@ -202,22 +202,22 @@ YES, NO = True, False
 @pytest.mark.parametrize(
     ("asks", "said", "state", "consent", "events", "declines"),
     [
-        ("typed", [("dana", YES, "fine")], State.APPROVED, ("verified", None), ["approved: fine"], 0),
-        ("typed", [("dana", NO, "no")], State.DECLINED, ("verified", "no"), ["declined: no"], 2),
-        ("four_eyes", [("dana", YES, None)], State.OPEN, (None, None), ["approved: 1 of 2 approvers"], 1),
+        ("typed", [("dana", YES, "fine")], GrantState.APPROVED, ("verified", None), ["approved: fine"], 0),
+        ("typed", [("dana", NO, "no")], GrantState.DECLINED, ("verified", "no"), ["declined: no"], 2),
+        ("four_eyes", [("dana", YES, None)], GrantState.OPEN, (None, None), ["approved: 1 of 2 approvers"], 1),
         (
             "four_eyes",
             [("dana", YES, None), ("kim", YES, None)],
-            State.APPROVED,
+            GrantState.APPROVED,
             ("four_eyes", None),
             ["approved: 1 of 2 approvers", "approved: 2 of 2 approvers"],
             0,
         ),
-        ("four_eyes", [("kim", NO, None)], State.DECLINED, ("four_eyes", None), ["declined: None"], 2),
+        ("four_eyes", [("kim", NO, None)], GrantState.DECLINED, ("four_eyes", None), ["declined: None"], 2),
         (
             "four_eyes",
             [("dana", YES, "fine"), ("kim", NO, "stop")],
-            State.DECLINED,
+            GrantState.DECLINED,
             ("four_eyes", "stop"),
             ["approved: fine", "declined: stop"],
             2,
@@ -227,7 +227,7 @@ YES, NO = True, False
 async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     asks: str,
     said: list[tuple[str, bool, str | None]],
-    state: State,
+    state: GrantState,
     consent: tuple[str | None, str | None],
     events: list[str],
     declines: int,
@@ -238,7 +238,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     await ledger.note_answer("local", declined=True, now=NOW - 1)
     recorded: list[str] = []
 
-    def record(event: Event, note: str | None) -> None:
+    def record(event: AuditEvent, note: str | None) -> None:
         recorded.append(f"{event.value}: {note}")
 
     counted = None
@@ -251,7 +251,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     found = await ledger.find("g1")
     assert found is not None
     assert (found.by, found.note) == consent
-    assert await incomplete(asked_for, ledger) is (asks == "four_eyes" and state is not State.APPROVED)
+    assert await incomplete(asked_for, ledger) is (asks == "four_eyes" and state is not GrantState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
     assert await count(Vote("gone", "dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
     assert recorded == events

@@ -11,15 +11,15 @@ from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, Waiting, Yes
-from fastn_mcp.guard.audit.log import AuditFile, Entry, Unwritten, verify
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, State
+from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, PendingApproval, Yes
+from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten, verify
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.sandbox.faults import Moment, Reset, Status
+from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector
@@ -94,10 +94,10 @@ async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
     """Ours (DESIGN 5.5): in the same result; a form that closes by itself is not asked again for a while."""
     form = now(world, answer, seconds)
     waiting = await world.call(await run(world), form)
-    assert isinstance(waiting, Waiting)
+    assert isinstance(waiting, PendingApproval)
     assert "on the desk" in waiting.where
     other = await world.call(await deletion(world), form)
-    assert isinstance(other, Waiting)
+    assert isinstance(other, PendingApproval)
     assert len(form.asked) == (1 if seconds < 1 else 2)
     assert world.changes == []
 
@@ -105,12 +105,14 @@ async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
 async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(world: World) -> None:
     """Ours: pending, then the result; once."""
     call = await run(world)
-    assert isinstance(await world.call(call), Waiting)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
+    assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp(), by="local_page")
+    await world.ledger.move(
+        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    )
     assert isinstance(await world.call(call), Done)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     assert len(world.changes) == 1
 
 
@@ -119,14 +121,14 @@ async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> Non
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [State.OPEN], State.DECLINED, world.clock.at.timestamp(), note="no")
+    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.DECLINED, world.clock.at.timestamp(), note="no")
     for _ in range(3):
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, Declined)
         ends = datetime.fromtimestamp(grant.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         assert f"stays declined until {ends}." in refused.next_step
     world.clock.pass_(600)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
 
 
@@ -135,9 +137,9 @@ async def test_an_approval_for_other_arguments_is_none(world: World) -> None:
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp())
     swapped = call.model_copy(update={"input": {"all": True}})
-    assert isinstance(await world.call(swapped), Waiting)
+    assert isinstance(await world.call(swapped), PendingApproval)
     resumed = FormLater(resumed=(grant.id, Yes()))
     assert isinstance(await world.call(swapped, resumed), Refused)
     assert world.changes == []
@@ -194,9 +196,9 @@ async def test_an_approval_runs_out(world: World) -> None:
     assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp())
     world.clock.pass_(601)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
 
 
@@ -205,7 +207,7 @@ async def test_a_target_that_changed_voids_the_approval_and_shows_what_is_there(
     call = await deletion(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp())
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     void = await world.call(call)
     assert isinstance(void, TargetChanged)
@@ -248,7 +250,7 @@ async def test_questions_are_capped(world: World) -> None:
     """THREATS T17: a loop of calls cannot bury a person in questions."""
     call = await run(world)
     for number in range(MOST_WAITING):
-        assert isinstance(await world.call(call.model_copy(update={"input": {"n": number}})), Waiting)
+        assert isinstance(await world.call(call.model_copy(update={"input": {"n": number}})), PendingApproval)
     assert isinstance(await world.call(call), Refused)
     assert len(await world.ledger.waiting(world.clock.at.timestamp())) == MOST_WAITING
 
@@ -368,7 +370,7 @@ async def test_identical_calls_at_the_same_time_are_not_asked_about(world: World
     """Ours: what this process is sending just now is not lost."""
     await _hanging(world, *[CreateCustomer(name="Initech")] * 2)
     assert [change.outcome for change in await world.ledger.changes("test", 10, 1e12)] == ["unknown_outcome"] * 2
-    assert isinstance(await world.call(CreateCustomer(name="Initech")), Waiting)
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), PendingApproval)
 
 
 async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: 
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     assert isinstance(await world.call(update), Done)
     first, second = seen
-    assert isinstance(first, Waiting)
+    assert isinstance(first, PendingApproval)
     assert isinstance(second, Done)
     world.close()
     other.close()
@@ -507,7 +509,7 @@ async def test_no_name_can_speak_for_us(world: World) -> None:
 class Broken(AuditFile):
     """An audit whose outcomes cannot be written."""
 
-    def record(self, entry: Entry) -> str:
+    def record(self, entry: LogEntry) -> str:
         if entry.event.value == "outcome":
             raise Unwritten("The audit cannot be written.", "")
         return super().record(entry)
@@ -534,7 +536,7 @@ async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
 
 async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repeated(world: World) -> None:
     """THREATS T14: what may have happened is not done again unasked, for ten minutes; another call is."""
-    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     create = CreateCustomer(name="Initech")
     lost = await world.call(create)
     assert isinstance(lost, UnknownOutcome)
@@ -607,7 +609,7 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     assert isinstance(await one.call(call, now(one, Yes(minutes=15))), Done)
     assert isinstance(await one.call(call), Done)
     assert isinstance(await one.call(call), Refused)
-    assert isinstance(await two.call(call), Waiting)
+    assert isinstance(await two.call(call), PendingApproval)
     delete = await deletion(one)
     for _ in range(5):
         assert isinstance(await one.call(delete, now(one, No())), Declined)
@@ -616,9 +618,9 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     one.clock.pass_(601)
     two.clock.pass_(601)
     for number in range(MOST_WAITING):
-        assert isinstance(await one.call(CreateApiKey(name=f"key {number}")), Waiting)
+        assert isinstance(await one.call(CreateApiKey(name=f"key {number}")), PendingApproval)
     assert isinstance(await one.call(CreateApiKey(name="one more")), Refused)
-    assert isinstance(await two.call(CreateApiKey(name="one more")), Waiting)
+    assert isinstance(await two.call(CreateApiKey(name="one more")), PendingApproval)
     listed: Any = await two.call(ListChanges())
     assert listed.result.model_dump()["changes"] == []
     both: Any = await one.call(ListChanges())

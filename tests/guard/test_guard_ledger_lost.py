@@ -10,17 +10,17 @@ from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 from world import FormNow, World, yes
 
-from fastn_mcp.client.http import Lost
+from fastn_mcp.client.http import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.guard.approval.request import Waiting
-from fastn_mcp.guard.ledger.ledger import LedgerLost, State
+from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.reply import Reply
+from fastn_mcp.sandbox.reply import SandboxReply
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio
@@ -74,14 +74,14 @@ async def test_without_its_ledger_reads_pass_and_changes_are_refused(own: Valkey
 async def test_an_approval_that_the_server_forgot_is_asked_for_anew(own: ValkeyServer, shared: World) -> None:
     """Issue 8: an empty ledger approves nothing, also what it had approved before."""
     call = DeleteCustomer(customer_id=await _customer(shared))
-    assert isinstance(await shared.call(call), Waiting)
+    assert isinstance(await shared.call(call), PendingApproval)
     first = shared.desk.shown[-1]
     own.stop()
     own.start()
     asked = await shared.call(call)
     if isinstance(asked, LedgerLost):  # the first to find the old connection closed
         asked = await shared.call(call)
-    assert isinstance(asked, Waiting)
+    assert isinstance(asked, PendingApproval)
     assert shared.desk.shown[-1] != first
     assert await shared.ledger.find(first) is None
     assert shared.changes == []
@@ -98,7 +98,7 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
         world = World(tmp_path, ledger=ledger)
         call = DeleteCustomer(customer_id=await _customer(world))
         await ledger.open(grant())
-        await ledger.move("g1", [State.OPEN], State.STALE, NOW)  # so that the server has the script
+        await ledger.move("g1", [GrantState.OPEN], GrantState.STALE, NOW)  # so that the server has the script
         proxy.lose, proxy.hang_up = b"burnt", True
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, LedgerLost)
@@ -106,7 +106,7 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
         proxy.lose = None
         assert await world.burnt() == 1
         assert world.changes == []
-        assert isinstance(await world.call(call), Waiting)
+        assert isinstance(await world.call(call), PendingApproval)
         assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
         assert len(world.changes) == 1
         await ledger.aclose()
@@ -121,10 +121,10 @@ async def test_an_outcome_that_is_unknown_stays_so_and_is_remembered_without_the
     assert isinstance(await shared.call(ListCustomers()), Done)
     answer = shared.sandbox.answer
 
-    def unlucky(method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Reply:
+    def unlucky(method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> SandboxReply:
         del method, path, query, headers, body
         own.stop()
-        raise Lost("ReadError")
+        raise ResponseLost("ReadError")
 
     shared.sandbox.answer = unlucky
     outcome = await shared.call(call)
@@ -136,5 +136,5 @@ async def test_an_outcome_that_is_unknown_stays_so_and_is_remembered_without_the
         asked = await shared.call(call)
         if not isinstance(asked, LedgerLost):
             break
-    assert isinstance(asked, Waiting)
+    assert isinstance(asked, PendingApproval)
     assert shared.changes == []

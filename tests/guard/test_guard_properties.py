@@ -14,8 +14,8 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from world import FormLater, FormNow, World
 
-from fastn_mcp.guard.approval.request import Asking, No, Nobody, Waiting, Yes
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Yes
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.connections import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
@@ -98,12 +98,12 @@ async def act(world: World, action: Action) -> None:
 
 
 async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
-    if not isinstance(await world.call(call), Waiting):
+    if not isinstance(await world.call(call), PendingApproval):
         return
     now = world.clock.at.timestamp()
     for grant in await world.ledger.waiting(now):
         if how != "open":
-            await world.ledger.move(grant.id, [State.OPEN], State(how), now, by="local_page")
+            await world.ledger.move(grant.id, [GrantState.OPEN], GrantState(how), now, by="local_page")
     for _ in range(repeats):
         await world.call(call)
 
@@ -141,10 +141,10 @@ def test_as_many_changes_reach_fastn_as_consents_were_spent(actions: list[Action
 async def _approved_run(world: World) -> RunWorkflow:
     call = await subject(world, "run")
     assert isinstance(call, RunWorkflow)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     now = world.clock.at.timestamp()
     (grant,) = await world.ledger.waiting(now)
-    assert await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="local_page")
+    assert await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="local_page")
     return call
 
 
@@ -216,7 +216,7 @@ def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tm
     assert anyio.run(world.burnt) == 1
     events = [json.loads(line)["event"] for line in world.audit_path.read_text().splitlines()]
     assert events[-1] == "intent"
-    assert isinstance(anyio.run(world.call, call), Waiting)
+    assert isinstance(anyio.run(world.call, call), PendingApproval)
     assert world.changes == []
     world.close()
 
@@ -230,11 +230,11 @@ def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
         await world.call(call)
         now = world.clock.at.timestamp()
         (grant,) = await world.ledger.waiting(now)
-        await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="local_page")
+        await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="local_page")
         await world.client.send(call)
         await world.client.send(CreateCustomer(name="Globex Exports"))
         again = await subject(world, "delete_customer")
-        assert isinstance(await world.call(again), Waiting)
+        assert isinstance(await world.call(again), PendingApproval)
         assert not isinstance(await world.call(call), Done)
 
     anyio.run(play)

@@ -7,11 +7,11 @@ from world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
@@ -119,7 +119,7 @@ async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothin
     with monkeypatch.context() as patched:
         patched.setattr(world.ledger, "settle", fail)
         assert isinstance(await world.call(call), Done)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     assert isinstance(await world.call(CreateCustomer(name="Umbrella")), Done)
     assert len(world.changes) == 2
 
@@ -127,7 +127,7 @@ async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothin
 async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledger_forgot_it(tmp_path: Any) -> None:
     """Ours (DESIGN 4): only what could happen twice; an update is the same however often it is made."""
     world = World(tmp_path)
-    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = CreateCustomer(name="Initech")
     assert isinstance(await world.call(call), UnknownOutcome)
 
@@ -135,14 +135,14 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
         return {}
 
     world.ledger.unsettled = forgotten  # type: ignore[method-assign, assignment]
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     world.clock.pass_(599)
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     world.clock.pass_(1)
     assert isinstance(await world.call(call), Conflict)
     trigger = next(one for one in world.sandbox.state.all("triggers") if str(one["status"]).casefold() == "active")
     pause = UpdateTrigger(trigger_id=str(trigger["id"]), status="Disabled")
-    world.sandbox.faults.add(Reset(method="PUT", moment=Moment.AFTER))
+    world.sandbox.faults.add(Reset(method="PUT", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(pause), Done | UnknownOutcome)
     assert isinstance(await world.call(pause), Done)
     world.close()
@@ -156,7 +156,7 @@ async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_i
     assert world.client.deadline(call) == 300
     later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
     later.clock.pass_(899)
-    assert isinstance(await later.call(call), Waiting)
+    assert isinstance(await later.call(call), PendingApproval)
     assert later.changes == []
     later.clock.pass_(1)
     assert isinstance(await later.call(call), Done)

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from stores import NOW, change, grant, scope
 
-from fastn_mcp.guard.ledger.ledger import LedgerUnusable, State, Vote
+from fastn_mcp.guard.ledger.ledger import GrantState, LedgerUnusable, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -50,13 +50,13 @@ async def test_it_outlives_its_process(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.sqlite")
     ledger = SqliteLedger(path)
     await ledger.open(grant())
-    assert await ledger.move("g1", [State.OPEN], State.APPROVED, NOW)
+    assert await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
     ledger.close()
     again = SqliteLedger(path)
     found = await again.find("g1")
     again.close()
     assert found is not None
-    assert found.state is State.APPROVED
+    assert found.state is GrantState.APPROVED
 
 
 async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Pa
             fields = {name: value for name, value in asdict(row).items() if table == "grants" or name not in lacks}
             fields = {name: value for name, value in fields.items() if name not in lacks - {"call"}}
             values = [json.dumps(v) if isinstance(v, (dict, tuple, list)) else v for v in fields.values()]
-            values = [value.value if isinstance(value, State) else value for value in values]
+            values = [value.value if isinstance(value, GrantState) else value for value in values]
             marks = ", ".join("?" * len(values))
             before.execute(f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks})", values)  # noqa: S608
     one, two = SqliteLedger(path), SqliteLedger(path)
@@ -229,7 +229,7 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Pa
     assert await one.change(made.account, made.id) == made
     assert await one.scopes(NOW) == [replace(given, similar="")]
     assert await one.scope_of("local", given.account, "run_workflow", "wf_1", "input", NOW) is None
-    assert await one.move("g1", [State.OPEN], State.APPROVED, NOW)
+    assert await one.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
     await two.open(replace(grant("g2"), trace="00-1-2-01"))
     assert await one.find("g2") == replace(grant("g2"), trace="00-1-2-01")
     lost = replace(change("c2"), call="a", unsettled_until=NOW + 1)
@@ -249,7 +249,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
     for number in range(size):
         await ledger.note(change(f"kept {number}", at=NOW - number))
         await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
-        await ledger.move(f"kept {number}", [State.OPEN], State.BURNT, NOW - 1_500 - number)
+        await ledger.move(f"kept {number}", [GrantState.OPEN], GrantState.BURNT, NOW - 1_500 - number)
         await ledger.vote(Vote(f"kept {number}", "ann", True, NOW - number), 1, by="terminal")
         await ledger.hold_steps(f"kept {number}", {1: "g", 2: "h"}, NOW - number)
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
@@ -262,7 +262,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
     "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
     "a grant is opened": lambda ledger: ledger.open(grant("new")),
     "a grant is looked for": lambda ledger: ledger.latest("call of kept 1", NOW),
-    "a grant is burnt": lambda ledger: ledger.move("new", [State.OPEN], State.BURNT, NOW),
+    "a grant is burnt": lambda ledger: ledger.move("new", [GrantState.OPEN], GrantState.BURNT, NOW),
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),

@@ -14,11 +14,11 @@ from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.changes import FINAL
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, State, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState, Ledger, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
-STATES = st.sampled_from(list(State))
+STATES = st.sampled_from(list(GrantState))
 WHO = st.sampled_from(["dana", "kim", "lee"])
 TIMES = st.integers(0, 700).map(lambda seconds: NOW + seconds / 2)
 Step = Callable[[Ledger], Awaitable[Any]]
@@ -26,7 +26,7 @@ Step = Callable[[Ledger], Awaitable[Any]]
 FEW = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-async def _opened(ledger: Ledger, id_: str, *, elsewhere: bool, state: State = State.OPEN) -> str:
+async def _opened(ledger: Ledger, id_: str, *, elsewhere: bool, state: GrantState = GrantState.OPEN) -> str:
     try:
         await ledger.open(replace(grant(id_), elsewhere=elsewhere, call="call", state=state))
     except TooManyWaiting:
@@ -50,7 +50,7 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
     outcome = draw(st.sampled_from([*FINAL, "conflict", "declined"]))
     steps: dict[str, Step] = {
         "open": lambda ledger: _opened(ledger, id_, elsewhere=yes),
-        "approved": lambda ledger: _opened(ledger, id_, elsewhere=yes, state=State.APPROVED),
+        "approved": lambda ledger: _opened(ledger, id_, elsewhere=yes, state=GrantState.APPROVED),
         "move": lambda ledger: ledger.move(id_, before, after, now, by=who, note="no" if yes else None),
         "vote": lambda ledger: ledger.vote(Vote(id_, who, yes, now), limit, by="verified"),
         "find": lambda ledger: ledger.find(id_),
@@ -109,11 +109,11 @@ def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
 async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, str] | None:
     match kind:
         case "burn":
-            done = await ledger.move(id_, [State.OPEN, State.APPROVED], State.BURNT, NOW)
+            done = await ledger.move(id_, [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW)
         case "decline":
-            done = await ledger.move(id_, [State.OPEN], State.DECLINED, NOW)
+            done = await ledger.move(id_, [GrantState.OPEN], GrantState.DECLINED, NOW)
         case "vote":
-            done = await ledger.vote(Vote(id_, who, True, NOW), 2, by="four_eyes") is State.APPROVED
+            done = await ledger.vote(Vote(id_, who, True, NOW), 2, by="four_eyes") is GrantState.APPROVED
         case "spend":
             done = await ledger.spend("destroy", "monday", 2)
         case "claim":
@@ -169,8 +169,8 @@ async def test_of_fifty_parallel_burns_one_succeeds(valkey: ValkeyServer) -> Non
     url = valkey.url()
     one, two = opened(url), opened(url)
     await one.open(grant())
-    assert await two.move("g1", [State.OPEN], State.APPROVED, NOW)
-    burn = [State.OPEN, State.APPROVED], State.BURNT, NOW
+    assert await two.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
+    burn = [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW
     won = await asyncio.gather(*(ledger.move("g1", *burn) for ledger in (one, two) for _ in range(25)))
     assert sum(won) == 1
     await one.aclose()

@@ -6,20 +6,20 @@ import pytest
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.request import No, Waiting
+from fastn_mcp.guard.approval.request import No, PendingApproval
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.evaluation import AiSessions
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.undo import Never, Undo, undo_of
+from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.sandbox.faults import Moment, Reset, Status
+from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.sandbox.routes.workflows import new_workflow
-from fastn_mcp.tools.ai import AiChat, Reply
+from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.anyio
 NEW = CreateWorkflow(name="Nightly import", slug="nightly-import", extra={"timezone": "UTC"})
 
 
-async def approved_outside(world: World, call: Offer[Any]) -> None:
+async def approved_outside(world: World, call: Tool[Any]) -> None:
     """Ask about a call where no form is, and approve it there."""
-    assert isinstance(await world.call(call), Waiting)
+    assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     now = world.clock.at.timestamp()
-    assert await world.ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="local_page")
+    assert await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="local_page")
 
 
 def make(world: World, status: str) -> str:
@@ -67,7 +67,7 @@ async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
         (CreateConnector(name="Initech", slug="initech"), "/api/v1/connectors"),
     ],
 )
-async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: World, call: Offer[Any], path: str) -> None:
+async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: World, call: Tool[Any], path: str) -> None:
     """Ours: a list that cannot be read says nothing about what is free."""
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
     form = FormNow(lambda _: No(), world.clock)
@@ -106,8 +106,8 @@ def test_a_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_s
     call = CreateConnector(name="Google Sheets", slug="google-sheets")
     rows = {"googleSheets": True, "GOOGLE_SHEETS": True, "hubspot": False, "": None, None: None}
     for slug, taken in rows.items():
-        assert call.may_overwrite(Reply.model_validate({"id": "x", "name": "Other", "slug": slug})) is taken
-    assert call.may_overwrite(Reply.model_validate({"name": "google sheets"})) is True
+        assert call.may_overwrite(AiReply.model_validate({"id": "x", "name": "Other", "slug": slug})) is taken
+    assert call.may_overwrite(AiReply.model_validate({"name": "google sheets"})) is True
 
 
 def change(before: dict[str, Any] | None, target: str = "wf_1") -> Change:
@@ -121,7 +121,7 @@ def test_what_a_create_overwrote_is_restored_and_never_deleted() -> None:
     undo = undo_of(change(overwrote))
     assert isinstance(undo, Undo)
     assert undo.call == UpdateWorkflow(workflow_id="wf_1", code="old()")
-    assert isinstance(undo_of(change({})), Never)
+    assert isinstance(undo_of(change({})), NotUndoable)
     made_anew = undo_of(change(overwrote, target="wf_2"))
     assert isinstance(made_anew, Undo)
     assert made_anew.call == DeleteWorkflow(workflow_id="wf_2")
@@ -137,7 +137,7 @@ async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World)
     session = str(asked.result.model_dump()["session_id"])
     answer = AiChat(message="approve", session_id=session)
     await approved_outside(world, answer)
-    world.guard.answered(answer, Reply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]}))
+    world.guard.answered(answer, AiReply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]}))
     assert isinstance(await world.call(answer), TargetChanged)
     assert len(world.changes) == 1
 
@@ -147,7 +147,7 @@ async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> Non
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
-    world.sandbox.faults.add(Reset(method="POST", moment=Moment.AFTER))
+    world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(answer, FormNow(yes, world.clock)), UnknownOutcome)
     form = FormNow(lambda _: No(), world.clock)
     assert isinstance(await world.call(answer.model_copy(update={"message": "approve"}), form), Declined)
@@ -158,7 +158,7 @@ def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
     """Ours: memory is bounded, and what was forgotten is unknown."""
     sessions = AiSessions()
     for number in range(1001):
-        sessions.note(AiChat(message="m"), Reply.model_validate({"sessionId": f"s{number}", "questions": ["Which?"]}))
+        sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": f"s{number}", "questions": ["Which?"]}))
     forgotten = sessions.target(AiChat(message="m", session_id="s0"))
     kept = sessions.target(AiChat(message="m", session_id="s1"))
     assert forgotten is not None

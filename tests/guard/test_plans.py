@@ -36,12 +36,12 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
 
@@ -554,7 +554,7 @@ async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk
     """Ours (DESIGN 4): and no question is put where nobody is."""
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }\ncount = 9')).read()
     world = unattended(tmp_path, plan)
-    world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=Moment.AFTER))
+    world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=FaultMoment.AFTER))
     first = await world.call(CreateCustomer(name="N"))
     second = await world.call(CreateCustomer(name="N"))
     assert "unknown" in str(getattr(first, "outcome", ""))
@@ -588,7 +588,7 @@ def test_a_plan_says_itself_in_words(desk: Desk) -> None:
 # Batches.
 
 
-def several(*targets: str) -> Offer[Any]:
+def several(*targets: str) -> Tool[Any]:
     changes = [{"tool": "delete_customer", "arguments": {"customer_id": target}} for target in targets]
     return parse(OFFERED, "apply_changes", {"changes": changes}).call
 

@@ -14,7 +14,7 @@ from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -152,7 +152,7 @@ def test_facts_are_read_exactly_where_they_can_decide() -> None:
 def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
     """Ours (DESIGN 5.1)."""
     call = UpdateWorkflow(workflow_id="wf", name="n")
-    target = Record.model_validate({"id": "wf"})
+    target = FastnObject.model_validate({"id": "wf"})
     assert Policy().judge(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
     assert Policy().judge(Situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW
 
@@ -166,7 +166,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
             continue
         call = operation.model_construct(status=None, extra=None)
         for effect in possible_effects(operation):
-            situation = Situation(call, effect, NOW, target=Record(), dependents=dependents)
+            situation = Situation(call, effect, NOW, target=FastnObject(), dependents=dependents)
             live, test = (Policy(mode, live=key).judge(situation).decision for key in (True, False))
             assert live.rank >= test.rank, operation.tool_name()
         assert Policy(mode, live=True).needs_facts(call) or not Policy(mode).needs_facts(call)

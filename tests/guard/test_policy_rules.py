@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.guard.plans.plan import Permit
-from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, Verdict
+from fastn_mcp.guard.plans.plan import PlannedCalls
+from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.matching import Bounds, Glob, Protected, Rule
-from fastn_mcp.guard.policy_rules.rules import FileRules, Opening
+from fastn_mcp.guard.policy_rules.matching import Glob, PolicyRule, Protected, UserCount
+from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
 from fastn_mcp.guard.policy_rules.schema import CHANGING, possible_effects
 from fastn_mcp.guard.policy_rules.time_window import hours
 from fastn_mcp.tools.ai import AiChat
@@ -26,13 +26,13 @@ from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)  # a Wednesday
 Call = Operation[Any]
-Judge = Callable[..., Verdict]
+Judge = Callable[..., PolicyDecision]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def policy(tmp_path: Path) -> Callable[[str, Mode], Policy]:
 def judge(policy: Callable[[str, Mode], Policy]) -> Judge:
     """The verdict of a file on a call, whose target is known by its id unless it is given."""
 
-    def judge(text: str, call: Call, mode: Mode = "guarded", **facts: Any) -> Verdict:
+    def judge(text: str, call: Call, mode: Mode = "guarded", **facts: Any) -> PolicyDecision:
         if "target" not in facts and call.target is not None:
             facts["target"] = record(id=call.target)
         effect = facts.pop("effect", call.effective)
@@ -59,8 +59,8 @@ def judge(policy: Callable[[str, Mode], Policy]) -> Judge:
     return judge
 
 
-def record(**fields: object) -> Record:
-    return Record.model_validate(fields)
+def record(**fields: object) -> FastnObject:
+    return FastnObject.model_validate(fields)
 
 
 # --- defaults and rules ------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
     ],
 )
 def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
-    judge: Judge, target: Record | None, matches: bool
+    judge: Judge, target: FastnObject | None, matches: bool
 ) -> None:
     """Ours: and it holds where the target is not known."""
     verdict = judge('[[rule]]\ntarget = "nightly*"\nthen = "deny"', DeleteWorkflow(workflow_id="wf_1"), target=target)
@@ -141,7 +141,7 @@ def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
     ],
 )
 def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
-    judge: Judge, target: Record | None, matches: bool
+    judge: Judge, target: FastnObject | None, matches: bool
 ) -> None:
     """Ours: an agent could rename a target, and so give itself the consent."""
     for call in (DeleteWorkflow(workflow_id="wf_1"), DeleteWorkflow(workflow_id="test_1")):
@@ -316,7 +316,7 @@ ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
     ],
 )
 def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
-    judge: Judge, protected: str, call: Call, target: Record | None, holds: bool
+    judge: Judge, protected: str, call: Call, target: FastnObject | None, holds: bool
 ) -> None:
     """Ours (DESIGN 5.2)."""
     verdict = judge(f"[[protect]]\n{protected}", call, target=target)
@@ -567,7 +567,7 @@ def test_verdict_names_its_rule_and_reason(
     judge: Judge, text: str, mode: Mode, call: Call, facts: dict[str, Any], said: tuple[str, str, str]
 ) -> None:
     """Ours: the agent reads them, a person is shown them, and the audit log keeps them."""
-    assert judge(text, call, mode, **facts) == Verdict(Decision(said[0]), said[1], said[2])
+    assert judge(text, call, mode, **facts) == PolicyDecision(Decision(said[0]), said[1], said[2])
 
 
 @pytest.mark.parametrize("mode", ["guarded", "unattended"])
@@ -581,19 +581,19 @@ def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
     """Ours: it spares what is asked of so many people, and loosens nothing that is denied."""
     text = f'[[rule]]\ntool = "delete_customer"\nthen = "{decision}"\nreason = "why"' if decision != "confirm" else ""
     facts: dict[str, Any] = {"dependents": 0} if decision == "confirm" else {}
-    permit = Permit("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
+    permit = PlannedCalls("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
     verdict = judge(text, DELETION, mode, permit=permit, **facts)
     if spares:
         assert (verdict.decision, verdict.rule, verdict.permit) == (Decision.ALLOW, "plan p line 1", permit)
         assert verdict.reason == ("why" if text else "The customer has no connections and no runs.")
     elif mode == "unattended" and decision == "four_eyes":
         why = "It needs two people (policy.toml line 1: rule delete_customer), and one has signed the plan."
-        assert verdict == Verdict(Decision.DENY, "no plan", why)
+        assert verdict == PolicyDecision(Decision.DENY, "no plan", why)
     else:
-        assert verdict == Verdict(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
+        assert verdict == PolicyDecision(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
     if mode == "unattended":
         used_up = judge("", DELETION, mode, used_up=permit)
-        assert used_up == Verdict(Decision.DENY, "no plan", "All 3 calls of plan p line 1 were made.")
+        assert used_up == PolicyDecision(Decision.DENY, "no plan", "All 3 calls of plan p line 1 were made.")
 
 
 # --- what facts are needed for -----------------------------------------------------------------------------------
@@ -631,7 +631,7 @@ def test_no_call_has_an_effect_that_its_tool_was_not_thought_to_have(operation: 
     targets = st.none() | st.builds(record, id=st.just("x"), status=STATUSES, schedule=SCHEDULES)
 
     @given(given_values, targets, st.sampled_from([None, 0, 3]))
-    def check(fields: dict[str, Any], target: Record | None, dependents: int | None) -> None:
+    def check(fields: dict[str, Any], target: FastnObject | None, dependents: int | None) -> None:
         call = operation.model_construct(**fields)
         assert {call.effective, call.effect_on(target, dependents)} <= possible_effects(operation)
 
@@ -655,12 +655,12 @@ CALLS: list[Call] = [
 ]
 any_rules = st.lists(
     st.builds(
-        Rule,
+        PolicyRule,
         name=st.text(max_size=3),
         tools=st.none() | st.frozensets(st.sampled_from([call.tool_name() for call in CALLS]), min_size=1),
         effects=st.none() | st.frozensets(st.sampled_from([e for e in Effect if e is not Effect.READ]), min_size=1),
         targets=st.sampled_from([(), (Glob("t*"),), (Glob("*1"),)]),
-        dependents=st.sampled_from([None, Bounds(1, None), Bounds(None, 0)]),
+        dependents=st.sampled_from([None, UserCount(1, None), UserCount(None, 0)]),
         arguments=st.just({}),
         then=decisions,
     ),
@@ -680,7 +680,7 @@ modes = st.sampled_from(list(MODES))
 
 @given(modes, any_rules, situations, st.randoms())
 def test_the_order_of_rules_decides_nothing(
-    mode: Mode, rules: list[Rule], situation: Situation, order: random.Random
+    mode: Mode, rules: list[PolicyRule], situation: Situation, order: random.Random
 ) -> None:
     """Ours: the strictest wins."""
     shuffled = order.sample(rules, len(rules))
@@ -690,7 +690,7 @@ def test_the_order_of_rules_decides_nothing(
 
 @given(modes, any_rules, situations)
 def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
-    mode: Mode, rules: list[Rule], situation: Situation
+    mode: Mode, rules: list[PolicyRule], situation: Situation
 ) -> None:
     """Ours: only `allow` loosens."""
     strict = tuple(rule for rule in rules if rule.then is not Decision.ALLOW)
@@ -700,7 +700,7 @@ def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
 
 @given(modes, any_rules, situations)
 def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
-    mode: Mode, rules: list[Rule], situation: Situation
+    mode: Mode, rules: list[PolicyRule], situation: Situation
 ) -> None:
     """Ours: facts that could not be learnt never loosen."""
     policy = Policy(mode, replace(EMPTY, rules=tuple(rules)))
@@ -710,10 +710,10 @@ def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
 
 @given(any_rules, situations, decisions)
 def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
-    rules: list[Rule], situation: Situation, default: Decision
+    rules: list[PolicyRule], situation: Situation, default: Decision
 ) -> None:
     """Ours (DESIGN 5.1, 5.2)."""
-    defaults = {effect: Verdict(default, "default") for effect in Effect}
+    defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
     file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
     assert Policy("read-only", file).judge(situation).decision is Decision.DENY
     for held in (replace(situation, own_key=True), replace(situation, declines=5)):
@@ -723,7 +723,7 @@ def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
 
 @given(modes, any_rules, situations, st.sampled_from([d for d in Decision if d is not Decision.ALLOW]))
 def test_no_rule_escapes_a_protection_a_window_or_a_budget(
-    mode: Mode, rules: list[Rule], situation: Situation, then: Decision
+    mode: Mode, rules: list[PolicyRule], situation: Situation, then: Decision
 ) -> None:
     """Ours (DESIGN 5.2): they hold whatever the rules allow."""
     file = replace(EMPTY, rules=tuple(rules))
@@ -737,9 +737,9 @@ def test_no_rule_escapes_a_protection_a_window_or_a_budget(
 
 
 @given(modes, any_rules, situations)
-def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[Rule], situation: Situation) -> None:
+def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
     """Ours (DESIGN 5.2)."""
-    opening = Opening("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
+    opening = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
     closed = replace(EMPTY, rules=tuple(rules), openings=(opening,))
     assert Policy(mode, closed).judge(situation).decision is Decision.DENY
 

@@ -19,9 +19,9 @@ from team_world import HEAD, META, Caller, TeamWorld, modern, request
 from webhook_world import WebhookWorld, approvers_file, public
 from world import Clock
 
-from fastn_mcp.channels.page.sessions import Entry
-from fastn_mcp.guard.approval.request import Waiting
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.channels.page.sessions import PageSessions
+from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +104,7 @@ async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) 
     """Issue 8; THREATS T12: the same answer to each, and what waits still waits, for those whose it is."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
-    assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), Waiting)
+    assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), PendingApproval)
     (question,) = world.receiver.questions
     body = json.dumps(world.stranger.body(world, question, "approve")).encode()
     replies: set[tuple[int, str]] = set()
@@ -117,14 +117,14 @@ async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) 
     assert {status for status, _ in replies} == {401}
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    assert grant.state is State.OPEN
+    assert grant.state is GrantState.OPEN
     assert (await world.answer(world.dana, question)).body["decided"] is True
     world.close()
 
 
 def test_ten_thousand_guesses_of_a_key_to_the_page_find_nothing() -> None:
     """Issue 8; THREATS T12: none is found by guessing, and the right one holds."""
-    entry = Entry(Clock().system("k"))
+    entry = PageSessions(Clock().system("k"))
     right = entry.key()
     assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]
     assert entry.enter(right) is not None

@@ -12,9 +12,9 @@ import pytest
 from fastn_mcp.guard.audit.log import Audit, AuditFile, entries
 from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.hosted.inbox import Approvals, Person, Rule, Standing, TeamInbox
-from fastn_mcp.hosted.team_config import Bounds, Kept, Match, Team, Tenant
-from fastn_mcp.hosted.tenants import Own, Tenants
+from fastn_mcp.hosted.inbox import Approvals, ApproverRights, ApproverRule, SignedInPerson, TeamInbox
+from fastn_mcp.hosted.team_config import Match, SecretRef, Team, TeamLimits, Tenant
+from fastn_mcp.hosted.tenants import CallerAccount, Tenants
 from fastn_mcp.hosted.tokens import Trust
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
@@ -85,18 +85,18 @@ class Company:
     @asynccontextmanager
     async def inbox(self) -> AsyncGenerator[TeamInbox]:
         nobody = Match(frozenset({"nobody"}), (), {})
-        rule = Rule(nobody, frozenset(self.names), frozenset(effect.value for effect in Effect))
-        approvals = Approvals("https://here.example/approvals", "page", Kept(None, "X"), (), False, 60.0, (rule,))
+        rule = ApproverRule(nobody, frozenset(self.names), frozenset(effect.value for effect in Effect))
+        approvals = Approvals("https://here.example/approvals", "page", SecretRef(None, "X"), (), False, 60.0, (rule,))
         served = tuple(Tenant(name, nobody, False, None, {}, {}) for name in self.names)
         trust = Trust(ISSUER, "fastn", "https://here.example", ("RS256",), 0.0)
-        team = Team("https://here.example/mcp", trust, (), (), "groups", Bounds(), served, approvals)
-        standing = Standing(approvals, Person(ISSUER, "dana", "Dana", None, (rule.name,)))
+        team = Team("https://here.example/mcp", trust, (), (), "groups", TeamLimits(), served, approvals)
+        standing = ApproverRights(approvals, SignedInPerson(ISSUER, "dana", "Dana", None, (rule.name,)))
         tenants = Tenants(self._opened, team.bounds, System())
         yield TeamInbox(standing, team, tenants, self.ledger.revision, System())
         await tenants.aclose()
         await self.ledger.aclose()
 
-    def _opened(self, tenant: Tenant, _: Own | None) -> Account:
+    def _opened(self, tenant: Tenant, _: CallerAccount | None) -> Account:
         return Account(tenant.name, self.ledger, AuditFile(self.folder / f"{tenant.name}.jsonl", System()))
 
 

@@ -6,14 +6,14 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.hosted.team_config import Bounds, Match, Pattern, Team, Tenant
+from fastn_mcp.hosted.team_config import Match, Pattern, Team, TeamLimits, Tenant
 from fastn_mcp.hosted.tokens import Trust
 
 
 def team(*matches: Match) -> Team:
     tenants = tuple(Tenant(f"t{number}", match, False, None, {}, {}) for number, match in enumerate(matches))
     trust = Trust("https://issuer.example", "fastn", "https://here.example", ("RS256",), 0.0)
-    return Team("https://here.example/mcp", trust, (), (), "groups", Bounds(), tenants)
+    return Team("https://here.example/mcp", trust, (), (), "groups", TeamLimits(), tenants)
 
 
 WORDS = st.sampled_from(["a", "b", "a*", "*", "true", "7"])

@@ -11,8 +11,8 @@ import pytest
 from world import Clock
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.hosted.team_config import Bounds, Match, Tenant
-from fastn_mcp.hosted.tenants import KEYS_EACH, Busy, Opened, Own, Room, Tenants
+from fastn_mcp.hosted.team_config import Match, TeamLimits, Tenant
+from fastn_mcp.hosted.tenants import KEYS_EACH, Busy, CallerAccount, ConcurrencyLimit, Opened, Tenants
 from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ class Account:
 
 @dataclass
 class House:
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: TeamLimits = field(default_factory=TeamLimits)
     clock: Clock = field(default_factory=Clock)
     sleep: Callable[[float], Awaitable[None]] | None = None
     made: list[Account] = field(default_factory=list[Account])
@@ -49,7 +49,7 @@ class House:
         system = self.clock.system()
         self.tenants = Tenants(self.open, self.bounds, replace(system, sleep=self.sleep or system.sleep))
 
-    def open(self, wanted: Tenant, own: Own | None) -> Account:
+    def open(self, wanted: Tenant, own: CallerAccount | None) -> Account:
         if wanted.name == "broken":
             raise SettingsError("It cannot be.")
         self.made.append(Account(wanted.name + (f" of {own.principal} by {own.key}" if own else "")))
@@ -117,7 +117,7 @@ async def test_the_sweeper_goes_round_by_itself() -> None:
 
 async def test_there_are_never_more_open_than_may_be() -> None:
     """THREATS T17: the longest unused makes room; where all are in use, one more is refused, and told so."""
-    house = House(Bounds(tenants=2))
+    house = House(TeamLimits(tenants=2))
     for name in "abc":
         house.clock.pass_(1)
         async with house.tenants.lease(tenant(name)):
@@ -136,28 +136,28 @@ async def test_a_caller_with_many_keys_crowds_out_themselves_alone() -> None:
     """THREATS T17: invented keys cost nobody else their account."""
     house = House()
     own = tenant("own")
-    async with house.tenants.lease(own, Own("otto", "his")):
+    async with house.tenants.lease(own, CallerAccount("otto", "his")):
         pass
     for number in range(KEYS_EACH + 3):
         house.clock.pass_(1)
-        async with house.tenants.lease(own, Own("olga", f"key {number}")):
+        async with house.tenants.lease(own, CallerAccount("olga", f"key {number}")):
             pass
     assert len([name for name in house.open_ones() if "olga" in name]) == KEYS_EACH
     assert "own of otto by his" in house.open_ones()
     async with AsyncExitStack() as stack:
         for number in range(KEYS_EACH):
-            await stack.enter_async_context(house.tenants.lease(own, Own("olga", f"new {number}")))
+            await stack.enter_async_context(house.tenants.lease(own, CallerAccount("olga", f"new {number}")))
         with pytest.raises(Busy, match="by keys of yours"):
-            await stack.enter_async_context(house.tenants.lease(own, Own("olga", "one more")))
-        await stack.enter_async_context(house.tenants.lease(own, Own("otto", "his")))
+            await stack.enter_async_context(house.tenants.lease(own, CallerAccount("olga", "one more")))
+        await stack.enter_async_context(house.tenants.lease(own, CallerAccount("otto", "his")))
 
 
 def test_a_callers_folder_and_account_tell_nothing_of_the_key() -> None:
     """THREATS T4: and two callers with one key are two."""
-    anna, otto = Own("iss|anna", "fsk_live_secret"), Own("iss|otto", "fsk_live_secret")
+    anna, otto = CallerAccount("iss|anna", "fsk_live_secret"), CallerAccount("iss|otto", "fsk_live_secret")
     assert anna.account != otto.account
     assert anna.folder != otto.folder
-    assert Own("iss|anna", "another").folder == anna.folder
+    assert CallerAccount("iss|anna", "another").folder == anna.folder
     assert "secret" not in anna.account + anna.folder
 
 
@@ -178,12 +178,12 @@ async def test_what_cannot_be_opened_is_not_kept_and_what_cannot_be_closed_is_go
 
 async def test_a_room_has_its_places_and_a_queue_that_ends() -> None:
     """THREATS T17: refused at once where no more may wait, after a while where nobody leaves."""
-    room = Room(2, 1, 0.01)
+    room = ConcurrencyLimit(2, 1, 0.01)
     async with room(), room():
         with pytest.raises(Busy, match=r"none ended within 0\.01 seconds"):
             async with room():
                 raise AssertionError
-    patient = Room(1, 1, 60)
+    patient = ConcurrencyLimit(1, 1, 60)
     order: list[str] = []
 
     async def waits() -> None:
@@ -203,7 +203,7 @@ async def test_a_room_has_its_places_and_a_queue_that_ends() -> None:
 
 async def test_who_stops_waiting_for_a_place_gives_up_their_turn() -> None:
     """Ours: a cancelled call takes no place."""
-    room = Room(1, 1, 60)
+    room = ConcurrencyLimit(1, 1, 60)
 
     async def waits() -> None:
         async with room():

@@ -12,7 +12,7 @@ from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.install import apply
 from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.apply import Target
-from fastn_mcp.install.backups import Records
+from fastn_mcp.install.backups import Backups
 from fastn_mcp.install.clients import BY_NAME
 from fastn_mcp.install.entry import additions
 from fastn_mcp.install.files import Snapshot
@@ -28,7 +28,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "home" / "new" / "mcp.json"
         self.folder = folder
-        self.records = Records(folder / "state" / "installed")
+        self.records = Backups(folder / "state" / "installed")
         self.target = Target.at(CURSOR, self.path, "fastn")
 
     def follow(self, project: Path | None = None) -> None:
@@ -39,12 +39,12 @@ class Desk:
         self.path.write_bytes(content)
         self.path.chmod(mode)
 
-    def install(self, what: Any = OURS, *, overwrite: bool = False) -> apply.Change | None:
+    def install(self, what: Any = OURS, *, overwrite: bool = False) -> apply.FileChange | None:
         again = partial(apply.installing, self.target, what, self.records, overwrite=overwrite)
         change = again()
         return None if change is None else apply.apply(change, again, self.records)
 
-    def uninstall(self) -> apply.Change | None:
+    def uninstall(self) -> apply.FileChange | None:
         again = partial(apply.uninstalling, self.target, self.records)
         change = again()
         return None if change is None else apply.apply(change, again, self.records)
@@ -242,7 +242,7 @@ def test_a_folder_in_its_place_is_named(desk: Desk) -> None:
 def test_what_cannot_be_written_leaves_no_trace(desk: Desk) -> None:
     """Ours: neither of a first entry nor of a second."""
     desk.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
-    change = apply.Change(desk.target, Snapshot(None), b"{}", None, None)
+    change = apply.FileChange(desk.target, Snapshot(None), b"{}", None, None)
     with pytest.raises(NotInstalled):
         desk.install()
     with pytest.raises(NotInstalled):

@@ -7,7 +7,7 @@ from documents_of import json_texts, toml_texts
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from fastn_mcp.install.addition import Addition, NoPlace, Unreadable, found, with_, without
+from fastn_mcp.install.addition import Addition, NoPlace, UnreadableConfig, found, with_, without
 from fastn_mcp.install.clients import Format
 from fastn_mcp.install.edit import load, put, same, take
 
@@ -171,7 +171,7 @@ def test_an_entry_that_is_there_is_replaced_in_its_place() -> None:
 )
 def test_what_cannot_be_read_is_not_touched(format_: Format, content: bytes, said: str) -> None:
     """Issue 7: and it is said where it cannot."""
-    with pytest.raises(Unreadable, match=said):
+    with pytest.raises(UnreadableConfig, match=said):
         put(format_, content, [SERVER])
 
 

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from world import World
 
 from fastn_mcp.build.telemetry import observed
-from fastn_mcp.telemetry.instruments import Signals
+from fastn_mcp.telemetry.instruments import Instruments
 
 Point = dict[str, Any]
 
@@ -26,7 +26,7 @@ class Collected:
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         self._meters = MeterProvider([self._metrics], shutdown_on_exit=False)
-        self.signals = Signals(tracers, self._meters)
+        self.signals = Instruments(tracers, self._meters)
         self.kinds = observed(self.signals, "acme-profile")
 
     def world(self, folder: Path, **more: Any) -> World:

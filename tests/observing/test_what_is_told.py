@@ -18,7 +18,7 @@ from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.faults import EchoKey, Garbage, Status
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry import attributes as names
-from fastn_mcp.telemetry.log_records import Records
+from fastn_mcp.telemetry.log_records import LogRecordHandler
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
 
@@ -131,7 +131,7 @@ def records() -> Generator[InMemoryLogRecordExporter]:
     kept = InMemoryLogRecordExporter()
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
-    handler, root = Records(provider, JsonLines([f"fsk_live_{CANARY}"])), logging.getLogger()
+    handler, root = LogRecordHandler(provider, JsonLines([f"fsk_live_{CANARY}"])), logging.getLogger()
     before, root.level = root.level, logging.DEBUG
     root.addHandler(handler)
     yield kept

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 Row = dict[str, Any]
 
@@ -91,7 +91,7 @@ class Listing:
     failing: dict[str, FastnError] = field(default_factory=dict[str, FastnError])
     calls: list[Operation[Any]] = field(default_factory=list[Operation[Any]])
 
-    async def __call__(self, call: Operation[Any]) -> Record:
+    async def __call__(self, call: Operation[Any]) -> FastnObject:
         self.calls.append(call)
         kind = next((kind for kind, lists in LISTS.items() if isinstance(call, lists)), None)
         if kind is None:
@@ -105,7 +105,7 @@ class Listing:
             if name in query:
                 rows = [row for row in rows if row.get(name) == query[name]]
         start = int(str(query.get("offset") or 0))
-        return cast(Record, call.result(cast(JsonValue, {"data": rows[start : start + 100], "total": len(rows)})))
+        return cast(FastnObject, call.result(cast(JsonValue, {"data": rows[start : start + 100], "total": len(rows)})))
 
     @property
     def counts(self) -> Counter[str]:

@@ -17,11 +17,11 @@ from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.overview.snapshot import PAGES
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
-from fastn_mcp.sandbox.faults import Garbage, Moment, Reset, Status
+from fastn_mcp.sandbox.faults import FaultMoment, Garbage, Reset, Status
 from fastn_mcp.sandbox.routes.connectors import new_connector
 from fastn_mcp.sandbox.routes.workflows import new_workflow
 from fastn_mcp.sandbox.state import Row, stamp
-from fastn_mcp.tools.ai import AiBuild, AiChat, Reply
+from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ def built(tmp_path: Path, workshop: Workshop) -> World:
 async def said(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
     outcome = await world.call(call, FormNow(yes, world.clock, ASKING))
     assert isinstance(outcome, Done), outcome
-    assert type(outcome.result) is Reply
+    assert type(outcome.result) is AiReply
     return outcome.result.model_dump(exclude_unset=True)
 
 
@@ -287,7 +287,7 @@ class Answering(World):
     "fault",
     [
         Reset(method="POST"),
-        Reset(method="POST", moment=Moment.AFTER),
+        Reset(method="POST", moment=FaultMoment.AFTER),
         Status(method="POST", status=500),
         Status(method="POST", status=504, code="AGT-TIMEOUT"),
     ],

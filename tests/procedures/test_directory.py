@@ -13,7 +13,7 @@ from fastn_mcp.fastn.directory import LISTS, PAGES, Directory, entry
 from fastn_mcp.fastn.targets import LOOKUPS
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 pytestmark = pytest.mark.anyio
 
@@ -25,12 +25,12 @@ class Gets:
     gone: set[str] = field(default_factory=set[str])
     calls: list[str] = field(default_factory=list[str])
 
-    async def __call__(self, call: Operation[Any]) -> Record:
+    async def __call__(self, call: Operation[Any]) -> FastnObject:
         assert isinstance(call, GetCustomer)
         self.calls.append(call.customer_id)
         if call.customer_id in self.gone:
             raise NotFound("no")
-        return Record.model_validate({"id": call.customer_id, "name": call.customer_id.upper()})
+        return FastnObject.model_validate({"id": call.customer_id, "name": call.customer_id.upper()})
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_what_was_read_while_something_changed_is_not_believed(directory: 
     """Ours: it may show what was before the change."""
     listing = Listing(large(10, 10, 10, 10))
 
-    async def changed_meanwhile(call: Operation[Any]) -> Record:
+    async def changed_meanwhile(call: Operation[Any]) -> FastnObject:
         page = await listing(call)
         directory.forget("customers")
         return page
@@ -155,9 +155,11 @@ async def test_a_kind_without_a_read_of_its_own_has_the_names_that_were_listed(d
 
 def test_an_entry_is_made_of_whatever_there_is() -> None:
     """Ours: every field may be missing, or of another type."""
-    found = entry("customer", Record.model_validate({"id": 7, "name": {"en": "x"}, "slug": "s", "status": True}))
+    found = entry("customer", FastnObject.model_validate({"id": 7, "name": {"en": "x"}, "slug": "s", "status": True}))
     assert (found.id, found.name, found.slug, found.status) == ("7", "s", "s", None)
-    found = entry("connection", Record.model_validate({"connector": {"slug": "hubspot"}, "customerId": "c", "id": "u"}))
+    found = entry(
+        "connection", FastnObject.model_validate({"connector": {"slug": "hubspot"}, "customerId": "c", "id": "u"})
+    )
     assert (found.name, found.connector, found.customer) == ("u", "hubspot", "c")
-    assert entry("role", Record.model_validate({})).name == ""
-    assert entry("user", Record.model_validate({"userEmail": "a@b.c"})).email == "a@b.c"
+    assert entry("role", FastnObject.model_validate({})).name == ""
+    assert entry("user", FastnObject.model_validate({"userEmail": "a@b.c"})).email == "a@b.c"

@@ -13,7 +13,7 @@ from world import World
 from fastn_mcp.errors import Forbidden, NotSent
 from fastn_mcp.fastn.directory import LISTS, PAGES, Directory
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.context import Means, unheard
+from fastn_mcp.procedures.context import ProcedureContext, unheard
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.find.find import NEXT, Find
 from fastn_mcp.procedures.find.query import units
@@ -136,9 +136,11 @@ def listing() -> Listing:
     return Listing(large())
 
 
-def means_on(world: World, listing: Listing, directory: Directory | None = None) -> Means:
+def means_on(world: World, listing: Listing, directory: Directory | None = None) -> ProcedureContext:
     kept = world.journalling
-    return Means(listing, world.system, unheard, kept.account, kept.journal, directory or Directory(world.system))
+    return ProcedureContext(
+        listing, world.system, unheard, kept.account, kept.journal, directory or Directory(world.system)
+    )
 
 
 async def asked(world: World, query: str, **more: Any) -> dict[str, Any]:

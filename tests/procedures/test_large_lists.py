@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from world import World
 
 from fastn_mcp.client.account import Account
-from fastn_mcp.client.client import Client
+from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.tables import FURTHER
@@ -61,7 +61,7 @@ def run(number: int) -> dict[str, Any]:
 def busy(tmp_path: Path) -> Generator[tuple[World, Runs]]:
     """An account of which only runs can be read."""
     world, runs = World(tmp_path), Runs()
-    world.client.send = Client(Account("http://localhost", KEY), runs, world.system).send
+    world.client.send = FastnClient(Account("http://localhost", KEY), runs, world.system).send
     yield world, runs
     world.close()
 

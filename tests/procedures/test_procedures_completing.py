@@ -10,13 +10,13 @@ from world import World
 from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.procedures.completion import KINDS, MOST, CompleteId, Ids
-from fastn_mcp.procedures.context import Means
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.reads import ReadRow
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 pytestmark = pytest.mark.anyio
 
@@ -77,11 +77,13 @@ async def test_a_list_without_an_end_is_left_at_a_bound_and_that_is_said() -> No
     """Ours: bounded requests always; what may lie behind the bound is not called missing."""
     asked: list[Any] = []
 
-    async def endless(reading: Any) -> Record:
+    async def endless(reading: Any) -> FastnObject:
         asked.append(reading)
-        return Listed[Record](items=[Record.model_validate({"id": "c"})] * 100, next_cursor=Position(offset=1).encode())
+        return Listed[FastnObject](
+            items=[FastnObject.model_validate({"id": "c"})] * 100, next_cursor=Position(offset=1).encode()
+        )
 
     with pytest.raises(Failed, match="not among the first 2000") as raised:
-        await ReadRow(kind="connection", id="none").run(cast(Means, SimpleNamespace(send=endless)))
+        await ReadRow(kind="connection", id="none").run(cast(ProcedureContext, SimpleNamespace(send=endless)))
     assert "list_connections" in raised.value.next_step
     assert len(asked) == 20

@@ -11,7 +11,7 @@ from fastn_mcp.errors import FastnError, Forbidden, NotSent
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.procedures.context import Means, unheard
+from fastn_mcp.procedures.context import ProcedureContext, unheard
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.tables import FURTHER, listed
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
@@ -25,7 +25,7 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import UpdateWorkflow
 
@@ -232,13 +232,13 @@ async def test_what_was_found_before_an_error_is_kept(world: World) -> None:
     behaving(world, filtering=Filtering.IGNORED)
     asked: list[Call] = []
 
-    async def send(call: Call) -> Record:
+    async def send(call: Call) -> FastnObject:
         asked.append(call)
         if len(asked) == 3:
             raise Forbidden("Fastn answered 403.")
         return await world.client.send(call)
 
-    means = Means(send, world.system, unheard, "test", world.ledger, Directory(world.system))
+    means = ProcedureContext(send, world.system, unheard, "test", world.ledger, Directory(world.system))
     page = await listed(ListExecutions(status="failed", limit=9, detail="full"), means)
     assert 0 < len(page.items) < 9
     rest = await listed(ListExecutions(status="failed", limit=9, detail="full", cursor=page.next_cursor), means)

@@ -12,7 +12,7 @@ from fastn_mcp.tools.connections import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Create, Operation
 from fastn_mcp.tools.secrets import DeleteSecret
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -27,12 +27,12 @@ class Reads:
         self._answers = list(answers)
         self.calls: list[Call] = []
 
-    async def __call__(self, call: Call) -> Record:
+    async def __call__(self, call: Call) -> FastnObject:
         self.calls.append(call)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
-        found: Record = call.result(answer)  # pyright: ignore[reportArgumentType]
+        found: FastnObject = call.result(answer)  # pyright: ignore[reportArgumentType]
         return found
 
 

@@ -13,14 +13,14 @@ from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import No, Question, Waiting
+from fastn_mcp.guard.approval.request import No, PendingApproval, Question
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.guard.undo import RULES, Never, receipt, undo_of
+from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
-from fastn_mcp.sandbox.faults import Moment, Reset
+from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
@@ -29,7 +29,7 @@ from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateC
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.secrets import CreateSecret
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 
 pytestmark = pytest.mark.anyio
@@ -204,9 +204,11 @@ async def test_an_undo_that_waits_for_a_person_is_made_when_it_is_repeated(world
     """Ours (DESIGN 5.5): the same call finds the answer, procedures included."""
     change = await changed(world, CreateCustomer(name="Initech"))
     first = await world.call(UndoChange(change_id=change.id))
-    assert isinstance(first, Waiting)
+    assert isinstance(first, PendingApproval)
     (grant,) = world.desk.shown
-    assert await world.ledger.move(grant, [State.OPEN], State.APPROVED, world.clock.now().timestamp(), by="local_page")
+    assert await world.ledger.move(
+        grant, [GrantState.OPEN], GrantState.APPROVED, world.clock.now().timestamp(), by="local_page"
+    )
     assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
     assert world.sandbox.state.get("customers", change.target) is None
 
@@ -308,8 +310,8 @@ def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> No
     undo = undo_of(replace(change, outcome="done"))
     assert operation.tool_name() in RULES
     if RULES[operation.tool_name()].by is None:
-        assert isinstance(undo, Never)
-    assert isinstance(undo, Never) or undo.call.effect is not Effect.READ
+        assert isinstance(undo, NotUndoable)
+    assert isinstance(undo, NotUndoable) or undo.call.effect is not Effect.READ
 
 
 async def test_a_secret_that_was_overwritten_is_not_deleted(world: World) -> None:
@@ -369,7 +371,7 @@ async def test_the_list_of_changes_goes_on_page_by_page(world: World) -> None:
 async def test_a_lost_answer_is_listed_as_unknown_and_can_be_undone_if_it_happened(world: World) -> None:
     """Ours (DESIGN 4): an outcome is exact, also in the journal."""
     key = named(world, "customers", "acme-corp")
-    world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=Moment.AFTER, times=3))
+    world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.AFTER, times=3))
     call = UpdateCustomer(customer_id=key, plan="Free")
     assert isinstance(await world.call(call), UnknownOutcome)
     world.sandbox.faults.clear()
@@ -383,7 +385,7 @@ async def test_a_lost_answer_is_listed_as_unknown_and_can_be_undone_if_it_happen
 async def test_there_is_nothing_to_undo_of_a_change_that_did_not_happen(world: World) -> None:
     """Ours."""
     key = named(world, "customers", "acme-corp")
-    world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=Moment.BEFORE, times=3))
+    world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
     await world.call(UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.faults.clear()
     (only,) = (await done(world, ListChanges())).result.model_dump()["changes"]
@@ -451,7 +453,7 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(world: World) -
 async def test_what_cannot_be_read_before_is_changed_and_cannot_be_undone(world: World) -> None:
     """Ours: an allowed change does not need the read; undoing it does."""
 
-    async def read(_: Call) -> Record:
+    async def read(_: Call) -> FastnObject:
         raise Forbidden("Fastn answered 403.")
 
     call = UpdateCustomer(customer_id="x", plan="Free")

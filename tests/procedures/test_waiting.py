@@ -16,7 +16,7 @@ from fastn_mcp.procedures.wait_for_execution import WaitForExecution, has_ended
 from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.executions import ListExecutions
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ class Heard:
         self.done.append(done)
 
 
-async def hearing(world: World, call: Offer[Any], heard: Report) -> dict[str, Any]:
+async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any]:
     return fields(await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), heard))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.guard.approval.request import No, Waiting, Yes
+from fastn_mcp.guard.approval.request import No, PendingApproval, Yes
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.report.collector import Attempt, Group, Tally
+from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.sandbox.faults import Reset
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 
@@ -48,7 +48,7 @@ async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(
     """Issue 6: target, effect, rule, consent, outcome, duration, hashes, change."""
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
-    assert (attempt.group, attempt.target, attempt.name) == (Group.DONE, done.result.id, "Initech")
+    assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")
     assert (attempt.effect, attempt.rule, attempt.consent) == ("write", "mode guarded: write", "policy")
     assert attempt.change == done.change.id
     assert attempt.duration_ms == 0
@@ -68,7 +68,7 @@ async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> Non
     watched.sandbox.faults.add(Reset(method="POST"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
-    assert (attempt.group, attempt.outcome) == (Group.UNKNOWN, "unknown_outcome")
+    assert (attempt.group, attempt.outcome) == (OutcomeGroup.UNKNOWN, "unknown_outcome")
     assert len(attempt.audit) == 2
 
 
@@ -77,7 +77,7 @@ async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched)
     target = await watched.globex()
     await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
     attempt = watched.only()
-    assert (attempt.group, attempt.consent, attempt.name) == (Group.DONE, "client_form", "Globex Exports")
+    assert (attempt.group, attempt.consent, attempt.name) == (OutcomeGroup.DONE, "client_form", "Globex Exports")
     assert [link.event for link in attempt.audit] == ["asked", "intent", "outcome"]
 
 
@@ -86,34 +86,34 @@ async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watc
     call = DeleteCustomer(customer_id=await watched.globex())
     form = FormLater()
     await watched.call(call, form)
-    assert watched.only().group is Group.WAITING
+    assert watched.only().group is OutcomeGroup.WAITING
     watched.clock.pass_(5)
     question = form.asked[0]
     await watched.call(call, FormLater(resumed=(question.grant, Yes(question.expected))))
-    assert watched.only().group is Group.DONE
+    assert watched.only().group is OutcomeGroup.DONE
 
 
 async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched: Watched) -> None:
     """Ours."""
     call = DeleteCustomer(customer_id=await watched.globex())
     await watched.call(call, FormNow(lambda _: No("not today"), watched.clock))
-    assert watched.only().group is Group.DECLINED
+    assert watched.only().group is OutcomeGroup.DECLINED
     await watched.call(call, FormNow(lambda _: No("not today"), watched.clock))
-    assert {attempt.group for attempt in watched.tally.attempts} == {Group.DECLINED}
+    assert {attempt.group for attempt in watched.tally.attempts} == {OutcomeGroup.DECLINED}
 
 
 async def test_what_another_process_asked_about_waits_here_too(watched: Watched, tmp_path: Path) -> None:
     """Ours: the audit has no new entry for it, and the report has the call all the same."""
     call = DeleteCustomer(customer_id=await watched.globex())
-    assert isinstance(await watched.call(call), Waiting)
+    assert isinstance(await watched.call(call), PendingApproval)
     asked = watched.only()
-    assert (asked.group, asked.name, len(asked.audit)) == (Group.WAITING, "Globex Exports", 1)
+    assert (asked.group, asked.name, len(asked.audit)) == (OutcomeGroup.WAITING, "Globex Exports", 1)
     await watched.call(call)
     assert watched.only() == asked
     other = Watched(tmp_path, clock=watched.clock, tokens="u")
     await other.call(call)
     attempt = other.only()
-    assert (attempt.group, attempt.name, attempt.audit) == (Group.WAITING, "Globex Exports", ())
+    assert (attempt.group, attempt.name, attempt.audit) == (OutcomeGroup.WAITING, "Globex Exports", ())
     other.close()
 
 
@@ -122,7 +122,7 @@ async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
     watched = Watched(tmp_path, Policy("read-only"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
-    assert (attempt.group, attempt.rule) == (Group.REFUSED, "mode read-only: write")
+    assert (attempt.group, attempt.rule) == (OutcomeGroup.REFUSED, "mode read-only: write")
     watched.close()
 
 
@@ -130,7 +130,7 @@ async def test_what_is_not_there_has_failed(watched: Watched) -> None:
     """Ours: nobody refused it."""
     await watched.call(UpdateCustomer(customer_id="nobody", name="x"))
     await watched.call(DeleteCustomer(customer_id="nobody"))
-    assert {attempt.group for attempt in watched.tally.attempts} == {Group.FAILED}
+    assert {attempt.group for attempt in watched.tally.attempts} == {OutcomeGroup.FAILED}
 
 
 def line(event: str, n: int, **more: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
     """Issue 6: the process was cancelled in the middle."""
     tally = Tally()
     tally.entry(line("intent", 1))
-    assert tally.attempts[0].group is Group.UNKNOWN
+    assert tally.attempts[0].group is OutcomeGroup.UNKNOWN
     assert tally.head is not None
     assert tally.head.n == 1
 
@@ -152,10 +152,10 @@ def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
     tally.entry(line("approved", 2, grant="g", consent="local_page"))
-    assert (tally.attempts[0].group, tally.attempts[0].consent) == (Group.WAITING, "local_page")
+    assert (tally.attempts[0].group, tally.attempts[0].consent) == (OutcomeGroup.WAITING, "local_page")
     tally.entry(line("intent", 3, grant="g", consent="local_page"))
     tally.entry(line("outcome", 4, of="3", outcome="done", duration_ms=2.5))
-    assert (tally.attempts[0].group, tally.attempts[0].duration_ms) == (Group.DONE, 2.5)
+    assert (tally.attempts[0].group, tally.attempts[0].duration_ms) == (OutcomeGroup.DONE, 2.5)
     assert len(tally.attempts[0].audit) == 4
 
 
@@ -166,7 +166,7 @@ def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -
     tally.entry(line("declined", 2, grant="g", consent="local_page", message="no"))
     tally.entry(line("declined", 3, outcome="declined", message="A person declined: no"))
     (attempt,) = tally.attempts
-    assert (attempt.group, attempt.message) == (Group.DECLINED, "A person declined: no")
+    assert (attempt.group, attempt.message) == (OutcomeGroup.DECLINED, "A person declined: no")
 
 
 def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
@@ -176,7 +176,7 @@ def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
     tally.entry(line("asked", 1, grant="g"))
     tally.begin_step(2)
     tally.entry(line("intent", 2, grant="g"))
-    assert [attempt.group for attempt in tally.attempts] == [Group.WAITING, Group.UNKNOWN]
+    assert [attempt.group for attempt in tally.attempts] == [OutcomeGroup.WAITING, OutcomeGroup.UNKNOWN]
 
 
 def test_what_is_no_entry_and_what_belongs_to_nothing_is_passed_over() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.report.collector import Attempt, Group, Link
+from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 from fastn_mcp.report.writer import About, check, code, document, markdown, write
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -39,9 +39,9 @@ def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
     outcomes = ["done", "refused", "declined", "approval_required", "not_found", "unknown_outcome", "left", "previewed"]
     report = made(*map(attempt, outcomes))
     assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
-        zip((group.value for group in Group), ([outcome] for outcome in outcomes), strict=True)
+        zip((group.value for group in OutcomeGroup), ([outcome] for outcome in outcomes), strict=True)
     )
-    assert report["counts"] == {**{group.value: 1 for group in Group}, "reads": 3}
+    assert report["counts"] == {**{group.value: 1 for group in OutcomeGroup}, "reads": 3}
     assert (report["schema"], report["version"]) == ("fastn-mcp/report", 1)
 
 

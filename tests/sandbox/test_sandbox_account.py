@@ -17,7 +17,7 @@ from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.auth import LIVE_KEY
 from fastn_mcp.sandbox.dataset.dataset import INJECTION, dataset
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.state import State
+from fastn_mcp.sandbox.state import SandboxState
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.connections import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
@@ -161,7 +161,7 @@ def test_a_state_comes_back_as_it_was(fastn: Fastn) -> None:
     """Ours: what is dumped is JSON, and reads back the same."""
     dumped = fastn.sandbox.state.dump()
 
-    again = State.load(json.loads(json.dumps(dumped)), random.Random)
+    again = SandboxState.load(json.loads(json.dumps(dumped)), random.Random)
 
     assert again.dump() == dumped
 

@@ -18,7 +18,7 @@ from asking import Fastn
 
 from fastn_mcp.sandbox.app import App, Message, create_app
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.faults import Delay, Drip, Hang, Moment, Reset, Status, Truncate
+from fastn_mcp.sandbox.faults import Delay, Drip, FaultMoment, Hang, Reset, Status, Truncate
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.connections import DeleteConnection
 
@@ -75,7 +75,7 @@ async def test_a_long_body_is_not_taken_in(sandbox: Sandbox) -> None:
 async def test_a_broken_connection_is_an_exception_in_process(sandbox: Sandbox) -> None:
     """Ours: there is no socket, so the exception is the one that the HTTP library raises."""
     async with client(sandbox) as http:
-        sandbox.faults.add(Reset(), Reset(moment=Moment.AFTER), Reset(sent=3))
+        sandbox.faults.add(Reset(), Reset(moment=FaultMoment.AFTER), Reset(sent=3))
         for _ in range(3):
             with pytest.raises(httpx2.ReadError):
                 await http.post(CUSTOMERS, json={"name": "Initech"})
@@ -272,7 +272,7 @@ async def test_served_it_answers(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "changed"),
-    [(Reset(), False), (Reset(moment=Moment.AFTER), True)],
+    [(Reset(), False), (Reset(moment=FaultMoment.AFTER), True)],
     ids=["before", "after"],
 )
 async def test_served_a_reset_sends_no_byte(

@@ -15,19 +15,19 @@ from fastn_mcp.sandbox.faults import (
     Drip,
     EchoKey,
     Fault,
+    FaultMoment,
     Garbage,
     GzipBomb,
     Hang,
     Huge,
     LoneSurrogate,
-    Moment,
     NotANumber,
     Redirect,
     Reset,
     Status,
     Truncate,
 )
-from fastn_mcp.sandbox.reply import Broken, Dropwise, Late, Never, Prompt, Short
+from fastn_mcp.sandbox.reply import BrokenReply, Dropwise, Late, NoReply, Prompt, Short
 from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.connections import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
@@ -115,7 +115,7 @@ def test_a_fault_strikes_before_the_change_or_after_it(fastn: Fastn, kind: Fault
     before = struck(fastn, kind)
     assert not made(fastn)
 
-    after = struck(fastn, kind.model_copy(update={"moment": Moment.AFTER}))
+    after = struck(fastn, kind.model_copy(update={"moment": FaultMoment.AFTER}))
 
     assert made(fastn)
     assert type(after.reply.delivery) is type(before.reply.delivery)
@@ -145,12 +145,12 @@ def test_an_error_can_hold_the_key(fastn: Fastn) -> None:
 @pytest.mark.parametrize(
     ("fault", "delivery"),
     [
-        (Hang(moment=Moment.AFTER), Never()),
+        (Hang(moment=FaultMoment.AFTER), NoReply()),
         (Delay(seconds=3), Late(3)),
         (Drip(seconds=0.5), Dropwise(0.5)),
         (Truncate(kept=9), Short(9)),
-        (Reset(moment=Moment.AFTER), Broken()),
-        (Reset(sent=4), Broken(4)),
+        (Reset(moment=FaultMoment.AFTER), BrokenReply()),
+        (Reset(sent=4), BrokenReply(4)),
         (GzipBomb(unpacked=2**20), Prompt()),
     ],
     ids=lambda value: type(value).__name__,

@@ -21,7 +21,7 @@ from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.paging import Merged
 from fastn_mcp.sandbox.reply import list_body
 from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.run_series import Past, milliseconds
+from fastn_mcp.sandbox.run_series import RunSeries, milliseconds
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Row, Size
 from fastn_mcp.tools.ai import AiChat
@@ -55,8 +55,8 @@ def fresh(clock: Clock) -> Fastn:
     return of_days(Fastn(Sandbox(clock, size=Size.LARGE)), 1.5)
 
 
-def past_of(fastn: Fastn) -> Past:
-    past = Past.of(fastn.sandbox.state)
+def past_of(fastn: Fastn) -> RunSeries:
+    past = RunSeries.of(fastn.sandbox.state)
     assert past is not None
     return past
 
@@ -299,7 +299,7 @@ def test_made_twice_it_is_the_same(large: Fastn) -> None:
 
     assert runs(again) == runs(large.sandbox)
     assert customers(again) == customers(large.sandbox)
-    assert Past.of(again.state) == past_of(large)
+    assert RunSeries.of(again.state) == past_of(large)
     assert not {*ids(runs(other))} & {*ids(runs(again))}
     assert ids(customers(other)) != ids(customers(again))
 

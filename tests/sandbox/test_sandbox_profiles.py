@@ -9,12 +9,12 @@ from asking import Fastn
 from sensible_calls import sensible
 from world import Clock, FormNow, yes
 
-from fastn_mcp.build.account import Parts, Sandboxed, account_of, assemble
+from fastn_mcp.build.account import AccountParts, Sandboxed, account_of, assemble
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Waiting
+from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.audit.log import FILE as AUDIT
-from fastn_mcp.guard.ledger.ledger import State
+from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
@@ -41,7 +41,7 @@ class Desk:
         self.file = folder / "sandbox.json"
         self.fastn = Fastn(Sandbox(System().now, file=self.file))
 
-    def parts(self, **settings: Any) -> Parts:
+    def parts(self, **settings: Any) -> AccountParts:
         chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})
         state = self.folder / "state"
         return assemble(chosen, Sandboxed(self.file), Policy("manual"), state, {}, browser=False, tally=None)
@@ -54,7 +54,7 @@ class Desk:
         ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
         now = System().now().timestamp()
         for grant in await ledger.waiting(now):
-            assert await ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by="terminal")
+            assert await ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="terminal")
         ledger.close()
 
 
@@ -100,11 +100,11 @@ async def test_what_was_approved_for_one_account_is_asked_anew_for_another(what:
     """DESIGN 5.4: and it still holds where it was approved, once. Both share the ledger."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "create_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | OTHERS[what]))
-    assert isinstance(await ours.dispatch(call, ALONE), Waiting)
+    assert isinstance(await ours.dispatch(call, ALONE), PendingApproval)
     await desk.approve()
-    assert isinstance(await theirs.dispatch(call, ALONE), Waiting)
+    assert isinstance(await theirs.dispatch(call, ALONE), PendingApproval)
     assert isinstance(await ours.dispatch(call, ALONE), Done)
-    assert isinstance(await ours.dispatch(call, ALONE), Waiting)
+    assert isinstance(await ours.dispatch(call, ALONE), PendingApproval)
     await ours.aclose()
     await theirs.aclose()
 

@@ -14,17 +14,17 @@ from fastn_mcp.guard.policy import MODES, Decision, Policy, Situation
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import UpdateTrigger
 
 WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_", "invite_"))]
 
-State = tuple[Record | None, int | None]
+State = tuple[FastnObject | None, int | None]
 """A target, and how many others use it."""
 
 
 def there(uses: int | None = 0, **fields: object) -> State:
-    return Record.model_validate({"id": "x", **fields}), uses
+    return FastnObject.model_validate({"id": "x", **fields}), uses
 
 
 def each(*values: Any) -> tuple[Any, ...]:

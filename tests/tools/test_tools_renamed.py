@@ -12,12 +12,12 @@ from pydantic import JsonValue
 from world import World
 
 from fastn_mcp import __version__
-from fastn_mcp.config.strict_toml import Source
+from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.plans.schema import plan
 from fastn_mcp.guard.policy_rules.schema import named
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
-from fastn_mcp.sandbox.request_context import Heard
+from fastn_mcp.sandbox.request_context import HeardRequest
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.parsing import ALIASES, Renamed
@@ -77,7 +77,7 @@ async def test_a_call_by_an_old_name_passes_the_same_guard(world: World) -> None
     assert [answer["renamed"] for answer in answers] == [SAID] * 3
     assert answers[0]["status"] == "approval_required"
     assert (wrong.is_error, "unknown argument 'customer'" in str(answers[2])) == (True, True)
-    nothing: list[Heard] = []
+    nothing: list[HeardRequest] = []
     assert world.changes == nothing
     assert [entry["tool"] for entry in map(json.loads, world.audit_path.read_text().splitlines())] == [
         "delete_customer"
@@ -112,7 +112,7 @@ def test_a_plan_that_names_an_old_tool_permits_the_new_one_as_far_and_no_further
         'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
         '[[allow]]\ntool = "{}"\ntarget = "c1"\narguments = "any"\n'
     )
-    source = Source("plan.toml", "digest", {})
+    source = TomlSource("plan.toml", "digest", {})
     old, new = (
         plan(tomllib.loads(text.format(name)), source, (), OLD) for name in ("remove_client", "delete_customer")
     )

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from fastn_mcp.channels.page.sessions import Said
-from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.channels.page.sessions import FlashMessage
+from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.ledger.ledger import Grant, Scope
 
 S = TypeVar("S")
@@ -23,7 +23,7 @@ Render = Callable[..., Response]
 
 
 @dataclass(frozen=True, slots=True)
-class Lying:
+class PendingRequest:
     """A question, as one person has it before them."""
 
     grant: Grant
@@ -48,7 +48,7 @@ class Inbox(Protocol):
         """A text that differs after any change, by whatever process."""
         ...
 
-    async def waiting(self, now: float) -> Sequence[Lying]:
+    async def waiting(self, now: float) -> Sequence[PendingRequest]:
         """What waits, the oldest first."""
         ...
 
@@ -60,19 +60,19 @@ class Inbox(Protocol):
         """What was decided, the newest first."""
         ...
 
-    async def find(self, grant: str) -> Lying | None:
+    async def find(self, grant: str) -> PendingRequest | None:
         """The question of this id, whatever became of it."""
         ...
 
-    async def approve(self, lying: Lying, now: float) -> str | None:
+    async def approve(self, lying: PendingRequest, now: float) -> str | None:
         """Approve it: what follows, in a sentence; None where it was not open to them any more."""
         ...
 
-    async def scope(self, lying: Lying, now: float) -> None:
+    async def scope(self, lying: PendingRequest, now: float) -> None:
         """Approve such calls on its target for a while. It is approved already."""
         ...
 
-    async def decline(self, lying: Lying, now: float, note: str | None) -> bool:
+    async def decline(self, lying: PendingRequest, now: float, note: str | None) -> bool:
         """Decline it; False where it was not open to them any more."""
         ...
 
@@ -81,7 +81,7 @@ class Inbox(Protocol):
         ...
 
 
-class WayIn(Protocol[S]):
+class PageAccess(Protocol[S]):
     """Who is let in. `S` is what is known of a browser that was."""
 
     room: str
@@ -122,11 +122,11 @@ class WayIn(Protocol[S]):
         """Whether a token is of this form and theirs, and was not used before; from now on it was."""
         ...
 
-    def tell(self, answer: Response, session: S, said: Said) -> None:
+    def tell(self, answer: Response, session: S, said: FlashMessage) -> None:
         """Keep what is to be said on the page that follows `answer`."""
         ...
 
-    def told(self, request: Request, answer: Response | None, session: S) -> Said | None:
+    def told(self, request: Request, answer: Response | None, session: S) -> FlashMessage | None:
         """What was kept. With an `answer`, it is kept no longer."""
         ...
 
@@ -135,9 +135,9 @@ class WayIn(Protocol[S]):
         ...
 
 
-Record = Callable[[Event, Grant, str | None], None]
+Record = Callable[[AuditEvent, Grant, str | None], None]
 """Called with what was decided, about which grant, and the note to the agent."""
 
 
-def unrecorded(_: Event, __: Grant, ___: str | None) -> None:
+def unrecorded(_: AuditEvent, __: Grant, ___: str | None) -> None:
     """Nobody is told."""

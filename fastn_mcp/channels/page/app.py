@@ -13,11 +13,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
-from fastn_mcp.channels.page.access import Lying, WayIn
+from fastn_mcp.channels.page.access import PageAccess, PendingRequest
 from fastn_mcp.channels.page.security import BadForm, Shield, form
-from fastn_mcp.channels.page.sessions import Said
+from fastn_mcp.channels.page.sessions import FlashMessage
 from fastn_mcp.guard.approval.request import SCOPE_MINUTES, may_scope
-from fastn_mcp.guard.ledger.ledger import Grant, LedgerLost, State
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, LedgerLost
 from fastn_mcp.runtime import System
 
 LONGEST_NOTE = 500
@@ -35,7 +35,7 @@ _HERE = Path(__file__).parent
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
-def page(way: WayIn[S], system: System, origins: Sequence[str]) -> ASGIApp:
+def page(way: PageAccess[S], system: System, origins: Sequence[str]) -> ASGIApp:
     """The page, for browsers that call it by one of `origins` and that are let in by this way."""
     made = _Page(way, system)
     room = way.room
@@ -66,7 +66,7 @@ class Draft:
 
 
 class _Page(Generic[S]):
-    def __init__(self, way: WayIn[S], system: System) -> None:
+    def __init__(self, way: PageAccess[S], system: System) -> None:
         self._way = way
         self._system = system
         self._templates = Environment(
@@ -126,10 +126,12 @@ class _Page(Generic[S]):
         grant, extent = lying.grant, fields.get("extent")
         if extent not in ("once", "while") or (extent == "while" and not may_scope(grant)):
             return await self._shown(
-                request, session, 400, Said("This cannot be approved so. Nothing was decided.", good=False)
+                request, session, 400, FlashMessage("This cannot be approved so. Nothing was decided.", good=False)
             )
         if lying.barred is not None:
-            return await self._shown(request, session, 403, Said(f"{lying.barred} Nothing was decided.", good=False))
+            return await self._shown(
+                request, session, 403, FlashMessage(f"{lying.barred} Nothing was decided.", good=False)
+            )
         typed = fields.get("name", "")
         if grant.expected is not None and typed not in _accepted(grant.expected):
             problem = "Nothing was approved: what you typed is not the same, letter by letter."
@@ -170,7 +172,9 @@ class _Page(Generic[S]):
             return sent
         session, fields = sent
         if not await self._way.inbox(session).revoke(fields["scope"], self._now()):
-            return await self._shown(request, session, 409, Said("This approval has ended already.", good=False))
+            return await self._shown(
+                request, session, 409, FlashMessage("This approval has ended already.", good=False)
+            )
         return self._back(request, session, "Revoked: from now on such calls ask again.")
 
     async def anything(self, request: Request) -> Response:
@@ -192,7 +196,9 @@ class _Page(Generic[S]):
             self._templates.get_template(template).render(base=base, **self._way.looks, **content), status
         )
 
-    async def _given(self, request: Request, action: str) -> tuple[S, dict[str, str], Lying | None, float] | Response:
+    async def _given(
+        self, request: Request, action: str
+    ) -> tuple[S, dict[str, str], PendingRequest | None, float] | Response:
         sent = await self._sent(request, action, "grant")
         if isinstance(sent, Response):
             return sent
@@ -207,23 +213,23 @@ class _Page(Generic[S]):
             fields = await form(request)
         except BadForm as problem:
             said = "Nothing was decided: this is no form of this page."
-            return await self._shown(request, session, problem.status, Said(said, good=False))
+            return await self._shown(request, session, problem.status, FlashMessage(said, good=False))
         if not await self._way.spend(session, f"{action} {fields.get(about)}", fields.get("token", "")):
             said = "Nothing was decided now: this form was sent before, or is not from this page."
-            return await self._shown(request, session, 403, Said(said, good=False))
+            return await self._shown(request, session, 403, FlashMessage(said, good=False))
         return session, fields
 
     async def _overtaken(self, request: Request, session: S, grant: str) -> Response:
         """Somebody else was quicker."""
         return await self._void(request, session, await self._way.inbox(session).find(grant))
 
-    async def _void(self, request: Request, session: S, lying: Lying | None) -> Response:
+    async def _void(self, request: Request, session: S, lying: PendingRequest | None) -> Response:
         became = view.what_became(None if lying is None else lying.grant)
-        return await self._shown(request, session, 409, Said(became, good=False))
+        return await self._shown(request, session, 409, FlashMessage(became, good=False))
 
     def _back(self, request: Request, session: S, said: str) -> Response:
         answer = RedirectResponse(self._way.root(request, session), 303)
-        self._way.tell(answer, session, Said(said, good=True))
+        self._way.tell(answer, session, FlashMessage(said, good=True))
         return answer
 
     async def _shown(
@@ -231,7 +237,7 @@ class _Page(Generic[S]):
         request: Request,
         session: S,
         status: int = 200,
-        said: Said | None = None,
+        said: FlashMessage | None = None,
         draft: Draft | None = None,
     ) -> Response:
         content = await self._content(session, draft)
@@ -276,7 +282,7 @@ def _static(name: str, kind: str) -> Any:
 
 def _open(grant: Grant, now: float) -> bool:
     """Whether a question can be answered here; those of a form are answered in the form."""
-    return grant.elsewhere and grant.state is State.OPEN and grant.expires > now
+    return grant.elsewhere and grant.state is GrantState.OPEN and grant.expires > now
 
 
 def _accepted(expected: str) -> tuple[str, str]:

@@ -9,16 +9,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fastn_mcp.channels.page.access import Decided, Inbox, Lying, Record, Render, unrecorded
+from fastn_mcp.channels.page.access import Decided, Inbox, PendingRequest, Record, Render, unrecorded
 from fastn_mcp.channels.page.app import page
 from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.channels.page.sessions import Entry, Said, Session
+from fastn_mcp.channels.page.sessions import FlashMessage, PageSession, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.request import for_a_while
-from fastn_mcp.guard.audit.log import Event
+from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, Scope, State
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Scope
 from fastn_mcp.runtime import System
 
 NAME = "local_page"
@@ -30,7 +30,7 @@ _TWO = "Two different people have to approve this call, and this page cannot tel
 def application(
     ledger: Ledger,
     system: System,
-    entry: Entry,
+    entry: PageSessions,
     origins: Sequence[str],
     record: Record = unrecorded,
     account: str | None = None,
@@ -50,7 +50,7 @@ class _ByKey:
     room = "/{room}"
     entrance = "/enter"
 
-    def __init__(self, entry: Entry, inbox: Inbox, program: CommandLine) -> None:
+    def __init__(self, entry: PageSessions, inbox: Inbox, program: CommandLine) -> None:
         commands = {"decide": program.to("approvals"), "open": program.to("approvals", "--open")}
         self.looks: dict[str, Any] = {"team": False, "commands": commands}
         self._entry = entry
@@ -76,29 +76,29 @@ class _ByKey:
 
         return [Route(self.entrance, enter, methods=["POST"])]
 
-    async def session(self, request: Request) -> Session | None:
+    async def session(self, request: Request) -> PageSession | None:
         room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
         return self._entry.session(room, request.cookies.get(COOKIE))
 
-    def root(self, request: Request, session: Session) -> str:
+    def root(self, request: Request, session: PageSession) -> str:
         return f"{request.scope.get('root_path', '')}/{session.room}/"
 
-    def person(self, session: Session) -> str | None:  # noqa: ARG002 - whoever has the key
+    def person(self, session: PageSession) -> str | None:  # noqa: ARG002 - whoever has the key
         return None
 
-    def inbox(self, session: Session) -> Inbox:  # noqa: ARG002 - one person, one inbox
+    def inbox(self, session: PageSession) -> Inbox:  # noqa: ARG002 - one person, one inbox
         return self._inbox
 
-    def token(self, session: Session, form: str) -> str:
+    def token(self, session: PageSession, form: str) -> str:
         return self._entry.token(session, form)
 
-    async def spend(self, session: Session, form: str, token: str) -> bool:
+    async def spend(self, session: PageSession, form: str, token: str) -> bool:
         return self._entry.spend(session, form, token)
 
-    def tell(self, answer: Response, session: Session, said: Said) -> None:  # noqa: ARG002 - kept in this process
+    def tell(self, answer: Response, session: PageSession, said: FlashMessage) -> None:  # noqa: ARG002 - kept in this process
         session.said = said
 
-    def told(self, request: Request, answer: Response | None, session: Session) -> Said | None:  # noqa: ARG002
+    def told(self, request: Request, answer: Response | None, session: PageSession) -> FlashMessage | None:  # noqa: ARG002
         said, session.said = session.said, None
         return said
 
@@ -120,7 +120,7 @@ class _All:
     async def revision(self) -> str:
         return str(await self._ledger.revision())
 
-    async def waiting(self, now: float) -> list[Lying]:
+    async def waiting(self, now: float) -> list[PendingRequest]:
         if self._account is not None:
             await record_expired(self._ledger, self._account, now, self._record)
         return [_lying(grant) for grant in await self._ledger.waiting(now) if self._is_ours(grant)]
@@ -132,26 +132,26 @@ class _All:
         decided = [grant for grant in await self._ledger.decided(limit * 4) if self._is_ours(grant)]
         return [Decided(grant) for grant in decided[:limit]]
 
-    async def find(self, grant: str) -> Lying | None:
+    async def find(self, grant: str) -> PendingRequest | None:
         found = await self._ledger.find(grant)
         return None if found is None or not self._is_ours(found) else _lying(found)
 
-    async def approve(self, lying: Lying, now: float) -> str | None:
+    async def approve(self, lying: PendingRequest, now: float) -> str | None:
         grant = lying.grant
-        if not await self._ledger.move(grant.id, [State.OPEN], State.APPROVED, now, by=NAME):
+        if not await self._ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by=NAME):
             return None
-        self._record(Event.APPROVED, grant, None)
+        self._record(AuditEvent.APPROVED, grant, None)
         await self._ledger.note_answer(grant.holder, declined=False, now=now)
         return "It is sent when the agent makes the call again."
 
-    async def scope(self, lying: Lying, now: float) -> None:
+    async def scope(self, lying: PendingRequest, now: float) -> None:
         await self._ledger.grant_scope(for_a_while(lying.grant, self._system.token(), now, NAME))
 
-    async def decline(self, lying: Lying, now: float, note: str | None) -> bool:
+    async def decline(self, lying: PendingRequest, now: float, note: str | None) -> bool:
         grant = lying.grant
-        if not await self._ledger.move(grant.id, [State.OPEN], State.DECLINED, now, by=NAME, note=note):
+        if not await self._ledger.move(grant.id, [GrantState.OPEN], GrantState.DECLINED, now, by=NAME, note=note):
             return False
-        self._record(Event.DECLINED, grant, note)
+        self._record(AuditEvent.DECLINED, grant, note)
         await self._ledger.note_answer(grant.holder, declined=True, now=now)
         return True
 
@@ -163,5 +163,5 @@ class _All:
         return self._account in (None, found.account)
 
 
-def _lying(grant: Grant) -> Lying:
-    return Lying(grant, _TWO if quorum.needed(grant) > 1 else None)
+def _lying(grant: Grant) -> PendingRequest:
+    return PendingRequest(grant, _TWO if quorum.needed(grant) > 1 else None)

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from fastn_mcp.channels.page.access import Record, unrecorded
-from fastn_mcp.channels.page.sessions import KEY_HOLDS, Entry
+from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.guard.ledger.ledger import Ledger
@@ -75,14 +75,14 @@ _BURST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _ShownRequest:
     """How a question was brought before a person, until it expires."""
 
     opened: bool
     expires: float
 
 
-class Page:
+class ApprovalPage:
     """The page, and whether it runs.
 
     `opener` opens an address in the person's browser, which is that of a file of its owner alone: see `entrance_file`.
@@ -118,7 +118,7 @@ class Page:
         self._keys = set[str]()
         """Of files that a browser was given, until they are used."""
         self._running: _Running | None = None
-        self._shown: dict[str, _Shown] = {}
+        self._shown: dict[str, _ShownRequest] = {}
         self._opening = anyio.Lock()
 
     async def show(self, grant: str) -> str:
@@ -149,14 +149,14 @@ class Page:
             remove(self._files, key)
         await running.stop()
 
-    async def _brought(self, running: "_Running", grant: str) -> _Shown:
+    async def _brought(self, running: "_Running", grant: str) -> _ShownRequest:
         now = self._system.now().timestamp()
         self._shown = {known: shown for known, shown in self._shown.items() if shown.expires > now}
         if (shown := self._shown.get(grant)) is not None:
             return shown
         found = await self._ledger.find(grant)
         expires = now + KEY_HOLDS if found is None else found.expires
-        shown = self._shown[grant] = _Shown(await self._in_view(running), expires)
+        shown = self._shown[grant] = _ShownRequest(await self._in_view(running), expires)
         return shown
 
     async def _in_view(self, running: "_Running") -> bool:
@@ -223,7 +223,7 @@ class _Running:
         from fastn_mcp.channels.background_server import Listening
         from fastn_mcp.channels.page.local import application
 
-        self.entry = Entry(system, used)
+        self.entry = PageSessions(system, used)
         self.fresh_until = float("-inf")
         """Until when a tab was opened so recently that it serves for what is asked meanwhile."""
         # Listening from the first moment, so that a browser that is quicker than the task only waits.

@@ -19,7 +19,7 @@ _MOST = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class FlashMessage:
     """What the page says once about the last decision."""
 
     text: str
@@ -27,7 +27,7 @@ class Said:
 
 
 @dataclass(slots=True)
-class Session:
+class PageSession:
     """One browser that was let in.
 
     `room` is the part of the path under which everything lies. It is not guessable, and the cookie is sent nowhere
@@ -40,10 +40,10 @@ class Session:
     secret: bytes
     ends: float
     spent: set[str] = field(default_factory=set[str])
-    said: Said | None = None
+    said: FlashMessage | None = None
 
 
-class Entry:
+class PageSessions:
     """Keys and sessions of one page. `used` hears of each key that let somebody in."""
 
     def __init__(self, system: System, used: Callable[[str], None] = lambda _: None) -> None:
@@ -51,7 +51,7 @@ class Entry:
         self._used = used
         self._keys: dict[bytes, float] = {}
         self._lasting: bytes | None = None
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, PageSession] = {}
         self.watching = 0
         """Browsers that have the page in view."""
         self.closed = False
@@ -76,7 +76,7 @@ class Entry:
         self._lasting = _digest(key)
         return key
 
-    def enter(self, key: str) -> tuple[Session, str] | None:
+    def enter(self, key: str) -> tuple[PageSession, str] | None:
         """The session that a key opens, with its cookie; None for any key that does not, whatever the reason.
 
         Wrong keys do not lock the page: any program of the machine could keep the person out by them. A key has 192
@@ -94,13 +94,13 @@ class Entry:
         if holds_until is None or holds_until < now:
             return None
         cookie = self._system.token()
-        session = Session(self._system.token(), _digest(cookie), self._system.token().encode(), now + SESSION_HOLDS)
+        session = PageSession(self._system.token(), _digest(cookie), self._system.token().encode(), now + SESSION_HOLDS)
         _make_room(self._sessions)
         self._sessions[session.room] = session
         self._used(key)
         return session, cookie
 
-    def session(self, room: str, cookie: str | None) -> Session | None:
+    def session(self, room: str, cookie: str | None) -> PageSession | None:
         """The session of a room, for whom has its cookie."""
         session = self._sessions.get(room)
         if session is None or cookie is None or not hmac.compare_digest(session.cookie, _digest(cookie)):
@@ -110,12 +110,12 @@ class Entry:
             return None
         return session
 
-    def token(self, session: Session, form: str) -> str:
+    def token(self, session: PageSession, form: str) -> str:
         """What a form of a session carries, so that it was ours and is sent once. Costs no memory until it is used."""
         nonce = self._system.token()
         return f"{nonce}.{_sealed(session, form, nonce)}"
 
-    def spend(self, session: Session, form: str, token: str) -> bool:
+    def spend(self, session: PageSession, form: str, token: str) -> bool:
         """Whether a token is of this form and session and was not used before; from now on it was."""
         nonce, _, seal = token.partition(".")
         if not hmac.compare_digest(seal.encode(), _sealed(session, form, nonce).encode()) or nonce in session.spent:
@@ -133,7 +133,7 @@ class Entry:
             self.watching -= 1
 
 
-def _make_room(kept: dict[bytes, float] | dict[str, Session]) -> None:
+def _make_room(kept: dict[bytes, float] | dict[str, PageSession]) -> None:
     while len(kept) >= _MOST:
         del kept[next(iter(kept))]  # pyright: ignore[reportArgumentType]
 
@@ -142,5 +142,5 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _sealed(session: Session, form: str, nonce: str) -> str:
+def _sealed(session: PageSession, form: str, nonce: str) -> str:
     return hmac.new(session.secret, f"{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()

@@ -11,10 +11,10 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.page.access import Decided, Lying
+from fastn_mcp.channels.page.access import Decided, PendingRequest
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.request import may_scope, temporary
-from fastn_mcp.guard.ledger.ledger import Grant, Scope, State, account_name
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope, account_name
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.redaction import sanitize
 
@@ -43,7 +43,7 @@ _KNOWN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimeView:
     """A time, for programs and for people."""
 
     iso: str
@@ -51,7 +51,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class LabelledValue:
     """A value, with our name for it."""
 
     name: str
@@ -83,7 +83,7 @@ class Part:
     number: str
     title: str
     tool: str
-    arguments: tuple[Named, ...]
+    arguments: tuple[LabelledValue, ...]
     target_name: str | None
     target_id: str | None
     undo: str
@@ -91,11 +91,11 @@ class Part:
     more_changes: int
     used: tuple[Used, ...]
     not_checked: tuple[str, ...]
-    also: tuple[Named, ...]
+    also: tuple[LabelledValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RequestView:
     """One question, all of it. `key` is its own on the page; of several calls, `calls` are the parts."""
 
     id: str
@@ -104,7 +104,7 @@ class Question:
     subject: str | None
     tool: str
     calls: tuple[Part, ...]
-    arguments: tuple[Named, ...]
+    arguments: tuple[LabelledValue, ...]
     principal: str
     account: str
     target_name: str | None
@@ -117,13 +117,13 @@ class Question:
     more_changes: int
     used: tuple[Used, ...]
     not_checked: tuple[str, ...]
-    also: tuple[Named, ...]
+    also: tuple[LabelledValue, ...]
     expected: str | None
     barred: str | None
     so_far: str | None
     temporary: str | None
-    asked: Moment
-    until: Moment
+    asked: TimeView
+    until: TimeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ class Running:
     principal: str
     account: str
     extent: str
-    until: Moment
+    until: TimeView
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class DecidedView:
     """What became of a question."""
 
     key: str
@@ -150,25 +150,25 @@ class Past:
     outcome: str
     by: str
     note: str | None
-    when: Moment
+    when: TimeView
     lines: tuple[str, ...]
 
 
-def question(lying: Lying, now: float) -> Question:
+def question(lying: PendingRequest, now: float) -> RequestView:
     """An open grant, as a question."""
     grant = lying.grant
     card = grant.card
     target = _mapping(card.get("target"))
     name = target.get("name")
     effect = _text(card.get("effect"))
-    return Question(
+    return RequestView(
         id=grant.id,
         key=grant.id,
         title=title(grant.tool),
         subject=_subject(grant),
         tool=grant.tool,
         calls=tuple(_part(grant.id, _mapping(row)) for row in _items(card.get("calls"))),
-        arguments=tuple(Named(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
+        arguments=tuple(LabelledValue(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
         principal=sanitize(grant.principal),
         account=sanitize(account_name(grant.account)),
         target_name=None if name is None else shown(name),
@@ -186,8 +186,8 @@ def question(lying: Lying, now: float) -> Question:
         barred=lying.barred,
         so_far=None if lying.so_far is None else sanitize(lying.so_far),
         temporary=sanitize(temporary(grant)) if may_scope(grant) else None,
-        asked=Moment(_iso(grant.created), ago(now - grant.created)),
-        until=Moment(_iso(grant.expires), left(grant.expires - now)),
+        asked=TimeView(_iso(grant.created), ago(now - grant.created)),
+        until=TimeView(_iso(grant.expires), left(grant.expires - now)),
     )
 
 
@@ -200,7 +200,7 @@ def _part(grant: str, card: Mapping[str, JsonValue]) -> Part:
         number=number,
         title=title(tool),
         tool=tool,
-        arguments=tuple(Named(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
+        arguments=tuple(LabelledValue(sanitize(k), shown(v)) for k, v in _mapping(card.get("arguments")).items()),
         target_name=None if name is None else shown(name),
         target_id=None if id_ is None else shown(id_),
         undo=sanitize(_text(card.get("undo"))),
@@ -212,24 +212,24 @@ def _part(grant: str, card: Mapping[str, JsonValue]) -> Part:
     )
 
 
-def _also(card: Mapping[str, JsonValue]) -> tuple[Named, ...]:
+def _also(card: Mapping[str, JsonValue]) -> tuple[LabelledValue, ...]:
     """What the card says besides what has a place of its own."""
-    return tuple(Named(sanitize(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN)
+    return tuple(LabelledValue(sanitize(k.replace("_", " ")), shown(v)) for k, v in card.items() if k not in _KNOWN)
 
 
 def running(scope: Scope, now: float) -> Running:
     """A scope that holds."""
-    until = Moment(_iso(scope.expires), left(scope.expires - now))
+    until = TimeView(_iso(scope.expires), left(scope.expires - now))
     principal, account = sanitize(scope.principal), sanitize(account_name(scope.account))
     return Running(scope.id, scope.tool, shown(scope.target), principal, account, sanitize(scope.extent), until)
 
 
-def past(decided: Decided, now: float) -> Past:
+def past(decided: Decided, now: float) -> DecidedView:
     """A grant that was decided, or ran out."""
     grant = decided.grant
     good, outcome = _outcome(grant, now)
     when = grant.created if grant.decided is None else grant.decided
-    return Past(
+    return DecidedView(
         key=f"{grant.id}.{outcome}",
         title=title(grant.tool),
         subject=_subject(grant),
@@ -237,7 +237,7 @@ def past(decided: Decided, now: float) -> Past:
         outcome=outcome,
         by=_by(decided),
         note=_note(grant.note) if grant.note else None,
-        when=Moment(_iso(when), ago(now - when)),
+        when=TimeView(_iso(when), ago(now - when)),
         lines=tuple(sanitize(line) for line in grant.lines),
     )
 
@@ -251,19 +251,19 @@ def _by(decided: Decided) -> str:
 
 def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:
     match grant.state:
-        case State.BURNT:
+        case GrantState.BURNT:
             return True, "Approved and used"
-        case State.APPROVED if grant.expires > now:
+        case GrantState.APPROVED if grant.expires > now:
             return True, "Approved, not used yet"
-        case State.APPROVED:
+        case GrantState.APPROVED:
             return None, "Approved, ran out unused"
-        case State.DECLINED:
+        case GrantState.DECLINED:
             return False, "Declined"
-        case State.STALE:
+        case GrantState.STALE:
             return None, "Void: the target changed"
-        case State.UNANSWERED if grant.by is not None:
+        case GrantState.UNANSWERED if grant.by is not None:
             return None, "Nobody answered"
-        case State.OPEN | State.UNANSWERED:
+        case GrantState.OPEN | GrantState.UNANSWERED:
             return None, "Ran out unanswered"
 
 
@@ -271,14 +271,14 @@ def what_became(grant: Grant | None) -> str:
     """Why a question cannot be decided any more, for whom tries."""
     if grant is None or not grant.elsewhere:
         return "There is no such question. Nothing was decided."
-    if grant.state is State.OPEN or (grant.state is State.UNANSWERED and grant.by is None):
+    if grant.state is GrantState.OPEN or (grant.state is GrantState.UNANSWERED and grant.by is None):
         return "This question has run out. Nothing was decided; the agent can ask again."
     became = {
-        State.APPROVED: "was approved already",
-        State.BURNT: "was approved already, and the call was made",
-        State.DECLINED: "was declined already",
-        State.STALE: "is void, since its target changed",
-        State.UNANSWERED: "was left unanswered",
+        GrantState.APPROVED: "was approved already",
+        GrantState.BURNT: "was approved already, and the call was made",
+        GrantState.DECLINED: "was declined already",
+        GrantState.STALE: "is void, since its target changed",
+        GrantState.UNANSWERED: "was left unanswered",
     }[grant.state]
     return f"This question {became}. Nothing was decided now."
 

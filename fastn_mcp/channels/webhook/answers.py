@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.approvers import Approver, Approvers, Secret
+from fastn_mcp.channels.webhook.approvers import Approver, Approvers, ApproverSecret
 from fastn_mcp.channels.webhook.payloads import SIGNATURE, digest
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.audit.log import Audit, Entry, Event, decided
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, State, Vote, account_name
+from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, LedgerLost, Vote, account_name
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
@@ -49,7 +49,7 @@ class Refusals:
         self._system = system
         self._kinds = {True: _Kind(), False: _Kind()}
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: LogEntry) -> None:
         """Record it, or count it. What cannot be written is logged: the answer decides nothing in any case."""
         kind = self._kinds[entry.approver is not None]
         now = self._system.monotonic()
@@ -85,7 +85,7 @@ def path(grant: str) -> str:
     return f"/approvals/{grant}"
 
 
-class _Answer(BaseModel):
+class _SignedAnswer(BaseModel):
     """What an approver sends. `timestamp` is in Unix seconds; `question` names the lines that they were shown."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
@@ -101,7 +101,7 @@ class _Answer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class AnswerResponse:
     """What is answered to an answer."""
 
     status: int
@@ -119,7 +119,7 @@ class _Nothing(Exception):
         self.grant = grant
 
 
-class Deciding:
+class WebhookAnswers:
     """Decides about calls on one account."""
 
     def __init__(self, approvers: Approvers, account: str, ledger: Ledger, audit: Audit, system: System) -> None:
@@ -129,24 +129,26 @@ class Deciding:
         self._audit = audit
         self._system = system
         self._refusals = Refusals(audit, system)
-        self._nobody = Secret(system.token())
+        self._nobody = ApproverSecret(system.token())
 
-    async def __call__(self, grant: str, signature: str | None, body: bytes) -> Reply:
+    async def __call__(self, grant: str, signature: str | None, body: bytes) -> AnswerResponse:
         """What became of an answer that was sent to the path of `grant`."""
         try:
             return await self._decided(grant, signature, body)
         except _Nothing as nothing:
             self._refuse(nothing)
-            return Reply(nothing.status, {"decided": False, "message": nothing.why})
+            return AnswerResponse(nothing.status, {"decided": False, "message": nothing.why})
         except LedgerLost as lost:
-            return Reply(503, {"message": f"{lost.what} It may have counted: send it again, with another nonce."})
+            return AnswerResponse(
+                503, {"message": f"{lost.what} It may have counted: send it again, with another nonce."}
+            )
 
-    def too_large(self) -> Reply:
+    def too_large(self) -> AnswerResponse:
         """What becomes of an answer that was not read to its end."""
         self._refuse(_Nothing(413, "It is too large."))
-        return Reply(413, {"decided": False, "message": _STRANGER})
+        return AnswerResponse(413, {"decided": False, "message": _STRANGER})
 
-    async def _decided(self, id_: str, signature: str | None, body: bytes) -> Reply:
+    async def _decided(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._told(id_, signature, body)
         now = self._system.now().timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
@@ -159,10 +161,10 @@ class Deciding:
             _complete(answer, grant, approver)
         return await self._voted(answer, grant, approver, now)
 
-    def _told(self, id_: str, signature: str | None, body: bytes) -> tuple[_Answer, Approver]:
+    def _told(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
         """The answer, and who surely signed it. Until then nothing that it says is believed."""
         try:
-            answer = _Answer.model_validate_json(body)
+            answer = _SignedAnswer.model_validate_json(body)
         except ValidationError:
             raise _Nothing(400, _STRANGER) from None
         approver = self._approvers.get(answer.approver)
@@ -173,14 +175,14 @@ class Deciding:
             raise _Nothing(401, _STRANGER)
         return answer, approver
 
-    async def _asked(self, answer: _Answer, id_: str, approver: Approver, now: float) -> Grant:
+    async def _asked(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> Grant:
         """The open question that this approver may answer."""
         if answer.grant != id_:
             raise _Nothing(400, "It is about another grant than the one that it was sent to.", approver)
         grant = await self._ledger.find(id_)
         if grant is None or not grant.elsewhere or grant.account != self._account:
             raise _Nothing(404, "There is no such question.", approver)
-        if grant.state is not State.OPEN:
+        if grant.state is not GrantState.OPEN:
             raise _Nothing(409, f"It is decided already, or void: {grant.state.value}.", approver, grant)
         if grant.expires <= now:
             raise _Nothing(410, "This question has run out; the agent can ask again.", approver, grant)
@@ -191,21 +193,21 @@ class Deciding:
             raise _Nothing(409, "What you were shown is not what was asked.", approver, grant)
         return grant
 
-    async def _voted(self, answer: _Answer, grant: Grant, approver: Approver, now: float) -> Reply:
+    async def _voted(self, answer: _SignedAnswer, grant: Grant, approver: Approver, now: float) -> AnswerResponse:
         note = (answer.note or "").strip() or None
         vote = Vote(grant.id, approver.name, answer.decision == "approve", now)
 
-        def record(event: Event, said: str | None) -> None:
+        def record(event: AuditEvent, said: str | None) -> None:
             self._record(replace(decided(event, grant, BY, said), approver=approver.name))
 
         counted = await quorum.count(vote, grant, self._ledger, BY, note, record)
         if counted is None:
             raise _Nothing(409, "You have approved it already, or it was decided meanwhile.", approver, grant)
-        over, needed = counted.state is not State.OPEN, quorum.needed(grant)
+        over, needed = counted.state is not GrantState.OPEN, quorum.needed(grant)
         state = counted.state.value if over else "waiting"
-        return Reply(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
+        return AnswerResponse(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
 
-    def _record(self, entry: Entry) -> None:
+    def _record(self, entry: LogEntry) -> None:
         """It holds already: what cannot be written is logged, and sending records again or refuses."""
         try:
             self._audit.record(entry)
@@ -216,14 +218,16 @@ class Deciding:
         known: dict[str, Any] = {"message": nothing.why, "approver": nothing.approver and nothing.approver.name}
         grant = nothing.grant
         if grant is None:
-            entry = Entry(Event.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
+            entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
         else:
-            entry = Entry(Event.ANSWER_REFUSED, grant.principal, account_name(grant.account), grant.tool, grant.target)
+            entry = LogEntry(
+                AuditEvent.ANSWER_REFUSED, grant.principal, account_name(grant.account), grant.tool, grant.target
+            )
             known["grant"] = grant.id
         self._refusals.record(replace(entry, **known))
 
 
-def _complete(answer: _Answer, grant: Grant, approver: Approver) -> None:
+def _complete(answer: _SignedAnswer, grant: Grant, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
         raise _Nothing(422, "What was typed is not what was asked for, letter by letter.", approver, grant)
@@ -235,7 +239,7 @@ _PATIENCE = 10.0
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-def routes(deciding: Deciding) -> list[Route]:
+def routes(deciding: WebhookAnswers) -> list[Route]:
     """The one route, for an application that serves more."""
 
     async def answer(request: Request) -> JSONResponse:
@@ -251,7 +255,7 @@ def routes(deciding: Deciding) -> list[Route]:
     return [Route(path("{grant}"), answer, methods=["POST"])]
 
 
-def application(deciding: Deciding) -> Starlette:
+def application(deciding: WebhookAnswers) -> Starlette:
     """The route and nothing else."""
     return Starlette(routes=routes(deciding))
 
@@ -271,5 +275,5 @@ async def _body(request: Request) -> bytes | None:
     return None
 
 
-def _json(reply: Reply) -> JSONResponse:
+def _json(reply: AnswerResponse) -> JSONResponse:
     return JSONResponse(reply.body, reply.status, _HEADERS)

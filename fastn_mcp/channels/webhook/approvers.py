@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, keyed
-from fastn_mcp.config.strict_toml import Flaw, Key, Source, load, read
+from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.guard.ledger.ledger import Grant
 from fastn_mcp.tools.tool import Effect
@@ -50,7 +50,7 @@ class PublicKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class ApproverSecret:
     """A secret that this server and an approver share."""
 
     text: str
@@ -99,10 +99,10 @@ def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
     return bool(file.st_mode & (0o037 if mounted else 0o077))
 
 
-def _built(table: Mapping[str, Any], _: Source) -> dict[str, Approver]:
+def _built(table: Mapping[str, Any], _: TomlSource) -> dict[str, Approver]:
     found = {name: _approver(name, said) for name, said in table.items()}
     if not found:
-        raise Flaw((), "it names no approver")
+        raise ConfigError((), "it names no approver")
     for what in ("name", "principal", "credential"):
         _apart(found.values(), what)
     return found
@@ -116,25 +116,25 @@ def _apart(found: Iterable[Approver], what: str) -> None:
         if isinstance(value, str):
             value = value.casefold()
         if value in seen:
-            raise Flaw((approver.name,), f"{approver.name} has the {what} of another approver")
+            raise ConfigError((approver.name,), f"{approver.name} has the {what} of another approver")
         seen.add(value)
 
 
 def _approver(name: str, said: object) -> Approver:
     if not _NAME.fullmatch(name):
-        raise Flaw((name,), "a name is at most 64 letters, digits and . _ @ + -")
+        raise ConfigError((name,), "a name is at most 64 letters, digits and . _ @ + -")
     if not isinstance(said, dict):
-        raise Flaw((name,), f"{name} is not a table, as in [{name}]")
+        raise ConfigError((name,), f"{name} is not a table, as in [{name}]")
     entry = cast("dict[str, object]", said)
     for key in entry:
         if key not in _KEYS:
-            raise Flaw((name, key), f"there is no key {key!r}{nearest(key, _KEYS)}")
+            raise ConfigError((name, key), f"there is no key {key!r}{nearest(key, _KEYS)}")
     if ("public_key" in entry) == ("secret" in entry):
-        raise Flaw((name,), f"{name} needs a public_key or a secret, and not both")
+        raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both")
     credential = _public(name, entry["public_key"]) if "public_key" in entry else _secret(name, entry["secret"])
     principal = entry.get("principal", name)
     if not isinstance(principal, str) or not principal:
-        raise Flaw((name, "principal"), "principal is not a name")
+        raise ConfigError((name, "principal"), "principal is not a name")
     return Approver(name, credential, principal, _effects((name, "effects"), entry.get("effects")))
 
 
@@ -144,14 +144,14 @@ def _public(name: str, value: object) -> PublicKey:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 32:
-        raise Flaw((name, "public_key"), "public_key is not the 32 bytes of an Ed25519 key in base64")
+        raise ConfigError((name, "public_key"), "public_key is not the 32 bytes of an Ed25519 key in base64")
     return PublicKey(raw)
 
 
-def _secret(name: str, value: object) -> Secret:
+def _secret(name: str, value: object) -> ApproverSecret:
     if not isinstance(value, str) or len(value) < SHORTEST_SECRET:
-        raise Flaw((name, "secret"), f"secret has not the {SHORTEST_SECRET} characters that it needs")
-    return Secret(value)
+        raise ConfigError((name, "secret"), f"secret has not the {SHORTEST_SECRET} characters that it needs")
+    return ApproverSecret(value)
 
 
 def _effects(at: Key, value: object) -> frozenset[str]:
@@ -159,5 +159,5 @@ def _effects(at: Key, value: object) -> frozenset[str]:
         return _ALL
     effects = frozenset(str(item).lower() for item in cast("list[object]", value)) if isinstance(value, list) else None
     if not effects or not effects <= _ALL:
-        raise Flaw(at, f"effects is not a list of {' '.join(effect.name for effect in Effect)}")
+        raise ConfigError(at, f"effects is not a list of {' '.join(effect.name for effect in Effect)}")
     return effects

@@ -25,7 +25,7 @@ _BLOCKS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WebhookRequest:
     """A grant, who approved it already, how many it takes, and where the answer goes."""
 
     grant: Grant
@@ -40,7 +40,7 @@ def digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def generic(asked: Asked) -> dict[str, JsonValue]:
+def generic(asked: WebhookRequest) -> dict[str, JsonValue]:
     """For any receiver. `created` and `expires` are Unix seconds."""
     grant = asked.grant
     return {
@@ -62,7 +62,7 @@ def generic(asked: Asked) -> dict[str, JsonValue]:
     }
 
 
-def slack(asked: Asked) -> dict[str, JsonValue]:
+def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
     """For Slack. Its buttons carry what a relay needs to answer. Raises `Refused` where it does not fit whole."""
     grant = asked.grant
     texts = [f"{grant.principal} asks:", *grant.lines]

@@ -21,9 +21,9 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import Deciding, path
+from fastn_mcp.channels.webhook.answers import WebhookAnswers, path
 from fastn_mcp.channels.webhook.approvers import Approvers
-from fastn_mcp.channels.webhook.payloads import Asked
+from fastn_mcp.channels.webhook.payloads import WebhookRequest
 from fastn_mcp.errors import Refused
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval import quorum
@@ -44,7 +44,7 @@ _FIRST_PAUSE = 0.5
 _TRANSIENT = {408, 425, 429}
 
 
-class Posting:
+class WebhookSender:
     """Signs each attempt anew: a receiver that remembers nonces takes what it has lost."""
 
     def __init__(
@@ -119,7 +119,7 @@ log = logging.getLogger(__name__)
 AGAIN = 60.0
 """Seconds without an answer, after which a repeated call asks again."""
 
-Body = Callable[[Asked], dict[str, JsonValue]]
+Body = Callable[[WebhookRequest], dict[str, JsonValue]]
 
 
 @dataclass(slots=True)
@@ -152,9 +152,15 @@ class Webhook:
     verifies = True
 
     def __init__(
-        self, posting: Posting, body: Body, approvers: Approvers, deciding: Deciding, ledger: Ledger, system: System,
+        self,
+        posting: WebhookSender,
+        body: Body,
+        approvers: Approvers,
+        deciding: WebhookAnswers,
+        ledger: Ledger,
+        system: System,
         door: Door,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._posting = posting
         self._body = body
         self._approvers = approvers
@@ -220,7 +226,7 @@ class Webhook:
             if one.problem is not None and one.failed > began:
                 raise Refused(one.problem.what, one.problem.next_step)
             to = path(grant.id)
-            asked = Asked(grant, await self._approved(grant.id), needed, url + to, to)
+            asked = WebhookRequest(grant, await self._approved(grant.id), needed, url + to, to)
             try:
                 await self._posting(to_json(self._body(asked)))
             except Refused as problem:

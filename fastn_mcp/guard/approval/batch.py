@@ -11,23 +11,32 @@ from typing import Any
 
 from fastn_mcp.errors import FastnError, NotSent, TargetChanged
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.approval.flow import ASKABLE, Approved, Asker, Caller, Matter, covers, sha256, used_up
-from fastn_mcp.guard.approval.request import Asking, Waiting
+from fastn_mcp.guard.approval.flow import (
+    ASKABLE,
+    ApprovalFlow,
+    ApprovalRequest,
+    Approved,
+    Caller,
+    covers,
+    sha256,
+    used_up,
+)
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.recorder import Consent, Recorder
-from fastn_mcp.guard.evaluation import Allowing, Facts, Judge
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, State
-from fastn_mcp.guard.policy import PLANNED, Decision, Verdict
+from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator, Facts
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger
+from fastn_mcp.guard.policy import PLANNED, Decision, PolicyDecision
 from fastn_mcp.guard.preview import ListPreview
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
+class BatchCalls:
     """The calls of a batch, numbered from 1. The `id` is the same in every process."""
 
     id: str
-    offer: Offer[Any]
+    offer: Tool[Any]
     calls: Sequence[Call]
 
     def named(self, number: int) -> str:
@@ -38,11 +47,17 @@ Agreed = Mapping[int, str | None]
 """The grant of each call; None for one that the policy allows by itself."""
 
 
-class Together:
+class BatchApproval:
     """Has calls on one account approved together."""
 
     def __init__(
-        self, judge: Judge, ledger: Ledger, asker: Asker, allowing: Allowing, recorder: Recorder, system: System
+        self,
+        judge: Evaluator,
+        ledger: Ledger,
+        asker: ApprovalFlow,
+        allowing: BudgetCheck,
+        recorder: Recorder,
+        system: System,
     ) -> None:
         self._judge = judge
         self._ledger = ledger
@@ -51,16 +66,18 @@ class Together:
         self._recorder = recorder
         self._system = system
 
-    def several(self, offer: Offer[Any], calls: Sequence[Call], name: str | None, principal: str) -> Several:
+    def several(self, offer: Tool[Any], calls: Sequence[Call], name: str | None, principal: str) -> BatchCalls:
         """The batch of these calls. Without a `name`, the same calls are always the same batch."""
         digests = [self._judge.digest(call, principal) for call in calls]
-        return Several(f"batch_{sha256([digests, name])[:24]}", offer, calls)
+        return BatchCalls(f"batch_{sha256([digests, name])[:24]}", offer, calls)
 
-    async def preview(self, several: Several, numbers: Sequence[int], principal: str) -> ListPreview:
+    async def preview(self, several: BatchCalls, numbers: Sequence[int], principal: str) -> ListPreview:
         """What these calls would do: fresh reads, no question, nothing sent."""
         return _preview(several, await self._facts(several, numbers, principal))
 
-    async def agree(self, several: Several, numbers: Sequence[int], caller: Caller) -> Agreed | Asking | Waiting:
+    async def agree(
+        self, several: BatchCalls, numbers: Sequence[int], caller: Caller
+    ) -> Agreed | Asking | PendingApproval:
         """Have these calls agreed to, or ask. Raises a `FastnError` where they may not all be made."""
         facts = await self._facts(several, numbers, caller.principal)
         self._refuse(several, facts)
@@ -80,7 +97,7 @@ class Together:
         await self._allowing.spend_rate(destroys, caller.principal)  # once for the whole list
         return await self._granted(several, facts, given, caller)
 
-    async def admit(self, several: Several, number: int, grant: str | None, caller: Caller) -> Consent:
+    async def admit(self, several: BatchCalls, number: int, grant: str | None, caller: Caller) -> Consent:
         """The consent under which one of them may be sent now. Raises a `FastnError`."""
         call = several.calls[number - 1]
         facts = await self._judge.facts(call, caller.principal)
@@ -119,13 +136,13 @@ class Together:
             return await self._allowing.allowed(
                 call, caller.principal, facts.verdict, facts.effect, facts.target, facts.preview.name
             )
-        if not await self._ledger.move(grant.id, [State.APPROVED], State.BURNT, self._now()):
+        if not await self._ledger.move(grant.id, [GrantState.APPROVED], GrantState.BURNT, self._now()):
             raise used_up()
         await self._allowing.spend(facts.effect, caller.principal, is_counted=True)
         by, name = grant.by or "elsewhere", facts.preview.name
         return Consent(by, facts.verdict, facts.effect, grant.id, facts.target, name, grant.trace)
 
-    async def _facts(self, several: Several, numbers: Sequence[int], principal: str) -> dict[int, Facts]:
+    async def _facts(self, several: BatchCalls, numbers: Sequence[int], principal: str) -> dict[int, Facts]:
         """Each call judged as if those before it were made: a budget or a plan that is too small is found at once."""
         ahead: Counter[tuple[str, str]] = Counter()
         found: dict[int, Facts] = {}
@@ -142,7 +159,7 @@ class Together:
                 ahead[facts.effect.value, period] += 1
         return found
 
-    def _refuse(self, several: Several, facts: Mapping[int, Facts]) -> None:
+    def _refuse(self, several: BatchCalls, facts: Mapping[int, Facts]) -> None:
         denied = {n: found.verdict for n, found in facts.items() if found.verdict.decision is Decision.DENY}
         if not denied:
             return
@@ -157,27 +174,27 @@ class Together:
             error.facts["would_allow"] = "\n\n".join(map(str, wanted))
         raise error
 
-    def _matter(self, several: Several, facts: Mapping[int, Facts], caller: Caller) -> Matter:
+    def _matter(self, several: BatchCalls, facts: Mapping[int, Facts], caller: Caller) -> ApprovalRequest:
         strictest = max((found.verdict for found in facts.values()), key=lambda verdict: verdict.decision.rank)
         calls = {n: several.calls[n - 1] for n in facts}
         shown = _preview(several, facts)
-        return Matter(
+        return ApprovalRequest(
             several.offer,
             sha256([several.id, {n: self._judge.digest(call, caller.principal) for n, call in calls.items()}]),
             sha256({n: self._judge.binding(call, caller.principal, facts[n]) for n, call in calls.items()}),
-            Verdict(strictest.decision, strictest.rule, strictest.reason),
+            PolicyDecision(strictest.decision, strictest.rule, strictest.reason),
             shown.effect,
             shown,
         )
 
-    async def _held(self, several: Several, facts: Mapping[int, Facts], caller: Caller) -> Agreed | None:
+    async def _held(self, several: BatchCalls, facts: Mapping[int, Facts], caller: Caller) -> Agreed | None:
         """The grants that a person gave before, where each of these calls has one that holds for what is there now."""
         kept = {step.number: step.grant for step in await self._ledger.steps(several.id)}
         now = self._now()
         held: dict[int, str | None] = {}
         for number, found in facts.items():
             grant = None if (id_ := kept.get(number)) is None else await self._ledger.find(id_)
-            if grant is None or grant.state is not State.APPROVED or grant.expires <= now:
+            if grant is None or grant.state is not GrantState.APPROVED or grant.expires <= now:
                 return None
             binding = self._judge.binding(several.calls[number - 1], caller.principal, found)
             if not covers(grant, binding, found.verdict, found.preview):
@@ -185,12 +202,14 @@ class Together:
             held[number] = grant.id
         return held
 
-    async def _granted(self, several: Several, facts: Mapping[int, Facts], given: Approved, caller: Caller) -> Agreed:
+    async def _granted(
+        self, several: BatchCalls, facts: Mapping[int, Facts], given: Approved, caller: Caller
+    ) -> Agreed:
         """A grant for each call, of which the answer was for all."""
         now, asked = self._now(), given.grant
         for step in await self._ledger.steps(several.id):
             if step.grant is not None:  # of an earlier answer, which this one replaces
-                await self._ledger.move(step.grant, ASKABLE, State.STALE, now)
+                await self._ledger.move(step.grant, ASKABLE, GrantState.STALE, now)
         grants: dict[int, str | None] = {}
         for number, found in facts.items():
             call = several.calls[number - 1]
@@ -210,7 +229,7 @@ class Together:
                 lines=tuple(found.preview.lines()),
                 created=now,
                 expires=now + self._judge.policy.approval_lifetime,
-                state=State.APPROVED,
+                state=GrantState.APPROVED,
                 by=given.by,
                 decided=now,
                 trace=asked.trace,
@@ -226,7 +245,7 @@ class Together:
         return self._system.now().timestamp()
 
 
-def _preview(several: Several, facts: Mapping[int, Facts]) -> ListPreview:
+def _preview(several: BatchCalls, facts: Mapping[int, Facts]) -> ListPreview:
     refused = {
         number: f"{found.verdict.rule}. {found.verdict.reason}".strip()
         for number, found in facts.items()

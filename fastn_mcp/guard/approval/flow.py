@@ -17,20 +17,20 @@ from fastn_mcp.guard.approval.request import (
     Asking,
     No,
     Nobody,
+    PendingApproval,
     Question,
     Submitted,
-    Waiting,
     Yes,
     for_a_while,
     may_scope,
     question,
 )
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, State, holder
-from fastn_mcp.guard.policy import Decision, Verdict
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, holder
+from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, Offer
+from fastn_mcp.tools.tool import Effect, Tool
 
 _TOO_FAST = 1.0
 """Seconds within which nobody reads a question: any answer, yes or no, then comes from a program."""
@@ -38,10 +38,10 @@ _TOO_FAST = 1.0
 _DISTRUST = 900.0
 """Seconds that a channel is left alone after it was found not to reach a person."""
 
-ASKABLE = (State.OPEN, State.APPROVED)
+ASKABLE = (GrantState.OPEN, GrantState.APPROVED)
 
 
-class Form(Protocol):
+class FormChannel(Protocol):
     """The client's own way to ask its person."""
 
     name: str
@@ -61,7 +61,7 @@ class Form(Protocol):
 class FormAround:
     """What a form has that is another one, of whose questions somebody hears."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: FormChannel) -> None:
         self._form = form
         self.name = form.name
         self.surely_seen = form.surely_seen
@@ -71,7 +71,7 @@ class FormAround:
         return self._form.resumed
 
 
-class Desk(Protocol):
+class OutOfBandChannel(Protocol):
     """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
 
     verifies: bool
@@ -87,7 +87,7 @@ class Caller:
     """Who makes a call, and the client's form, where it has one."""
 
     principal: str
-    form: Form | None
+    form: FormChannel | None
     rights: Rights | None = None
     """What their sign-in allows; None where nobody signs in, since whoever has this process has the account."""
 
@@ -98,15 +98,15 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Matter:
+class ApprovalRequest:
     """What a person is asked about: one call, or several at once."""
 
-    offer: Offer[Any]
+    offer: Tool[Any]
     digest: str
     """Who calls what, with exactly which arguments, on which account."""
     binding: str
     """That, on which state of its targets, under which policy."""
-    verdict: Verdict
+    verdict: PolicyDecision
     effect: Effect
     preview: Shown
     similar: str | None = None
@@ -127,7 +127,7 @@ class Approved:
     """Whether they said so of such calls on its target, too."""
 
 
-class Asker:
+class ApprovalFlow:
     """Asks about calls on one account."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Asker:
         ledger: Ledger,
         recorder: Recorder,
         system: System,
-        desk: Desk | None,
+        desk: OutOfBandChannel | None,
         lifetime: float,
     ) -> None:
         """`lifetime` is for how many seconds a request can be answered, and the approved call made."""
@@ -147,7 +147,7 @@ class Asker:
         self._system = system
         self._desk = desk
 
-    async def ask(self, matter: Matter, caller: Caller) -> Approved | Asking | Waiting:
+    async def ask(self, matter: ApprovalRequest, caller: Caller) -> Approved | Asking | PendingApproval:
         """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
         if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
             raise Refused(
@@ -162,10 +162,12 @@ class Asker:
             return await self._resumed(matter, caller, caller.form, *resumed)
         form, why_not = caller.form, await self._why_no_form(caller, matter, now)
         if (earlier := await self._ledger.latest(matter.digest, now)) is not None:
-            if form is None or why_not is not None or earlier.state is not State.OPEN:
+            if form is None or why_not is not None or earlier.state is not GrantState.OPEN:
                 return await self._earlier(earlier, matter, caller)
             # The person is at a form now: what another client put elsewhere is not asked twice.
-            await self._ledger.move(earlier.id, [State.OPEN], State.STALE, now, note="asked in a form instead")
+            await self._ledger.move(
+                earlier.id, [GrantState.OPEN], GrantState.STALE, now, note="asked in a form instead"
+            )
         if form is None or why_not is not None:
             return await self._elsewhere(matter, caller, why_not or "")
         grant = self._grant(matter, caller, elsewhere=False)
@@ -175,24 +177,24 @@ class Asker:
             return given
         return await self._answered(matter, caller, form, grant, given, fresh=False)
 
-    async def spend(self, approved: Approved, matter: Matter) -> None:
+    async def spend(self, approved: Approved, matter: ApprovalRequest) -> None:
         """Use an approval up. `matter` is what is there now: what was approved must still be that."""
         grant, now = approved.grant, self._system.now().timestamp()
         holds = covers(grant, matter.binding, matter.verdict, matter.preview)
         if not holds or await quorum.incomplete(grant, self._ledger):
-            await self._ledger.move(grant.id, ASKABLE, State.STALE, now)
+            await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, now)
             raise TargetChanged(
                 "What was approved is no longer what is there.",
                 "Look at the preview; call again to ask anew.",
                 facts={"preview": matter.preview.data()},
             )
-        if not await self._ledger.move(grant.id, ASKABLE, State.BURNT, now, by=approved.by):
+        if not await self._ledger.move(grant.id, ASKABLE, GrantState.BURNT, now, by=approved.by):
             raise used_up()
         await self._ledger.note_answer(grant.holder, declined=False, now=now)
         if approved.for_a_while:  # only now: an answer that comes again opens nothing
             await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approved.by))
 
-    async def _why_no_form(self, caller: Caller, matter: Matter, now: float) -> str | None:
+    async def _why_no_form(self, caller: Caller, matter: ApprovalRequest, now: float) -> str | None:
         """Why the client's form is not used, in words for the agent; None where it is."""
         if caller.form is None:
             return "This client cannot ask. "
@@ -207,19 +209,19 @@ class Asker:
         return None
 
     async def _resumed(
-        self, matter: Matter, caller: Caller, form: Form, grant_id: str, given: Answer | Submitted
-    ) -> Approved | Waiting:
+        self, matter: ApprovalRequest, caller: Caller, form: FormChannel, grant_id: str, given: Answer | Submitted
+    ) -> Approved | PendingApproval:
         grant = await self._ledger.find(grant_id)
         if grant is None or grant.elsewhere or grant.call != matter.digest:
             raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
-        if grant.state is not State.OPEN:
+        if grant.state is not GrantState.OPEN:
             raise used_up()
         answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
         return await self._answered(matter, caller, form, grant, answer, fresh=True)
 
     async def _answered(
-        self, matter: Matter, caller: Caller, form: Form, grant: Grant, answer: Answer, *, fresh: bool
-    ) -> Approved | Waiting:
+        self, matter: ApprovalRequest, caller: Caller, form: FormChannel, grant: Grant, answer: Answer, *, fresh: bool
+    ) -> Approved | PendingApproval:
         """What follows from the answer that the client's form brought."""
         by = form.name
         now = self._system.now().timestamp()
@@ -228,7 +230,7 @@ class Asker:
             answer = Nobody("the form came back in less than a second, which a program does and a person cannot")
         match answer:
             case Nobody(reason):
-                ended = await self._ledger.move(grant.id, ASKABLE, State.UNANSWERED, now, by=by, note=reason)
+                ended = await self._ledger.move(grant.id, ASKABLE, GrantState.UNANSWERED, now, by=by, note=reason)
                 if not ended and now < grant.expires:
                     raise used_up()
                 if quick or not ended:
@@ -243,19 +245,19 @@ class Asker:
                     raise _declined(why="The text that was typed is not the one that approves this call.")
                 return Approved(grant, by, fresh, for_a_while=bool(minutes) and may_scope(grant))
 
-    async def _earlier(self, grant: Grant, matter: Matter, caller: Caller) -> Approved | Waiting:
+    async def _earlier(self, grant: Grant, matter: ApprovalRequest, caller: Caller) -> Approved | PendingApproval:
         """What became of a question that was put elsewhere."""
-        if grant.state is State.DECLINED:
+        if grant.state is GrantState.DECLINED:
             raise _declined(grant.note or "", until=grant.expires)
-        if grant.state is State.APPROVED:
+        if grant.state is GrantState.APPROVED:
             return Approved(grant, grant.by or "elsewhere", fresh=True)
         if not covers(grant, matter.binding, matter.verdict, matter.preview):
-            await self._ledger.move(grant.id, ASKABLE, State.STALE, self._system.now().timestamp())
+            await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, self._system.now().timestamp())
             return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
         where = await self._where(grant.id)
-        return Waiting(matter.preview, "It still waits for an answer. " + where, grant.expires)
+        return PendingApproval(matter.preview, "It still waits for an answer. " + where, grant.expires)
 
-    async def _elsewhere(self, matter: Matter, caller: Caller, why: str) -> Waiting:
+    async def _elsewhere(self, matter: ApprovalRequest, caller: Caller, why: str) -> PendingApproval:
         tool = matter.offer.tool_name()
         if self._desk is None:
             raise Refused(
@@ -265,9 +267,9 @@ class Asker:
             )
         grant = self._grant(matter, caller, elsewhere=True)
         opened = await self._open(grant, matter)
-        return Waiting(matter.preview, why + await self._where(opened.id), opened.expires)
+        return PendingApproval(matter.preview, why + await self._where(opened.id), opened.expires)
 
-    async def _open(self, grant: Grant, matter: Matter) -> Grant:
+    async def _open(self, grant: Grant, matter: ApprovalRequest) -> Grant:
         """Record that a person is asked; or find the request that another replica has opened at the same time."""
         opened = await self._ledger.open(grant)
         if opened != grant.id:
@@ -282,10 +284,10 @@ class Asker:
         return await self._desk.show(grant)
 
     async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
-        await self._ledger.move(grant.id, ASKABLE, State.DECLINED, now, by=by, note=note or None)
+        await self._ledger.move(grant.id, ASKABLE, GrantState.DECLINED, now, by=by, note=note or None)
         await self._ledger.note_answer(grant.holder, declined=True, now=now)
 
-    def _grant(self, matter: Matter, caller: Caller, *, elsewhere: bool) -> Grant:
+    def _grant(self, matter: ApprovalRequest, caller: Caller, *, elsewhere: bool) -> Grant:
         now = self._system.now().timestamp()
         asks = matter.verdict.decision
         severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
@@ -313,7 +315,7 @@ class Asker:
         )
 
 
-def covers(grant: Grant, binding: str, verdict: Verdict, shown: Shown) -> bool:
+def covers(grant: Grant, binding: str, verdict: PolicyDecision, shown: Shown) -> bool:
     """Whether a grant still covers this call: same binding, no more dependents, no stricter decision of the policy."""
     same = grant.binding == binding and not quorum.less_than(grant.asks, verdict.decision)
     return same and grant.dependents is not None and _no_more(shown.dependents(), grant.dependents)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.audit.log import Event
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, State, Vote
+from fastn_mcp.guard.audit.log import AuditEvent
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Vote
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.tools.tool import Effect
 
@@ -43,12 +43,17 @@ async def approving(grant: str, ledger: Ledger) -> int:
 class Counted:
     """What an answer came to: the state of its grant, and how many approve it."""
 
-    state: State
+    state: GrantState
     approving: int
 
 
 async def count(
-    vote: Vote, grant: Grant, ledger: Ledger, by: str, note: str | None, record: Callable[[Event, str | None], None]
+    vote: Vote,
+    grant: Grant,
+    ledger: Ledger,
+    by: str,
+    note: str | None,
+    record: Callable[[AuditEvent, str | None], None],
 ) -> Counted | None:
     """Count what a person said of a grant; None where it was not open to them. `by` is the consent of one alone.
 
@@ -63,10 +68,10 @@ async def count(
         have = await approving(grant.id, ledger)
         if vote.approves and several:
             said = note or f"{have} of {PEOPLE} approvers"
-        if state is not State.OPEN:
+        if state is not GrantState.OPEN:
             await ledger.note_answer(grant.holder, declined=not vote.approves, now=vote.at)
     finally:
-        record(Event.APPROVED if vote.approves else Event.DECLINED, said)
+        record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, said)
     return Counted(state, have)
 
 

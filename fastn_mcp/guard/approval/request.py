@@ -82,7 +82,7 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingApproval:
     """The question lies elsewhere. The same call, made again, finds the answer; `until` is in Unix seconds."""
 
     preview: Shown

@@ -34,7 +34,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenLine:
     """The first line of a file, counted from 1, that is not as it was written."""
 
     line: int
@@ -47,7 +47,7 @@ class Report:
 
     entries: int
     head: str
-    broken: Broken | None
+    broken: BrokenLine | None
     torn: tuple[int, ...]
     """Lines that a process did not finish writing, and that the next entry accounts for, if there is one."""
     unfinished: tuple[int, ...]
@@ -100,7 +100,7 @@ def verify(
     newest entry that the ledger knows of.
     """
     reader = _Reader(head, start or End(), anchor)
-    broken: Broken | None = None
+    broken: BrokenLine | None = None
     number = 0
     for number, line in enumerate(lines, 1):
         if (broken := reader.problem(number, line)) is not None:
@@ -134,33 +134,35 @@ class _Reader:
         self._head = head
         self._anchor = anchor
 
-    def cut(self, lines: int) -> Broken | None:
+    def cut(self, lines: int) -> BrokenLine | None:
         """What is wrong after the last line, if anything is."""
         if self._anchor is None or self._anchor.n <= self.end.n:
             return None
         gone = f"entries {self.end.n + 1} to {self._anchor.n}"
-        return Broken(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
+        return BrokenLine(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
 
-    def problem(self, number: int, line: bytes) -> Broken | None:
+    def problem(self, number: int, line: bytes) -> BrokenLine | None:
         """What is wrong with the next line, if anything is."""
         end, text = self.end, line.removesuffix(b"\n")
         found = _LINE.fullmatch(text)
         if found is None:
             if not _begins(text, end.n + 1):
-                return Broken(number, "it is no entry of the audit")
+                return BrokenLine(number, "it is no entry of the audit")
             self.pieces.append(number)
             self.end = End(end.n, end.head, end.torn + line)
             return None
         if _sha256(text[:-_OWN_HASH] + b"}") != found[3].decode():
-            return Broken(number, "it was edited: its content does not give its hash")
+            return BrokenLine(number, "it was edited: its content does not give its hash")
         entry = cast("dict[str, Any]", json.loads(text))
         if entry.get("torn") != (_sha256(end.torn) if end.torn else None):
-            cut = Broken(self.pieces[0], "it was cut") if self.pieces else None
-            return cut or Broken(number, "a torn line before it is gone")
+            cut = BrokenLine(self.pieces[0], "it was cut") if self.pieces else None
+            return cut or BrokenLine(number, "a torn line before it is gone")
         if problem := _problem(end, int(found[1]), found[2].decode()):
-            return Broken(number, problem)
+            return BrokenLine(number, problem)
         if self._anchor is not None and int(found[1]) == self._anchor.n and found[3].decode() != self._anchor.head:
-            return Broken(number, "it is not the entry of this number that the ledger knows: the log was written anew")
+            return BrokenLine(
+                number, "it is not the entry of this number that the ledger knows: the log was written anew"
+            )
         self.torn, self.pieces = self.torn + self.pieces, []
         self._follow(entry, End(int(found[1]), found[3].decode()))
         return None

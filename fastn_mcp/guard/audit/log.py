@@ -34,7 +34,7 @@ from fastn_mcp.guard.audit.files import Keeping, lines_of, log_files, moved_end,
 from fastn_mcp.guard.ledger.ledger import Grant, Ledger, account_name
 from fastn_mcp.redaction import redact_object, redact_text
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ FILE = "audit.jsonl"
 """Its name in the folder of the state."""
 
 
-class Event(Enum):
+class AuditEvent(Enum):
     """What happened."""
 
     INTENT = "intent"
@@ -66,10 +66,10 @@ class Event(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """What is recorded of one event. What is None is left out."""
 
-    event: Event
+    event: AuditEvent
     principal: str
     account: str
     tool: str
@@ -108,7 +108,7 @@ class Unwritten(Refused):
 class Audit(Protocol):
     """Keeps a record of every decision and outcome."""
 
-    def record(self, entry: Entry) -> str:
+    def record(self, entry: LogEntry) -> str:
         """Record it, and name the entry. Raises where it cannot: the caller refuses the call."""
         ...
 
@@ -121,9 +121,9 @@ class Audit(Protocol):
         ...
 
 
-def about(event: Event, call: Offer[Any], principal: str, account: str) -> Entry:
+def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> LogEntry:
     """An entry about a call; `dataclasses.replace` adds the rest."""
-    return Entry(
+    return LogEntry(
         event=event,
         principal=principal,
         account=account,
@@ -134,10 +134,10 @@ def about(event: Event, call: Offer[Any], principal: str, account: str) -> Entry
     )
 
 
-def decided(event: Event, grant: Grant, by: str | None, message: str | None = None) -> Entry:
+def decided(event: AuditEvent, grant: Grant, by: str | None, message: str | None = None) -> LogEntry:
     """An entry about a grant on which a person decided, on the channel `by`; or nobody, until it expired."""
     arguments, effect = grant.card.get("arguments"), grant.card.get("effect")
-    return Entry(
+    return LogEntry(
         event,
         grant.principal,
         account_name(grant.account),
@@ -246,16 +246,16 @@ class AuditFile:
         """How long this process has seen the file."""
         self._begun: float | None = None
 
-    def record(self, entry: Entry) -> str:
+    def record(self, entry: LogEntry) -> str:
         """Append the entry. Its name is its number in the log. Raises `Unwritten`."""
         try:
             fields = written(entry, self._system)
             with self._thread, self._locked() as file:
-                return self._append(file, fields, is_synced=entry.event is Event.INTENT)
+                return self._append(file, fields, is_synced=entry.event is AuditEvent.INTENT)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             self._size = -1
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            certainty = "" if entry.event is Event.OUTCOME else NOTHING_SENT
+            certainty = "" if entry.event is AuditEvent.OUTCOME else NOTHING_SENT
             raise Unwritten(
                 f"The audit cannot be written ({reason}).",
                 "Until it can be, nothing that changes something is sent. "
@@ -313,7 +313,7 @@ class AuditFile:
         gone = [file.name for file in expired if _unlink(file)]
         if gone:
             message = f"Entries up to {report.entries} were deleted by the retention setting: {', '.join(gone)}."
-            self.record(_own(Event.LOG_DELETED, message))
+            self.record(_own(AuditEvent.LOG_DELETED, message))
 
     def close(self) -> None:
         """Close the file, if it was ever opened."""
@@ -337,7 +337,7 @@ class AuditFile:
         data, end = before, replace(self._end, torn=torn)
         if lost is not None:
             log.error("the audit log %s: %s", self.path, lost)
-            line, end = sealed(end, written(_own(Event.LOG_SHORTENED, lost), self._system))
+            line, end = sealed(end, written(_own(AuditEvent.LOG_SHORTENED, lost), self._system))
             data += line + b"\n"
         line, end = sealed(end, fields)
         data += line + b"\n"
@@ -421,9 +421,9 @@ def _seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def _own(event: Event, message: str) -> Entry:
+def _own(event: AuditEvent, message: str) -> LogEntry:
     """An entry about the log itself."""
-    return Entry(event, "fastn-mcp", "", "audit", message=message)
+    return LogEntry(event, "fastn-mcp", "", "audit", message=message)
 
 
 def _unlink(file: Path) -> bool:
@@ -442,11 +442,11 @@ def deleted_name(name: str) -> str:
     return f"deleted of {name}"
 
 
-def written(entry: Entry, system: System) -> dict[str, JsonValue]:
+def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
     """An entry of now as its line has it, without its place in the chain."""
     now = system.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields: dict[str, JsonValue] = {"time": now, "event": entry.event.value}
-    for name in Entry.__dataclass_fields__:
+    for name in LogEntry.__dataclass_fields__:
         value = getattr(entry, name)
         if name != "event" and value is not None:
             fields[name] = redact_text(value) if isinstance(value, str) else value

@@ -9,13 +9,13 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import Call, own_label
-from fastn_mcp.guard.audit.log import Audit, Event, about, decided, named, written
+from fastn_mcp.guard.audit.log import Audit, AuditEvent, about, decided, named, written
 from fastn_mcp.guard.ledger.ledger import Grant, Ledger
-from fastn_mcp.guard.policy import Verdict
+from fastn_mcp.guard.policy import PolicyDecision
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, Offer, Record
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ class Consent:
     """By what right a call is sent, and what was known when it was given."""
 
     by: str
-    verdict: Verdict
+    verdict: PolicyDecision
     effect: Effect
     grant: str | None = None
-    target: Record | None = None
+    target: FastnObject | None = None
     """What it acts on, where that was read for the consent."""
     name: str | None = None
     """What people call that."""
@@ -60,11 +60,11 @@ class Watch(Protocol):
 
 
 async def record_expired(
-    ledger: Ledger, account: str, now: float, record: Callable[[Event, Grant, str | None], None]
+    ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, Grant, str | None], None]
 ) -> None:
     """Close the requests of an account that ran out unanswered, and have each recorded: once, by whoever closed it."""
     for grant in await ledger.expire(account, now):
-        record(Event.EXPIRED, grant, None)
+        record(AuditEvent.EXPIRED, grant, None)
 
 
 class Recorder:
@@ -90,10 +90,10 @@ class Recorder:
         if self._watch is not None:
             self._watch.read()
 
-    def waits(self, call: Offer[Any], principal: str, shown: Shown) -> None:
+    def waits(self, call: Tool[Any], principal: str, shown: Shown) -> None:
         """A call waits for a decision. Where it was asked about is recorded already, perhaps by another process."""
         if self._watch is not None:
-            asked = about(Event.ASKED, call, principal, self._account)
+            asked = about(AuditEvent.ASKED, call, principal, self._account)
             known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
@@ -103,7 +103,7 @@ class Recorder:
             return None
         entry = self._audit.record(
             replace(
-                about(Event.INTENT, call, principal, self._account),
+                about(AuditEvent.INTENT, call, principal, self._account),
                 effect=consent.effect.value,
                 decision=consent.verdict.decision.value,
                 rule=consent.verdict.rule,
@@ -116,7 +116,7 @@ class Recorder:
         return Intent(call, principal, consent, entry, self._system.monotonic())
 
     def outcome(
-        self, intent: Intent | None, outcome: str, message: str | None = None, result: Record | None = None
+        self, intent: Intent | None, outcome: str, message: str | None = None, result: FastnObject | None = None
     ) -> None:
         """Record what became of it. The call was made: what cannot be written now is logged instead."""
         if intent is None:
@@ -126,7 +126,7 @@ class Recorder:
         label = own_label(intent.call, result) if ours else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
         entry = replace(
-            about(Event.OUTCOME, intent.call, intent.principal, self._account),
+            about(AuditEvent.OUTCOME, intent.call, intent.principal, self._account),
             effect=intent.consent.effect.value,
             grant=intent.consent.grant,
             of=intent.entry,
@@ -142,28 +142,28 @@ class Recorder:
             log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
 
     def asked(
-        self, call: Offer[Any], principal: str, verdict: Verdict, effect: Effect, grant: str, name: str | None
+        self, call: Tool[Any], principal: str, verdict: PolicyDecision, effect: Effect, grant: str, name: str | None
     ) -> None:
         """Record that a person is asked."""
-        asked = about(Event.ASKED, call, principal, self._account)
+        asked = about(AuditEvent.ASKED, call, principal, self._account)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
         self._audit.record(replace(asked, grant=grant, name=named(name), **verdicts))
 
-    def agreed(self, batch: Offer[Any], grant: Grant, by: str) -> None:
+    def agreed(self, batch: Tool[Any], grant: Grant, by: str) -> None:
         """Record that the calls of a batch may be made, each by its own grant. Raises a `Refused`."""
-        agreed = about(Event.AGREED, batch, grant.principal, self._account)
+        agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account)
         self._audit.record(replace(agreed, decision=grant.asks, consent=by, grant=grant.id, arguments=None))
 
-    def decided(self, event: Event, grant: Grant, note: str | None) -> None:
+    def decided(self, event: AuditEvent, grant: Grant, note: str | None) -> None:
         """Record what a person decided on the approval page, or that nobody did. It holds: failures are logged."""
         try:
-            self._audit.record(decided(event, grant, None if event is Event.EXPIRED else "local_page", note))
+            self._audit.record(decided(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note))
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
-    def not_sent(self, call: Offer[Any], principal: str, error: FastnError) -> None:
+    def not_sent(self, call: Tool[Any], principal: str, error: FastnError) -> None:
         """Record why a call is not sent."""
-        event = Event.DECLINED if isinstance(error, Declined) else Event.REFUSED
+        event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
         rule, note = error.facts.get("rule"), error.facts.get("note")
         self._audit.record(
             replace(
@@ -176,7 +176,7 @@ class Recorder:
         )
 
 
-def _id(made: Record | None) -> str | None:
+def _id(made: FastnObject | None) -> str | None:
     """The id of what was made, where the answer names one."""
     value: object = getattr(made, "id", None)
     return str(value) if isinstance(value, (str, int)) else None

@@ -62,7 +62,7 @@ def holder(principal: str, account: str) -> str:
     return f"{key} {principal}" if name else principal
 
 
-class State(Enum):
+class GrantState(Enum):
     """What became of a grant. Only what is OPEN or APPROVED can be spent, and only once."""
 
     OPEN = "open"
@@ -100,7 +100,7 @@ class Grant:
     """The preview, in words."""
     created: float
     expires: float
-    state: State = State.OPEN
+    state: GrantState = GrantState.OPEN
     by: str | None = None
     note: str | None = None
     decided: float | None = None
@@ -174,8 +174,8 @@ class Ledger(Journal, Steps, Protocol):
     async def move(
         self,
         grant: str,
-        before: Iterable[State],
-        after: State,
+        before: Iterable[GrantState],
+        after: GrantState,
         now: float,
         *,
         by: str | None = None,
@@ -188,7 +188,7 @@ class Ledger(Journal, Steps, Protocol):
         """
         ...
 
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> GrantState | None:
         """Count a vote on what is asked elsewhere, atomically, at the time of the vote.
 
         One no declines; the yes of the `needed`-th approver approves; `by` and `note` are then the grant's. The state

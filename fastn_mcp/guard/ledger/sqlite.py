@@ -17,13 +17,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from fastn_mcp.guard.changes import BEGUN, FINAL, Change, Step
+from fastn_mcp.guard.changes import BEGUN, FINAL, BatchStep, Change
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     Grant,
+    GrantState,
     LedgerUnusable,
     Scope,
-    State,
     TooManyWaiting,
     Vote,
     rate_free_at,
@@ -172,12 +172,12 @@ class _Cursor(sqlite3.Cursor):
         try:
             yield
         except sqlite3.Error as error:
-            if not isinstance(self.connection, _Connection) or self.connection.path is None:
+            if not isinstance(self.connection, _LedgerConnection) or self.connection.path is None:
                 raise
             raise _unusable(self.connection.path, error) from error
 
 
-class _Connection(sqlite3.Connection):
+class _LedgerConnection(sqlite3.Connection):
     """A connection whose cursors are as above, once the ledger is prepared and `path` is set."""
 
     path: str | None = None
@@ -248,13 +248,17 @@ class SqliteLedger:
         self._path = path
 
     @cached_property
-    def _database(self) -> _Connection:
+    def _database(self) -> _LedgerConnection:
         try:
             with _OPENING:
                 if self._path != ":memory:":
                     _create(Path(self._path))
                 database = sqlite3.connect(
-                    self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False, factory=_Connection
+                    self._path,
+                    isolation_level=None,
+                    timeout=_PATIENCE,
+                    check_same_thread=False,
+                    factory=_LedgerConnection,
                 )
             _prepare(database)
             database.path = self._path
@@ -283,7 +287,7 @@ class SqliteLedger:
         values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
         values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
         names = ", ".join(f":{name}" for name in values)
-        values |= {"once": grant.elsewhere and grant.state is State.OPEN, "most": MOST_WAITING}
+        values |= {"once": grant.elsewhere and grant.state is GrantState.OPEN, "most": MOST_WAITING}
         # One statement, so that two processes can neither both take the last place nor both ask the same.
         opened = self._database.execute(
             f"INSERT INTO grants ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM grants"  # noqa: S608
@@ -313,15 +317,15 @@ class SqliteLedger:
     async def move(
         self,
         grant: str,
-        before: Iterable[State],
-        after: State,
+        before: Iterable[GrantState],
+        after: GrantState,
         now: float,
         *,
         by: str | None = None,
         note: str | None = None,
     ) -> bool:
-        states = [state.value for state in before if state in (State.OPEN, State.APPROVED)]
-        if after is State.OPEN:
+        states = [state.value for state in before if state in (GrantState.OPEN, GrantState.APPROVED)]
+        if after is GrantState.OPEN:
             return False
         marks = ", ".join("?" * len(states))
         moved = self._database.execute(
@@ -331,7 +335,7 @@ class SqliteLedger:
         )
         return moved.rowcount == 1
 
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> GrantState | None:
         # Its own writing begins at once, so that no other process counts meanwhile.
         self._database.execute("BEGIN IMMEDIATE")
         try:
@@ -342,7 +346,7 @@ class SqliteLedger:
         self._database.execute("COMMIT")
         return after
 
-    def _voted(self, vote: Vote, needed: int, by: str, note: str | None) -> State | None:
+    def _voted(self, vote: Vote, needed: int, by: str, note: str | None) -> GrantState | None:
         counted = self._database.execute(
             "INSERT INTO votes SELECT ?, ?, ?, ? WHERE EXISTS"
             " (SELECT 1 FROM grants WHERE id = ? AND elsewhere = 1 AND state = 'open' AND expires > ?)"
@@ -355,8 +359,8 @@ class SqliteLedger:
             'SELECT count(*) FROM votes WHERE "grant" = ? AND approves = 1', (vote.grant,)
         ).fetchone()
         if vote.approves and approving < needed:
-            return State.OPEN
-        after = State.APPROVED if vote.approves else State.DECLINED
+            return GrantState.OPEN
+        after = GrantState.APPROVED if vote.approves else GrantState.DECLINED
         self._database.execute(
             "UPDATE grants SET state = ?, by = ?, note = coalesce(?, note), decided = ? WHERE id = ?",
             (after.value, by, note, vote.at, vote.grant),
@@ -403,7 +407,7 @@ class SqliteLedger:
             fields: dict[str, Any] = dict(zip(Grant.__dataclass_fields__, row, strict=True))
             fields |= {"card": json.loads(fields["card"]), "lines": tuple(json.loads(fields["lines"]))}
             fields |= {"scope": bool(fields["scope"]), "elsewhere": bool(fields["elsewhere"])}
-            fields["state"] = State(fields["state"])
+            fields["state"] = GrantState(fields["state"])
             fields["dependents"] = json.loads(fields["dependents"] or "null")
             yield Grant(**fields)
 
@@ -546,11 +550,11 @@ class SqliteLedger:
     async def release(self, change: str) -> None:
         self._database.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
 
-    async def steps(self, batch: str) -> list[Step]:
+    async def steps(self, batch: str) -> list[BatchStep]:
         rows = self._database.execute(
             'SELECT number, outcome, "grant", change, at FROM steps WHERE batch = ? ORDER BY number', (batch,)
         )
-        return [Step(*row) for row in rows]
+        return [BatchStep(*row) for row in rows]
 
     async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
         self._database.execute("DELETE FROM steps WHERE at < ?", (at - _KEPT,))

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.config.strict_toml import Flaw, Source, load, read
+from fastn_mcp.config.strict_toml import ConfigError, TomlSource, load, read
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.plans.plan import Plan
 from fastn_mcp.guard.plans.schema import plan
@@ -168,14 +168,14 @@ def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
     return load(read(path, "file of public keys", hint), path, "file of public keys", _keys, hint)
 
 
-def _keys(table: Mapping[str, Any], _: Source) -> dict[str, str]:
+def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:
     for name, key in table.items():
         try:
             good = isinstance(key, str) and len(base64.b64decode(key, validate=True)) == 32
         except ValueError:
             good = False
         if not good:
-            raise Flaw((name,), f"{name}: is no public key, which is 32 bytes in base64")
+            raise ConfigError((name,), f"{name}: is no public key, which is 32 bytes in base64")
     return dict(table)
 
 

@@ -16,7 +16,7 @@ Call = Operation[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Permit:
+class PlannedCalls:
     """An `[[allow]]`: calls of one tool that may be made, and how many."""
 
     name: str
@@ -73,9 +73,9 @@ class Plan:
     until: datetime
     digest: str
     signers: tuple[str, ...]
-    permits: tuple[Permit, ...]
+    permits: tuple[PlannedCalls, ...]
 
-    def covering(self, call: Call, now: datetime) -> Iterator[Permit]:
+    def covering(self, call: Call, now: datetime) -> Iterator[PlannedCalls]:
         """The entries that speak of this call, while the plan holds."""
         if now < self.until and (self.begins is None or now >= self.begins):
             yield from (permit for permit in self.permits if permit.covers(call))

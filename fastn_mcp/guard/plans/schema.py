@@ -7,9 +7,9 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from fastn_mcp.config.strict_toml import Flaw, Key, Source
+from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource
 from fastn_mcp.errors import nearest, reason
-from fastn_mcp.guard.plans.plan import Permit, Plan
+from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy_rules.matching import Choice, choice
 from fastn_mcp.guard.policy_rules.schema import CHANGING, kind_of
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
@@ -25,11 +25,11 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class _Table(BaseModel):
+class _PlanTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Allow(_Table):
+class Allow(_PlanTable):
     """`[[allow]]`."""
 
     tool: str
@@ -39,7 +39,7 @@ class Allow(_Table):
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
 
 
-class PlanForm(_Table):
+class PlanForm(_PlanTable):
     """The whole file."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
@@ -50,8 +50,8 @@ class PlanForm(_Table):
     allow: Annotated[list[Allow], Field(min_length=1, max_length=1_000)]
 
 
-def plan(table: Mapping[str, Any], source: Source, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
-    """The plan that a file holds. Raises `Flaw`."""
+def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
+    """The plan that a file holds. Raises `ConfigError`."""
     try:
         form = PlanForm.model_validate(table)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def plan(table: Mapping[str, Any], source: Source, signers: tuple[str, ...], ali
     for name in ("begins", "until"):
         moment = getattr(form, name)
         if moment is not None and moment.tzinfo is None:
-            raise Flaw((name,), f"{name}: must name its offset, as 2026-12-01T18:00:00Z")
+            raise ConfigError((name,), f"{name}: must name its offset, as 2026-12-01T18:00:00Z")
     return Plan(
         name=form.name,
         account=form.account,
@@ -72,15 +72,15 @@ def plan(table: Mapping[str, Any], source: Source, signers: tuple[str, ...], ali
     )
 
 
-def _permit(number: int, allow: Allow, source: Source, signers: int, aliases: Aliases) -> Permit:
+def _permit(number: int, allow: Allow, source: TomlSource, signers: int, aliases: Aliases) -> PlannedCalls:
     at: Key = ("allow", number)
     operation = BY_NAME.get(current(allow.tool, aliases))
     if operation is None or operation.effect is Effect.READ:
         near = nearest(allow.tool, (known.tool_name() for known in CHANGING))
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"
-        raise Flaw((*at, "tool"), f"tool: {allow.tool!r} {why}")
+        raise ConfigError((*at, "tool"), f"tool: {allow.tool!r} {why}")
     exact, conditions = _bounds(at, allow, operation)
-    return Permit(
+    return PlannedCalls(
         name=f"plan {source.file} line {source.line(at)}",
         budget=f"plan {source.digest} {number}",
         tool=operation.tool_name(),
@@ -94,12 +94,12 @@ def _permit(number: int, allow: Allow, source: Source, signers: int, aliases: Al
 
 def _targets(at: Key, allow: Allow, operation: AnyOperation) -> tuple[str, ...]:
     if operation.route.parameters and not allow.target:
-        raise Flaw(at, "[[allow]] needs a target: the id, or a pattern of ids")
+        raise ConfigError(at, "[[allow]] needs a target: the id, or a pattern of ids")
     if allow.target and not operation.route.parameters:
-        raise Flaw(at, "target: it has none")
+        raise ConfigError(at, "target: it has none")
     for index, text in enumerate(allow.target):
         if not text.strip("*?[]! "):
-            raise Flaw((*at, "target", index), f"target: {text!r} bounds nothing")
+            raise ConfigError((*at, "target", index), f"target: {text!r} bounds nothing")
     return tuple(allow.target)
 
 
@@ -109,25 +109,29 @@ def _bounds(
     """The exact arguments, or the conditions on them."""
     takes = operation.model_fields.keys() - {*operation.route.parameters} - operation.ours()
     if allow.arguments is not None and allow.when is not None:
-        raise Flaw((*at, "when"), "when: arguments are given, so there is nothing left to compare")
+        raise ConfigError((*at, "when"), "when: arguments are given, so there is nothing left to compare")
     if allow.when is not None:
         return None, {name: _choice((*at, "when", name), operation, value) for name, value in allow.when.items()}
     if allow.arguments is None:
         if takes:
-            raise Flaw(at, f'[[allow]] needs arguments, when, or arguments = "{_ANY}"')
+            raise ConfigError(at, f'[[allow]] needs arguments, when, or arguments = "{_ANY}"')
         return {}, None
     if isinstance(allow.arguments, str):
         if allow.arguments != _ANY:
-            raise Flaw((*at, "arguments"), f'arguments: must be a table, or "{_ANY}"')
+            raise ConfigError((*at, "arguments"), f'arguments: must be a table, or "{_ANY}"')
         return None, None
     if unknown := sorted(allow.arguments.keys() - takes):
-        raise Flaw((*at, "arguments", unknown[0]), f"arguments: there is no {unknown[0]!r}{nearest(unknown[0], takes)}")
+        raise ConfigError(
+            (*at, "arguments", unknown[0]), f"arguments: there is no {unknown[0]!r}{nearest(unknown[0], takes)}"
+        )
     if hidden := sorted(allow.arguments.keys() & operation.secrets()):
-        raise Flaw((*at, "arguments", hidden[0]), f"arguments: {hidden[0]} is a secret, which no plan may hold")
+        raise ConfigError((*at, "arguments", hidden[0]), f"arguments: {hidden[0]} is a secret, which no plan may hold")
     try:
         json.dumps(allow.arguments, allow_nan=False)
     except (TypeError, ValueError):
-        raise Flaw((*at, "arguments"), "arguments: hold something that JSON has no word for, as a date") from None
+        raise ConfigError(
+            (*at, "arguments"), "arguments: hold something that JSON has no word for, as a date"
+        ) from None
     return allow.arguments, None
 
 
@@ -135,22 +139,22 @@ def _choice(at: Key, operation: AnyOperation, value: object) -> Choice:
     try:
         kind = kind_of([operation], str(at[-1]))
     except ValueError as error:
-        raise Flaw(at, f"when: {error}") from None
+        raise ConfigError(at, f"when: {error}") from None
     if (found := choice(value, kind)) is None:
-        raise Flaw(at, f"when: {at[-1]} has to be compared with a {kind}, or a list of such")
+        raise ConfigError(at, f"when: {at[-1]} has to be compared with a {kind}, or a list of such")
     return found
 
 
-def _flaw(problem: Mapping[str, Any]) -> Flaw:
+def _flaw(problem: Mapping[str, Any]) -> ConfigError:
     at: Key = tuple(cast("Key", problem["loc"]))
     names = [str(part) for part in at if isinstance(part, str)]
     known = list((Allow if len(at) > 1 else PlanForm).model_fields)
     match problem["type"]:
         case "extra_forbidden":
             near = nearest(names[-1], known) or f"; known are {', '.join(known)}"
-            return Flaw(at, f"there is no key {names[-1]!r}{near}")
+            return ConfigError(at, f"there is no key {names[-1]!r}{near}")
         case "missing":
-            return Flaw(at, f"the key {names[-1]!r} is missing")
+            return ConfigError(at, f"the key {names[-1]!r} is missing")
         case _:
             why = reason(problem)
-            return Flaw(at, f"{names[-1] if names else 'plan'}: {why[0].lower()}{why[1:]}")
+            return ConfigError(at, f"{names[-1] if names else 'plan'}: {why[0].lower()}{why[1:]}")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any, cast
 
-from fastn_mcp.guard.policy import Decision, Situation, Verdict
+from fastn_mcp.guard.policy import Decision, PolicyDecision, Situation
 from fastn_mcp.redaction import name_as_read
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Call = Operation[Any]
 
@@ -54,7 +54,7 @@ def _fits(globs: Iterable[Glob], values: Iterable[object], *, exact: bool = Fals
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class UserCount:
     """How many others use the target: at least, at most."""
 
     least: int | None
@@ -105,14 +105,14 @@ def choice(value: object, kind: str) -> Choice | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """A `[[rule]]`. What is None or empty says nothing."""
 
     name: str
     tools: frozenset[str] | None
     effects: frozenset[Effect] | None
     targets: tuple[Glob, ...]
-    dependents: Bounds | None
+    dependents: UserCount | None
     arguments: Mapping[str, Choice]
     then: Decision
     reason: str = ""
@@ -141,8 +141,8 @@ class Rule:
             and (self.dependents is None or self._fits_dependents(situation.dependents))
         )
 
-    def verdict(self) -> Verdict:
-        return Verdict(self.then, self.name, self.reason)
+    def verdict(self) -> PolicyDecision:
+        return PolicyDecision(self.then, self.name, self.reason)
 
     def conditions(self) -> str:
         """When it matches, in words."""
@@ -175,7 +175,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceKind:
     """A kind of resource: the tools that act on it, and the fields by which others say that they belong to it."""
 
     toolset: str
@@ -183,16 +183,16 @@ class Kind:
 
 
 # Names as `_plain` makes them.
-KINDS: Mapping[str, Kind] = {
-    "customer": Kind(
+KINDS: Mapping[str, ResourceKind] = {
+    "customer": ResourceKind(
         "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
     ),
-    "connector": Kind("connectors", frozenset({"connector", "connectorid"})),
-    "connection": Kind("connections", frozenset({"connection", "connectionid"})),
-    "workflow": Kind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
-    "trigger": Kind("triggers", frozenset({"trigger", "triggerid"})),
-    "api_key": Kind("api_keys", frozenset({"apikeyid"})),
-    "secret": Kind("secrets", frozenset({"secretid"})),
+    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"})),
+    "connection": ResourceKind("connections", frozenset({"connection", "connectionid"})),
+    "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
+    "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"})),
+    "api_key": ResourceKind("api_keys", frozenset({"apikeyid"})),
+    "secret": ResourceKind("secrets", frozenset({"secretid"})),
 }
 
 
@@ -205,15 +205,17 @@ class Protected:
     then: Decision
     reason: str = ""
 
-    def verdict(self, situation: Situation) -> Verdict | None:
+    def verdict(self, situation: Situation) -> PolicyDecision | None:
         """What it says of this call, if the call acts on something protected."""
         because = f": {self.reason.rstrip('.')}" if self.reason else ""
         for kind, globs in self.resources.items():
             what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
             if _fits(globs, _resources(kind, situation)):
-                return Verdict(self.then, self.name, f"{what}{because}.")
+                return PolicyDecision(self.then, self.name, f"{what}{because}.")
             if _is_unknown(situation) or any(_plain(name) in KINDS[kind].fields for name in situation.call.unresolved):
-                return Verdict(self.then, self.name, f"{what}, and what this acts on could not be learnt{because}.")
+                return PolicyDecision(
+                    self.then, self.name, f"{what}, and what this acts on could not be learnt{because}."
+                )
         return None
 
     def __str__(self) -> str:
@@ -249,7 +251,7 @@ def _resources(kind: str, situation: Situation) -> Iterator[object]:
     yield from _owners(_fields(situation.target), KINDS[kind].fields)
 
 
-def _fields(record: Record | None) -> dict[str, Any]:
+def _fields(record: FastnObject | None) -> dict[str, Any]:
     return record.model_dump() if record is not None else {}
 
 

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from fastn_mcp.guard.policy import DESTROY_RATE, Decision, Situation, Verdict
-from fastn_mcp.guard.policy_rules.matching import Call, Protected, Rule
+from fastn_mcp.guard.policy import DESTROY_RATE, Decision, PolicyDecision, Situation
+from fastn_mcp.guard.policy_rules.matching import Call, PolicyRule, Protected
 from fastn_mcp.guard.policy_rules.time_window import Hours
 from fastn_mcp.tools.tool import Effect
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class TimeWindow:
     """A `[[window]]`: outside of its hours the effects do not happen."""
 
     name: str
@@ -36,22 +36,22 @@ class FileRules:
     """The rules of one file. `defaults`, rules and the rest are named by the file's name and their lines."""
 
     digest: str
-    defaults: Mapping[Effect, Verdict]
+    defaults: Mapping[Effect, PolicyDecision]
     protected: tuple[Protected, ...]
-    rules: tuple[Rule, ...]
-    openings: tuple[Opening, ...]
+    rules: tuple[PolicyRule, ...]
+    openings: tuple[TimeWindow, ...]
     budget: Mapping[Effect, int]
     budget_name: str
     per: str
     run_budget: Mapping[Effect, int]
     breaker: tuple[int, float]
     destroy_rate: tuple[int, float] = DESTROY_RATE
-    live_defaults: Mapping[Effect, Verdict] = field(default_factory=dict[Effect, Verdict])
+    live_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
     """Over `defaults`, with a live key."""
-    test_defaults: Mapping[Effect, Verdict] = field(default_factory=dict[Effect, Verdict])
+    test_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
     """The same with a test key."""
 
-    def default(self, effect: Effect, *, live: bool) -> Verdict | None:
+    def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
         own = self.live_defaults if live else self.test_defaults
         return own.get(effect) or self.defaults.get(effect)
 
@@ -68,14 +68,14 @@ class FileRules:
         acts_on_one = call.target is not None and bool(self.protected)
         return acts_on_one or any(rule.looks_at_facts(call) for rule in self.rules)
 
-    def verdicts(self, situation: Situation, default: Verdict) -> list[Verdict]:
+    def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
         """What holds whatever the rules allow, and what the rules make of the default. Of equals the first is named."""
         ruled = self._ruled(situation, default)
         held = [said for resource in self.protected if (said := resource.verdict(situation)) is not None]
         held += [said for said in (self._used_up(situation), self._closed(situation)) if said is not None]
         return [ruled, *held] if ruled.decision is Decision.DENY else [*held, ruled]
 
-    def _ruled(self, situation: Situation, default: Verdict) -> Verdict:
+    def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
         """The strictest matching rule holds. If it allows, it loosens the default; any other can only tighten it."""
         matching = [rule for rule in self.rules if rule.matches(situation)]
         if not matching:
@@ -83,7 +83,7 @@ class FileRules:
         said = max(matching, key=lambda rule: rule.then.rank).verdict()
         return default if default.decision.rank > said.decision.rank > Decision.ALLOW.rank else said
 
-    def _used_up(self, situation: Situation) -> Verdict | None:
+    def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
         limit, until = self.budget.get(effect), f"until {_midnight(situation.now)} UTC"
         if self.per == "run":
@@ -93,11 +93,11 @@ class FileRules:
             if limit is None or situation.spent_in_run.get(effect, 0) < limit:
                 return None
         decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
-        return Verdict(
+        return PolicyDecision(
             decision, self.budget_name, f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
         )
 
-    def _closed(self, situation: Situation) -> Verdict | None:
+    def _closed(self, situation: Situation) -> PolicyDecision | None:
         covering = [opening for opening in self.openings if opening.covers(situation)]
         if not covering or any(opening.open_at(situation.now) for opening in covering):
             return None
@@ -105,7 +105,9 @@ class FileRules:
         opens = first.next_after(situation.now)
         when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
         because = f" {first.reason.rstrip('.')}." if first.reason else ""
-        return Verdict(Decision.DENY, first.name, f"It is closed for {situation.effect.value} until {when}.{because}")
+        return PolicyDecision(
+            Decision.DENY, first.name, f"It is closed for {situation.effect.value} until {when}.{because}"
+        )
 
     def words(self) -> Iterator[str]:
         """What the file says, a line for each part."""

@@ -10,18 +10,18 @@ from pydantic import Field, JsonValue
 
 from fastn_mcp.fastn.rows import Row, owner_of, text, timestamp
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.procedures.context import Means, Procedure
-from fastn_mcp.procedures.diagnosis.failure_groups import Cause, Failure, failure, grouped
-from fastn_mcp.procedures.diagnosis.findings import Finding, Findings, changes
-from fastn_mcp.procedures.diagnosis.remedies import Evidence, remedy
-from fastn_mcp.procedures.diagnosis.summary import Standing, Success, verdict
-from fastn_mcp.procedures.diagnosis.workflow_state import Bond, Setup, bonds, setup, starters
-from fastn_mcp.procedures.reads import Reading
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup, failure, grouped
+from fastn_mcp.procedures.diagnosis.findings import DiagnosisResult, FailureFinding, changes
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, remedy
+from fastn_mcp.procedures.diagnosis.summary import RunSummary, Success, verdict
+from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup, bonds, setup, starters
+from fastn_mcp.procedures.reads import ReadRecord
 from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.fields import CustomerId, WorkflowId
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow
 
@@ -37,7 +37,7 @@ _CUSTOMERS = 2
 """Customers whose names and connections are read."""
 
 
-class Diagnosis(Record):
+class Diagnosis(FastnObject):
     """How a workflow does, and what would mend it."""
 
 
@@ -54,19 +54,19 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
     def target(self) -> str | None:
         return self.workflow_id
 
-    async def run(self, means: Means) -> Diagnosis:
+    async def run(self, means: ProcedureContext) -> Diagnosis:
         return Diagnosis.model_validate(await _Diagnosing(self, means).findings())
 
 
 class _Diagnosing:
     """One diagnosis."""
 
-    def __init__(self, asked: DiagnoseWorkflow, means: Means) -> None:
+    def __init__(self, asked: DiagnoseWorkflow, means: ProcedureContext) -> None:
         self._asked = asked
         self._means = means
         self._now = means.system.now()
         self._since = (self._now - timedelta(hours=asked.hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._reading = Reading(means.send)
+        self._reading = ReadRecord(means.send)
         self._more_triggers = False
         self._read: list[str] = []
 
@@ -100,7 +100,7 @@ class _Diagnosing:
         ]
         first = min((seen for cause in causes if (seen := cause.first_seen)), default=None)
         workflow = reading.row(_WORKFLOW) or {}
-        return Findings(
+        return DiagnosisResult(
             workflow_id=asked.workflow_id,
             verdict=verdict(standing, explained[0].remedy.short if explained else "", names),
             standing=standing,
@@ -151,11 +151,11 @@ class _Diagnosing:
             reading.bounds.append(f"triggers: only {len(found or [])} were read")
         return found
 
-    def _standing(self, failures: list[Failure], more: bool, triggers: list[Row] | None) -> Standing:
+    def _standing(self, failures: list[Failure], more: bool, triggers: list[Row] | None) -> RunSummary:
         reading = self._reading
         completed = reading.page(_COMPLETED)
         unread = _FAILED in reading.failed and not failures
-        return Standing(
+        return RunSummary(
             now=self._now,
             hours=self._asked.hours,
             failures=None if unread else failures,
@@ -167,7 +167,7 @@ class _Diagnosing:
             more_starters=self._more_triggers,
         )
 
-    def _customers(self, causes: list[Cause], triggers: list[Row]) -> list[str]:
+    def _customers(self, causes: list[FailureGroup], triggers: list[Row]) -> list[str]:
         """The customers concerned, the most concerned first; those of its triggers where none failed."""
         if self._asked.customer_id is not None:
             return [self._asked.customer_id]
@@ -178,7 +178,7 @@ class _Diagnosing:
         return list(failing or dict.fromkeys(starting))
 
     async def _closer(
-        self, causes: list[Cause], customers: list[str]
+        self, causes: list[FailureGroup], customers: list[str]
     ) -> tuple[dict[str, Failure], dict[str, str], list[Row] | None]:
         """The newest run of each cause in full, the names of customers, and connections."""
         reading = self._reading
@@ -206,24 +206,24 @@ class _Diagnosing:
         return full, names, [row for page in pages for row in page] if pages else None
 
     def _explained(
-        self, cause: Cause, newest: Failure, made: Setup, connected: list[Row] | None, names: dict[str, str]
-    ) -> Finding:
+        self, cause: FailureGroup, newest: Failure, made: Setup, connected: list[Row] | None, names: dict[str, str]
+    ) -> FailureFinding:
         connector = _connector(newest, made)
         there = bonds(connected or [], [connector] if connector else made.apps, names)
         own = [bond for bond in there if bond.customer in cause.customers]
         known = own or [bond for bond in there if bond.customer is None]
         unread = connected is None or (cause.customers and not {*cause.customers} & {*self._read})
-        evidence = Evidence(cause, newest, made, connector, None if unread else tuple(known))
-        return Finding(cause, newest, remedy(evidence))
+        evidence = FailureEvidence(cause, newest, made, connector, None if unread else tuple(known))
+        return FailureFinding(cause, newest, remedy(evidence))
 
     def _bonds(
         self,
         connected: list[Row] | None,
         made: Setup,
-        explained: list[Finding],
+        explained: list[FailureFinding],
         customers: list[str],
         names: dict[str, str],
-    ) -> list[Bond]:
+    ) -> list[ConnectionState]:
         apps = {*made.apps, *(app for finding in explained if (app := _connector(finding.newest, made)))}
         there = bonds(connected or [], apps, names)
         return [bond for bond in there if not customers or bond.customer is None or bond.customer in customers]

@@ -59,7 +59,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class FailureGroup:
     """The failures of one cause, newest first."""
 
     failures: tuple[Failure, ...]
@@ -82,12 +82,12 @@ class Cause:
         return [key for key, _ in Counter(f.customer for f in self.failures if f.customer).most_common()]
 
 
-def grouped(failures: Iterable[Failure]) -> list[Cause]:
+def grouped(failures: Iterable[Failure]) -> list[FailureGroup]:
     """The causes, the most frequent first."""
     found: dict[tuple[str, str, str], list[Failure]] = {}
     for failure in failures:
         found.setdefault(failure.key, []).append(failure)
-    return sorted((Cause(tuple(same)) for same in found.values()), key=lambda cause: -len(cause.failures))
+    return sorted((FailureGroup(tuple(same)) for same in found.values()), key=lambda cause: -len(cause.failures))
 
 
 def normalised(message: str) -> str:

@@ -11,10 +11,10 @@ from pydantic_core import to_json
 
 from fastn_mcp.fastn.rows import Row, text, timestamp
 from fastn_mcp.fastn.states import State
-from fastn_mcp.procedures.diagnosis.failure_groups import Cause, Failure
+from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup
 from fastn_mcp.procedures.diagnosis.remedies import Remedy
-from fastn_mcp.procedures.diagnosis.summary import Standing
-from fastn_mcp.procedures.diagnosis.workflow_state import Bond, Starter
+from fastn_mcp.procedures.diagnosis.summary import RunSummary
+from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, TriggerState
 from fastn_mcp.procedures.next_step import following
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.connections import ListConnections
@@ -30,16 +30,16 @@ _FEW = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FailureFinding:
     """A cause, its newest run as fully as it could be read, and what to do."""
 
-    cause: Cause
+    cause: FailureGroup
     newest: Failure
     remedy: Remedy
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class WorkflowChange:
     """Something that was done to the workflow."""
 
     at: datetime | None
@@ -51,16 +51,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class DiagnosisResult:
     """All that a diagnosis found."""
 
     workflow_id: str
     verdict: str
-    standing: Standing
-    causes: Sequence[Finding]
-    other_causes: Sequence[Cause]
-    bonds: Sequence[Bond]
-    changes: Sequence[Change]
+    standing: RunSummary
+    causes: Sequence[FailureFinding]
+    other_causes: Sequence[FailureGroup]
+    bonds: Sequence[ConnectionState]
+    changes: Sequence[WorkflowChange]
     names: Mapping[str, str]
     not_checked: Sequence[str]
 
@@ -98,7 +98,7 @@ class Findings:
             "last_success": None if last is None else aged(last, standing.now),
         }
 
-    def _cause(self, finding: Finding) -> dict[str, JsonValue]:
+    def _cause(self, finding: FailureFinding) -> dict[str, JsonValue]:
         cause, newest, said = finding.cause, finding.newest, finding.remedy
         first, last = cause.first_seen, cause.last_seen
         customers: list[JsonValue] = [_cut(self.names.get(key, key), 60) for key in cause.customers[:3]]
@@ -124,7 +124,7 @@ class Findings:
         }
         return {name: value for name, value in entry.items() if value not in (None, "", [])}
 
-    def _next(self, finding: Finding) -> dict[str, JsonValue] | None:
+    def _next(self, finding: FailureFinding) -> dict[str, JsonValue] | None:
         see = finding.remedy.see
         if see is ListConnections:
             customer = next(iter(finding.cause.customers), None)
@@ -134,19 +134,21 @@ class Findings:
         return following(see, **({"workflow_id": self.workflow_id} if see is GetWorkflow else {}))
 
 
-def changes(audited: Iterable[Row], workflow: Row, workflow_id: str, first: datetime | None) -> list[Change]:
+def changes(audited: Iterable[Row], workflow: Row, workflow_id: str, first: datetime | None) -> list[WorkflowChange]:
     """What was done to the workflow, newest first. `first` is when the first failure was."""
-    found: list[Change] = []
+    found: list[WorkflowChange] = []
     for row in audited:
         action = text(row, "action", "event", "type")
         if action.startswith("workflow.execute") or not _is_about(row, workflow_id):
             continue
         at = timestamp(row, "timestamp", "createdAt", "at")
         by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
-        found.append(Change(at, by, action, text(row, "outcome"), _before(at, first)))
+        found.append(WorkflowChange(at, by, action, text(row, "outcome"), _before(at, first)))
     at = timestamp(workflow, "updatedAt")
     if at is not None:
-        found.append(Change(at, text(workflow, "updatedBy"), "last update of the workflow", "", _before(at, first)))
+        found.append(
+            WorkflowChange(at, text(workflow, "updatedBy"), "last update of the workflow", "", _before(at, first))
+        )
     return sorted(found, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
 
 
@@ -160,7 +162,7 @@ def _is_about(row: Row, workflow_id: str) -> bool:
     return named in ("", workflow_id)
 
 
-def _trigger(starter: Starter) -> dict[str, JsonValue]:
+def _trigger(starter: TriggerState) -> dict[str, JsonValue]:
     entry: dict[str, JsonValue] = {"id": starter.id, "name": _cut(starter.name, 60), "type": starter.kind}
     entry |= {"status": starter.status} | ({"problem": _cut(starter.problem, 160)} if starter.problem else {})
     if starter.state is State.OFF:
@@ -172,7 +174,7 @@ def _trigger(starter: Starter) -> dict[str, JsonValue]:
     return entry
 
 
-def _change(change: Change, now: datetime) -> dict[str, JsonValue]:
+def _change(change: WorkflowChange, now: datetime) -> dict[str, JsonValue]:
     entry: dict[str, JsonValue] = {"at": None if change.at is None else aged(change.at, now)}
     entry |= {"by": _cut(change.by, 60), "what": _cut(change.what, 60), "outcome": change.outcome}
     entry["before_failures"] = change.before_failures or None

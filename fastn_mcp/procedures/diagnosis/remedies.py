@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastn_mcp.fastn.states import State
-from fastn_mcp.procedures.diagnosis.failure_groups import Cause, Failure
-from fastn_mcp.procedures.diagnosis.workflow_state import Bond, Setup
+from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup
+from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.executions import GetExecution
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import GetWorkflow
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class FailureEvidence:
     """What is known of one cause."""
 
-    cause: Cause
+    cause: FailureGroup
     failure: Failure
     """The newest of it, as fully as it could be read."""
     setup: Setup
     connector: str | None
     """Slug of the app at which it fails."""
-    bonds: tuple[Bond, ...] | None
+    bonds: tuple[ConnectionState, ...] | None
     """The connections to that app of the customers concerned; None where they could not be read."""
 
     def speaks_of(self, pattern: str) -> bool:
@@ -44,16 +44,16 @@ class Remedy:
     likely: str
     fix: str
     will_not_help: str
-    see: type[Offer[Any]] = GetExecution
+    see: type[Tool[Any]] = GetExecution
     """The tool that shows more."""
 
 
-def remedy(evidence: Evidence) -> Remedy:
+def remedy(evidence: FailureEvidence) -> Remedy:
     """The remedy for this cause."""
     return next(found for rule in _RULES if (found := rule(evidence)) is not None)
 
 
-def _quota(evidence: Evidence) -> Remedy | None:
+def _quota(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"quota_exceeded|quota exceeded|payment_required"):
         return None
     return Remedy(
@@ -65,7 +65,7 @@ def _quota(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _unpublished(evidence: Evidence) -> Remedy | None:
+def _unpublished(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"not_published|not published|no published version"):
         return None
     return Remedy(
@@ -77,7 +77,7 @@ def _unpublished(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _memory(evidence: Evidence) -> Remedy | None:
+def _memory(evidence: FailureEvidence) -> Remedy | None:
     spoken = evidence.speaks_of(r"memory limit|out of memory|heap (out|limit)|\boom\b")
     if not spoken and evidence.failure.memory_used < 0.97:
         return None
@@ -90,7 +90,7 @@ def _memory(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _timeout(evidence: Evidence) -> Remedy | None:
+def _timeout(evidence: FailureEvidence) -> Remedy | None:
     status = evidence.failure.status in ("timeout", "timed out")
     if not status and not evidence.speaks_of(r"wf-timeout|workflow_timeout|workflow took too long"):
         return None
@@ -109,7 +109,7 @@ def _timeout(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _rate_limit(evidence: Evidence) -> Remedy | None:
+def _rate_limit(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"rate.?limit|too many requests|\b429\b|throttl"):
         return None
     return Remedy(
@@ -126,7 +126,7 @@ _CONNECTION = (
 )
 
 
-def _connection(evidence: Evidence) -> Remedy | None:
+def _connection(evidence: FailureEvidence) -> Remedy | None:
     bonds = evidence.bonds or ()
     broken = [bond for bond in bonds if bond.state is State.BROKEN]
     off = [bond for bond in bonds if bond.state is State.OFF]
@@ -190,7 +190,7 @@ def _connection(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _code(evidence: Evidence) -> Remedy | None:
+def _code(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(
         r"typeerror|referenceerror|syntaxerror|rangeerror|usercodeerror|user.?code|is not a function|undefined"
     ):
@@ -203,7 +203,7 @@ def _code(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _app(evidence: Evidence) -> Remedy | None:
+def _app(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"dependency|conn-exec|upstream|\b50[0234]\b|econn|enotfound|service unavailable"):
         return None
     app = evidence.connector or "An app that it calls"
@@ -215,7 +215,7 @@ def _app(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _data(evidence: Evidence) -> Remedy | None:
+def _data(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"\b(user_)?data\b|validation|\b4(00|04|22)\b|invalid|missing"):
         return None
     return Remedy(
@@ -226,7 +226,7 @@ def _data(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _configuration(evidence: Evidence) -> Remedy | None:
+def _configuration(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"configuration|secret"):
         return None
     return Remedy(
@@ -237,7 +237,7 @@ def _configuration(evidence: Evidence) -> Remedy | None:
     )
 
 
-def _unknown(evidence: Evidence) -> Remedy:
+def _unknown(evidence: FailureEvidence) -> Remedy:
     said = "" if evidence.failure.text.strip() else " The run does not say why it failed."
     return Remedy(
         "the cause is not one that is known here",
@@ -247,7 +247,7 @@ def _unknown(evidence: Evidence) -> Remedy:
     )
 
 
-_RULES: tuple[Callable[[Evidence], Remedy | None], ...] = (
+_RULES: tuple[Callable[[FailureEvidence], Remedy | None], ...] = (
     _quota,
     _unpublished,
     _memory,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.diagnosis.failure_groups import Failure
-from fastn_mcp.procedures.diagnosis.workflow_state import Setup, Starter
+from fastn_mcp.procedures.diagnosis.workflow_state import Setup, TriggerState
 from fastn_mcp.procedures.tables import age
 
 
@@ -20,7 +20,7 @@ class Success:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunSummary:
     """What was read of a workflow's runs, and of what starts it."""
 
     now: datetime
@@ -32,7 +32,7 @@ class Standing:
     """The newest, also from before the period; None where they could not be read."""
     more_successes: bool
     setup: Setup
-    starters: Sequence[Starter] | None
+    starters: Sequence[TriggerState] | None
     more_starters: bool
     """Whether there are triggers that were not read."""
 
@@ -52,7 +52,7 @@ class Standing:
         return max((success.at for success in self.successes or () if success.at), default=None)
 
 
-def verdict(standing: Standing, why: str, names: dict[str, str]) -> str:
+def verdict(standing: RunSummary, why: str, names: dict[str, str]) -> str:
     """The sentence. `why` is a clause on the most frequent cause; `names` are of customers, by id."""
     if standing.failures is None:
         return f"Whether it failed could not be read. {_completed(standing)}"
@@ -61,7 +61,7 @@ def verdict(standing: Standing, why: str, names: dict[str, str]) -> str:
     return f"{_failing(standing, names)}: {why}.{_stopped(standing)}"
 
 
-def _failing(standing: Standing, names: dict[str, str]) -> str:
+def _failing(standing: RunSummary, names: dict[str, str]) -> str:
     failures = standing.failures or ()
     many = f"{'at least ' if standing.more_failures else ''}{len(failures)}"
     all_runs = f"{len(failures) + len(standing.completed)}{'+' if standing.more_completed else ''}"
@@ -85,7 +85,7 @@ def _failing(standing: Standing, names: dict[str, str]) -> str:
     return f"It worked the last time ({_last_success(standing)}), but {many} of {all_runs} runs failed"
 
 
-def _always_failing(standing: Standing) -> list[str]:
+def _always_failing(standing: RunSummary) -> list[str]:
     """Customers for whom nothing worked, where it worked for others."""
     worked = {success.customer for success in standing.completed}
     failed = dict.fromkeys(failure.customer for failure in standing.failures or ())
@@ -93,7 +93,7 @@ def _always_failing(standing: Standing) -> list[str]:
     return always if worked and None not in worked and len(always) == len(failed) else []
 
 
-def _completed(standing: Standing) -> str:
+def _completed(standing: RunSummary) -> str:
     count = len(standing.completed)
     runs = counted(count, "run", at_least=standing.more_completed)
     if standing.failures is None:
@@ -101,7 +101,7 @@ def _completed(standing: Standing) -> str:
     return f"No failures in {standing.hours} hours: {runs} completed, {_last_success(standing)}."
 
 
-def _idle(standing: Standing) -> str:
+def _idle(standing: RunSummary) -> str:
     reasons: list[str] = []
     if standing.setup.cannot_run:
         reasons.append(standing.setup.cannot_run)
@@ -118,7 +118,7 @@ def _idle(standing: Standing) -> str:
     return f"No runs {done}failed in {standing.hours} hours: {'; '.join(reasons)}. {_capital(_last_success(standing))}."
 
 
-def _stopped(standing: Standing) -> str:
+def _stopped(standing: RunSummary) -> str:
     """What keeps it from being started, though it also fails."""
     if standing.setup.cannot_run:
         return f" Besides, {standing.setup.cannot_run}."
@@ -128,7 +128,7 @@ def _stopped(standing: Standing) -> str:
     return ""
 
 
-def _last_success(standing: Standing) -> str:
+def _last_success(standing: RunSummary) -> str:
     if standing.successes is None:
         return "successes could not be read"
     if standing.last_success is None:

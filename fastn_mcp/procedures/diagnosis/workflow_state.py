@@ -26,7 +26,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Bond:
+class ConnectionState:
     """A connection: of whom, to what, and whether it works."""
 
     id: str
@@ -38,7 +38,7 @@ class Bond:
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
+class TriggerState:
     """A trigger that starts the workflow, and what is wrong with it."""
 
     id: str
@@ -72,26 +72,26 @@ def _app(entry: JsonValue) -> str:
     return text(entry, "slug", "connectorId", "id", "name") if isinstance(entry, dict) else str(entry or "")
 
 
-def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) -> list[Bond]:
+def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) -> list[ConnectionState]:
     """The connections to these apps, those that do not work first. `names` are of customers, by id."""
     wanted = set(apps)
-    found: dict[str, Bond] = {}
+    found: dict[str, ConnectionState] = {}
     for row in rows:
         if not (connector_keys(row) & wanted):
             continue
         label = short(str(label_of("connection", row, {"customer": names}) or key_of(row)))
         status = short(text(row, "status").upper()) or "UNKNOWN"
-        found[key_of(row) or label] = Bond(key_of(row), label, owner_of(row), status, connection_state(row))
+        found[key_of(row) or label] = ConnectionState(key_of(row), label, owner_of(row), status, connection_state(row))
     return sorted(found.values(), key=lambda bond: bond.state is State.LIVE)
 
 
-def starters(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[Starter]:
+def starters(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[TriggerState]:
     """The triggers that name the workflow, those with a problem first."""
     found = [_starter(row, now) for row in rows if _mentions(row.get("routes"), workflow_id)]
     return sorted(found, key=lambda starter: not starter.problem)
 
 
-def _starter(row: Row, now: datetime) -> Starter:
+def _starter(row: Row, now: datetime) -> TriggerState:
     status, state = short(text(row, "status")), trigger_state(row)
     subscription = short(text(row, "subscriptionStatus").upper())
     failures = number(row, "consecutiveFailures")
@@ -107,7 +107,7 @@ def _starter(row: Row, now: datetime) -> Starter:
         problem = "its webhook has to be registered at the app by hand"
     elif failures:
         problem = f"{failures:.0f} consecutive failures; the platform switches it off after too many"
-    return Starter(key_of(row), text(row, "name"), text(row, "type"), status or "unknown", problem, state)
+    return TriggerState(key_of(row), text(row, "name"), text(row, "type"), status or "unknown", problem, state)
 
 
 def _disabled(row: Row, now: datetime) -> str:

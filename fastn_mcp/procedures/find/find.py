@@ -7,12 +7,12 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import LISTS, Entry
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.find.query import kinds, parts
 from fastn_mcp.procedures.find.ranking import EXACT, Ranking
 from fastn_mcp.procedures.find.search_data import Shelf, connection_titled
 from fastn_mcp.procedures.id_lookup import EXECUTION, look_up, names_execution
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
 
@@ -43,7 +43,7 @@ def _askable(query: str) -> str:
     return query
 
 
-class Found(Record):
+class Found(FastnObject):
     """What was found, best first, and what was not looked through."""
 
 
@@ -56,7 +56,7 @@ class Find(Procedure[Found]):
     kind: Annotated[Kind | None, Field(description="Only these.")] = None
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 
-    async def run(self, means: Means) -> Found:
+    async def run(self, means: ProcedureContext) -> Found:
         single, failures = await look_up(self.query, self.kind, means.send)
         if single is not None:
             return await _one(single, means)
@@ -93,7 +93,7 @@ class Find(Procedure[Found]):
         return [self.kind] if self.kind else sorted({kind for word in said for kind in kinds(word)})
 
 
-async def _one(found: Entry, means: Means) -> Found:
+async def _one(found: Entry, means: ProcedureContext) -> Found:
     """The answer where an id said it all."""
     customers = await means.directory.names("customer", filter(None, [found.customer]), means.send)
     if found.kind == "connection":

@@ -82,7 +82,7 @@ KINDS: dict[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchQuery:
     """What is looked for. `words` hold no stop words; `whole` is everything, run together."""
 
     words: tuple[str, ...]
@@ -97,13 +97,13 @@ def kinds(word: str) -> frozenset[str]:
     return KINDS.get(word) or KINDS.get(word.removesuffix("s")) or frozenset()
 
 
-def question(text: str, in_names: frozenset[str]) -> Question:
+def question(text: str, in_names: frozenset[str]) -> SearchQuery:
     """What `text` asks for; `in_names` are the words of all names. No words where it holds none."""
     said = [word for part in parts(_WHEN.sub(" ", text)) or parts(text) for word in part]
     telling = [word for word in said if word not in STOP]
     kept = [word for word in telling if word not in CIRCUMSTANCES or word in in_names]
     words = tuple((kept or telling or said)[:MOST_WORDS])
-    return Question(words, frozenset({"".join(said), "".join(words)}))
+    return SearchQuery(words, frozenset({"".join(said), "".join(words)}))
 
 
 @lru_cache(maxsize=32_768)

@@ -13,7 +13,7 @@ from itertools import accumulate
 from fastn_mcp.procedures.find.query import (
     STOP,
     Match,
-    Question,
+    SearchQuery,
     Span,
     alike,
     best_reading,
@@ -51,7 +51,7 @@ _NOTHING = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedResource:
     """Something that can be found: its names, and those of what it belongs to."""
 
     kind: str
@@ -85,7 +85,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class _Name:
+class _NameWords:
     """One name of a thing, as words."""
 
     owner: int
@@ -98,11 +98,11 @@ class _Name:
 class Index:
     """All names, by their words."""
 
-    def __init__(self, things: Sequence[Named], order: Sequence[str]) -> None:
+    def __init__(self, things: Sequence[NamedResource], order: Sequence[str]) -> None:
         """`order` is of kinds: of two equals, the one of the earlier kind comes first."""
         self._things = things
         self._order = {kind: number for number, kind in enumerate(order)}
-        self._names: list[_Name] = []
+        self._names: list[_NameWords] = []
         self._of: list[range] = []
         self._holding: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """Word -> names, with the bits of the words there that it covers."""
@@ -152,11 +152,11 @@ class Index:
         words = tuple(word for part in split for word in part)
         offsets = accumulate(map(len, split), initial=0)
         bits = tuple((1 << len(part)) - 1 << offset for part, offset in zip(split, offsets, strict=False))
-        self._names.append(_Name(owner, words, "".join(words), bits))
+        self._names.append(_NameWords(owner, words, "".join(words), bits))
         for unit, covered in units(name):
             self._holding[unit].append((number, covered))
 
-    def _weights(self, asked: Question, meant: dict[Span, dict[str, float]]) -> list[float]:
+    def _weights(self, asked: SearchQuery, meant: dict[Span, dict[str, float]]) -> list[float]:
         """What each word of the question counts."""
         weights: list[float] = []
         for place in range(len(asked.words)):
@@ -177,7 +177,7 @@ class Index:
         return max(0.05, math.log(1 + len(self._things) / max(count, 1)) / self._whole)
 
     def _by_words(
-        self, asked: Question, meant: dict[Span, dict[str, float]], weights: list[float]
+        self, asked: SearchQuery, meant: dict[Span, dict[str, float]], weights: list[float]
     ) -> dict[int, tuple[int, int]]:
         """The scores of all things that have something of the question in a name, with the bits of what they have."""
         scores: dict[int, tuple[int, int]] = {}
@@ -204,7 +204,7 @@ class Index:
         return matches
 
     def _score(
-        self, name: _Name, asked: Question, spans: dict[Span, Match], weights: list[float], *, hinted: bool
+        self, name: _NameWords, asked: SearchQuery, spans: dict[Span, Match], weights: list[float], *, hinted: bool
     ) -> tuple[int, int]:
         if name.whole in asked.whole:
             return EXACT, ~0

@@ -11,10 +11,10 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.names import label_of
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.procedures.context import Means
-from fastn_mcp.procedures.find.ranking import Index, Named, Ranking
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.find.ranking import Index, NamedResource, Ranking
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 
 ORDER = ("customer", "workflow", "connector", "connection", "trigger", "user", "role", "api_key", "secret")
 """Of two that fit equally, the one of the earlier kind comes first."""
@@ -46,7 +46,7 @@ class _Prepared:
 class Shelf:
     """What was read for a question, and what could not be."""
 
-    means: Means
+    means: ProcedureContext
     wanted: Sequence[str]
     entries: dict[str, dict[str, Entry]] = field(default_factory=dict[str, dict[str, Entry]])
     failures: dict[str, FastnError] = field(default_factory=dict[str, FastnError])
@@ -124,7 +124,7 @@ class Shelf:
         async def ask(kind: str, by: Mapping[str, str]) -> None:
             try:
                 call = cast(Call, LISTS[kind].model_validate({"limit": 100, **by}))
-                page = cast("Listed[Record]", await self.means.send(call))
+                page = cast("Listed[FastnObject]", await self.means.send(call))
             except (FastnError, ValueError):
                 return  # that not all was read is said in any case
             for found in (entry(kind, row) for row in page.items):
@@ -156,12 +156,12 @@ class Shelf:
             is_connection = found.kind == "connection"
             return connection_titled(found, customers, connector_of(found)) if is_connection else found
 
-        def named(found: Entry) -> Named:
+        def named(found: Entry) -> NamedResource:
             """An entry as it is found: by its names, and by those of what it belongs to."""
             if found.kind == "connection":
-                return Named(found.kind, found.id, found.also, title=found.name)
+                return NamedResource(found.kind, found.id, found.also, title=found.name)
             around = (customers.get(found.customer or "", ""), connector_of(found) if found.connector else "")
-            return Named(found.kind, found.id, (found.name, *found.also), tuple(filter(None, around)))
+            return NamedResource(found.kind, found.id, (found.name, *found.also), tuple(filter(None, around)))
 
         things = [titled(found) for kind in kinds for found in self._all(kind)]
         return _Prepared(things, customers, Index(list(map(named, things)), ORDER))

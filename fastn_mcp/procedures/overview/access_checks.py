@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from fastn_mcp.fastn.names import counted, label_of
 from fastn_mcp.fastn.rows import Row, key_of, short, timestamp, value, word
 from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state
-from fastn_mcp.procedures.overview.finding import Example, Finding, Severity, examples, sentence
+from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples, sentence
 from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
 from fastn_mcp.tools.connections import ListConnections
@@ -33,9 +33,9 @@ _WHY = {
 }
 
 
-def not_working(connections: Sequence[Row], customers: Mapping[str, str], more: bool) -> list[Finding]:
+def not_working(connections: Sequence[Row], customers: Mapping[str, str], more: bool) -> list[AccountFinding]:
     """Connections that cannot be used. `customers` are names by id; `more`: there are others that were not read."""
-    findings: list[Finding] = []
+    findings: list[AccountFinding] = []
     for status in NOT_WORKING:
         rows = [row for row in connections if word(row, "status") == status.lower()]
         if not rows:
@@ -50,11 +50,11 @@ def not_working(connections: Sequence[Row], customers: Mapping[str, str], more: 
             Example(key_of(row), short(str(label_of("connection", row, names)))) for row in rows[:NAMED] if key_of(row)
         )
         severity = Severity.HIGH if connection_state(rows[0]) is State.BROKEN else Severity.LOW
-        findings.append(Finding(severity, sentence(what), ListConnections(status=status), named))
+        findings.append(AccountFinding(severity, sentence(what), ListConnections(status=status), named))
     return findings
 
 
-def keys(rows: Sequence[Row], now: datetime) -> list[Finding]:
+def keys(rows: Sequence[Row], now: datetime) -> list[AccountFinding]:
     """API keys that expire, have expired, were never used, or may do everything."""
     usable = [row for row in rows if word(row, "status") not in ("revoked", "expired", "disabled")]
     expiries = {key_of(row): timestamp(row, *EXPIRES) for row in usable}
@@ -63,7 +63,7 @@ def keys(rows: Sequence[Row], now: datetime) -> list[Finding]:
     soon = [row for row in usable if (at := expiries[key_of(row)]) is not None and at <= now + SOON]
     unused = [row for row in usable if _never_used(row) and _older(row, now)]
     full = [row for row in usable if word(row, "permissions.preset", "permissions", "preset") == "full access"]
-    findings: list[Finding] = []
+    findings: list[AccountFinding] = []
     if soon:
         first = min(soon, key=lambda row: expiries[key_of(row)] or now)
         when = age(expiries[key_of(first)] or now, now)
@@ -81,8 +81,8 @@ def keys(rows: Sequence[Row], now: datetime) -> list[Finding]:
     return findings
 
 
-def _of_keys(severity: Severity, rows: Sequence[Row], noun: str, what: str) -> Finding:
-    return Finding(severity, f"{counted(len(rows), noun)} {what}.", ListApiKeys(), examples(rows))
+def _of_keys(severity: Severity, rows: Sequence[Row], noun: str, what: str) -> AccountFinding:
+    return AccountFinding(severity, f"{counted(len(rows), noun)} {what}.", ListApiKeys(), examples(rows))
 
 
 def _never_used(row: Row) -> bool:
@@ -95,7 +95,7 @@ def _older(row: Row, now: datetime) -> bool:
     return made is not None and made < now - UNUSED
 
 
-def invited(users: Sequence[Row], now: datetime, more: bool) -> list[Finding]:
+def invited(users: Sequence[Row], now: datetime, more: bool) -> list[AccountFinding]:
     """People who never came."""
     rows = [row for row in users if word(row, "status") in ("invited", "pending") and _older(row, now)]
     if not rows:
@@ -104,10 +104,10 @@ def invited(users: Sequence[Row], now: datetime, more: bool) -> list[Finding]:
     verb = "was" if len(rows) == 1 else "were"
     what = f"{who} {verb} invited over a week ago and never came."
     named = tuple(Example(key_of(row), short(str(label_of("user", row) or key_of(row)))) for row in rows if key_of(row))
-    return [Finding(Severity.LOW, sentence(what), ListUsers(status="Invited"), named)]
+    return [AccountFinding(Severity.LOW, sentence(what), ListUsers(status="Invited"), named)]
 
 
-def pending(customers: Sequence[Row], total: int | None, more: bool) -> list[Finding]:
+def pending(customers: Sequence[Row], total: int | None, more: bool) -> list[AccountFinding]:
     """Customers whose admin has not activated them; `total` of them where Fastn says so, else `more` than these."""
     rows = [row for row in customers if word(row, "status").startswith("pending")]
     if not rows:
@@ -115,4 +115,4 @@ def pending(customers: Sequence[Row], total: int | None, more: bool) -> list[Fin
     verb = "waits" if len(rows) == 1 else "wait"
     said = counted(total or len(rows), "customer", at_least=more and total is None)
     what = f"{said} {verb} for activation by the admin; nothing runs there yet."
-    return [Finding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), examples(rows))]
+    return [AccountFinding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), examples(rows))]

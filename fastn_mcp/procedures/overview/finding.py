@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, key_of
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 
 FEW = 3
 """Examples of a finding that stands among others."""
@@ -38,12 +38,12 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AccountFinding:
     """One thing found: `what` in a sentence with numbers, and `more`, the call that shows more of it."""
 
     severity: Severity
     what: str
-    more: Offer[Any]
+    more: Tool[Any]
     examples: tuple[Example, ...] = ()
     """All that are known."""
 
@@ -58,7 +58,7 @@ class Finding:
         return said
 
 
-def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
     """By severity; what is equally bad stays in its order."""
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))

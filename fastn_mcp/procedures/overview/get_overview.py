@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.rows import Row, owner_of, text
 from fastn_mcp.fastn.targets import LOOKUPS
-from fastn_mcp.procedures.context import Means, Procedure
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.next_step import following
 from fastn_mcp.procedures.overview import run_checks, usage_checks
@@ -35,7 +35,7 @@ from fastn_mcp.procedures.overview.snapshot import Gap, Survey, survey
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect, Record
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 WORST = 8
 """Workflows of which the runs are counted."""
@@ -45,7 +45,11 @@ _STATUSES = ("completed", "failed", "timeout")
 
 
 async def rates(
-    failures: Sequence[Row], names: Mapping[str, str], period: Period, overall: Mapping[str, JsonValue], means: Means
+    failures: Sequence[Row],
+    names: Mapping[str, str],
+    period: Period,
+    overall: Mapping[str, JsonValue],
+    means: ProcedureContext,
 ) -> dict[str, JsonValue]:
     """The workflows of these failed runs, the worst first. `names` are of workflows by id, `overall` all runs."""
     found = by_workflow(failures, names)
@@ -62,7 +66,7 @@ async def rates(
     return answer
 
 
-async def _counted(keys: list[str], period: Period, means: Means) -> dict[str, dict[str, int]]:
+async def _counted(keys: list[str], period: Period, means: ProcedureContext) -> dict[str, dict[str, int]]:
     """How many runs of each workflow ended how, where Fastn says so."""
     found: dict[str, dict[str, int]] = {key: {} for key in keys}
 
@@ -128,7 +132,7 @@ _PAGES = 5
 _COUNTS = ("completed runs", "the number of runs", "the number of all runs")
 
 
-async def focused(about: About, period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+async def focused(about: About, period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """All that is known of this subject. Raises a `FastnError`."""
     match about:
         case "runs":
@@ -141,7 +145,9 @@ async def focused(about: About, period: run_checks.Period, means: Means) -> dict
             return await _findings(about, ("customers", "users", "API keys"), period, means)
 
 
-async def _findings(about: About, read: Sequence[str], period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+async def _findings(
+    about: About, read: Sequence[str], period: run_checks.Period, means: ProcedureContext
+) -> dict[str, JsonValue]:
     """What is wrong, with as many examples as there is room for."""
     found = await survey(period.since, means.send, means.report, read)
     wrong = worst_first(findings(found, await customers(found, means), period)[about])
@@ -149,7 +155,7 @@ async def _findings(about: About, read: Sequence[str], period: run_checks.Period
     return answer | not_checked(found)
 
 
-async def _runs(period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+async def _runs(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """The workflows that fail, in numbers."""
     found = await survey(period.since, means.send, means.report, (*FAILED, *_COUNTS), _PAGES)
     overall = run_checks.summary(totals(found))
@@ -172,13 +178,13 @@ def _read_since(found: Survey) -> datetime | None:
     return max(oldest, default=None)
 
 
-async def _names(failed: Sequence[Row], means: Means) -> dict[str, str]:
+async def _names(failed: Sequence[Row], means: ProcedureContext) -> dict[str, str]:
     """Of workflows by id, where runs do not say them themselves."""
     wanted = [text(row, "workflowId") for row in failed if not text(row, "workflowName")]
     return await means.directory.names("workflow", filter(None, wanted), means.send)
 
 
-async def _connections(period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+async def _connections(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """The connections that no longer work, and what fails for want of them."""
     found = await survey(period.since, means.send, means.report, (*FAILED, "connections", "workflows"), _PAGES)
     rows = not_working(found.rows("connections"))
@@ -207,7 +213,7 @@ _ROOM = 3_000
 """Characters for the findings; beyond, they are told with fewer examples."""
 
 
-class Overview(Record):
+class Overview(FastnObject):
     """An account at a glance."""
 
 
@@ -219,13 +225,13 @@ class GetOverview(Procedure[Overview]):
     hours: Annotated[int, Field(ge=1, le=720, description="Period for runs: 1-720, default 24.")] = 24
     about: Annotated[About | None, Field(description="Only this, in full.")] = None
 
-    async def run(self, means: Means) -> Overview:
+    async def run(self, means: ProcedureContext) -> Overview:
         period = run_checks.Period(self.hours, means.system.now())
         answer = await (_glance(period, means) if self.about is None else focused(self.about, period, means))
         return Overview.model_validate(answer)
 
 
-async def _glance(period: run_checks.Period, means: Means) -> dict[str, JsonValue]:
+async def _glance(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """Everything, in little."""
     found = await survey(period.since, means.send, means.report)
     subjects = findings(found, await customers(found, means), period)

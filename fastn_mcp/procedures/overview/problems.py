@@ -8,9 +8,9 @@ from pydantic_core import to_json
 from fastn_mcp.fastn.names import counted, name_of
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, word
 from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
-from fastn_mcp.procedures.context import Means
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.overview import access_checks, run_checks, usage_checks
-from fastn_mcp.procedures.overview.finding import FEW, Finding
+from fastn_mcp.procedures.overview.finding import FEW, AccountFinding
 from fastn_mcp.procedures.overview.snapshot import Gap, Seen, Survey
 
 FAILED = ("failed runs", "timed-out runs")
@@ -18,7 +18,7 @@ FAILED = ("failed runs", "timed-out runs")
 NO_TOTALS = Gap("success rate", "Fastn gives no totals that surely are of this period.")
 
 
-def told(findings: Sequence[Finding], room: int, most: int = FEW) -> list[JsonValue]:
+def told(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
     """The findings, with as many examples as there is room for, and one at least."""
     said: list[JsonValue] = []
     while most:
@@ -29,7 +29,7 @@ def told(findings: Sequence[Finding], room: int, most: int = FEW) -> list[JsonVa
     return said
 
 
-def findings(found: Survey, names: Mapping[str, str], period: run_checks.Period) -> dict[str, list[Finding]]:
+def findings(found: Survey, names: Mapping[str, str], period: run_checks.Period) -> dict[str, list[AccountFinding]]:
     """Everything that is wrong by subject, in the order in which equals are told. `names` are of customers, by id."""
     failed = [found.all[kind] for kind in FAILED if kind in found.all]
     more = any(seen.more for seen in failed)
@@ -58,7 +58,7 @@ def failures(found: Survey) -> list[Row]:
     return [row for kind in FAILED if kind in found.all for row in found.all[kind].rows]
 
 
-async def customers(found: Survey, means: Means) -> dict[str, str]:
+async def customers(found: Survey, means: ProcedureContext) -> dict[str, str]:
     """Names by id: those on the page that was read, and those of the first connections that do not work."""
     read = found.all.get("customers", Seen())
     names = {key_of(row): name_of(row) for row in (*read.rows, *found.rows("customers"))}

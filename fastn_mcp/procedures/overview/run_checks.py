@@ -11,10 +11,10 @@ from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import Row, key_of, number, objects, short, text, timestamp, word
 from fastn_mcp.fastn.states import MANY_FAILURES, State, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.overview.finding import Example, Finding, Severity, examples, sentence
+from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples, sentence
 from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
-from fastn_mcp.tools.tool import Offer
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
@@ -64,7 +64,7 @@ class Totals:
     timeout: int | None
 
 
-def failing(runs: Sequence[Row], names: Mapping[str, str], period: Period, more: bool) -> list[Finding]:
+def failing(runs: Sequence[Row], names: Mapping[str, str], period: Period, more: bool) -> list[AccountFinding]:
     """The workflows of these failed runs, those that failed most first. `more`: there are older ones."""
     ordered = by_workflow(runs, names)
     rest = ordered[_NAMED:]
@@ -74,7 +74,7 @@ def failing(runs: Sequence[Row], names: Mapping[str, str], period: Period, more:
         what = f"{counted(len(rest), 'more workflow', at_least=more)} failed {count} in {period}."
         examples = tuple(Example(workflow.key, workflow.name) for workflow in rest if workflow.key)
         shows = ListExecutions(status="failed", since=period.since)
-        findings.append(Finding(Severity.HIGH, sentence(what), shows, examples))
+        findings.append(AccountFinding(Severity.HIGH, sentence(what), shows, examples))
     return findings
 
 
@@ -99,19 +99,19 @@ def at(run: Row) -> datetime | None:
     return timestamp(run, "createdAt", "startedAt", "completedAt")
 
 
-def _finding(workflow: Failing, period: Period, more: bool) -> Finding:
+def _finding(workflow: Failing, period: Period, more: bool) -> AccountFinding:
     last = workflow.last
     when = at(last)
     what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
     what += f", last {age(when, period.now)}" if when else ""
     why = cause(last)
     examples = (Example(workflow.key, workflow.name),) if workflow.key else ()
-    shows: Offer[Any] = ListExecutions(status="failed", since=period.since)
+    shows: Tool[Any] = ListExecutions(status="failed", since=period.since)
     if workflow.key.startswith("wf_"):  # and not a slug, which is all that some rows have
         shows = DiagnoseWorkflow(workflow_id=workflow.key)
     elif key := key_of(last):
         shows = GetExecution(execution_id=key)
-    return Finding(Severity.HIGH, f"{what}{f': {why}' if why else ''}.", shows, examples)
+    return AccountFinding(Severity.HIGH, f"{what}{f': {why}' if why else ''}.", shows, examples)
 
 
 def cause(run: Row) -> str:
@@ -140,7 +140,7 @@ def summary(totals: Totals) -> dict[str, JsonValue]:
     return known | ({"success_rate": f"{100 * completed / ended:.1f} %"} if ended else {})
 
 
-def wrong_with(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[Finding]:
+def wrong_with(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[AccountFinding]:
     """All that is wrong with these triggers, as far as they and the workflows say. One that is off starts nothing."""
     on = [row for row in triggers if trigger_state(row) is not State.OFF]
     off = [row for row in triggers if trigger_state(row) is State.OFF]
@@ -162,31 +162,31 @@ def _shows(rows: Sequence[Row], wider: ListTriggers) -> GetTrigger | ListTrigger
     return GetTrigger(trigger_id=key) if len(rows) == 1 and (key := key_of(rows[0])) else wider
 
 
-def _silent(rows: Sequence[Row]) -> list[Finding]:
+def _silent(rows: Sequence[Row]) -> list[AccountFinding]:
     if not rows:
         return []
     states = ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))
     verb = "is not disabled and never fires: its" if len(rows) == 1 else "are not disabled and never fire: their"
     what = f"{counted(len(rows), 'trigger')} {verb} subscription at the app is {states[:60]}."
-    return [Finding(Severity.HIGH, what, _shows(rows, ListTriggers(type="app_event")), examples(rows))]
+    return [AccountFinding(Severity.HIGH, what, _shows(rows, ListTriggers(type="app_event")), examples(rows))]
 
 
-def _switched_off(rows: Sequence[Row]) -> list[Finding]:
+def _switched_off(rows: Sequence[Row]) -> list[AccountFinding]:
     if not rows:
         return []
     failures = max(map(_failures, rows))
     verb = f"{'was' if len(rows) == 1 else 'were'}{' probably' if switched_off(rows[0]).is_presumed else ''}"
     after = f" after {'' if len(rows) == 1 else 'up to '}{counted(failures, 'failure')} in a row" if failures else ""
     what = f"{counted(len(rows), 'trigger')} {verb} switched off by the platform{after}."
-    return [Finding(Severity.HIGH, what, _shows(rows, ListTriggers(status="Disabled")), examples(rows))]
+    return [AccountFinding(Severity.HIGH, what, _shows(rows, ListTriggers(status="Disabled")), examples(rows))]
 
 
-def _failing(rows: Sequence[Row]) -> list[Finding]:
+def _failing(rows: Sequence[Row]) -> list[AccountFinding]:
     if not rows:
         return []
     times = counted(max(map(_failures, rows)), "time")
     what = f"{counted(len(rows), 'trigger')} failed {'' if len(rows) == 1 else 'up to '}{times} in a row."
-    return [Finding(Severity.MEDIUM, what, _shows(rows, ListTriggers(status="Active")), examples(rows))]
+    return [AccountFinding(Severity.MEDIUM, what, _shows(rows, ListTriggers(status="Active")), examples(rows))]
 
 
 def _is_public(row: Row) -> bool:
@@ -194,15 +194,15 @@ def _is_public(row: Row) -> bool:
     return "webhook" in (word(row, "type") or "webhook") and said in ("none", "public", "no auth")
 
 
-def _public(rows: Sequence[Row]) -> list[Finding]:
+def _public(rows: Sequence[Row]) -> list[AccountFinding]:
     if not rows:
         return []
     verb = "takes" if len(rows) == 1 else "take"
     what = f"{counted(len(rows), 'webhook')} {verb} calls from anybody: authentication is NONE."
-    return [Finding(Severity.MEDIUM, what, _shows(rows, ListTriggers(type="webhook")), examples(rows))]
+    return [AccountFinding(Severity.MEDIUM, what, _shows(rows, ListTriggers(type="webhook")), examples(rows))]
 
 
-def _drafts(on: Sequence[Row], workflows: Sequence[Row]) -> list[Finding]:
+def _drafts(on: Sequence[Row], workflows: Sequence[Row]) -> list[AccountFinding]:
     """Workflows that triggers start, and that nobody ever published."""
     starts = {text(route, "routeId", "workflowId", "id") for row in on for route in objects(row, "routes")}
     drafts = [row for row in workflows if key_of(row) in starts and workflow_state(row) is State.DRAFT]
@@ -212,4 +212,4 @@ def _drafts(on: Sequence[Row], workflows: Sequence[Row]) -> list[Finding]:
     what += "never published, so that nothing runs."
     one = len(drafts) == 1
     shows = GetWorkflow(workflow_id=key_of(drafts[0])) if one else ListWorkflows(status="draft")
-    return [Finding(Severity.HIGH, sentence(what), shows, examples(drafts))]
+    return [AccountFinding(Severity.HIGH, sentence(what), shows, examples(drafts))]

@@ -26,7 +26,7 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.secrets import ListSecrets
-from fastn_mcp.tools.tool import Record
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.users import ListUsers
 from fastn_mcp.tools.workflows import ListWorkflows
@@ -108,7 +108,7 @@ async def survey(
     return found
 
 
-class _Reading:
+class _SnapshotReads:
     """The reads of one survey, each of which notes what it finds. They raise a `FastnError`."""
 
     def __init__(self, found: Survey, send: Send) -> None:
@@ -148,7 +148,7 @@ class _Reading:
 
 def _jobs(found: Survey, since: str, send: Send, failures: int) -> dict[str, Callable[[], Awaitable[None]]]:
     """One job for each thing to read, by its name for people."""
-    to = _Reading(found, send)
+    to = _SnapshotReads(found, send)
     failed = ListExecutions(limit=_PAGE, status="failed", since=since)
     timeout = ListExecutions(limit=_PAGE, status="timeout", since=since)
     completed = ListExecutions(limit=1, status="completed", since=since)
@@ -177,7 +177,7 @@ async def _read(reading: Call, send: Send, pages: int = 1) -> Seen:
     rows: list[Row] = []
     total: int | None = None
     for _ in range(pages):
-        page = cast("Listed[Record]", await send(reading))
+        page = cast("Listed[FastnObject]", await send(reading))
         rows += [row_of(row) for row in page.items]
         total = total if page.total is None else page.total
         if page.next_cursor is None:
@@ -228,7 +228,7 @@ async def take(send: Send, first: str) -> Inventory:
     async def read(kind: str, call: Call) -> None:
         further.pop(kind, None)
         try:
-            page = cast("Listed[Record]", await send(call))
+            page = cast("Listed[FastnObject]", await send(call))
         except FastnError as error:
             found.partial[kind] = error.what
             return
@@ -254,7 +254,7 @@ async def take(send: Send, first: str) -> Inventory:
 async def appeared(before: Inventory, kind: str, name: str | None, since: datetime, send: Send) -> bool:
     """Whether a new resource of this kind is there, by one read. Raises a `FastnError`."""
     listing: Any = _LISTS[kind]
-    page = cast("Listed[Record]", await send(listing(limit=100, search=name)))
+    page = cast("Listed[FastnObject]", await send(listing(limit=100, search=name)))
     items = [_item(kind, row_of(row)) for row in page.items]
     return any(_is_new(item, before, since) for item in items)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.rows import Row, inside, number, short, text
-from fastn_mcp.procedures.overview.finding import Finding, Severity
+from fastn_mcp.procedures.overview.finding import AccountFinding, Severity
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 
 NEAR = 80.0
@@ -38,7 +38,7 @@ def quotas(answer: JsonValue) -> list[Quota]:
     return sorted(_found(answer, (), 0), key=lambda quota: -quota.percent)
 
 
-def near(answer: JsonValue) -> list[Finding]:
+def near(answer: JsonValue) -> list[AccountFinding]:
     """The limits that are nearly used up."""
     close = [quota for quota in quotas(answer) if quota.percent >= NEAR]
     if not close:
@@ -47,7 +47,7 @@ def near(answer: JsonValue) -> list[Finding]:
     severity = Severity.HIGH if close[0].percent >= _FULL else Severity.MEDIUM
     said = ", ".join(map(str, close[:_NAMED])) + (f" and {more} more" if (more := len(close) - _NAMED) > 0 else "")
     what = f"{len(close)} {verb} at {NEAR:.0f} % or more: {said}."
-    return [Finding(severity, what, GetQuotas())]
+    return [AccountFinding(severity, what, GetQuotas())]
 
 
 def plan(billing: Row) -> dict[str, JsonValue]:
@@ -66,13 +66,13 @@ def plan(billing: Row) -> dict[str, JsonValue]:
     return found
 
 
-def credits_left(billing: Row) -> list[Finding]:
+def credits_left(billing: Row) -> list[AccountFinding]:
     """AI credits that are nearly spent."""
     used, included = number(_credits(billing), *_USES), number(_credits(billing), *_LIMITS)
     if used is None or not included or 100 * used / included < NEAR:
         return []
     severity = Severity.HIGH if used >= included else Severity.MEDIUM
-    return [Finding(severity, f"{used:,.10g} of {included:,.10g} AI credits are used.", GetBilling())]
+    return [AccountFinding(severity, f"{used:,.10g} of {included:,.10g} AI credits are used.", GetBilling())]
 
 
 def _credits(billing: Row) -> Row:

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.state import Row, Size, State, moment, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, Size, moment, record, stamp
 
 _ROWS = 60
 _DAYS = 14
 
 
-class Event(NamedTuple):
+class AuditRow(NamedTuple):
     """What somebody did, and when."""
 
     when: str
@@ -23,7 +23,7 @@ class Event(NamedTuple):
     customer: JsonValue = None
 
 
-def add_audit_log(state: State, now: datetime) -> None:
+def add_audit_log(state: SandboxState, now: datetime) -> None:
     events = [*_of_people(state, now), *_of_rows(state)]
     since = stamp(now - timedelta(days=_DAYS))
     events = [event for event in events if since <= event.when <= stamp(now)]
@@ -39,7 +39,7 @@ def add_audit_log(state: State, now: datetime) -> None:
     append(state, events)
 
 
-def append(state: State, events: list[Event]) -> None:
+def append(state: SandboxState, events: list[AuditRow]) -> None:
     """Record events in the order in which they happened."""
     for event in sorted(events, key=lambda event: event.when):
         record(
@@ -53,39 +53,41 @@ def append(state: State, events: list[Event]) -> None:
         )
 
 
-def refreshed(connection: Row) -> Event:
+def refreshed(connection: Row) -> AuditRow:
     """The last refresh of a connection's credentials."""
     when, key = str(connection["lastRefreshedAt"]), connection["id"]
-    return Event(when, "system", "credential.token_refresh", "connection", key, customer=connection["endOrgId"])
+    return AuditRow(when, "system", "credential.token_refresh", "connection", key, customer=connection["endOrgId"])
 
 
-def changed(workflow: Row) -> Event:
+def changed(workflow: Row) -> AuditRow:
     """The last change of a workflow: if it has been published, that."""
     by = str(workflow["updatedBy"])
     actor = by if "@" in by else "agent"
     action = "workflow.publish" if workflow["publishedVersion"] else "workflow.update"
-    return Event(str(workflow["updatedAt"]), actor, action, "workflow", workflow["id"])
+    return AuditRow(str(workflow["updatedAt"]), actor, action, "workflow", workflow["id"])
 
 
-def _of_people(state: State, now: datetime) -> list[Event]:
+def _of_people(state: SandboxState, now: datetime) -> list[AuditRow]:
     key = state.all("apiKeys")[0]["id"]
     seen = [row for row in state.all("users") if row["lastActive"]]
-    logins = [Event(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in seen]
+    logins = [AuditRow(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in seen]
     read = [now - timedelta(days=days, hours=3) for days in (2, 6, 11)]
     outcomes = ("Denied", "Success", "Success")
     return logins + [
-        Event(stamp(when), "tomas@fastn.example", "api_key.read", "api_key", key, outcome)
+        AuditRow(stamp(when), "tomas@fastn.example", "api_key.read", "api_key", key, outcome)
         for when, outcome in zip(read, outcomes, strict=True)
     ]
 
 
-def _of_rows(state: State) -> list[Event]:
+def _of_rows(state: SandboxState) -> list[AuditRow]:
     made = [
-        Event(str(row["createdAt"]), str(row["createdBy"]), "customer.create", "customer", row["id"])
+        AuditRow(str(row["createdAt"]), str(row["createdBy"]), "customer.create", "customer", row["id"])
         for row in state.all("customers")
     ]
     broke = [
-        Event(str(row["expiresAt"]), "system", "connection.update", "connection", row["id"], "Failure", row["endOrgId"])
+        AuditRow(
+            str(row["expiresAt"]), "system", "connection.update", "connection", row["id"], "Failure", row["endOrgId"]
+        )
         for row in state.all("connections")
         if row["status"] == "FAILED"
     ]
@@ -93,16 +95,16 @@ def _of_rows(state: State) -> list[Event]:
     return made + broke + workflows + [refreshed(row) for row in state.all("connections") if row["status"] == "ACTIVE"]
 
 
-def _of_run(run: Row) -> list[Event]:
+def _of_run(run: Row) -> list[AuditRow]:
     """The start of a run, and its end if it has ended. Manual runs are started with the first API key."""
     kind, key, customer = "workflow_executions", run["id"], run["endOrgId"]
     actor = "apikey:1" if run["triggeredBy"] == "manual" else "system"
-    begun = Event(str(run["createdAt"]), actor, "workflow.execute", kind, key, customer=customer)
+    begun = AuditRow(str(run["createdAt"]), actor, "workflow.execute", kind, key, customer=customer)
     if run["completedAt"] is None:
         return [begun]
     outcome = "Success" if run["status"] == "completed" else "Failure"
     ended = str(run["completedAt"])
-    return [begun, Event(ended, "system", "workflow.execute.completed", kind, key, outcome, customer)]
+    return [begun, AuditRow(ended, "system", "workflow.execute.completed", kind, key, outcome, customer)]
 
 
 LIMITS = {
@@ -129,7 +131,7 @@ LIMITS = {
 }
 
 
-def add_billing(state: State, now: datetime, size: Size) -> None:
+def add_billing(state: SandboxState, now: datetime, size: Size) -> None:
     _, following = month_of(now)
     state.put(
         "billing",

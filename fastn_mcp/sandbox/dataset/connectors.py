@@ -6,7 +6,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.state import ORGANISATION, Row, State, stamp
+from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, stamp
 
 _CONNECTORS = (
     # slug, name, category, domain, auth, protocol, origin, actions, events
@@ -36,7 +36,7 @@ _CONNECTORS = (
 _TITLES = {"OAUTH_2": "OAuth 2.0", "API_KEY": "API key", "BEARER": "Bearer token", "NO_AUTH": "No auth"}
 
 
-def add_connectors(state: State, now: datetime) -> None:
+def add_connectors(state: SandboxState, now: datetime) -> None:
     for number, (slug, name, category, domain, auth, protocol, origin, actions, events) in enumerate(_CONNECTORS):
         row = connector(state, slug, name, domain, auth, actions, events, now - timedelta(days=400 - 9 * number))
         row |= {"category": category, "protocol": protocol}
@@ -46,7 +46,7 @@ def add_connectors(state: State, now: datetime) -> None:
 
 
 def connector(
-    state: State,
+    state: SandboxState,
     slug: str,
     name: str,
     domain: str,
@@ -120,7 +120,7 @@ _WRONG = {
 }
 
 
-def add_connections(state: State, now: datetime) -> None:
+def add_connections(state: SandboxState, now: datetime) -> None:
     for slug, app, status, made, used in _CONNECTIONS:
         customer = state.named("customers", slug) if slug else None
         last = now - timedelta(days=used)

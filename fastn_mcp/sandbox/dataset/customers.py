@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, VIEWER_KEY, remember
 from fastn_mcp.sandbox.permissions import ROLES, VIEWER
-from fastn_mcp.sandbox.state import Row, State, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 
 _CUSTOMERS = (
     # name, slug, external reference, admin, plan, region, days ago
@@ -18,7 +18,7 @@ _CUSTOMERS = (
 )
 
 
-def add_customers(state: State, now: datetime) -> None:
+def add_customers(state: SandboxState, now: datetime) -> None:
     for name, slug, reference, admin, plan, region, days in _CUSTOMERS:
         row = customer_row(state.uuid(), name, slug, admin, now - timedelta(days=days, minutes=17))
         row |= {"externalRef": reference, "plan": plan, "region": region}
@@ -78,7 +78,7 @@ _DESCRIPTIONS = {
 }
 
 
-def add_people(state: State, now: datetime) -> None:
+def add_people(state: SandboxState, now: datetime) -> None:
     _roles(state, now)
     for number, (name, email, role, status) in enumerate(_USERS):
         seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
@@ -101,7 +101,7 @@ def user(key: str, name: str, email: str, role: str, made: datetime, seen: datet
     }
 
 
-def _roles(state: State, now: datetime) -> None:
+def _roles(state: SandboxState, now: datetime) -> None:
     for name, permissions in ROLES.items():
         state.put("roles", _role(state, now, name, _DESCRIPTIONS[name], None, permissions))
     support = VIEWER - {"widgets:read", "unified:read"}
@@ -109,7 +109,7 @@ def _roles(state: State, now: datetime) -> None:
 
 
 def _role(
-    state: State, now: datetime, name: str, description: str, parent: str | None, permissions: frozenset[str]
+    state: SandboxState, now: datetime, name: str, description: str, parent: str | None, permissions: frozenset[str]
 ) -> Row:
     granted: list[JsonValue] = [*sorted(permissions)]
     return {
@@ -124,7 +124,7 @@ def _role(
     }
 
 
-def _keys(state: State, now: datetime) -> None:
+def _keys(state: SandboxState, now: datetime) -> None:
     hidden = f"fsk_live_{state.hex(32)}"
     expiring = f"fsk_live_{state.hex(32)}"
     for name, key, mode, permissions, used, expires in (
@@ -158,7 +158,7 @@ def api_key(number: int, name: str, mode: str, permissions: str, made: datetime)
     }
 
 
-def _secrets(state: State, now: datetime) -> None:
+def _secrets(state: SandboxState, now: datetime) -> None:
     partner = state.named("customers", "globex-exports")["id"]
     for name, kind, customer, environment in (
         ("SHOPIFY_API_TOKEN", "Text", None, None),

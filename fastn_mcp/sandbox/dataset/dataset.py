@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 from fastn_mcp.sandbox.dataset import account, connectors, customers, executions, workflows
 from fastn_mcp.sandbox.dataset.large import large
-from fastn_mcp.sandbox.state import Size, State
+from fastn_mcp.sandbox.state import SandboxState, Size
 
 INJECTION = executions.INJECTION
 
 
-def dataset(now: datetime, randomness: random.Random, size: Size = Size.SMALL) -> State:
+def dataset(now: datetime, randomness: random.Random, size: Size = Size.SMALL) -> SandboxState:
     """A fresh account as of midnight UTC of the day of `now`."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    state = State(randomness)
+    state = SandboxState(randomness)
     customers.add_customers(state, midnight)
     connectors.add_connectors(state, midnight)
     connectors.add_connections(state, midnight)

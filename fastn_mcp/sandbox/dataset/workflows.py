@@ -7,7 +7,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.cron import next_run
-from fastn_mcp.sandbox.state import ORGANISATION, Row, State, moment, stamp
+from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, moment, stamp
 
 _WORKFLOWS = (
     # id, name, slug, tier, version, status, connectors, days since it was changed
@@ -63,7 +63,7 @@ _MOST_HOURS = 36
 TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
 
 
-def add_workflows(state: State, now: datetime) -> None:
+def add_workflows(state: SandboxState, now: datetime) -> None:
     for key, name, slug, tier, version, status, connectors, days in _WORKFLOWS:
         scopes = {app: "SAAS" if app in _OF_THE_ACCOUNT else "MULTI_TENANT" for app in connectors}
         row = workflow(state, key, name, slug, tier, scopes, now - timedelta(days=days))
@@ -87,7 +87,7 @@ def output_of(workflow: Row, given: Row) -> Row:
 
 
 def workflow(
-    state: State, key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime
+    state: SandboxState, key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime
 ) -> Row:
     """One row: a published workflow that is switched on. `connectors` are scopes by slug."""
     calls = "".join(f"  await fastn.connector.{app}.{_first_action(state, app)}(ctx.input);\n" for app in connectors)
@@ -115,17 +115,17 @@ def workflow(
     }
 
 
-def _first_action(state: State, app: str) -> str:
+def _first_action(state: SandboxState, app: str) -> str:
     actions = cast("list[Row]", state.named("connectors", app)["actions"])
     return str(actions[0]["slug"])
 
 
-def add_triggers(state: State, now: datetime) -> None:
+def add_triggers(state: SandboxState, now: datetime) -> None:
     for made, row in enumerate(_triggers(state, now)):
         put(state, row, now - timedelta(days=100 - 7 * made))
 
 
-def put(state: State, trigger: Row, when: datetime) -> Row:
+def put(state: SandboxState, trigger: Row, when: datetime) -> Row:
     """Keep a trigger that was made then."""
     made = stamp(when)
     row: Row = {
@@ -142,7 +142,7 @@ def put(state: State, trigger: Row, when: datetime) -> Row:
     return state.put("triggers", row)
 
 
-def _triggers(state: State, now: datetime) -> list[Row]:
+def _triggers(state: SandboxState, now: datetime) -> list[Row]:
     katana = state.named("customers", "katana-customer")["id"]
     shop = webhook(
         state,
@@ -166,7 +166,7 @@ def _triggers(state: State, now: datetime) -> list[Row]:
     return [shop, public, hourly, daily, nightly, contacts, paid]
 
 
-def webhook(state: State, name: str, *routes: JsonValue) -> Row:
+def webhook(state: SandboxState, name: str, *routes: JsonValue) -> Row:
     key = state.uuid()
     return {
         "name": name,
@@ -199,7 +199,7 @@ def _switched_off(trigger: Row, now: datetime) -> None:
     }
 
 
-def _to(state: State, slug: str, condition: JsonValue = None) -> JsonValue:
+def _to(state: SandboxState, slug: str, condition: JsonValue = None) -> JsonValue:
     return route(state.named("workflows", slug), condition)
 
 
@@ -228,7 +228,7 @@ def scheduled(now: datetime, name: str, schedule: str, *routes: JsonValue) -> Ro
     }
 
 
-def _connection(state: State, app: str, customer: str) -> Row:
+def _connection(state: SandboxState, app: str, customer: str) -> Row:
     owner = state.named("customers", customer)["id"]
     connector = state.named("connectors", app)["id"]
     return next(row for row in state.all("connections") if (row["connectorId"], row["endOrgId"]) == (connector, owner))

@@ -6,8 +6,8 @@ from typing import cast
 
 from fastn_mcp.sandbox.dataset.account import LIMITS, month_of
 from fastn_mcp.sandbox.paging import matching, newest_first
-from fastn_mcp.sandbox.reply import Kept, Many, One, Outcome
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.reply import Many, One, Outcome, StoredRows
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
@@ -16,11 +16,11 @@ _OTHER_CALLS = {"per day": 92, "per minute": 20}
 """API calls of the account's other clients, of which there are no rows: in percent of the limit."""
 
 
-def billing(desk: Desk, call: GetBilling) -> Outcome:  # noqa: ARG001
+def billing(desk: RouteContext, call: GetBilling) -> Outcome:  # noqa: ARG001
     return One(_billing(desk))
 
 
-def usage(desk: Desk, call: GetUsage) -> Outcome:  # noqa: ARG001
+def usage(desk: RouteContext, call: GetUsage) -> Outcome:  # noqa: ARG001
     first, following = month_of(desk.now)
     runs = Counter({str(key): count for key, count in desk.history.by_customer(first).items()})
     runs.update(
@@ -44,7 +44,7 @@ def usage(desk: Desk, call: GetUsage) -> Outcome:  # noqa: ARG001
     )
 
 
-def quotas(desk: Desk, call: GetQuotas) -> Outcome:  # noqa: ARG001
+def quotas(desk: RouteContext, call: GetQuotas) -> Outcome:  # noqa: ARG001
     plan = str(_billing(desk)["plan"])
     used = _used(desk)
     rows = [_quota(*name, limit, used[name]) for name, limit in _limits(plan).items()]
@@ -58,11 +58,11 @@ def quotas(desk: Desk, call: GetQuotas) -> Outcome:  # noqa: ARG001
     return One({"plan": plan, "quotas": [*rows]})
 
 
-def audit(desk: Desk, call: QueryAuditLog) -> Outcome:
-    return Many(Kept(newest_first(matching(desk.state.all("audit"), call))))
+def audit(desk: RouteContext, call: QueryAuditLog) -> Outcome:
+    return Many(StoredRows(newest_first(matching(desk.state.all("audit"), call))))
 
 
-def _billing(desk: Desk) -> Row:
+def _billing(desk: RouteContext) -> Row:
     return {field: value for field, value in desk.state.rows["billing"]["billing"].items() if field != "id"}
 
 
@@ -70,7 +70,7 @@ def _limits(plan: str) -> dict[tuple[str, str], int]:
     return LIMITS.get(plan, LIMITS["Free"])
 
 
-def _used(desk: Desk) -> dict[tuple[str, str], int]:
+def _used(desk: RouteContext) -> dict[tuple[str, str], int]:
     """How much of each limit is used."""
     state, limits = desk.state, _limits(str(_billing(desk)["plan"]))
     today = desk.now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -91,7 +91,7 @@ def _used(desk: Desk) -> dict[tuple[str, str], int]:
     }
 
 
-def _events(desk: Desk, since: datetime, customer: str | None = None) -> int:
+def _events(desk: RouteContext, since: datetime, customer: str | None = None) -> int:
     """How many runs webhooks and app events have started."""
     rows = [
         row

@@ -11,8 +11,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.reply import One, Outcome, Refusal, invalid, not_found
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.reply import One, Outcome, SandboxRefusal, invalid, not_found
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.connectors import CONNECTORS, new_connector
 from fastn_mcp.sandbox.routes.workflows import WORKFLOWS, new_workflow, trash
 from fastn_mcp.sandbox.state import Row, moment, slug_of
@@ -27,7 +27,7 @@ _CREATES = re.compile(r"\b(create|make|add)\b")
 _DELETES = re.compile(r"\b(delete|remove|trash)\b")
 
 
-def chat(desk: Desk, call: AiChat) -> Outcome:
+def chat(desk: RouteContext, call: AiChat) -> Outcome:
     mode = _mode(call.approval_mode)
     session = _session(desk, call.session_id, call.message)
     _charge(desk, "Orchestrator")
@@ -60,7 +60,7 @@ def chat(desk: Desk, call: AiChat) -> Outcome:
     return _say(desk, session, _summary(desk))
 
 
-def build(desk: Desk, call: AiBuild) -> Outcome:
+def build(desk: RouteContext, call: AiBuild) -> Outcome:
     mode = _mode(call.approval_mode)
     kind = call.type.casefold()
     if kind not in ("connector", "workflow"):
@@ -90,7 +90,7 @@ def build(desk: Desk, call: AiBuild) -> Outcome:
     return One(_build_shown(row, 0, "running"), 202)
 
 
-def _progress(desk: Desk, session: Row, row: Row, calls: list[Row] | None = None) -> Outcome:
+def _progress(desk: RouteContext, session: Row, row: Row, calls: list[Row] | None = None) -> Outcome:
     """Somebody asks how the build is going, or agrees to its plan, which brings it on."""
     row["polls"] = cast(int, row["polls"]) + 1
     desk.state.put("_builds", row)
@@ -128,7 +128,7 @@ def _build_shown(row: Row, step: int, status: str) -> Row:
 
 
 def _say(
-    desk: Desk,
+    desk: RouteContext,
     session: Row,
     text: str,
     *,
@@ -152,7 +152,7 @@ def _say(
     return One(reply | (more or {}))
 
 
-def _session(desk: Desk, key: str | None, title: str) -> Row:
+def _session(desk: RouteContext, key: str | None, title: str) -> Row:
     if key is not None:
         known = desk.state.get("_sessions", key)
         if known is None:
@@ -168,12 +168,12 @@ def _session(desk: Desk, key: str | None, title: str) -> Row:
     return desk.state.put("_sessions", fresh)
 
 
-def _charge(desk: Desk, agent: str) -> None:
+def _charge(desk: RouteContext, agent: str) -> None:
     account = desk.state.rows["billing"]["billing"]
     credits_, by_agent = cast(Row, account["credits"]), cast(Row, account["byAgent"])
     used, included = cast(int, credits_["used"]), cast(int, credits_["included"])
     if used >= included:
-        raise Refusal(429, "QUOTA_EXCEEDED", "The AI credits of this month are used up")
+        raise SandboxRefusal(429, "QUOTA_EXCEEDED", "The AI credits of this month are used up")
     spent = {**by_agent, agent: cast(int, by_agent.get(agent, 0)) + 1}
     desk.state.put("billing", {**account, "credits": {**credits_, "used": used + 1}, "byAgent": spent})
 
@@ -184,7 +184,7 @@ def _mode(text: str) -> str:
     return text.casefold()
 
 
-def _change(desk: Desk, message: str) -> Row | None:
+def _change(desk: RouteContext, message: str) -> Row | None:
     """What the message would have the agent change."""
     found = _WORKFLOW_ID.search(message)
     if found and _DELETES.search(message.casefold()) and desk.state.get("workflows", found[0]) is not None:
@@ -194,11 +194,11 @@ def _change(desk: Desk, message: str) -> Row | None:
     return None
 
 
-def _card(desk: Desk, tool: str, arguments: Row) -> Row:
+def _card(desk: RouteContext, tool: str, arguments: Row) -> Row:
     return {"id": desk.state.short_id("apr"), "title": f"{tool}?", "tool": tool, "arguments": arguments}
 
 
-def _do(desk: Desk, card: Row) -> Row:
+def _do(desk: RouteContext, card: Row) -> Row:
     """Do what a card says."""
     arguments = cast(Row, card["arguments"])
     if (row := desk.state.get("_builds", arguments.get("buildId"))) is not None:
@@ -213,7 +213,7 @@ def _do(desk: Desk, card: Row) -> Row:
     return {"tool": card["tool"], "arguments": arguments, "status": "completed"}
 
 
-def _made(desk: Desk, kind: str, name: str, prompt: str, connectors: JsonValue) -> str:
+def _made(desk: RouteContext, kind: str, name: str, prompt: str, connectors: JsonValue) -> str:
     """Make a draft workflow or a private connector; one of this name that is there already stays as it is."""
     slug = slug_of(name) or desk.state.short_id("built")
     if kind == "connector":
@@ -231,7 +231,7 @@ def _made(desk: Desk, kind: str, name: str, prompt: str, connectors: JsonValue) 
     return str(WORKFLOWS.make(desk, row, by="agent")["id"])
 
 
-def _summary(desk: Desk) -> str:
+def _summary(desk: RouteContext) -> str:
     state = desk.state
     failed = [row for row in state.all("executions") if row["status"] == "failed"]
     return (

@@ -6,9 +6,9 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.dataset.connectors import connection_id
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, conflict, forbidden, invalid
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import OBJECT, OBJECTS, TEXT, Resource, deactivate, disable, disconnect
-from fastn_mcp.sandbox.state import Row, State, slug_of
+from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
 from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, GetConnector, UpdateConnector
 
@@ -36,11 +36,11 @@ _PROTOCOLS = ("REST", "MCP", "FTP", "Database", "REDIS")
 _AUTH_TYPES = ("NO_AUTH", "BASIC", "DIGEST", "BEARER", "API_KEY", "OAUTH_2", "INPUT")
 
 
-def get(desk: Desk, call: GetConnector) -> Outcome:
+def get(desk: RouteContext, call: GetConnector) -> Outcome:
     return One(CONNECTORS.find(desk, call.connector_id))
 
 
-def create_connector(desk: Desk, call: CreateConnector) -> Outcome:
+def create_connector(desk: RouteContext, call: CreateConnector) -> Outcome:
     CONNECTORS.check(desk.body)
     protocol = call.protocol or "REST"
     if protocol not in _PROTOCOLS:
@@ -56,7 +56,7 @@ def create_connector(desk: Desk, call: CreateConnector) -> Outcome:
     return One(CONNECTORS.make(desk, row), 201)
 
 
-def update(desk: Desk, call: UpdateConnector) -> Outcome:
+def update(desk: RouteContext, call: UpdateConnector) -> Outcome:
     row = CONNECTORS.find(desk, call.connector_id)
     if row["origin"] == "managed":
         raise forbidden("Managed connectors are read-only")
@@ -69,7 +69,7 @@ def update(desk: Desk, call: UpdateConnector) -> Outcome:
     return One(CONNECTORS.keep(desk, changed))
 
 
-def delete_connector(desk: Desk, call: DeleteConnector) -> Outcome:
+def delete_connector(desk: RouteContext, call: DeleteConnector) -> Outcome:
     row = CONNECTORS.find(desk, call.connector_id)
     disconnect(desk, [c for c in desk.state.all("connections") if c["connectorId"] == row["id"]])
     for trigger in desk.state.all("triggers"):
@@ -82,7 +82,7 @@ def delete_connector(desk: Desk, call: DeleteConnector) -> Outcome:
     return CONNECTORS.remove(desk, row)
 
 
-def new_connector(state: State, name: str, slug: str, description: str | None) -> Row:
+def new_connector(state: SandboxState, name: str, slug: str, description: str | None) -> Row:
     """A private connector with nothing in it yet."""
     return {
         "id": state.uuid(),
@@ -108,7 +108,7 @@ def _visibility(value: JsonValue) -> JsonValue:
     return value
 
 
-def _auth_methods(state: State, given: JsonValue) -> JsonValue:
+def _auth_methods(state: SandboxState, given: JsonValue) -> JsonValue:
     """The methods as they are kept: each with an id."""
     if not isinstance(given, list):
         return given
@@ -134,7 +134,7 @@ CONNECTIONS = Resource(
 )
 
 
-def create_connection(desk: Desk, call: CreateConnection) -> Outcome:
+def create_connection(desk: RouteContext, call: CreateConnection) -> Outcome:
     CONNECTIONS.check(desk.body)
     connector = desk.state.get("connectors", call.connector_id)
     if connector is None:
@@ -179,7 +179,7 @@ def create_connection(desk: Desk, call: CreateConnection) -> Outcome:
     return One(row, 201)
 
 
-def delete_connection(desk: Desk, call: DeleteConnection) -> Outcome:
+def delete_connection(desk: RouteContext, call: DeleteConnection) -> Outcome:
     disconnect(desk, [CONNECTIONS.find(desk, call.connection_id)])
     return Nothing()
 

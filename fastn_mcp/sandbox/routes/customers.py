@@ -7,8 +7,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.permissions import ALL
-from fastn_mcp.sandbox.reply import Kept, Many, One, Outcome, conflict, forbidden, invalid
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.reply import Many, One, Outcome, StoredRows, conflict, forbidden, invalid
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import OBJECT, TEXT, TEXTS, Resource, disable, disconnect
 from fastn_mcp.sandbox.state import Row, slug_of
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
@@ -31,17 +31,17 @@ CUSTOMERS = Resource(
 )
 
 
-def list_all(desk: Desk, call: Any) -> Outcome:
+def list_all(desk: RouteContext, call: Any) -> Outcome:
     rows = newest_first(matching(desk.state.all("customers"), call))
     connected = _connected(desk)
-    return Many(Kept(rows, lambda row: _counted(row, connected)))
+    return Many(StoredRows(rows, lambda row: _counted(row, connected)))
 
 
-def get(desk: Desk, call: GetCustomer) -> Outcome:
+def get(desk: RouteContext, call: GetCustomer) -> Outcome:
     return One(_shown(desk, CUSTOMERS.find(desk, call.customer_id)))
 
 
-def create(desk: Desk, call: CreateCustomer) -> Outcome:
+def create(desk: RouteContext, call: CreateCustomer) -> Outcome:
     CUSTOMERS.check(desk.body)
     slug = call.slug or slug_of(call.name)
     if not slug:
@@ -61,7 +61,7 @@ def create(desk: Desk, call: CreateCustomer) -> Outcome:
     return One(_shown(desk, CUSTOMERS.make(desk, row)), 201)
 
 
-def update(desk: Desk, call: UpdateCustomer) -> Outcome:
+def update(desk: RouteContext, call: UpdateCustomer) -> Outcome:
     row = CUSTOMERS.find(desk, call.customer_id)
     changed = CUSTOMERS.replaced(desk, row, _shown(desk, row))
     if changed["adminEmail"] != row["adminEmail"]:
@@ -69,7 +69,7 @@ def update(desk: Desk, call: UpdateCustomer) -> Outcome:
     return One(_shown(desk, CUSTOMERS.keep(desk, changed)))
 
 
-def delete(desk: Desk, call: DeleteCustomer) -> Outcome:
+def delete(desk: RouteContext, call: DeleteCustomer) -> Outcome:
     row = CUSTOMERS.find(desk, call.customer_id)
     mine = [c for c in desk.state.all("connections") if c["endOrgId"] == row["id"]]
     disconnect(desk, mine)
@@ -82,11 +82,11 @@ def delete(desk: Desk, call: DeleteCustomer) -> Outcome:
     return CUSTOMERS.remove(desk, row)
 
 
-def _shown(desk: Desk, row: Row) -> Row:
+def _shown(desk: RouteContext, row: Row) -> Row:
     return _counted(row, _connected(desk))
 
 
-def _connected(desk: Desk) -> Counter[JsonValue]:
+def _connected(desk: RouteContext) -> Counter[JsonValue]:
     """How many connections each customer has."""
     return Counter(connection["endOrgId"] for connection in desk.state.all("connections"))
 
@@ -103,7 +103,7 @@ USERS = Resource("users", "user", settable={"email": TEXT, "role": TEXT, "name":
 ROLES = Resource("roles", "role", settable={"name": TEXT, "parent": TEXT, "permissions": TEXTS, "description": TEXT})
 
 
-def invite(desk: Desk, call: InviteUser) -> Outcome:
+def invite(desk: RouteContext, call: InviteUser) -> Outcome:
     USERS.check(desk.body)
     role = desk.state.get("roles", call.role) or desk.state.first("roles", "name", call.role)
     if role is None:
@@ -125,7 +125,7 @@ def invite(desk: Desk, call: InviteUser) -> Outcome:
     return One(desk.state.put("users", row), 201)
 
 
-def create_role(desk: Desk, call: CreateRole) -> Outcome:
+def create_role(desk: RouteContext, call: CreateRole) -> Outcome:
     ROLES.check(desk.body)
     wanted = call.parent or "Viewer"
     parent = desk.state.get("roles", wanted) or desk.state.first("roles", "name", wanted)

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.sandbox.auth import remember
 from fastn_mcp.sandbox.permissions import ALL, PRESETS
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, TEXT, TEXTS, Resource
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
@@ -34,7 +34,7 @@ API_KEYS = Resource(
 _PERIODS = {"30d": 30, "90d": 90, "1y": 365}
 
 
-def create_api_key(desk: Desk, call: CreateApiKey) -> Outcome:
+def create_api_key(desk: RouteContext, call: CreateApiKey) -> Outcome:
     API_KEYS.check(desk.body)
     mode = (call.mode or "Test").capitalize()
     if mode not in ("Test", "Live"):
@@ -66,7 +66,7 @@ def create_api_key(desk: Desk, call: CreateApiKey) -> Outcome:
     return One(shown, 201)
 
 
-def revoke(desk: Desk, call: RevokeApiKey) -> Outcome:
+def revoke(desk: RouteContext, call: RevokeApiKey) -> Outcome:
     row = API_KEYS.find(desk, call.api_key_id)
     API_KEYS.remove(desk, row, "revoke")
     return One({"id": row["id"], "revoked": True})
@@ -108,7 +108,7 @@ SECRETS = Resource(
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
-def create_secret(desk: Desk, call: CreateSecret) -> Outcome:
+def create_secret(desk: RouteContext, call: CreateSecret) -> Outcome:
     SECRETS.check(desk.body)
     if _NAME.fullmatch(call.name) is None:
         raise invalid("name", "UPPER_SNAKE_CASE")
@@ -141,7 +141,7 @@ def create_secret(desk: Desk, call: CreateSecret) -> Outcome:
     return One(desk.state.put("secrets", row), 201)
 
 
-def delete(desk: Desk, call: DeleteSecret) -> Outcome:
+def delete(desk: RouteContext, call: DeleteSecret) -> Outcome:
     SECRETS.remove(desk, SECRETS.find(desk, call.secret_id))
     return Nothing()
 

@@ -8,12 +8,12 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp.sandbox.paging import matching, newest_first
-from fastn_mcp.sandbox.reply import Kept, Many, One, Outcome, conflict, invalid, not_found
-from fastn_mcp.sandbox.request_context import Desk, Handler
+from fastn_mcp.sandbox.reply import Many, One, Outcome, StoredRows, conflict, invalid, not_found
+from fastn_mcp.sandbox.request_context import Handler, RouteContext
 from fastn_mcp.sandbox.state import Row
 
 
-class Kind(Enum):
+class FieldKind(Enum):
     """Every field also takes null, which clears it."""
 
     TEXT = "a text"
@@ -28,22 +28,22 @@ class Kind(Enum):
         if value is None:
             return True
         match self:
-            case Kind.TEXT:
+            case FieldKind.TEXT:
                 return isinstance(value, str)
-            case Kind.NUMBER:
+            case FieldKind.NUMBER:
                 return isinstance(value, int) and not isinstance(value, bool)
-            case Kind.FLAG:
+            case FieldKind.FLAG:
                 return isinstance(value, bool)
-            case Kind.OBJECT:
+            case FieldKind.OBJECT:
                 return isinstance(value, dict)
-            case Kind.OBJECTS:
+            case FieldKind.OBJECTS:
                 return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-            case Kind.TEXTS:
+            case FieldKind.TEXTS:
                 return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value))
 
 
-TEXT, NUMBER, FLAG = Kind.TEXT, Kind.NUMBER, Kind.FLAG
-OBJECT, OBJECTS, TEXTS = Kind.OBJECT, Kind.OBJECTS, Kind.TEXTS
+TEXT, NUMBER, FLAG = FieldKind.TEXT, FieldKind.NUMBER, FieldKind.FLAG
+OBJECT, OBJECTS, TEXTS = FieldKind.OBJECT, FieldKind.OBJECTS, FieldKind.TEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class Resource:
 
     collection: str
     kind: str
-    settable: Mapping[str, Kind]
-    fixed: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
+    settable: Mapping[str, FieldKind]
+    fixed: Mapping[str, FieldKind] = field(default_factory=dict[str, FieldKind])
     unique: tuple[str, ...] = ("name",)
     long: frozenset[str] = frozenset()
 
-    def find(self, desk: Desk, key: str) -> Row:
+    def find(self, desk: RouteContext, key: str) -> Row:
         """The row with this id. A slug is no id. Raises `Refusal`."""
         row = desk.state.get(self.collection, key)
         if row is None:
@@ -73,14 +73,14 @@ class Resource:
             if not kind.fits(value):
                 raise invalid(name, f"not {kind.value}")
 
-    def refuse_taken(self, desk: Desk, row: Row) -> None:
+    def refuse_taken(self, desk: RouteContext, row: Row) -> None:
         """Raises `Refusal` where another row has the same name or slug."""
         for name in self.unique:
             other = desk.state.first(self.collection, name, row[name]) if row.get(name) is not None else None
             if other is not None and other["id"] != row["id"]:
                 raise conflict(f"{name} is taken", {"field": name, "by": other["id"]})
 
-    def make(self, desk: Desk, row: Row, by: str | None = None) -> Row:
+    def make(self, desk: RouteContext, row: Row, by: str | None = None) -> Row:
         """Keep a new row. Raises `Refusal` where its name is taken."""
         self.refuse_taken(desk, row)
         who = by or desk.actor
@@ -95,7 +95,7 @@ class Resource:
         desk.audit(f"{self.kind}.create", self.kind, made["id"], row.get("endOrgId"), actor=by)
         return desk.state.put(self.collection, made)
 
-    def replaced(self, desk: Desk, row: Row, shown: Row) -> Row:
+    def replaced(self, desk: RouteContext, row: Row, shown: Row) -> Row:
         """`row` with what the body gives: a PUT replaces, so what it leaves out becomes null. Raises `Refusal`.
 
         `shown` is the row as a GET shows it. A PUT may carry back what it was shown, and no other value of what
@@ -116,7 +116,7 @@ class Resource:
         kept = {name: value for name, value in row.items() if name not in self.settable}
         return kept | {name: body.get(name) for name in sorted(self.settable)}
 
-    def keep(self, desk: Desk, row: Row) -> Row:
+    def keep(self, desk: RouteContext, row: Row) -> Row:
         """Keep a changed row as its next version. Raises `Refusal` where its name is taken."""
         self.refuse_taken(desk, row)
         version = row["version"]
@@ -128,7 +128,7 @@ class Resource:
         desk.audit(f"{self.kind}.update", self.kind, row["id"], row.get("endOrgId"))
         return desk.state.put(self.collection, row)
 
-    def remove(self, desk: Desk, row: Row, action: str = "delete", actor: str | None = None) -> One:
+    def remove(self, desk: RouteContext, row: Row, action: str = "delete", actor: str | None = None) -> One:
         """Drop a row and say so."""
         desk.state.drop(self.collection, row["id"])
         desk.audit(f"{self.kind}.{action}", self.kind, row["id"], row.get("endOrgId"), actor=actor)
@@ -137,8 +137,8 @@ class Resource:
     def listing(self) -> Handler:
         """Answers with the rows that match, newest first and without what is long."""
 
-        def handler(desk: Desk, call: Any) -> Outcome:
-            return Many(Kept(newest_first(matching(desk.state.all(self.collection), call)), self.brief))
+        def handler(desk: RouteContext, call: Any) -> Outcome:
+            return Many(StoredRows(newest_first(matching(desk.state.all(self.collection), call)), self.brief))
 
         return handler
 
@@ -146,7 +146,7 @@ class Resource:
         return {name: value for name, value in row.items() if name not in self.long} if self.long else row
 
 
-def disconnect(desk: Desk, connections: list[Row]) -> None:
+def disconnect(desk: RouteContext, connections: list[Row]) -> None:
     """Drop connections with their credentials. Triggers that listen by them no longer hear anything."""
     for connection in connections:
         desk.state.drop("connections", connection["id"])
@@ -157,7 +157,7 @@ def disconnect(desk: Desk, connections: list[Row]) -> None:
                 _touch(desk, "triggers", trigger)
 
 
-def stop_triggers_of(desk: Desk, workflow: Row) -> None:
+def stop_triggers_of(desk: RouteContext, workflow: Row) -> None:
     """A trigger stops once all the workflows that it starts are gone."""
     for trigger in desk.state.all("triggers"):
         targets = targets_of(trigger)
@@ -166,7 +166,7 @@ def stop_triggers_of(desk: Desk, workflow: Row) -> None:
             disable(desk, trigger, f"its workflow {workflow['slug']} is gone or off")
 
 
-def disable(desk: Desk, trigger: Row, reason: str) -> None:
+def disable(desk: RouteContext, trigger: Row, reason: str) -> None:
     if trigger["status"] != "Disabled":
         history = cast("list[JsonValue]", trigger.get("statusHistory") or [])[-19:]
         entry: Row = {"status": "Disabled", "at": desk.time, "by": "platform", "reason": reason}
@@ -174,7 +174,7 @@ def disable(desk: Desk, trigger: Row, reason: str) -> None:
         _touch(desk, "triggers", trigger)
 
 
-def deactivate(desk: Desk, workflow: Row) -> None:
+def deactivate(desk: RouteContext, workflow: Row) -> None:
     """Switch a workflow off, and with it what starts it."""
     workflow["status"] = "inactive"
     _touch(desk, "workflows", workflow)
@@ -188,7 +188,7 @@ def targets_of(trigger: Row) -> list[str]:
     return [str(row.get("routeId")) for row in rows if isinstance(row, dict)]
 
 
-def _touch(desk: Desk, collection: str, row: Row) -> None:
+def _touch(desk: RouteContext, collection: str, row: Row) -> None:
     row["updatedAt"] = desk.time
     row["version"] = cast(int, row["version"]) + 1
     desk.state.put(collection, row)

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.dataset.workflows import webhook_url
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, OBJECTS, TEXT, TEXTS, Resource
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, UpdateTrigger
@@ -48,11 +48,11 @@ _REQUIRED = {
 _AUTHENTICATION = ("API_KEY", "NONE")
 
 
-def get(desk: Desk, call: GetTrigger) -> Outcome:
+def get(desk: RouteContext, call: GetTrigger) -> Outcome:
     return One(TRIGGERS.find(desk, call.trigger_id))
 
 
-def create(desk: Desk, call: CreateTrigger) -> Outcome:
+def create(desk: RouteContext, call: CreateTrigger) -> Outcome:
     TRIGGERS.check(desk.body)
     if call.type not in _TYPES:
         raise invalid("type", f"one of {', '.join(_TYPES)}")
@@ -77,7 +77,7 @@ def create(desk: Desk, call: CreateTrigger) -> Outcome:
     return One(TRIGGERS.make(desk, row), 201)
 
 
-def update(desk: Desk, call: UpdateTrigger) -> Outcome:
+def update(desk: RouteContext, call: UpdateTrigger) -> Outcome:
     row = TRIGGERS.find(desk, call.trigger_id)
     changed = TRIGGERS.replaced(desk, row, row)
     if call.status is not None:
@@ -92,12 +92,12 @@ def update(desk: Desk, call: UpdateTrigger) -> Outcome:
     return One(TRIGGERS.keep(desk, changed))
 
 
-def delete(desk: Desk, call: DeleteTrigger) -> Outcome:
+def delete(desk: RouteContext, call: DeleteTrigger) -> Outcome:
     TRIGGERS.remove(desk, TRIGGERS.find(desk, call.trigger_id))
     return Nothing()
 
 
-def _settle(desk: Desk, row: Row) -> None:
+def _settle(desk: RouteContext, row: Row) -> None:
     """Check what is there, and fill in what follows from it. Raises `Refusal`."""
     _check_routes(desk, cast("list[Row]", row["routes"] or []))
     match row["type"]:
@@ -110,13 +110,13 @@ def _settle(desk: Desk, row: Row) -> None:
             row["subscriptionStatus"] = _subscription(desk, row)
 
 
-def _check_routes(desk: Desk, routes: list[Row]) -> None:
+def _check_routes(desk: RouteContext, routes: list[Row]) -> None:
     for number, route in enumerate(routes):
         if desk.state.get("workflows", route.get("routeId")) is None:
             raise invalid(f"routes[{number}].routeId", "there is no such workflow")
 
 
-def _next(desk: Desk, row: Row) -> str | None:
+def _next(desk: RouteContext, row: Row) -> str | None:
     """When it fires next. A PUT that left the schedule out has stopped it."""
     if not row["schedule"] or not row["timezone"]:
         return None
@@ -128,7 +128,7 @@ def _next(desk: Desk, row: Row) -> str | None:
     return stamp(coming) if row["status"] == "Active" else None
 
 
-def _subscription(desk: Desk, row: Row) -> str:
+def _subscription(desk: RouteContext, row: Row) -> str:
     """Whether the app tells of its events. A PUT that left the connection out has unsubscribed."""
     if row["connectionId"] is None:
         return "FAILED"

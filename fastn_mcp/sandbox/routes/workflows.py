@@ -3,10 +3,10 @@
 from fastn_mcp.sandbox import runs
 from fastn_mcp.sandbox.dataset.workflows import TIMEOUTS
 from fastn_mcp.sandbox.paging import Merged, instant, matching, newest_first
-from fastn_mcp.sandbox.reply import Many, One, Outcome, Refusal, conflict, forbidden, invalid
-from fastn_mcp.sandbox.request_context import Desk
+from fastn_mcp.sandbox.reply import Many, One, Outcome, SandboxRefusal, conflict, forbidden, invalid
+from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, OBJECT, OBJECTS, TEXT, TEXTS, Resource, stop_triggers_of
-from fastn_mcp.sandbox.state import Row, State, slug_of
+from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, GetWorkflow, RunWorkflow, UpdateWorkflow
 
@@ -34,11 +34,11 @@ WORKFLOWS = Resource(
 )
 
 
-def get_workflow(desk: Desk, call: GetWorkflow) -> Outcome:
+def get_workflow(desk: RouteContext, call: GetWorkflow) -> Outcome:
     return One(WORKFLOWS.find(desk, call.workflow_id))
 
 
-def create(desk: Desk, call: CreateWorkflow) -> Outcome:
+def create(desk: RouteContext, call: CreateWorkflow) -> Outcome:
     WORKFLOWS.check(desk.body)
     slug = call.slug or slug_of(call.name)
     if not slug:
@@ -52,7 +52,7 @@ def create(desk: Desk, call: CreateWorkflow) -> Outcome:
     return One(WORKFLOWS.make(desk, row), 201)
 
 
-def update(desk: Desk, call: UpdateWorkflow) -> Outcome:
+def update(desk: RouteContext, call: UpdateWorkflow) -> Outcome:
     row = WORKFLOWS.find(desk, call.workflow_id)
     changed = WORKFLOWS.replaced(desk, row, row)
     if call.execution_tier is not None:
@@ -65,11 +65,11 @@ def update(desk: Desk, call: UpdateWorkflow) -> Outcome:
     return One(WORKFLOWS.keep(desk, changed))
 
 
-def delete(desk: Desk, call: DeleteWorkflow) -> Outcome:
+def delete(desk: RouteContext, call: DeleteWorkflow) -> Outcome:
     return trash(desk, WORKFLOWS.find(desk, call.workflow_id))
 
 
-def trash(desk: Desk, row: Row, actor: str | None = None) -> One:
+def trash(desk: RouteContext, row: Row, actor: str | None = None) -> One:
     """To where only the dashboard can bring it back from."""
     desk.state.put("_trash", {**row, "id": f"workflow {row['id']}"})
     gone = WORKFLOWS.remove(desk, row, "trash", actor)
@@ -77,7 +77,7 @@ def trash(desk: Desk, row: Row, actor: str | None = None) -> One:
     return gone
 
 
-def new_workflow(state: State, name: str, slug: str, description: str | None) -> Row:
+def new_workflow(state: SandboxState, name: str, slug: str, description: str | None) -> Row:
     """A draft with nothing in it yet."""
     return {
         "id": state.short_id("wf"),
@@ -96,8 +96,8 @@ def new_workflow(state: State, name: str, slug: str, description: str | None) ->
     }
 
 
-def not_published() -> Refusal:
-    return Refusal(409, "WORKFLOW_NOT_PUBLISHED", "The workflow has no published version")
+def not_published() -> SandboxRefusal:
+    return SandboxRefusal(409, "WORKFLOW_NOT_PUBLISHED", "The workflow has no published version")
 
 
 def _tier(tier: str) -> str:
@@ -115,7 +115,7 @@ EXECUTIONS = Resource(
 )
 
 
-def list_all(desk: Desk, call: ListExecutions) -> Outcome:
+def list_all(desk: RouteContext, call: ListExecutions) -> Outcome:
     kept = newest_first(matching(desk.state.all("executions"), call))
     numbers = desk.history.numbers(
         workflow=call.workflow_id,
@@ -127,14 +127,14 @@ def list_all(desk: Desk, call: ListExecutions) -> Outcome:
     return Many(Merged(kept, desk.history, numbers, EXECUTIONS.brief))
 
 
-def get_execution(desk: Desk, call: GetExecution) -> Outcome:
+def get_execution(desk: RouteContext, call: GetExecution) -> Outcome:
     runs.look(desk.state, call.execution_id, desk.now)
     if (number := desk.history.number(call.execution_id)) is not None:
         return One(desk.history.row(number))
     return One(EXECUTIONS.find(desk, call.execution_id))
 
 
-def run(desk: Desk, call: RunWorkflow) -> Outcome:
+def run(desk: RouteContext, call: RunWorkflow) -> Outcome:
     workflow = WORKFLOWS.find(desk, call.workflow_id)
     if workflow["publishedVersion"] is None:
         raise not_published()
@@ -156,7 +156,7 @@ def run(desk: Desk, call: RunWorkflow) -> Outcome:
     return _answer(desk, str(row["id"]))
 
 
-def _answer(desk: Desk, key: str) -> One:
+def _answer(desk: RouteContext, key: str) -> One:
     """A workflow that throws is a failed execution, no failed request: that, too, is 200."""
     row = desk.state.rows["executions"][key]
     answer: Row = {"executionId": key, "status": row["status"], "workflowId": row["workflowId"]}
@@ -165,14 +165,14 @@ def _answer(desk: Desk, key: str) -> One:
     return One(answer | {"output": row["output"], "error": row["error"], "durationMs": row["durationMs"]})
 
 
-def _customer(desk: Desk, call: RunWorkflow) -> str | None:
+def _customer(desk: RouteContext, call: RunWorkflow) -> str | None:
     """The id of the customer that a run is for, by its id or by the account's own reference of it."""
     if call.customer_id is None and call.customer_ref is None:
         return None
     if call.customer_ref is None:
         found = desk.state.get("customers", call.customer_id)
         if found is None:
-            raise Refusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
+            raise SandboxRefusal(404, "NOT_FOUND", "x-org-id does not match a customer organization of this account")
     else:
         found = desk.state.first("customers", "externalRef", call.customer_ref)
     served = desk.key.get("customers")
@@ -183,7 +183,7 @@ def _customer(desk: Desk, call: RunWorkflow) -> str | None:
     return str(found["id"])
 
 
-def _check_installation(desk: Desk, call: RunWorkflow, customer: str | None) -> None:
+def _check_installation(desk: RouteContext, call: RunWorkflow, customer: str | None) -> None:
     if call.installation_id is None:
         return
     installed = desk.state.get("_installations", call.installation_id)

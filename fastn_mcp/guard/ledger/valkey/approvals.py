@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Grant, Scope, State, TooManyWaiting, Vote, holder
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Grant, GrantState, Scope, TooManyWaiting, Vote, holder
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
 from fastn_mcp.redaction import sanitize
 
@@ -54,7 +54,7 @@ class Grants:
             int(grant.elsewhere),
             MOST_WAITING,
             KEPT,
-            "" if grant.state is State.OPEN else at,
+            "" if grant.state is GrantState.OPEN else at,
             self._grant(""),
             *_SAME,
             *(getattr(grant, name) for name in _SAME),
@@ -74,14 +74,14 @@ class Grants:
 
     async def latest(self, call: str, now: float) -> Grant | None:
         ids = await self._server.read("ZRANGE", self._server.key("call", call), 0, -1, "REV")
-        usable = (State.OPEN, State.APPROVED, State.DECLINED)
+        usable = (GrantState.OPEN, GrantState.APPROVED, GrantState.DECLINED)
         return next((grant for grant in await self._all(ids) if grant.state in usable and grant.expires > now), None)
 
     async def move(
         self,
         grant: str,
-        before: Iterable[State],
-        after: State,
+        before: Iterable[GrantState],
+        after: GrantState,
         now: float,
         *,
         by: str | None = None,
@@ -103,7 +103,7 @@ class Grants:
         moved = await self._server.run("move", keys, grant, now, after.value, KEPT, len(states), *states, *said)
         return moved == 1
 
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> State | None:
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> GrantState | None:
         principal, account = await self._server.read("HMGET", self._grant(vote.grant), "principal", "account")
         if principal is None:
             return None
@@ -117,7 +117,7 @@ class Grants:
         ]
         counted = (vote.grant, vote.approver, int(vote.approves), vote.at, needed, KEPT)
         after = await self._server.run("vote", keys, *counted, *_flat({"by": by, "note": note}))
-        return State(after) if after else None
+        return GrantState(after) if after else None
 
     async def votes(self, grant: str) -> list[Vote]:
         found = await self._server.gather([self._server.key("votes", grant)])
@@ -127,7 +127,7 @@ class Grants:
 
     async def waiting(self, now: float) -> list[Grant]:
         ids = await self._server.read("ZRANGE", self._waiting, f"({now!r}", "+inf", "BYSCORE")
-        open_ = [grant for grant in await self._readable(ids) if grant.state is State.OPEN]
+        open_ = [grant for grant in await self._readable(ids) if grant.state is GrantState.OPEN]
         return sorted(open_, key=lambda grant: grant.created)
 
     async def expire(self, account: str, now: float) -> list[Grant]:
@@ -196,7 +196,7 @@ def _parsed(fields: Mapping[str, str]) -> Grant:
     values |= {"card": json.loads(values["card"]), "lines": tuple(json.loads(values["lines"]))}
     values |= {name: values[name] == "1" for name in ("scope", "elsewhere")}
     values |= {name: float(values[name]) for name in ("created", "expires", "decided") if values[name] is not None}
-    values["state"] = State(values["state"])
+    values["state"] = GrantState(values["state"])
     values["dependents"] = json.loads(values["dependents"] or "null")
     return Grant(**values)
 

@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastn_mcp.guard.changes import BEGUN, FINAL, Change, Step
+from fastn_mcp.guard.changes import BEGUN, FINAL, BatchStep, Change
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
 
 _JSON = ("arguments", "before", "sent")
 
 
-class Changes:
+class ValkeyJournal:
     """The changes of all accounts of one ledger."""
 
     def __init__(self, server: Server) -> None:
@@ -94,7 +94,7 @@ class Batches:
     def _keys(self, batch: str) -> list[str]:
         return [self._server.key("batch", batch), self._revision]
 
-    async def steps(self, batch: str) -> list[Step]:
+    async def steps(self, batch: str) -> list[BatchStep]:
         found = await self._server.gather(self._keys(batch)[:1])
         known: dict[int, dict[str, str]] = {}
         for name, value in found[0].items() if found else ():
@@ -113,5 +113,5 @@ class Batches:
         await self._server.run("end", self._keys(batch), number, at, KEPT, outcome, change or "")
 
 
-def _read_batch(number: int, fields: Mapping[str, str]) -> Step:
-    return Step(number, fields.get("outcome"), fields.get("grant"), fields.get("change"), float(fields["at"]))
+def _read_batch(number: int, fields: Mapping[str, str]) -> BatchStep:
+    return BatchStep(number, fields.get("outcome"), fields.get("grant"), fields.get("change"), float(fields["at"]))

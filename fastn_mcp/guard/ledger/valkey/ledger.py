@@ -7,17 +7,17 @@ change together, and a ledger is a few commands for each change, far less than o
 
 from fastn_mcp.guard.ledger.valkey.approvals import Grants, Scopes
 from fastn_mcp.guard.ledger.valkey.counters import Budgets, Marks
-from fastn_mcp.guard.ledger.valkey.journal import Batches, Changes
+from fastn_mcp.guard.ledger.valkey.journal import Batches, ValkeyJournal
 from fastn_mcp.guard.ledger.valkey.server import Address, Server
 from fastn_mcp.runtime import System
 
 
-class ValkeyLedger(Grants, Scopes, Budgets, Marks, Changes, Batches):
+class ValkeyLedger(Grants, Scopes, Budgets, Marks, ValkeyJournal, Batches):
     """The ledger of this name on a server."""
 
     def __init__(self, address: Address, system: System) -> None:
         server = Server(address, system)
-        for part in (Grants, Scopes, Budgets, Marks, Changes, Batches):
+        for part in (Grants, Scopes, Budgets, Marks, ValkeyJournal, Batches):
             part.__init__(self, server)
 
     async def revision(self) -> int:

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from fastn_mcp.sandbox.dataset.connectors import OWN, connector
-from fastn_mcp.sandbox.state import Row, State, camel_of
+from fastn_mcp.sandbox.state import Row, SandboxState, camel_of
 
 
-class Kind(NamedTuple):
+class AppKind(NamedTuple):
     """What the apps of a category have in common. `objects` are what workflows carry from them."""
 
     actions: tuple[str, ...]
@@ -18,7 +18,7 @@ class Kind(NamedTuple):
 
 
 CATEGORIES = {
-    "CRM": Kind(
+    "CRM": AppKind(
         ("listContacts", "createContact", "updateDeal"), ("contact.created", "deal.updated"),
         ("contacts", "deals", "companies"),
         "Pipedrive, Zoho CRM, Freshsales, Copper, Close, Insightly, Nutshell, Capsule CRM, SugarCRM, Keap, "
@@ -26,7 +26,7 @@ CATEGORIES = {
         "Agile CRM, Bitrix24, Less Annoying CRM, Nimble, Vtiger, HubSpot (private app), Salesforce Sandbox, "
         "Salesforce Pardot",
     ),
-    "E-commerce": Kind(
+    "E-commerce": AppKind(
         ("listOrders", "updateInventory", "createProduct"), ("order.created", "order.paid", "product.updated"),
         ("orders", "products", "inventory", "refunds"),
         "WooCommerce, BigCommerce, Magento, Adobe Commerce, PrestaShop, Squarespace, Wix Stores, Ecwid, Etsy, "
@@ -35,7 +35,7 @@ CATEGORIES = {
         "Libre, Shopee, Lazada, TikTok Shop (UK), Shopify Plus, Shopify (private app), Temu, Mirakl, "
         "ChannelAdvisor, Linnworks",
     ),
-    "Accounting": Kind(
+    "Accounting": AppKind(
         ("createInvoice", "listContacts", "recordPayment"), ("invoice.paid", "invoice.created"),
         ("invoices", "payments", "bills"),
         "FreshBooks, Wave, Sage Intacct, Sage Business Cloud, Sage 50, Zoho Books, MYOB, KashFlow, FreeAgent, "
@@ -43,26 +43,26 @@ CATEGORIES = {
         "Pennylane, Tally, Reckon, Kashoo, Bill.com, Expensify, Ramp, Brex, Spendesk, Pleo, Xero Payroll, "
         "QuickBooks Desktop",
     ),
-    "ERP": Kind(
+    "ERP": AppKind(
         ("listItems", "createSale", "updateStock"), ("sale.created", "stock.changed"), ("sales", "items", "stock"),
         "NetSuite, SAP S/4HANA, SAP Business One, Odoo, Acumatica, Infor CloudSuite, Epicor Kinetic, Microsoft "
         "Dynamics 365 Business Central, Oracle Fusion, Workday Financials, IFS Cloud, Priority, Unleashed, Katana "
         "MRP, Fishbowl, Brightpearl, DEAR Systems, Cin7 Omni, SYSPRO, abas ERP, proALPHA, weclapp, Xentral",
     ),
-    "Support": Kind(
+    "Support": AppKind(
         ("createTicket", "listTickets", "addComment"), ("ticket.created", "ticket.solved"), ("tickets", "ratings"),
         "Freshdesk, Intercom, Help Scout, Gorgias, Front, Zoho Desk, Kayako, HappyFox, Kustomer, Gladly, "
         "LiveAgent, Jira Service Management, ServiceNow, Salesforce Service Cloud, Crisp, Drift, LiveChat, Tidio, "
         "Re:amaze, Dixa, TeamSupport, Richpanel, Zendesk Sell, Zendesk Chat",
     ),
-    "Communication": Kind(
+    "Communication": AppKind(
         ("postMessage", "listMessages"), ("message.received",), ("messages", "calls"),
         "Microsoft Teams, Discord, Telegram, WhatsApp Business, Twilio, Vonage, MessageBird, Plivo, RingCentral, "
         "Zoom, Google Chat, Webex, Mattermost, Rocket.Chat, Gmail, Outlook Mail, SendGrid, Mailgun, Postmark, "
         "Amazon SES, Aircall, Dialpad, CallRail, JustCall, Sinch, Infobip, ClickSend, Telnyx, Viber Business, "
         "LINE",
     ),
-    "Marketing": Kind(
+    "Marketing": AppKind(
         ("addSubscriber", "listCampaigns", "trackEvent"), ("subscriber.added", "campaign.sent"),
         ("subscribers", "campaigns", "leads"),
         "Mailchimp, Klaviyo, ActiveCampaign, Brevo, Constant Contact, Campaign Monitor, ConvertKit, Drip, "
@@ -72,14 +72,14 @@ CATEGORIES = {
         "Google Forms, Hootsuite, Buffer, Sprout Social, Unbounce, Instapage, Webflow, WordPress, Contentful, "
         "Yotpo, Attentive",
     ),
-    "Payments": Kind(
+    "Payments": AppKind(
         ("listCharges", "createRefund", "listPayouts"), ("charge.succeeded", "payout.paid"),
         ("charges", "payouts", "disputes"),
         "Stripe, PayPal, Braintree, Adyen, Square, Mollie, Klarna, GoCardless, Checkout.com, Worldpay, "
         "Authorize.Net, Razorpay, Paddle, Chargebee, Recurly, Zuora, Wise, Payoneer, Afterpay, Affirm, Sezzle, "
         "Recharge, SumUp, Zettle",
     ),
-    "HR": Kind(
+    "HR": AppKind(
         ("listEmployees", "createEmployee", "listAbsences"), ("employee.hired", "absence.approved"),
         ("employees", "absences", "timesheets"),
         "BambooHR, Workday, Personio, HiBob, Gusto, Rippling, ADP Workforce Now, Paychex, Paylocity, UKG Pro, SAP "
@@ -87,14 +87,14 @@ CATEGORIES = {
         "SmartRecruiters, Teamtailor, Recruitee, Breezy HR, JazzHR, Deputy, When I Work, Toggl Track, Harvest, "
         "Clockify",
     ),
-    "Logistics": Kind(
+    "Logistics": AppKind(
         ("createShipment", "trackShipment", "listRates"), ("shipment.delivered", "shipment.delayed"),
         ("shipments", "returns", "labels"),
         "ShipStation, Shippo, EasyPost, Sendcloud, ShipBob, ShipHero, Easyship, AfterShip, DHL Express, DHL "
         "Parcel, UPS, FedEx, USPS, Royal Mail, DPD, GLS, Hermes, Canada Post, Australia Post, PostNL, Flexport, "
         "Freightos, Loop Returns, Returnly, Narvar, Extensiv, Deposco, Logiwa, Mintsoft, Peoplevox",
     ),
-    "Productivity": Kind(
+    "Productivity": AppKind(
         ("createTask", "listTasks", "updateTask"), ("task.created", "task.completed"), ("tasks", "pages", "files"),
         "Asana, Trello, monday.com, ClickUp, Airtable, Jira, Linear, Basecamp, Wrike, Smartsheet, Todoist, Coda, "
         "Confluence, Evernote, OneNote, Google Docs, Google Drive, Google Calendar, Google Slides, Google Sheets "
@@ -102,13 +102,13 @@ CATEGORIES = {
         "Adobe Acrobat Sign, HelloSign, Calendly, Miro, Figma, Canva, GitHub, GitLab, Bitbucket, PagerDuty, "
         "Opsgenie, Sentry, Datadog, Notion (legacy), Outlook Calendar, Zoho Projects, Teamwork",
     ),
-    "Database": Kind(
+    "Database": AppKind(
         ("insertRows", "queryRows", "upsertRows"), (), ("rows", "tables"),
         "PostgreSQL, MySQL, MariaDB, Microsoft SQL Server, Oracle Database, MongoDB, Amazon Redshift, Snowflake, "
         "BigQuery, Databricks, ClickHouse, DynamoDB, Firestore, Elasticsearch, Amazon S3, Azure Blob Storage, "
         "Google Cloud Storage, Cosmos DB, CockroachDB, SingleStore, Neon, PlanetScale",
     ),
-    "Files": Kind(
+    "Files": AppKind(
         ("listFiles", "uploadFile"), ("file.created",), ("files",),
         "SFTP, FTPS, AS2, AS2 (EU), Amazon Transfer Family, Cleo, SPS Commerce, TrueCommerce, Orderful, Stedi, "
         "WebDAV, Backblaze B2, Wasabi, Nextcloud, MinIO",
@@ -155,7 +155,7 @@ _AUTH = {"OAUTH_2": 6, "API_KEY": 3, "BEARER": 1}
 _PROTOCOLS = {"Database": "Database", "Files": "FTP"}
 
 
-def add_connectors(state: State, now: datetime, randomness: random.Random) -> None:
+def add_connectors(state: SandboxState, now: datetime, randomness: random.Random) -> None:
     for category, kind in CATEGORIES.items():
         for name in kind.apps.split(", "):
             state.put("connectors", _connector(state, now, randomness, name, category))
@@ -163,7 +163,7 @@ def add_connectors(state: State, now: datetime, randomness: random.Random) -> No
         state.put("connectors", _connector(state, now, randomness, name, "ERP") | OWN)
 
 
-def _connector(state: State, now: datetime, randomness: random.Random, name: str, category: str) -> Row:
+def _connector(state: SandboxState, now: datetime, randomness: random.Random, name: str, category: str) -> Row:
     kind = CATEGORIES[category]
     (auth,) = randomness.choices([*_AUTH], [*_AUTH.values()])
     slug = camel_of(name)

@@ -13,14 +13,14 @@ from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.dataset.large import catalogue, people, runs, workflows
 from fastn_mcp.sandbox.dataset.workflows import put, route, scheduled, workflow
 from fastn_mcp.sandbox.failures import unusable
-from fastn_mcp.sandbox.state import Row, State, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 
 _SCHEDULE = "0 1-5 * * *"
 _NIGHTS = 28
 _LONGEST = timedelta(seconds=90)
 
 
-def add_example(state: State, now: datetime, randomness: random.Random) -> None:
+def add_example(state: SandboxState, now: datetime, randomness: random.Random) -> None:
     acme = state.named("customers", "acme-corp")
     fired = [when for when in _fired(now - timedelta(days=_NIGHTS), now) if when + _LONGEST <= now]
     failing = [when for when in fired if when > now - timedelta(days=1)]
@@ -41,7 +41,9 @@ def add_example(state: State, now: datetime, randomness: random.Random) -> None:
         state.put("executions", _run(state, randomness, sync, acme, when, error if when in failing else None))
 
 
-def _run(state: State, randomness: random.Random, sync: Row, acme: Row, when: datetime, error: Row | None) -> Row:
+def _run(
+    state: SandboxState, randomness: random.Random, sync: Row, acme: Row, when: datetime, error: Row | None
+) -> Row:
     status = "failed" if error else "completed"
     duration = randomness.randrange(1_500, 3_000) if error else randomness.randrange(40_000, 70_000)
     key = state.short_id("exec")
@@ -56,7 +58,7 @@ def _fired(since: datetime, now: datetime) -> list[datetime]:
     return found
 
 
-def add_large_account(state: State, now: datetime) -> None:
+def add_large_account(state: SandboxState, now: datetime) -> None:
     randomness = random.Random(state.hex(32))  # noqa: S311 it is to be repeatable
     catalogue.add_connectors(state, now, randomness)
     whom = people.add_customers(state, now, randomness)

@@ -8,7 +8,7 @@ from fastn_mcp.sandbox.dataset.connectors import connection
 from fastn_mcp.sandbox.dataset.customers import api_key, customer_row, secret, user, waiting
 from fastn_mcp.sandbox.dataset.large.catalogue import OF_THE_ACCOUNT, POPULAR
 from fastn_mcp.sandbox.dataset.large.workflows import tenant_apps
-from fastn_mcp.sandbox.state import Row, State, moment, slug_of, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, moment, slug_of, stamp
 
 _BEGINNINGS = (
     "Alder", "Amber", "Anchor", "Apex", "Arbor", "Atlas", "Aurora", "Beacon", "Birch", "Blue Harbor", "Bright",
@@ -76,7 +76,7 @@ _WAITING = 0.05
 _REFERRED = 0.8
 
 
-def add_customers(state: State, now: datetime, randomness: random.Random) -> list[Row]:
+def add_customers(state: SandboxState, now: datetime, randomness: random.Random) -> list[Row]:
     """Keep them, and say which they are."""
     made: list[Row] = []
     admins = people(200, randomness)
@@ -106,13 +106,13 @@ _APPS = ("STRIPE", "SHOPIFY", "SLACK", "SENDGRID", "TWILIO", "NETSUITE", "KLAVIY
 _KINDS = ("API_KEY", "WEBHOOK_SECRET", "CLIENT_SECRET", "SIGNING_KEY", "PASSWORD", "SERVICE_ACCOUNT")
 
 
-def add_people(state: State, now: datetime, randomness: random.Random, customers: list[Row]) -> None:
+def add_people(state: SandboxState, now: datetime, randomness: random.Random, customers: list[Row]) -> None:
     _users(state, now, randomness)
     _keys(state, now, randomness, customers)
     _secrets(state, now, randomness, customers)
 
 
-def _users(state: State, now: datetime, randomness: random.Random) -> None:
+def _users(state: SandboxState, now: datetime, randomness: random.Random) -> None:
     for name in people(_USERS - len(state.all("users")), randomness):
         email = f"{slug_of(name).replace('-', '.')}@fastn.example"
         (role,) = randomness.choices([*_ROLES], [*_ROLES.values()])
@@ -121,7 +121,7 @@ def _users(state: State, now: datetime, randomness: random.Random) -> None:
         state.put("users", user(state.uuid(), name, email, role, made, None if seen is None else max(seen, made)))
 
 
-def _keys(state: State, now: datetime, randomness: random.Random, customers: list[Row]) -> None:
+def _keys(state: SandboxState, now: datetime, randomness: random.Random, customers: list[Row]) -> None:
     names = [f"{team} {purpose}" for team in _TEAMS for purpose in _PURPOSES]
     for number, name in enumerate(randomness.sample(names, _KEYS - len(state.all("apiKeys")))):
         mode = "Test" if "staging" in name or "CI" in name else "Live"
@@ -144,7 +144,7 @@ def _keys(state: State, now: datetime, randomness: random.Random, customers: lis
         remember(state, row, f"fsk_{mode.lower()}_{state.hex(48)}")
 
 
-def _secrets(state: State, now: datetime, randomness: random.Random, customers: list[Row]) -> None:
+def _secrets(state: SandboxState, now: datetime, randomness: random.Random, customers: list[Row]) -> None:
     names = [f"{app}_{kind}" for app in _APPS for kind in _KINDS if f"{app}_{kind}" != "SHOPIFY_API_KEY"]
     for name in randomness.sample(names, _SECRETS - len(state.all("secrets"))):
         owner = randomness.choice(customers)["id"] if randomness.randrange(4) == 0 else None
@@ -165,7 +165,7 @@ _SETTLED = timedelta(days=60)
 
 
 def add_connections(
-    state: State, now: datetime, randomness: random.Random, customers: list[Row], workflows: list[Row]
+    state: SandboxState, now: datetime, randomness: random.Random, customers: list[Row], workflows: list[Row]
 ) -> list[Row]:
     """Keep them, and say which of them are customers'."""
     connectors = {str(row["slug"]): row for row in state.all("connectors")}

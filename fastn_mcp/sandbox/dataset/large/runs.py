@@ -12,11 +12,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.dataset.account import Event, append, changed, refreshed
+from fastn_mcp.sandbox.dataset.account import AuditRow, append, changed, refreshed
 from fastn_mcp.sandbox.dataset.large.workflows import tenant_apps
 from fastn_mcp.sandbox.failures import no_connection, out_of_memory, timed_out, unusable
-from fastn_mcp.sandbox.run_series import Past, Series, Trouble, milliseconds
-from fastn_mcp.sandbox.state import Row, State, moment, stamp
+from fastn_mcp.sandbox.run_series import RunSeries, Series, Trouble, milliseconds
+from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
 
 Connected = Mapping[str, Mapping[str, Row]]
 """The customers' connections by the slug of the app and the id of the customer."""
@@ -41,7 +41,7 @@ class Troubles:
     """What goes wrong in an account at `now`."""
 
     def __init__(
-        self, state: State, now: datetime, randomness: random.Random, workflows: list[Row], connected: Connected
+        self, state: SandboxState, now: datetime, randomness: random.Random, workflows: list[Row], connected: Connected
     ) -> None:
         self._state = state
         self._now = now
@@ -93,7 +93,7 @@ _WITHOUT = 20
 
 
 def add_executions(
-    state: State,
+    state: SandboxState,
     now: datetime,
     randomness: random.Random,
     workflows: list[Row],
@@ -105,7 +105,7 @@ def add_executions(
     troubles = Troubles(state, now, randomness, workflows, connected)
     series = [*_started(randomness, workflows, triggers, connected), *_by_hand(randomness, workflows, connected)]
     shown = ("id", "name", "slug", "publishedVersion", "executionTier", "connectors", "updatedAt")
-    Past(
+    RunSeries(
         seed=state.hex(32),
         count=_TOTAL - len(state.all("executions")),
         since=milliseconds(since),
@@ -175,12 +175,12 @@ _AUDIT_DAYS = 14
 
 
 def add_audit_log(
-    state: State, now: datetime, randomness: random.Random, workflows: list[Row], connections: list[Row]
+    state: SandboxState, now: datetime, randomness: random.Random, workflows: list[Row], connections: list[Row]
 ) -> None:
     since = now - timedelta(days=_AUDIT_DAYS)
     people = [row for row in state.all("users") if str(row["lastActive"] or "") >= stamp(since)]
     events = [changed(row) for row in workflows if str(row["updatedAt"]) >= stamp(since)]
-    events += [Event(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in people[-40:]]
+    events += [AuditRow(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in people[-40:]]
     working = [row for row in connections if row["status"] == "ACTIVE"]
     events += [refreshed(row) for row in randomness.sample(working, 150)]
     while len(events) < _ROWS:
@@ -189,5 +189,5 @@ def add_audit_log(
         if str(person["createdAt"]) <= when:
             outcome = "Success" if len(events) % 8 else randomness.choice(("Denied", "Failure"))
             key = randomness.choice(state.all("apiKeys"))["id"]
-            events.append(Event(when, str(person["email"]), "api_key.read", "api_key", key, outcome))
+            events.append(AuditRow(when, str(person["email"]), "api_key.read", "api_key", key, outcome))
     append(state, events)

@@ -6,7 +6,7 @@ from typing import cast
 
 from fastn_mcp.sandbox.dataset.large.catalogue import CATEGORIES, OF_THE_ACCOUNT, POPULAR
 from fastn_mcp.sandbox.dataset.workflows import app_event, put, route, scheduled, webhook, workflow
-from fastn_mcp.sandbox.state import Row, State, slug_of, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, slug_of, stamp
 
 _WORKFLOWS = 149
 """And the one of `acme.py`."""
@@ -26,7 +26,7 @@ _NAMES = (
 _BETWEEN_CUSTOMERS_APPS = 0.3
 
 
-def add_workflows(state: State, now: datetime, randomness: random.Random) -> list[Row]:
+def add_workflows(state: SandboxState, now: datetime, randomness: random.Random) -> list[Row]:
     """Keep them, and say which they are."""
     taken = {str(row["slug"]) for row in state.all("workflows")}
     made: list[Row] = []
@@ -44,7 +44,7 @@ def tenant_apps(row: Row) -> list[str]:
     return [str(app["slug"]) for app in apps if isinstance(app, dict) and app["scope"] == "MULTI_TENANT"]
 
 
-def _workflow(state: State, now: datetime, randomness: random.Random) -> Row:
+def _workflow(state: SandboxState, now: datetime, randomness: random.Random) -> Row:
     first = randomness.choice([*POPULAR])
     between = randomness.random() < _BETWEEN_CUSTOMERS_APPS
     second = randomness.choice([app for app in (POPULAR if between else OF_THE_ACCOUNT) if app != first])
@@ -78,7 +78,7 @@ _TRIGGERS = 199
 
 
 def add_triggers(
-    state: State, now: datetime, randomness: random.Random, workflows: list[Row], connections: list[Row]
+    state: SandboxState, now: datetime, randomness: random.Random, workflows: list[Row], connections: list[Row]
 ) -> list[Row]:
     """Keep them, and say which they are."""
     at_work = [row for row in workflows if row["status"] == "active" and row["executionTier"] != "LONG"]
@@ -89,7 +89,7 @@ def add_triggers(
     return [put(state, row, made) for row, made in zip(rows[:count], when, strict=False)]
 
 
-def _for_all(state: State, now: datetime, randomness: random.Random, workflow: Row) -> Row:
+def _for_all(state: SandboxState, now: datetime, randomness: random.Random, workflow: Row) -> Row:
     """For every customer who has connected what the workflow needs."""
     name, to = str(workflow["name"]), route(workflow)
     minute = randomness.randrange(0, 60, 5)
@@ -110,7 +110,7 @@ def _for_all(state: State, now: datetime, randomness: random.Random, workflow: R
 
 
 def _of_one(
-    randomness: random.Random, state: State, workflows: list[Row], connections: list[Row], count: int
+    randomness: random.Random, state: SandboxState, workflows: list[Row], connections: list[Row], count: int
 ) -> list[Row]:
     """For an event of the app of one customer."""
     by_app = {app: row for row in workflows for app in tenant_apps(row) if len(tenant_apps(row)) == 1}
