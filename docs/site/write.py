@@ -7,6 +7,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE)]
 
 from command_page import reference  # noqa: E402
+from module_tree import module_tree  # noqa: E402
 from tool_pages import overview, tool_pages  # noqa: E402
 
 from fastn_mcp.cli.surface import fill_tables, settings_table  # noqa: E402
@@ -16,7 +17,7 @@ DOCS = HERE.parent
 
 def wanted(docs: Path) -> dict[Path, str]:
     """What each generated file ought to hold."""
-    parts = {"tools": overview(), "settings": settings_table(), "commands": reference()}
+    parts = {"tools": overview(), "settings": settings_table(), "commands": reference(), "modules": module_tree()}
     files = {page: fill_tables(page.read_text(encoding="utf-8"), parts) for page in docs.glob("*.md")}
     return files | {docs / "tools" / name: text for name, text in tool_pages().items()}
 
