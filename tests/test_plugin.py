@@ -76,8 +76,8 @@ def test_each_file_is_laid_out_as_json_dumps_does(file: Path) -> None:
     assert file.read_text() == json.dumps(json.loads(file.read_text()), indent=2) + "\n"
 
 
-def test_the_readme_installs_it_by_the_names_that_it_has() -> None:
+def test_client_page_names_the_plugin_as_its_manifest_does() -> None:
     """Ours."""
-    lines = (ROOT / "README.md").read_text().splitlines()
-    words = next(shlex.split(line) for line in lines if line.startswith("claude plugin install "))
+    lines = (ROOT / "docs" / "clients.md").read_text().splitlines()
+    words = next(shlex.split(line, comments=True) for line in lines if line.startswith("claude plugin install "))
     assert words[3] == f"{MANIFEST['name']}@{MARKETPLACE['name']}"
