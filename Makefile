@@ -204,18 +204,18 @@ bench-check: $(READY) ## Whether a start or a call costs a quarter more than is 
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/check.py $(ARGS)
 
-profile: $(READY) ## Where a start and a call spend their time; into docs/performance.md
+profile: $(READY) ## Where a start and a call spend their time; into docs/measured.md
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/profiling.py $(ARGS)
 
 images: $(READY) ## Take the pictures of the README and the pages anew, of a real server; needs Debian's chromium
 	@$(BIN)/python docs/images/make.py
 
-growth: $(READY) ## What a unit of work costs, by how much there is; into docs/performance.md and docs/images/growth.svg
+growth: $(READY) ## What a unit of work costs, by how much there is; into docs/measured.md and docs/images/growth.svg
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
-tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/jobs.md: make tokens ARGS=--write
+tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/measured.md: make tokens ARGS=--write
 	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
 
 replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the memory of a thousand idle clients

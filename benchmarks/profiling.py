@@ -1,4 +1,4 @@
-"""Where a start and a call spend their time, as tables in docs/performance.md.
+"""Where a start and a call spend their time, as tables in docs/measured.md.
 
 A start: what each package takes to be imported, as `-X importtime` has it, least of several rounds. A call: CPU time by
 layer, from cProfile in a running server; built-in functions count for whoever calls them, but for JSON, validation and

@@ -2,7 +2,7 @@
 
 The jobs are those of the tests (tests/end_to_end/jobs.py), done by a real client over stdio on an account of 400
 connectors, 2,000 customers and 200,000 executions; each round starts a new server. Beside them stand the plain API
-calls that the same answers would take (plain.py). With `--write`, the tables go into docs/jobs.md.
+calls that the same answers would take (plain.py). With `--write`, the tables go into docs/measured.md.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from jobs import ENVIRONMENT, FLAGS, JOBS, MOST_CALLS, MOST_TOKENS
 from mcp import Client, StdioServerParameters
 from mcp.types import Tool
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "jobs.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "measured.md"
 MOST_SECONDS = 2.0
 MOST_OF_THE_LIST = 6_500
 
@@ -108,7 +108,7 @@ def missed(listed: dict[str, int], rounds: list[dict[int, list[Cost]]]) -> list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="servers; of the times the median is told")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/jobs.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/measured.md")
     options = parser.parse_args()
     outcomes = [anyio.run(round_) for _ in range(options.rounds)]
     listed, rounds = outcomes[0][0], [jobs for _, jobs in outcomes]

@@ -134,7 +134,7 @@ create_role get_billing get_usage get_quotas ai_chat ai_build
 
 
 def test_nothing_is_passed_off_as_better_known_than_it_is() -> None:
-    """Ours (docs/evidence.md): none is observed by us; what nobody but us describes is inferred."""
+    """Ours (docs/measured.md): none is observed by us; what nobody but us describes is inferred."""
     by_kind = {kind: {o.tool_name() for o in CATALOG if o.evidence.kind == kind} for kind in ("inferred", "observed")}
     assert by_kind == {"inferred": set(INFERRED.split()), "observed": set()}
 

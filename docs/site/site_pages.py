@@ -38,7 +38,7 @@ def pages(docs: Path) -> dict[str, list[Page]]:
         elif entry := _ENTRY.match(line):
             found.setdefault(heading, []).append(Page(entry["to"], entry["title"], entry["about"] or ""))
     named = {"index.md", *(page.file for listed in found.values() for page in listed)}
-    here = sorted(path.relative_to(docs).as_posix() for path in [*docs.glob("*.md"), *docs.glob("tools/*.md")])
+    here = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
     if rest := [Page(name, title(docs / name), "") for name in here if name not in named]:
         found.setdefault(REST, []).extend(rest)
     return found

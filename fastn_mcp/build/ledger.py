@@ -82,7 +82,7 @@ def _shared(url: str, system: System) -> Ledger:
         return ValkeyLedger(address, system)
     except ValueError as error:
         raise SettingsError(
-            f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/shared-ledger.md."
+            f"The setting ledger (environment FASTN_LEDGER) {error}.", "See docs/hosting.md."
         ) from None
 
 
@@ -102,7 +102,7 @@ def webhook_of(
     if settings.webhook_secret is None or settings.approvers is None:
         missing = "webhook_secret" if settings.webhook_secret is None else "approvers"
         raise SettingsError(
-            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals-elsewhere.md."
+            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
         )
     approvers = load_approvers(settings.approvers)
     if any(one.credential == ApproverSecret(settings.webhook_secret) for one in approvers.values()):

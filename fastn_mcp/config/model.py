@@ -195,7 +195,7 @@ class Settings(BaseModel):
     ] = 10
     webhook_url: Annotated[
         str | None,
-        Field(description="Where questions are posted that no form can ask: approvals-elsewhere.md.", repr=False),
+        Field(description="Where approval requests are posted that no form can ask: approvals.md.", repr=False),
     ] = None
     webhook_secret: Annotated[
         str | None, Field(description="Signs what is posted there; 32 characters or more.", min_length=32, repr=False)
@@ -215,7 +215,7 @@ class Settings(BaseModel):
         str | None,
         Field(
             description="Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas "
-            "(shared-ledger.md).",
+            "(hosting.md).",
             repr=False,
         ),
     ] = None

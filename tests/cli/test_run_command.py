@@ -360,7 +360,7 @@ def test_the_exit_code_is_that_of_what_matters_most(found: tuple[str, ...], code
 
 def test_the_exit_codes_are_documented(fastn: Run) -> None:
     """Issue 6: in --help of both, and in docs."""
-    page = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "unattended.md").read_text(encoding="utf-8")
     for command in (("run",), ("call", "list-customers")):
         shown = fastn(*command, "--help").stdout
         for code in range(6):

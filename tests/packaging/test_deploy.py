@@ -16,7 +16,7 @@ def test_the_chart_is_of_this_version() -> None:
 
 
 def test_the_ledger_of_the_compose_file_keeps_what_was_spent(tmp_path: Path) -> None:
-    """Ours: its own options, on a real server, are what docs/shared-ledger.md asks for."""
+    """Ours: its own options, on a real server, are what docs/hosting.md#the-shared-ledger asks for."""
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
     options = re.findall(r"^      - (--.+)$", text, re.MULTILINE)
     server = ValkeyServer(tmp_path, tuple(options)).start()

@@ -90,7 +90,7 @@ def load_approvers(path: Path) -> dict[str, Approver]:
     data = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(path.stat(), os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by others than its owner.", f"Run: chmod 600 {path}")
-    return load(data, path, "file of approvers", _built, "See docs/approvals-elsewhere.md.")
+    return load(data, path, "file of approvers", _built, "See docs/approvals.md.")
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
