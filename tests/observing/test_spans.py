@@ -205,7 +205,7 @@ async def test_attempts_and_waits_stand_below_their_call(told: Collected, watche
     ]
     await watched.call(CreateCustomer(name="Initech"))
     lost = [span for span in told.spans if span.kind is SpanKind.CLIENT][-1]
-    assert (lost.attributes or {})["error.type"] == "Lost"
+    assert (lost.attributes or {})["error.type"] == "ResponseLost"
     assert (told.named("fastn create_customer").attributes or {})["fastn_mcp.outcome"] == "unknown_outcome"
 
 
