@@ -8,10 +8,9 @@ from email.utils import format_datetime
 from pydantic import JsonValue
 
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter
-from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY, PRESETS
+from fastn_mcp.sandbox.permissions import ALL, OWNERS_ONLY, PRESETS
 from fastn_mcp.sandbox.reply import SandboxRefusal, forbidden
 from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
-from fastn_mcp.tools.catalog import AnyOperation
 
 KEY = "fsk_test_sandbox"
 """May do everything. A test key, so it wants `X-fastn-Test-Mode: true`."""
@@ -84,9 +83,8 @@ def caller(state: SandboxState, headers: Mapping[str, str], now: datetime, behav
     return row
 
 
-def permit(row: Row, operation: AnyOperation) -> None:
-    """Raises `SandboxRefusal` where the key may not do this."""
-    needed = NEEDED[operation]
+def permit(row: Row, needed: str | None) -> None:
+    """Raises `SandboxRefusal` where the key lacks this permission."""
     held = permissions_of(row)
     if needed == OWNERS_ONLY and held != ALL:
         raise forbidden("This is for owners and admins")

@@ -4,23 +4,6 @@ Fastn has 42 permissions in ten groups; people's roles and keys' presets are sep
 and the audit log are not in it: they are for owners and admins, which for a key means full access.
 """
 
-from fastn_mcp.tools import (
-    ai,
-    api_keys,
-    audit,
-    billing,
-    connections,
-    connectors,
-    customers,
-    executions,
-    roles,
-    secrets,
-    triggers,
-    users,
-    workflows,
-)
-from fastn_mcp.tools.catalog import AnyOperation
-
 _GROUPS = {
     "connectors": ("create", "read", "update", "delete", "write"),
     "connections": ("create", "read", "update", "delete", "share", "decrypt"),
@@ -80,49 +63,3 @@ PRESETS = {
 
 OWNERS_ONLY = "owners and admins only"
 """Stands where no permission can be granted."""
-
-NEEDED: dict[AnyOperation, str | None] = {
-    customers.ListCustomers: None,
-    customers.GetCustomer: None,
-    customers.CreateCustomer: "settings:manage",
-    customers.UpdateCustomer: "settings:manage",
-    customers.DeleteCustomer: "settings:manage",
-    connectors.ListConnectors: "connectors:read",
-    connectors.GetConnector: "connectors:read",
-    connectors.CreateConnector: "connectors:create",
-    connectors.UpdateConnector: "connectors:update",
-    connectors.DeleteConnector: "connectors:delete",
-    connections.ListConnections: "connections:read",
-    connections.CreateConnection: "connections:create",
-    connections.DeleteConnection: "connections:delete",
-    workflows.ListWorkflows: "workflows:read",
-    workflows.GetWorkflow: "workflows:read",
-    workflows.CreateWorkflow: "workflows:create",
-    workflows.UpdateWorkflow: "workflows:update",
-    workflows.DeleteWorkflow: "workflows:delete",
-    workflows.RunWorkflow: "workflows:execute",
-    triggers.ListTriggers: "events:read",
-    triggers.GetTrigger: "events:read",
-    triggers.CreateTrigger: "events:create",
-    triggers.UpdateTrigger: "events:update",
-    triggers.DeleteTrigger: "events:delete",
-    executions.ListExecutions: "executions:read",
-    executions.GetExecution: "executions:read",
-    users.ListUsers: "users:read",
-    users.InviteUser: "users:invite",
-    roles.ListRoles: "settings:read",
-    roles.CreateRole: "settings:manage",
-    api_keys.ListApiKeys: "settings:manage",
-    api_keys.CreateApiKey: "settings:manage",
-    api_keys.RevokeApiKey: "settings:manage",
-    secrets.ListSecrets: "secrets:read",
-    secrets.CreateSecret: "secrets:write",
-    secrets.DeleteSecret: "secrets:delete",
-    billing.GetBilling: "settings:read",
-    billing.GetUsage: "settings:read",
-    billing.GetQuotas: "settings:read",
-    audit.QueryAuditLog: OWNERS_ONLY,
-    ai.AiChat: OWNERS_ONLY,
-    ai.AiBuild: OWNERS_ONLY,
-}
-"""The permission that each operation needs. No group guards the reading of customers."""

@@ -30,7 +30,7 @@ from fastn_mcp.sandbox.reply import (
     not_found,
 )
 from fastn_mcp.sandbox.request_context import LONGEST_LOG, HeardRequest, RouteContext, without_key
-from fastn_mcp.sandbox.routes.routes import HANDLERS
+from fastn_mcp.sandbox.routes.routes import ENDPOINTS
 from fastn_mcp.sandbox.run_history import History
 from fastn_mcp.sandbox.run_series import RunSeries
 from fastn_mcp.sandbox.runs import pass_time
@@ -224,8 +224,9 @@ class Sandbox:
             if arrived.problem is not None:
                 raise arrived.problem
             operation = cast(AnyOperation, arrived.operation)
+            endpoint = ENDPOINTS[operation]
             try:
-                permit(who, operation)
+                permit(who, endpoint.permission)
             except SandboxRefusal:
                 verb, _, noun = operation.tool_name().partition("_")
                 resource = (operation.toolset(), None)
@@ -234,7 +235,7 @@ class Sandbox:
             heard = arrived.heard
             call = self._call(operation, heard)
             body = self._ours(heard.body) if isinstance(heard.body, dict) else {}
-            outcome = HANDLERS[operation](RouteContext(self.state, self.history, now, who, body, arrived.headers), call)
+            outcome = endpoint.handler(RouteContext(self.state, self.history, now, who, body, arrived.headers), call)
             return self._answered(outcome, call, heard)
         except SandboxRefusal as refusal:
             return self._refused(refusal)

@@ -1,4 +1,4 @@
-"""The 42 operations of Fastn's API, in the order in which tools are listed."""
+"""The operations of Fastn's API, in the order in which tools are listed."""
 
 from typing import Any
 

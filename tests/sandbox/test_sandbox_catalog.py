@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sensible_calls import SLACK, sensible
 
-from fastn_mcp.sandbox.permissions import ALL, NEEDED, OWNERS_ONLY
-from fastn_mcp.sandbox.routes.routes import HANDLERS
+from fastn_mcp.sandbox.permissions import ALL, OWNERS_ONLY
+from fastn_mcp.sandbox.routes.routes import ENDPOINTS
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 
@@ -30,8 +30,8 @@ def test_every_operation_is_heard_as_what_it_is_and_answered(fastn: Fastn, name:
 
 def test_every_operation_has_a_route_and_a_permission() -> None:
     """Ours: an operation that is added to the catalogue cannot be forgotten here."""
-    assert set(HANDLERS) == set(CATALOG) == set(NEEDED)
-    assert {needed for needed in NEEDED.values() if needed} <= ALL | {OWNERS_ONLY}
+    assert set(ENDPOINTS) == set(CATALOG)
+    assert {endpoint.permission for endpoint in ENDPOINTS.values() if endpoint.permission} <= ALL | {OWNERS_ONLY}
 
 
 @pytest.mark.parametrize("name", BY_NAME)

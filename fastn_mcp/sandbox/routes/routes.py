@@ -1,51 +1,62 @@
-"""The handler of each operation."""
+"""The handler of each operation, and the permission that it needs."""
 
+from typing import NamedTuple
+
+from fastn_mcp.sandbox.permissions import OWNERS_ONLY
 from fastn_mcp.sandbox.request_context import Handler
 from fastn_mcp.sandbox.routes import account, ai, connectors, customers, keys, triggers, workflows
 from fastn_mcp.tools import catalog
 from fastn_mcp.tools.catalog import AnyOperation
 
-HANDLERS: dict[AnyOperation, Handler] = {
-    catalog.ListCustomers: customers.list_all,
-    catalog.GetCustomer: customers.get,
-    catalog.CreateCustomer: customers.create,
-    catalog.UpdateCustomer: customers.update,
-    catalog.DeleteCustomer: customers.delete,
-    catalog.ListConnectors: connectors.CONNECTORS.listing(),
-    catalog.GetConnector: connectors.get,
-    catalog.CreateConnector: connectors.create_connector,
-    catalog.UpdateConnector: connectors.update,
-    catalog.DeleteConnector: connectors.delete_connector,
-    catalog.ListConnections: connectors.CONNECTIONS.listing(),
-    catalog.CreateConnection: connectors.create_connection,
-    catalog.DeleteConnection: connectors.delete_connection,
-    catalog.ListWorkflows: workflows.WORKFLOWS.listing(),
-    catalog.GetWorkflow: workflows.get_workflow,
-    catalog.CreateWorkflow: workflows.create,
-    catalog.UpdateWorkflow: workflows.update,
-    catalog.DeleteWorkflow: workflows.delete,
-    catalog.RunWorkflow: workflows.run,
-    catalog.ListTriggers: triggers.TRIGGERS.listing(),
-    catalog.GetTrigger: triggers.get,
-    catalog.CreateTrigger: triggers.create,
-    catalog.UpdateTrigger: triggers.update,
-    catalog.DeleteTrigger: triggers.delete,
-    catalog.ListExecutions: workflows.list_all,
-    catalog.GetExecution: workflows.get_execution,
-    catalog.ListUsers: customers.USERS.listing(),
-    catalog.InviteUser: customers.invite,
-    catalog.ListRoles: customers.ROLES.listing(),
-    catalog.CreateRole: customers.create_role,
-    catalog.ListApiKeys: keys.API_KEYS.listing(),
-    catalog.CreateApiKey: keys.create_api_key,
-    catalog.RevokeApiKey: keys.revoke,
-    catalog.ListSecrets: keys.SECRETS.listing(),
-    catalog.CreateSecret: keys.create_secret,
-    catalog.DeleteSecret: keys.delete,
-    catalog.GetBilling: account.billing,
-    catalog.GetUsage: account.usage,
-    catalog.GetQuotas: account.quotas,
-    catalog.QueryAuditLog: account.audit,
-    catalog.AiChat: ai.chat,
-    catalog.AiBuild: ai.build,
+
+class Endpoint(NamedTuple):
+    """`permission` is `None` for what every key may do: no group guards the reading of customers."""
+
+    handler: Handler
+    permission: str | None
+
+
+ENDPOINTS: dict[AnyOperation, Endpoint] = {
+    catalog.ListCustomers: Endpoint(customers.list_all, None),
+    catalog.GetCustomer: Endpoint(customers.get, None),
+    catalog.CreateCustomer: Endpoint(customers.create, "settings:manage"),
+    catalog.UpdateCustomer: Endpoint(customers.update, "settings:manage"),
+    catalog.DeleteCustomer: Endpoint(customers.delete, "settings:manage"),
+    catalog.ListConnectors: Endpoint(connectors.CONNECTORS.listing(), "connectors:read"),
+    catalog.GetConnector: Endpoint(connectors.get, "connectors:read"),
+    catalog.CreateConnector: Endpoint(connectors.create_connector, "connectors:create"),
+    catalog.UpdateConnector: Endpoint(connectors.update, "connectors:update"),
+    catalog.DeleteConnector: Endpoint(connectors.delete_connector, "connectors:delete"),
+    catalog.ListConnections: Endpoint(connectors.CONNECTIONS.listing(), "connections:read"),
+    catalog.CreateConnection: Endpoint(connectors.create_connection, "connections:create"),
+    catalog.DeleteConnection: Endpoint(connectors.delete_connection, "connections:delete"),
+    catalog.ListWorkflows: Endpoint(workflows.WORKFLOWS.listing(), "workflows:read"),
+    catalog.GetWorkflow: Endpoint(workflows.get_workflow, "workflows:read"),
+    catalog.CreateWorkflow: Endpoint(workflows.create, "workflows:create"),
+    catalog.UpdateWorkflow: Endpoint(workflows.update, "workflows:update"),
+    catalog.DeleteWorkflow: Endpoint(workflows.delete, "workflows:delete"),
+    catalog.RunWorkflow: Endpoint(workflows.run, "workflows:execute"),
+    catalog.ListTriggers: Endpoint(triggers.TRIGGERS.listing(), "events:read"),
+    catalog.GetTrigger: Endpoint(triggers.get, "events:read"),
+    catalog.CreateTrigger: Endpoint(triggers.create, "events:create"),
+    catalog.UpdateTrigger: Endpoint(triggers.update, "events:update"),
+    catalog.DeleteTrigger: Endpoint(triggers.delete, "events:delete"),
+    catalog.ListExecutions: Endpoint(workflows.list_all, "executions:read"),
+    catalog.GetExecution: Endpoint(workflows.get_execution, "executions:read"),
+    catalog.ListUsers: Endpoint(customers.USERS.listing(), "users:read"),
+    catalog.InviteUser: Endpoint(customers.invite, "users:invite"),
+    catalog.ListRoles: Endpoint(customers.ROLES.listing(), "settings:read"),
+    catalog.CreateRole: Endpoint(customers.create_role, "settings:manage"),
+    catalog.ListApiKeys: Endpoint(keys.API_KEYS.listing(), "settings:manage"),
+    catalog.CreateApiKey: Endpoint(keys.create_api_key, "settings:manage"),
+    catalog.RevokeApiKey: Endpoint(keys.revoke, "settings:manage"),
+    catalog.ListSecrets: Endpoint(keys.SECRETS.listing(), "secrets:read"),
+    catalog.CreateSecret: Endpoint(keys.create_secret, "secrets:write"),
+    catalog.DeleteSecret: Endpoint(keys.delete, "secrets:delete"),
+    catalog.GetBilling: Endpoint(account.billing, "settings:read"),
+    catalog.GetUsage: Endpoint(account.usage, "settings:read"),
+    catalog.GetQuotas: Endpoint(account.quotas, "settings:read"),
+    catalog.QueryAuditLog: Endpoint(account.audit, OWNERS_ONLY),
+    catalog.AiChat: Endpoint(ai.chat, OWNERS_ONLY),
+    catalog.AiBuild: Endpoint(ai.build, OWNERS_ONLY),
 }
