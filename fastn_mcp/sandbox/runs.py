@@ -213,7 +213,7 @@ def _bring_on(state: SandboxState, key: str, now: datetime) -> None:
     pace = PACES.get(str(row["tier"]), PACES["STANDARD"])
     seconds_to_begin, seconds_to_end = (cast(float, run[name]) for name in ("secondsToBegin", "secondsToEnd"))
     if polls >= pace.looks_to_end or seconds >= seconds_to_end:
-        duration = int(min(max(seconds, 1), seconds_to_end) * 1000)
+        duration = int(min(seconds, seconds_to_end) * 1000)  # looked at often enough, it has ended by now
         error = cast("Row | None", run["error"])
         kept = {name: row[name] for name in ("input", "endOrgId", "environment")}
         ended = _ended(key, workflow, begun, duration, str(row["triggeredBy"]), error, **kept)
