@@ -143,12 +143,12 @@ def approve(env: dict[str, str]) -> None:
     """What the page and the terminal do, by the ledger that they share."""
     script = (
         "import asyncio, sys, time\n"
-        "from fastn_mcp.guard.ledger.ledger.ledger import State\n"
+        "from fastn_mcp.guard.ledger.ledger import GrantState\n"
         "from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger\n"
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
         "    for grant in await ledger.waiting(time.time()):\n"
-        "        assert await ledger.move(grant.id, [State.OPEN], State.APPROVED, time.time(), by='terminal')\n"
+        "        assert await ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, time.time(), by='terminal')\n"
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)
