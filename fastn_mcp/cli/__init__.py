@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from fastn_mcp.report.collector import Tally
 
 _EPILOG = """\b
-Try it without an account:  fastn-mcp demo     or  fastn-mcp --sandbox call list-customers
+Try it without an account:
+  fastn-mcp demo
+  fastn-mcp --sandbox call list-customers
 
 \b
-Connect a client:           fastn-mcp install cursor --sandbox     (or claude-code, vscode, codex, ...)
+Connect a client (cursor, claude-code, vscode, codex, ...):
+  fastn-mcp install cursor --sandbox
 """
 
 

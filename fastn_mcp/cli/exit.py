@@ -107,14 +107,14 @@ Exit codes:
   3  something waits for a person
   4  an outcome is unknown: it may have happened
   5  a person declined
-Where several are true of a run, 4 is given before 1, 1 before 5, and 5 before 3.
+Of several that are true of a run, the first of 4, 1, 5, 3 is given.
 """
 
 DOCTORS_CODES = """\b
 Exit codes:
   0  all is as it was declared
   1  something differs; what to do stands beside it
-  2  it cannot work: the settings, the network, the key, or no operation answers
+  2  it cannot work: settings, network or key, or no operation answers
 """
 
 

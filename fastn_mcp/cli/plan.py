@@ -16,7 +16,7 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import CommandLine
-from fastn_mcp.config.paths import config_dir
+from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.flow import Caller
@@ -140,6 +140,11 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
 def show_(ctx: click.Context, file: Path) -> None:
     """Say in words what a plan allows, and what its targets are called now."""
     _, plan = _read(ctx, file)
+    if signatures_of(file).exists():
+        try:
+            plan = _signed(ctx, file)
+        except SettingsError as error:
+            say(f"{error}\n", err=True)
     for line in anyio.run(_told, ctx, plan):
         say(line)
 
@@ -151,9 +156,7 @@ def show_(ctx: click.Context, file: Path) -> None:
 def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
     """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
     try:
-        settings = ctx.obj().settings
-        known = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-        plan = signed(file, known, account_of(settings), datetime.now(UTC), _program(ctx))
+        plan = _signed(ctx, file, keys)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
@@ -208,7 +211,7 @@ def _private(path: Path, name: str, keys: Path) -> Any:
         text = with_key(text, name, public(made))
     except ValueError:
         raise click.ClickException(f"{keys} has another key of {name!r}; remove it first.") from None
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(sealed(made, passphrase))
     keys.write_text(text, encoding="utf-8")
@@ -219,6 +222,13 @@ def _private(path: Path, name: str, keys: Path) -> Any:
 
 def _program(ctx: click.Context) -> CommandLine:
     return cast(StartOptions, ctx.obj).command_line()
+
+
+def _signed(ctx: click.Context, file: Path, keys: Path | None = None) -> Plan:
+    """The plan as it would be used. Raises `SettingsError`."""
+    settings = ctx.obj().settings
+    known = keys or settings.plan_keys or config_dir(os.environ) / KEYS
+    return signed(file, known, account_of(settings), datetime.now(UTC), _program(ctx))
 
 
 def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:

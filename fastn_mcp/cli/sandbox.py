@@ -1,5 +1,7 @@
 """`fastn-mcp sandbox`: the sandbox over HTTP."""
 
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import click
 import uvicorn
 
 from fastn_mcp.build.startup import must_be_free
+from fastn_mcp.cli.layout import say
+from fastn_mcp.config.command_line import this_program
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Size
@@ -20,8 +24,9 @@ def serve(port: int, file: Path | None, size: str, guise: str) -> None:
     sandbox = Sandbox(
         lambda: datetime.now(UTC), size=Size(size), file=file, behaviour=account.behaviour, routes=account.routes
     )
-    command = "call list-customers" if guise == Guise.USUAL.value else "doctor"
-    click.echo(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
-    click.echo(f"  FASTN_BASE_URL=http://127.0.0.1:{port} FASTN_API_KEY={account.key} fastn-mcp {command}")
+    command = ("call", "list-customers") if guise == Guise.USUAL.value else ("doctor",)
+    say(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
+    variables = (("FASTN_BASE_URL", f"http://127.0.0.1:{port}"), ("FASTN_API_KEY", account.key))
+    click.echo(f"  {replace(this_program(os.environ), variables=variables).to(*command)}")
     app = create_app(sandbox, control=True)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -64,7 +64,8 @@ def running(executable: str, prefix: str, exists: Callable[[str], bool], source:
     if "uv" in parts and any(part.startswith(("archive-v", "environments-v", "builds-v")) for part in parts):
         return by_uvx(source)  # uv throws these folders away
     python = PurePath(executable)
-    script = str(python.with_name("fastn-mcp" + python.suffix))
+    suffix = python.suffix if python.suffix.lower() == ".exe" else ""  # python3.11 has none
+    script = str(python.with_name("fastn-mcp" + suffix))
     return CommandLine(script) if exists(script) else CommandLine(executable, ("-P", "-m", "fastn_mcp"))
 
 

@@ -13,6 +13,7 @@ from tomlkit.items import Table
 
 from fastn_mcp.config.file import PROFILES, ConfigFile, check_name, parsed, read
 from fastn_mcp.config.load import choose
+from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import SettingsError
 
 
@@ -107,7 +108,7 @@ def _write(path: Path, text: str) -> None:
     choose({}, {}, parsed(data, path))
     real = path.resolve()
     try:
-        real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(real.parent)
         mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
         handle, new = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}-")
         try:

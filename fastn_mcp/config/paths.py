@@ -88,12 +88,19 @@ def read_private(path: Path) -> str:
         raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
 
 
+def make_private_folder(folder: Path) -> None:
+    """Create what is missing of a path, each folder with mode 0700. Raises `OSError`."""
+    if not folder.is_dir():
+        make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_private(path: Path, text: str, *, replace: bool = True) -> None:
     """Write a file of mode 0600, whole or not at all. Raises `OSError`.
 
-    The folder is made with mode 0700 where it is missing. Without `replace`, a file that is there already stays.
+    Missing folders are created with mode 0700. Without `replace`, a file that is there already stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     # A new file of a new name: never one that others have open, and never readable by others for a moment.
     written = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

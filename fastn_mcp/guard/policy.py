@@ -292,7 +292,7 @@ class Policy:
         if permit is not None:
             why = f"It needs two people ({verdict.rule}), and one has signed the plan."
         elif situation.used_up is not None:
-            why = f"All {situation.used_up.count} calls of {situation.used_up.name} were made."
+            why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
         else:
             why = f"Nobody is there to ask ({verdict.rule}), and no plan covers this call."
         return PolicyDecision(Decision.DENY, "no plan", why)

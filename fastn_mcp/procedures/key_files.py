@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent
 from fastn_mcp.redaction import Redactor, is_issued_secret
 from fastn_mcp.tools.api_keys import CreateApiKey
@@ -42,7 +43,7 @@ class KeyFileWriter:
         return type(result).model_validate(_without(fields, f"[in {path}]"))
 
     def _write(self, name: str, secrets: Mapping[str, str]) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self._folder)
         stem = _UNSAFE.sub("-", name)[:80] or "key"
         number = 0
         while True:

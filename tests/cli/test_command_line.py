@@ -252,7 +252,7 @@ def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: d
             first, second = served.stdout.readline(), served.stdout.readline()
             assert first.startswith("Sandbox at http://127.0.0.1:")
             *given, program, command_, tool = second.split()
-            assert (program, command_, tool) == ("fastn-mcp", "call", "list-customers")
+            assert (Path(program).name, command_, tool) == ("fastn-mcp", "call", "list-customers")
             account = dict(setting.split("=", 1) for setting in given)
             create = ("call", "create-customer", "--name", "Initech")
             with_key = fastn(*create, env=account)

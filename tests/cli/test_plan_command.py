@@ -117,6 +117,7 @@ def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment
     good = fastn("--sandbox", "plan", "verify", str(file))
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.startswith("Good: signed by dana, until ")
+    assert "signed by dana." in fastn("--sandbox", "plan", "show", str(file)).stdout
     signed(environment, file, first=False)
     made = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"
@@ -130,6 +131,9 @@ def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment
     refused = fastn("--sandbox", "--mode", "unattended", "--plan", str(file), "call", "list-customers")
     assert refused.returncode == 2
     assert "the signature of 'dana' does not fit" in refused.stderr
+    edited = fastn("--sandbox", "plan", "show", str(file))
+    assert "signed by nobody." in edited.stdout
+    assert "the signature of 'dana' does not fit" in edited.stderr
 
 
 def test_another_name_than_the_plans_signs_nothing(fastn: Run, environment: dict[str, str], calls: Path) -> None:

@@ -34,6 +34,15 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
     assert runner.folder(tmp_path).verdict is CheckResult.OK
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
+    """The ledger of a sandbox lies one folder deeper. What is created around it is no wider."""
+    ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
+    assert await ledger.spend("calls", "2026-11-26", 1)
+    ledger.close()
+    assert runner.folder(tmp_path / "state").verdict is CheckResult.OK
+
+
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
     """Ours: what may be passed on holds no path."""
     path = tmp_path / "ledger.sqlite"

@@ -496,7 +496,7 @@ async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -
     made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
     assert made == [True, True, True, False, False]
     error = await world.call(CreateCustomer(name="N9"))
-    assert "All 3 calls of plan plan.toml line 4 were made." in str(error)
+    assert "No calls are left of plan plan.toml line 4 (count = 3)." in str(error)
 
 
 async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, tmp_path: Path) -> None:

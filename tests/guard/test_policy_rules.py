@@ -593,7 +593,7 @@ def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
         assert verdict == PolicyDecision(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
     if mode == "unattended":
         used_up = judge("", DELETION, mode, used_up=permit)
-        assert used_up == PolicyDecision(Decision.DENY, "no plan", "All 3 calls of plan p line 1 were made.")
+        assert used_up == PolicyDecision(Decision.DENY, "no plan", "No calls are left of plan p line 1 (count = 3).")
 
 
 # --- what facts are needed for -----------------------------------------------------------------------------------

@@ -219,6 +219,7 @@ def test_a_client_that_hides_the_environment_is_told_to_show_the_keyring(
     ("executable", "prefix", "there", "start"),
     [
         ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
+        ("/v/bin/python3.11", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
         ("/v/bin/python", "/v", [], CommandLine("/v/bin/python", ("-P", "-m", "fastn_mcp"))),
         ("/c/uv/archive-v0/x/bin/python", "/c/uv/archive-v0/x", ["/c/uv/archive-v0/x/bin/fastn-mcp"], by_uvx()),
         ("/d/uv/tools/fastn-mcp/bin/python", "/d/uv/tools/fastn-mcp", [], None),

@@ -27,6 +27,7 @@ from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
 from fastn_mcp.guard.audit import chain
 from fastn_mcp.guard.audit.chain import SHORTENED, End, Report, sealed
@@ -456,7 +457,7 @@ def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
 
 
 def _open(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     is_new = not path.exists()
     file = os.open(path, flags, 0o600)

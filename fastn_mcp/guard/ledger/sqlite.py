@@ -17,6 +17,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.guard.changes import BEGUN, FINAL, BatchStep, Change
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
@@ -197,7 +198,7 @@ def _create(path: Path) -> None:
     Only a file that was not there is opened, and no ledger of this process opens it meanwhile: closing any descriptor
     of a file drops the locks that SQLite holds on it in the same process, and two writers then destroy the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
