@@ -180,7 +180,7 @@ try:
 except SystemExit as ended:
     code = ended.code
 print(code, sorted({name.split(".")[0] + "." + name.split(".")[1] for name in sys.modules
-    if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.observing"))}))
+    if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "fastn_mcp.telemetry"))}))
 """
 
 

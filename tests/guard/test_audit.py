@@ -147,14 +147,14 @@ def test_long_arguments_are_cut_and_that_is_said() -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from fastn_mcp.guard.audit.log import AuditFile, Entry, Event
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.runtime import System
 kept = AuditFile(Path(sys.argv[1]), System(), keeping=Keeping(int(sys.argv[4]) or None))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[3])):
-    kept.record(Entry(Event.INTENT, sys.argv[2], "default", "delete_customer", target=str(number)))
+    kept.record(LogEntry(AuditEvent.INTENT, sys.argv[2], "default", "delete_customer", target=str(number)))
     if number == 10:
         print("writing", flush=True)
 """
