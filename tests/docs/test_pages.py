@@ -133,3 +133,20 @@ def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp
     page.write_text(body)
     (found,) = troubles(tmp_path)
     assert said in found
+
+
+def test_readme_has_at_most_700_words() -> None:
+    """Ours: what is longer is a page of its own."""
+    text = re.sub(r"<!--.*?-->", "", (DOCS.parent / "README.md").read_text(encoding="utf-8"))
+    assert len([word for word in text.split() if re.search(r"\w", word)]) <= 700
+
+
+CREATED = {"count_connections", "get_user", "notification", "test_count_connections", "test_notification", "NAME"}
+"""Files that a reader of `docs/contributing/` creates."""
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
+def test_contributing_page_names_files_that_exist(page: Path) -> None:
+    """Ours: a page that describes a change names where it is made."""
+    named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
+    assert [name for name in named if Path(name).stem not in CREATED and not (DOCS.parent / name).is_file()] == []
