@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fastn_mcp.build.account import InProcess, Kinds
+from fastn_mcp.build.account import Kinds
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
@@ -27,6 +27,7 @@ from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.request_context import HeardRequest
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Size
+from fastn_mcp.sandbox.transport import InProcess
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject, Tool
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
-from pydantic_core import to_json
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file
@@ -17,7 +16,7 @@ from fastn_mcp.channels.page.page import DOOR, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.client.account import Account, Way, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Answer, Exchange, HttpExchange, ResponseLost
+from fastn_mcp.client.http import Exchange, HttpExchange
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
@@ -41,10 +40,7 @@ from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System, untraced
-from fastn_mcp.sandbox.reply import BrokenReply
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.server import log
-from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 
 if TYPE_CHECKING:
@@ -317,6 +313,7 @@ def exchange_of(
     # only where asked for: a real account needs none of it
     from fastn_mcp.sandbox.server import Sandbox
     from fastn_mcp.sandbox.state import Size
+    from fastn_mcp.sandbox.transport import InProcess
 
     fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
     return lambda sent: InProcess(fake, sent)
@@ -335,27 +332,3 @@ def offered(settings: Settings) -> tuple[AnyTool, ...]:
             "All of them: fastn-mcp tools, without these settings.",
         )
     return found
-
-
-class InProcess:
-    """Requests with these headers, answered by a sandbox."""
-
-    def __init__(self, sandbox: Sandbox, headers: Mapping[str, str]) -> None:
-        self._sandbox = sandbox
-        self._headers = {name.lower(): value for name, value in headers.items()}
-
-    async def __call__(self, request: Request) -> Answer:
-        """Raises `ResponseLost` where the sandbox is told to break the connection."""
-        own = {name.lower(): value for name, value in request.headers.items()}
-        query = {
-            name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
-        }
-        body = b"" if request.body is None else to_json(request.body)
-        sent = {"content-type": "application/json"} | self._headers | own
-        reply = self._sandbox.answer(request.method, request.path, query, sent, body)
-        if isinstance(reply.delivery, BrokenReply):
-            raise ResponseLost("ReadError")
-        return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
-
-    async def aclose(self) -> None:
-        pass

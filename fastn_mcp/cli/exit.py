@@ -90,7 +90,7 @@ def _worded(error: click.ClickException) -> str:
         return " ".join(error.format_message().split())
     more = f" See {error.ctx.command_path} --help." if error.ctx else ""
     if error.ctx is not None and isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
-        from fastn_mcp.cli.help import unknown, unknown_option
+        from fastn_mcp.cli.suggestions import unknown, unknown_option
 
         if isinstance(error, click.NoSuchCommand):
             return unknown(error.command_name, error.ctx, more)

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 from world import World
 
-from fastn_mcp.build.account import InProcess, Kinds, may_own
+from fastn_mcp.build.account import Kinds, may_own
 from fastn_mcp.client import client as fastn_client
 from fastn_mcp.client.http import Answer
 from fastn_mcp.guard.policy import Policy
@@ -26,6 +26,7 @@ from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.redaction import REDACTED, is_redacted
 from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.transport import InProcess
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect

@@ -14,13 +14,14 @@ import trustme
 import uvicorn
 from world import Clock
 
-from fastn_mcp.build.account import InProcess, client_account, offered
+from fastn_mcp.build.account import client_account, offered
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor import hosts
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.transport import InProcess
 from fastn_mcp.sandbox.variants import Guise
 
 HOST = "fastn.test"

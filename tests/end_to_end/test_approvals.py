@@ -148,7 +148,8 @@ def approve(env: dict[str, str]) -> None:
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
         "    for grant in await ledger.waiting(time.time()):\n"
-        "        assert await ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, time.time(), by='terminal')\n"
+        "        states = [GrantState.OPEN], GrantState.APPROVED\n"
+        "        assert await ledger.move(grant.id, *states, time.time(), by='terminal')\n"
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)
