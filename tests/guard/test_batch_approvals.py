@@ -289,15 +289,25 @@ def _kept(folder: Path) -> str:
     return "".join(path.read_bytes().decode(errors="ignore") for path in folder.rglob("*") if path.is_file())
 
 
-async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", ["[budget]", "[budget.run]"])
+async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
     """Issue 6: budgets hold for each call, and the whole is looked at first."""
-    world = ruled(tmp_path, "[budget]\nwrite = 2\n")
+    world = ruled(tmp_path, f"{budget}\nwrite = 2\n")
     outcome = await world.call(creations("A", "B", "C"))
     assert isinstance(outcome, Refused)
     assert outcome.what.startswith("Call 3, create_customer: ")
     assert world.changes == []
     assert outcomes(await world.call(creations("A", "B"))) == ["done", "done"]
     assert isinstance(await world.call(creations("C")), Refused)
+
+
+async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: Path) -> None:
+    """Ours: one approval of a list does not make its calls free."""
+    world = ruled(tmp_path, "[budget]\ndestroy = 2\n")
+    assert outcomes(await world.call(deletions(world, *NAMES[:2]), form(world))) == ["done", "done"]
+    person = form(world)
+    assert isinstance(await world.call(deletions(world, NAMES[2]), person), Refused)
+    assert (person.asked, len(world.changes)) == ([], 2)
 
 
 async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
