@@ -755,6 +755,7 @@ def by_key(tmp_path: Path) -> Policy:
     path.write_text(
         '[defaults]\nwrite = "confirm"\n[defaults.live]\nwrite = "typed"\n[defaults.test]\ntrash = "allow"\n'
         '[[rule]]\ntool = "delete_trigger"\nkey = "live"\nthen = "deny"\nreason = "in production"\n'
+        '[[rule]]\ntool = "update_customer"\nkey = "test"\nthen = "deny"\n'
     )
     return Policy("guarded", load_rules(path))
 
@@ -771,6 +772,8 @@ def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
     calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
     said = {effect: policy.judge(Situation(call, effect, NOW)).decision.value for effect, call in calls.items()}
     assert said == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
+    update = Situation(UpdateCustomer(customer_id="c", plan="Free"), Effect.WRITE, NOW)
+    assert (policy.judge(update).decision is Decision.DENY) is not live
 
 
 def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:
