@@ -1,13 +1,11 @@
-"""`fastn-mcp run SCRIPT`: a list of calls through the guard, without a model, and the report of a process."""
+"""`fastn-mcp run SCRIPT`: a list of calls through the guard, without a model."""
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +18,7 @@ from fastn_mcp.build.account import AccountParts
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import Exit, strongest
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.reports import Reporting
 from fastn_mcp.cli.script import Missing, ScriptCall, filled, read
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.flow import Caller
@@ -33,56 +32,6 @@ from fastn_mcp.report.writer import moment, readable
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
-
-
-class Reporting:
-    """The report of one process, from now on, in `path`. Raises `SettingsError` where it could not be written."""
-
-    def __init__(self, parts: AccountParts, tally: Tally, path: Path, script: str | None = None) -> None:
-        from fastn_mcp.report.writer import check  # only where there is a report
-
-        check(path)
-        self._parts = parts
-        self._tally = tally
-        self._path = path.absolute()
-        self._about = replace(parts.about, script=script)
-        self._began: datetime = parts.system.now()
-
-    def write(self) -> None:
-        """Write it. Raises `ClickException`."""
-        from fastn_mcp.report.writer import document, write
-
-        tally = self._tally
-        ended = self._parts.system.now()
-        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended)
-        try:
-            write(self._path, report)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            said = f"The report could not be written to {self._path}: {reason}."
-            raise click.ClickException(
-                f"{said} The audit holds it all: {self._parts.program.to('audit', 'report')}"
-            ) from error
-
-
-@contextmanager
-def reported(parts: AccountParts) -> Generator[None]:
-    """Write the report of what happens meanwhile, where the settings name one, however it ends."""
-    if parts.settings.report is None or parts.tally is None:
-        yield
-        return
-    reporting = Reporting(parts, parts.tally, parts.settings.report)
-    try:
-        yield
-    finally:
-        reporting.write()
-
-
-_LARGEST = 32 * 1024 * 1024
-"""Bytes of a script."""
-
-_NAMED = 20
-"""Mistakes that are named before the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction |
         async with AsyncExitStack() as parting:
 
             def begin() -> "Server[Any]":
-                from fastn_mcp.cli.run import reported
+                from fastn_mcp.cli.reports import reported
                 from fastn_mcp.server.handlers import build  # the SDK, which the introduction does without
 
                 ours = parts()
@@ -57,7 +57,7 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     """
     # The HTTP server is not needed, nor loaded, for stdio.
     from fastn_mcp.build.startup import host_and_port, must_be_free, seal_keys
-    from fastn_mcp.cli.run import reported
+    from fastn_mcp.cli.reports import reported
     from fastn_mcp.config.keys import http_token
     from fastn_mcp.hosted.app import Health, application
     from fastn_mcp.hosted.runner import ShutdownConfig, run
