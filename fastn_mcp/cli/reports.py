@@ -53,10 +53,3 @@ def reported(parts: AccountParts) -> Generator[None]:
         yield
     finally:
         reporting.write()
-
-
-_LARGEST = 32 * 1024 * 1024
-"""Bytes of a script."""
-
-_NAMED = 20
-"""Mistakes that are named before the rest is counted."""

@@ -33,6 +33,12 @@ from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 
+_LARGEST = 32 * 1024 * 1024
+"""Bytes of a script."""
+
+_NAMED = 20
+"""Mistakes that are named before the rest is counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
