@@ -32,6 +32,7 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
@@ -210,6 +211,18 @@ def test_a_temporary_approval_says_what_stays_the_same_and_what_may_differ(given
     assert extent(RunWorkflow.model_validate({"workflow_id": "w", **given})) == f"run_workflow on this target {said}"
 
 
+async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(world: World) -> None:
+    """Ours: two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
+    workflow = run(world).workflow_id
+    declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
+    asking = await world.call(declined, FormLater())
+    assert isinstance(asking, Asking)
+    assert isinstance(await world.call(other, form(world, Yes(minutes=15))), Done)
+    assert isinstance(await world.call(declined, FormLater(resumed=(asking.question.grant, No()))), Declined)
+    assert len(world.changes) == 1
+    assert isinstance(await world.call(declined, FormLater()), Done)
+
+
 async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside_of_the_client(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert isinstance(await world.call(run(world), form(world, Yes(minutes=15))), Done)
@@ -246,6 +259,33 @@ async def test_what_came_to_be_forbidden_while_a_person_read_is_not_sent(world: 
     refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), form(world, does=answer))
     assert isinstance(refused, Refused)
     assert refused.facts["rule"] == "own key"
+    assert world.changes == []
+
+
+class Busy(FormNow):
+    """A form whose person declines five other calls before they answer it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(yes, world.clock)
+        self._world = world
+
+    async def ask(self, question: Question) -> Answer | Submitted:
+        for n in range(5):
+            other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": run(self._world).workflow_id}])
+            assert isinstance(await self._world.call(other, form(self._world, No())), Declined)
+        return await super().ask(question)
+
+
+@pytest.mark.parametrize("tool", ["run_workflow", "apply_changes"])
+async def test_changes_rest_after_declines_that_came_while_a_person_read(world: World, tool: str) -> None:
+    """Ours: the breaker of this caller is looked at again between the yes and the request, in a batch as well."""
+    call: Any = run(world)
+    if tool == "apply_changes":
+        run_it = {"tool": "run_workflow", "arguments": {"workflow_id": call.workflow_id}}
+        call = ApplyChanges.model_validate({"changes": [run_it]})
+    outcome = await world.call(call, Busy(world))
+    assert isinstance(outcome, Refused)
+    assert outcome.facts["rule"] == "breaker"
     assert world.changes == []
 
 
