@@ -26,8 +26,8 @@ MUTATED = 'only_mutate = ["fastn_mcp/guard/*"]'
 TESTS = 'test_selection = ["tests/guard"]'
 SAMPLE_TESTS = 'test_selection = ["tests/guard", "--ignore-glob=*/test_ledger_*", "--ignore-glob=*_properties.py"]'
 COPIED = ("docs", "examples", "fastn_mcp", "packaging", "tests", "tools")
-SAMPLED_LINES = 15
-"""Lines of code that a sample has at least: some 50 mutants, half a minute of one core."""
+SAMPLED_LINES = 10
+"""Lines of code that a sample has at least, and that a function in it has at most: some 30 mutants."""
 WANTED = 0.95
 SAMPLE_WANTED = 0.6
 """A sample is of few functions, and one of them can be mostly words."""
@@ -97,7 +97,7 @@ def functions() -> Iterator[tuple[Path, str, int]]:
 
 def sample(seed: int) -> tuple[list[str], list[str]]:
     """Files and functions of a sample: none of the ledger, whose tests race processes."""
-    found = [function for function in functions() if "ledger" not in function[0].parts]
+    found = [one for one in functions() if one[2] <= SAMPLED_LINES and "ledger" not in one[0].parts]
     random.Random(seed).shuffle(found)
     files, names, lines = set[str](), list[str](), 0
     while lines < SAMPLED_LINES:

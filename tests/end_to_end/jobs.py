@@ -170,7 +170,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "list_changes",
                 {"limit": 1},
-                ('"schedule": {"from": "0 * * * *", "to": "*/15 * * * *"}', '"name": "Hourly Slack sync"'),
+                ('"schedule": {"from": "0 * * * *", "to": "*/15 * * * *"}', '"name": "Hourly Slack sync'),
             ),
         ),
     ),
@@ -221,7 +221,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "create_secret",
                 {"name": "STRIPE_SECRET_KEY", "value_from_env": VARIABLE, "customer_id": From(0, FOUND)},
-                ('"scope": "customer"', '"lost"'),
+                ('"scope": "customer"', '"restores"'),
             ),
             Call(
                 "list_secrets",

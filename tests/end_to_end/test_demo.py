@@ -82,11 +82,11 @@ def test_it_ends_with_what_to_do_next(played: "subprocess.CompletedProcess[str]"
 # Whatever is taken out of the program, the demo must not tell the story as if it were there.
 BROKEN = {
     "a decline that is taken for consent": (
-        "guard/question.py",
+        "guard/approval/request.py",
         "Submitted.answer = lambda self, question: Yes('Globex Exports')",
         "it is not so that",
     ),
-    "answers without what they are about": ("shaping.py", "def shaped(*_): return {}", "KeyError: 'data'"),
+    "answers without what they are about": ("server/rendering.py", "def shaped(*_): return {}", "KeyError: 'data'"),
     "a sandbox that does not start": ("cli/sandbox.py", "raise SystemExit(1)", "the sandbox did not start"),
 }
 

@@ -37,7 +37,7 @@ CALLS = 200
 NO_FORMS: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Generator[Fleet]:
     with a_fleet(tmp_path_factory.mktemp("fleet"), valkey.url()) as made:
         yield made

@@ -117,6 +117,7 @@ def test_there_is_much_of_everything(large: Fastn) -> None:
     }
 
     assert 200_000 <= counts.pop(ListExecutions) <= 208_000
+    assert 359 <= counts.pop(QueryAuditLog) < 400  # it grows by what other tests do
     assert counts == {
         ListConnectors: 400,
         ListCustomers: 2_000,
@@ -126,7 +127,6 @@ def test_there_is_much_of_everything(large: Fastn) -> None:
         ListUsers: 60,
         ListApiKeys: 40,
         ListSecrets: 60,
-        QueryAuditLog: 359,
     }
 
 
