@@ -26,8 +26,10 @@ MUTATED = 'only_mutate = ["fastn_mcp/guard/*"]'
 TESTS = 'test_selection = ["tests/guard"]'
 SAMPLE_TESTS = 'test_selection = ["tests/guard", "--ignore-glob=*/test_ledger_*", "--ignore-glob=*_properties.py"]'
 COPIED = ("docs", "examples", "fastn_mcp", "packaging", "tests", "tools")
-SAMPLED_LINES = 10
-"""Lines of code that a sample has at least, and that a function in it has at most: some 30 mutants."""
+SAMPLED_LINES = 15
+"""Lines of code that a sample has at least: some 20 mutants."""
+LONGEST = 10
+"""Lines of the longest function in a sample: each of its mutants runs all tests that reach it."""
 WANTED = 0.95
 SAMPLE_WANTED = 0.6
 """A sample is of few functions, and one of them can be mostly words."""
@@ -97,7 +99,7 @@ def functions() -> Iterator[tuple[Path, str, int]]:
 
 def sample(seed: int) -> tuple[list[str], list[str]]:
     """Files and functions of a sample: none of the ledger, whose tests race processes."""
-    found = [one for one in functions() if one[2] <= SAMPLED_LINES and "ledger" not in one[0].parts]
+    found = [one for one in functions() if one[2] <= LONGEST and "ledger" not in one[0].parts]
     random.Random(seed).shuffle(found)
     files, names, lines = set[str](), list[str](), 0
     while lines < SAMPLED_LINES:
@@ -119,13 +121,17 @@ def main() -> None:
         shutil.rmtree(ROOT / ".cache/mutants-sample", ignore_errors=True)
         files, names = sample(options.sample)
         print(f"Sample {options.sample}: {', '.join(name.removeprefix('fastn_mcp.guard.') for name in names)}")
-        folder, wanted = workspace("mutants-sample", files, SAMPLE_TESTS), SAMPLE_WANTED
+        folder, wanted, suffix = workspace("mutants-sample", files, SAMPLE_TESTS), SAMPLE_WANTED, "__mutmut_*"
     else:
-        folder, wanted = workspace("mutants", ["fastn_mcp/guard/*"]), WANTED
+        folder, wanted, suffix = workspace("mutants", ["fastn_mcp/guard/*"]), WANTED, "*"
         names = [f"fastn_mcp.guard.{module}" if module != "guard" else "fastn_mcp.guard" for module in options.modules]
-    mutmut(folder, "run", "--max-children", "1", *(f"{name}*" for name in names))
+    mutmut(folder, "run", "--max-children", "1", *(f"{name}{suffix}" for name in names))
     found = dict(re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
-    statuses = {name: status for name, status in found.items() if not names or name.startswith(tuple(names))}
+    wanted_names = tuple(f"{name}{suffix[:-1]}" for name in names)
+    statuses = {name: status for name, status in found.items() if not names or name.startswith(wanted_names)}
+    if options.sample is not None:
+        # Some functions are reached by other tests only, which a sample has no time for.
+        statuses = {name: status for name, status in statuses.items() if status != "no tests"}
     survivors = sorted(name for name, status in statuses.items() if status not in KILLED)
     modules = Counter(re.sub(r"\.x[_ǁ].*", "", name) for name in statuses)
     for module, count in sorted(modules.items()):
