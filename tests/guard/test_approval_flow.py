@@ -269,7 +269,7 @@ class Busy(FormNow):
         super().__init__(yes, world.clock)
         self._world = world
 
-    async def ask(self, question: Question) -> Answer | Submitted:
+    async def ask(self, question: Question) -> Answer:
         for n in range(5):
             other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": run(self._world).workflow_id}])
             assert isinstance(await self._world.call(other, form(self._world, No())), Declined)
