@@ -2,13 +2,14 @@
 
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -90,9 +91,12 @@ Connect = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, and below those that the system gives to connections that others open meanwhile."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)  # not `random`, which has the same seed in each worker
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
