@@ -17,10 +17,11 @@ from pathlib import Path
 import anyio
 import plain
 from doing import Cost, do, tokens, total
-from driving import KEY, Person, approving, free_port
+from driving import KEY, Person, approving
 from jobs import ENVIRONMENT, FLAGS, JOBS, MOST_CALLS, MOST_TOKENS
 from mcp import Client, StdioServerParameters
 from mcp.types import Tool
+from ports import free_port
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "measured.md"
 MOST_SECONDS = 2.0

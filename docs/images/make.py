@@ -39,7 +39,7 @@ pre {{ margin: 0; padding: 4px 18px 18px; font: 14px/1.35 'JetBrains Mono', 'Dej
 
 
 def environment(state: str) -> dict[str, str]:
-    """A server and commands that share one folder, and nothing with whoever makes the pictures."""
+    """A server and commands that share one folder, isolated from the user's own configuration."""
     folders = dict.fromkeys(("HOME", "FASTN_STATE_DIR", "FASTN_CONFIG_DIR"), state)
     return {"PATH": os.environ["PATH"], "FASTN_CONFIG": os.devnull, "BROWSER": "true", **folders}
 

@@ -70,7 +70,7 @@ class Kinds:
 
 
 def unobserved(_: str) -> Kinds:
-    """Those of a profile, where nobody is told of it."""
+    """The parts of an account without telemetry."""
     return Kinds()
 
 

@@ -34,6 +34,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings, is_shared
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel as AnyDesk
 from fastn_mcp.guard.audit.log import Audit
 from fastn_mcp.guard.ledger.ledger import Ledger
@@ -223,7 +224,7 @@ def serve(
         health = Health({"issuer": keys.reached}, {"ledger": ledger})
         bounds = team.bounds
         ending = ShutdownConfig(bounds.drain, bounds.grace, bounds.connections, bounds.head)
-        served = f"{len(team.tenants)} tenant{'' if len(team.tenants) == 1 else 's'} of {file}"
+        served = f"{counted(len(team.tenants), 'tenant')} of {file}"
         said = (
             f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.trust.issuer}."
         )

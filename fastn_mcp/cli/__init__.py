@@ -54,7 +54,7 @@ _GUISE = EnumChoice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"
 
 
 def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
-    """A flag of a setting. The environment is read by `settings`, which knows what overrules what."""
+    """A flag of a setting. The environment is read by `config`, which knows what overrules what."""
     variable = "FASTN_" + flag.lstrip("-").upper().replace("-", "_")
     return click.option(flag, help=f"{help_text} [{variable}]", default=None, **more)
 
@@ -373,7 +373,7 @@ def _profiles_group() -> click.Group:
 cli.add_command(_Lazy("call", "Make one call, asking on the terminal before anything destructive.", _call_group))
 cli.add_command(_Lazy("approvals", "See what waits for an approval, and decide.", _approvals_group))
 cli.add_command(_Lazy("audit", "Read the record of decisions and calls, and check it.", _audit_group))
-cli.add_command(_Lazy("plan", "Write, read and sign what may be done while nobody is there.", _plan_group))
+cli.add_command(_Lazy("plan", "Write, review and sign plans for unattended runs.", _plan_group))
 cli.add_command(_Lazy("policy", "Check a policy file, and ask what it says of a call.", _policy_group))
 cli.add_command(_Lazy("profiles", "See the accounts of the configuration file, add and remove them.", _profiles_group))
 

@@ -1,4 +1,4 @@
-"""`fastn-mcp plan`: what may be done while nobody is there, written down, read by a person, and signed."""
+"""`fastn-mcp plan`: write, review and sign a plan for unattended runs."""
 
 import json
 import os

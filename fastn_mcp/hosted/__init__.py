@@ -1,6 +1,6 @@
 """MCP over HTTP: for this machine alone, or for a team whose people sign in.
 
-Stateless: any replica can answer any request. `application` puts it together, `serving` runs it; for a team, `tokens`
-says who is calling and `keys` by which keys that is known, `admission` what they may ask for, `tenants` whose account
-serves them, as `team` and `team_file` say.
+Stateless: any replica can answer any request. `app` is the application and `runner` runs it. For a team, `tokens`
+identifies the caller by the keys of `oidc`, `authentication` decides what the caller may use, and `tenants` opens the
+account that `team_config` and `team_file` name.
 """

@@ -1,7 +1,6 @@
 """MCP request handlers: a tool call becomes a call, a dispatch and a result.
 
-What else MCP has stands beside it: `reading` (resources), `prompting`, `proposing` (completions), `telling` (progress).
-Whose a request is, and what there is for them, is `served`.
+Resources, prompts, completion and progress are modules beside this one; `context` holds the account and the caller.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,20 +18,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import (
-    ERAS,
-    HTTP_TOKEN,
-    KEY,
-    Person,
-    Upstream,
-    approving,
-    body,
-    environment,
-    free_port,
-    over_http,
-    running,
-)
+from driving import ERAS, HTTP_TOKEN, KEY, Person, Upstream, approving, body, environment, over_http, running
 from mcp import Client, StdioServerParameters
+from ports import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -11,6 +11,7 @@ import click
 import httpx2
 import pytest
 from command_line import Run
+from ports import free_port
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli
@@ -245,7 +246,16 @@ def test_tools_lists_what_this_server_has(options: tuple[str, ...], env: dict[st
 def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
     """Issue 2: what it prints is a command that works; what it holds outlives it in a file."""
     environment |= {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--file", str(tmp_path / "s.json"), "--port", _port()]
+    command = [
+        sys.executable,
+        "-m",
+        "fastn_mcp",
+        "sandbox",
+        "--file",
+        str(tmp_path / "s.json"),
+        "--port",
+        str(free_port()),
+    ]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as served:
         try:
             assert served.stdout is not None
@@ -265,14 +275,6 @@ def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: d
             served.wait(10)
     again = fastn("--sandbox-file", str(tmp_path / "s.json"), "call", "list-customers", "--search", "Initech")
     assert [row["name"] for row in json.loads(again.stdout)["data"]] == ["Initech"]
-
-
-def _port() -> str:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def test_a_port_that_is_none_is_refused(fastn: Run) -> None:

@@ -59,7 +59,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("words", BELOW)
 def test_every_command_ends_with_examples_that_are_right(words: str) -> None:
-    """Issue 7: every command's help says what to do next. One that is new gets a line in `cli/examples.py`."""
+    """Issue 7: every command's help says what to do next. One that is new gets a line in `cli/help.py`."""
     text = shown(words.split()[1:])
     assert max(map(len, text.partition("Examples:")[0].splitlines())) <= 80, "a terminal breaks it in mid-word"
     lines = examples(text)

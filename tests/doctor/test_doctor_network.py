@@ -1,8 +1,6 @@
 """From here to Fastn: names, proxies, certificates; each step that fails says what to do."""
 
-import socket
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import trustme
 from clinic import HOST, Proxy, proxying, sandbox_in, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from ports import free_port
 
 from fastn_mcp.client.account import Way
 from fastn_mcp.config.proxies import address_of, named_by
@@ -92,18 +91,12 @@ async def failing(url: str, way: Way | None = None, environment: Mapping[str, st
     return check
 
 
-def unused() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
     """Issue 7: DNS, reachability, proxy and TLS, each in its own words."""
     assert (await failing("https://no-such-host.invalid")).name == "DNS"
-    refused = await failing(f"https://127.0.0.1:{unused()}")
+    refused = await failing(f"https://127.0.0.1:{free_port()}")
     assert (refused.name, refused.seen) == ("reach", "The connection is refused.")
-    gone = await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{unused()}"))
+    gone = await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{free_port()}"))
     assert (gone.name, "FASTN_PROXY" in gone.next) == ("proxy", True)
     unknown = await failing("https://fastn.test", Way(proxy="http://no-such-proxy.invalid:1"))
     assert (unknown.name, "not known" in unknown.seen) == ("proxy", True)

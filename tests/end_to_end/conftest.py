@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import ERAS, Connect, Person, Upstream, environment, free_port, over_http, running
+from driving import ERAS, Connect, Person, Upstream, environment, over_http, running
 from mcp import Client, StdioServerParameters
 from mcp.client import Transport
+from ports import free_port
 
 
 @pytest.fixture(scope="session")

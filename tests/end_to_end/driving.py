@@ -2,14 +2,13 @@
 
 import os
 import re
-import secrets
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -88,15 +87,6 @@ def answering(answer: ElicitResult) -> Callable[[ElicitRequestFormParams], Elici
 
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
-
-
-def free_port() -> int:
-    """A port that is free, and below those that the system gives to connections that others open meanwhile."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)  # not `random`, which has the same seed in each worker
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @contextmanager

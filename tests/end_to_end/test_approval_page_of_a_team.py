@@ -10,10 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
-from driving import free_port, running
+from driving import running
 from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import async_playwright, expect
+from ports import free_port
 from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 
 from fastn_mcp.guard.audit.log import entries

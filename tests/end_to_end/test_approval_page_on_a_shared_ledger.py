@@ -16,10 +16,11 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import free_port, running
+from driving import running
 from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import Page, Request, async_playwright, expect
+from ports import free_port
 from switchboard import Switchboard, switchboard
 from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 from valkey_server import ValkeyServer

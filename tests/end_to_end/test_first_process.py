@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from driving import free_port, listening
+from driving import listening
+from ports import free_port
 
 FIRST = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "fastn_mcp", "--sandbox"]
 

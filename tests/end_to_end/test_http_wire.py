@@ -14,8 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 from command_line import run_command
-from driving import BEARER, ERAS, HTTP_TOKEN, free_port, over_http, running
+from driving import BEARER, ERAS, HTTP_TOKEN, over_http, running
 from mcp import Client
+from ports import free_port
 
 from fastn_mcp.procedures.catalog import OFFERS
 

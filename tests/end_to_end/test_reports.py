@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import Upstream, environment, free_port, over_http, running
+from driving import Upstream, environment, over_http, running
 from mcp import Client
+from ports import free_port
 from test_shutdown import INITIALIZE, line
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")

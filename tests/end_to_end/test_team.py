@@ -16,13 +16,14 @@ import anyio.to_thread
 import httpx2
 import pytest
 from command_line import run_command
-from driving import ERAS, Person, approving, body, free_port, running
+from driving import ERAS, Person, approving, body, running
 from identity_provider import Provider, listening
 from mcp import Client, MCPError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from otlp_receiver import Receiver, values
+from ports import free_port
 from team_world import Caller
 
 from fastn_mcp.guard.audit.log import entries

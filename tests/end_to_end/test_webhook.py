@@ -16,8 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 from command_line import run_command
-from driving import Upstream, body, environment, free_port, over_http, running
+from driving import Upstream, body, environment, over_http, running
 from mcp import Client, StdioServerParameters
+from ports import free_port
 
 from fastn_mcp.channels.webhook.payloads import headers
 

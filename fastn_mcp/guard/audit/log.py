@@ -2,7 +2,7 @@
 
 A line is with the kernel when `record` returns, so that it outlives this process; an intent is on disk, so that it
 outlives a loss of power. What cannot be written raises, and the caller does not send. A file that is large enough is
-rotated (`audit_files`), and the chain goes on in the next one.
+rotated (`files`), and the chain goes on in the next one.
 
 `anchor` keeps the number and hash of the newest entry in the ledger. A log that ends before it was emptied or
 shortened: the next entry keeps its number, and an entry before it records what is missing. The call is sent all the

@@ -1,7 +1,7 @@
 """What a large account has beside the small one, and an example of its own: an expired HubSpot connection.
 
 By size alone it is what tests of search, paging and summaries need. The examples of the small account are in it as they
-were; its own is `acme.py`.
+were; its own is made by `add_example`.
 """
 
 import random

@@ -156,7 +156,7 @@ def _secrets(state: SandboxState, now: datetime, randomness: random.Random, cust
 
 
 _CONNECTIONS = 2_999
-"""And the one of `acme.py`."""
+"""And the one of `large.add_example`."""
 _BROKEN = 38
 _SWITCHED_OFF = 20
 _CUSTOMERS_WITH_BOTH = 14

@@ -9,7 +9,7 @@ from fastn_mcp.sandbox.dataset.workflows import app_event, put, route, scheduled
 from fastn_mcp.sandbox.state import Row, SandboxState, slug_of, stamp
 
 _WORKFLOWS = 149
-"""And the one of `acme.py`."""
+"""And the one of `large.add_example`."""
 
 _NAMES = (
     "Sync {a} {objects} to {b}",
@@ -74,7 +74,7 @@ def _workflow(state: SandboxState, now: datetime, randomness: random.Random) -> 
 
 
 _TRIGGERS = 199
-"""And the one of `acme.py`."""
+"""And the one of `large.add_example`."""
 
 
 def add_triggers(
