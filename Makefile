@@ -216,7 +216,7 @@ growth: $(READY) ## What a unit of work costs, by how much there is; into docs/m
 	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
 tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/measured.md: make tokens ARGS=--write
-	@PYTHONPATH=tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
+	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
 
 replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the memory of a thousand idle clients
 	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/replicas.py $(ARGS)
