@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 from hypothesis import settings
@@ -34,10 +35,17 @@ json_values: st.SearchStrategy[JsonValue] = st.recursive(
 json_objects = st.dictionaries(texts.map("x-".__add__), json_values, max_size=3)
 
 
+@cache
 def properties(operation: AnyOperation) -> dict[str, dict[str, Any]]:
     """The call's own arguments as a client sees them."""
     seen = cast("dict[str, dict[str, Any]]", operation.input_schema()["properties"])
     return {name: seen[name] for name in operation.model_fields}
+
+
+@cache
+def required(operation: AnyOperation) -> frozenset[str]:
+    """The arguments that a client has to give."""
+    return frozenset(cast("list[str]", operation.input_schema().get("required", [])))
 
 
 def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
@@ -65,7 +73,7 @@ def calls(operation: AnyOperation) -> st.SearchStrategy[Call]:
         name: _argument(operation, name, schema) for name, schema in properties(operation).items() if name != "cursor"
     }
     # An update has to change something.
-    needed = {*cast("list[str]", operation.input_schema().get("required", []))} | (every.keys() & {"name"})
+    needed = {*required(operation)} | (every.keys() & {"name"})
     if operation.tool_name() == "create_secret":
         # One of two ways to give a value, and only one.
         needed |= {"value"}
@@ -81,7 +89,7 @@ def calls(operation: AnyOperation) -> st.SearchStrategy[Call]:
 def example(operation: AnyOperation, **more: object) -> Call:
     """A plain call of `operation`: what is required, and for an update a name."""
     plain: dict[str, object] = {"integer": 5, "object": {}, "array": [], "string": "one"}
-    needed = {*cast("list[str]", operation.input_schema().get("required", []))}
+    needed = {*required(operation)}
     needed |= properties(operation).keys() & {"name"}
     if operation.tool_name() == "create_secret" and "value_from_env" not in more:
         needed |= {"value"}

@@ -135,7 +135,8 @@ class _ConnectionStream(httpcore2.AsyncNetworkStream):
 
     @override
     async def aclose(self) -> None:
-        self._pipe.transport.close()
+        # At once: closing TLS properly waits up to 30 s for the other side, and the loop may end before.
+        self._pipe.transport.abort()
 
     @override
     async def start_tls(
