@@ -724,6 +724,16 @@ def safe_text(text: str) -> str:
     return sanitize(redact_text(text))
 
 
+def shorten(text: str, longest: int) -> str:
+    """A text of at most `longest` characters, and how many more it had."""
+    return text[:longest] + left_out(len(text) - longest)
+
+
+def left_out(characters: int) -> str:
+    """What stands after a text that `characters` were cut from; nothing where it is whole."""
+    return f" [{characters} more character{'s' if characters > 1 else ''}]" if characters > 0 else ""
+
+
 def name_as_read(name: str) -> str:
     """The name as a person reads it, or as a server that trims and normalises it: ` PAY\u200b_KEY` is `pay_key`."""
     return " ".join(_letters(name).split()).casefold()

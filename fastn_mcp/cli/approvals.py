@@ -114,7 +114,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def scopes_(kept: ApprovalStores, as_json: bool) -> None:
-    """List what is approved for a while: one tool on one target."""
+    """List the temporary approvals: each for one tool on one target."""
     scopes = _with(kept, lambda desk: desk.ledger.scopes(desk.now())) or []
     if as_json:
         rows = [{name: getattr(scope, name) for name in Scope.__dataclass_fields__} for scope in scopes]
@@ -127,7 +127,7 @@ def scopes_(kept: ApprovalStores, as_json: bool) -> None:
         )
         say(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
     if not scopes:
-        say("Nothing is approved for a while.")
+        say("There is no temporary approval.")
 
 
 @approvals_group.command(name="revoke")

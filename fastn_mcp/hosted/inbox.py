@@ -137,7 +137,7 @@ class ApproverRights:
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 
     def holds(self, tenant: str, scope: Scope) -> bool:
-        """Whether an approval for a while is theirs to end."""
+        """Whether a temporary approval is theirs to end."""
         return self._asked(scope.principal) or any(tenant in rule.tenants for rule in self._rules)
 
     def _covered(self, tenant: str, grant: Grant) -> bool:

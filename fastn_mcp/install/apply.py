@@ -12,6 +12,7 @@ from fastn_mcp.install import edit, files
 from fastn_mcp.install.addition import Addition, NoPlace, NotInstalled, UnreadableConfig, found
 from fastn_mcp.install.backups import BackupRecord, Backups, digest
 from fastn_mcp.install.clients import Format, McpClient
+from fastn_mcp.redaction import shorten
 
 _ATTEMPTS = 5
 """How often a change is worked out again, where the client writes its file meanwhile."""
@@ -92,7 +93,7 @@ class FileChange:
             if line.startswith("@@"):
                 yield re.sub(r"(?<=[-+])\d+", lambda number: str(int(number[0]) + start), line)
             else:
-                yield line if len(line) <= _WIDEST else f"{line[:_WIDEST]} … {len(line) - _WIDEST} more characters"
+                yield shorten(line, _WIDEST)
 
 
 def installing(

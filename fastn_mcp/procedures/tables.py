@@ -12,6 +12,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import parse_timestamp
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.redaction import shorten
 from fastn_mcp.tools.paging import CSV, FULL, List, Listed
 from fastn_mcp.tools.tool import FastnObject
 
@@ -178,9 +179,7 @@ def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonV
     is_epoch = _TIME.search(name) is not None and "-" not in str(value)
     if now and (is_iso or is_epoch) and (time := parse_timestamp(value)) is not None:
         return {name: aged(time, now)}
-    if not isinstance(value, str):
-        return {name: value}
-    return {name: value if len(value) <= _LONGEST else f"{value[:_LONGEST]} [{len(value) - _LONGEST} more characters]"}
+    return {name: shorten(value, _LONGEST) if isinstance(value, str) else value}
 
 
 def _routed(routes: JsonValue, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:

@@ -32,7 +32,7 @@ from pydantic import JsonValue
 
 from fastn_mcp import __version__
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.redaction import safe_text, sanitize
+from fastn_mcp.redaction import safe_text, sanitize, shorten
 from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 
 SCHEMA = "fastn-mcp/report"
@@ -140,8 +140,7 @@ def markdown(report: Document) -> str:
 
 def code(value: object) -> str:
     """A value as a code span; texts of others are to be `quoted` first."""
-    text = sanitize(str(value))
-    text = f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]" if len(text) > _LONGEST else text
+    text = shorten(sanitize(str(value)), _LONGEST)
     # A span ends at a backtick, a cell at a bar, whatever stands before them.
     text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")
     return f"`{text}`" if text.strip() else ""

@@ -20,7 +20,7 @@ from typing import cast
 from typing_extensions import override
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.redaction import Redactor, redact_text
+from fastn_mcp.redaction import Redactor, redact_text, shorten
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -77,8 +77,7 @@ class JsonLines(logging.Formatter):
 
     def safe(self, text: str) -> str:
         """A text without secrets, and not too long."""
-        text = redact_text(self._redactor.text(text))
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
+        return shorten(redact_text(self._redactor.text(text)), _LONGEST)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -18,7 +18,7 @@ from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
-from fastn_mcp.redaction import is_issued_secret, safe, safe_json
+from fastn_mcp.redaction import is_issued_secret, safe, safe_json, shorten
 from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.paging import CSV, List, Listed
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
@@ -183,18 +183,14 @@ def _fitting(value: JsonValue, room: int) -> tuple[JsonValue, str]:
 
 def _cut(value: JsonValue, limit: int) -> JsonValue:
     if isinstance(value, str):
-        return _text(value, limit)
+        return shorten(value, limit)
     if isinstance(value, list):
         kept = [_cut(item, limit) for item in value[:limit]]
         return [*kept, f"[{len(value) - limit} more]"] if len(value) > limit else kept
     if isinstance(value, dict):
-        entries = {_text(name, limit): _cut(item, limit) for name, item in islice(value.items(), limit)}
+        entries = {shorten(name, limit): _cut(item, limit) for name, item in islice(value.items(), limit)}
         return entries | ({f"[{len(value) - limit} more]": None} if len(value) > limit else {})
     return value
-
-
-def _text(text: str, limit: int) -> str:
-    return f"{text[:limit]} [{len(text) - limit} more characters]" if len(text) > limit else text
 
 
 def _size(value: JsonValue) -> int:

@@ -146,11 +146,11 @@ def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None
 # --- size --------------------------------------------------------------------------------------------------------
 
 
-def large(megabytes: int) -> dict[str, Any]:
+def large(megabytes: float) -> dict[str, Any]:
     """As `.claude.json` grows: a history for each project."""
     said: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
     project: Any = {"history": [said] * 40, "mcpServers": {}, "n": [1, 2.5, None]}
-    return {"projects": {f"/srv/ann/{n}": project for n in range(megabytes * 330)}, "mcpServers": {"other": {}}}
+    return {"projects": {f"/srv/ann/{n}": project for n in range(int(megabytes * 330))}, "mcpServers": {"other": {}}}
 
 
 @pytest.mark.long
@@ -159,18 +159,15 @@ def large(megabytes: int) -> dict[str, Any]:
     [(Format.JSON, "", 2), (Format.JSON, "", None), (Format.JSONC, "// mine\n", 2)],
 )
 def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: str, indent: int | None) -> None:
-    """Eight times the size takes less than 32 times as long (the square would be 64); the best of three counts."""
-    best: list[float] = []
-    for megabytes in (1, 8):
+    """Eight times the size takes less than 32 times as long: the square would be 64."""
+    times: list[float] = []
+    for megabytes in (0.5, 4):
         content = (begin + json.dumps(large(megabytes), indent=indent)).encode()
-        times: list[float] = []
-        for _ in range(3):
-            start = time.process_time()
-            then, traces = edit.put(format_, content, OURS)
-            times.append(time.process_time() - start)
+        start = time.process_time()
+        then, traces = edit.put(format_, content, OURS)
+        times.append(time.process_time() - start)
         assert edit.take(format_, then, OURS, traces) == content
-        best.append(min(times))
-    assert best[1] < 32 * best[0]
+    assert times[1] < 32 * times[0]
 
 
 @pytest.mark.parametrize(

@@ -386,7 +386,7 @@ def test_a_scope_is_revoked_also_where_the_audit_cannot_be_written(state: Folder
 
 def test_no_scope_is_said(state: Folder) -> None:
     """Ours: an empty list says that it is empty."""
-    assert state.run("scopes").stdout == "Nothing is approved for a while.\n"
+    assert state.run("scopes").stdout == "There is no temporary approval.\n"
 
 
 def door(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:

@@ -245,7 +245,7 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
 
 
 async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
-    """THREATS T13: an approval for a while is for one principal, account, tool and target."""
+    """THREATS T13: a temporary approval is for one principal, account, tool and target."""
     await ledger.grant_scope(scope())
     exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
     assert await other.scope_of(*exact, NOW) == scope()

@@ -53,7 +53,7 @@ class Inbox(Protocol):
         ...
 
     async def scopes(self, now: float) -> Sequence[Scope]:
-        """The approvals for a while that hold."""
+        """The temporary approvals that hold."""
         ...
 
     async def decided(self, limit: int) -> Sequence[Decided]:
@@ -77,7 +77,7 @@ class Inbox(Protocol):
         ...
 
     async def revoke(self, scope: str, now: float) -> bool:
-        """End an approval for a while; False where there is none of theirs."""
+        """End a temporary approval; False where there is none of theirs."""
         ...
 
 

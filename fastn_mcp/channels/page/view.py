@@ -32,7 +32,7 @@ _BY = {
     "terminal": "at a terminal",
     "verified": "by an approver",
     "four_eyes": "by approvers",
-    "scope": "by an approval for a while",
+    "scope": "by a temporary approval",
     "plan": "by a plan",
     "policy": "by the policy",
 }

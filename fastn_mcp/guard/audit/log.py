@@ -33,7 +33,7 @@ from fastn_mcp.guard.audit import chain
 from fastn_mcp.guard.audit.chain import SHORTENED, End, Report, sealed
 from fastn_mcp.guard.audit.files import Keeping, lines_of, log_files, moved_end, opened, read_end, rotated_name
 from fastn_mcp.guard.ledger.ledger import Grant, Ledger, account_name
-from fastn_mcp.redaction import redact_object, redact_text
+from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Tool
 
@@ -185,17 +185,12 @@ def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def named(name: str | None) -> str | None:
     """A name as it may be recorded."""
-    return None if name is None else _text(redact_text(name), _LONGEST_NAME)
-
-
-def _text(value: str, longest: int = _LONGEST) -> str:
-    cut = len(value) - longest
-    return f"{value[:longest]} [{cut} more characters]" if cut > 0 else value
+    return None if name is None else shorten(redact_text(name), _LONGEST_NAME)
 
 
 def _cut(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        return _text(value)
+        return shorten(value, _LONGEST)
     if isinstance(value, list):
         return [_cut(item) for item in value]
     return {name: _cut(item) for name, item in value.items()} if isinstance(value, dict) else value
