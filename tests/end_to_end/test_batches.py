@@ -128,7 +128,7 @@ async def test_a_client_approves_a_batch_by_one_form(
         told.append(message or "")
 
     async with connect(transport, era, person) as client:
-        # Tests share the server over HTTP and its ledger, where the same calls are the same batch: each era has its own.
+        # Tests share the server over HTTP and its ledger, where the same calls are the same batch: each has its own.
         first = 3 * list(ERAS).index(era)
         targets = (await triggers(client))[first : first + 3]
         preview = body(await client.call_tool("apply_changes", {**deletions(targets), "dry_run": True}))
