@@ -243,10 +243,10 @@ def test_settings_that_leave_no_tool_are_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"api_key = ", "is not TOML"),
-        (b'api_key = "canary\n"', "is not TOML"),
-        (b"\xff\xfe", "is not text in UTF-8. Save it"),
-        (b'a = 1\na = "canary"', "is not TOML"),
+        (b"api_key = ", ", at its end: not TOML"),
+        (b'api_key = "canary\n"', ", line 1: not TOML"),
+        (b"\xff\xfe", " is not text in UTF-8. Save it"),
+        (b'a = 1\na = "canary"', ", at its end: not TOML"),
     ],
 )
 def test_a_file_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: bytes, said: str) -> None:
@@ -255,7 +255,7 @@ def test_a_file_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: by
     file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
-    assert str(caught.value).startswith(f"{file} {said}")
+    assert str(caught.value).startswith(f"{file}{said}")
     assert "canary" not in str(caught.value)
 
 

@@ -11,8 +11,9 @@ from typing import cast
 import tomlkit
 from tomlkit.items import Table
 
-from fastn_mcp.config.file import PROFILES, ConfigFile, check_name, parsed, read
+from fastn_mcp.config.file import check_name, parsed, read
 from fastn_mcp.config.load import choose
+from fastn_mcp.config.model import PROFILES, ConfigFile
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import SettingsError
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastn_mcp.config.file import PROFILES, ConfigFile
 from fastn_mcp.config.keyring import Keyring
-from fastn_mcp.config.model import Settings, is_token
+from fastn_mcp.config.model import PROFILES, ConfigFile, Settings, is_token
 from fastn_mcp.config.paths import read_private, write_private
 from fastn_mcp.errors import NoKey, SettingsError
 

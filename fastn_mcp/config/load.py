@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from fastn_mcp.config import file as files
 from fastn_mcp.config import keys
-from fastn_mcp.config.file import PROFILES, ConfigFile
 from fastn_mcp.config.keyring import Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.config.keys import VARIABLE, Key
 from fastn_mcp.config.model import (
@@ -24,7 +22,9 @@ from fastn_mcp.config.model import (
     KEY_SETTINGS,
     OF_ONE_ACCOUNT,
     OF_THE_PROCESS,
+    PROFILES,
     SOURCES,
+    ConfigFile,
     Settings,
     kind_of,
 )
@@ -127,7 +127,7 @@ def resolve(
     keyring: Keyring | None = None,
 ) -> Resolved:
     """The same, with where the key comes from. Raises `SettingsError`."""
-    config = files.read(file) if file is not None else ConfigFile()
+    config = _read(file)
     account = choose(flags, environment, config, sandbox=sandbox)
     key = _given(flags, environment, account)
     if key is None and sandbox:
@@ -140,9 +140,17 @@ def ledger_setting(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
 ) -> str | None:
     """The setting of the ledger alone: who decides about calls needs no key. Raises `SettingsError`."""
-    config = files.read(file) if file is not None else ConfigFile()
+    config = _read(file)
     account = choose(flags, environment, config, sandbox=sandbox)
     return replace(account, values={"ledger": account.values.get("ledger")}).keyless().ledger
+
+
+def _read(file: Path | None) -> ConfigFile:
+    if file is None:
+        return ConfigFile()
+    from fastn_mcp.config.file import read  # only where there is one: other starts need no reader of TOML
+
+    return read(file)
 
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:

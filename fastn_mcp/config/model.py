@@ -3,9 +3,9 @@
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -14,6 +14,9 @@ from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import nearest
 from fastn_mcp.tools.operation import Route
 from fastn_mcp.tools.parsing import current
+
+if TYPE_CHECKING:
+    from fastn_mcp.config.strict_toml import TomlSource
 
 
 def callable_address(url: str) -> str:
@@ -490,3 +493,24 @@ PATHS = ("policy", "plan", "plan_keys", "report", "log_file", "approvers", "api_
 
 OF_ONE_ACCOUNT = ("base_url", "space_id", "tenant_id", "end_org_id")
 """Where a key belongs. What the environment says of it is of no profile."""
+
+PROFILES = "profiles"
+"""The table of the file that holds one for each account."""
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """What a file says: settings for all, and those of each profile, which go over them."""
+
+    path: Path | None = None
+    top: Mapping[str, object] = field(default_factory=dict[str, object])
+    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
+    source: "TomlSource | None" = None
+
+    @property
+    def text(self) -> str:
+        return "" if self.source is None else self.source.data.decode()
+
+    def line(self, *at: str) -> str:
+        """The file and the line where a key stands, as messages name it."""
+        return f"{self.path}, line {1 if self.source is None else self.source.line(at)}"

@@ -4,17 +4,19 @@ It is asked of text that `tomllib` has read, so it only has to know where keys, 
 """
 
 import hashlib
+import os
 import re
 import tomllib
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from fastn_mcp.config.paths import read_regular, require_own
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, closest, nearest, reason
 
 Key = tuple[str | int, ...]
 """As `("rule", 0, "when", "dependents")`."""
@@ -131,6 +133,7 @@ class _Scan:
 
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(Exception):
@@ -141,13 +144,25 @@ class ConfigError(Exception):
         self.at = at
 
 
-@dataclass(frozen=True, slots=True)
 class TomlSource:
-    """A file that was read: its name, the digest of its text, and the line of each key."""
+    """The text of a file. What it says is read, and where it says so is looked for only where something is wrong."""
 
-    file: str
-    digest: str
-    lines: Mapping[Key, int]
+    def __init__(self, path: Path, data: bytes = b"") -> None:
+        self.path = path
+        self.data = data
+
+    @property
+    def file(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def lines(self) -> Mapping[Key, int]:
+        """The line of each key."""
+        return places(self.data.decode())
 
     def line(self, at: Key) -> int:
         """The line of a key, or of the table that would hold it."""
@@ -155,24 +170,26 @@ class TomlSource:
             at = at[:-1]
         return self.lines.get(at, 1)
 
+    def first(self, flaws: Iterable[ConfigError]) -> ConfigError:
+        """The first flaw of the file. A key that is missing was perhaps misspelt, which says more."""
+        return min(flaws, key=lambda flaw: (flaw.at not in self.lines, self.line(flaw.at)))
 
-def read(path: Path, kind: str, hint: str) -> bytes:
-    """The file's content. Raises `SettingsError`: `kind` says what it is for, `hint` what to do where it is absent."""
+
+def read(path: Path, kind: str, hint: str) -> tuple[bytes, os.stat_result]:
+    """The file's content, and its status. Raises `SettingsError`: `kind` says what it is for, `hint` how to go on."""
     try:
-        data, _ = read_regular(path, check=partial(require_own, path))
+        return read_regular(path, check=partial(require_own, path))
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise SettingsError(f"{path} cannot be read: {why}.") from None
-    return data
 
 
 def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], TomlSource], T], hint: str) -> T:
     """What `build` makes of a file's table. Raises `SettingsError` with the file and the line of a `ConfigError`."""
     try:
-        text = data.decode()
-        table = tomllib.loads(text)
+        table = tomllib.loads(data.decode())
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not text in UTF-8.", "Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
@@ -181,8 +198,97 @@ def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], To
         raise SettingsError(f"{where}: not TOML: {error}.", hint) from None
     except RecursionError:
         raise SettingsError(f"{path}: not a {kind}: it is nested too deeply.") from None
-    source = TomlSource(path.name, hashlib.sha256(data).hexdigest(), places(text))
+    source = TomlSource(path, data)
     try:
         return build(table, source)
     except ConfigError as flaw:
         raise SettingsError(f"{path}, line {source.line(flaw.at)}: {flaw}.", hint) from None
+
+
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+"""Of the model of a table. No value is shown where one is wrong: it may be a secret."""
+
+ONE_OR_MORE = BeforeValidator(lambda value: cast("object", [value] if isinstance(value, str) else value))
+"""For a list of texts: one text stands for a list of it."""
+
+_PROBLEMS = {
+    "int_type": "must be a whole number",
+    "string_type": "must be a text, in quotes",
+    "list_type": "must be a list of texts, or one text",
+    "dict_type": "must be a table, as { ... }",
+    "too_short": "must not be empty",
+}
+
+
+def validate(form: type[M], table: object, source: TomlSource, inside: Key = ()) -> M:
+    """A file's table, or the one at `inside` of it, as its model. Raises `ConfigError` for the file's first flaw."""
+    try:
+        return form.model_validate(table)
+    except ValidationError as error:
+        problems = cast("list[Mapping[str, Any]]", error.errors(include_url=False))
+    raise source.first(_flaw(form, problem, source, inside) for problem in problems)
+
+
+def _flaw(form: type[BaseModel], problem: Mapping[str, Any], source: TomlSource, inside: Key) -> ConfigError:
+    at: Key = (*inside, *problem["loc"])
+    kind = problem["type"]
+    if kind not in ("extra_forbidden", "missing"):
+        while len(at) > len(inside) and at not in source.lines:  # pydantic names the alternatives of a union there
+            at = at[:-1]
+    names = _names(at)
+    key = names[-1] if names else "the file"
+    tables = dict(_tables(form, inside))
+    where, model = tables.get(names[:-1], ("", form))
+    match kind:
+        case "extra_forbidden":
+            known = list(model.model_fields)
+            near = nearest(key, known) or _in_another(key, tables.values()) or f"; known are {', '.join(known)}"
+            if not names[:-1] and all((name,) in tables for name in known):
+                return ConfigError(at, f"there is no table {key!r}{near}")
+            return ConfigError(at, f"there is no key {key!r} in {where}{near}")
+        case "missing":
+            return ConfigError(at, f"{where} needs the key {key!r}")
+        case "model_type":
+            own = tables[names][0]
+            return ConfigError(at, f"{key} must be a table{f', as {own}' if own.startswith('[') else ''}")
+        case "list_type" if names in tables:
+            return ConfigError(at, f"each {key} is a table of its own, as {tables[names][0]}")
+        case _:
+            why = _PROBLEMS.get(kind) or reason(problem)
+            return ConfigError(at, f"{key}: {why[0].lower()}{why[1:]}")
+
+
+def _names(at: Key) -> tuple[str, ...]:
+    return tuple(part for part in at if isinstance(part, str))
+
+
+def _tables(form: type[BaseModel], at: Key) -> Iterator[tuple[tuple[str, ...], tuple[str, type[BaseModel]]]]:
+    """Each table of a model: its path, what people call it, and its own model."""
+    yield _names(at), (_called(at), form)
+    for name, field in form.model_fields.items():
+        entry = (*at, name, 0) if get_origin(field.annotation) is list else (*at, name)
+        for model in _models(field.annotation):
+            yield from _tables(model, entry)
+
+
+def _called(at: Key) -> str:
+    path = ".".join(_names(at))
+    if not at:
+        return "the file"
+    if isinstance(at[-1], int):
+        return f"[[{path}]]"
+    return str(at[-1]) if any(isinstance(part, int) for part in at) else f"[{path}]"
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _in_another(key: str, tables: Iterable[tuple[str, type[BaseModel]]]) -> str:
+    """The table that has the key, or the one nearest to it, where the one that holds it has not."""
+    keys = {name: where for where, model in tables for name in model.model_fields}
+    close = closest(key, keys)
+    return "" if close is None else f" (did you mean {close!r} in {keys[close]}?)"

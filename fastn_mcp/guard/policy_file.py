@@ -2,24 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-from pydantic import ValidationError
+from typing import Any
 
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read
-from fastn_mcp.errors import nearest, reason
+from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
+from fastn_mcp.errors import nearest
 from fastn_mcp.guard.policy import MODES, Decision, PolicyDecision, least
 from fastn_mcp.guard.policy_rules.matching import KINDS, Choice, Glob, PolicyRule, Protected, UserCount, choice
 from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
 from fastn_mcp.guard.policy_rules.schema import (
     CHANGING,
-    TABLES,
     DependentsForm,
-    KeyDefaults,
     PolicyForm,
     RuleForm,
-    RunBudget,
     Window,
     kind_of,
     named,
@@ -91,7 +86,7 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
 
     `program` is what a person starts at a shell to check it.
     """
-    data = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
+    data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
     hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
     return load(data, path, "policy", lambda table, source: _Builder(source).rules(table), hint)
 
@@ -102,10 +97,7 @@ class _Builder:
 
     def rules(self, table: Mapping[str, Any]) -> FileRules:
         """The rules of a file. Raises `ConfigError`, for the first that is wrong."""
-        try:
-            form = PolicyForm.model_validate(table)
-        except ValidationError as error:
-            raise self._first(_flaw(cast("Any", problem)) for problem in error.errors(include_url=False)) from None
+        form = validate(PolicyForm, table, self._source)
         rules = tuple(self._rule(number, rule) for number, rule in enumerate(form.rule))
         defaults = {
             effect: PolicyDecision(said, self._name(f"default {key}", "defaults", key))
@@ -125,7 +117,7 @@ class _Builder:
         if flaws := [
             ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)
         ]:
-            raise self._first(flaws)
+            raise self._source.first(flaws)
         return FileRules(
             digest=self._source.digest,
             defaults=defaults,
@@ -145,9 +137,11 @@ class _Builder:
     def _name(self, what: str, *at: str | int) -> str:
         return f"{self._source.file} line {self._source.line(at)}: {what}"
 
-    def _first(self, flaws: Iterable[ConfigError]) -> ConfigError:
-        # A key that is missing was perhaps misspelt, which says more.
-        return min(flaws, key=lambda flaw: (flaw.at not in self._source.lines, self._source.line(flaw.at)))
+    def _bounds(self, at: Key, when: Mapping[str, Any]) -> UserCount | None:
+        if "dependents" not in when:
+            return None
+        form = validate(DependentsForm, when["dependents"], self._source, at)
+        return UserCount(form.min, form.max)
 
     def _protected(self, number: int, entry: Any) -> Protected:
         at: Key = ("protect", number)
@@ -182,7 +176,7 @@ class _Builder:
             effects=None if form.effects is None else frozenset(form.effects),
             targets=tuple(form.target or ()),
             key=form.key,
-            dependents=_bounds((*at, "when", "dependents"), form.when),
+            dependents=self._bounds((*at, "when", "dependents"), form.when),
             arguments={
                 name: _choice((*at, "when", name), operations, value)
                 for name, value in form.when.items()
@@ -220,16 +214,6 @@ def _verb(effect: Effect) -> str:
     return f"have the effect {effect.value}"
 
 
-def _bounds(at: Key, when: Mapping[str, Any]) -> UserCount | None:
-    if "dependents" not in when:
-        return None
-    try:
-        form = DependentsForm.model_validate(when["dependents"])
-    except ValidationError as error:
-        raise _flaw(cast("Any", error.errors(include_url=False)[0]), at) from None
-    return UserCount(form.min, form.max)
-
-
 def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choice:
     operations = list(operations)
     name = str(at[-1])
@@ -250,55 +234,3 @@ def _set(table: Any) -> Iterator[tuple[Effect, str, Any]]:
     for effect in Effect:
         if (value := getattr(table, effect.value, None)) is not None:
             yield effect, effect.value, value
-
-
-_PROBLEMS = {
-    "int_type": "must be a whole number",
-    "string_type": "must be a text, in quotes",
-    "list_type": "must be a list of texts, or one text",
-    "dict_type": "must be a table, as { ... }",
-    "too_short": "must not be empty",
-}
-
-
-def _flaw(problem: Mapping[str, Any], inside: Key = ()) -> ConfigError:
-    at: Key = (*inside, *cast("Key", problem["loc"]))
-    names = [str(part) for part in at if isinstance(part, str)]
-    key = names[-1] if names else "policy"
-    table = _bracketed(names[0], at) if names else ""
-    match problem["type"]:
-        case "extra_forbidden":
-            known = _known(names)
-            near = nearest(key, known) or f"; known are {', '.join(known)}"
-            where = f" in {_inner(names) or table}" if len(names) > 1 else ""
-            return ConfigError(at, f"there is no {'key' if where else 'table'} {key!r}{where}{near}")
-        case "missing":
-            return ConfigError(at, f"{table} needs the key {key!r}")
-        case "model_type":
-            return ConfigError(at, f"{key} must be a table, as [{key}]" if len(at) == 1 else f"{key} must be a table")
-        case "list_type" if len(at) == 1:
-            return ConfigError(at, f"each {key} is a table of its own, as [[{key}]]")
-        case kind:
-            why = _PROBLEMS.get(kind) or reason(problem)
-            return ConfigError(at, f"{key}: {why[0].lower()}{why[1:]}")
-
-
-def _inner(names: list[str]) -> str:
-    """A table inside a table, as people call it."""
-    if len(names) < 3:
-        return ""
-    return f"[{'.'.join(names[:2])}]" if names[0] in ("budget", "defaults") else "dependents"
-
-
-def _bracketed(table: str, at: Key) -> str:
-    return f"[[{table}]]" if len(at) > 1 and isinstance(at[1], int) else f"[{table}]"
-
-
-def _known(names: list[str]) -> list[str]:
-    """The keys of the table in which a key stands."""
-    if len(names) == 1:
-        return list(TABLES)
-    if "dependents" in names[:-1]:
-        return list(DependentsForm.model_fields)
-    inner = {"budget": RunBudget, "defaults": KeyDefaults}.get(names[0]) if len(names) > 2 else None
-    return list((inner or TABLES[names[0]]).model_fields)

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.proxies import is_loopback
-from fastn_mcp.config.strict_toml import ConfigError, Key, load, read
-from fastn_mcp.errors import closest, nearest, reason
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
+from fastn_mcp.errors import nearest
 from fastn_mcp.hosted.inbox import ALL, Approvals, ApproverRule
 from fastn_mcp.hosted.team_config import SECRETS, Match, Pattern, SecretRef, Team, TeamLimits, Tenant, origin_of
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
@@ -43,13 +43,9 @@ _HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
 
 def load_team(path: Path) -> Team:
     """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
-    data = read(path, _KIND, "Correct --team.")
+    data, _ = read(path, _KIND, "Correct --team.")
     folder = path.absolute().parent
-    return load(data, path, _KIND, lambda table, _: _built(table, folder), _SEE)
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    return load(data, path, _KIND, lambda table, source: _built(table, source, folder), _SEE)
 
 
 def _safe_url(url: str) -> str:
@@ -96,17 +92,17 @@ def _some(values: list[str]) -> list[str]:
     return values
 
 
-_Texts = Annotated[list[Annotated[str, AfterValidator(_glob)]], BeforeValidator(_listed), AfterValidator(_some)]
-
-
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+_Texts = Annotated[list[Annotated[str, AfterValidator(_glob)]], ONE_OR_MORE, AfterValidator(_some)]
 
 
 _DEFAULT = TeamLimits()
 
 
-class _Limits(_Form):
+class _Table(BaseModel):
+    model_config = STRICT
+
+
+class _Limits(_Table):
     body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = _DEFAULT.body
     header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = _DEFAULT.head
     connections: Annotated[int, Field(ge=1, le=100_000)] = _DEFAULT.connections
@@ -125,8 +121,8 @@ class _Limits(_Form):
         )  # fmt: skip
 
 
-class _Tenant(_Form):
-    model_config = ConfigDict(extra="allow")
+class _Tenant(_Table):
+    model_config = ConfigDict(extra="allow")  # settings, checked below
 
     name: str
     subjects: _Texts | None = None
@@ -140,7 +136,7 @@ class _Tenant(_Form):
     webhook_secret_env: str | None = None
 
 
-class _Approver(_Form):
+class _Approver(_Table):
     subjects: _Texts | None = None
     groups: _Texts | None = None
     claims: dict[str, _Texts] = {}
@@ -148,24 +144,26 @@ class _Approver(_Form):
     effects: _Texts | None = None
 
 
-class _Approvals(_Form):
+class _Approvals(_Table):
     client_id: Annotated[str, AfterValidator(_glob)]
     client_secret_file: str | None = None
     client_secret_env: str | None = None
     url: Annotated[str, AfterValidator(_resource)] | None = None
-    scopes: Annotated[list[str], AfterValidator(_some)] = ["openid", "profile"]
+    scopes: Annotated[list[str], ONE_OR_MORE, AfterValidator(_some)] = ["openid", "profile"]
     own: bool = True
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
     approver: list[_Approver] = []
 
 
-class _TeamForm(_Form):
+class _TeamForm(_Table):
     url: Annotated[str, AfterValidator(_resource)]
     issuer: Annotated[str, AfterValidator(_safe_url)]
     audience: str | None = None
-    hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], AfterValidator(_some)] | None = None
-    origins: list[Annotated[str, AfterValidator(_origin)]] = []
-    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], AfterValidator(_some)] = list(ALGORITHMS)
+    hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], ONE_OR_MORE, AfterValidator(_some)] | None = None
+    origins: Annotated[list[Annotated[str, AfterValidator(_origin)]], ONE_OR_MORE] = []
+    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], ONE_OR_MORE, AfterValidator(_some)] = list(
+        ALGORITHMS
+    )
     groups_claim: str = "groups"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: _Limits = _Limits()
@@ -173,13 +171,8 @@ class _TeamForm(_Form):
     tenant: list[_Tenant]
 
 
-def _built(table: Mapping[str, Any], folder: Path) -> Team:
-    try:
-        form = _TeamForm.model_validate(table)
-    except ValidationError as error:
-        # An unknown key first: where one is misspelt, the same key is missing.
-        problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-        raise _flaw(cast("Any", problems[0])) from None
+def _built(table: Mapping[str, Any], source: TomlSource, folder: Path) -> Team:
+    form = validate(_TeamForm, table, source)
     tenants = tuple(_tenant(number, entry, folder) for number, entry in enumerate(form.tenant))
     if not tenants:
         raise ConfigError(("tenant",), "it has no [[tenant]]")
@@ -292,7 +285,7 @@ def _keyed(at: Key, form: _Tenant, secrets: Mapping[str, SecretRef], values: Map
         raise ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
 
 
-def _kept(at: Key, form: _Form, name: str, folder: Path) -> SecretRef | None:
+def _kept(at: Key, form: "_Approvals | _Tenant", name: str, folder: Path) -> SecretRef | None:
     file: str | None = getattr(form, f"{name}_file")
     variable: str | None = getattr(form, f"{name}_env")
     if file is None and variable is None:
@@ -300,40 +293,3 @@ def _kept(at: Key, form: _Form, name: str, folder: Path) -> SecretRef | None:
     if file is not None and variable is not None:
         raise ConfigError((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")
     return SecretRef(None if file is None else folder / file, variable)
-
-
-_TABLES: dict[str, tuple[type[_Form], str]] = {
-    "limits": (_Limits, "[limits]"),
-    "tenant": (_Tenant, "[[tenant]]"),
-    "approvals": (_Approvals, "[approvals]"),
-    "approvals approver": (_Approver, "[[approvals.approver]]"),
-}
-
-
-def _elsewhere(key: str) -> str:
-    """The table that has the key, or the one nearest to it, where another has not."""
-    keys = {name: where for form, where in _TABLES.values() for name in form.model_fields}
-    close = closest(key, keys)
-    return "" if close is None else f" (did you mean {close!r} in {keys[close]}?)"
-
-
-def _flaw(problem: Mapping[str, Any]) -> ConfigError:
-    at = cast("Key", problem["loc"])
-    keys = [part for part in at if isinstance(part, str)]
-    key = keys[-1]
-    match problem["type"]:
-        case "extra_forbidden":
-            form, where = next(
-                (known for name, known in _TABLES.items() if keys[:-1] == name.split()), (_TeamForm, "the file")
-            )
-            return ConfigError(
-                at, f"there is no key {key!r} in {where}{nearest(key, form.model_fields) or _elsewhere(key)}"
-            )
-        case "missing":
-            table = _TABLES.get(" ".join(keys[:-1]), (None, "the file"))[1]
-            return ConfigError(at, f"{table} needs the key {key!r}")
-        case "list_type" if key == "tenant":
-            return ConfigError(at, "each tenant is a table of its own, as [[tenant]]")
-        case _:
-            why = reason(problem)
-            return ConfigError(at, f"{key}: {why[0].lower()}{why[1:]}")

@@ -341,4 +341,4 @@ def test_serving_over_stdio_with_a_key_of_the_environment_asks_no_keyring(enviro
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "fastn_mcp.config.load" in loaded
-    assert not loaded & {"keyring", "tomlkit", "fastn_mcp.config.strict_toml"}
+    assert not loaded & {"keyring", "tomlkit", "fastn_mcp.config.file", "fastn_mcp.config.strict_toml"}

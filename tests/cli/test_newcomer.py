@@ -105,7 +105,7 @@ def test_a_host_where_nobody_is_says_so_and_how_to_learn_more(fastn: Run) -> Non
 
 
 FILES = {
-    "a text without quotes": (b"mode = guarded", "is not TOML", 'texts stand in quotes, as in: mode = "guarded"'),
+    "a text without quotes": (b"mode = guarded", "not TOML", 'texts stand in quotes, as in: mode = "guarded"'),
     "UTF-16, as PowerShell writes it": ("mode = 1".encode("utf-16"), "is not text in UTF-8", "Save it as UTF-8."),
 }
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import Clock
 
-from fastn_mcp.config.file import ConfigFile
 from fastn_mcp.config.load import Resolved, load, resolve
+from fastn_mcp.config.model import ConfigFile
 from fastn_mcp.doctor import hosts
 from fastn_mcp.doctor.check import Proposal
 from fastn_mcp.doctor.reads import DECLARED_NAMES, Names, envelope_of, fields_of

@@ -97,8 +97,8 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ('[[alow]]\ntool = "x"', 4, "there is no key 'alow' (did you mean 'allow'?)"),
-        ("", 1, "the key 'allow' is missing"),
+        ('[[alow]]\ntool = "x"', 4, "there is no key 'alow' in the file (did you mean 'allow'?)"),
+        ("", 1, "the file needs the key 'allow'"),
         (allow("delete_custmer", "a"), 5, "is none (did you mean 'delete_customer'?)"),
         (allow("list_customers"), 5, "only reads, which needs no plan"),
         (allow("delete_customer"), 4, "needs a target"),
@@ -130,9 +130,13 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
         (allow("run_workflow", "w", "arguments = { wait_seconds = 3 }"), 7, "arguments: there is no 'wait_seconds'"),
         (allow("create_customer", more="arguments = { extra = { n = nan } }"), 6, "as a date"),
         (allow("delete_customer", "a", "count = 10001"), 7, "count: input should be less than or equal to 10000"),
-        (allow("delete_customer", "a", "cuont = 1"), 7, "there is no key 'cuont' (did you mean 'count'?)"),
-        (allow("delete_customer", "a", "zzzzzz = 1"), 7, "'zzzzzz'; known are tool, target, arguments, when, count"),
-        ('[[allow]]\ntarget = "a"', 4, "the key 'tool' is missing"),
+        (allow("delete_customer", "a", "cuont = 1"), 7, "there is no key 'cuont' in [[allow]] (did you mean 'count'?)"),
+        (
+            allow("delete_customer", "a", "zzzzzz = 1"),
+            7,
+            "'zzzzzz' in [[allow]]; known are tool, target, arguments, when, count",
+        ),
+        ('[[allow]]\ntarget = "a"', 4, "[[allow]] needs the key 'tool'"),
         (allow("delete_customer", "a", "count = 0"), 7, "count: input should be greater than or equal to 1"),
         (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
     ],

@@ -112,7 +112,7 @@ def test_a_plan_that_names_an_old_tool_permits_the_new_one_as_far_and_no_further
         'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
         '[[allow]]\ntool = "{}"\ntarget = "c1"\narguments = "any"\n'
     )
-    source = TomlSource("plan.toml", "digest", {})
+    source = TomlSource(Path("plan.toml"))
     old, new = (
         plan(tomllib.loads(text.format(name)), source, (), OLD) for name in ("remove_client", "delete_customer")
     )

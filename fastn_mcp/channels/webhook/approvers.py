@@ -11,28 +11,20 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import BaseModel, BeforeValidator, Field
 
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, keyed
-from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read
-from fastn_mcp.errors import SettingsError, nearest
+from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.ledger import Grant
 from fastn_mcp.tools.tool import Effect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_KEYS = ("public_key", "secret", "principal", "effects")
 _ALL = frozenset(effect.value for effect in Effect)
-
-
-class Credential(Protocol):
-    """Tells what one approver signed from what anybody else did."""
-
-    def signed(self, text: bytes, signature: str) -> bool:
-        """Whether the signature, in hexadecimal, is that approver's on this text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +34,7 @@ class PublicKey:
     raw: bytes
 
     def signed(self, text: bytes, signature: str) -> bool:
+        """Whether the signature, in hexadecimal, is of this key on this text."""
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(bytes.fromhex(signature), text)
         except (InvalidSignature, ValueError):
@@ -56,10 +49,15 @@ class ApproverSecret:
     text: str
 
     def signed(self, text: bytes, signature: str) -> bool:
+        """Whether the signature, in hexadecimal, is by this secret on this text."""
         return hmac.compare_digest(keyed(self.text, text), signature.lower()) if signature.isascii() else False
 
     def __repr__(self) -> str:
         return "Secret()"
+
+
+Credential = PublicKey | ApproverSecret
+"""What tells the answers that one approver signed from what anybody else did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +85,8 @@ Approvers = Mapping[str, Approver]
 
 def load_approvers(path: Path) -> dict[str, Approver]:
     """The approvers by name. Raises `SettingsError`, which names the file and the line, and shows no value."""
-    data = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
-    if os.name == "posix" and exposed(path.stat(), os.geteuid(), {os.getegid(), *os.getgroups()}):
+    data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
+    if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by others than its owner.", f"Run: chmod 600 {path}")
     return load(data, path, "file of approvers", _built, "See docs/approvals.md.")
 
@@ -99,8 +97,40 @@ def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
     return bool(file.st_mode & (0o037 if mounted else 0o077))
 
 
-def _built(table: Mapping[str, Any], _: TomlSource) -> dict[str, Approver]:
-    found = {name: _approver(name, said) for name, said in table.items()}
+def _public(value: object) -> PublicKey:
+    try:
+        raw = base64.b64decode(str(value), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise ValueError("must be the 32 bytes of an Ed25519 key in base64")
+    return PublicKey(raw)
+
+
+def _secret(value: object) -> ApproverSecret:
+    if not isinstance(value, str) or len(value) < SHORTEST_SECRET:
+        raise ValueError(f"must be a text of {SHORTEST_SECRET} characters or more")
+    return ApproverSecret(value)
+
+
+def _effects(value: object) -> frozenset[str]:
+    effects = frozenset(str(item).lower() for item in cast("list[object]", value)) if isinstance(value, list) else None
+    if not effects or not effects <= _ALL:
+        raise ValueError(f"must be a list of {' '.join(effect.name for effect in Effect)}")
+    return effects
+
+
+class _Entry(BaseModel):
+    model_config = STRICT
+
+    public_key: Annotated[PublicKey | None, BeforeValidator(_public)] = None
+    secret: Annotated[ApproverSecret | None, BeforeValidator(_secret)] = None
+    principal: Annotated[str | None, Field(min_length=1)] = None
+    effects: Annotated[frozenset[str], BeforeValidator(_effects)] = _ALL
+
+
+def _built(table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
+    found = {name: _approver(name, said, source) for name, said in table.items()}
     if not found:
         raise ConfigError((), "it names no approver")
     for what in ("name", "principal", "credential"):
@@ -120,44 +150,11 @@ def _apart(found: Iterable[Approver], what: str) -> None:
         seen.add(value)
 
 
-def _approver(name: str, said: object) -> Approver:
+def _approver(name: str, said: object, source: TomlSource) -> Approver:
     if not _NAME.fullmatch(name):
         raise ConfigError((name,), "a name is at most 64 letters, digits and . _ @ + -")
-    if not isinstance(said, dict):
-        raise ConfigError((name,), f"{name} is not a table, as in [{name}]")
-    entry = cast("dict[str, object]", said)
-    for key in entry:
-        if key not in _KEYS:
-            raise ConfigError((name, key), f"there is no key {key!r}{nearest(key, _KEYS)}")
-    if ("public_key" in entry) == ("secret" in entry):
+    entry = validate(_Entry, said, source, (name,))
+    credential = entry.public_key or entry.secret
+    if credential is None or (entry.public_key and entry.secret):
         raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both")
-    credential = _public(name, entry["public_key"]) if "public_key" in entry else _secret(name, entry["secret"])
-    principal = entry.get("principal", name)
-    if not isinstance(principal, str) or not principal:
-        raise ConfigError((name, "principal"), "principal is not a name")
-    return Approver(name, credential, principal, _effects((name, "effects"), entry.get("effects")))
-
-
-def _public(name: str, value: object) -> PublicKey:
-    try:
-        raw = base64.b64decode(str(value), validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != 32:
-        raise ConfigError((name, "public_key"), "public_key is not the 32 bytes of an Ed25519 key in base64")
-    return PublicKey(raw)
-
-
-def _secret(name: str, value: object) -> ApproverSecret:
-    if not isinstance(value, str) or len(value) < SHORTEST_SECRET:
-        raise ConfigError((name, "secret"), f"secret has not the {SHORTEST_SECRET} characters that it needs")
-    return ApproverSecret(value)
-
-
-def _effects(at: Key, value: object) -> frozenset[str]:
-    if value is None:
-        return _ALL
-    effects = frozenset(str(item).lower() for item in cast("list[object]", value)) if isinstance(value, list) else None
-    if not effects or not effects <= _ALL:
-        raise ConfigError(at, f"effects is not a list of {' '.join(effect.name for effect in Effect)}")
-    return effects
+    return Approver(name, credential, entry.principal or name, entry.effects)

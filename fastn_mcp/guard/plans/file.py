@@ -140,15 +140,15 @@ def signatures_of(path: Path) -> Path:
 
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """The plan as it stands, whoever signed it. Raises `SettingsError`, which says what a person does at a shell."""
-    data = read(path, "plan", _to_make(program))
+    data, _ = read(path, "plan", _to_make(program))
     return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _to_verify(path, program))
 
 
 def signed(path: Path, keys: Path, account: str, now: datetime, program: CommandLine = PROGRAM) -> Plan:
     """A plan that holds for this account now. Raises `SettingsError`, which says what a person does at a shell."""
-    data = read(path, "plan", _to_make(program))
+    data, _ = read(path, "plan", _to_make(program))
     beside = signatures_of(path)
-    marks = read(beside, "file of signatures", _to_sign(path, program))
+    marks, _ = read(beside, "file of signatures", _to_sign(path, program))
     try:
         who = signers(data, parsed(marks), trusted(keys, program))
     except BadSignature as error:
@@ -165,7 +165,8 @@ def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
     """The public keys of those who may sign, by name. Raises `SettingsError`."""
     approve = program.to("plan", "approve")
     hint = f'It holds a line for each who may sign: name = "public key". {approve} makes the first.'
-    return load(read(path, "file of public keys", hint), path, "file of public keys", _keys, hint)
+    data, _ = read(path, "file of public keys", hint)
+    return load(data, path, "file of public keys", _keys, hint)
 
 
 def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue
 
-from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource
-from fastn_mcp.errors import nearest, reason
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, validate
+from fastn_mcp.errors import nearest
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy_rules.matching import Choice, choice
 from fastn_mcp.guard.policy_rules.schema import CHANGING, kind_of
@@ -21,25 +21,21 @@ _LONGEST = 90
 """Days that a plan can hold."""
 
 
-def _one_or_more(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+class _Table(BaseModel):
+    model_config = STRICT
 
 
-class _PlanTable(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Allow(_PlanTable):
+class Allow(_Table):
     """`[[allow]]`."""
 
     tool: str
-    target: Annotated[list[str], BeforeValidator(_one_or_more)] = []
+    target: Annotated[list[str], ONE_OR_MORE] = []
     arguments: dict[str, Any] | str | None = None
     when: dict[str, Any] | None = None
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
 
 
-class PlanForm(_PlanTable):
+class PlanForm(_Table):
     """The whole file."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
@@ -52,11 +48,7 @@ class PlanForm(_PlanTable):
 
 def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
     """The plan that a file holds. Raises `ConfigError`."""
-    try:
-        form = PlanForm.model_validate(table)
-    except ValidationError as error:
-        flaws = [_flaw(cast("Mapping[str, Any]", problem)) for problem in error.errors(include_url=False)]
-        raise min(flaws, key=lambda flaw: (flaw.at not in source.lines, source.line(flaw.at))) from None
+    form = validate(PlanForm, table, source)
     for name in ("begins", "until"):
         moment = getattr(form, name)
         if moment is not None and moment.tzinfo is None:
@@ -143,18 +135,3 @@ def _choice(at: Key, operation: AnyOperation, value: object) -> Choice:
     if (found := choice(value, kind)) is None:
         raise ConfigError(at, f"when: {at[-1]} has to be compared with a {kind}, or a list of such")
     return found
-
-
-def _flaw(problem: Mapping[str, Any]) -> ConfigError:
-    at: Key = tuple(cast("Key", problem["loc"]))
-    names = [str(part) for part in at if isinstance(part, str)]
-    known = list((Allow if len(at) > 1 else PlanForm).model_fields)
-    match problem["type"]:
-        case "extra_forbidden":
-            near = nearest(names[-1], known) or f"; known are {', '.join(known)}"
-            return ConfigError(at, f"there is no key {names[-1]!r}{near}")
-        case "missing":
-            return ConfigError(at, f"the key {names[-1]!r} is missing")
-        case _:
-            why = reason(problem)
-            return ConfigError(at, f"{names[-1] if names else 'plan'}: {why[0].lower()}{why[1:]}")

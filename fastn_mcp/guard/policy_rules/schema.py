@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT
 from fastn_mcp.errors import nearest
 from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
 from fastn_mcp.guard.policy_rules.matching import Glob
@@ -17,10 +18,6 @@ from fastn_mcp.tools.tool import Effect
 
 _EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-def _one_or_more(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 def _decision(value: object) -> Decision:
@@ -72,18 +69,14 @@ def _rate(value: object) -> tuple[int, float]:
 
 Decided = Annotated[Decision, BeforeValidator(_decision)]
 Holding = Annotated[Decision, BeforeValidator(lambda value: _stricter(_decision(value)))]
-Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], BeforeValidator(_one_or_more), Field(min_length=1)]
-Effects = Annotated[
-    list[Annotated[Effect, BeforeValidator(_effect)]], BeforeValidator(_one_or_more), Field(min_length=1)
-]
-Openings = Annotated[
-    list[Annotated[Hours, BeforeValidator(_hours)]], BeforeValidator(_one_or_more), Field(min_length=1)
-]
+Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], ONE_OR_MORE, Field(min_length=1)]
+Effects = Annotated[list[Annotated[Effect, BeforeValidator(_effect)]], ONE_OR_MORE, Field(min_length=1)]
+Openings = Annotated[list[Annotated[Hours, BeforeValidator(_hours)]], ONE_OR_MORE, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+    model_config = STRICT
 
 
 class KeyDefaults(_Table):
@@ -189,16 +182,6 @@ class PolicyForm(_Table):
     window: list[Window] = []
     budget: Budget = Budget()
     breaker: Breaker = Breaker()
-
-
-TABLES: dict[str, type[BaseModel]] = {
-    "defaults": Defaults,
-    "protect": Protect,
-    "rule": RuleForm,
-    "window": Window,
-    "budget": Budget,
-    "breaker": Breaker,
-}
 
 
 CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
