@@ -48,7 +48,7 @@ class Applied(FastnObject):
 
 
 class ApplyChanges(Procedure[Applied]):
-    """Make several changes in order, approved by one question. Stops at a failure. To resume, call again the same."""
+    """Make several changes in order with one approval. Stops at a failure; the same call again resumes."""
 
     effect = Effect.DESTROY
 
@@ -56,9 +56,9 @@ class ApplyChanges(Procedure[Applied]):
         JsonObjects, Field(description="1-50 of {tool, arguments}.", min_length=1, max_length=MOST, repr=False)
     ]
     keep_going: Annotated[bool, Field(description="Go on after a failure; default False."), OURS] = False
-    batch: Annotated[
-        str | None, Field(description="A name, to make the same changes anew; at most 64.", max_length=64)
-    ] = None
+    batch: Annotated[str | None, Field(description="Name, to repeat the same changes; at most 64.", max_length=64)] = (
+        None
+    )
 
     _calls: tuple[Call, ...] = PrivateAttr(default=())
 

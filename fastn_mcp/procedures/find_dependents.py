@@ -31,11 +31,11 @@ class Impact(FastnObject):
 
 
 class FindDependents(Procedure[Impact]):
-    """Find what uses a resource, before you change or delete it. Says what it could not check."""
+    """Find what uses a resource, before you change or delete it."""
 
     effect = Effect.READ
 
-    kind: Annotated[Kind, Field(description="Kind of the resource.")]
+    kind: Annotated[Kind, Field(description="Its kind.")]
     id: Annotated[str, Field(description="Its id.", min_length=1)]
 
     @property

@@ -27,7 +27,7 @@ class Undone(FastnObject):
 
 
 class ListChanges(Procedure[ChangeList]):
-    """List what was changed through this server, newest first, each with its change_id for undo_change."""
+    """List changes made through this server, newest first, with the change_id for undo_change."""
 
     effect = Effect.READ
 
@@ -46,7 +46,7 @@ class ListChanges(Procedure[ChangeList]):
 
 
 class UndoChange(Procedure[Undone]):
-    """Undo a change of list_changes by one guarded call, unless somebody has changed it since. Says what stays lost."""
+    """Undo a change, unless somebody has changed it since."""
 
     effect = Effect.EXTERNAL
 

@@ -63,9 +63,19 @@ def input_schema(name: str) -> dict[str, Any] | None:
     return None if (offer := _OFFERS.get(name)) is None else _schema(offer)
 
 
+_LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"})
+"""What is not listed of an argument: its description says it, and it is checked here."""
+
+
 @cache
 def _schema(offer: AnyTool) -> dict[str, Any]:
-    return offer.input_schema()
+    schema = offer.input_schema()
+    return schema | {"properties": {name: _listed_argument(facts) for name, facts in schema["properties"].items()}}
+
+
+def _listed_argument(facts: dict[str, Any]) -> dict[str, Any]:
+    # In this order its JSON takes the fewest tokens.
+    return {key: facts[key] for key in ("description", "type", *facts) if key in facts and key not in _LIMITS}
 
 
 def tool(offer: AnyTool, *, attended: bool = True) -> Tool:

@@ -9,8 +9,8 @@ from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 from fastn_mcp.tools.operation import INFERRED, POST, Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 
-ApprovalMode = Annotated[str, Field(description="manual (default): asks before each change; auto: does not.")]
-SessionId = Annotated[str | None, Field(description="Continues a conversation.")]
+ApprovalMode = Annotated[str, Field(description="manual (default) asks before each change; auto does not.")]
+SessionId = Annotated[str | None, Field(description="To continue.")]
 
 
 class AiReply(FastnObject):
@@ -18,7 +18,7 @@ class AiReply(FastnObject):
 
 
 class AiChat(Operation[AiReply]):
-    """Send a message to Fastn's AI agent. Spends credits, never repeated by itself; may take minutes."""
+    """Send a message to Fastn's AI. Spends credits; may take minutes. Never retried."""
 
     route = POST("/api/v1/ai/chat")
     effect = Effect.SPEND
@@ -53,8 +53,8 @@ class AiBuild(Operation[AiReply]):
 
     type: Annotated[str, Field(description="connector or workflow.")]
     prompt: Annotated[str, Field(description="What to build.", min_length=1)]
-    name: Annotated[str | None, Field(description="Name of the result.")] = None
-    connectors: Annotated[Texts | None, Field(description="Slugs of connectors to use.")] = None
+    name: Annotated[str | None, Field(description="Its name.")] = None
+    connectors: Annotated[Texts | None, Field(description="Connector slugs to use.")] = None
     session_id: SessionId = None
     approval_mode: ApprovalMode = "manual"
     wait_seconds: WaitSeconds = 0

@@ -28,7 +28,7 @@ class NewApiKey(FastnObject):
 
 
 class ListApiKeys(List[ApiKey]):
-    """List API keys with mode, permissions, expiry and last use. Look at lastUsed before you revoke."""
+    """List API keys: mode, permissions, expiry, last use. See lastUsed before you revoke."""
 
     route = GET("/api/v1/api-keys")
     effect = Effect.READ
@@ -36,7 +36,7 @@ class ListApiKeys(List[ApiKey]):
 
 
 class CreateApiKey(Operation[NewApiKey]):
-    """Create an API key; it is shown once. A Test key is no sandbox: it acts on the same live connections."""
+    """Create an API key, shown once. A Test key is no sandbox: it acts on live connections."""
 
     route = POST("/api/v1/api-keys")
     effect = Effect.ACCESS
@@ -48,14 +48,14 @@ class CreateApiKey(Operation[NewApiKey]):
         str | None, Field(description="Full access, Developer, Operator, Viewer (default) or End user.")
     ] = None
     expires: Annotated[str | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
-    customers: Annotated[Texts | None, Field(description="Customer ids; all by default.")] = None
-    allowed_ips: Annotated[Texts | None, Field(description="IP addresses; any by default.")] = None
-    rate_limit_per_minute: Annotated[int | None, Field(description="Requests per minute, at least 1.", ge=1)] = None
+    customers: Annotated[Texts | None, Field(description="Customer ids; default all.")] = None
+    allowed_ips: Annotated[Texts | None, Field(description="Default any.")] = None
+    rate_limit_per_minute: Annotated[int | None, Field(description="At least 1.", ge=1)] = None
     extra: Extra = None
 
 
 class RevokeApiKey(Operation[SecretRow]):
-    """Revoke an API key at once and for good: whatever uses it stops working."""
+    """Revoke an API key for good. Whatever uses it stops working at once."""
 
     route = DELETE("/api/v1/api-keys/{api_key_id}")
     effect = Effect.DESTROY

@@ -23,8 +23,8 @@ class QueryAuditLog(List[AuditEntry]):
     effect = Effect.READ
     evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
 
-    actor: Annotated[str | None, Field(description="Person, agent or key, as apikey:8.")] = None
+    actor: Annotated[str | None, Field(description="Who, as apikey:8.")] = None
     action: Annotated[str | None, Field(description="As workflow.publish.")] = None
-    resource_id: Annotated[str | None, Field(description="Id of what was acted on.")] = None
+    resource_id: Annotated[str | None, Field(description="What was acted on.")] = None
     since: Since = None
     until: Until = None

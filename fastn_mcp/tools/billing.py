@@ -13,7 +13,7 @@ class GetBilling(Operation[FastnObject]):
 
 
 class GetUsage(Operation[FastnObject]):
-    """Get what was used: events, API calls, executions, AI credits, by customer."""
+    """Get usage by customer: events, API calls, executions, AI credits."""
 
     route = GET("/api/v1/billing/usage")
     effect = Effect.READ

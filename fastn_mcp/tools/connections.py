@@ -10,9 +10,7 @@ from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 # Connections carry the customer as `endOrgId`.
-OfCustomer = Annotated[
-    str | None, Field(description="Customer id; without it, the account's own.", serialization_alias="endOrgId")
-]
+OfCustomer = Annotated[str | None, Field(description="Else the account's own.", serialization_alias="endOrgId")]
 
 
 class Connection(FastnObject):
@@ -44,7 +42,7 @@ class CreateConnection(Operation[Connection]):
 
     connector_id: ConnectorId
     auth_method_id: Annotated[str | None, Field(description="From get_connector.")] = None
-    name: Annotated[str | None, Field(description="Name, as default.")] = None
+    name: Annotated[str | None, Field(description="As default.")] = None
     customer_id: OfCustomer = None
     credentials: Annotated[
         JsonObject | None,

@@ -13,7 +13,7 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 Domain = Annotated[str | None, Field(description="The app's domain.")]
 AuthMethods = Annotated[
     JsonObjects | None,
-    Field(description="Each {type: NO_AUTH|BASIC|DIGEST|BEARER|API_KEY|OAUTH_2|INPUT, title, isDefault, config}."),
+    Field(description="{type: NO_AUTH|BASIC|DIGEST|BEARER|API_KEY|OAUTH_2|INPUT, title, isDefault, config}."),
 ]
 
 
@@ -38,7 +38,7 @@ class ListConnectors(List[Connector]):
 
 
 class GetConnector(Operation[Connector]):
-    """Get one connector with its auth methods, actions and events."""
+    """Get a connector with its auth methods, actions and events."""
 
     route = GET("/api/v1/connectors/{connector_id}")
     effect = Effect.READ
@@ -56,7 +56,7 @@ class CreateConnector(Create[Connector]):
     raises_to = (Effect.EXTERNAL,)
 
     name: Name
-    slug: Annotated[str, Field(description="Unique short name, as hubspot.", min_length=1)]
+    slug: Annotated[str, Field(description="Unique, as hubspot.", min_length=1)]
     description: Description = None
     domain: Domain = None
     protocol: Annotated[str | None, Field(description="REST (default), MCP, FTP, Database or REDIS.")] = None
@@ -100,7 +100,7 @@ class UpdateConnector(Update[Connector]):
 
 
 class DeleteConnector(Operation[FastnObject]):
-    """Delete a connector. Destroys the credentials of all its connections for good; workflows that use it stop."""
+    """Delete a connector and the credentials of all its connections for good. Workflows that use it stop."""
 
     route = DELETE("/api/v1/connectors/{connector_id}")
     effect = Effect.DESTROY

@@ -10,10 +10,10 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, P
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect, FastnObject
 
-Slug = Annotated[str | None, Field(description="Stable short id, as acme-corp.")]
-ExternalRef = Annotated[str | None, Field(description="Your own reference.")]
-AdminEmail = Annotated[str | None, Field(description="Who administers it; is sent an invitation.")]
-Plan = Annotated[str | None, Field(description="Plan, as Free.")]
+Slug = Annotated[str | None, Field(description="Stable, as acme-corp.")]
+ExternalRef = Annotated[str | None, Field(description="Your reference.")]
+AdminEmail = Annotated[str | None, Field(description="Administrator, who is invited.")]
+Plan = Annotated[str | None, Field(description="As Free.")]
 
 
 class Customer(FastnObject):
@@ -24,7 +24,7 @@ class Customer(FastnObject):
 
 
 class ListCustomers(List[Customer]):
-    """List customers. One that is Pending Admin Activation runs no integrations."""
+    """List customers. One that is Pending Admin Activation runs nothing."""
 
     route = GET("/api/v1/customers")
     effect = Effect.READ
@@ -45,7 +45,7 @@ class GetCustomer(Operation[Customer]):
 
 
 class CreateCustomer(Create[Customer]):
-    """Create a customer. It stays pending until its admin accepts the invitation."""
+    """Create a customer, pending until its admin accepts the invitation."""
 
     route = POST("/api/v1/customers")
     effect = Effect.WRITE
@@ -68,7 +68,7 @@ class CreateCustomer(Create[Customer]):
 
 
 class UpdateCustomer(Update[Customer]):
-    """Change the named fields of a customer; the rest stays."""
+    """Change the named fields of a customer."""
 
     route = PUT("/api/v1/customers/{customer_id}")
     effect = Effect.WRITE
@@ -91,7 +91,7 @@ class UpdateCustomer(Update[Customer]):
 
 
 class DeleteCustomer(Operation[FastnObject]):
-    """Delete a customer for good, with its connections, their credentials and its secrets."""
+    """Delete a customer for good, with its connections, credentials and secrets."""
 
     route = DELETE("/api/v1/customers/{customer_id}")
     effect = Effect.DESTROY

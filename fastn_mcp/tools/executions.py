@@ -37,7 +37,7 @@ class ListExecutions(List[Execution]):
 
 
 class GetExecution(Operation[Execution]):
-    """Get one run: steps, output, and for a failure its cause and fix."""
+    """Get a run: steps, output, cause and fix of a failure."""
 
     route = GET("/api/v1/executions/{execution_id}")
     effect = Effect.READ

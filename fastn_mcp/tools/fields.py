@@ -81,17 +81,17 @@ ExecutionId = Annotated[str, _id("Execution"), BeforeValidator(_number), AfterVa
 ApiKeyId = Annotated[str, _id("API key"), BeforeValidator(_number), AfterValidator(_given)]
 SecretId = Annotated[str, _id("Secret"), BeforeValidator(_number), AfterValidator(_given)]
 
-Limit = Annotated[int, Field(ge=1, le=100, description="Rows: 1-100, default 20.")]
-Cursor = Annotated[str | None, Field(description="next_cursor of the last page.")]
-Search = Annotated[str | None, Field(description="Text in the name, slug or id.")]
+Limit = Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")]
+Cursor = Annotated[str | None, Field(description="The last next_cursor.")]
+Search = Annotated[str | None, Field(description="In name, slug or id.")]
 Since = Annotated[str | None, Field(description="From, ISO 8601.")]
 Until = Annotated[str | None, Field(description="Before, ISO 8601.")]
 
 WaitSeconds = Annotated[int, Field(ge=0, le=45, description="0 (default) to 45."), OURS]
 
-Name = Annotated[str, Field(description="Name, at most 200 characters.", min_length=1, max_length=200)]
-Description = Annotated[str | None, Field(description="What it is for.")]
-Extra = Annotated[JsonObject | None, Field(description="Other fields, sent as given; null clears.")]
+Name = Annotated[str, Field(description="At most 200 characters.", min_length=1, max_length=200)]
+Description = Annotated[str | None, Field(description="Its purpose.")]
+Extra = Annotated[JsonObject | None, Field(description="Other fields as is; null clears.")]
 
 
 def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:

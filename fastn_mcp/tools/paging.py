@@ -100,7 +100,7 @@ def _known(detail: str | None) -> str | None:
 
 
 Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_known), OURS]
-Fields = Annotated[Texts | None, Field(description="Only these fields."), OURS]
+Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
 
 class Listed(ListPage[Item], Generic[Item]):

@@ -18,7 +18,7 @@ class Role(FastnObject):
 
 
 class ListRoles(List[Role]):
-    """List roles: Owner, Admin, Developer, Operator, Viewer, End User and custom ones."""
+    """List roles, custom ones included."""
 
     route = GET("/api/v1/roles")
     effect = Effect.READ
@@ -26,7 +26,7 @@ class ListRoles(List[Role]):
 
 
 class CreateRole(Operation[Role]):
-    """Create a custom role. It narrows its parent; only the dashboard can change or delete it later."""
+    """Create a custom role that narrows its parent. Only the dashboard can change or delete it later."""
 
     route = POST("/api/v1/roles")
     effect = Effect.ACCESS
@@ -34,6 +34,6 @@ class CreateRole(Operation[Role]):
 
     name: Name
     parent: Annotated[str | None, Field(description="Role to narrow, as Viewer.")] = None
-    permissions: Annotated[Texts, Field(description="As workflows:read; all of them held by the parent.")]
+    permissions: Annotated[Texts, Field(description="As workflows:read; the parent must hold all.")]
     description: Description = None
     extra: Extra = None

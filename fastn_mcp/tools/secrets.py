@@ -39,9 +39,9 @@ class CreateSecret(Create[FastnSecret]):
     value: Annotated[
         str | None, Field(description="The secret. Better: value_from_env.", json_schema_extra=SECRET, repr=False)
     ] = None
-    value_from_env: Annotated[str | None, Field(description="Variable of the server that holds it.")] = None
+    value_from_env: Annotated[str | None, Field(description="Server variable that holds it.")] = None
     type: Annotated[str | None, Field(description="Text (default) or JSON.")] = None
-    customer_id: Annotated[CustomerId | None, Field(description="Only for this customer; else for all.")] = None
+    customer_id: Annotated[CustomerId | None, Field(description="Else for all customers.")] = None
     environment: Annotated[str | None, Field(description="test or live; else both.")] = None
     extra: Extra = None
 

@@ -174,7 +174,7 @@ class Tool(BaseModel, Generic[Result]):
         schema.pop("title", None)
         schema.pop("description", None)
         if cls.previews():
-            schema["properties"][DRY_RUN] = {"type": "boolean", "description": "Preview only."}
+            schema["properties"][DRY_RUN] = {"description": "Preview.", "type": "boolean"}
         return schema
 
     @classmethod

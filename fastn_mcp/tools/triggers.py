@@ -13,11 +13,11 @@ from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, P
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect, FastnObject
 
-ROUTES = "Each {routeId: workflow id, environment: test|live, filter, payload}."
-Schedule = Annotated[str | None, Field(description="scheduler: cron of 5 fields.")]
-Timezone = Annotated[str | None, Field(description="scheduler: IANA time zone.")]
+ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
+Schedule = Annotated[str | None, Field(description="scheduler: 5-field cron.")]
+Timezone = Annotated[str | None, Field(description="scheduler: IANA zone.")]
 Events = Annotated[Texts | None, Field(description="app_event: as contact.creation.")]
-Authentication = Annotated[str | None, Field(description="webhook: API_KEY (default) or NONE, open to anybody.")]
+Authentication = Annotated[str | None, Field(description="webhook: API_KEY (default) or NONE (public).")]
 Status = Annotated[str | None, *one_of("Active", "Disabled")]
 TYPES = one_of("webhook", "scheduler", "app_event")
 
@@ -44,7 +44,7 @@ class ListTriggers(List[Trigger]):
 
 
 class GetTrigger(Operation[Trigger]):
-    """Get one trigger. An active one may never fire: see its subscriptionStatus and statusHistory."""
+    """Get a trigger with its subscriptionStatus and statusHistory."""
 
     route = GET("/api/v1/triggers/{trigger_id}")
     effect = Effect.READ
@@ -83,7 +83,7 @@ class CreateTrigger(Operation[Trigger]):
 
 
 class UpdateTrigger(Update[Trigger]):
-    """Change the named fields of a trigger. To pause it, set status Disabled rather than delete it."""
+    """Change the named fields of a trigger. To pause it, set status Disabled."""
 
     route = PUT("/api/v1/triggers/{trigger_id}")
     effect = Effect.WRITE
@@ -121,7 +121,7 @@ class UpdateTrigger(Update[Trigger]):
 
 
 class DeleteTrigger(Operation[FastnObject]):
-    """Delete a trigger for good. Its webhook address stops answering and app events are unsubscribed."""
+    """Delete a trigger for good. Its webhook stops answering; app events are unsubscribed."""
 
     route = DELETE("/api/v1/triggers/{trigger_id}")
     effect = Effect.DESTROY

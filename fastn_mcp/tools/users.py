@@ -18,7 +18,7 @@ class User(FastnObject):
 
 
 class ListUsers(List[User]):
-    """List the account's people with their roles."""
+    """List people and their roles."""
 
     route = GET("/api/v1/users")
     effect = Effect.READ
@@ -36,5 +36,5 @@ class InviteUser(Operation[User]):
     evidence = DOCUMENTED("people, invite: email, role; the path is inferred")
 
     email: Annotated[str, Field(description="Email address.", pattern=r"^[^@\s]+@[^@\s]+$")]
-    role: Annotated[str, Field(description="Role name or id, from list_roles.", min_length=1)]
+    role: Annotated[str, Field(description="Name or id, from list_roles.", min_length=1)]
     extra: Extra = None

@@ -18,7 +18,7 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]
 Timeout = Annotated[
-    int | None, Field(description="Milliseconds, at least 1: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)
+    int | None, Field(description="Milliseconds from 1: INSTANT to 30 s, STANDARD 15 min, LONG 36 h.", ge=1)
 ]
 
 
@@ -56,7 +56,7 @@ class ListWorkflows(List[Workflow]):
 
 
 class GetWorkflow(Operation[Workflow]):
-    """Get one workflow with its code and connectors. Takes the id, not the slug."""
+    """Get a workflow with its code and connectors, by id, not slug."""
 
     route = GET("/api/v1/workflows/{workflow_id}")
     effect = Effect.READ
@@ -66,7 +66,7 @@ class GetWorkflow(Operation[Workflow]):
 
 
 class CreateWorkflow(Create[Workflow]):
-    """Create a draft. It runs once published: by Fastn, or in the dashboard. A taken slug may overwrite."""
+    """Create a draft, which runs once published by Fastn or in the dashboard. A taken slug may overwrite."""
 
     route = POST("/api/v1/workflows")
     effect = Effect.WRITE
@@ -138,7 +138,7 @@ class RunWorkflow(Operation[Run]):
     workflow_id: WorkflowId
     input: Annotated[JsonObject | None, Field(description="ctx.input of the run.")] = None
     customer_id: Annotated[str | None, Field(description="Customer id."), Header] = None
-    customer_ref: Annotated[str | None, Field(description="Or your own reference of the customer."), Header] = None
+    customer_ref: Annotated[str | None, Field(description="Or your reference."), Header] = None
     installation_id: Annotated[str | None, Field(description="inst_… where a widget installed it."), Header] = None
     environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
     idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None

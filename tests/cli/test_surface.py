@@ -7,6 +7,7 @@ from command_line import Run
 
 from fastn_mcp.config.model import FILE_ONLY, SOURCES
 from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.server.context import tool
 from fastn_mcp.tools.catalog import CATALOG
 
 
@@ -33,8 +34,7 @@ def test_a_file_is_the_tool_as_it_goes_over_the_wire(fastn: Run, tmp_path: Path)
     for operation in CATALOG:
         written = json.loads((folder / f"{operation.tool_name()}.json").read_text())
         assert (written["effect"], written["route"]) == (operation.effect.value, str(operation.route))
-        assert written["tool"]["inputSchema"] == operation.input_schema()
-        assert written["tool"]["description"] == operation.__doc__
+        assert written["tool"] == tool(operation).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def test_the_check_fails_on_a_change_and_names_it(fastn: Run, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
     effect = Effect.READ
 
     workflow_id: WorkflowId
-    customer_id: Annotated[CustomerId | None, Field(description="Only this customer id.")] = None
+    customer_id: Annotated[CustomerId | None, Field(description="Only this customer.")] = None
     hours: Annotated[int, Field(ge=1, le=720, description="1-720, default 72.")] = 72
 
     @property

@@ -222,7 +222,7 @@ class GetOverview(Procedure[Overview]):
 
     effect = Effect.READ
 
-    hours: Annotated[int, Field(ge=1, le=720, description="Period for runs: 1-720, default 24.")] = 24
+    hours: Annotated[int, Field(ge=1, le=720, description="For runs: 1-720, default 24.")] = 24
     about: Annotated[About | None, Field(description="Only this, in full.")] = None
 
     async def run(self, means: ProcedureContext) -> Overview:
