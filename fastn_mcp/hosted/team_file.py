@@ -98,11 +98,11 @@ _Texts = Annotated[list[Annotated[str, AfterValidator(_glob)]], ONE_OR_MORE, Aft
 _DEFAULT = TeamLimits()
 
 
-class _Table(BaseModel):
+class _TeamTable(BaseModel):
     model_config = STRICT
 
 
-class _Limits(_Table):
+class _Limits(_TeamTable):
     body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = _DEFAULT.body
     header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = _DEFAULT.head
     connections: Annotated[int, Field(ge=1, le=100_000)] = _DEFAULT.connections
@@ -121,7 +121,7 @@ class _Limits(_Table):
         )  # fmt: skip
 
 
-class _Tenant(_Table):
+class _Tenant(_TeamTable):
     model_config = ConfigDict(extra="allow")  # settings, checked below
 
     name: str
@@ -136,7 +136,7 @@ class _Tenant(_Table):
     webhook_secret_env: str | None = None
 
 
-class _Approver(_Table):
+class _Approver(_TeamTable):
     subjects: _Texts | None = None
     groups: _Texts | None = None
     claims: dict[str, _Texts] = {}
@@ -144,7 +144,7 @@ class _Approver(_Table):
     effects: _Texts | None = None
 
 
-class _Approvals(_Table):
+class _Approvals(_TeamTable):
     client_id: Annotated[str, AfterValidator(_glob)]
     client_secret_file: str | None = None
     client_secret_env: str | None = None
@@ -155,7 +155,7 @@ class _Approvals(_Table):
     approver: list[_Approver] = []
 
 
-class _TeamForm(_Table):
+class _TeamForm(_TeamTable):
     url: Annotated[str, AfterValidator(_resource)]
     issuer: Annotated[str, AfterValidator(_safe_url)]
     audience: str | None = None

@@ -21,11 +21,11 @@ _LONGEST = 90
 """Days that a plan can hold."""
 
 
-class _Table(BaseModel):
+class _PlanTable(BaseModel):
     model_config = STRICT
 
 
-class Allow(_Table):
+class Allow(_PlanTable):
     """`[[allow]]`."""
 
     tool: str
@@ -35,7 +35,7 @@ class Allow(_Table):
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
 
 
-class PlanForm(_Table):
+class PlanForm(_PlanTable):
     """The whole file."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]

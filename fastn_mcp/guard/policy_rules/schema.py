@@ -75,11 +75,11 @@ Openings = Annotated[list[Annotated[Hours, BeforeValidator(_hours)]], ONE_OR_MOR
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Table(BaseModel):
+class _PolicyTable(BaseModel):
     model_config = STRICT
 
 
-class KeyDefaults(_Table):
+class KeyDefaults(_PolicyTable):
     """`[defaults.live]`, `[defaults.test]`: the same for one kind of key."""
 
     write: Decided | None = None
@@ -97,7 +97,7 @@ class Defaults(KeyDefaults):
     test: KeyDefaults = KeyDefaults()
 
 
-class Protect(_Table):
+class Protect(_PolicyTable):
     """`[[protect]]`: what holds whatever the rules allow."""
 
     customer: Globs | None = None
@@ -111,7 +111,7 @@ class Protect(_Table):
     reason: str = ""
 
 
-class DependentsForm(_Table):
+class DependentsForm(_PolicyTable):
     """`dependents` of `when`."""
 
     min: Count | None = None
@@ -126,7 +126,7 @@ class DependentsForm(_Table):
         return self
 
 
-class RuleForm(_Table):
+class RuleForm(_PolicyTable):
     """`[[rule]]`. The arguments in `when` are checked against the tools."""
 
     tool: Globs | None = None
@@ -138,7 +138,7 @@ class RuleForm(_Table):
     reason: str = ""
 
 
-class Window(_Table):
+class Window(_PolicyTable):
     """`[[window]]`: when effects may happen at all."""
 
     effects: Effects
@@ -147,7 +147,7 @@ class Window(_Table):
     reason: str = ""
 
 
-class RunBudget(_Table):
+class RunBudget(_PolicyTable):
     """`[budget.run]`: how many calls of an effect one run of the server allows, besides what a day does."""
 
     write: Count | None = None
@@ -166,14 +166,14 @@ class Budget(RunBudget):
     run: RunBudget = RunBudget()
 
 
-class Breaker(_Table):
+class Breaker(_PolicyTable):
     """`[breaker]`: after how many declines in a row changes rest, and how long."""
 
     declined: Annotated[int, Field(ge=1)] = BREAKER[0]
     rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
 
 
-class PolicyForm(_Table):
+class PolicyForm(_PolicyTable):
     """The whole file."""
 
     defaults: Defaults = Defaults()
