@@ -26,7 +26,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs images test test-long check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
-	surface wheel mutants mutants-sample faults \
+	surface openapi wheel mutants mutants-sample faults \
 	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
 help: ## What there is to make
@@ -88,7 +88,6 @@ check-names: $(READY)
 	@$(BIN)/python .ci/names.py
 
 check-generated: $(READY)
-	@$(BIN)/fastn-mcp surface --check
 	@$(BIN)/python docs/site/write.py --check || { echo "Run: make surface" >&2; exit 1; }
 
 check-workflows: $(READY)
@@ -112,8 +111,11 @@ check-tracked:
 	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
 surface: $(READY) ## Write tools/, the README's tables and the generated pages of docs/ anew
-	@$(BIN)/fastn-mcp surface
 	@$(BIN)/python docs/site/write.py
+
+openapi: $(READY) ## The operations as an OpenAPI 3.1 document, in dist/openapi.json; of another host: make openapi ARGS=URL
+	@mkdir -p dist
+	@$(BIN)/python docs/site/openapi_document.py $(ARGS) >dist/openapi.json
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
 	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from surface import HELLO, META, WHO, said
 
 from fastn_mcp.build.account import Sandboxed, assemble, policy_of
 from fastn_mcp.build.startup import introduction_of, resolved_of
-from fastn_mcp.cli.surface import HELLO, META, WHO, said
 from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server.handlers import build

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from registry import with_bundle
+from surface import fill_manifest
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.surface import fill_manifest
 from fastn_mcp.config.model import SOURCES
 
 ROOT = Path(__file__).parent.parent

@@ -478,39 +478,6 @@ def tools_(start: StartOptions, as_json: bool) -> None:
     show(offered(start.keyless()), as_json=as_json)
 
 
-@cli.command(name="surface")
-@click.option("--check", is_flag=True, help="Change nothing; fail where a file differs.")
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("tools"))
-def surface_(check: bool, folder: Path) -> None:
-    """Write the tools as clients see them to FOLDER, one file each, and what lists them or the settings beside it."""
-    from fastn_mcp.cli import surface
-
-    readme = folder.parent / "README.md"
-    changed = surface.differing(folder, readme) if check else surface.write(folder, readme)
-    for path in changed:
-        click.echo(f"{'differs' if check else 'written'}: {path}")
-    if check and changed:
-        raise click.ClickException("The generated files are not what the code says. Run: fastn-mcp surface")
-
-
-@cli.command(name="openapi")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
-@click.pass_context
-def openapi_(ctx: click.Context, output: Path | None) -> None:
-    """Print the operations as an OpenAPI 3.1 document, for other tools."""
-    import json
-
-    from fastn_mcp.cli.openapi import document
-    from fastn_mcp.config.model import DEFAULT_BASE_URL
-
-    url = ctx.find_root().params["base_url"] or os.environ.get("FASTN_BASE_URL") or DEFAULT_BASE_URL
-    text = json.dumps(document(url), indent=2, ensure_ascii=False)
-    if output is None:
-        click.echo(text)
-    else:
-        output.write_text(text + "\n", encoding="utf-8")
-
-
 @cli.command(name="sandbox")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")

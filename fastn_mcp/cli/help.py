@@ -16,8 +16,8 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """The commands in the program's help, in the order in which somebody needs them."""
 
-_HIDDEN = ("surface", "openapi", "health")
-"""Commands for developers and containers, which the help of the program leaves out."""
+_HIDDEN = ("health",)
+"""Commands for containers, which the help of the program leaves out."""
 
 
 class GroupedCommands(click.Group):
@@ -40,8 +40,6 @@ _SHORT: Mapping[str, str] = {
     "whoami": "Say which account and key are used, and whether the key works.",
     "doctor": "Check settings, network, key and operations against your account.",
     "run": "Make the calls of a file, without a model.",
-    "surface": "For developers: write the tools down as clients see them.",
-    "openapi": "Print the operations as OpenAPI 3.1, for other tools.",
     "health": "Ask a server that listens over HTTP whether it serves.",
     "completion": "Print the completion script of a shell.",
     "http-token": "Print the bearer token that --http takes.",
@@ -91,7 +89,6 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "fastn-mcp whoami      # afterwards: which key is used, and whether it works",
     ),
     "logout": ("fastn-mcp logout", "fastn-mcp logout acme"),
-    "openapi": ("fastn-mcp openapi --output fastn.json",),
     "plan": (
         "fastn-mcp plan new calls.jsonl --output plan.toml",
         "fastn-mcp plan approve plan.toml --as dana",
@@ -123,7 +120,6 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "profiles use": ("fastn-mcp profiles use acme", "fastn-mcp whoami"),
     "run": ("fastn-mcp --sandbox run calls.jsonl --dry-run", "fastn-mcp run calls.jsonl --report night.json"),
     "sandbox": ("fastn-mcp sandbox      # it says how to call it", "fastn-mcp sandbox --port 9000 --file account.json"),
-    "surface": ("fastn-mcp surface --check      # in a copy of the repository",),
     "tools": ("fastn-mcp tools", "fastn-mcp call delete-customer --help      # the arguments of one"),
     "uninstall": ("fastn-mcp uninstall cursor --dry-run", "fastn-mcp uninstall claude-code"),
     "whoami": ("fastn-mcp whoami", "fastn-mcp --profile acme whoami --json"),

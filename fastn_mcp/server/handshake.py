@@ -1,7 +1,7 @@
 """Answers to the first messages of a client, from text written beforehand, without loading the SDK.
 
 A client first asks for these, and importing the SDK to answer takes three quarters of a start. So its first messages
-are answered from `introduction.json`, which `fastn-mcp surface` takes down from the real server; then the rest is
+are answered from `introduction.json`, which `make surface` takes down from the real server; then the rest is
 loaded, and hears the same messages. Whatever is not exactly what is known here is left to the SDK.
 """
 

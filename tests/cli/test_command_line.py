@@ -48,7 +48,7 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
         assert said in done.stdout
 
 
-@pytest.mark.parametrize("name", ["call", "tools", "surface", "sandbox", "demo", "completion", "install", "uninstall"])
+@pytest.mark.parametrize("name", ["call", "tools", "sandbox", "demo", "completion", "install", "uninstall"])
 def test_every_command_says_what_it_does_and_what_its_options_are(name: str, fastn: Run) -> None:
     """Ours: no option without a word on it, and no word that is cut."""
     done = fastn(name, "--help")

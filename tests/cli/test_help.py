@@ -90,13 +90,13 @@ def test_no_line_of_a_list_of_commands_is_cut(words: str) -> None:
 
 
 def test_program_help_lists_every_command_in_a_group_before_the_options() -> None:
-    """Ours: in the order in which somebody needs them; commands for developers and containers are left out."""
+    """Ours: in the order in which somebody needs them; the command for containers is left out."""
     groups = shown([]).partition("Options:")[0].split("\n\n")[-5:]
     listed = {part.split(":")[0]: re.findall(r"^  ([a-z-]+)  ", part, re.MULTILINE) for part in groups if ":\n" in part}
     assert list(listed) == ["Start", "Use", "Approvals and record", "Serve"]
     names = [name for group in listed.values() for name in group]
-    assert sorted([*names, "surface", "openapi", "health"]) == sorted(cli.commands)
-    assert "surface" not in shown([])
+    assert sorted([*names, "health"]) == sorted(cli.commands)
+    assert "health" not in shown([])
 
 
 def test_the_programs_help_says_how_to_begin() -> None:

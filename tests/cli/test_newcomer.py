@@ -38,7 +38,6 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
     "no audit yet": (("audit", "tail"), {}, "There is no audit", "It begins with the first call"),
     "no profile": (("profiles", "use", "acme"), {}, "There is no profile 'acme'", "fastn-mcp profiles add NAME"),
     "no key kept": (("logout",), {}, "login has kept no key", "fastn-mcp profiles"),
-    "a folder that is none": (("openapi", "--output", "no/x.json"), {}, "no/x.json: No such", "Correct the path"),
     "plain http": (("whoami",), KEY | {"FASTN_BASE_URL": "http://live.fastn.ai"}, "must be https", "localhost"),
     "an address that is none": (("--sandbox", "--http", "8080"), {}, "is not HOST:PORT", "--http 127.0.0.1:8080"),
     "an option that comes late": (("call", "get-quotas", "--sandbox"), {}, "stands before", "--sandbox ... call"),
@@ -74,6 +73,14 @@ def test_a_mistake_ends_with_one_line_and_what_to_do_next(what: str, fastn: Run,
     assert happened in line
     assert following in line
     assert "C4N4RY" not in line
+
+
+def test_a_file_in_a_missing_folder_is_named(fastn: Run, tmp_path: Path) -> None:
+    """Ours: whatever the command is that writes it."""
+    (tmp_path / "calls.jsonl").write_text('{"tool": "delete_customer", "arguments": {"customer_id": "1"}}')
+    done = fastn("--sandbox", "plan", "new", "calls.jsonl", "--output", "no/x.toml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("fastn-mcp: no/x.toml: No such file or directory. Correct the path.\n")
 
 
 @pytest.fixture

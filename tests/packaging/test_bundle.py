@@ -9,9 +9,9 @@ from typing import Any
 import bundle
 import icon
 import pytest
+from surface import fill_manifest, manifest
 
 from fastn_mcp import __version__
-from fastn_mcp.cli.surface import fill_manifest, manifest
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.procedures.catalog import OFFERS

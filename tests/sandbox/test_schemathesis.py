@@ -6,11 +6,11 @@ import pytest
 import schemathesis.openapi
 from asking import Clock, Fastn
 from hypothesis import settings
+from openapi_document import document
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi import checks
 from sensible_calls import sensible
 
-from fastn_mcp.cli.openapi import document
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import LIVE_KEY
 from fastn_mcp.sandbox.server import Sandbox

@@ -1,6 +1,6 @@
-"""`fastn-mcp surface`: write tools, tables, manifests and the handshake as clients see them.
+"""What clients see, as the code says it now: tools, handshake, manifests, and the tables that list tools and settings.
 
-What people write in them (titles, texts, addresses) is left as it is.
+Titles, texts and addresses in the manifests are written by hand and kept.
 """
 
 import json
@@ -45,7 +45,7 @@ META = {
 
 
 def taken_down(server: Server[Any], offered: tuple[AnyTool, ...]) -> str:
-    """What `introduction.json` ought to hold."""
+    """The text of `introduction.json`."""
     nothing: Json = {}
     initialize, handshake = anyio.run(said, server, HELLO, ("tools/list", nothing))
     discover, modern = anyio.run(said, server, ("server/discover", META), ("tools/list", META))
@@ -121,7 +121,7 @@ PUBLISHED: dict[str, Callable[[Document], Document]] = {
 
 
 def fill_manifest(name: str, text: str) -> str:
-    """A file of `PUBLISHED` as it ought to be."""
+    """The text of a file of `PUBLISHED`, from its text today."""
     return json.dumps(PUBLISHED[name](json.loads(text)), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -162,39 +162,14 @@ def _choices(source: Source) -> list[str]:
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
-def wanted(folder: Path, readme: Path) -> dict[Path, str]:
-    """What each generated file ought to hold."""
-    files = {folder / f"{operation.tool_name()}.json": snapshot(operation) for operation in OFFERS}
-    package = folder.parent / "fastn_mcp"
-    if package.exists():
-        files[package / FILE] = taken_down(_server(), OFFERS)
-    if readme.exists():
-        tables = {"tools": _tools(), "settings": settings_table(), "clients": _clients(), "published": _published()}
-        files[readme] = fill_tables(readme.read_text(encoding="utf-8"), tables)
-    for name in PUBLISHED:
-        path = readme.parent / name
-        if path.exists():
-            files[path] = fill_manifest(name, path.read_text(encoding="utf-8"))
-    return files
-
-
-def differing(folder: Path, readme: Path) -> list[Path]:
-    """The files that are not what the code says now, and those of tools that are no more."""
-    files = wanted(folder, readme)
-    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    return sorted([*stale, *(set(folder.glob("*.json")) - files.keys())])
-
-
-def write(folder: Path, readme: Path) -> list[Path]:
-    """Bring them up to date. The files that changed."""
-    folder.mkdir(exist_ok=True)
-    files, changed = wanted(folder, readme), differing(folder, readme)
-    for path in changed:
-        if path in files:
-            path.write_text(files[path], encoding="utf-8")
-        else:
-            path.unlink()
-    return changed
+def wanted(root: Path) -> dict[Path, str]:
+    """The text of each generated file of the repository at `root`, outside of `docs/`."""
+    readme = root / "README.md"
+    tables = {"clients": _clients(), "published": _published()}
+    files = {root / "tools" / f"{offer.tool_name()}.json": snapshot(offer) for offer in OFFERS}
+    files[root / "fastn_mcp" / FILE] = taken_down(_server(), OFFERS)
+    files[readme] = fill_tables(readme.read_text(encoding="utf-8"), tables)
+    return files | {root / name: fill_manifest(name, (root / name).read_text(encoding="utf-8")) for name in PUBLISHED}
 
 
 def _server() -> Server[Any]:
@@ -214,18 +189,6 @@ def snapshot(offer: AnyTool) -> str:
         facts["evidence"] = {"kind": offer.evidence.kind, "source": offer.evidence.source}
     definition = tool(offer).model_dump(mode="json", by_alias=True, exclude_none=True)
     return json.dumps(facts | {"tool": definition}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _tools() -> str:
-    rows = [
-        f"| `{offer.tool_name()}` | {offer.effect.value} | {_evidence(offer)} | {_cell(offer.__doc__)} |"
-        for offer in OFFERS
-    ]
-    return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
-
-
-def _evidence(offer: AnyTool) -> str:
-    return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
 
 
 def settings_table() -> str:

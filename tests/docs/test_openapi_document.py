@@ -1,13 +1,10 @@
-"""`fastn-mcp openapi`: the operations as other tools read them."""
+"""The OpenAPI document: the operations as other tools read them."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run
+from openapi_document import document
 
-from fastn_mcp.cli.openapi import document
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.workflows import RUN_HEADERS
 
@@ -105,19 +102,3 @@ def test_the_key_goes_in_either_header() -> None:
     assert [*schemes] == [name for one in DOCUMENT["security"] for name in one]
     assert schemes["header"]["name"] == "x-fastn-api-key"
     assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
-
-
-def test_it_is_printed_or_written_without_a_key(fastn: Run, tmp_path: Path) -> None:
-    """Issue 4: `fastn-mcp openapi`."""
-    printed = fastn("openapi")
-    assert (printed.returncode, printed.stderr) == (0, "")
-    assert json.loads(printed.stdout) == document("https://live.fastn.ai")
-
-    file = tmp_path / "openapi.json"
-    written = fastn("--base-url", "https://fastn.example", "openapi", "--output", str(file))
-    assert (written.returncode, written.stdout, written.stderr) == (0, "", "")
-    assert json.loads(file.read_text(encoding="utf-8")) == DOCUMENT
-
-    assert json.loads(fastn("openapi", env={"FASTN_BASE_URL": "http://a.example"}).stdout)["servers"] == [
-        {"url": "http://a.example"}
-    ]

@@ -1,12 +1,15 @@
-"""`fastn-mcp openapi`: the 42 operations as an OpenAPI 3.1 document, for other tools. Pure; all of it from `CATALOG`.
+"""The operations of the Fastn API as an OpenAPI 3.1 document, for other tools: `openapi_document.py [BASE_URL]`.
 
-It says what this project knows of Fastn, and each operation says how that is known. What an argument of ours does that
-Fastn never sees (`dry_run`, `value_from_env`) is not in it.
+All of it comes from `CATALOG`, and each operation says how it is known. Arguments that Fastn never receives (`dry_run`,
+`value_from_env`) are left out. `make openapi` writes it to `dist/`.
 """
 
+import json
+import sys
 from typing import Any
 
 from fastn_mcp import __version__
+from fastn_mcp.config.model import DEFAULT_BASE_URL
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.secrets import CreateSecret
@@ -137,3 +140,8 @@ def _responses(method: str) -> Json:
 
 def _json(schema: Json) -> Json:
     return {"content": {"application/json": {"schema": schema}}}
+
+
+if __name__ == "__main__":
+    base_url = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_BASE_URL
+    sys.stdout.write(json.dumps(document(base_url), indent=2, ensure_ascii=False) + "\n")
