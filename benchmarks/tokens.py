@@ -18,7 +18,8 @@ import anyio
 import plain
 from doing import Cost, do, tokens, total
 from driving import KEY, Person, approving
-from jobs import ENVIRONMENT, FLAGS, JOBS, MOST_CALLS, MOST_TOKENS
+from jobs import ENVIRONMENT, JOBS, MOST_CALLS, MOST_TOKENS
+from large_account import write_account
 from mcp import Client, StdioServerParameters
 from mcp.types import Tool
 from ports import free_port
@@ -38,7 +39,8 @@ async def round_() -> tuple[dict[str, int], dict[int, list[Cost]]]:
     """One server: its list, and all jobs in turn."""
     with tempfile.TemporaryDirectory() as state:
         own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
-        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", *FLAGS], env=own)
+        arguments = ["-m", "fastn_mcp", "--sandbox-file", str(write_account(Path(state) / "account.json"))]
+        server = StdioServerParameters(command=sys.executable, args=arguments, env=own)
         person = Person(approving)
         async with Client(server, mode="2026-07-28", elicitation_callback=person) as client:
             listed = {tool.name: price(tool) for tool in (await client.list_tools()).tools}
@@ -47,21 +49,22 @@ async def round_() -> tuple[dict[str, int], dict[int, list[Cost]]]:
 
 def plain_calls() -> dict[int, tuple[int, int]]:
     """For each job the number of plain API calls, and the tokens of their answers."""
-    port = free_port()
-    command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--size", "large", "--port", str(port)]
-    found: dict[int, tuple[int, int]] = {}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            plain.waited(f"http://127.0.0.1:{port}/")
-            for number, job in plain.JOBS.items():
-                api = plain.Api(f"http://127.0.0.1:{port}", KEY)
-                job(api)
-                api.close()
-                found[number] = len(api.answers), sum(map(tokens, api.answers))
-        finally:
-            process.terminate()
-            process.wait(15)
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        file, port = write_account(Path(folder) / "account.json"), free_port()
+        command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--file", str(file), "--port", str(port)]
+        found: dict[int, tuple[int, int]] = {}
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                plain.waited(f"http://127.0.0.1:{port}/")
+                for number, job in plain.JOBS.items():
+                    api = plain.Api(f"http://127.0.0.1:{port}", KEY)
+                    job(api)
+                    api.close()
+                    found[number] = len(api.answers), sum(map(tokens, api.answers))
+            finally:
+                process.terminate()
+                process.wait(15)
+        return found
 
 
 def jobs_table(rounds: list[dict[int, list[Cost]]], bridged: dict[int, tuple[int, int]]) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from large_account import large_account
 from valkey_server import ValkeyServer
 from world import World
-
-from fastn_mcp.sandbox.state import Size
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
@@ -62,6 +61,6 @@ def world(tmp_path: Path) -> Generator[World]:
 @pytest.fixture
 def large_world(tmp_path: Path) -> Generator[World]:
     """The same with 400 connectors, 2,000 customers and 200,000 runs."""
-    made = World(tmp_path, size=Size.LARGE)
+    made = World(tmp_path, begin=large_account)
     yield made
     made.close()

@@ -24,9 +24,9 @@ from fastn_mcp.procedures.dispatch import Dispatcher, Done
 from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.dataset import Dataset, dataset
 from fastn_mcp.sandbox.request_context import HeardRequest
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.state import Size
 from fastn_mcp.sandbox.transport import InProcess
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject, Tool
@@ -116,7 +116,7 @@ class World:
         tokens: str = "t",
         watch: Watch | None = None,
         ledger: Ledger | None = None,
-        size: Size = Size.SMALL,
+        begin: Dataset = dataset,
         kinds: Kinds | None = None,
         bound: str = "",
         dashboard_url: str | None = None,
@@ -126,7 +126,7 @@ class World:
         watch = kinds.watch(watch)
         self.clock = clock or Clock()
         self.system = replace(self.clock.system(tokens), trace=kinds.trace)
-        self.sandbox = Sandbox(self.clock.now, size=size)
+        self.sandbox = Sandbox(self.clock.now, begin=begin)
         account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = kinds.client(account, InProcess(self.sandbox, headers(account)), self.system, None)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))

@@ -76,10 +76,9 @@ def unobserved(_: str) -> Kinds:
 
 @dataclass(frozen=True, slots=True)
 class Sandboxed:
-    """Use the sandbox in this process; `file` keeps its state, `size` is the name of one of its sizes."""
+    """Use the sandbox in this process; `file` keeps its state."""
 
     file: Path | None = None
-    size: str = "small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +311,9 @@ def exchange_of(
         return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy, source))
     # only where asked for: a real account needs none of it
     from fastn_mcp.sandbox.server import Sandbox
-    from fastn_mcp.sandbox.state import Size
     from fastn_mcp.sandbox.transport import InProcess
 
-    fake = Sandbox(system.now, size=Size(sandbox.size), file=sandbox.file)
+    fake = Sandbox(system.now, file=sandbox.file)
     return lambda sent: InProcess(fake, sent)
 
 

@@ -22,7 +22,7 @@ SANDBOX_KEY = "fsk_test_sandbox"
 _FILES = {"config", "sandbox_file", "policy", "plan", "log_file"}
 """Options that name a file. Printed commands hold absolute paths: they may be run in another folder."""
 
-_REACHING = {"sandbox", "sandbox_file", "sandbox_size", "config", "profile", "base_url", "env", "policy"}
+_REACHING = {"sandbox", "sandbox_file", "config", "profile", "base_url", "env", "policy"}
 """Options that decide which account is meant, where its approvals are, and under which policy."""
 
 

@@ -46,11 +46,8 @@ class EnumChoice(click.Choice[str]):
         return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
 
 
-_SIZE = EnumChoice(["small", "large"])
-"""The names of the sandbox's sizes, which is not loaded before it is asked for."""
-
 _GUISE = EnumChoice(["usual", "bearer", "test-mode", "paths", "fields", "scopes"])
-"""Of its guises, likewise."""
+"""The names of the sandbox's guises, which is not loaded before it is asked for."""
 
 
 def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
@@ -78,7 +75,6 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
 @click.option(
     "--sandbox-file", type=click.Path(path_type=Path), help="Keep the sandbox's state in this file; implies --sandbox."
 )
-@click.option("--sandbox-size", type=_SIZE, help="How much is in the sandbox's account; implies --sandbox.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -115,7 +111,6 @@ def cli(
     team: Path | None,
     sandbox: bool,
     sandbox_file: Path | None,
-    sandbox_size: str | None,
     config: Path | None,
     **flags: object,
 ) -> None:
@@ -125,7 +120,7 @@ def cli(
     the system's keyring: fastn-mcp login.
     """
 
-    sandboxed = sandbox or sandbox_file is not None or sandbox_size is not None
+    sandboxed = sandbox or sandbox_file is not None
 
     def resolved() -> "Resolved":
         from fastn_mcp.build.startup import resolved_of
@@ -142,7 +137,7 @@ def cli(
         from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
         from fastn_mcp.build.telemetry import kinds_of
 
-        chosen = Sandboxed(sandbox_file, sandbox_size or "small") if sandboxed else None
+        chosen = Sandboxed(sandbox_file) if sandboxed else None
         settings = settings or resolved().settings
         if browser and settings.report is not None:
             from fastn_mcp.report.collector import Tally  # a server that keeps no report must not gather one
@@ -167,9 +162,7 @@ def cli(
             program=program,
         )
 
-    ctx.obj = StartOptions(
-        parts, resolved, partial(_command_line, ctx), flags, config, sandboxed, sandbox_file, sandbox_size or "small"
-    )
+    ctx.obj = StartOptions(parts, resolved, partial(_command_line, ctx), flags, config, sandboxed, sandbox_file)
     _refuse_contradictions(ctx, team)
     if ctx.invoked_subcommand is None:
         if team is not None:
@@ -257,7 +250,6 @@ class StartOptions:
     """The configuration file of --config."""
     sandboxed: bool
     sandbox_file: Path | None
-    sandbox_size: str
 
     def __call__(self, tally: "Tally | None" = None) -> "AccountParts":
         return self.parts(tally=tally)
@@ -463,7 +455,7 @@ def doctor_(
     start: StartOptions = ctx.obj
     files = Files(report, record, write)
     file = start.config or _config_file()
-    sandbox = Sandboxed(start.sandbox_file, start.sandbox_size) if start.sandboxed else None
+    sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     raise SystemExit(run(start.flags, file, sandbox, files, start.resolved, start.state(), as_json=as_json, yes=yes))
 
 
@@ -481,13 +473,12 @@ def tools_(start: StartOptions, as_json: bool) -> None:
 @cli.command(name="sandbox")
 @click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
-@click.option("--size", "--sandbox-size", type=_SIZE, default="small", show_default=True, help="How much is in it.")
 @click.option("--guise", type=_GUISE, default="usual", show_default=True, help="How it differs, for doctor to find.")
-def sandbox_(port: int, file: Path | None, size: str, guise: str) -> None:
+def sandbox_(port: int, file: Path | None, guise: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     from fastn_mcp.cli.sandbox import serve
 
-    serve(port, file, size, guise)
+    serve(port, file, guise)
 
 
 @cli.command(name="health")

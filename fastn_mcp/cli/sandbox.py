@@ -13,17 +13,14 @@ from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.state import Size
 from fastn_mcp.sandbox.variants import Guise
 
 
-def serve(port: int, file: Path | None, size: str, guise: str) -> None:
+def serve(port: int, file: Path | None, guise: str) -> None:
     """Serve on the loopback address until told to stop."""
     must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
     account = Guise(guise).account()
-    sandbox = Sandbox(
-        lambda: datetime.now(UTC), size=Size(size), file=file, behaviour=account.behaviour, routes=account.routes
-    )
+    sandbox = Sandbox(lambda: datetime.now(UTC), file=file, behaviour=account.behaviour, routes=account.routes)
     command = ("call", "list-customers") if guise == Guise.USUAL.value else ("doctor",)
     say(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
     variables = (("FASTN_BASE_URL", f"http://127.0.0.1:{port}"), ("FASTN_API_KEY", account.key))

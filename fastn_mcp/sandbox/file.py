@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.sandbox.run_series import RunSeries
-from fastn_mcp.sandbox.state import SandboxState, Size
+from fastn_mcp.sandbox.run_history import RunSeries
+from fastn_mcp.sandbox.state import SandboxState
 
 _PATIENCE = 30
 """Seconds to wait for another process that is at work on the file."""
@@ -40,10 +40,10 @@ class StateFile:
                 "End that process, or name another file.",
             ) from None
 
-    def read_changed(self, randomness: Callable[[int], random.Random], size: Size) -> SandboxState | None:
+    def read_changed(self, randomness: Callable[[int], random.Random]) -> SandboxState | None:
         """The state that another process left; None where the file is as this process left it, or is not there.
 
-        Raises `SettingsError` where it holds something else, or an account of another size.
+        Raises `SettingsError` where it holds something else.
         """
         try:
             found = self._path.stat()
@@ -60,14 +60,9 @@ class StateFile:
             state = SandboxState.load(
                 cast("dict[str, JsonValue]", dumped if isinstance(dumped, dict) else {}), randomness
             )
-            there = Size.SMALL if RunSeries.of(state) is None else Size.LARGE
+            RunSeries.of(state)
         except (ValueError, RecursionError) as error:
             raise self._unreadable("it is not a sandbox's state") from error
-        if there is not size:
-            raise SettingsError(
-                f"The sandbox's file {self._path} holds a {there.value} account, and a {size.value} one was asked for.",
-                f"Start with --sandbox-size {there.value}, or name another file.",
-            )
         self._known = known
         return state
 

@@ -13,8 +13,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.sandbox.behaviour import Paging
 from fastn_mcp.sandbox.reply import Rows, SandboxRefusal, invalid
-from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.run_series import milliseconds
+from fastn_mcp.sandbox.run_history import History, milliseconds
 from fastn_mcp.sandbox.state import Row, moment
 from fastn_mcp.tools.paging import List
 

@@ -10,7 +10,7 @@ from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.dataset.workflows import output_of
 from fastn_mcp.sandbox.failures import connection_of, dependency_error, no_connection, timed_out, unusable
-from fastn_mcp.sandbox.run_series import RunSeries
+from fastn_mcp.sandbox.run_history import RunSeries
 from fastn_mcp.sandbox.state import Row, SandboxState, moment, record, stamp
 
 

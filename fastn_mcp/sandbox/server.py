@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from fastn_mcp.sandbox.auth import RateLimiter, caller, digest, key_in, known, permit
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, error_body, wrapped
-from fastn_mcp.sandbox.dataset.dataset import dataset
+from fastn_mcp.sandbox.dataset import Dataset, dataset
 from fastn_mcp.sandbox.faults import Faults
 from fastn_mcp.sandbox.file import StateFile
 from fastn_mcp.sandbox.paging import page
@@ -31,10 +31,9 @@ from fastn_mcp.sandbox.reply import (
 )
 from fastn_mcp.sandbox.request_context import LONGEST_LOG, HeardRequest, RouteContext, without_key
 from fastn_mcp.sandbox.routes.routes import ENDPOINTS
-from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.run_series import RunSeries
+from fastn_mcp.sandbox.run_history import History, RunSeries
 from fastn_mcp.sandbox.runs import pass_time
-from fastn_mcp.sandbox.state import Row, SandboxState, Size, record
+from fastn_mcp.sandbox.state import Row, SandboxState, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.paging import List
@@ -90,8 +89,8 @@ class Sandbox:
     """A Fastn account in this process.
 
     `requests` is what it was asked, `faults` what is to go wrong, `behaviour` how it answers; all three can be changed
-    at any time. With a `file` the account outlives the process, and several processes share it. Raises `SettingsError`
-    where the file does not hold an account of this `size`.
+    at any time. `begin` makes the account that it starts with. With a `file` the account outlives the process, and
+    several processes share it. Raises `SettingsError` where the file does not hold an account.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class Sandbox:
         now: Callable[[], datetime],
         *,
         seed: int = 1,
-        size: Size = Size.SMALL,
+        begin: Dataset = dataset,
         file: Path | None = None,
         envelope: Envelope = Envelope.DATA,
         behaviour: Behaviour | None = None,
@@ -107,7 +106,7 @@ class Sandbox:
     ) -> None:
         self._now = now
         self._seed = seed
-        self._size = size
+        self._begin = begin
         self._file = None if file is None else StateFile(file)
         self._routes = Routes(routes or {})
         self._usual = behaviour or Behaviour(envelope=envelope)
@@ -160,7 +159,7 @@ class Sandbox:
             yield
             return
         with self._file.locked():
-            if (changed := self._file.read_changed(self._randomness, self._size)) is not None:
+            if (changed := self._file.read_changed(self._randomness)) is not None:
                 self._take(changed)
             state, serial = self.state, self.state.serial
             self._pass_time(now)
@@ -169,7 +168,7 @@ class Sandbox:
                 self._file.write(self.state)
 
     def _begin_again(self) -> None:
-        self._take(dataset(self._now(), self._randomness(0), self._size))
+        self._take(self._begin(self._now(), self._randomness(0)))
         self._pass_time(self._now())
 
     def _take(self, state: SandboxState) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
-from enum import Enum
 from typing import cast
 
 from pydantic import JsonValue
@@ -139,10 +138,3 @@ def record(
         "outcome": outcome,
     }
     return state.put("audit", row)
-
-
-class Size(Enum):
-    """The large one holds everything of the small one."""
-
-    SMALL = "small"
-    LARGE = "large"

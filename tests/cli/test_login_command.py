@@ -320,7 +320,7 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
     "arguments",
     [
         ("--sandbox", "--profile", "acme", "whoami"),
-        ("--sandbox-size", "large", "install", "cursor", "--profile", "acme"),
+        ("--sandbox-file", "sandbox.json", "install", "cursor", "--profile", "acme"),
     ],
 )
 def test_sandbox_together_with_a_profile_is_refused(arguments: tuple[str, ...], fastn: Run) -> None:

@@ -1,7 +1,8 @@
 """The fifteen jobs that an admin hands to an agent (FASTN.md, section 1), as scripts over tools.
 
 One definition for the tests, which hold what a job may cost, and for the benchmark, which measures it. A script knows
-what the person said, and whatever the answers before have said; it knows no id. Pure data.
+what the person said, and whatever the answers before have said; it knows no id. Pure data. The
+account is the large one, of `tests/large_account`.
 """
 
 import json
@@ -9,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
-
-FLAGS = ("--sandbox", "--sandbox-size", "large")
-"""Of the server with which the jobs are done: 400 connectors, 2,000 customers, 200,000 executions."""
 
 VARIABLE = "NEW_STRIPE_KEY"
 """In which the operator has put the new value of a secret."""

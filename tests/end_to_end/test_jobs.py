@@ -9,7 +9,8 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from doing import do, total
 from driving import ERAS, Person, approving
-from jobs import ENVIRONMENT, FLAGS, JOBS, LARGEST, MOST_CALLS, MOST_TOKENS, From, Job
+from jobs import ENVIRONMENT, JOBS, LARGEST, MOST_CALLS, MOST_TOKENS, From, Job
+from large_account import write_account
 from mcp import Client, StdioServerParameters
 
 Office = tuple[BlockingPortal, Client]
@@ -19,7 +20,8 @@ Office = tuple[BlockingPortal, Client]
 def office(tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
     """A server with a large account, for all jobs: each leaves the others' things alone."""
     state = tmp_path_factory.mktemp("state")
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", *FLAGS], env=environment(state))
+    arguments = ["-m", "fastn_mcp", "--sandbox-file", str(write_account(state / "account.json"))]
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(state))
     with start_blocking_portal() as portal:
         client = Client(server, mode=ERAS["2026-07-28"], elicitation_callback=Person(approving))
         with portal.wrap_async_context_manager(client) as connected:

@@ -15,7 +15,8 @@ from asking import MORNING, Clock, Fastn
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.auth import LIVE_KEY
-from fastn_mcp.sandbox.dataset.dataset import INJECTION, dataset
+from fastn_mcp.sandbox.dataset import dataset
+from fastn_mcp.sandbox.dataset.executions import INJECTION
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import SandboxState
 from fastn_mcp.tools.api_keys import CreateApiKey

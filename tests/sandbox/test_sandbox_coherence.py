@@ -1,4 +1,4 @@
-"""What the account says in one place agrees with what it says in another, in both sizes."""
+"""What the account says in one place agrees with what it says in another, in the small account and in the large one."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -6,19 +6,24 @@ from typing import Any
 
 import pytest
 from asking import MORNING, Clock, Fastn
+from large_account import large_account
 
+from fastn_mcp.sandbox.dataset import dataset
 from fastn_mcp.sandbox.dataset.workflows import output_of
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.state import Row, Size
+from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.billing import GetQuotas, GetUsage
 
 EVENING = MORNING.replace(hour=23, minute=50)
 
 
-@pytest.fixture(scope="module", params=[(Size.SMALL, MORNING), (Size.SMALL, EVENING), (Size.LARGE, EVENING)], ids=str)
+ACCOUNTS = {"morning": (dataset, MORNING), "evening": (dataset, EVENING), "large": (large_account, EVENING)}
+
+
+@pytest.fixture(scope="module", params=ACCOUNTS)
 def account(request: pytest.FixtureRequest) -> Fastn:
-    size, at = request.param
-    return Fastn(Sandbox(Clock(at), size=size))
+    begin, at = ACCOUNTS[request.param]
+    return Fastn(Sandbox(Clock(at), begin=begin))
 
 
 def runs_of(account: Fastn, step: int = 97) -> list[Any]:

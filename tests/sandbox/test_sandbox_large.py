@@ -1,29 +1,24 @@
 """The large account: much of everything, quickly and in little memory. How quickly is no matter of a test."""
 
 import json
-import os
 import re
-import subprocess
 import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from asking import MORNING, Clock, Fastn
-from command_line import run_command
+from large_account import large_account
 
-from fastn_mcp.cli import cli
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.paging import Merged
 from fastn_mcp.sandbox.reply import list_body
-from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.run_series import RunSeries, milliseconds
+from fastn_mcp.sandbox.run_history import History, RunSeries, milliseconds
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.state import Row, Size
+from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.audit import QueryAuditLog
@@ -46,13 +41,13 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(scope="module")
 def large() -> Fastn:
     """Made once, for tests that only read."""
-    return Fastn(Sandbox(Clock(), size=Size.LARGE))
+    return Fastn(Sandbox(Clock(), begin=large_account))
 
 
 @pytest.fixture
 def fresh(clock: Clock) -> Fastn:
     """Of a day and a half: some thousand runs, so that a test can look at each."""
-    return of_days(Fastn(Sandbox(clock, size=Size.LARGE)), 1.5)
+    return of_days(Fastn(Sandbox(clock, begin=large_account)), 1.5)
 
 
 def past_of(fastn: Fastn) -> RunSeries:
@@ -233,7 +228,7 @@ def test_acmes_sync_failed_last_night_because_its_connection_expired(large: Fast
 )
 def test_whenever_it_begins_what_is_over_is_over(at: datetime) -> None:
     """Ours: nothing lies in the future, the history is of thirty days, and the sync failed in the night before."""
-    fastn = Fastn(Sandbox(Clock(at), size=Size.LARGE))
+    fastn = Fastn(Sandbox(Clock(at), begin=large_account))
     history = fastn.sandbox.history
     rows: list[Any] = [history.row(number) for number in (*range(100), *range(len(history) - 2_000, len(history)))]
 
@@ -288,8 +283,8 @@ def test_the_small_account_is_small(fastn: Fastn) -> None:
 
 def test_made_twice_it_is_the_same(large: Fastn) -> None:
     """Ours: the same moment and the same seed give the same account, another seed gives another one."""
-    again = Sandbox(Clock(), size=Size.LARGE)
-    other = Sandbox(Clock(), size=Size.LARGE, seed=2)
+    again = Sandbox(Clock(), begin=large_account)
+    other = Sandbox(Clock(), begin=large_account, seed=2)
 
     def runs(sandbox: Sandbox) -> list[Row]:
         return [sandbox.history.row(number) for number in range(0, len(sandbox.history), 1_999)]
@@ -483,7 +478,7 @@ def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
 def test_it_needs_little_memory() -> None:
     """Ours: two hundred thousand runs in columns, and not as rows."""
     tracemalloc.start()
-    sandbox = Sandbox(Clock(), size=Size.LARGE)
+    sandbox = Sandbox(Clock(), begin=large_account)
     fastn = Fastn(sandbox)
     fastn(ListExecutions(status="completed", limit=100))
     held, peak = tracemalloc.get_traced_memory()
@@ -518,14 +513,14 @@ def test_what_is_deleted_stays_in_the_history(fresh: Fastn) -> None:
 def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
     """Ours: it holds what cannot be derived, and what was changed; the runs follow from it again."""
     file = tmp_path / "sandbox.json"
-    first = Fastn(Sandbox(clock, size=Size.LARGE, file=file))
+    first = Fastn(Sandbox(clock, begin=large_account, file=file))
     first(CreateCustomer(name="Initech"))
     until = (clock.at - HOUR).isoformat()  # later ones are shown once all that began with them are over
     listed = first(ListExecutions(status="failed", limit=100, until=until)).data
     count = total(first, ListExecutions(until=until))
     clock.pass_(days=3)
 
-    second = Fastn(Sandbox(clock, size=Size.LARGE, seed=7, file=file))
+    second = Fastn(Sandbox(clock, begin=large_account, seed=7, file=file))
 
     assert second(ListExecutions(status="failed", limit=100, until=until)).data == listed
     assert total(second, ListExecutions(until=until)) == count
@@ -535,8 +530,8 @@ def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_a_reset_makes_a_large_account_again(clock: Clock) -> None:
-    """Ours: fresh data, of the size that was asked for, up to now."""
-    fastn = Fastn(Sandbox(clock, size=Size.LARGE))
+    """Ours: the account that it began with, up to now."""
+    fastn = Fastn(Sandbox(clock, begin=large_account))
     clock.pass_(days=3)
 
     fastn.sandbox.reset()
@@ -546,62 +541,12 @@ def test_a_reset_makes_a_large_account_again(clock: Clock) -> None:
     assert str(history.row(len(history) - 1)["completedAt"]) > (clock.at - HOUR).isoformat()
 
 
-def test_a_file_of_another_size_is_refused(tmp_path: Path, clock: Clock) -> None:
-    """Ours: nobody looks for two thousand customers in an account of five."""
-    Sandbox(clock, file=tmp_path / "small.json")
-    Sandbox(clock, size=Size.LARGE, file=tmp_path / "large.json")
-
-    with pytest.raises(SettingsError, match=r"small account.*large one was asked for.*--sandbox-size small"):
-        Sandbox(clock, size=Size.LARGE, file=tmp_path / "small.json")
-    with pytest.raises(SettingsError, match=r"large account.*small one was asked for.*--sandbox-size large"):
-        Sandbox(clock, file=tmp_path / "large.json")
-
-
 def test_a_file_whose_past_is_none_is_left_alone(tmp_path: Path, clock: Clock) -> None:
     """Ours: the sandbox does not overwrite what it does not know."""
     file = tmp_path / "sandbox.json"
     file.write_text('{"serial": 1, "rows": {"_past": {"past": {"id": "past", "series": 3}}}}')
 
     with pytest.raises(SettingsError, match="not a sandbox's state"):
-        Sandbox(clock, size=Size.LARGE, file=file)
+        Sandbox(clock, file=file)
 
     assert "series" in file.read_text()
-
-
-def run(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
-    folders = {name: str(folder / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
-    return run_command(arguments, kept | folders)
-
-
-def test_the_command_line_offers_the_sizes_that_there_are() -> None:
-    """Ours: their names are written there, so that the sandbox is not loaded for them."""
-    option = next(option for option in cli.params if option.name == "sandbox_size")
-    served = next(option for option in cli.commands["sandbox"].params if option.name == "size")
-
-    for offered in (option.type, served.type):
-        assert isinstance(offered, click.Choice)
-        assert list(offered.choices) == [size.value for size in Size]
-
-
-def test_the_command_line_asks_for_a_large_account(tmp_path: Path) -> None:
-    """Ours: the size implies the sandbox."""
-    listed = json.loads(
-        run("--sandbox-size", "large", "call", "list-customers", "--limit", "1", folder=tmp_path).stdout
-    )
-    refused = run("--sandbox-size", "huge", "call", "list-customers", folder=tmp_path)
-
-    assert listed["total"] == 2_000
-    assert (refused.returncode, refused.stdout) == (2, "")
-
-
-def test_the_command_line_says_that_a_file_is_of_another_size(tmp_path: Path) -> None:
-    """Ours: one line that says what to do."""
-    start = ("--sandbox-file", str(tmp_path / "s.json"))
-    assert run(*start, "call", "list-roles", folder=tmp_path).returncode == 0
-
-    done = run(*start, "--sandbox-size", "large", "call", "list-roles", folder=tmp_path)
-
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "holds a small account" in done.stderr
-    assert done.stderr.count("\n") == 1

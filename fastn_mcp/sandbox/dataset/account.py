@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.state import Row, SandboxState, Size, moment, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, moment, record, stamp
 
 _ROWS = 60
 _DAYS = 14
@@ -131,13 +131,13 @@ LIMITS = {
 }
 
 
-def add_billing(state: SandboxState, now: datetime, size: Size) -> None:
+def add_billing(state: SandboxState, now: datetime) -> None:
     _, following = month_of(now)
     state.put(
         "billing",
         {
             "id": "billing",
-            "plan": "Free" if size is Size.SMALL else "Enterprise",
+            "plan": "Free",
             "price": {"amount": 0, "currency": "USD", "interval": "month"},
             "credits": {"used": 38, "included": 50, "resetsAt": stamp(following)},
             "byAgent": {"Orchestrator": 21, "Docs Agent": 9, "Error Diagnosis": 8},

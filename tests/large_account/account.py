@@ -5,15 +5,18 @@ were; its own is made by `add_example`.
 """
 
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.sandbox.dataset import dataset
 from fastn_mcp.sandbox.dataset.connectors import connection
 from fastn_mcp.sandbox.dataset.executions import execution
-from fastn_mcp.sandbox.dataset.large import catalogue, people, runs, workflows
 from fastn_mcp.sandbox.dataset.workflows import put, route, scheduled, workflow
 from fastn_mcp.sandbox.failures import unusable
+from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
+from large_account import catalogue, people, runs, workflows
 
 _SCHEDULE = "0 1-5 * * *"
 _NIGHTS = 28
@@ -58,7 +61,21 @@ def _fired(since: datetime, now: datetime) -> list[datetime]:
     return found
 
 
-def add_large_account(state: SandboxState, now: datetime) -> None:
+def large_account(now: datetime, randomness: random.Random) -> SandboxState:
+    """The sandbox's own account, and much more, as of midnight UTC of the day of `now`."""
+    state = dataset(now, randomness)
+    _add(state, now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    return state
+
+
+def write_account(file: Path) -> Path:
+    """Make the large account of today in a file of the sandbox."""
+    Sandbox(lambda: datetime.now(UTC), begin=large_account, file=file)
+    return file
+
+
+def _add(state: SandboxState, now: datetime) -> None:
+    state.named("billing", "billing", "id")["plan"] = "Enterprise"
     randomness = random.Random(state.hex(32))  # noqa: S311 it is to be repeatable
     catalogue.add_connectors(state, now, randomness)
     whom = people.add_customers(state, now, randomness)

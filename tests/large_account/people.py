@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from fastn_mcp.sandbox.auth import remember
 from fastn_mcp.sandbox.dataset.connectors import connection
 from fastn_mcp.sandbox.dataset.customers import api_key, customer_row, secret, user, waiting
-from fastn_mcp.sandbox.dataset.large.catalogue import OF_THE_ACCOUNT, POPULAR
-from fastn_mcp.sandbox.dataset.large.workflows import tenant_apps
 from fastn_mcp.sandbox.state import Row, SandboxState, moment, slug_of, stamp
+from large_account.catalogue import OF_THE_ACCOUNT, POPULAR
+from large_account.workflows import tenant_apps
 
 _BEGINNINGS = (
     "Alder", "Amber", "Anchor", "Apex", "Arbor", "Atlas", "Aurora", "Beacon", "Birch", "Blue Harbor", "Bright",

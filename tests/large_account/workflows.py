@@ -4,9 +4,9 @@ import random
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.dataset.large.catalogue import CATEGORIES, OF_THE_ACCOUNT, POPULAR
 from fastn_mcp.sandbox.dataset.workflows import app_event, put, route, scheduled, webhook, workflow
 from fastn_mcp.sandbox.state import Row, SandboxState, slug_of, stamp
+from large_account.catalogue import CATEGORIES, OF_THE_ACCOUNT, POPULAR
 
 _WORKFLOWS = 149
 """And the one of `large.add_example`."""

@@ -1,1 +1,0 @@
-"""The large account, for tests of scale."""
