@@ -424,9 +424,9 @@ def whoami_(start: StartOptions, as_json: bool) -> None:
 def run_(ctx: click.Context, script: Path, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool) -> None:
     """Make the calls of SCRIPT in order, each by the same path as an agent's; - is the input.
 
-    A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}, "id": "acme"}. A later one can use
-    what it returned: {"customer_id": {"$from": "acme", "path": "id"}}. Blank lines, and those that begin with #, are
-    passed over. A script with a mistake in it is refused before its first call.
+    A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}}. With "id" beside them it has a name of
+    yours, which --json repeats. Blank lines, and those that begin with #, are passed over. A script with a mistake in
+    it is refused before its first call.
     """
     from fastn_mcp.cli.run import run
     from fastn_mcp.report.collector import Tally

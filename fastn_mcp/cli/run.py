@@ -12,32 +12,50 @@ from typing import Any, cast
 import anyio
 import click
 from pydantic import JsonValue
-from pydantic_core import to_jsonable_python
 
 from fastn_mcp.build.account import AccountParts
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import Exit, strongest
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.reports import Reporting
-from fastn_mcp.cli.script import Missing, ScriptCall, filled, read
-from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.quoting import show
-from fastn_mcp.procedures.catalog import ParsedCall, parse
+from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.redaction import redact, sanitize
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import moment, readable
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
-from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
+from fastn_mcp.tools.parsing import current
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 _LARGEST = 32 * 1024 * 1024
 """Bytes of a script."""
 
 _NAMED = 20
 """Mistakes that are named before the rest is counted."""
+
+MOST = 10_000
+"""Calls in one script."""
+
+_KEYS = ("tool", "arguments", "id")
+_LONGEST_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """One call of a script. `id` is the caller's own name for it."""
+
+    number: int
+    line: int
+    id: str | None
+    wanted: ParsedCall
+
+    @property
+    def tool(self) -> AnyTool:
+        return type(self.wanted.call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +75,6 @@ class _Run:
     parts: AccountParts
     tally: Tally
     as_json: bool
-    results: dict[str, object] = field(default_factory=dict[str, object])
-    """What the calls with an id returned."""
     outcomes: list[str] = field(default_factory=list[str])
     signal: int | None = None
 
@@ -70,10 +86,10 @@ class _Run:
             self.tally.add(self._attempt(step, ended))
         target, name = _target(step, known)
         named = " ".join(show(part) for part in (name, target) if part is not None)
-        said = "  ".join(part for part in (f"{step.number:>3}", step.offer.tool_name(), named, ended.outcome) if part)
+        said = "  ".join(part for part in (f"{step.number:>3}", step.tool.tool_name(), named, ended.outcome) if part)
         say(sanitize(f"{said}: {ended.message}" if ended.message else said), err=True)
         if self.as_json:
-            line = {"number": step.number, "line": step.line, "id": step.id, "tool": step.offer.tool_name()}
+            line = {"number": step.number, "line": step.line, "id": step.id, "tool": step.tool.tool_name()}
             body = ended.body if ended.body is not None else {"message": ended.message}
             self._print(json.dumps(line | {"outcome": ended.outcome, "result": body}, ensure_ascii=False))
 
@@ -92,21 +108,21 @@ class _Run:
         target, _ = _target(step, [])
         return Attempt(
             now,
-            step.offer.tool_name(),
+            step.tool.tool_name(),
             ended.outcome,
             step=step.number,
             settled=now,
             principal="local",
             account=self.parts.about.account,
             target=target,
-            effect=(step.wanted.call.effective if step.wanted else step.offer.effect).value,
+            effect=step.wanted.call.effective.value,
             message=ended.message,
         )
 
 
 def _is_told(step: ScriptCall, outcome: str, known: list[Attempt]) -> bool:
     """Whether the report has to be told of a call by itself: the audit knows nothing of it that says the same."""
-    if step.offer.effect is Effect.READ and outcome == DONE:
+    if step.tool.effect is Effect.READ and outcome == DONE:
         return False  # reads are only counted
     return group_of(outcome) not in {attempt.group for attempt in known}
 
@@ -172,6 +188,82 @@ def _lines(script: Path) -> Iterable[bytes]:
     return data.split(b"\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with a line. Never shows a value."""
+
+    line: int
+    problem: str
+
+
+class _Wrong(Exception):
+    """What is wrong with a line."""
+
+
+def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[ScriptCall], list[Mistake]]:
+    """The calls of a script, and its mistakes. With a mistake in it, none of it is to be made."""
+    steps: list[ScriptCall] = []
+    mistakes: list[Mistake] = []
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+        if not text or text.startswith(b"#"):
+            continue
+        if len(steps) == MOST:
+            return steps, [*mistakes, Mistake(number, f"a script has at most {MOST} calls")]
+        try:
+            step = _step(len(steps) + 1, number, _object(text), offered)
+        except _Wrong as wrong:
+            mistakes.append(Mistake(number, str(wrong)))
+            continue
+        steps.append(step)
+    return steps, mistakes
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found: object = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+    except UnicodeDecodeError:
+        raise _Wrong("it is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise _Wrong("it is not JSON") from None
+    if not isinstance(found, dict):
+        raise _Wrong("it is not an object")
+    return cast("dict[str, Any]", found)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Wrong("an object in it has the same name twice")
+    return found
+
+
+def _no_number(name: str) -> object:
+    raise _Wrong(f"{name} is no number of JSON")
+
+
+def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, AnyTool]) -> ScriptCall:
+    tool, arguments, id_ = _parts(given)
+    try:
+        return ScriptCall(number, line, id_, parse(offered, current(tool), arguments))
+    except (UnknownTool, NotSent) as error:
+        raise _Wrong(error.what) from None
+
+
+def _parts(given: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:
+    for key in given:
+        if key not in _KEYS:
+            raise _Wrong(f"there is no {key[:64]!r} in a call{nearest(key, _KEYS)}")
+    tool, arguments, id_ = given.get("tool"), given.get("arguments", {}), given.get("id")
+    if not isinstance(tool, str):
+        raise _Wrong("its tool is missing, or is no text")
+    if not isinstance(arguments, dict):
+        raise _Wrong("its arguments are no object")
+    if "id" in given and not (isinstance(id_, str) and 0 < len(id_) <= _LONGEST_ID):
+        raise _Wrong(f"its id is no text of 1 to {_LONGEST_ID} characters")
+    return tool, cast("dict[str, Any]", arguments), id_
+
+
 async def _all(running: _Run, steps: list[ScriptCall], keep_going: bool, dry_run: bool) -> None:
     async with anyio.create_task_group() as tasks:
         if sys.platform != "win32":
@@ -209,21 +301,16 @@ async def _one(running: _Run, step: ScriptCall, caller: Caller, dry_run: bool) -
     parts, wanted = running.parts, step.wanted
 
     def ended(outcome: str, message: str | None, answer: dict[str, JsonValue]) -> _Ended:
-        return _Ended(outcome, message, with_dashboard(answer, wanted and wanted.call, parts.dispatch.dashboard_url))
+        return _Ended(outcome, message, with_dashboard(answer, wanted.call, parts.dispatch.dashboard_url))
 
     try:
-        wanted = wanted or _wanted(running, step)
         if wanted.dry_run or (dry_run and wanted.call.previews()):
             return ended(PREVIEWED, None, previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
         outcome = await parts.dispatch(wanted.call, caller)
-    except Missing as missing:
-        return _Ended(LEFT, str(missing))
     except FastnError as error:
         return ended(error.outcome, str(error), failed(error.data()))
     match outcome:
         case Done(result, change):
-            if step.id is not None:
-                running.results[step.id] = _usable(result)
             return ended(DONE, None, shaped(wanted.call, result, parts.label, change))
         case PendingApproval(preview, where, until):
             return ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
@@ -231,28 +318,11 @@ async def _one(running: _Run, step: ScriptCall, caller: Caller, dry_run: bool) -
             raise TypeError("a question was left open")
 
 
-def _wanted(running: _Run, step: ScriptCall) -> ParsedCall:
-    """The call, now that what it needs is known. Raises `Missing`, `NotSent`."""
-    offers: dict[str, AnyTool] = {offer.tool_name(): offer for offer in running.parts.offered}
-    arguments: dict[str, Any] = filled(step.arguments, running.results)
-    return parse(offers, step.offer.tool_name(), arguments)
-
-
-def _usable(result: FastnObject) -> object:
-    """A result as later calls can use it: `data` as an agent reads it, whole, and without secrets."""
-    data = (
-        [item.model_dump() for item in cast("Listed[FastnObject]", result).items]
-        if isinstance(result, Listed)
-        else None
-    )
-    return redact(cast(JsonValue, to_jsonable_python(result.model_dump() if data is None else data)))
-
-
 def _target(step: ScriptCall, known: list[Attempt]) -> tuple[str | None, str | None]:
     """The id and the name of what a call acts on or has made."""
     if known:
         return known[-1].target, known[-1].name
-    return (None if step.wanted is None else step.wanted.call.target), None
+    return step.wanted.call.target, None
 
 
 def _summarise(tally: Tally) -> None:
