@@ -11,7 +11,7 @@ import pytest
 
 from fastn_mcp.config.keyring import NoKeyring
 from fastn_mcp.config.load import load, resolve
-from fastn_mcp.config.model import DEFAULT_BASE_URL, OF_ONE_ACCOUNT, SECRETS, SOURCES
+from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
 from fastn_mcp.errors import SettingsError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
@@ -212,7 +212,7 @@ def test_a_profile_may_say_that_the_key_of_the_environment_is_its_own(file: Writ
     assert load({"profile": "acme"}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
 
 
-@pytest.mark.parametrize("name", OF_ONE_ACCOUNT)
+@pytest.mark.parametrize("name", settings_with(Trait.ACCOUNT))
 def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Write, name: str) -> None:
     """Ours (DESIGN 4): a key never goes to another origin. A flag is believed for headers, and moves no stored key."""
     value = "https://elsewhere.example"

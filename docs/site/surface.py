@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.build.account import Sandboxed, assemble, policy_of
 from fastn_mcp.build.startup import resolved_of
-from fastn_mcp.config.model import FILE_ONLY, SOURCES, Settings, Source
+from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.entry import links
@@ -199,7 +199,7 @@ def settings_table() -> str:
         default = "" if info.default in (PydanticUndefined, None) else f"`{info.default}`"
         names = "<br>".join(f"`{name}`" for name in (source.field, source.variable, source.flag) if name)
         rows.append(f"| {names} | {default} | {_cell(info.description)} |")
-    rows += [f"| `{name}` |  | {_cell(meaning)} |" for name, meaning in FILE_ONLY.items()]
+    rows += [f"| `{name}` |  | {_cell(info.description)} |" for name, info in KeySettings.model_fields.items()]
     return "\n".join(["| setting, variable, flag | default | |", "|---|---|---|", *rows])
 
 

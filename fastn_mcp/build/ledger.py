@@ -12,7 +12,7 @@ from fastn_mcp.channels.webhook.answers import WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import ApproverSecret, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic, slack
 from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
-from fastn_mcp.config.model import Settings, is_shared
+from fastn_mcp.config.model import Settings, host_and_port, is_shared
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
@@ -117,11 +117,10 @@ def webhook_of(
 
 
 def _door(settings: Settings) -> Door:
-    host, _, port = (settings.approval_listen or "127.0.0.1:0").rpartition(":")
-    host = host.strip("[]")
+    host, port = host_and_port(settings.approval_listen or "127.0.0.1:0", lowest=0)
     if host in _ANYWHERE and settings.approval_url is None:
         raise SettingsError(
             "approval_listen is every address of this machine, and approval_url is not set.",
             "Set approval_url to where approvers reach it.",
         )
-    return Door(host, int(port), settings.approval_url)
+    return Door(host, port, settings.approval_url)

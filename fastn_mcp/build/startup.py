@@ -12,14 +12,14 @@ from click.core import ParameterSource
 
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
-from fastn_mcp.config.model import Settings
+from fastn_mcp.config.model import Settings, Trait, host_and_port, settings_with
 from fastn_mcp.config.paths import config_dir, state_dir
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.server.handshake import Introduction
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
-_FILES = {"config", "sandbox_file", "policy", "plan", "log_file"}
+_FILES = {"config", "sandbox_file", *settings_with(Trait.FILE)}
 """Options that name a file. Printed commands hold absolute paths: they may be run in another folder."""
 
 _REACHING = {"sandbox", "sandbox_file", "config", "profile", "base_url", "env", "policy"}
@@ -87,6 +87,14 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
     return Introduction(settings.toolsets, reads_only=settings.reads_only, attended=settings.mode != "unattended")
 
 
+def http_address(address: str) -> tuple[str, int]:
+    """The host and the port that --http names. Raises `SettingsError`."""
+    try:
+        return host_and_port(address)
+    except ValueError:
+        raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080") from None
+
+
 def must_be_free(host: str, port: int, instead: str) -> None:
     """Raises `SettingsError`, with what to write `instead`, where another program has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -102,14 +110,6 @@ def must_be_free(host: str, port: int, instead: str) -> None:
                 else error.strerror or "no such address"
             )
             raise SettingsError(f"Nothing can be served at {host}:{port}: {why}.", instead) from None
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """The host and the port of `HOST:PORT`. Raises `SettingsError`."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536 or not host:
-        raise SettingsError("--http is not HOST:PORT.", "As in: --http 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
 
 
 def seal_keys(settings: Settings) -> Sequence[str]:

@@ -27,7 +27,7 @@ from fastn_mcp.build.account import (
     unobserved,
 )
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.build.startup import SANDBOX_KEY, host_and_port, must_be_free, seal_keys
+from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
 from fastn_mcp.build.telemetry import kinds_of
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
@@ -207,7 +207,7 @@ def serve(
     file: Path, address: str, flags: Mapping[str, object], config: Path | None, state: Path, *, sandboxed: bool
 ) -> None:
     """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
-    host, port = host_and_port(address)
+    host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
     process = _process(flags, os.environ)

@@ -12,7 +12,7 @@ from fastn_mcp.cli.login import forget
 from fastn_mcp.config import edit
 from fastn_mcp.config.keyring import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
-from fastn_mcp.config.model import KEY_SETTINGS, PATHS, ConfigFile
+from fastn_mcp.config.model import KEY_SETTINGS, ConfigFile, Trait, settings_with
 from fastn_mcp.errors import SettingsError
 
 
@@ -79,7 +79,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **given: object) -> N
     if name in config.profiles:
         raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
     values = {
-        setting: str(Path(str(value)).absolute()) if setting in PATHS else value
+        setting: str(Path(str(value)).absolute()) if setting in settings_with(Trait.FILE) else value
         for setting, value in given.items()
         if value is not None
     }

@@ -56,14 +56,14 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     Raises `SettingsError` for an address that other machines could reach.
     """
     # The HTTP server is not needed, nor loaded, for stdio.
-    from fastn_mcp.build.startup import host_and_port, must_be_free, seal_keys
+    from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
     from fastn_mcp.cli.reports import reported
     from fastn_mcp.config.keys import http_token
     from fastn_mcp.hosted.app import Health, application
     from fastn_mcp.hosted.runner import ShutdownConfig, run
     from fastn_mcp.server.handlers import build
 
-    host, port = host_and_port(address)
+    host, port = http_address(address)
     if not is_loopback(host):
         raise SettingsError(
             "--http serves this machine only, since nobody signs in.",

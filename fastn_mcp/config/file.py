@@ -12,23 +12,25 @@ from typing import Any, cast
 
 from fastn_mcp.config import strict_toml
 from fastn_mcp.config.model import (
-    FILE_ONLY,
     KEY_HOST,
     KEY_SETTINGS,
-    PATHS,
     PROFILES,
     SECRETS,
     ConfigFile,
+    KeySettings,
     Settings,
+    Trait,
     is_shared,
+    settings_with,
 )
 from fastn_mcp.config.strict_toml import ConfigError, TomlSource
 from fastn_mcp.errors import SettingsError, nearest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *FILE_ONLY)
-_OF_THE_TOP = (*Settings.model_fields, *FILE_ONLY, PROFILES)
+_OF_A_PROFILE = (*(name for name in Settings.model_fields if name != "profile"), *KeySettings.model_fields)
+_FILES = settings_with(Trait.FILE)
+_OF_THE_TOP = (*Settings.model_fields, *KeySettings.model_fields, PROFILES)
 
 
 def read(path: Path) -> ConfigFile:
@@ -107,7 +109,7 @@ def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
     """The settings, with files found from the folder of this one: never from the working directory."""
     folder = path.absolute().parent
     found = {
-        name: folder / Path(value).expanduser() if name in PATHS and isinstance(value, str) else value
+        name: folder / Path(value).expanduser() if name in _FILES and isinstance(value, str) else value
         for name, value in table.items()
     }
     ledger = found.get("ledger")

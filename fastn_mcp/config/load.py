@@ -20,13 +20,14 @@ from fastn_mcp.config.model import (
     DEFAULT_BASE_URL,
     KEY_HOST,
     KEY_SETTINGS,
-    OF_ONE_ACCOUNT,
     OF_THE_PROCESS,
     PROFILES,
     SOURCES,
     ConfigFile,
     Settings,
+    Trait,
     kind_of,
+    settings_with,
 )
 from fastn_mcp.config.proxies import named_by
 from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
@@ -240,7 +241,7 @@ def _one_account(
     """Refuse variables that speak of another account than the profile."""
     named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in given
     other = [VARIABLE] if "api_key" in variables and not named else []
-    for name in OF_ONE_ACCOUNT:
+    for name in settings_with(Trait.ACCOUNT):
         said = values.get(name, Settings.model_fields[name].default)
         if name in variables and name not in given and variables[name].rstrip("/") != str(said).rstrip("/"):
             other.append(_VARIABLES[name])

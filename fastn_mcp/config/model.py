@@ -4,9 +4,10 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from fastn_mcp.config.strict_toml import TomlSource
 
 
-def callable_address(url: str) -> str:
-    """An address that may be called. Raises `ValueError`."""
+def _address(url: str) -> SplitResult:
     if not all("!" <= letter <= "~" for letter in url):
         raise ValueError("holds a space, a line break or another character that no address has")
     parts = urlsplit(url)
@@ -28,6 +28,12 @@ def callable_address(url: str) -> str:
         parts.port  # noqa: B018 - reading it is the check
     except ValueError:
         raise ValueError("has a port that is none") from None
+    return parts
+
+
+def callable_address(url: str) -> str:
+    """An address that may be called. Raises `ValueError`."""
+    parts = _address(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an https address, as https://live.fastn.ai")
     if "@" in parts.netloc or "#" in url:
@@ -35,6 +41,15 @@ def callable_address(url: str) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
     return url
+
+
+def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
+    """The two parts of `HOST:PORT`, without the brackets of IPv6. Raises `ValueError`."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:
+        raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+    return host, int(port)
 
 
 KeyKind = Literal["live", "test", "unknown"]
@@ -101,148 +116,144 @@ def _routes(value: object) -> object:
     return routes
 
 
+class Trait(Enum):
+    """What is to be known of a setting besides its type, description and bounds. One with `repr=False` is a secret."""
+
+    FLAG = "flag"
+    """There is a flag for it."""
+    FILE = "file"
+    """It names a file. In the configuration file a relative one begins at its folder."""
+    ACCOUNT = "account"
+    """It says where a key belongs. What the environment says of it is of no profile."""
+    PROCESS = "process"
+    """A process has one, whatever tenants it serves."""
+
+
+def _setting(default: Any, description: str, *traits: Trait, **more: Any) -> Any:
+    return Field(
+        default, description=description, json_schema_extra={"traits": [each.value for each in traits]}, **more
+    )
+
+
+_Traits = dict[str, list[str]]
+_Names = Annotated[list[str] | None, BeforeValidator(_listed)]
+
+
 class Settings(BaseModel):
     """All that can be set. The description of a field is its documentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
-    api_key: Annotated[
-        str, Field(description="Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
-    ]
-    base_url: Annotated[str, Field(description="Where Fastn is.")] = DEFAULT_BASE_URL
-    dashboard_url: Annotated[
-        str | None, Field(description="Where your dashboard is: answers that send a person there link its page.")
-    ] = None
-    auth: Annotated[
-        Literal["header", "bearer"],
-        Field(description="header sends x-fastn-api-key, bearer sends Authorization: Bearer."),
-    ] = "header"
-    test_mode: Annotated[
-        Literal["auto", "on", "off"],
-        Field(description="X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."),
-    ] = "auto"
-    ca_file: Annotated[
-        Path | None, Field(description="Certificates (PEM) to trust besides the system's, as those of a company's CA.")
-    ] = None
-    proxy: Annotated[
-        str | None,
-        Field(description="http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False),
-    ] = None
-    space_id: Annotated[str | None, Field(description="Sent as x-fastn-space-id.")] = None
-    tenant_id: Annotated[str | None, Field(description="Sent as x-fastn-space-tenantid.")] = None
-    end_org_id: Annotated[str | None, Field(description="Sent as x-end-org-id.")] = None
-    env: Annotated[str | None, Field(description="Fastn environment, sent as x-fastn-env.")] = None
-    profile: Annotated[
-        str, Field(description="Account to use, of those in the file; its name is in every result of a change.")
-    ] = "default"
-    mode: Annotated[Mode, Field(description="What is asked before it is sent: see the table of effects.")] = "guarded"
-    read_only: Annotated[bool, Field(description="Only tools that read.")] = False
-    toolsets: Annotated[
-        list[str] | None, BeforeValidator(_listed), Field(description=f"Only these: {', '.join(TOOLSETS)}.")
-    ] = None
-    tools: Annotated[
-        list[str] | None,
-        BeforeValidator(_listed),
-        Field(description="Only these, and those of toolsets: names of tools, or patterns as list_*."),
-    ] = None
-    exclude_tools: Annotated[
-        list[str] | None,
-        BeforeValidator(_listed),
-        Field(description="None of these, whatever else is set: names of tools, or patterns as delete_*."),
-    ] = None
-    update: Annotated[
-        Literal["merge", "partial"],
-        Field(description="merge reads, changes and sends the whole resource; partial sends only what was given."),
-    ] = "merge"
-    policy: Annotated[
-        Path | None, Field(description="Policy file; by default policy.toml in your configuration folder.")
-    ] = None
-    plan: Annotated[
-        Path | None, Field(description="Signed run plan: calls that are made without asking. See plan new.")
-    ] = None
-    plan_keys: Annotated[
-        Path | None,
-        Field(description="Public keys of those who may sign plans; by default plan-keys.toml beside the policy."),
-    ] = None
-    reveal: Annotated[
-        Literal["file", "result"],
-        Field(description="Where a new API key is shown: in a file of your state folder, or in the result."),
-    ] = "file"
-    secret_env: Annotated[
-        list[str] | None,
-        BeforeValidator(_listed),
-        Field(description="Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN."),
-    ] = None
-    report: Annotated[
-        Path | None,
-        Field(description="At the end, write what was done, refused and left: FILE as JSON, FILE.md to read."),
-    ] = None
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "warning"
-    log_file: Annotated[Path | None, Field(description="Where the log goes, instead of stderr.")] = None
-    audit_max_mb: Annotated[
-        int, Field(description="Size in MiB at which the audit log is rotated (security.md).", ge=1, le=4096)
-    ] = 64
-    audit_keep_days: Annotated[
-        int | None,
-        Field(description="Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1),
-    ] = None
-    audit_keep_files: Annotated[
-        int | None, Field(description="Number of rotated audit logs that are kept; by default all.", ge=0)
-    ] = None
-    deadline: Annotated[float, Field(description="Seconds for one call, with all its attempts.", gt=0, le=600)] = 60.0
-    ai_deadline: Annotated[float, Field(description="Seconds for ai_chat and ai_build.", gt=0, le=3600)] = 300.0
-    concurrency: Annotated[int, Field(description="Requests to Fastn at the same time.", ge=1, le=256)] = 64
-    approval_minutes: Annotated[
-        int,
-        Field(description="Minutes in which a request can be answered, and the approved call made.", ge=1, le=1440),
-    ] = 10
-    webhook_url: Annotated[
-        str | None,
-        Field(description="Where approval requests are posted that no form can ask: approvals.md.", repr=False),
-    ] = None
-    webhook_secret: Annotated[
-        str | None, Field(description="Signs what is posted there; 32 characters or more.", min_length=32, repr=False)
-    ] = None
-    webhook_style: Annotated[
-        Literal["generic", "slack"], Field(description="generic posts all that is known, slack a message with buttons.")
-    ] = "generic"
-    approvers: Annotated[Path | None, Field(description="File of those who may answer, each with a public key.")] = None
-    approval_listen: Annotated[
-        str | None,
-        Field(description="HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http."),
-    ] = None
-    approval_url: Annotated[str | None, Field(description="Where approvers reach that, if it is behind a proxy.")] = (
-        None
+    api_key: str = _setting(..., "Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
+    base_url: str = _setting(DEFAULT_BASE_URL, "Where Fastn is.", Trait.FLAG, Trait.ACCOUNT)
+    dashboard_url: str | None = _setting(
+        None, "Where your dashboard is: answers that send a person there link its page."
     )
-    ledger: Annotated[
-        str | None,
-        Field(
-            description="Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas "
-            "(hosting.md).",
-            repr=False,
-        ),
-    ] = None
-    http_token: Annotated[
-        str | None,
-        Field(
-            description="Bearer token for --http on this machine, 32 characters or more; by default in a file of your "
-            "state folder.",
-            repr=False,
-        ),
-    ] = None
-    state_secret: Annotated[
-        str | None,
-        Field(description="Seals open questions, so that any replica can go on with them; 32 characters.", repr=False),
-    ] = None
-    routes: Annotated[
-        dict[str, Any],
-        BeforeValidator(_routes),
-        Field(description='Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'),
-    ] = {}
-    fields: Annotated[
-        dict[str, dict[str, Annotated[str, Field(min_length=1)]]],
-        Field(description='Other names of fields, by resource: customers = { id = "orgId" }.'),
-    ] = {}
+    auth: Literal["header", "bearer"] = _setting(
+        "header", "header sends x-fastn-api-key, bearer sends Authorization: Bearer.", Trait.FLAG
+    )
+    test_mode: Literal["auto", "on", "off"] = _setting(
+        "auto", "X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."
+    )
+    ca_file: Path | None = _setting(
+        None, "Certificates (PEM) to trust besides the system's, as those of a company's CA.", Trait.FILE
+    )
+    proxy: str | None = _setting(
+        None, "http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False
+    )
+    space_id: str | None = _setting(None, "Sent as x-fastn-space-id.", Trait.ACCOUNT)
+    tenant_id: str | None = _setting(None, "Sent as x-fastn-space-tenantid.", Trait.ACCOUNT)
+    end_org_id: str | None = _setting(None, "Sent as x-end-org-id.", Trait.ACCOUNT)
+    env: str | None = _setting(None, "Fastn environment, sent as x-fastn-env.", Trait.FLAG)
+    profile: str = _setting(
+        "default",
+        "Account to use, of those in the file; its name is in every result of a change.",
+        Trait.FLAG,
+        Trait.PROCESS,
+    )
+    mode: Mode = _setting("guarded", "What is asked before it is sent: see the table of effects.", Trait.FLAG)
+    read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
+    toolsets: _Names = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
+    tools: _Names = _setting(
+        None, "Only these, and those of toolsets: names of tools, or patterns as list_*.", Trait.FLAG
+    )
+    exclude_tools: _Names = _setting(
+        None, "None of these, whatever else is set: names of tools, or patterns as delete_*.", Trait.FLAG
+    )
+    update: Literal["merge", "partial"] = _setting(
+        "merge", "merge reads, changes and sends the whole resource; partial sends only what was given.", Trait.FLAG
+    )
+    policy: Path | None = _setting(
+        None, "Policy file; by default policy.toml in your configuration folder.", Trait.FLAG, Trait.FILE
+    )
+    plan: Path | None = _setting(
+        None, "Signed run plan: calls that are made without asking. See plan new.", Trait.FLAG, Trait.FILE
+    )
+    plan_keys: Path | None = _setting(
+        None, "Public keys of those who may sign plans; by default plan-keys.toml beside the policy.", Trait.FILE
+    )
+    reveal: Literal["file", "result"] = _setting(
+        "file", "Where a new API key is shown: in a file of your state folder, or in the result.", Trait.FLAG
+    )
+    secret_env: _Names = _setting(None, "Variables that create_secret may take a value from, as STRIPE_*,SHOP_TOKEN.")
+    report: Path | None = _setting(
+        None,
+        "At the end, write what was done, refused and left: FILE as JSON, FILE.md to read.",
+        Trait.FLAG,
+        Trait.FILE,
+        Trait.PROCESS,
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "warning", "What is logged.", Trait.FLAG, Trait.PROCESS
+    )
+    log_file: Path | None = _setting(
+        None, "Where the log goes, instead of stderr.", Trait.FLAG, Trait.FILE, Trait.PROCESS
+    )
+    audit_max_mb: int = _setting(64, "Size in MiB at which the audit log is rotated (security.md).", ge=1, le=4096)
+    audit_keep_days: int | None = _setting(
+        None, "Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1
+    )
+    audit_keep_files: int | None = _setting(None, "Number of rotated audit logs that are kept; by default all.", ge=0)
+    deadline: float = _setting(60.0, "Seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
+    ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
+    concurrency: int = _setting(64, "Requests to Fastn at the same time.", ge=1, le=256)
+    approval_minutes: int = _setting(
+        10, "Minutes in which a request can be answered, and the approved call made.", Trait.FLAG, ge=1, le=1440
+    )
+    webhook_url: str | None = _setting(
+        None, "Where approval requests are posted that no form can ask: approvals.md.", repr=False
+    )
+    webhook_secret: str | None = _setting(
+        None, "Signs what is posted there; 32 characters or more.", min_length=32, repr=False
+    )
+    webhook_style: Literal["generic", "slack"] = _setting(
+        "generic", "generic posts all that is known, slack a message with buttons."
+    )
+    approvers: Path | None = _setting(None, "File of those who may answer, each with a public key.", Trait.FILE)
+    approval_listen: str | None = _setting(
+        None, "HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http.", Trait.PROCESS
+    )
+    approval_url: str | None = _setting(None, "Where approvers reach that, if it is behind a proxy.", Trait.PROCESS)
+    ledger: str | None = _setting(
+        None,
+        "Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas (hosting.md).",
+        Trait.PROCESS,
+        repr=False,
+    )
+    http_token: str | None = _setting(
+        None,
+        "Bearer token for --http on this machine, 32 characters or more; by default in a file of your state folder.",
+        repr=False,
+    )
+    state_secret: str | None = _setting(
+        None, "Seals open questions, so that any replica can go on with them; 32 characters.", Trait.PROCESS, repr=False
+    )
+    routes: Annotated[dict[str, Any], BeforeValidator(_routes)] = _setting(
+        {}, 'Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'
+    )
+    fields: dict[str, dict[str, Annotated[str, Field(min_length=1)]]] = _setting(
+        {}, 'Other names of fields, by resource: customers = { id = "orgId" }.'
+    )
 
     @field_validator("api_key")
     @classmethod
@@ -291,13 +302,7 @@ class Settings(BaseModel):
     def _passable(cls, proxy: str | None) -> str | None:
         if proxy is None or proxy == "none":
             return None
-        if not all("!" <= letter <= "~" for letter in proxy):
-            raise ValueError("holds a space, a line break or another character that no address has")
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        try:
-            parts.port  # noqa: B018 - reading it is the check
-        except ValueError:
-            raise ValueError("has a port that is none") from None
+        parts = _address(proxy if "://" in proxy else f"http://{proxy}")
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
         return parts.geturl().rstrip("/")
@@ -346,9 +351,7 @@ class Settings(BaseModel):
     @classmethod
     def _listenable(cls, address: str | None) -> str | None:
         if address is not None:
-            host, _, port = address.rpartition(":")
-            if not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
-                raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+            host_and_port(address, lowest=0)
         return address
 
     @field_validator("space_id", "tenant_id", "end_org_id", "env")
@@ -457,14 +460,30 @@ class Source:
     flag: str | None
 
 
-FLAGS = (
-    *("base_url", "auth", "profile", "env", "mode", "policy", "plan", "read_only", "toolsets", "tools"),
-    *("exclude_tools", "update"),
-    *("reveal", "report", "log_level", "log_file", "deadline", "approval_minutes"),
-)
+class KeySettings(BaseModel):
+    """What the file alone can say, beside a key or in its place."""
+
+    api_key_env: str = _setting(..., "Variable that holds the key of this account.")
+    api_key_file: Path = _setting(
+        ..., "File that holds the key of this account, which only its owner can read.", Trait.FILE
+    )
+    api_key_host: str = _setting(
+        ..., "Only host that the key beside it is sent to, by default that of base_url in the file."
+    )
+
+
+def settings_with(trait: Trait) -> tuple[str, ...]:
+    """The names of the settings that have a trait."""
+    fields = Settings.model_fields | KeySettings.model_fields
+    return tuple(
+        name for name, field in fields.items() if trait.value in cast(_Traits, field.json_schema_extra)["traits"]
+    )
+
+
+_FLAGS = settings_with(Trait.FLAG)
 
 SOURCES = tuple(
-    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in FLAGS else None)
+    Source(field, "FASTN_" + field.upper(), "--" + field.replace("_", "-") if field in _FLAGS else None)
     for field in Settings.model_fields
     if field not in ("routes", "fields")
 )
@@ -478,21 +497,8 @@ KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
 KEY_HOST = "api_key_host"
 """The host that the key beside it was given for; where it is missing, that of the address in the file."""
 
-FILE_ONLY: Mapping[str, str] = {
-    "api_key_env": "Variable that holds the key of this account.",
-    "api_key_file": "File that holds the key of this account, which only its owner can read.",
-    KEY_HOST: "Only host that the key beside it is sent to, by default that of base_url in the file.",
-}
-"""What the file alone can say, with what it means."""
-
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
 """What only the owner of a file may read there."""
-
-PATHS = ("policy", "plan", "plan_keys", "report", "log_file", "approvers", "api_key_file", "ca_file")
-"""What names a file. In the configuration file a relative one begins at its folder."""
-
-OF_ONE_ACCOUNT = ("base_url", "space_id", "tenant_id", "end_org_id")
-"""Where a key belongs. What the environment says of it is of no profile."""
 
 PROFILES = "profiles"
 """The table of the file that holds one for each account."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fastn_mcp.config.model import Settings
+from fastn_mcp.config.model import Settings, Trait, settings_with
 from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import nearest
@@ -19,24 +19,11 @@ from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 _KIND = "team file"
 _SEE = "See docs/hosting.md."
 
-SETTINGS = sorted(
-    Settings.model_fields.keys()
-    - {
-        *SECRETS,
-        "profile",
-        "ledger",
-        "state_secret",
-        "log_level",
-        "log_file",
-        "report",
-        "approval_listen",
-        "approval_url",
-    }
-)
+SETTINGS = sorted(Settings.model_fields.keys() - {*SECRETS, *settings_with(Trait.PROCESS)})
 """What a tenant can set. The process has one log and one ledger; answers of approvers come to the server itself."""
 
 _TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
-_FILES = ("policy", "plan", "plan_keys", "approvers")
+_FILES = settings_with(Trait.FILE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
 

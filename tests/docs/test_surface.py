@@ -6,7 +6,7 @@ from pathlib import Path
 import surface
 import write
 
-from fastn_mcp.config.model import FILE_ONLY, SOURCES
+from fastn_mcp.config.model import SOURCES, KeySettings
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server.context import tool
 from fastn_mcp.tools.catalog import CATALOG
@@ -53,4 +53,4 @@ def test_tables_are_filled_between_their_markers() -> None:
     assert text.startswith("before\n<!-- settings: x -->\n| setting, variable, flag |")
     assert text.endswith("\n<!-- /settings -->\nafter\n")
     assert "OUTDATED" not in text
-    assert text.count("\n| `") == len(SOURCES) + len(FILE_ONLY)
+    assert text.count("\n| `") == len(SOURCES) + len(KeySettings.model_fields)
