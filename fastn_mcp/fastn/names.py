@@ -104,6 +104,11 @@ def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") 
     return f"at least {said}" if at_least else said
 
 
+def sentence(text: str) -> str:
+    """With a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 _OWNER_NAMES = ("customer.name", "endOrg.name", "customerName")
 _APP_NAMES = ("connector.name", "connectorName")
 

@@ -10,7 +10,6 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
-from fastn_mcp.fastn.ai_replies import shaped
 from fastn_mcp.fastn.dependents import find_dependents
 from fastn_mcp.fastn.targets import Call, Send, no_such, read_label, read_target
 from fastn_mcp.guard.approval.request import FREE
@@ -21,7 +20,7 @@ from fastn_mcp.guard.plans.plan import would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, PlanEntry, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import Preview, preview, state
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.ai import AiBuild, AiChat, shaped_reply
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -45,7 +44,7 @@ class AiSessions:
             self._asked.pop(call.session_id or "", None)
             return
         said = cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True))
-        reply = shaped(said, call.session_id)
+        reply = shaped_reply(said, call.session_id)
         session = reply.get("session_id")
         if isinstance(session, str):
             self._asked.pop(session, None)

@@ -1,4 +1,4 @@
-"""Reads side by side, with a record of those that failed; and one row of a kind that has only a list."""
+"""Reads that other modules make: side by side, one row of a list, and the ids that a few letters may mean."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, cast
@@ -7,10 +7,12 @@ import anyio
 from pydantic import Field
 
 from fastn_mcp.errors import Failed, FastnError, NotFound
-from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import Call, Send, find_row
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.operation import ListPage
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -88,3 +90,69 @@ class ReadRow(Procedure[FastnObject]):
                 f"Look for it with {lister.tool_name()} and its filters.",
             )
         raise NotFound("There is no such id.", f"See {lister.tool_name()}.")
+
+
+MOST = 100
+"""Values of one completion, as the protocol has it."""
+
+KINDS = (*LISTS, "execution")
+"""What can be completed. Executions have no names: the newest are found by those of their workflows."""
+
+
+class Ids(FastnObject):
+    """The ids that fit, best first."""
+
+    values: list[str]
+    total: int | None = None
+    """How many fit in all, where all were looked at."""
+    more: bool = False
+
+
+class CompleteId(Procedure[Ids]):
+    """Find the ids that what was typed may mean."""
+
+    effect = Effect.READ
+
+    kind: Annotated[str, Field(description="One of KINDS.")]
+    typed: Annotated[str, Field(description="What was typed so far.")] = ""
+
+    async def run(self, means: ProcedureContext) -> Ids:
+        contents = await _contents(self.kind, means)
+        fitting = [found.id for found in ranked(self.typed, contents.entries) if found.id]
+        total = len(fitting) if contents.complete else None
+        return Ids(values=fitting[:MOST], total=total, more=len(fitting) > MOST or not contents.complete)
+
+
+async def _contents(kind: str, means: ProcedureContext) -> Contents:
+    if kind != "execution":
+        return await means.directory.contents(kind, means.send)
+    page = cast("ListPage[FastnObject]", await means.send(ListExecutions(limit=MOST)))
+    return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
+
+
+def _run(row: FastnObject) -> Entry:
+    """A run, under the names of its workflow."""
+    fields = row.model_dump()
+    named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
+    return entry("execution", FastnObject.model_validate(named | {"status": fields.get("status")}))
+
+
+def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that `typed` may mean, best first."""
+    wanted = " ".join(typed.casefold().split())
+    if not wanted:
+        return list(entries)
+    found = [(rank, item) for item in entries if (rank := _rank(wanted, item)) is not None]
+    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+
+
+def _rank(wanted: str, item: Entry) -> int | None:
+    """0 is the thing itself, then a beginning of it, of one of its words, a part; None where it is something else."""
+    names = [name.casefold() for name in (item.id, item.name, *item.also)]
+    if wanted in names:
+        return 0
+    if any(name.startswith(wanted) for name in names):
+        return 1
+    if any(f" {wanted}" in name for name in names):
+        return 2
+    return 3 if any(wanted in name for name in names) else None

@@ -10,11 +10,10 @@ from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, 
 from fastn_mcp.fastn.rows import row_of, text, timestamp
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.next_step import following
 from fastn_mcp.tools.executions import Execution, GetExecution, ListExecutions
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 from fastn_mcp.tools.workflows import Run, RunWorkflow
 
 _BADLY = frozenset({"failed", "timeout", "timed_out", "error"})
@@ -115,7 +114,7 @@ async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Run:
         return started
     if execution_id is None:
         said: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run that could be waited for."}
-        said["next"] = following(ListExecutions, workflow_id=call.workflow_id)
+        said["next"] = suggested(ListExecutions, workflow_id=call.workflow_id)
         return Run.model_validate(said | answer)
     try:
         # A run that was started just now may not be found yet.
@@ -137,9 +136,9 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
     status = state.get("status")
     call: dict[str, JsonValue] | None = None
     if not has_ended(status):
-        call = following(WaitForExecution, execution_id=execution_id)
+        call = suggested(WaitForExecution, execution_id=execution_id)
     elif str(status).casefold() in _BADLY:
-        call = following(DiagnoseWorkflow, workflow_id=state.get("workflowId"))
+        call = suggested(DiagnoseWorkflow, workflow_id=state.get("workflowId"))
     return {} if call is None else {"next": call}
 
 

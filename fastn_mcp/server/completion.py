@@ -16,8 +16,8 @@ from mcp.types import (
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.procedures.completion import CompleteId, Ids
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.reads import CompleteId, Ids
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts, resources
 from fastn_mcp.tools.tool import AnyTool

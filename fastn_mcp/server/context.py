@@ -11,7 +11,7 @@ from mcp.types import ListToolsResult, Tool, ToolAnnotations
 from pydantic import JsonValue
 
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.completion import Proposing
 from fastn_mcp.server.prompts import Prompting
@@ -55,12 +55,9 @@ def _listed(offered: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
     return ListToolsResult(tools=[tool(offer, attended=attended) for offer in offered])
 
 
-_OFFERS = {offer.tool_name(): offer for offer in OFFERS}
-
-
 def input_schema(name: str) -> dict[str, Any] | None:
     """The schema of a tool, whoever may call it."""
-    return None if (offer := _OFFERS.get(name)) is None else _schema(offer)
+    return None if (offer := BY_NAME.get(name)) is None else _schema(offer)
 
 
 _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"})

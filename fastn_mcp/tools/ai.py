@@ -1,90 +1,149 @@
-"""Fastn's own AI agents. They spend credits, and may change the account."""
+"""Fastn's own AI agents, which spend credits and may change the account, and their replies in one shape."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Generic
 
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 from fastn_mcp.tools.operation import INFERRED, POST, Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
-
-ApprovalMode = Annotated[str, Field(description="manual (default) asks before each change; auto does not.")]
-SessionId = Annotated[str | None, Field(description="To continue.")]
+from fastn_mcp.tools.tool import Effect, FastnObject, Result
 
 
 class AiReply(FastnObject):
     """What the agent says, with its questions and what it wants approved. Untrusted text."""
 
 
-class AiChat(Operation[AiReply]):
-    """Send a message to Fastn's AI. Spends credits; may take minutes. Never retried."""
+class Conversation(Operation[Result], Generic[Result]):
+    """What all messages to Fastn's AI have in common."""
 
-    route = POST("/api/v1/ai/chat")
     effect = Effect.SPEND
     evidence = INFERRED("api-reference, AI")
-
     raises_to = (Effect.ACCESS,)
 
-    message: Annotated[str, Field(description="What you ask.", min_length=1)]
-    session_id: SessionId = None
-    context: Annotated[JsonObject | None, Field(description="As {customerId, workflowId, connectorId}.")] = None
-    approval_mode: ApprovalMode = "manual"
+    session_id: Annotated[str | None, Field(description="To continue.")] = None
+    approval_mode: Annotated[str, Field(description="manual (default) asks before each change; auto does not.")] = (
+        "manual"
+    )
 
     @property
     @override
     def effective(self) -> Effect:
-        return _effect(super().effective, self.needs_person)
+        # What Fastn's AI is told to do, or is allowed to do, may be anything.
+        return super().effective.raised_to(Effect.ACCESS) if self.needs_person else super().effective
 
     @property
     @override
     def needs_person(self) -> str:
-        return _needs_person(self.session_id, self.approval_mode, self.context)
+        """Only a first message in manual mode does nothing by itself: Fastn asks before it acts on it."""
+        if self.approval_mode != "manual":
+            return "In any approval_mode but manual, Fastn's AI may change the account without asking."
+        if self.session_id is not None:
+            return "A message into a session can approve what Fastn's AI has asked there."
+        return ""
 
 
-class AiBuild(Operation[AiReply]):
+class AiChat(Conversation[AiReply]):
+    """Send a message to Fastn's AI. Spends credits; may take minutes. Never retried."""
+
+    route = POST("/api/v1/ai/chat")
+
+    message: Annotated[str, Field(description="What you ask.", min_length=1)]
+    context: Annotated[JsonObject | None, Field(description="As {customerId, workflowId, connectorId}.")] = None
+
+    @property
+    @override
+    def needs_person(self) -> str:
+        context = self.context or {}
+        if any(name not in _CONTEXT or not isinstance(value, str | None) for name, value in context.items()):
+            return super().needs_person or "Its context holds what is not documented, and may continue a session."
+        return super().needs_person
+
+
+class AiBuild(Conversation[AiReply]):
     """Have Fastn's AI build a connector or workflow. Spends credits. Follow it by ai_chat with its session_id."""
 
     route = POST("/api/v1/ai/build")
-    effect = Effect.SPEND
-    evidence = INFERRED("api-reference, AI")
-
-    raises_to = (Effect.ACCESS,)
 
     type: Annotated[str, Field(description="connector or workflow.")]
     prompt: Annotated[str, Field(description="What to build.", min_length=1)]
     name: Annotated[str | None, Field(description="Its name.")] = None
     connectors: Annotated[Texts | None, Field(description="Connector slugs to use.")] = None
-    session_id: SessionId = None
-    approval_mode: ApprovalMode = "manual"
     wait_seconds: WaitSeconds = 0
-
-    @property
-    @override
-    def effective(self) -> Effect:
-        return _effect(super().effective, self.needs_person)
-
-    @property
-    @override
-    def needs_person(self) -> str:
-        return _needs_person(self.session_id, self.approval_mode, None)
 
 
 _CONTEXT = frozenset({"customerId", "workflowId", "connectorId"})
 """What a message can be about, as documented. Another field may name a session."""
 
 
-def _needs_person(session: str | None, mode: str, context: dict[str, JsonValue] | None) -> str:
-    """Only a first message in manual mode does nothing by itself: Fastn asks before it acts on it."""
-    if mode != "manual":
-        return "In any approval_mode but manual, Fastn's AI may change the account without asking."
-    if session is not None:
-        return "A message into a session can approve what Fastn's AI has asked there."
-    if any(name not in _CONTEXT or not isinstance(value, str | None) for name, value in (context or {}).items()):
-        return "Its context holds what is not documented, and may continue a session."
+Fields = dict[str, JsonValue]
+
+_SESSION = ("sessionId", "session_id", "sessionID", "conversationId", "threadId")
+_MESSAGE = ("message", "reply", "content", "text", "response", "answer", "value")
+_OTHERS = {
+    "status": ("status", "state"),
+    "questions": ("questions", "clarifyingQuestions", "clarifications", "question"),
+    "pending_approvals": ("pendingApprovals", "pending_approvals", "approvals", "pendingActions"),
+    "tool_calls": ("toolCalls", "tool_calls"),
+    "plan": ("plan",),
+    "credits_used": ("creditsUsed", "credits_used"),
+}
+_LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
+_WAITING = frozenset({"waiting_for_user", "waiting", "waiting_for_approval", "needs_input", "awaiting_approval"})
+GOING_ON = frozenset({"running", "building", "planning", "generating", "in_progress", "queued", "pending"})
+_OVER = frozenset({"completed", "done", "deployed", "succeeded", "success"})
+FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
+
+
+def shaped_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields:
+    """The answer with `session_id`, `message`, `status`, `questions`, `pending_approvals`, `tool_calls`, `plan` and
+    `credits_used`, as far as they are there, and with all that is not known as it is. `session` is the one that was
+    spoken in.
+    """
+    rest = dict(answer)
+    found: Fields = {}
+    for name in _SESSION:
+        if "session_id" not in found and isinstance(value := rest.get(name), (str, int)) and value != "":
+            found["session_id"] = str(rest.pop(name))
+    if "session_id" not in found and session is not None:
+        found["session_id"] = session
+    for name, theirs in _OTHERS.items():
+        taken = next((their for their in theirs if rest.get(their) not in (None, "", [], {})), None)
+        if taken is None:
+            continue
+        value = rest.pop(taken)
+        found[name] = [value] if name in _LISTS and not isinstance(value, list) else value
+    for name in _MESSAGE:
+        if "message" not in found and (said := _said(rest.get(name))):
+            rest.pop(name)
+            found["message"] = said
+    known = {name for theirs in _OTHERS.values() for name in theirs} | {*_SESSION, *_MESSAGE}
+    # What is known and empty says nothing.
+    return found | {k: v for k, v in rest.items() if k not in found and not (k in known and v in (None, "", [], {}))}
+
+
+def waits_for_a_person(reply: Mapping[str, JsonValue]) -> bool:
+    """Whether the AI goes on only once somebody has answered."""
+    return bool(reply.get("pending_approvals") or reply.get("questions")) or status_of(reply) in _WAITING
+
+
+def is_over(reply: Mapping[str, JsonValue]) -> bool:
+    """Whether it says that it has ended, well or not."""
+    return status_of(reply) in _OVER | FAILED
+
+
+def status_of(reply: Mapping[str, JsonValue]) -> str:
+    """The status in lower case with underscores; empty where there is none."""
+    return str(reply.get("status") or "").casefold().replace(" ", "_").replace("-", "_")
+
+
+def _said(value: JsonValue) -> str:
+    """The text of a message: itself, or that of its content, or of its parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "\n".join(filter(None, map(_said, value)))
+    if isinstance(value, dict):
+        return next((said for name in ("content", "text", "message") if (said := _said(value.get(name)))), "")
     return ""
-
-
-def _effect(effect: Effect, needs_person: str) -> Effect:
-    """What Fastn's AI is told to do, or is allowed to do, may be anything."""
-    return effect.raised_to(Effect.ACCESS) if needs_person else effect

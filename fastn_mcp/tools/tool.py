@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, ValidationInfo, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import override
@@ -238,6 +238,15 @@ class Tool(BaseModel, Generic[Result]):
 
 
 AnyTool = type[Tool[Any]]
+
+
+def suggested(offer: AnyTool, **arguments: object) -> dict[str, JsonValue] | None:
+    """A next call, as `{"tool", "arguments"}`; None where an argument is none, as an id that Fastn left out."""
+    try:
+        call = offer.model_validate(arguments)
+    except ValidationError:
+        return None
+    return {"tool": call.tool_name(), "arguments": call.model_dump(exclude_unset=True)}
 
 
 def _has_default(offer: AnyTool, name: str) -> bool:

@@ -9,19 +9,17 @@ from pydantic import JsonValue, ValidationError
 from world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.ai_replies import shaped
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.procedures.ai import how_to_go_on
+from fastn_mcp.procedures.ai import PAGES, how_to_go_on
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.procedures.overview.snapshot import PAGES
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.faults import FaultMoment, Garbage, Reset, Status
 from fastn_mcp.sandbox.routes.connectors import new_connector
 from fastn_mcp.sandbox.routes.workflows import new_workflow
 from fastn_mcp.sandbox.state import Row, stamp
-from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply
+from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, shaped_reply
 
 pytestmark = pytest.mark.anyio
 
@@ -152,12 +150,12 @@ def test_an_answer_says_what_to_do_next(reply: dict[str, JsonValue], tool: str |
 )
 def test_every_likely_shape_becomes_one(answer: dict[str, JsonValue], shape: dict[str, JsonValue]) -> None:
     """Ours (FASTN.md 4): the fields are inferred, so each may have another name or type."""
-    assert shaped(answer, None) == shape
+    assert shaped_reply(answer, None) == shape
 
 
 def test_the_session_that_was_spoken_in_is_kept_where_the_answer_names_none() -> None:
     """Ours: so that the conversation can go on."""
-    assert shaped({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
+    assert shaped_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
     assert how_to_go_on({"questions": ["Which?"]}) == (
         "Fastn names no session, so this conversation cannot be continued."
     )

@@ -9,10 +9,9 @@ from world import World
 
 from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
-from fastn_mcp.procedures.completion import KINDS, MOST, CompleteId, Ids
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.procedures.reads import ReadRow
+from fastn_mcp.procedures.reads import KINDS, MOST, CompleteId, Ids, ReadRow
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position

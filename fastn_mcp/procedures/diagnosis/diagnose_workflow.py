@@ -12,9 +12,15 @@ from fastn_mcp.fastn.rows import Row, owner_of, text, timestamp
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup, failure, grouped
-from fastn_mcp.procedures.diagnosis.findings import DiagnosisResult, FailureFinding, changes
+from fastn_mcp.procedures.diagnosis.findings import (
+    DiagnosisResult,
+    FailureFinding,
+    RunSummary,
+    Success,
+    changes,
+    verdict,
+)
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, remedy
-from fastn_mcp.procedures.diagnosis.summary import RunSummary, Success, verdict
 from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup, bonds, setup, starters
 from fastn_mcp.procedures.reads import ReadRecord
 from fastn_mcp.tools.audit import QueryAuditLog

@@ -10,8 +10,7 @@ from fastn_mcp.fastn.directory import LISTS, Entry
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.find.query import kinds, parts
 from fastn_mcp.procedures.find.ranking import EXACT, Ranking
-from fastn_mcp.procedures.find.search_data import Shelf, connection_titled
-from fastn_mcp.procedures.id_lookup import EXECUTION, look_up, names_execution
+from fastn_mcp.procedures.find.search_data import EXECUTION, Shelf, connection_titled, look_up, names_execution
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]

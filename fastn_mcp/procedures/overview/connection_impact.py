@@ -13,10 +13,10 @@ from fastn_mcp.fastn.names import app_of, owner_name
 from fastn_mcp.fastn.rows import Row, connector_keys, key_of, owner_of, text, timestamp, value, word
 from fastn_mcp.fastn.states import State, connection_state
 from fastn_mcp.procedures.diagnosis.workflow_state import setup
-from fastn_mcp.procedures.next_step import following
 from fastn_mcp.procedures.overview.run_checks import Failing
 from fastn_mcp.procedures.tables import dated
 from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.tool import suggested
 
 _ROOM = 7_300
 """Characters of an answer."""
@@ -77,7 +77,7 @@ class Breakage:
             of_status[whose if whose not in of_status else f"{whose}, {key_of(row)}"] = self._since(row)
         if (more := len(rows) - connections) > 0:
             told["more_connections"] = more
-            told["next"] = following(ListConnections, connector_id=text(app.rows[0], "connectorId"))
+            told["next"] = suggested(ListConnections, connector_id=text(app.rows[0], "connectorId"))
         failing = self._failing(app)
         told["breaks"] = {workflow.key or workflow.name: workflow.name for workflow in failing[:workflows]}
         if (more := len(failing) - workflows) > 0:

@@ -67,8 +67,3 @@ def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
 def examples(rows: Sequence[Row]) -> tuple[Example, ...]:
     """Those of these rows that have an id."""
     return tuple(Example(key_of(row), name_of(row)) for row in rows if key_of(row))
-
-
-def sentence(text: str) -> str:
-    """With a capital letter."""
-    return text[:1].upper() + text[1:]

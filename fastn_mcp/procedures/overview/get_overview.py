@@ -10,32 +10,116 @@ from typing import Annotated, Any, Literal, cast
 
 import anyio
 from pydantic import Field, JsonValue
+from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.rows import Row, owner_of, text
+from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.names import counted, name_of
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, text, word
+from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
 from fastn_mcp.fastn.targets import LOOKUPS
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.next_step import following
-from fastn_mcp.procedures.overview import run_checks, usage_checks
+from fastn_mcp.procedures.overview import account_checks, run_checks
 from fastn_mcp.procedures.overview.connection_impact import Breakage, not_working
-from fastn_mcp.procedures.overview.finding import worst_first
-from fastn_mcp.procedures.overview.problems import (
-    FAILED,
-    NO_TOTALS,
-    customers,
-    failures,
-    findings,
-    not_checked,
-    told,
-    totals,
-)
+from fastn_mcp.procedures.overview.finding import FEW, AccountFinding, worst_first
 from fastn_mcp.procedures.overview.run_checks import Failing, Period, at, by_workflow, cause
-from fastn_mcp.procedures.overview.snapshot import Gap, Survey, survey
+from fastn_mcp.procedures.overview.snapshot import Seen, Survey, survey
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect, FastnObject, suggested
+
+FAILED = ("failed runs", "timed-out runs")
+
+NO_TOTALS = Unchecked("success rate", "Fastn gives no totals that surely are of this period.")
+
+
+def told(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
+    """The findings, with as many examples as there is room for, and one at least."""
+    said: list[JsonValue] = []
+    while most:
+        said = [finding.data(most) for finding in findings]
+        if len(to_json(said)) <= room:
+            break
+        most -= 1
+    return said
+
+
+def findings(found: Survey, names: Mapping[str, str], period: run_checks.Period) -> dict[str, list[AccountFinding]]:
+    """Everything that is wrong by subject, in the order in which equals are told. `names` are of customers, by id."""
+    failed = [found.all[kind] for kind in FAILED if kind in found.all]
+    more = any(seen.more for seen in failed)
+    workflows = {key_of(row): name_of(row) for row in found.rows("workflows")}
+    waiting = found.chosen("customers")
+    return {
+        "runs": run_checks.failing(failures(found), workflows, period, more),
+        "connections": account_checks.not_working(found.rows("connections"), names, found.chosen("connections").more),
+        "triggers": run_checks.wrong_with(found.rows("triggers"), found.rows("workflows")),
+        "quotas": [
+            *account_checks.near(found.answers.get("quotas")),
+            *account_checks.credits_left(found.answers.get("billing", {})),
+        ],
+        "access": [
+            *account_checks.pending(
+                waiting.rows, waiting.total if "customers" in found.matching else None, waiting.more
+            ),
+            *account_checks.keys(found.rows("API keys"), period.now),
+            *account_checks.invited(found.rows("users"), period.now, found.chosen("users").more),
+        ],
+    }
+
+
+def failures(found: Survey) -> list[Row]:
+    """The runs that failed, as far as they were read."""
+    return [row for kind in FAILED if kind in found.all for row in found.all[kind].rows]
+
+
+async def customers(found: Survey, means: ProcedureContext) -> dict[str, str]:
+    """Names by id: those on the page that was read, and those of the first connections that do not work."""
+    read = found.all.get("customers", Seen())
+    names = {key_of(row): name_of(row) for row in (*read.rows, *found.rows("customers"))}
+    wanted: list[str] = []
+    for status in NOT_WORKING:
+        owners = [owner_of(row) for row in found.rows("connections") if word(row, "status") == status.lower()]
+        wanted += [owner for owner in owners[: account_checks.NAMED] if owner and owner not in names]
+    return names | await means.directory.names("customer", wanted, means.send)
+
+
+def totals(found: Survey) -> run_checks.Totals:
+    def total(kind: str) -> int | None:
+        seen = found.all.get(kind)
+        return None if seen is None else seen.total
+
+    return run_checks.Totals(
+        ever=total("executions"),
+        all=total("runs"),
+        completed=total("completed runs"),
+        failed=total("failed runs"),
+        timeout=total("timed-out runs"),
+    )
+
+
+def not_checked(found: Survey) -> dict[str, JsonValue]:
+    """What was not looked at or not understood, and why."""
+    gaps = [*found.gaps, *_unknown_states(found)]
+    return {"not_checked": [{"what": gap.what, "why": gap.why} for gap in _together(gaps)]}
+
+
+def _unknown_states(found: Survey) -> list[Unchecked]:
+    """Resources of which nothing was said, since nobody documented what their rows say."""
+    counts = {kind: sum(state(row) is State.UNKNOWN for row in found.rows(kind)) for kind, state in STATES.items()}
+    why = "Their status is missing, or none that is documented."
+    return [Unchecked(counted(count, kind.removesuffix("s")), why) for kind, count in counts.items() if count]
+
+
+def _together(gaps: list[Unchecked]) -> list[Unchecked]:
+    """What was not checked for the same reason, said once."""
+    by_reason: dict[str, list[str]] = {}
+    for gap in gaps:
+        by_reason.setdefault(gap.why, []).append(gap.what)
+    return [Unchecked(", ".join(what), why) for why, what in by_reason.items()]
+
 
 WORST = 8
 """Workflows of which the runs are counted."""
@@ -62,7 +146,7 @@ async def rates(
     errors = Counter(why for run in failures if (why := cause(run)))
     answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
     if worst and worst[0].key:
-        answer["next"] = following(DiagnoseWorkflow, workflow_id=worst[0].key, hours=period.hours)
+        answer["next"] = suggested(DiagnoseWorkflow, workflow_id=worst[0].key, hours=period.hours)
     return answer
 
 
@@ -189,13 +273,15 @@ async def _connections(period: run_checks.Period, means: ProcedureContext) -> di
     found = await survey(period.since, means.send, means.report, (*FAILED, "connections", "workflows"), _PAGES)
     rows = not_working(found.rows("connections"))
     if found.chosen("connections").more:
-        found.gaps.append(Gap("more broken connections", "Only the first hundred were read; list_connections goes on."))
+        found.gaps.append(
+            Unchecked("more broken connections", "Only the first hundred were read; list_connections goes on.")
+        )
     owners = list(dict.fromkeys(owner for row in rows if (owner := owner_of(row))))
     if len(owners) > LOOKUPS:
         try:
             await means.directory.contents("customer", means.send)
         except FastnError as error:
-            found.gaps.append(Gap("names of customers", error.what))
+            found.gaps.append(Unchecked("names of customers", error.what))
     names = await means.directory.names("customer", owners, means.send)
     failed = failures(found)
     failing = run_checks.by_workflow(failed, await _names(failed, means))
@@ -244,12 +330,12 @@ async def _glance(period: run_checks.Period, means: ProcedureContext) -> dict[st
     else:
         found.gaps.append(NO_TOTALS)
     answer["counts"] = {_field(kind): found.all[kind].count for kind in _COUNTED if _is_counted(found, kind)}
-    if "billing" in found.answers and (plan := usage_checks.plan(found.answers["billing"])):
+    if "billing" in found.answers and (plan := account_checks.plan(found.answers["billing"])):
         answer["plan"] = plan
     try:
         answer["guard"] = await means.allowance()
     except FastnError as error:
-        found.gaps.append(Gap("budgets", error.what))
+        found.gaps.append(Unchecked("budgets", error.what))
     return answer | not_checked(found)
 
 

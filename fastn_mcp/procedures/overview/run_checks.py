@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.names import counted, sentence
 from fastn_mcp.fastn.rows import Row, key_of, number, objects, short, text, timestamp, word
 from fastn_mcp.fastn.states import MANY_FAILURES, State, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples, sentence
+from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples
 from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.tool import Tool

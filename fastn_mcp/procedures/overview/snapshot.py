@@ -5,7 +5,6 @@ Reads by the sender it is given: about fifteen requests on a small account, abou
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any, cast
 
@@ -13,11 +12,12 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp
+from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.rows import Row, key_of, row_of
 from fastn_mcp.fastn.states import NOT_WORKING
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Report
-from fastn_mcp.procedures.overview.access_checks import PENDING
+from fastn_mcp.procedures.overview.account_checks import PENDING
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connections import ListConnections
@@ -52,14 +52,6 @@ class Seen:
         return len(self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Something that was not looked at, and why."""
-
-    what: str
-    why: str
-
-
 @dataclass(slots=True)
 class Survey:
     """What was read, by kind. `matching` are the rows with something wrong, where the list was too long to read."""
@@ -67,7 +59,7 @@ class Survey:
     all: dict[str, Seen] = field(default_factory=dict[str, Seen])
     matching: dict[str, Seen] = field(default_factory=dict[str, Seen])
     answers: dict[str, dict[str, JsonValue]] = field(default_factory=dict[str, dict[str, JsonValue]])
-    gaps: list[Gap] = field(default_factory=list[Gap])
+    gaps: list[Unchecked] = field(default_factory=list[Unchecked])
     errors: list[FastnError] = field(default_factory=list[FastnError])
 
     def rows(self, kind: str) -> Sequence[Row]:
@@ -95,7 +87,7 @@ async def survey(
         try:
             await job()
         except FastnError as error:
-            found.gaps.append(Gap(what, error.what))
+            found.gaps.append(Unchecked(what, error.what))
             found.errors.append(error)
         done += 1
         await report(f"Read {what}", done, len(jobs))
@@ -125,7 +117,7 @@ class _SnapshotReads:
                 found.matching[kind] = _joined(found.matching.get(kind, Seen()), more)
         chosen = found.chosen(kind)
         if (chosen.more and chosen.total is None) or (seen.more and not filters):
-            found.gaps.append(Gap(f"more {kind}", "There are more than are read for an overview."))
+            found.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
 
     async def number(self, kind: str, listing: type[List[Any]]) -> None:
         """How many there are."""
@@ -139,7 +131,7 @@ class _SnapshotReads:
         self._found.all[kind] = seen = await _read(reading, self._send, pages)
         if reading.limit > 1 and seen.more and len(seen.rows) < reading.limit * pages:
             why = "Fastn did not filter: of all runs, only the newest were looked through."
-            self._found.gaps.append(Gap(f"older {kind}", why))
+            self._found.gaps.append(Unchecked(f"older {kind}", why))
 
     async def answer(self, kind: str, reading: Call) -> None:
         """Something that is no list."""
@@ -192,110 +184,3 @@ def _joined(one: Seen, other: Seen) -> Seen:
         return other
     known = {key_of(row) for row in one.rows}
     return Seen([*one.rows, *(row for row in other.rows if key_of(row) not in known)], None, one.more or other.more)
-
-
-PAGES = 6
-"""Pages of a hundred rows that are read for one inventory, of both kinds together."""
-
-_MOST_NAMED = 20
-_LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One resource, and what tells that it was changed."""
-
-    kind: str
-    id: str
-    name: str
-    state: str
-    created: datetime | None
-
-
-@dataclass(slots=True)
-class Inventory:
-    """What there is, by kind and id; `partial` says of which kinds not all could be read, and why."""
-
-    items: dict[tuple[str, str], Item] = field(default_factory=dict[tuple[str, str], Item])
-    partial: dict[str, str] = field(default_factory=dict[str, str])
-
-
-async def take(send: Send, first: str) -> Inventory:
-    """Both kinds, `first` before the other where there are more pages than are read."""
-    found = Inventory()
-    further: dict[str, Call] = {}
-
-    async def read(kind: str, call: Call) -> None:
-        further.pop(kind, None)
-        try:
-            page = cast("Listed[FastnObject]", await send(call))
-        except FastnError as error:
-            found.partial[kind] = error.what
-            return
-        for row in page.items:
-            item = _item(kind, row_of(row))
-            found.items[kind, item.id] = item
-        if page.next_cursor is not None:
-            further[kind] = call.model_copy(update={"cursor": page.next_cursor})
-
-    async with anyio.create_task_group() as group:
-        for kind, listing in _LISTS.items():
-            group.start_soon(read, kind, cast(Call, listing(limit=100)))
-    for _ in range(PAGES - len(_LISTS)):
-        if not further:
-            break
-        kind = first if first in further else next(iter(further))
-        await read(kind, further[kind])
-    for kind in further:
-        found.partial[kind] = f"there are more than the {len(_of(found, kind))} that were read"
-    return found
-
-
-async def appeared(before: Inventory, kind: str, name: str | None, since: datetime, send: Send) -> bool:
-    """Whether a new resource of this kind is there, by one read. Raises a `FastnError`."""
-    listing: Any = _LISTS[kind]
-    page = cast("Listed[FastnObject]", await send(listing(limit=100, search=name)))
-    items = [_item(kind, row_of(row)) for row in page.items]
-    return any(_is_new(item, before, since) for item in items)
-
-
-def compared(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
-    """What was created, updated and deleted, by id and name, and what cannot be said."""
-    created = [item for item in after.items.values() if _is_new(item, before, since)]
-    updated = [
-        item
-        for key, item in after.items.items()
-        if (was := before.items.get(key)) is not None and (was.state, was.name) != (item.state, item.name)
-    ]
-    deleted = [item for key, item in before.items.items() if key not in after.items and item.kind not in after.partial]
-    changed: dict[str, JsonValue] = {
-        name: _named(items) for name, items in (("created", created), ("updated", updated), ("deleted", deleted))
-    }
-    partial = {kind: why for found in (before, after) for kind, why in found.partial.items()}
-    if partial:
-        changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]
-    return changed
-
-
-def _is_new(item: Item, before: Inventory, since: datetime) -> bool:
-    """Whether it was not there before. Where not all was seen then, it has to have been made since."""
-    if (item.kind, item.id) in before.items:
-        return False
-    return item.kind not in before.partial or (item.created is not None and item.created >= since)
-
-
-def _named(items: list[Item]) -> JsonValue:
-    named: list[JsonValue] = [
-        {"kind": item.kind, "id": item.id, "name": item.name[:120]} for item in items[:_MOST_NAMED]
-    ]
-    return [*named, f"{len(items) - _MOST_NAMED} more"] if len(items) > _MOST_NAMED else named
-
-
-def _of(found: Inventory, kind: str) -> list[Item]:
-    return [item for item in found.items.values() if item.kind == kind]
-
-
-def _item(kind: str, row: Row) -> Item:
-    state = " ".join(str(row.get(name)) for name in ("updatedAt", "version", "status", "publishedVersion"))
-    name = text(row, "name", "slug")
-    return Item(kind, key_of(row) or name, name, state, timestamp(row, "createdAt"))
