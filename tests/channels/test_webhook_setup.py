@@ -12,7 +12,7 @@ from test_webhook_answers import asked, run
 from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from world import World
 
-from fastn_mcp.build.ledger import webhook_of
+from fastn_mcp.build.webhook import webhook_of
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
