@@ -1,6 +1,7 @@
 """A receiver of approval questions, as small as it can be: checks them, asks on its terminal, signs the answers.
 
-Nothing of fastn-mcp is imported: this is all that a receiver of your own has to do. It needs `cryptography`.
+Nothing of fastn-mcp is imported: this is all that a receiver of your own has to do. It needs `cryptography`, and
+`standardwebhooks`, which exists for other languages too.
 
     fastn-mcp approvals keygen dana          # prints what goes into approvers.toml (chmod 600)
     export FASTN_WEBHOOK_SECRET=$(openssl rand -hex 32)
@@ -14,7 +15,6 @@ approvers their name comes first: `dana approve`. An empty line leaves the quest
 
 import argparse
 import hashlib
-import hmac
 import json
 import os
 import queue
@@ -30,10 +30,12 @@ from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from standardwebhooks import Webhook, WebhookVerificationError
 
-WINDOW = 300
+REMEMBERED = 600
+"""Seconds that an id is remembered: twice as long as a signature is taken."""
+
 LONGEST_BODY = 1 << 20
-SIGNED = ("timestamp", "nonce", "signature")
 
 Question = dict[str, Any]
 
@@ -45,25 +47,25 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], secret: str) -> None:
         super().__init__(address, _Handler)
-        self.secret = secret
+        # A secret that does not begin with whsec_ is the key as it stands.
+        self.webhook = Webhook(secret if secret.startswith("whsec_") else secret.encode())
         self.questions: queue.Queue[Question] = queue.Queue()
-        self._nonces: dict[str, float] = {}
+        self._known: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def is_genuine(self, timestamp: str, nonce: str, signature: str, body: bytes) -> bool:
-        """Whether it was signed with our secret, lately, and did not come before."""
-        text = f"v1:{timestamp}:{nonce}:{hashlib.sha256(body).hexdigest()}"
-        ours = "v1=" + hmac.new(self.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(ours.encode(), signature.encode()):
+    def take(self, headers: dict[str, str], body: bytes) -> bool:
+        """Whether it was signed with our secret, lately. What came before is taken and not asked again."""
+        try:
+            question = self.webhook.verify(body, headers)
+        except (WebhookVerificationError, ValueError):
             return False
+        id_ = next(value for name, value in headers.items() if name.lower() == "webhook-id")
         now = time.time()
-        if abs(now - int(timestamp)) > WINDOW:
-            return False
         with self._lock:
-            self._nonces = {known: until for known, until in self._nonces.items() if until > now}
-            if nonce in self._nonces:
-                return False
-            self._nonces[nonce] = now + 2 * WINDOW
+            self._known = {known: until for known, until in self._known.items() if until > now}
+            if id_ not in self._known:
+                self._known[id_] = now + REMEMBERED
+                self.questions.put(question)
         return True
 
 
@@ -74,11 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdecimal() or int(length) > LONGEST_BODY:
             return self._answer(413)
         body = self.rfile.read(int(length))
-        timestamp, nonce, signature = (self.headers.get(f"x-fastn-mcp-{name}", "") for name in SIGNED)
-        if not receiver.is_genuine(timestamp, nonce, signature, body):
-            return self._answer(401)
-        receiver.questions.put(json.loads(body))
-        return self._answer(204)
+        return self._answer(204 if receiver.take(dict(self.headers), body) else 401)
 
     def _answer(self, status: int) -> None:
         self.send_response(status)

@@ -115,7 +115,7 @@ WRONG: dict[str, list[Any]] = {
     "ai_deadline": [CANARY, "0", "3601"],
     "concurrency": [CANARY, "0", "257", "1.5"],
     "webhook_url": [CANARY, "canary", "http://canary.example/x", "https://canary@h/x", "https://h/x#canary"],
-    "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters"],
+    "webhook_secret": [CANARY, "canary", "canary-of-thirty-one-characters", "whsec_canary-that-is-not-base64!"],
     "ledger": [CANARY, "http://canary", "unix://canary"],
     "state_secret": [
         CANARY,

@@ -17,7 +17,7 @@ from world import World
 
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
-from fastn_mcp.channels.webhook.payloads import NONCE, SIGNATURE, TIMESTAMP, generic
+from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.guard import Guard
@@ -126,4 +126,4 @@ class WebhookWorld(World):
 
 
 def signed_headers(request: httpx2.Request) -> Sequence[str]:
-    return [request.headers[name] for name in (TIMESTAMP, NONCE, SIGNATURE)]
+    return [request.headers[f"webhook-{name}"] for name in ("timestamp", "id", "signature")]

@@ -1,5 +1,6 @@
 """The settings: one field each, with its sources, its allowed values and its description."""
 
+import base64
 import fnmatch
 import re
 from collections.abc import Mapping
@@ -320,6 +321,16 @@ class Settings(BaseModel):
     @classmethod
     def _postable(cls, url: str | None) -> str | None:
         return None if url is None else callable_address(url)
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signing(cls, secret: str | None) -> str | None:
+        if secret is not None and secret.startswith("whsec_"):
+            try:
+                base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            except ValueError:
+                raise ValueError("begins with whsec_, and what follows is not base64") from None
+        return secret
 
     @field_validator("ledger")
     @classmethod

@@ -1,9 +1,10 @@
 """A question goes out signed, is tried again, asked again when it was lost, and its failure is said. Issue 6."""
 
-import hashlib
+import base64
 import hmac
 from collections.abc import Generator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from test_webhook_answers import asked, deletion, run
 from webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
 from world import FormNow, yes
 
-from fastn_mcp.channels.webhook.payloads import WebhookRequest, slack
+from fastn_mcp.channels.webhook.payloads import WebhookRequest, headers, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import PendingApproval
@@ -46,13 +47,22 @@ async def test_a_question_says_all_that_is_known_and_where_the_answer_goes(world
 
 
 async def test_a_question_is_signed_for_this_moment_once(world: WebhookWorld) -> None:
-    """Issue 6: HMAC over version, time, nonce and body, by the recipe that the documentation gives."""
+    """Standard Webhooks: HMAC over id, time and body. Written out here, as a receiver without the library would do."""
     await asked(world, await run(world))
     (request,) = world.receiver.came
-    timestamp, nonce, signature = signed_headers(request)
+    timestamp, id_, signature = signed_headers(request)
     assert int(timestamp) == int(world.clock.at.timestamp())
-    text = f"v1:{timestamp}:{nonce}:{hashlib.sha256(request.content).hexdigest()}"
-    assert signature == "v1=" + hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()
+    text = f"{id_}.{timestamp}.".encode() + request.content
+    assert signature == "v1," + base64.b64encode(hmac.digest(SECRET.encode(), text, "sha256")).decode()
+
+
+def test_a_secret_of_standard_webhooks_is_base64() -> None:
+    """Standard Webhooks: `whsec_` and the key in base64. The example that its specification signs."""
+    at = datetime.fromtimestamp(1614265330, UTC)
+    signed = headers(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", at, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}'
+    )
+    assert signed["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 async def test_no_secret_goes_out(world: WebhookWorld) -> None:
@@ -72,15 +82,14 @@ async def test_no_secret_goes_out(world: WebhookWorld) -> None:
     ids=str,
 )
 async def test_what_was_lost_on_the_way_is_sent_again_with_backoff(world: WebhookWorld, lost: list[Any]) -> None:
-    """Issue 6: the same question, each time with a nonce of its own, later and later."""
+    """Standard Webhooks: the same question under the same id, later and later."""
     call = await run(world)
     world.receiver.does = list(lost)
     began = world.clock.at
     question = await asked(world, call)
     assert len(world.receiver.came) == len(lost) + 1
     assert {str(sent) for sent in world.receiver.questions} == {str(question)}
-    nonces = {signed_headers(request)[1] for request in world.receiver.came}
-    assert len(nonces) == len(lost) + 1
+    assert len({signed_headers(request)[1] for request in world.receiver.came}) == 1
     paused = (world.clock.at - began).total_seconds()
     assert paused == pytest.approx(sum(0.375 * 2**n for n in range(len(lost))))
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -295,11 +296,11 @@ async def test_over_http_answers_come_to_the_server_itself(folder: Folder, upstr
 
 
 def test_the_example_takes_no_question_that_is_not_ours(folder: Folder) -> None:
-    """Ours: forged, edited, sent again, too old: each is refused by the receiver too."""
+    """Ours: what is forged, edited or too old is refused; what is sent again is not asked again."""
     module = example()
     with caught(folder, module) as receiver:
         content = json.dumps({"grant": "g", "lines": []}).encode()
-        now = int(module.time.time())
+        now = datetime.now(UTC)
 
         def status(signed: dict[str, str], data: bytes = content) -> int:
             return httpx2.post(folder.env["FASTN_WEBHOOK_URL"], content=data, headers=signed).status_code
@@ -307,9 +308,9 @@ def test_the_example_takes_no_question_that_is_not_ours(folder: Folder) -> None:
         good = headers(SECRET, now, "nonce-1", content)
         assert status(headers("another secret", now, "nonce-2", content)) == 401
         assert status(good, content + b" ") == 401
-        assert status(headers(SECRET, now - 400, "nonce-3", content)) == 401
+        assert status(headers(SECRET, now - timedelta(seconds=400), "nonce-3", content)) == 401
         assert status({}) == 401
-        assert [status(good), status(good)] == [204, 401]
+        assert [status(good), status(good)] == [204, 204]
         assert receiver.questions.qsize() == 1
 
 

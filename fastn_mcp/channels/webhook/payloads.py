@@ -9,9 +9,11 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 from pydantic_core import to_json
+from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.ledger.ledger import Grant, account_name
@@ -121,9 +123,8 @@ def _plain(text: str) -> dict[str, JsonValue]:
     return {"type": "plain_text", "text": escaped, "emoji": False}
 
 
-TIMESTAMP = "x-fastn-mcp-timestamp"
-NONCE = "x-fastn-mcp-nonce"
 SIGNATURE = "x-fastn-mcp-signature"
+"""The header of an answer's signature."""
 
 WINDOW = 300
 """Seconds that what was signed may be old, or the clock of the other side be ahead."""
@@ -134,15 +135,16 @@ SHORTEST_SECRET = 32
 _VERSION = "v1="
 
 
-def headers(secret: str, timestamp: int, nonce: str, body: bytes) -> dict[str, str]:
-    """The headers of a question with this body; `timestamp` is in Unix seconds."""
-    text = f"v1:{timestamp}:{nonce}:{_digest(body)}"
-    return {TIMESTAMP: str(timestamp), NONCE: nonce, SIGNATURE: _VERSION + keyed(secret, text.encode())}
+def headers(secret: str, at: datetime, id_: str, body: bytes) -> dict[str, str]:
+    """The headers of a question with this body, by Standard Webhooks. A text that is no `whsec_` secret is the key."""
+    key = Webhook(secret if secret.startswith("whsec_") else secret.encode())
+    signature = key.sign(id_, at.astimezone(UTC), body.decode())
+    return {"webhook-id": id_, "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": signature}
 
 
 def answer(path: str, timestamp: int, nonce: str, body: bytes) -> bytes:
     """What an approver signs of an answer that is sent to `path`, without what a proxy puts before it."""
-    return f"v1:POST:{path}:{timestamp}:{nonce}:{_digest(body)}".encode()
+    return f"v1:POST:{path}:{timestamp}:{nonce}:{hashlib.sha256(body).hexdigest()}".encode()
 
 
 def keyed(secret: str, text: bytes) -> str:
@@ -153,7 +155,3 @@ def keyed(secret: str, text: bytes) -> str:
 def given(header: str | None) -> str:
     """The signature in a header, without its version; nothing where it is of none that we know."""
     return header[len(_VERSION) :] if header is not None and header.startswith(_VERSION) else ""
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()

@@ -45,7 +45,7 @@ _TRANSIENT = {408, 425, 429}
 
 
 class WebhookSender:
-    """Signs each attempt anew: a receiver that remembers nonces takes what it has lost."""
+    """Posts messages. The attempts of one have the same id and are signed anew, each at its own time."""
 
     def __init__(
         self, url: str, secret: str, system: System, transport: httpx2.AsyncBaseTransport | None = None
@@ -68,12 +68,12 @@ class WebhookSender:
 
     async def __call__(self, body: bytes) -> None:
         """Raises `Refused` where the receiver does not take it."""
-        attempts, problem = 0, ""
+        attempts, problem, id_ = 0, "", self._system.token()
         while attempts < ATTEMPTS:
             if attempts:
                 await self._system.sleep(_FIRST_PAUSE * 2 ** (attempts - 1) * (0.5 + 0.5 * self._system.share()))
             attempts += 1
-            status = await self._sent(body)
+            status = await self._sent(body, id_)
             if isinstance(status, int) and 200 <= status < 300:
                 return
             problem = status if isinstance(status, str) else f"it answered {status}"
@@ -85,9 +85,9 @@ class WebhookSender:
             "Tell the operator that the receiver is down or misconfigured; call again once it is up.",
         )
 
-    async def _sent(self, body: bytes) -> int | str:
+    async def _sent(self, body: bytes, id_: str) -> int | str:
         """The status, or what went wrong on the way."""
-        signed = payloads.headers(self._secret, int(self._system.now().timestamp()), self._system.token(), body)
+        signed = payloads.headers(self._secret, self._system.now(), id_, body)
         request = httpx2.Request(
             "POST",
             self._url,
