@@ -1,6 +1,6 @@
 """One HTTP request and its response: connections, body limits, envelopes and field names.
 
-No redirects, no cookies, no retries: the connection is read directly, with a cap. `way.py` says how one is made.
+No redirects, no cookies, no retries: the connection is read directly, with a cap.
 
 httpcore2 makes and drives them, with proxies and TLS. Its own pool looks at all of them twice for each request, so that
 a call costs the more the more were once in flight. Here the one used last is taken, however many there are; how many

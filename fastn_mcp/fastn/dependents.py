@@ -1,6 +1,6 @@
 """Resources that depend on another: which lists to read, how rows refer to it, and which kinds could not be checked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted, example_name
 from fastn_mcp.fastn.rows import owner_of, row_of
 from fastn_mcp.fastn.targets import Call, Send, kind_of, own_label, read_names
+from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.connections import ListConnections
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.executions import ListExecutions
@@ -145,7 +146,7 @@ def _names(field: str, wanted: set[str]) -> Depends:
 
     def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, None)
-        return None if value is None else bool(_texts(value) & wanted)
+        return None if value is None else not wanted.isdisjoint(texts_in(value))
 
     return depends
 
@@ -155,7 +156,7 @@ def _belongs(field: str, wanted: set[str]) -> Depends:
 
     def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, _ABSENT)
-        return None if value is _ABSENT else bool(_texts(cast(JsonValue, value)) & wanted)
+        return None if value is _ABSENT else not wanted.isdisjoint(texts_in(cast(JsonValue, value)))
 
     return depends
 
@@ -166,7 +167,7 @@ def _app_event(field: str, wanted: set[str]) -> Depends:
     def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, None)
         if value is not None:
-            return bool(_texts(value) & wanted)
+            return not wanted.isdisjoint(texts_in(value))
         return None if "event" in str(getattr(row, "type", None) or "event").casefold() else False
 
     return depends
@@ -180,18 +181,6 @@ def _mentions(name: object) -> Depends:
         return str(name) in code if isinstance(code, str) else None
 
     return depends
-
-
-def _texts(value: JsonValue) -> set[str]:
-    """Every text in a value, however deep."""
-    if isinstance(value, str):
-        return {value}
-    inside: list[Any] = []
-    if isinstance(value, Mapping):
-        inside = list(value.values())
-    elif isinstance(value, list):
-        inside = value
-    return {text for item in inside for text in _texts(item)}
 
 
 PAGES = 3

@@ -31,8 +31,8 @@ from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
 from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.reads import ReadRow
 from fastn_mcp.server.progress import Levels, ProgressReporter
 from fastn_mcp.server.rendering import failed, shaped
@@ -85,30 +85,17 @@ class Place:
             raise NotSent("The id is not accepted.", "Correct the address and read again.") from None
 
 
-def _got(kind: str, reader: AnyTool) -> Place:
-    """A kind that Fastn shows one by one."""
-    parameter = f"{kind}_id"
+def _one(kind: str, get: AnyTool | None = None) -> Place:
+    """A kind that Fastn shows one by one, by `get`, or else one that is looked for in its list."""
+    reader, parameter = get or LISTS[kind], f"{kind}_id"
+    words = kind.replace("_", " ").replace("api", "API")
     return Place(
-        uri=f"fastn://{kind}s/{{{parameter}}}",
+        uri=f"fastn://{kind.replace('_', '-')}s/{{{parameter}}}",
         name=kind,
-        title=_words(kind),
-        description=f"What {reader.tool_name()} returns.",
+        title=words[0].upper() + words[1:],
+        description=f"What {reader.tool_name()} returns." if get else f"One row of {reader.tool_name()}.",
         reader=reader,
-        make=lambda value: reader.model_validate({parameter: value}),
-        kind=kind,
-    )
-
-
-def _listed(kind: str) -> Place:
-    """A kind that is looked for in its list."""
-    lister = LISTS[kind]
-    return Place(
-        uri=f"fastn://{kind.replace('_', '-')}s/{{{kind}_id}}",
-        name=kind,
-        title=_words(kind),
-        description=f"One row of {lister.tool_name()}.",
-        reader=lister,
-        make=lambda value: ReadRow(kind=kind, id=value),
+        make=lambda value: get.model_validate({parameter: value}) if get else ReadRow(kind=kind, id=value),
         kind=kind,
     )
 
@@ -126,30 +113,21 @@ def _account(name: str, reader: AnyTool, description: str, priority: float = 0.5
     )
 
 
-def _words(kind: str) -> str:
-    words = kind.replace("_", " ").replace("api", "API")
-    return words[0].upper() + words[1:]
-
-
 PLACES: tuple[Place, ...] = (
-    *(
-        [_account("overview", overview, "The account at a glance.", 0.9)]
-        if (overview := BY_NAME.get("get_overview"))
-        else []
-    ),
+    _account("overview", GetOverview, "The account at a glance.", 0.9),
     _account("billing", GetBilling, "Plan, price and AI credits."),
     _account("usage", GetUsage, "What was used, by customer."),
     _account("quotas", GetQuotas, "Limits with their use."),
-    _got("customer", GetCustomer),
-    _got("connector", GetConnector),
-    _got("workflow", GetWorkflow),
-    _got("trigger", GetTrigger),
-    _got("execution", GetExecution),
-    _listed("connection"),
-    _listed("user"),
-    _listed("role"),
-    _listed("api_key"),
-    _listed("secret"),
+    _one("customer", GetCustomer),
+    _one("connector", GetConnector),
+    _one("workflow", GetWorkflow),
+    _one("trigger", GetTrigger),
+    _one("execution", GetExecution),
+    _one("connection"),
+    _one("user"),
+    _one("role"),
+    _one("api_key"),
+    _one("secret"),
 )
 
 
@@ -176,34 +154,10 @@ class ResourceReader:
         self._dispatch = dispatch
         self._account = account
         self._places = within(offered)
-        self.listed = ListResourcesResult(
-            resources=[
-                Resource(
-                    uri=place.uri,
-                    name=place.name,
-                    title=place.title,
-                    description=place.description,
-                    mime_type=JSON,
-                    annotations=_annotations(place),
-                )
-                for place in self._places
-                if place.parameter is None
-            ]
-        )
-        self.templates = ListResourceTemplatesResult(
-            resource_templates=[
-                ResourceTemplate(
-                    uri_template=place.uri,
-                    name=place.name,
-                    title=place.title,
-                    description=place.description,
-                    mime_type=JSON,
-                    annotations=_annotations(place),
-                )
-                for place in self._places
-                if place.parameter is not None
-            ]
-        )
+        listed = [Resource(uri=place.uri, **_shown(place)) for place in self._places if place.parameter is None]
+        self.listed = ListResourcesResult(resources=listed)
+        templates = [ResourceTemplate(uri_template=p.uri, **_shown(p)) for p in self._places if p.parameter is not None]
+        self.templates = ListResourceTemplatesResult(resource_templates=templates)
 
     async def read(
         self,
@@ -241,5 +195,8 @@ class ResourceReader:
         return next((call for place in self._places if (call := place.call(uri)) is not None), None)
 
 
-def _annotations(place: Place) -> Annotations:
-    return Annotations(audience=["assistant"], priority=place.priority)
+def _shown(place: Place) -> dict[str, Any]:
+    """What a resource and a template of resources say of themselves alike."""
+    annotations = Annotations(audience=["assistant"], priority=place.priority)
+    shown = {"name": place.name, "title": place.title, "description": place.description}
+    return {**shown, "mime_type": JSON, "annotations": annotations}

@@ -9,10 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastn_mcp.fastn.rows import Row, number, objects, owner_of, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, number, objects, owner_of, short, text, timestamp, value, word
 
 _LONGEST = 500
 """Characters of a message that are looked at."""
+
+_HEADLINE = ("headline", "title")
+_MESSAGE = ("raw", "message", "reason", "detail", "stack")
+"""Fields of an error, the most telling first."""
+
+TIMED_OUT = ("timeout", "timed out")
+"""Statuses of runs that took too long."""
 
 # What differs from run to run. An apostrophe within a word quotes nothing.
 _VARYING = re.compile(
@@ -95,19 +102,33 @@ def normalised(message: str) -> str:
     return " ".join(_VARYING.sub("…", message).split())
 
 
+def failed_at(row: Row) -> datetime | None:
+    """When a run failed, or else when it began."""
+    return timestamp(row, "createdAt", "startedAt", "completedAt", "timestamp")
+
+
+def failed_why(row: Row) -> str:
+    """Why a run failed, in Fastn's words; empty where it does not say."""
+    error = _error(row)
+    said = _line(error, *_HEADLINE) or _line(error, *_MESSAGE) or _line(error, "code")
+    if not said and word(row, "status") in TIMED_OUT:
+        said = "it took too long"
+    return short(said, 120).rstrip(".")
+
+
 def failure(row: Row) -> Failure:
     """A run as a failure."""
     error = _error(row)
     used, limit = number(row, "summary.peakSandboxMB"), number(row, "summary.sandboxMemoryLimitMB")
     return Failure(
         execution=text(row, "id"),
-        at=timestamp(row, "createdAt", "startedAt", "completedAt", "timestamp"),
+        at=failed_at(row),
         status=word(row, "status"),
         code=" ".join(filter(None, (_line(error, name) for name in ("code", "errorCode", "category", "tag", "name")))),
         failed_at=_line(error, "failedAt", "failedStep", "node") or _failed_step(row),
         step=_line(error, "step", "stepName"),
-        headline=_line(error, "headline", "title"),
-        message=_line(error, "raw", "message", "reason", "detail", "stack"),
+        headline=_line(error, *_HEADLINE),
+        message=_line(error, *_MESSAGE),
         category=_line(row, "errorCategory"),
         suggestion=_line(row, "fixSuggestion"),
         customer=owner_of(row),

@@ -10,6 +10,7 @@ from fastn_mcp.fastn.names import label_of
 from fastn_mcp.fastn.rows import Row, connector_keys, key_of, number, owner_of, short, text, value
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.tables import age
+from fastn_mcp.redaction import texts_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) ->
 
 def starters(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[TriggerState]:
     """The triggers that name the workflow, those with a problem first."""
-    found = [_starter(row, now) for row in rows if _mentions(row.get("routes"), workflow_id)]
+    found = [_starter(row, now) for row in rows if workflow_id in texts_in(row.get("routes"))]
     return sorted(found, key=lambda starter: not starter.problem)
 
 
@@ -118,11 +119,3 @@ def _disabled(row: Row, now: datetime) -> str:
     ago = "" if off.at is None else f" {age(off.at, now)}"
     reason = off.reason.rstrip(".")
     return f"disabled{who}{ago}" + (f": {reason}" if reason else "")
-
-
-def _mentions(value: JsonValue, wanted: str) -> bool:
-    if isinstance(value, dict):
-        return any(_mentions(inner, wanted) for inner in value.values())
-    if isinstance(value, list):
-        return any(_mentions(inner, wanted) for inner in value)
-    return value == wanted

@@ -20,10 +20,11 @@ from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
 from fastn_mcp.fastn.targets import LOOKUPS
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
 from fastn_mcp.procedures.overview import account_checks, run_checks
 from fastn_mcp.procedures.overview.connection_impact import Breakage, not_working
 from fastn_mcp.procedures.overview.finding import FEW, AccountFinding, worst_first
-from fastn_mcp.procedures.overview.run_checks import Failing, Period, at, by_workflow, cause
+from fastn_mcp.procedures.overview.run_checks import Failing, Period, by_workflow
 from fastn_mcp.procedures.overview.snapshot import Seen, Survey, survey
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.executions import ListExecutions
@@ -143,7 +144,7 @@ async def rates(
     answer: dict[str, JsonValue] = {"workflows": [*workflows]}
     if len(found) > WORST:
         answer["more_failing_workflows"] = len(found) - WORST
-    errors = Counter(why for run in failures if (why := cause(run)))
+    errors = Counter(why for run in failures if (why := failed_why(run)))
     answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
     if worst and worst[0].key:
         answer["next"] = suggested(DiagnoseWorkflow, workflow_id=worst[0].key, hours=period.hours)
@@ -186,9 +187,9 @@ def _told(
         told["success_rate"] = f"{100 * counts['completed'] / ended:.1f} %"
     else:
         told["failed_at_least"] = len(workflow.runs)
-    if (when := at(workflow.last)) is not None:
+    if (when := failed_at(workflow.last)) is not None:
         told["last_failure"] = aged(when, period.now)
-    if why := cause(workflow.last):
+    if why := failed_why(workflow.last):
         told["why"] = why
     return told
 
@@ -248,7 +249,7 @@ async def _runs(period: run_checks.Period, means: ProcedureContext) -> dict[str,
         found.gaps.append(NO_TOTALS)
     failed = failures(found)
     if (since := _read_since(found)) is not None:
-        failed = [row for row in failed if (when := run_checks.at(row)) is None or when >= since]
+        failed = [row for row in failed if (when := failed_at(row)) is None or when >= since]
         answer["looked_at"] = f"The failures since {aged(since, period.now)}; the numbers are of the whole period."
     return answer | await rates(failed, await _names(failed, means), period, overall, means) | not_checked(found)
 
@@ -256,9 +257,7 @@ async def _runs(period: run_checks.Period, means: ProcedureContext) -> dict[str,
 def _read_since(found: Survey) -> datetime | None:
     """From when on all failures were read, where there are older ones: or else what is frequent looks rare."""
     cut = [found.all[kind].rows for kind in FAILED if kind in found.all and found.all[kind].more]
-    oldest = [
-        min(when for row in rows if (when := run_checks.at(row))) for rows in cut if any(map(run_checks.at, rows))
-    ]
+    oldest = [min(when for row in rows if (when := failed_at(row))) for rows in cut if any(map(failed_at, rows))]
     return max(oldest, default=None)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.names import counted, sentence
-from fastn_mcp.fastn.rows import Row, key_of, number, objects, short, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, key_of, number, objects, short, text, word
 from fastn_mcp.fastn.states import MANY_FAILURES, State, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
 from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples
 from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
@@ -50,7 +51,7 @@ class Failing:
 
     @property
     def last(self) -> Row:
-        return max(self.runs, key=lambda run: at(run) or _NEVER)
+        return max(self.runs, key=lambda run: failed_at(run) or _NEVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +95,12 @@ def by_workflow(runs: Sequence[Row], names: Mapping[str, str]) -> list[Failing]:
     return sorted(found.values(), key=lambda workflow: -len(workflow.runs))
 
 
-def at(run: Row) -> datetime | None:
-    """When it was."""
-    return timestamp(run, "createdAt", "startedAt", "completedAt")
-
-
 def _finding(workflow: Failing, period: Period, more: bool) -> AccountFinding:
     last = workflow.last
-    when = at(last)
+    when = failed_at(last)
     what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
     what += f", last {age(when, period.now)}" if when else ""
-    why = cause(last)
+    why = failed_why(last)
     examples = (Example(workflow.key, workflow.name),) if workflow.key else ()
     shows: Tool[Any] = ListExecutions(status="failed", since=period.since)
     if workflow.key.startswith("wf_"):  # and not a slug, which is all that some rows have
@@ -112,14 +108,6 @@ def _finding(workflow: Failing, period: Period, more: bool) -> AccountFinding:
     elif key := key_of(last):
         shows = GetExecution(execution_id=key)
     return AccountFinding(Severity.HIGH, f"{what}{f': {why}' if why else ''}.", shows, examples)
-
-
-def cause(run: Row) -> str:
-    """Why a run failed, in Fastn's words; empty where it does not say."""
-    said = text(run, "error.headline", "error.message", "error.raw", "error.code", "error", "errorMessage")
-    if not said and "time" in word(run, "status"):
-        said = "it took too long"
-    return short(said, 120).rstrip(".")
 
 
 def summary(totals: Totals) -> dict[str, JsonValue]:
@@ -144,13 +132,15 @@ def wrong_with(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[Accoun
     """All that is wrong with these triggers, as far as they and the workflows say. One that is off starts nothing."""
     on = [row for row in triggers if trigger_state(row) is not State.OFF]
     off = [row for row in triggers if trigger_state(row) is State.OFF]
-    return [
-        *_silent([row for row in triggers if trigger_state(row) is State.BROKEN]),
-        *_switched_off([row for row in off if switched_off(row).is_platform]),
-        *_drafts(on, workflows),
-        *_failing([row for row in on if _failures(row) >= MANY_FAILURES]),
-        *_public([row for row in on if _is_public(row)]),
-    ]
+    starts = {text(route, "routeId", "workflowId", "id") for row in on for route in objects(row, "routes")}
+    checks = (
+        (_silent, [row for row in triggers if trigger_state(row) is State.BROKEN]),
+        (_switched_off, [row for row in off if switched_off(row).is_platform]),
+        (_drafts, [row for row in workflows if key_of(row) in starts and workflow_state(row) is State.DRAFT]),
+        (_failing, [row for row in on if _failures(row) >= MANY_FAILURES]),
+        (_public, [row for row in on if _is_public(row)]),
+    )
+    return [check(rows) for check, rows in checks if rows]
 
 
 def _failures(row: Row) -> int:
@@ -162,31 +152,25 @@ def _shows(rows: Sequence[Row], wider: ListTriggers) -> GetTrigger | ListTrigger
     return GetTrigger(trigger_id=key) if len(rows) == 1 and (key := key_of(rows[0])) else wider
 
 
-def _silent(rows: Sequence[Row]) -> list[AccountFinding]:
-    if not rows:
-        return []
+def _silent(rows: Sequence[Row]) -> AccountFinding:
     states = ", ".join(sorted({text(row, "subscriptionStatus") for row in rows}))
     verb = "is not disabled and never fires: its" if len(rows) == 1 else "are not disabled and never fire: their"
     what = f"{counted(len(rows), 'trigger')} {verb} subscription at the app is {states[:60]}."
-    return [AccountFinding(Severity.HIGH, what, _shows(rows, ListTriggers(type="app_event")), examples(rows))]
+    return AccountFinding(Severity.HIGH, what, _shows(rows, ListTriggers(type="app_event")), examples(rows))
 
 
-def _switched_off(rows: Sequence[Row]) -> list[AccountFinding]:
-    if not rows:
-        return []
+def _switched_off(rows: Sequence[Row]) -> AccountFinding:
     failures = max(map(_failures, rows))
     verb = f"{'was' if len(rows) == 1 else 'were'}{' probably' if switched_off(rows[0]).is_presumed else ''}"
     after = f" after {'' if len(rows) == 1 else 'up to '}{counted(failures, 'failure')} in a row" if failures else ""
     what = f"{counted(len(rows), 'trigger')} {verb} switched off by the platform{after}."
-    return [AccountFinding(Severity.HIGH, what, _shows(rows, ListTriggers(status="Disabled")), examples(rows))]
+    return AccountFinding(Severity.HIGH, what, _shows(rows, ListTriggers(status="Disabled")), examples(rows))
 
 
-def _failing(rows: Sequence[Row]) -> list[AccountFinding]:
-    if not rows:
-        return []
+def _failing(rows: Sequence[Row]) -> AccountFinding:
     times = counted(max(map(_failures, rows)), "time")
     what = f"{counted(len(rows), 'trigger')} failed {'' if len(rows) == 1 else 'up to '}{times} in a row."
-    return [AccountFinding(Severity.MEDIUM, what, _shows(rows, ListTriggers(status="Active")), examples(rows))]
+    return AccountFinding(Severity.MEDIUM, what, _shows(rows, ListTriggers(status="Active")), examples(rows))
 
 
 def _is_public(row: Row) -> bool:
@@ -194,22 +178,15 @@ def _is_public(row: Row) -> bool:
     return "webhook" in (word(row, "type") or "webhook") and said in ("none", "public", "no auth")
 
 
-def _public(rows: Sequence[Row]) -> list[AccountFinding]:
-    if not rows:
-        return []
+def _public(rows: Sequence[Row]) -> AccountFinding:
     verb = "takes" if len(rows) == 1 else "take"
     what = f"{counted(len(rows), 'webhook')} {verb} calls from anybody: authentication is NONE."
-    return [AccountFinding(Severity.MEDIUM, what, _shows(rows, ListTriggers(type="webhook")), examples(rows))]
+    return AccountFinding(Severity.MEDIUM, what, _shows(rows, ListTriggers(type="webhook")), examples(rows))
 
 
-def _drafts(on: Sequence[Row], workflows: Sequence[Row]) -> list[AccountFinding]:
+def _drafts(rows: Sequence[Row]) -> AccountFinding:
     """Workflows that triggers start, and that nobody ever published."""
-    starts = {text(route, "routeId", "workflowId", "id") for row in on for route in objects(row, "routes")}
-    drafts = [row for row in workflows if key_of(row) in starts and workflow_state(row) is State.DRAFT]
-    if not drafts:
-        return []
-    what = f"triggers start {counted(len(drafts), 'workflow')} that {'was' if len(drafts) == 1 else 'were'} "
+    what = f"Triggers start {counted(len(rows), 'workflow')} that {'was' if len(rows) == 1 else 'were'} "
     what += "never published, so that nothing runs."
-    one = len(drafts) == 1
-    shows = GetWorkflow(workflow_id=key_of(drafts[0])) if one else ListWorkflows(status="draft")
-    return [AccountFinding(Severity.HIGH, sentence(what), shows, examples(drafts))]
+    shows = GetWorkflow(workflow_id=key_of(rows[0])) if len(rows) == 1 else ListWorkflows(status="draft")
+    return AccountFinding(Severity.HIGH, what, shows, examples(rows))
