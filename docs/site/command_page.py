@@ -17,10 +17,6 @@ def _below(
     words: str, command: click.Command, parent: click.Context | None
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
     context = click.Context(command, parent, info_name=words.rpartition(" ")[2])
-    if isinstance(command, click.Group) and words != "fastn-mcp":
-        # A group that is loaded when it is asked for has its options only then.
-        context = command.make_context(context.info_name, [], parent, resilient_parsing=True)
-        command = context.command
     yield words, command, context
     if isinstance(command, click.Group) and words != "fastn-mcp call":
         for name in command.list_commands(context):

@@ -142,7 +142,7 @@ def revoke_(kept: ApprovalStores, scope: str) -> None:
     say(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
 
 
-@approvals_group.command(name="keygen")
+@approvals_group.command(name="keygen", short_help="Make the key pair of an approver, for the webhook.")
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path), help="The file of the private key; by default NAME.pem.")
 def keygen_(name: str, output: Path | None) -> None:

@@ -193,7 +193,7 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
             pause()
 
 
-@audit_group.command(name="show")
+@audit_group.command(name="show", short_help="All of one entry, and what belongs to the same call.")
 @click.argument("entry")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
@@ -247,7 +247,7 @@ def verify_(log: Log, head: str | None) -> None:
     sys.exit(0 if intact and unread is None else 1)
 
 
-@audit_group.command(name="report")
+@audit_group.command(name="report", short_help="What was done, refused, declined and left.")
 @click.option("--since", metavar="WHEN", help="As 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC where it is not said.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")

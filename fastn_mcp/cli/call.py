@@ -140,3 +140,6 @@ def _print(body: object) -> None:
     from rich.console import Console  # only where a person looks
 
     Console().print_json(json.dumps(body), indent=2)
+
+
+call = Calls("call", help="Make one call, asking on the terminal before anything destructive.")

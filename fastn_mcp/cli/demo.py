@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
+import click
 import httpx2
 from anyio import TemporaryDirectory
 from anyio.abc import Process
@@ -75,8 +76,10 @@ class DemoSandbox:
         return sum(request["method"] == method for request in requests)
 
 
-def run(*, plain: bool) -> int:
-    """Play it. The exit code: 0 if all was as it says."""
+@click.command(name="demo")
+@click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
+def demo(plain: bool) -> int:
+    """See the whole of it in half a minute, without an account."""
     console = Console(no_color=plain or None, highlight=False, width=None if sys.stdout.isatty() else 100)
     failures: list[str] = []
     try:

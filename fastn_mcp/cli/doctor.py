@@ -4,8 +4,6 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +13,10 @@ from rich.console import Console
 
 from fastn_mcp.build.account import Sandboxed, client_account, exchange_of, offered
 from fastn_mcp.build.ledger import file_of, ledger_at
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.rate_limit import listener
 from fastn_mcp.config.file import read
-from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import ConfigFile, is_shared
 from fastn_mcp.doctor import hosts, runner
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
@@ -29,6 +27,13 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.report.writer import replace
 from fastn_mcp.runtime import System
 
+_EXIT_CODES = """\b
+Exit codes:
+  0  all is as it was declared
+  1  something differs; what to do stands beside it
+  2  it cannot work: settings, network or key, or no operation answers
+"""
+
 _COLORS = {
     CheckResult.DIFFERS: "yellow",
     CheckResult.FAILED: "bright_red",
@@ -36,63 +41,52 @@ _COLORS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What is to be written."""
-
-    report: Path | None
-    record: Path | None
-    write: Path | None
-
-
-def run(
-    flags: Mapping[str, object],
-    file: Path | None,
-    sandbox: Sandboxed | None,
-    files: Files,
-    resolve: Callable[[], Resolved],
-    state: Path,
-    *,
-    as_json: bool,
-    yes: bool,
+@click.command(name="doctor", epilog=_EXIT_CODES)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
+@click.option("--record", type=click.Path(path_type=Path), help="Write what was observed, as JSON, for maintainers.")
+@click.option("--write", type=click.Path(path_type=Path), help="Put what is proposed into this file, once you agree.")
+@click.option("--yes", is_flag=True, help="Write without asking.")
+@click.pass_obj
+def doctor(
+    start: StartOptions, as_json: bool, report: Path | None, record: Path | None, write: Path | None, yes: bool
 ) -> int:
-    """Examine, and show. The exit code."""
-    for path in (files.report, files.record, files.write):
+    """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
+
+    Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
+    differs is said with what to do, and proposed as settings.
+    """
+    for path in (report, record, write):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise SettingsError(f"{path} is a folder, or lies in none.", "Name a file in a folder.")
-    if files.report is not None and files.report.suffix not in (".md", ".json"):
+    if report is not None and report.suffix not in (".md", ".json"):
         raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
     now = datetime.now(UTC)
-    found = _found(flags, file, sandbox, resolve, state)
+    found = _found(start)
     if as_json:
         sys.stdout.write(json.dumps(document(found, now), indent=2) + "\n")
     else:
-        _show(found, quiet=files.write is not None)
-    if files.report is not None:
-        report = document(found, now)
-        text = markdown(report) if files.report.suffix == ".md" else json.dumps(report, indent=2) + "\n"
-        _put(files.report, text)
-    if files.record is not None:
-        _put(files.record, json.dumps(evidence(found, now), indent=2) + "\n")
-    if files.write is not None:
-        _write(files.write, found.proposal, yes=yes)
+        _show(found, quiet=write is not None)
+    if report is not None:
+        known = document(found, now)
+        _put(report, markdown(known) if report.suffix == ".md" else json.dumps(known, indent=2) + "\n")
+    if record is not None:
+        _put(record, json.dumps(evidence(found, now), indent=2) + "\n")
+    if write is not None:
+        _write(write, found.proposal, yes=yes)
     return int(found.exit)
 
 
-def _found(
-    flags: Mapping[str, object],
-    file: Path | None,
-    sandbox: Sandboxed | None,
-    resolve: Callable[[], Resolved],
-    folder: Path,
-) -> DoctorReport:
+def _found(start: StartOptions) -> DoctorReport:
+    file, folder = start.existing_config(), start.state()
     try:
-        resolved = resolve()
+        resolved = start.resolved()
     except SettingsError as error:
         return DoctorReport(checks=[hosts.wrong(error, file)])
     settings, system = resolved.settings, System()
+    sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     config = ConfigFile() if file is None else read(file)
-    origin = hosts.origins(resolved, flags, os.environ, config)
+    origin = hosts.origins(resolved, start.flags, os.environ, config)
     patient = DoctorTarget(
         settings,
         client_account(settings),

@@ -1,4 +1,4 @@
-"""Begin and end the program: output streams, one line for an error, exit codes."""
+"""Begin and end the program: output streams, one line for an error with what to do instead, exit codes."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, nearest
 
 
 def run(command: click.Group) -> NoReturn:
@@ -90,13 +90,57 @@ def _worded(error: click.ClickException) -> str:
         return " ".join(error.format_message().split())
     more = f" See {error.ctx.command_path} --help." if error.ctx else ""
     if error.ctx is not None and isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
-        from fastn_mcp.cli.suggestions import unknown, unknown_option
-
         if isinstance(error, click.NoSuchCommand):
-            return unknown(error.command_name, error.ctx, more)
-        return unknown_option(error.option_name, error.ctx, more)
+            return _unknown(error.command_name, error.ctx, more)
+        return _unknown_option(error.option_name, error.ctx, more)
     said = " ".join(error.format_message().split())
     return (said if said.endswith((".", "?", ":", ")")) else f"{said}.") + more
+
+
+_MEANT = {
+    "help": "fastn-mcp --help",
+    "version": "fastn-mcp --version",
+    **dict.fromkeys(
+        ("serve", "server", "start", "stdio", "mcp"),
+        "fastn-mcp, which alone serves a client over stdio; with --http, over HTTP",
+    ),
+    **dict.fromkeys(("init", "setup", "configure", "auth"), "fastn-mcp login, then fastn-mcp install CLIENT"),
+}
+"""What other programs call it."""
+
+_KEY = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
+
+
+def _unknown(name: str, context: click.Context, more: str = "") -> str:
+    """In a sentence or two; `more` is where to read more."""
+    from fastn_mcp.procedures.catalog import BY_NAME  # only after a mistake
+
+    group = context.command
+    known = group.list_commands(context) if isinstance(group, click.Group) else []
+    if context.command_path.endswith(" call"):
+        return f"There is no tool {name!r}{nearest(name, known)}.{more}"
+    tools = [tool.replace("_", "-") for tool in BY_NAME]
+    if context.parent is None and (tool := name.replace("_", "-")) in tools:
+        sandbox = "--sandbox " if context.params.get("sandbox") else ""
+        return f"{name} is a tool and no command: fastn-mcp {sandbox}call {tool}.{more}"
+    if context.parent is None and (meant := _MEANT.get(name)) is not None:
+        return f"There is no command {name!r}. Run: {meant}"
+    return f"There is no command {name!r}{nearest(name, known)}.{more}"
+
+
+def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
+    """Where it should stand, or the nearest that there is."""
+    if option in _KEY:
+        return (
+            f"There is no {option}: others can read a command line, and the shell remembers it. Keep the key by "
+            "fastn-mcp login, or set FASTN_API_KEY. One that was given just now is better revoked."
+        )
+    root = context.find_root()
+    if context is root or all(option not in parameter.opts for parameter in root.command.params):
+        options = [*context.command.params, *root.command.params]
+        known = [name for parameter in options for name in parameter.opts if name.startswith("--")]
+        return f"There is no option {option}{nearest(option, known)}.{more}"
+    return f"{option} stands before the command: fastn-mcp {option} ... {context.command_path.partition(' ')[2]} ..."
 
 
 EXIT_CODES = """\b
@@ -108,13 +152,6 @@ Exit codes:
   4  an outcome is unknown: it may have happened
   5  a person declined
 Of several that are true of a run, the first of 4, 1, 5, 3 is given.
-"""
-
-DOCTORS_CODES = """\b
-Exit codes:
-  0  all is as it was declared
-  1  something differs; what to do stands beside it
-  2  it cannot work: settings, network or key, or no operation answers
 """
 
 

@@ -1,10 +1,24 @@
-"""`fastn-mcp health`: asks a server over HTTP whether it serves. Standard library only: it is asked often."""
+"""`fastn-mcp health`: asks a server over HTTP whether it serves. It is asked often, and loads little."""
 
 import http.client
 from urllib.parse import urlsplit
 
+import click
+
 _PATIENCE = 3.0  # seconds
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is asked here
+
+
+@click.command(name="health")
+@click.argument("address", metavar="[HOST:PORT]", envvar="FASTN_HTTP", default="")
+def health(address: str) -> None:
+    """Ask the server that listens at HOST:PORT whether it serves; by default the one of FASTN_HTTP.
+
+    For the health check of a container. Where neither is given it serves over stdio, and there is nothing to ask.
+    """
+    if address and (wrong := trouble(address)):
+        raise click.ClickException(f"Not healthy: {wrong}.")
+    click.echo("healthy" if address else "Serving over stdio: its client sees whether it lives.")
 
 
 def trouble(address: str) -> str | None:

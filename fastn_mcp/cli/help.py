@@ -1,58 +1,115 @@
-"""Help texts of commands: their groups, short lines and examples.
-
-One table for all commands, which a test holds complete. Pure.
-"""
+"""The commands of the program: where each is, its line in the program's help, and its examples."""
 
 from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from typing_extensions import override
 
-_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Start": ("demo", "install", "uninstall", "login", "logout", "whoami", "profiles", "doctor", "completion"),
-    "Use": ("call", "run", "tools"),
-    "Approvals and record": ("approvals", "policy", "plan", "audit"),
-    "Serve": ("sandbox", "http-token"),
-}
-"""The commands in the program's help, in the order in which somebody needs them."""
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
-_HIDDEN = ("health",)
-"""Commands for containers, which the help of the program leaves out."""
+
+class CommandEntry(NamedTuple):
+    """`module:attribute` beneath `fastn_mcp.cli`, which is loaded when the command is asked for, and its short help."""
+
+    place: str
+    short: str
+    hidden: bool = False
+
+
+COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
+    "Start": {
+        "demo": CommandEntry("demo:demo", "See the whole of it in half a minute, without an account."),
+        "install": CommandEntry("install:install", "Put the server into the configuration of CLIENT."),
+        "uninstall": CommandEntry("install:uninstall", "Take the server out of the configuration of CLIENT again."),
+        "login": CommandEntry("login:login", "Ask for an account's API key, try it, and keep it."),
+        "logout": CommandEntry("login:logout", "Forget a key that login has kept."),
+        "whoami": CommandEntry("whoami:whoami", "Say which account and key are used, and whether the key works."),
+        "profiles": CommandEntry(
+            "profiles:profiles_group", "See the accounts of the configuration file, and change them."
+        ),
+        "doctor": CommandEntry("doctor:doctor", "Check settings, network, key and operations on your account."),
+        "completion": CommandEntry("help:completion", "Print the completion script of a shell."),
+    },
+    "Use": {
+        "call": CommandEntry("call:call", "Make one call; it asks at the terminal where it has to."),
+        "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
+        "tools": CommandEntry("tools:tools", "List the tools of these settings: effect, evidence, route."),
+    },
+    "Approvals and record": {
+        "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
+        "policy": CommandEntry("policy:policy_group", "Check a policy file, and ask what it says of a call."),
+        "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),
+        "audit": CommandEntry("audit:audit_group", "Read the record of decisions and calls, and check it."),
+    },
+    "Serve": {
+        "sandbox": CommandEntry("sandbox:sandbox", "Serve the sandbox over HTTP, for others to test against."),
+        "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http takes."),
+        "health": CommandEntry("health:health", "Ask a server that listens over HTTP whether it serves.", hidden=True),
+    },
+}
+"""The commands by group, in the order in which somebody needs them. A hidden one is for containers."""
+
+_ENTRIES = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
+
+
+class EnumChoice(click.Choice[str]):
+    """One of several values; of another, the nearest is said."""
+
+    @override
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        from fastn_mcp.errors import nearest
+
+        return f"unknown value {value!r}{nearest(value, self.choices)}. Use one of {', '.join(self.choices)}."
 
 
 class GroupedCommands(click.Group):
-    """A program whose help lists its commands by groups, before its options."""
+    """A program of `COMMANDS`, whose help lists them by groups, before its options."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_ENTRIES)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ENTRIES and cmd_name not in self.commands:
+            entry = _ENTRIES[cmd_name]
+            module, _, attribute = entry.place.partition(":")
+            command: click.Command = getattr(import_module(f"fastn_mcp.cli.{module}"), attribute)
+            command.short_help, command.hidden = entry.short, entry.hidden
+            self.commands[cmd_name] = _exampled(command, cmd_name)
+        return self.commands.get(cmd_name)
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for heading, names in _GROUPS.items():
-            commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
-            width = formatter.width - 6 - max(len(name) for names in _GROUPS.values() for name in names)
+        for heading, entries in COMMANDS.items():
             with formatter.section(heading):
-                formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in commands])
+                formatter.write_dl([(name, entry.short) for name, entry in entries.items() if not entry.hidden])
         click.Command.format_options(self, ctx, formatter)
 
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
 
-_SHORT: Mapping[str, str] = {
-    "call": "Make one call; it asks at the terminal where it has to.",
-    "login": "Ask for an account's API key, try it, and keep it.",
-    "logout": "Forget a key that login has kept.",
-    "whoami": "Say which account and key are used, and whether the key works.",
-    "doctor": "Check settings, network, key and operations against your account.",
-    "run": "Make the calls of a file, without a model.",
-    "health": "Ask a server that listens over HTTP whether it serves.",
-    "completion": "Print the completion script of a shell.",
-    "http-token": "Print the bearer token that --http takes.",
-    "profiles": "See the accounts of the configuration file, and change them.",
-    "approvals keygen": "Make the key pair of an approver, for the webhook.",
-    "audit show": "All of one entry, and what belongs to the same call.",
-    "audit report": "What was done, refused, declined and left.",
-    "plan show": "Say in words what a plan allows.",
-    "plan verify": "Check that a plan is signed, unchanged and in time.",
-    "policy explain": "Say what the policy makes of a call, and why.",
-    "profiles remove": "Remove an account from the configuration file.",
-}
-"""Where the first sentence of the help is too long for a list."""
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete) and not _ENTRIES[name].hidden]
+        items = [CompletionItem(name, help=_ENTRIES[name].short) for name in names]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.command(name="completion")
+@click.argument("shell", type=EnumChoice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell: eval "$(fastn-mcp completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.ClickException(f"{shell} is not known")
+    click.echo(kind(ctx.find_root().command, {}, "fastn-mcp", "_FASTN_MCP_COMPLETE").source())
+
 
 _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
@@ -131,19 +188,12 @@ def lines_of(*lines: str) -> str:
     return "\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def exampled(group: click.Group, words: str = "") -> click.Group:
-    """The group, whose commands have their lines of the tables; `words` are those that call it."""
-    _give(group, words)
-    if isinstance(group, GroupedCommands):
-        for name in _HIDDEN:
-            group.commands[name].hidden = True
-    for name, command in group.commands.items():
-        _give(command, f"{words} {name}".strip())
-    return group
-
-
-def _give(command: click.Command, words: str) -> None:
-    command.short_help = _SHORT.get(words, command.short_help)
+def _exampled(command: click.Command, words: str) -> click.Command:
+    """The command, and those beneath it, with their lines of the tables; `words` are those that call it."""
     lines = lines_of(*_EXAMPLES[words]) if words in _EXAMPLES else ""
     if lines and lines not in (command.epilog or ""):
         command.epilog = f"{command.epilog}\n{lines}" if command.epilog else lines
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            _exampled(inner, f"{words} {name}")
+    return command

@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import click
 
+from fastn_mcp import IS_PUBLISHED
+from fastn_mcp.build.startup import options_of
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import PROGRAM, by_uvx, running
 from fastn_mcp.config.paths import state_dir
@@ -53,7 +56,121 @@ class How:
     dry_run: bool
 
 
+def _options(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """The options by which `install` and `uninstall` name an entry, and say how to go about it."""
+    for decorate in (
+        click.option("--dry-run", is_flag=True, help="Show the change, and make none."),
+        click.option("--yes", is_flag=True, help="Make the change without asking."),
+        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Another file of that client."),
+        click.option("--project", is_flag=True, help="The client's file in this folder, which others read too."),
+        click.option("--name", default="fastn", show_default=True, help="What the client calls the server."),
+        click.argument("client"),
+    ):
+        command = decorate(command)
+    return command
+
+
+_CLIENTS = """\b
+Clients:  claude-code claude-desktop vscode cursor windsurf codex gemini zed
+          json prints the entry, for any other
+
+\b
+Examples:
+  fastn-mcp install cursor --sandbox
+  fastn-mcp --read-only install claude-code --profile acme
+  fastn-mcp install vscode --key prompt --dry-run
+  fastn-mcp install claude-code --url http://127.0.0.1:8080/mcp
+"""
+
+
+_UNPUBLISHED = (
+    "The package registry does not have fastn-mcp yet, so that uvx fetches it only where another index has it. "
+    "Without --uvx and --link the entry starts this program by its path."
+)
+
+
+@click.command(name="install", epilog=_CLIENTS)
+@_options
+@click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
+@click.option("--profile", metavar="NAME", help="Serve this account.")
+@click.option(
+    "--key",
+    type=EnumChoice(["profile", "environment", "prompt"]),
+    default="profile",
+    show_default=True,
+    help="Where the key comes from: your profile, FASTN_API_KEY, or the client, which asks for it.",
+)
+@click.option("--url", metavar="URL", help="Reach the server that runs at URL on this machine, over HTTP.")
+@click.option(
+    "--uvx",
+    is_flag=True,
+    hidden=not IS_PUBLISHED,
+    help="Start it by uvx, which fetches it, and not by the path of this program.",
+)
+@click.option("--replace", is_flag=True, help="Put it in place of another entry of that name.")
+@click.option("--anyway", is_flag=True, help="Even where the client does not seem to be installed.")
+@click.option(
+    "--link",
+    is_flag=True,
+    hidden=not IS_PUBLISHED,
+    help="Print links that install it, for web pages. Nothing is changed.",
+)
+@click.pass_context
 def install(
+    ctx: click.Context,
+    client: str,
+    name: str,
+    project: bool,
+    file: Path | None,
+    yes: bool,
+    dry_run: bool,
+    sandbox: bool,
+    profile: str | None,
+    key: entry.Key,
+    url: str | None,
+    uvx: bool,
+    replace: bool,
+    anyway: bool,
+    link: bool,
+) -> None:
+    """Put the server into the configuration of CLIENT. What changes is shown first, and never holds a key or a token.
+
+    Options that stand before install are those that the server is started with.
+    """
+    if project and file is not None:
+        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
+    arguments = options_of(ctx.find_root())
+    if link and url is not None:
+        raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
+    if profile is not None and (sandbox or ctx.obj.sandboxed):
+        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.", ctx)
+    arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
+    arguments += ["--profile", profile] if profile is not None else []
+    where = Where(client, name, project, file)
+    if link:
+        _show_links(where, arguments, key=key)
+    else:
+        _install(where, How(yes, dry_run), arguments, url=url, key=key, uvx=uvx, replace=replace, anyway=anyway)
+    if (link or uvx) and not IS_PUBLISHED:
+        click.echo(f"fastn-mcp: {_UNPUBLISHED}", err=True)
+
+
+@click.command(name="uninstall")
+@_options
+@click.pass_context
+def uninstall(
+    ctx: click.Context, client: str, name: str, project: bool, file: Path | None, yes: bool, dry_run: bool
+) -> None:
+    """Take the server out of the configuration of CLIENT again.
+
+    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
+    """
+    if project and file is not None:
+        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
+    _uninstall(Where(client, name, project, file), How(yes, dry_run))
+
+
+def _install(
     where: Where,
     how: How,
     arguments: Sequence[str],
@@ -110,7 +227,7 @@ def install(
         say(_about_the_key(client, arguments, key))
 
 
-def uninstall(where: Where, how: How) -> None:
+def _uninstall(where: Where, how: How) -> None:
     """Take it out."""
     client = _client(where.client)
     target = _target(client, where, _machine())
@@ -129,7 +246,7 @@ def uninstall(where: Where, how: How) -> None:
         say(f"The entry that ours replaced is in {records.copy(target.path, target.name)}")
 
 
-def show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> None:
+def _show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> None:
     """Print the links that install it."""
     for label, link in links(_client(where.client), where.name, tuple(arguments), key).items():
         click.echo(f"{label}: {link}")

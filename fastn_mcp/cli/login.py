@@ -23,8 +23,18 @@ from fastn_mcp.errors import SettingsError
 _LONGEST = 4096
 
 
-def login(start: StartOptions, profile: str | None, *, stdin: bool, in_file: bool, check: bool, replace: bool) -> int:
-    """Keep a key. Raises `SettingsError`."""
+@click.command(name="login")
+@click.argument("profile", required=False)
+@click.option("--stdin", is_flag=True, help="Read the key from the standard input instead of asking for it.")
+@click.option("--file", "in_file", is_flag=True, help="Keep it in a file that only you can read, not in the keyring.")
+@click.option("--no-check", is_flag=True, help="Do not try the key first.")
+@click.option("--replace", is_flag=True, help="With --file: replace the key of another host without asking.")
+@click.pass_obj
+def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, no_check: bool, replace: bool) -> int:
+    """Ask for the API key of an account, try it by one read, and keep it in the system's keyring.
+
+    Without PROFILE it is the key of the account that is used by default.
+    """
     path = start.config_file()
     account = account_of(start, path, profile)
     at_rest = account.keyless()
@@ -41,7 +51,7 @@ def login(start: StartOptions, profile: str | None, *, stdin: bool, in_file: boo
         )
     key = _read() if stdin else _asked(f"API key of {at_rest.profile} at {at_rest.host} (not shown)")
     settings = account.with_key(Key(key, "what was given"))
-    if check:
+    if not no_check:
         result = anyio.run(checked, start.parts(settings))
         if not result.works:
             say(f"fastn-mcp: {result.said} Nothing was kept; with --no-check it is kept untried.", err=True)
@@ -59,8 +69,11 @@ def login(start: StartOptions, profile: str | None, *, stdin: bool, in_file: boo
     return 0
 
 
+@click.command(name="logout")
+@click.argument("profile", required=False)
+@click.pass_obj
 def logout(start: StartOptions, profile: str | None) -> int:
-    """Forget a key. Raises `SettingsError`."""
+    """Forget the API key of an account that login has kept. It is not revoked at Fastn."""
     path = start.config_file()
     account = account_of(start, path, profile)
     settings = account.keyless()

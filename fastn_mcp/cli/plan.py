@@ -134,7 +134,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
             click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are no longer its own", err=True)
 
 
-@plan_group.command(name="show")
+@plan_group.command(name="show", short_help="Say in words what a plan allows.")
 @_FILE
 @click.pass_context
 def show_(ctx: click.Context, file: Path) -> None:
@@ -149,7 +149,7 @@ def show_(ctx: click.Context, file: Path) -> None:
         say(line)
 
 
-@plan_group.command(name="verify")
+@plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
 @_FILE
 @click.option("--keys", type=click.Path(path_type=Path), help="Public keys of those who may sign.")
 @click.pass_context

@@ -71,7 +71,7 @@ def check_(ctx: click.Context, file: Path) -> None:
 # --- explain -----------------------------------------------------------------------------------------------------
 
 
-@policy_group.command(name="explain")
+@policy_group.command(name="explain", short_help="Say what the policy makes of a call, and why.")
 @click.argument("tool")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @_FILE

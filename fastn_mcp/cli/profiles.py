@@ -95,7 +95,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **given: object) -> N
         say(f"Use it: fastn-mcp --profile {name}, or by default: fastn-mcp profiles use {name}")
 
 
-@profiles_group.command(name="remove")
+@profiles_group.command(name="remove", short_help="Remove an account from the configuration file.")
 @click.argument("name")
 @click.pass_obj
 def remove_(start: StartOptions, name: str) -> None:

@@ -15,9 +15,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.build.account import AccountParts
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli.exit import Exit, strongest
+from fastn_mcp.cli import StartOptions
+from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.reports import Reporting
+from fastn_mcp.cli.serve import Reporting
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
@@ -127,11 +128,22 @@ def _is_told(step: ScriptCall, outcome: str, known: list[Attempt]) -> bool:
     return group_of(outcome) not in {attempt.group for attempt in known}
 
 
-def run(
-    parts: AccountParts, script: Path, report: Path | None, *, keep_going: bool, dry_run: bool, as_json: bool
-) -> int:
-    """Make the calls of a script; the exit code. Raises `SettingsError` before the first."""
-    tally = cast(Tally, parts.tally)
+@click.command(name="run", epilog=EXIT_CODES)
+@click.argument("script", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was done: FILE as JSON, FILE.md to read.")
+@click.option("--keep-going", is_flag=True, help="Go on after a call that was not done.")
+@click.option("--dry-run", is_flag=True, help="Read, and show what each change would do. Nothing is changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
+@click.pass_obj
+def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool) -> int:
+    """Make the calls of SCRIPT in order, each by the same path as an agent's; - is the input.
+
+    A line is a call: {"tool": "create_customer", "arguments": {"name": "Acme"}}. With "id" beside them it has a name of
+    yours, which --json repeats. Blank lines, and those that begin with #, are passed over. A script with a mistake in
+    it is refused before its first call.
+    """
+    tally = Tally()
+    parts = start(tally)
     path = report or parts.settings.report
     named = "the input" if str(script) == "-" else str(script)
     if path is not None and script.resolve() in (path.resolve(), readable(path).resolve()):

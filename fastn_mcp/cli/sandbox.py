@@ -9,6 +9,7 @@ import click
 import uvicorn
 
 from fastn_mcp.build.startup import must_be_free
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.sandbox.app import create_app
@@ -16,14 +17,24 @@ from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.variants import Guise
 
 
-def serve(port: int, file: Path | None, guise: str) -> None:
-    """Serve on the loopback address until told to stop."""
+@click.command(name="sandbox")
+@click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
+@click.option(
+    "--guise",
+    type=EnumChoice([guise.value for guise in Guise]),
+    default=Guise.USUAL.value,
+    show_default=True,
+    help="How it differs, for doctor to find.",
+)
+def sandbox(port: int, file: Path | None, guise: str) -> None:
+    """Serve the sandbox over HTTP, for others to test against."""
     must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
     account = Guise(guise).account()
-    sandbox = Sandbox(lambda: datetime.now(UTC), file=file, behaviour=account.behaviour, routes=account.routes)
+    served = Sandbox(lambda: datetime.now(UTC), file=file, behaviour=account.behaviour, routes=account.routes)
     command = ("call", "list-customers") if guise == Guise.USUAL.value else ("doctor",)
     say(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
     variables = (("FASTN_BASE_URL", f"http://127.0.0.1:{port}"), ("FASTN_API_KEY", account.key))
     click.echo(f"  {replace(this_program(os.environ), variables=variables).to(*command)}")
-    app = create_app(sandbox, control=True)
+    app = create_app(served, control=True)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

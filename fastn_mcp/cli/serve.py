@@ -1,12 +1,16 @@
-"""`fastn-mcp`: serve agents, over stdio or HTTP."""
+"""`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done."""
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+import json
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import click
 
 from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import SettingsError
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
     from fastn_mcp.build.account import AccountParts
+    from fastn_mcp.cli import StartOptions
+    from fastn_mcp.report.collector import Tally
 
 
 def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction | None) -> None:
@@ -26,7 +32,6 @@ def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction |
         async with AsyncExitStack() as parting:
 
             def begin() -> "Server[Any]":
-                from fastn_mcp.cli.reports import reported
                 from fastn_mcp.server.handlers import build  # the SDK, which the introduction does without
 
                 ours = parts()
@@ -57,8 +62,7 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     """
     # The HTTP server is not needed, nor loaded, for stdio.
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
-    from fastn_mcp.cli.reports import reported
-    from fastn_mcp.config.keys import http_token
+    from fastn_mcp.config import keys
     from fastn_mcp.hosted.app import Health, application
     from fastn_mcp.hosted.runner import ShutdownConfig, run
     from fastn_mcp.server.handlers import build
@@ -70,7 +74,7 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
             "Use 127.0.0.1; or name a team file, by --team, where others are to reach it: docs/hosting.md.",
         )
     must_be_free(host, port, "Name another port: --http HOST:PORT")
-    token = http_token(parts.settings, state, parts.system.token)
+    token = keys.http_token(parts.settings, state, parts.system.token)
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.offered, parts.label, seal_keys(parts.settings))
     parts.observe(server)
@@ -86,3 +90,57 @@ def served_hosts(host: str, port: int) -> set[str]:
     """The values of `Host` that are served; an IPv6 address stands in brackets there (RFC 9110, section 7.2)."""
     own = f"[{host}]" if ":" in host else host
     return {f"{name}:{port}" for name in (own, "localhost", "127.0.0.1")}
+
+
+class Reporting:
+    """The report of one process, from now on, in `path`. Raises `SettingsError` where it could not be written."""
+
+    def __init__(self, parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> None:
+        from fastn_mcp.report.writer import check  # only where there is a report
+
+        check(path)
+        self._parts = parts
+        self._tally = tally
+        self._path = path.absolute()
+        self._about = replace(parts.about, script=script)
+        self._began: datetime = parts.system.now()
+
+    def write(self) -> None:
+        """Write it. Raises `ClickException`."""
+        from fastn_mcp.report.writer import document, write
+
+        tally = self._tally
+        ended = self._parts.system.now()
+        report = document(self._about, tally.attempts, tally.reads, tally.head, self._began, ended)
+        try:
+            write(self._path, report)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            said = f"The report could not be written to {self._path}: {reason}."
+            raise click.ClickException(
+                f"{said} The audit holds it all: {self._parts.program.to('audit', 'report')}"
+            ) from error
+
+
+@contextmanager
+def reported(parts: "AccountParts") -> Generator[None]:
+    """Write the report of what happens meanwhile, where the settings name one, however it ends."""
+    if parts.settings.report is None or parts.tally is None:
+        yield
+        return
+    reporting = Reporting(parts, parts.tally, parts.settings.report)
+    try:
+        yield
+    finally:
+        reporting.write()
+
+
+@click.command(name="http-token")
+@click.option("--header", is_flag=True, help="As JSON of the header that clients send.")
+@click.pass_obj
+def http_token(start: "StartOptions", header: bool) -> None:
+    """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""
+    from fastn_mcp.config.keys import known_http_token
+
+    token = known_http_token(start.keyless(), start.state()).value
+    click.echo(json.dumps({"Authorization": f"Bearer {token}"}) if header else token)

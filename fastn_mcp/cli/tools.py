@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from fastn_mcp.build.account import offered
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -19,21 +21,25 @@ _COLORS = {
 }
 
 
-def show(offered: tuple[AnyTool, ...], *, as_json: bool) -> None:
-    """Print the table, or the same as JSON."""
+@click.command(name="tools")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def tools(start: StartOptions, as_json: bool) -> None:
+    """List the tools of these settings: effect, evidence, route."""
+    found = offered(start.keyless())
     if as_json:
-        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in offered]
+        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in found]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
     columns = columns_of()
     shown = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
-    rows = [_row(operation)[:shown] for operation in offered]
+    rows = [_row(operation)[:shown] for operation in found]
     header, *lines = table([_COLUMNS[:shown], *rows], columns)
     click.secho(header, bold=True)
-    for operation, line in zip(offered, lines, strict=True):
+    for operation, line in zip(found, lines, strict=True):
         click.secho(line, fg=_COLORS.get(operation.effect))
     if columns is not None:
-        say(f"\n{len(offered)} tools. Arguments: fastn-mcp call TOOL --help")
+        say(f"\n{len(found)} tools. Arguments: fastn-mcp call TOOL --help")
 
 
 _COLUMNS = ("tool", "effect", "route", "evidence")

@@ -67,8 +67,18 @@ KINDS = {
 _WIDTH = 13
 
 
-def whoami(start: StartOptions, *, as_json: bool) -> int:
-    """Say it; the exit code. Raises `SettingsError`."""
+@click.command(name="whoami")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def whoami(start: StartOptions, as_json: bool) -> int:
+    """Say which account is used, where its key comes from, what is asked first, and by one read whether it works.
+
+    \b
+    Exit codes:
+      0  the key works
+      1  it does not, or Fastn could not be asked
+      2  a setting is wrong, or there is no key
+    """
     resolved = start.resolved()
     settings = resolved.settings
     parts = start.parts(settings)

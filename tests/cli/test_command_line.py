@@ -15,6 +15,7 @@ from ports import free_port
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli
+from fastn_mcp.cli.help import COMMANDS
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
 from fastn_mcp.tools.catalog import CATALOG
@@ -38,8 +39,9 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
     done = fastn("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert fastn("-h").stdout == done.stdout
-    for name, command in cli.commands.items():
-        assert bool(re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)) is not command.hidden, name
+    for entries in COMMANDS.values():
+        for name, entry in entries.items():
+            assert bool(re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)) is not entry.hidden, name
     for source in SOURCES:
         if source.flag is not None:
             assert source.flag in done.stdout
@@ -56,7 +58,9 @@ def test_every_command_says_what_it_does_and_what_its_options_are(name: str, fas
     assert done.stdout.startswith(f"Usage: fastn-mcp {name} ")
     about = done.stdout.splitlines()[2]
     assert about.endswith((".", ":", "README", "either", '".')) or len(about) > 40
-    for option in (p for p in cli.commands[name].params if isinstance(p, click.Option)):
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for option in (p for p in command.params if isinstance(p, click.Option)):
         assert option.help, option.name
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.help import COMMANDS
 from fastn_mcp.procedures.catalog import OFFERS
 
 BIN = str(Path(sys.executable).parent)
@@ -46,7 +46,9 @@ def offered(fastn: Run, *words: str) -> list[str]:
 
 def test_commands_tools_and_options_are_offered(fastn: Run) -> None:
     """Issue 2: without a key, and as the documentation writes them."""
-    assert set(offered(fastn, "")) == {name for name, command in cli.commands.items() if not command.hidden}
+    assert set(offered(fastn, "")) == {
+        name for group in COMMANDS.values() for name, entry in group.items() if not entry.hidden
+    }
     assert offered(fastn, "call", "") == TOOLS
     assert offered(fastn, "call", "list-cu") == ["list-customers"]
     assert offered(fastn, "call", "get-customer", "--cu") == ["--customer-id"]

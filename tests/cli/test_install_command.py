@@ -13,7 +13,7 @@ from at_a_terminal import sitting
 from command_line import Run
 
 from fastn_mcp import IS_PUBLISHED
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.install import install
 from fastn_mcp.install.clients import CLIENTS
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
@@ -255,5 +255,5 @@ def test_links_say_what_the_entry_would(fastn: Run) -> None:
 
 def test_the_help_names_every_client() -> None:
     """Ours."""
-    epilog = cli.commands["install"].epilog or ""
+    epilog = install.epilog or ""
     assert [name for name in epilog.splitlines()[1].split() if name != "Clients:"] == [one.name for one in CLIENTS]
