@@ -14,7 +14,7 @@ from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.page.page import DOOR, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalDesk
-from fastn_mcp.client.account import Account, Way, headers
+from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
@@ -308,7 +308,9 @@ def exchange_of(
     """What sends requests with these headers, to Fastn or to the sandbox in this process."""
     if sandbox is None:
         source = source_of(settings.proxy, environment, settings.base_url)
-        return lambda sent: HttpExchange(settings.base_url, sent, Way(settings.ca_file, settings.proxy, source))
+        return lambda sent: HttpExchange(
+            settings.base_url, sent, TransportOptions(settings.ca_file, settings.proxy, source)
+        )
     # only where asked for: a real account needs none of it
     from fastn_mcp.sandbox.server import Sandbox
     from fastn_mcp.sandbox.transport import InProcess

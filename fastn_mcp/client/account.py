@@ -52,7 +52,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class TransportOptions:
     """`ca_file` is trusted besides the system's store; `proxy` is asked by CONNECT, so that it sees no request.
 
     `proxy_from` is the variable that names it, for people.
@@ -63,14 +63,14 @@ class Way:
     proxy_from: str = "FASTN_PROXY"
 
 
-def context(way: Way) -> ssl.SSLContext:
+def tls_context(options: TransportOptions) -> ssl.SSLContext:
     """What is trusted: the system's store, or what SSL_CERT_FILE and SSL_CERT_DIR put in its place, and the file.
 
     Raises `OSError`, of which `ssl.SSLError` is one, where they cannot be read.
     """
     trusted = httpcore2.default_ssl_context()
-    if way.ca_file is not None:
-        trusted.load_verify_locations(cafile=way.ca_file)
+    if options.ca_file is not None:
+        trusted.load_verify_locations(cafile=options.ca_file)
     return trusted
 
 

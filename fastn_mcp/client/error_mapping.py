@@ -11,7 +11,7 @@ import httpcore2
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.account import Way
+from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.config.proxies import address_of
 from fastn_mcp.errors import (
     Conflict,
@@ -138,7 +138,7 @@ _DOCTOR = "fastn-mcp doctor checks each step."
 _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
-def unreachable(error: Exception, through: Way | None) -> tuple[str, str]:
+def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str, str]:
     """The reason and the next step. `through` has the proxy in use; its name and password are not shown."""
     proxy = None if through is None else _shown(through)
     if isinstance(error, httpcore2.ProxyError):
@@ -173,8 +173,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def _shown(way: Way) -> str:
-    return f"the proxy {address_of(way.proxy or '')} ({way.proxy_from})"
+def _shown(options: TransportOptions) -> str:
+    return f"the proxy {address_of(options.proxy or '')} ({options.proxy_from})"
 
 
 def _refused_by_proxy(status: str, named: str) -> tuple[str, str]:

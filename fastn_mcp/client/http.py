@@ -21,7 +21,7 @@ import httpcore2
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.account import Way, context, proxy_of
+from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
 from fastn_mcp.client.error_mapping import CHECK_CA_FILE, unreachable
 from fastn_mcp.client.transport import AsyncioBackend
 from fastn_mcp.fastn.targets import Call
@@ -35,9 +35,9 @@ IDLE = 30.0
 class Connections:
     """Those to one origin. What is trusted is read for the first one: a start needs none."""
 
-    def __init__(self, origin: httpcore2.Origin, way: Way) -> None:
+    def __init__(self, origin: httpcore2.Origin, options: TransportOptions) -> None:
         self._origin = origin
-        self._way = way
+        self._options = options
         self._maker: httpcore2.AsyncConnectionPool | None = None
         self._idle: list[httpcore2.AsyncConnectionInterface] = []
 
@@ -56,10 +56,10 @@ class Connections:
         if self._origin.scheme != b"https":
             # Plain http is for this machine: it needs no certificates, and a proxy would be shown the key.
             return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE, network_backend=AsyncioBackend())
-        tls = context(self._way)
-        if self._way.proxy is None:
+        tls = tls_context(self._options)
+        if self._options.proxy is None:
             return httpcore2.AsyncConnectionPool(tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
-        url, auth = proxy_of(self._way.proxy)
+        url, auth = proxy_of(self._options.proxy)
         return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
 
     async def give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
@@ -123,13 +123,13 @@ class Exchange(Protocol):
 class HttpExchange:
     """Over HTTP/1.1, with connections that stay open for the life of the server."""
 
-    def __init__(self, base_url: str, headers: Mapping[str, str], way: Way | None = None) -> None:
+    def __init__(self, base_url: str, headers: Mapping[str, str], options: TransportOptions | None = None) -> None:
         base = httpcore2.URL(base_url)
         self._scheme, self._host, self._port = base.scheme, base.host, base.port
         self._prefix = base.target.rstrip(b"/")
         self._headers = [(b"Host", urlsplit(base_url).netloc.encode()), *_encoded(headers)]
-        self._way = way or Way()
-        self._connections = Connections(base.origin, self._way)
+        self._options = options or TransportOptions()
+        self._connections = Connections(base.origin, self._options)
 
     async def __call__(self, request: Request) -> Answer:
         """Raises `NotSentError` or `ResponseLost`."""
@@ -144,8 +144,8 @@ class HttpExchange:
         except _UNSENT as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()  # behind a proxy it may be open already
-            proxied = self._scheme == b"https" and self._way.proxy is not None
-            raise NotSentError(*unreachable(error, self._way if proxied else None)) from error
+            proxied = self._scheme == b"https" and self._options.proxy is not None
+            raise NotSentError(*unreachable(error, self._options if proxied else None)) from error
         except _BROKEN as error:
             raise ResponseLost(type(error).__name__) from error
         try:

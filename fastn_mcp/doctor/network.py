@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from fastn_mcp.client.account import Way, context
+from fastn_mcp.client.account import TransportOptions, tls_context
 from fastn_mcp.config.proxies import address_of
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.hosts import CA_VARIABLES, PROXY_VARIABLES
@@ -41,8 +41,8 @@ class Reached:
 
 
 async def checks(
-    base_url: str, way: Way, environment: Mapping[str, str], proposal: Proposal
-) -> tuple[list[Check], Way]:
+    base_url: str, options: TransportOptions, environment: Mapping[str, str], proposal: Proposal
+) -> tuple[list[Check], TransportOptions]:
     """The way to `base_url` step by step, and the way that works where another than the one that is set does.
 
     What works instead is added to the proposal.
@@ -50,42 +50,42 @@ async def checks(
     instead: dict[str, Check] = {}
     while True:
         try:
-            reached = await _reach(base_url, way)
+            reached = await _reach(base_url, options)
         except NetworkFailure as refusal:
-            other = await _other(base_url, way, refusal, environment)
+            other = await _other(base_url, options, refusal, environment)
             if other is None:
-                return [*instead.values(), _failed(refusal)], way
-            name, variable, way = other
-            check = _instead(name, variable, refusal, way, proposal)
+                return [*instead.values(), _failed(refusal)], options
+            name, variable, options = other
+            check = _instead(name, variable, refusal, options, proposal)
             instead[check.name] = check
         else:
-            return [instead.get(check.name, check) for check in _well(reached, way, environment)], way
+            return [instead.get(check.name, check) for check in _well(reached, options, environment)], options
 
 
 def _failed(refusal: NetworkFailure) -> Check:
     return Check(CheckGroup.CONNECTION, refusal.step, CheckResult.FAILED, refusal.seen, refusal.next)
 
 
-def _instead(name: str, variable: str, refusal: NetworkFailure, way: Way, proposal: Proposal) -> Check:
+def _instead(name: str, variable: str, refusal: NetworkFailure, options: TransportOptions, proposal: Proposal) -> Check:
     if name == "ca_file":
-        proposal.settings[name] = str(way.ca_file)
+        proposal.settings[name] = str(options.ca_file)
         proposal.notes[name] = f"the file that {variable} names"
         then = f"Set ca_file to the file that {variable} names, as proposed below."
-    elif way.proxy is not None and "@" in way.proxy:
+    elif options.proxy is not None and "@" in options.proxy:
         then = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
     else:
-        proposal.settings[name] = str(way.proxy)
+        proposal.settings[name] = str(options.proxy)
         proposal.notes[name] = f"the proxy that {variable} names"
         then = f"Set proxy to what {variable} names, as proposed below."
     line, seen = "TLS" if name == "ca_file" else name, f"{refusal.seen} With what {variable} names it works."
     return Check(CheckGroup.CONNECTION, line, CheckResult.DIFFERS, seen, then)
 
 
-def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Check]:
+def _well(reached: Reached, options: TransportOptions, environment: Mapping[str, str]) -> list[Check]:
     ok, group = CheckResult.OK, CheckGroup.CONNECTION
     found = [Check(group, "DNS", ok, reached.looked_up)]
-    if way.proxy is not None:
-        found.append(Check(group, "proxy", ok, "It lets us through by CONNECT.", here=address_of(way.proxy)))
+    if options.proxy is not None:
+        found.append(Check(group, "proxy", ok, "It lets us through by CONNECT.", here=address_of(options.proxy)))
     else:
         found.append(Check(group, "proxy", ok, "None: directly."))
     if reached.tls is None:
@@ -94,27 +94,28 @@ def _well(reached: Reached, way: Way, environment: Mapping[str, str]) -> list[Ch
     store = "the system's"
     if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
         store = f"those of {variable}, instead of the system's"
-    own = " and those of ca_file" if way.ca_file else ""
+    own = " and those of ca_file" if options.ca_file else ""
     found.append(Check(group, "TLS", ok, f"{reached.tls}. Trusted: {store}{own}."))
     return found
 
 
 async def _other(
-    base_url: str, way: Way, refusal: NetworkFailure, environment: Mapping[str, str]
-) -> tuple[str, str, Way] | None:
+    base_url: str, options: TransportOptions, refusal: NetworkFailure, environment: Mapping[str, str]
+) -> tuple[str, str, TransportOptions] | None:
     """The setting, the variable and the way of what works instead: what the machine tells other programs.
 
     Each setting is replaced once: a file that is trusted is no reason to try another, and neither is a proxy.
     """
-    ways: list[tuple[str, str, Way]] = []
+    ways: list[tuple[str, str, TransportOptions]] = []
     if refusal.untrusted:
         ways = [
-            ("ca_file", name, replace(way, ca_file=Path(value))) for name, value in _named(environment, CA_VARIABLES)
+            ("ca_file", name, replace(options, ca_file=Path(value)))
+            for name, value in _named(environment, CA_VARIABLES)
         ]
-    elif way.proxy is None and refusal.step in ("DNS", "reach"):
+    elif options.proxy is None and refusal.step in ("DNS", "reach"):
         named = _named(environment, PROXY_VARIABLES)
         ways = [
-            ("proxy", name, replace(way, proxy=value, proxy_from=name)) for name, value in named if _is_proxy(value)
+            ("proxy", name, replace(options, proxy=value, proxy_from=name)) for name, value in named if _is_proxy(value)
         ]
     for name, variable, other in ways:
         try:
@@ -144,25 +145,25 @@ def _is_proxy(value: str) -> bool:
         return False
 
 
-async def _reach(base_url: str, way: Way) -> Reached:
+async def _reach(base_url: str, options: TransportOptions) -> Reached:
     """Raises `NetworkFailure`."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    proxy = urlsplit(way.proxy) if way.proxy is not None and parts.scheme == "https" else None
+    proxy = urlsplit(options.proxy) if options.proxy is not None and parts.scheme == "https" else None
     if proxy is None:
         looked_up = await _looked_up(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
         stream: ByteStream = await _connected(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
         through, at = proxy.hostname or "", proxy.port or 80
-        await _looked_up(through, at, "proxy", f"Check {way.proxy_from}.")
-        stream = await _connected(through, at, "proxy", f"Check {way.proxy_from}, and the network.")
+        await _looked_up(through, at, "proxy", f"Check {options.proxy_from}.")
+        stream = await _connected(through, at, "proxy", f"Check {options.proxy_from}, and the network.")
         looked_up = "The proxy looks it up."
     try:
         if proxy is not None:
             await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
         if parts.scheme != "https":
             return Reached(looked_up, None)
-        return Reached(looked_up, await _secured(stream, host, way))
+        return Reached(looked_up, await _secured(stream, host, options))
     finally:
         with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
             await stream.aclose()
@@ -214,9 +215,9 @@ async def _tunnel(stream: ByteStream, target: str, name: str | None, password: s
         )
 
 
-async def _secured(stream: ByteStream, host: str, way: Way) -> str:
+async def _secured(stream: ByteStream, host: str, options: TransportOptions) -> str:
     try:
-        trusted = context(way)
+        trusted = tls_context(options)
     except OSError as error:
         raise NetworkFailure(
             "TLS",

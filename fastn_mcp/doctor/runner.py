@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fastn_mcp.client.account import Account, Way, headers
+from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
 from fastn_mcp.config.model import TOOLSETS, Settings
@@ -65,17 +65,19 @@ async def examine(patient: DoctorTarget, first: Check, told: Told) -> DoctorRepo
     """Look at everything. `first` is the check of the settings."""
     found = DoctorReport(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
     settings = patient.settings
-    way = Way(settings.ca_file, settings.proxy, source_of(settings.proxy, patient.environment, settings.base_url))
+    options = TransportOptions(
+        settings.ca_file, settings.proxy, source_of(settings.proxy, patient.environment, settings.base_url)
+    )
     if patient.exchange is None:
         told("the network")
-        made, way = await network.checks(patient.settings.base_url, way, patient.environment, found.proposal)
+        made, options = await network.checks(patient.settings.base_url, options, patient.environment, found.proposal)
         found.checks += made
         if any(check.verdict is CheckResult.FAILED for check in made):
             return _noted(found, patient.origins)
     found.checks.append(key.form(patient.account.api_key))
 
     def reached(sent: Mapping[str, str]) -> Exchange:
-        return HttpExchange(patient.account.base_url, sent, way)
+        return HttpExchange(patient.account.base_url, sent, options)
 
     exchange = patient.exchange or reached
     looking = Looking(exchange(headers(patient.account)), patient.system)

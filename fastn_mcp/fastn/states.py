@@ -41,6 +41,9 @@ _UNPUBLISHED = ("draft", "not published")
 NOT_WORKING = tuple(status.upper() for status, state in _CONNECTION.items() if state is not State.LIVE)
 """The statuses of connections that cannot be used."""
 
+PENDING = "Pending Admin Activation"
+"""The status of a customer whose admin has not accepted the invitation."""
+
 MANY_FAILURES = 3
 """Failures in a row after which a trigger is worth a word, and Fastn may have switched it off."""
 

@@ -26,7 +26,7 @@ _LONGEST = 200
 """Characters of what was typed that are looked at."""
 
 
-class Proposing:
+class IdCompletion:
     """What can be proposed where these operations are offered."""
 
     def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool]) -> None:

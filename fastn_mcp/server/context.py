@@ -13,8 +13,8 @@ from pydantic import JsonValue
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.server.completion import Proposing
-from fastn_mcp.server.prompts import Prompting
+from fastn_mcp.server.completion import IdCompletion
+from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import ResourceReader
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -30,8 +30,8 @@ class AccountContext:
         self.by_name = {offer.tool_name(): offer for offer in offered}
         self.listed = _listed(tuple(offered), attended=dispatch.asks)
         self.reading = ResourceReader(dispatch, offered, account)
-        self.prompting = Prompting(offered)
-        self.proposing = Proposing(dispatch, offered)
+        self.prompting = PromptCatalog(offered)
+        self.proposing = IdCompletion(dispatch, offered)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def within(offered: Sequence[AnyTool]) -> tuple[Recipe, ...]:
     return tuple(recipe for recipe in RECIPES if recipe.tools <= names)
 
 
-class Prompting:
+class PromptCatalog:
     """The prompts that these operations allow."""
 
     def __init__(self, offered: Sequence[AnyTool]) -> None:

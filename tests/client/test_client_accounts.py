@@ -8,7 +8,7 @@ from fake_fastn import Clock, Fastn, client, says
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.client.account import Account, Way, headers
+from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import HttpExchange, NotSentError, theirs
 from fastn_mcp.errors import NotSent
@@ -89,7 +89,7 @@ def test_the_test_mode_is_sent_with_test_keys_unless_it_is_set(key: str, mode: A
 async def test_certificates_that_cannot_be_read_send_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ours: found at the first request, since a start reads none; and said with the way to find out."""
     account = Account("https://127.0.0.1:9", "k")
-    exchange = HttpExchange(account.base_url, headers(account), way=Way(ca_file=tmp_path / "none.pem"))
+    exchange = HttpExchange(account.base_url, headers(account), options=TransportOptions(ca_file=tmp_path / "none.pem"))
     with pytest.raises(NotSentError, match="the trusted certificates cannot be read: FileNotFoundError"):
         await exchange(Request("GET", "/"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))

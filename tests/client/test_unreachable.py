@@ -13,7 +13,7 @@ import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
-from fastn_mcp.client.account import Way
+from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.client.http import HttpExchange, NotSentError
 from fastn_mcp.config.proxies import source_of
 from fastn_mcp.tools.operation import Request
@@ -51,8 +51,8 @@ async def listening(certificate: trustme.LeafCert | None = None, reply: bytes = 
         tasks.cancel_scope.cancel()
 
 
-async def failure(url: str, way: Way | None = None) -> NotSentError:
-    exchange = HttpExchange(url, {}, way)
+async def failure(url: str, options: TransportOptions | None = None) -> NotSentError:
+    exchange = HttpExchange(url, {}, options)
     try:
         with anyio.fail_after(10), pytest.raises(NotSentError) as caught:
             await exchange(READ)
@@ -95,7 +95,7 @@ async def test_certificate_errors_are_told_apart(
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with listening(ca.issue_cert(identity, not_after=not_after)) as port:
-        error = await failure(f"https://127.0.0.1:{port}", Way(tmp_path / "ca.pem" if trusted else None))
+        error = await failure(f"https://127.0.0.1:{port}", TransportOptions(tmp_path / "ca.pem" if trusted else None))
     assert str(error).startswith(reason)
     assert cure in error.next_step
 
@@ -117,7 +117,7 @@ async def test_plain_server_behind_https_is_a_tls_error() -> None:
 async def test_refusing_proxy_is_named_without_its_password(status: str, reason: str, cure: str) -> None:
     """Ours: what a proxy says is not repeated, its status is."""
     async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
-        error = await failure("https://fastn.invalid", Way(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
+        error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) {reason}"
     assert cure in error.next_step
     assert "C4N4RY" not in f"{error} {error.next_step}"
@@ -126,7 +126,7 @@ async def test_refusing_proxy_is_named_without_its_password(status: str, reason:
 async def test_proxy_that_is_not_there_is_blamed_instead_of_fastn() -> None:
     """Ours: FASTN_BASE_URL is right, and the proxy is what has to be corrected."""
     port = closed_port()
-    error = await failure("https://fastn.invalid", Way(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
+    error = await failure("https://fastn.invalid", TransportOptions(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (HTTPS_PROXY) refuses the connection"
     assert "Check host and port in HTTPS_PROXY" in error.next_step
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ports import free_port
 
-from fastn_mcp.client.account import Way
+from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.config.proxies import address_of, named_by
 from fastn_mcp.doctor.check import Check, CheckResult, Proposal
 from fastn_mcp.doctor.network import checks
@@ -78,14 +78,18 @@ def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
     return file
 
 
-async def looked(url: str, way: Way | None = None, environment: Mapping[str, str] | None = None) -> list[Check]:
-    found, _ = await checks(url, way or Way(), environment or {}, Proposal())
+async def looked(
+    url: str, options: TransportOptions | None = None, environment: Mapping[str, str] | None = None
+) -> list[Check]:
+    found, _ = await checks(url, options or TransportOptions(), environment or {}, Proposal())
     return found
 
 
-async def failing(url: str, way: Way | None = None, environment: Mapping[str, str] | None = None) -> Check:
+async def failing(
+    url: str, options: TransportOptions | None = None, environment: Mapping[str, str] | None = None
+) -> Check:
     """The step that fails, which is the last, and says what to do."""
-    check = (await looked(url, way, environment))[-1]
+    check = (await looked(url, options, environment))[-1]
     assert check.verdict is CheckResult.FAILED
     assert check.next
     return check
@@ -96,31 +100,33 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
     assert (await failing("https://no-such-host.invalid")).name == "DNS"
     refused = await failing(f"https://127.0.0.1:{free_port()}")
     assert (refused.name, refused.seen) == ("reach", "The connection is refused.")
-    gone = await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{free_port()}"))
+    gone = await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{free_port()}"))
     assert (gone.name, "FASTN_PROXY" in gone.next) == ("proxy", True)
-    unknown = await failing("https://fastn.test", Way(proxy="http://no-such-proxy.invalid:1"))
+    unknown = await failing("https://fastn.test", TransportOptions(proxy="http://no-such-proxy.invalid:1"))
     assert (unknown.name, "not known" in unknown.seen) == ("proxy", True)
     with serving(sandbox_in(Guise.USUAL)) as port:
         plain = await failing(f"https://127.0.0.1:{port}")
         assert (plain.name, "No TLS is spoken there" in plain.seen) == ("TLS", True)
-        assert (await failing("https://fastn.test", Way(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
-        well = await looked(f"http://127.0.0.1:{port}", Way(proxy="http://no-such-proxy.invalid"))
+        assert (await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
+        well = await looked(f"http://127.0.0.1:{port}", TransportOptions(proxy="http://no-such-proxy.invalid"))
         assert [(c.name, c.verdict) for c in well] == [
             ("DNS", CheckResult.OK),
             ("proxy", CheckResult.OK),
             ("TLS", CheckResult.SKIPPED),
         ]
     with proxying(Proxy(refuses=True)) as proxy:
-        forbidden = await failing("https://fastn.test", Way(proxy=proxy.url))
+        forbidden = await failing("https://fastn.test", TransportOptions(proxy=proxy.url))
         assert "does not let us through (403)" in forbidden.seen
     with serving(sandbox_in(Guise.USUAL), ca.issue_cert("127.0.0.1"), tmp_path) as port:
         there = f"https://127.0.0.1:{port}"
         assert "not trusted" in (await failing(there)).seen
-        assert "cannot be read" in (await failing(there, Way(ca_file=tmp_path / "none.pem"))).seen
+        assert "cannot be read" in (await failing(there, TransportOptions(ca_file=tmp_path / "none.pem"))).seen
         other = f"https://localhost:{port}"
-        assert "localhost" in (await failing(other, Way(ca_file=ca_file))).seen  # the name is not the certificate's
-        assert {c.verdict for c in await looked(there, Way(ca_file=ca_file))} == {CheckResult.OK}
-        assert "those of ca_file" in (await looked(there, Way(ca_file=ca_file)))[-1].seen
+        assert (
+            "localhost" in (await failing(other, TransportOptions(ca_file=ca_file))).seen
+        )  # the name is not the certificate's
+        assert {c.verdict for c in await looked(there, TransportOptions(ca_file=ca_file))} == {CheckResult.OK}
+        assert "those of ca_file" in (await looked(there, TransportOptions(ca_file=ca_file)))[-1].seen
 
 
 async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
@@ -134,8 +140,8 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
     }
     with serving(sandbox_in(Guise.USUAL), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
         environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
-        found, way = await checks(f"https://{HOST}:{port}", Way(), environment, proposal)
-    assert way == Way(ca_file, proxy.url, "ALL_PROXY")
+        found, options = await checks(f"https://{HOST}:{port}", TransportOptions(), environment, proposal)
+    assert options == TransportOptions(ca_file, proxy.url, "ALL_PROXY")
     assert [(c.name, c.verdict) for c in found] == [
         ("DNS", CheckResult.OK),
         ("proxy", CheckResult.DIFFERS),

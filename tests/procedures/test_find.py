@@ -17,7 +17,7 @@ from fastn_mcp.procedures.context import ProcedureContext, unheard
 from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.find.find import NEXT, Find
 from fastn_mcp.procedures.find.query import units
-from fastn_mcp.procedures.find.search_data import Shelf
+from fastn_mcp.procedures.find.search_data import SearchData
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.rendering import shaped
@@ -222,9 +222,9 @@ async def test_one_question_does_not_change_what_was_made_ready_for_others(world
     for _ in range(2):
         found = (await Find(query="zebulon", kind="customer").run(means)).model_dump()
         assert first(found) == ("customer", "Zebulon Partners")
-    shelf = Shelf(means, ("customer",))
-    await shelf.read()
-    assert shelf.rank("zebulon").hits == ()
+    data = SearchData(means, ("customer",))
+    await data.read()
+    assert data.rank("zebulon").hits == ()
 
 
 async def test_what_is_too_much_to_be_read_is_asked_for_by_its_rarest_words(world: World) -> None:

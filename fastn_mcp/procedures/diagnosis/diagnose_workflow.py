@@ -21,7 +21,13 @@ from fastn_mcp.procedures.diagnosis.findings import (
     verdict,
 )
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, remedy
-from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup, bonds, setup, starters
+from fastn_mcp.procedures.diagnosis.workflow_state import (
+    ConnectionState,
+    Setup,
+    connection_states,
+    setup,
+    trigger_states,
+)
 from fastn_mcp.procedures.reads import ReadRecord
 from fastn_mcp.tools.audit import QueryAuditLog
 from fastn_mcp.tools.connections import ListConnections
@@ -96,23 +102,23 @@ class _Diagnosing:
         causes = grouped(failures)
         # Where nothing fails, the question is what starts it.
         triggers = await self._triggers(pages=2 if failures else _TRIGGER_PAGES)
-        standing = self._standing(failures, more, triggers)
+        summary = self._summary(failures, more, triggers)
         customers = self._customers(causes, triggers or [])
         await self._means.report("reading the failures and connections", 1, 2)
         full, names, connected = await self._closer(causes[:_CAUSES], customers)
         explained = [
-            self._explained(cause, full.get(cause.newest.execution, cause.newest), standing.setup, connected, names)
+            self._explained(cause, full.get(cause.newest.execution, cause.newest), summary.setup, connected, names)
             for cause in causes[:_CAUSES]
         ]
         first = min((seen for cause in causes if (seen := cause.first_seen)), default=None)
         workflow = reading.row(_WORKFLOW) or {}
         return DiagnosisResult(
             workflow_id=asked.workflow_id,
-            verdict=verdict(standing, explained[0].remedy.short if explained else "", names),
-            standing=standing,
+            verdict=verdict(summary, explained[0].remedy.short if explained else "", names),
+            summary=summary,
             causes=explained,
             other_causes=causes[_CAUSES:],
-            bonds=self._bonds(connected, standing.setup, explained, customers, names),
+            connections=self._connections(connected, summary.setup, explained, customers, names),
             changes=changes(reading.page(_AUDIT) or [], workflow, asked.workflow_id, first),
             names=names,
             not_checked=reading.not_checked(),
@@ -157,7 +163,7 @@ class _Diagnosing:
             reading.bounds.append(f"triggers: only {len(found or [])} were read")
         return found
 
-    def _standing(self, failures: list[Failure], more: bool, triggers: list[Row] | None) -> RunSummary:
+    def _summary(self, failures: list[Failure], more: bool, triggers: list[Row] | None) -> RunSummary:
         reading = self._reading
         completed = reading.page(_COMPLETED)
         unread = _FAILED in reading.failed and not failures
@@ -169,8 +175,8 @@ class _Diagnosing:
             successes=None if completed is None else [_success(row) for row in completed],
             more_successes=reading.following(_COMPLETED) is not None,
             setup=setup(reading.row(_WORKFLOW) or {}),
-            starters=None if triggers is None else starters(triggers, self._asked.workflow_id, self._now),
-            more_starters=self._more_triggers,
+            triggers=None if triggers is None else trigger_states(triggers, self._asked.workflow_id, self._now),
+            more_triggers=self._more_triggers,
         )
 
     def _customers(self, causes: list[FailureGroup], triggers: list[Row]) -> list[str]:
@@ -179,7 +185,7 @@ class _Diagnosing:
             return [self._asked.customer_id]
         failing = dict.fromkeys(customer for cause in causes for customer in cause.customers)
         starting = [
-            c for row in triggers if starters([row], self._asked.workflow_id, self._now) and (c := owner_of(row))
+            c for row in triggers if trigger_states([row], self._asked.workflow_id, self._now) and (c := owner_of(row))
         ]
         return list(failing or dict.fromkeys(starting))
 
@@ -215,14 +221,14 @@ class _Diagnosing:
         self, cause: FailureGroup, newest: Failure, made: Setup, connected: list[Row] | None, names: dict[str, str]
     ) -> FailureFinding:
         connector = _connector(newest, made)
-        there = bonds(connected or [], [connector] if connector else made.apps, names)
-        own = [bond for bond in there if bond.customer in cause.customers]
-        known = own or [bond for bond in there if bond.customer is None]
+        there = connection_states(connected or [], [connector] if connector else made.apps, names)
+        own = [connection for connection in there if connection.customer in cause.customers]
+        known = own or [connection for connection in there if connection.customer is None]
         unread = connected is None or (cause.customers and not {*cause.customers} & {*self._read})
         evidence = FailureEvidence(cause, newest, made, connector, None if unread else tuple(known))
         return FailureFinding(cause, newest, remedy(evidence))
 
-    def _bonds(
+    def _connections(
         self,
         connected: list[Row] | None,
         made: Setup,
@@ -231,8 +237,12 @@ class _Diagnosing:
         names: dict[str, str],
     ) -> list[ConnectionState]:
         apps = {*made.apps, *(app for finding in explained if (app := _connector(finding.newest, made)))}
-        there = bonds(connected or [], apps, names)
-        return [bond for bond in there if not customers or bond.customer is None or bond.customer in customers]
+        there = connection_states(connected or [], apps, names)
+        return [
+            connection
+            for connection in there
+            if not customers or connection.customer is None or connection.customer in customers
+        ]
 
 
 def _failures(rows: Iterable[Row]) -> list[Failure]:

@@ -44,8 +44,8 @@ class RunSummary:
     """The newest, also from before the period; None where they could not be read."""
     more_successes: bool
     setup: Setup
-    starters: Sequence[TriggerState] | None
-    more_starters: bool
+    triggers: Sequence[TriggerState] | None
+    more_triggers: bool
     """Whether there are triggers that were not read."""
 
     @property
@@ -64,88 +64,88 @@ class RunSummary:
         return max((success.at for success in self.successes or () if success.at), default=None)
 
 
-def verdict(standing: RunSummary, why: str, names: dict[str, str]) -> str:
+def verdict(summary: RunSummary, why: str, names: dict[str, str]) -> str:
     """The sentence. `why` is a clause on the most frequent cause; `names` are of customers, by id."""
-    if standing.failures is None:
-        return f"Whether it failed could not be read. {_completed(standing)}"
-    if not standing.failures:
-        return _completed(standing) if standing.completed else _idle(standing)
-    return f"{_failing(standing, names)}: {why}.{_stopped(standing)}"
+    if summary.failures is None:
+        return f"Whether it failed could not be read. {_completed(summary)}"
+    if not summary.failures:
+        return _completed(summary) if summary.completed else _idle(summary)
+    return f"{_failing(summary, names)}: {why}.{_stopped(summary)}"
 
 
-def _failing(standing: RunSummary, names: dict[str, str]) -> str:
-    failures = standing.failures or ()
-    many = f"{'at least ' if standing.more_failures else ''}{len(failures)}"
-    all_runs = f"{len(failures) + len(standing.completed)}{'+' if standing.more_completed else ''}"
-    last = standing.last_success
+def _failing(summary: RunSummary, names: dict[str, str]) -> str:
+    failures = summary.failures or ()
+    many = f"{'at least ' if summary.more_failures else ''}{len(failures)}"
+    all_runs = f"{len(failures) + len(summary.completed)}{'+' if summary.more_completed else ''}"
+    last = summary.last_success
     since = [f for f in failures if last is None or f.at is None or f.at > last]
-    if len(since) == len(failures) and not standing.more_failures:
+    if len(since) == len(failures) and not summary.more_failures:
         first = min((f.at for f in failures if f.at), default=None)
-        began = standing.now - timedelta(hours=standing.hours)
+        began = summary.now - timedelta(hours=summary.hours)
         longer = "" if last is not None and last >= began else "at least "
-        length = "" if first is None else f" for {longer}{_length(first, standing.now)}"
-        return f"Failing{length} ({many} of {many} runs; {_last_success(standing)})"
-    if standing.completed and (always := _always_failing(standing)):
+        length = "" if first is None else f" for {longer}{_length(first, summary.now)}"
+        return f"Failing{length} ({many} of {many} runs; {_last_success(summary)})"
+    if summary.completed and (always := _always_failing(summary)):
         named = [key for key in always if key in names] or always[:1]
         who = ", ".join(names.get(key, key)[:60] for key in named[:3])
         more = f" and {rest} more" if (rest := len(always) - len(named[:3])) else ""
         return f"Failing each time for {who}{more}, and not for others ({many} of {all_runs} runs)"
     if since:
         first = min((f.at for f in since if f.at), default=None)
-        length = "" if first is None else f" for {_length(first, standing.now)}"
-        return f"Failing{length} ({len(since)} runs since the last success; {many} of {all_runs} in {standing.hours} h)"
-    return f"It worked the last time ({_last_success(standing)}), but {many} of {all_runs} runs failed"
+        length = "" if first is None else f" for {_length(first, summary.now)}"
+        return f"Failing{length} ({len(since)} runs since the last success; {many} of {all_runs} in {summary.hours} h)"
+    return f"It worked the last time ({_last_success(summary)}), but {many} of {all_runs} runs failed"
 
 
-def _always_failing(standing: RunSummary) -> list[str]:
+def _always_failing(summary: RunSummary) -> list[str]:
     """Customers for whom nothing worked, where it worked for others."""
-    worked = {success.customer for success in standing.completed}
-    failed = dict.fromkeys(failure.customer for failure in standing.failures or ())
+    worked = {success.customer for success in summary.completed}
+    failed = dict.fromkeys(failure.customer for failure in summary.failures or ())
     always = [key for key in failed if key is not None and key not in worked]
     return always if worked and None not in worked and len(always) == len(failed) else []
 
 
-def _completed(standing: RunSummary) -> str:
-    count = len(standing.completed)
-    runs = counted(count, "run", at_least=standing.more_completed)
-    if standing.failures is None:
-        return f"{runs} completed in {standing.hours} hours, {_last_success(standing)}."
-    return f"No failures in {standing.hours} hours: {runs} completed, {_last_success(standing)}."
+def _completed(summary: RunSummary) -> str:
+    count = len(summary.completed)
+    runs = counted(count, "run", at_least=summary.more_completed)
+    if summary.failures is None:
+        return f"{runs} completed in {summary.hours} hours, {_last_success(summary)}."
+    return f"No failures in {summary.hours} hours: {runs} completed, {_last_success(summary)}."
 
 
-def _idle(standing: RunSummary) -> str:
+def _idle(summary: RunSummary) -> str:
     reasons: list[str] = []
-    if standing.setup.cannot_run:
-        reasons.append(standing.setup.cannot_run)
-    if standing.starters is None:
+    if summary.setup.cannot_run:
+        reasons.append(summary.setup.cannot_run)
+    if summary.triggers is None:
         reasons.append("its triggers could not be read")
-    elif not standing.starters:
-        reasons.append("no trigger that was read starts it" if standing.more_starters else "no trigger starts it")
+    elif not summary.triggers:
+        reasons.append("no trigger that was read starts it" if summary.more_triggers else "no trigger starts it")
     else:
-        ailing = [starter for starter in standing.starters if starter.problem]
-        reasons += [f"trigger {starter.name or starter.id}: {starter.problem}" for starter in ailing[:2]]
-        if any(starter.state is State.LIVE for starter in standing.starters):
+        ailing = [trigger for trigger in summary.triggers if trigger.problem]
+        reasons += [f"trigger {trigger.name or trigger.id}: {trigger.problem}" for trigger in ailing[:2]]
+        if any(trigger.state is State.LIVE for trigger in summary.triggers):
             reasons.append("a trigger is active and may not have been due")
-    done = "completed or " if standing.successes is not None else ""
-    return f"No runs {done}failed in {standing.hours} hours: {'; '.join(reasons)}. {sentence(_last_success(standing))}."
+    done = "completed or " if summary.successes is not None else ""
+    return f"No runs {done}failed in {summary.hours} hours: {'; '.join(reasons)}. {sentence(_last_success(summary))}."
 
 
-def _stopped(standing: RunSummary) -> str:
+def _stopped(summary: RunSummary) -> str:
     """What keeps it from being started, though it also fails."""
-    if standing.setup.cannot_run:
-        return f" Besides, {standing.setup.cannot_run}."
-    starters = standing.starters or ()
-    if starters and all(starter.state in (State.OFF, State.BROKEN) for starter in starters):
-        return f" Nothing starts it now: trigger {starters[0].name or starters[0].id}: {starters[0].problem}."
+    if summary.setup.cannot_run:
+        return f" Besides, {summary.setup.cannot_run}."
+    triggers = summary.triggers or ()
+    if triggers and all(trigger.state in (State.OFF, State.BROKEN) for trigger in triggers):
+        return f" Nothing starts it now: trigger {triggers[0].name or triggers[0].id}: {triggers[0].problem}."
     return ""
 
 
-def _last_success(standing: RunSummary) -> str:
-    if standing.successes is None:
+def _last_success(summary: RunSummary) -> str:
+    if summary.successes is None:
         return "successes could not be read"
-    if standing.last_success is None:
-        return "last success unknown" if standing.successes else "no success found"
-    return f"last success {age(standing.last_success, standing.now)}"
+    if summary.last_success is None:
+        return "last success unknown" if summary.successes else "no success found"
+    return f"last success {age(summary.last_success, summary.now)}"
 
 
 def _length(first: datetime, now: datetime) -> str:
@@ -188,21 +188,21 @@ class DiagnosisResult:
 
     workflow_id: str
     verdict: str
-    standing: RunSummary
+    summary: RunSummary
     causes: Sequence[FailureFinding]
     other_causes: Sequence[FailureGroup]
-    bonds: Sequence[ConnectionState]
+    connections: Sequence[ConnectionState]
     changes: Sequence[WorkflowChange]
     names: Mapping[str, str]
     not_checked: Sequence[str]
 
     def data(self) -> dict[str, JsonValue]:
         """As JSON, the verdict first. What is too much is left out from the least important on, and that is said."""
-        standing = self.standing
-        starters = standing.starters
+        summary = self.summary
+        triggers = summary.triggers
         found: dict[str, JsonValue] = {
             "verdict": self.verdict,
-            "workflow": {"id": self.workflow_id, "name": _cut(standing.setup.name)},
+            "workflow": {"id": self.workflow_id, "name": _cut(summary.setup.name)},
             "runs": self._runs(),
             "causes": [self._cause(finding) for finding in self.causes],
             "other_causes": {
@@ -211,23 +211,26 @@ class DiagnosisResult:
             }
             if self.other_causes
             else None,
-            "connections": [{"id": bond.id, "what": _cut(bond.label), "status": bond.status} for bond in self.bonds],
-            "triggers": None if starters is None else [_trigger(starter) for starter in starters],
-            "changes": [_change(change, standing.now) for change in self.changes],
+            "connections": [
+                {"id": connection.id, "what": _cut(connection.label), "status": connection.status}
+                for connection in self.connections
+            ],
+            "triggers": None if triggers is None else [_trigger(trigger) for trigger in triggers],
+            "changes": [_change(change, summary.now) for change in self.changes],
             "not_checked": [_cut(said, 160) for said in self.not_checked] or None,
         }
         return _fitting({name: value for name, value in found.items() if value is not None})
 
     def _runs(self) -> dict[str, JsonValue]:
-        standing = self.standing
-        last = standing.last_success
-        failed = None if standing.failures is None else len(standing.failures)
-        completed = None if standing.successes is None else len(standing.completed)
+        summary = self.summary
+        last = summary.last_success
+        failed = None if summary.failures is None else len(summary.failures)
+        completed = None if summary.successes is None else len(summary.completed)
         return {
-            "hours": standing.hours,
-            "failed": f"{failed} or more" if standing.more_failures else failed,
-            "completed": f"{completed} or more" if standing.more_completed else completed,
-            "last_success": None if last is None else aged(last, standing.now),
+            "hours": summary.hours,
+            "failed": f"{failed} or more" if summary.more_failures else failed,
+            "completed": f"{completed} or more" if summary.more_completed else completed,
+            "last_success": None if last is None else aged(last, summary.now),
         }
 
     def _cause(self, finding: FailureFinding) -> dict[str, JsonValue]:
@@ -239,9 +242,9 @@ class DiagnosisResult:
         count = len(cause.failures)
         entry: dict[str, JsonValue] = {
             "count": count,
-            "share": f"{100 * count / max(len(self.standing.failures or ()), 1):.0f} %",
-            "first_seen": None if first is None else aged(first, self.standing.now),
-            "last_seen": None if last is None else aged(last, self.standing.now),
+            "share": f"{100 * count / max(len(self.summary.failures or ()), 1):.0f} %",
+            "first_seen": None if first is None else aged(first, self.summary.now),
+            "last_seen": None if last is None else aged(last, self.summary.now),
             "failing_step": _cut(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})")))),
             "headline": _cut(newest.headline),
             "message": _cut(newest.message, 200),
@@ -294,15 +297,15 @@ def _is_about(row: Row, workflow_id: str) -> bool:
     return named in ("", workflow_id)
 
 
-def _trigger(starter: TriggerState) -> dict[str, JsonValue]:
-    entry: dict[str, JsonValue] = {"id": starter.id, "name": _cut(starter.name, 60), "type": starter.kind}
-    entry |= {"status": starter.status} | ({"problem": _cut(starter.problem, 160)} if starter.problem else {})
-    if starter.state is State.OFF:
+def _trigger(trigger: TriggerState) -> dict[str, JsonValue]:
+    entry: dict[str, JsonValue] = {"id": trigger.id, "name": _cut(trigger.name, 60), "type": trigger.kind}
+    entry |= {"status": trigger.status} | ({"problem": _cut(trigger.problem, 160)} if trigger.problem else {})
+    if trigger.state is State.OFF:
         entry["fix"] = "Mend the cause first, then switch it on."
-        entry["next"] = suggested(UpdateTrigger, trigger_id=starter.id, status="Active")
-    elif starter.state is State.BROKEN:
+        entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
+    elif trigger.state is State.BROKEN:
         entry["fix"] = "Mend its connection, then retry the subscription in the dashboard."
-        entry["next"] = suggested(GetTrigger, trigger_id=starter.id)
+        entry["next"] = suggested(GetTrigger, trigger_id=trigger.id)
     return entry
 
 

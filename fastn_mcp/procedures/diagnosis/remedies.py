@@ -28,7 +28,7 @@ class FailureEvidence:
     setup: Setup
     connector: str | None
     """Slug of the app at which it fails."""
-    bonds: tuple[ConnectionState, ...] | None
+    connections: tuple[ConnectionState, ...] | None
     """The connections to that app of the customers concerned; None where they could not be read."""
 
     def speaks_of(self, pattern: str) -> bool:
@@ -127,10 +127,10 @@ _CONNECTION = (
 
 
 def _connection(evidence: FailureEvidence) -> Remedy | None:
-    bonds = evidence.bonds or ()
-    broken = [bond for bond in bonds if bond.state is State.BROKEN]
-    off = [bond for bond in bonds if bond.state is State.OFF]
-    working = [bond for bond in bonds if bond.state is State.LIVE]
+    connections = evidence.connections or ()
+    broken = [connection for connection in connections if connection.state is State.BROKEN]
+    off = [connection for connection in connections if connection.state is State.OFF]
+    working = [connection for connection in connections if connection.state is State.LIVE]
     if not evidence.speaks_of(_CONNECTION) and not ((broken or off) and evidence.speaks_of(r"connector\.")):
         return None
     app = evidence.connector or "an app"
@@ -152,15 +152,15 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
             "Waiting, a rerun, or a change of the code.",
             ListConnections,
         )
-    if bonds and not working:
+    if connections and not working:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
-            f"The connection {bonds[0].label} is {bonds[0].status}, which is no documented status.",
+            f"The connection {connections[0].label} is {connections[0].status}, which is no documented status.",
             "Look at the connection in the dashboard, and authorise the app again if it asks for that.",
             _AUTHORISE_FIRST,
             ListConnections,
         )
-    if evidence.speaks_of("no active connection") and any(bond.customer for bond in working):
+    if evidence.speaks_of("no active connection") and any(connection.customer for connection in working):
         return Remedy(
             f"the connection to {app} was not found, though one is ACTIVE now",
             f"A connection to {app} is ACTIVE now: it was authorised since, or the run did not name the installation "
@@ -178,7 +178,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
             "Authorising again before that was tried.",
             GetWorkflow,
         )
-    known = "Its state could not be read." if evidence.bonds is None else "There is none for whom it ran."
+    known = "Its state could not be read." if evidence.connections is None else "There is none for whom it ran."
     return Remedy(
         f"there is no usable connection to {app}",
         f"The connection to {app} cannot be used. {known}",

@@ -73,7 +73,7 @@ def _app(entry: JsonValue) -> str:
     return text(entry, "slug", "connectorId", "id", "name") if isinstance(entry, dict) else str(entry or "")
 
 
-def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) -> list[ConnectionState]:
+def connection_states(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) -> list[ConnectionState]:
     """The connections to these apps, those that do not work first. `names` are of customers, by id."""
     wanted = set(apps)
     found: dict[str, ConnectionState] = {}
@@ -83,16 +83,16 @@ def bonds(rows: Iterable[Row], apps: Iterable[str], names: Mapping[str, str]) ->
         label = short(str(label_of("connection", row, {"customer": names}) or key_of(row)))
         status = short(text(row, "status").upper()) or "UNKNOWN"
         found[key_of(row) or label] = ConnectionState(key_of(row), label, owner_of(row), status, connection_state(row))
-    return sorted(found.values(), key=lambda bond: bond.state is State.LIVE)
+    return sorted(found.values(), key=lambda connection: connection.state is State.LIVE)
 
 
-def starters(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[TriggerState]:
+def trigger_states(rows: Iterable[Row], workflow_id: str, now: datetime) -> list[TriggerState]:
     """The triggers that name the workflow, those with a problem first."""
-    found = [_starter(row, now) for row in rows if workflow_id in texts_in(row.get("routes"))]
-    return sorted(found, key=lambda starter: not starter.problem)
+    found = [_trigger_state(row, now) for row in rows if workflow_id in texts_in(row.get("routes"))]
+    return sorted(found, key=lambda trigger: not trigger.problem)
 
 
-def _starter(row: Row, now: datetime) -> TriggerState:
+def _trigger_state(row: Row, now: datetime) -> TriggerState:
     status, state = short(text(row, "status")), trigger_state(row)
     subscription = short(text(row, "subscriptionStatus").upper())
     failures = number(row, "consecutiveFailures")

@@ -10,7 +10,7 @@ from fastn_mcp.fastn.directory import LISTS, Entry
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.find.query import kinds, parts
 from fastn_mcp.procedures.find.ranking import EXACT, Ranking
-from fastn_mcp.procedures.find.search_data import EXECUTION, Shelf, connection_titled, look_up, names_execution
+from fastn_mcp.procedures.find.search_data import EXECUTION, SearchData, connection_titled, look_up, names_execution
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
@@ -62,18 +62,18 @@ class Find(Procedure[Found]):
         if names_execution(self.query):
             return _no_execution(failures)
         wanted = (self.kind,) if self.kind else tuple(LISTS)
-        shelf = Shelf(means, wanted)
-        await shelf.read()
-        ranking = shelf.rank(self.query)
-        if shelf.incomplete:
-            await shelf.add_by_search(ranking.words)
-            await shelf.add_by_owner(shelf.rank(self.query, ("customer", "connector")))
-            ranking = shelf.rank(self.query)
-        return self._answer(shelf, ranking)
+        data = SearchData(means, wanted)
+        await data.read()
+        ranking = data.rank(self.query)
+        if data.incomplete:
+            await data.add_by_search(ranking.words)
+            await data.add_by_owner(data.rank(self.query, ("customer", "connector")))
+            ranking = data.rank(self.query)
+        return self._answer(data, ranking)
 
-    def _answer(self, shelf: Shelf, ranking: Ranking) -> Found:
+    def _answer(self, data: SearchData, ranking: Ranking) -> Found:
         shown = ranking.hits[: self.limit]
-        rows = [_row(shelf.things[hit.place], hit.score, shelf.customers) for hit in shown]
+        rows = [_row(data.things[hit.place], hit.score, data.customers) for hit in shown]
         answer: dict[str, JsonValue] = {"found": cast(JsonValue, rows)}
         if len(ranking.hits) > len(shown):
             answer["more"] = len(ranking.hits) - len(shown)
@@ -84,7 +84,7 @@ class Find(Procedure[Found]):
         if not rows:
             answer["did_you_mean"] = list(map(_cut, ranking.near))
         kinds_shown = [cast(str, row["kind"]) for row in rows] or self._hinted()
-        return Found.model_validate(answer | shelf.seen() | _next(kinds_shown))
+        return Found.model_validate(answer | data.seen() | _next(kinds_shown))
 
     def _hinted(self) -> list[str]:
         """The kinds that a question names that found nothing."""

@@ -50,7 +50,7 @@ class _Prepared:
 
 
 @dataclass
-class Shelf:
+class SearchData:
     """What was read for a question, and what could not be."""
 
     means: ProcedureContext

@@ -9,8 +9,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn.names import counted, label_of, sentence
 from fastn_mcp.fastn.rows import Row, inside, key_of, number, short, text, timestamp, value, word
-from fastn_mcp.fastn.states import NOT_WORKING, State, connection_state
-from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples
+from fastn_mcp.fastn.states import NOT_WORKING, PENDING, State, connection_state
+from fastn_mcp.procedures.overview.snapshot import AccountFinding, Example, Severity, examples
 from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
@@ -26,8 +26,6 @@ UNUSED = timedelta(days=7)
 
 NAMED = 2
 """Connections of one status that are named: their ids are long, and the focus on connections shows them all."""
-
-PENDING = "Pending Admin Activation"
 
 _AGAIN = "the customer has to authorise again"
 _WHY = {

@@ -23,9 +23,8 @@ from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
 from fastn_mcp.procedures.overview import account_checks, run_checks
 from fastn_mcp.procedures.overview.connection_impact import Breakage, not_working
-from fastn_mcp.procedures.overview.finding import FEW, AccountFinding, worst_first
 from fastn_mcp.procedures.overview.run_checks import Failing, Period, by_workflow
-from fastn_mcp.procedures.overview.snapshot import Seen, Survey, survey
+from fastn_mcp.procedures.overview.snapshot import FEW, AccountFinding, Seen, Survey, survey, worst_first
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import Listed

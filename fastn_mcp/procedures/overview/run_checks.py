@@ -12,7 +12,7 @@ from fastn_mcp.fastn.rows import Row, key_of, number, objects, short, text, word
 from fastn_mcp.fastn.states import MANY_FAILURES, State, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
-from fastn_mcp.procedures.overview.finding import AccountFinding, Example, Severity, examples
+from fastn_mcp.procedures.overview.snapshot import AccountFinding, Example, Severity, examples
 from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.tool import Tool

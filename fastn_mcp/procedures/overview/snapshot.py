@@ -1,10 +1,12 @@
-"""Resources read for one overview, and what could not be read.
+"""Resources read for one overview, what could not be read, and the form of a finding.
 
-Reads by the sender it is given: about fifteen requests on a small account, about thirty on any.
+Reads by the sender it is given: about fifteen requests on a small account, about thirty on any. A row that does not say
+something is never accused of it.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from typing import Any, cast
 
@@ -13,11 +15,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, key_of, row_of
-from fastn_mcp.fastn.states import NOT_WORKING
+from fastn_mcp.fastn.states import NOT_WORKING, PENDING
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Report
-from fastn_mcp.procedures.overview.account_checks import PENDING
 from fastn_mcp.tools.api_keys import ListApiKeys
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connections import ListConnections
@@ -26,7 +28,7 @@ from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.secrets import ListSecrets
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.tool import FastnObject, Tool
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.users import ListUsers
 from fastn_mcp.tools.workflows import ListWorkflows
@@ -184,3 +186,58 @@ def _joined(one: Seen, other: Seen) -> Seen:
         return other
     known = {key_of(row) for row in one.rows}
     return Seen([*one.rows, *(row for row in other.rows if key_of(row) not in known)], None, one.more or other.more)
+
+
+FEW = 3
+"""Examples of a finding that stands among others."""
+
+
+class Severity(Enum):
+    """How bad it is, the worst first."""
+
+    HIGH = "high"
+    """Something does not work."""
+    MEDIUM = "medium"
+    """Something will stop working, or is open to the wrong people."""
+    LOW = "low"
+    """Something to tidy up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One of the resources that a finding is about."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFinding:
+    """One thing found: `what` in a sentence with numbers, and `more`, the call that shows more of it."""
+
+    severity: Severity
+    what: str
+    more: Tool[Any]
+    examples: tuple[Example, ...] = ()
+    """All that are known."""
+
+    def data(self, most: int = FEW) -> dict[str, JsonValue]:
+        """As an agent reads it, with at most so many examples."""
+        given = self.more.arguments()
+        arguments = {name: value for name, value in given.items() if name in self.more.model_fields_set}
+        said: dict[str, JsonValue] = {"severity": self.severity.value, "what": self.what}
+        if self.examples:
+            said["examples"] = [{"id": example.id, "name": example.name} for example in self.examples[:most]]
+        said["more"] = {"tool": self.more.tool_name(), "arguments": arguments}
+        return said
+
+
+def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
+    """By severity; what is equally bad stays in its order."""
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def examples(rows: Sequence[Row]) -> tuple[Example, ...]:
+    """Those of these rows that have an id."""
+    return tuple(Example(key_of(row), name_of(row)) for row in rows if key_of(row))
