@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_mcp.config.keyring import NoKeyring
+from fastn_mcp.config.keys import NoKeyring
 from fastn_mcp.config.load import load, resolve
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
 from fastn_mcp.errors import SettingsError

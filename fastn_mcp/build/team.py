@@ -38,13 +38,12 @@ from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel as AnyDesk
 from fastn_mcp.guard.audit.log import Audit
 from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.hosted.app import Health, team_application
+from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
 from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.authentication import admitted
 from fastn_mcp.hosted.inbox import TenantInbox
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.response_mode import within
-from fastn_mcp.hosted.runner import ShutdownConfig, run
 from fastn_mcp.hosted.sign_in import Seal, SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, origin_of
 from fastn_mcp.hosted.team_file import load_team

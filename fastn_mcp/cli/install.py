@@ -21,7 +21,6 @@ from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
 from fastn_mcp.install import apply, entry
 from fastn_mcp.install.addition import NotInstalled
-from fastn_mcp.install.backups import Backups
 from fastn_mcp.install.clients import (
     BEARER_VARIABLE,
     BY_NAME,
@@ -35,6 +34,7 @@ from fastn_mcp.install.clients import (
     sign,
 )
 from fastn_mcp.install.entry import links
+from fastn_mcp.install.files import Backups
 from fastn_mcp.redaction import sanitize
 
 

@@ -13,8 +13,7 @@ from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.whoami import checked
 from fastn_mcp.config.edit import put, read_or_none, unset
-from fastn_mcp.config.keyring import NoKeyring, SystemKeyring
-from fastn_mcp.config.keys import VARIABLE, Key, entry
+from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings
 from fastn_mcp.config.paths import write_private

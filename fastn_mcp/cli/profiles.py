@@ -10,7 +10,7 @@ from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import forget
 from fastn_mcp.config import edit
-from fastn_mcp.config.keyring import SystemKeyring
+from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
 from fastn_mcp.config.model import KEY_SETTINGS, ConfigFile, Trait, settings_with
 from fastn_mcp.errors import SettingsError

@@ -63,8 +63,7 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     # The HTTP server is not needed, nor loaded, for stdio.
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
     from fastn_mcp.config import keys
-    from fastn_mcp.hosted.app import Health, application
-    from fastn_mcp.hosted.runner import ShutdownConfig, run
+    from fastn_mcp.hosted.app import Health, ShutdownConfig, application, run
     from fastn_mcp.server.handlers import build
 
     host, port = http_address(address)

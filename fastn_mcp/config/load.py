@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from fastn_mcp.config import keys
-from fastn_mcp.config.keyring import Keyring, NoKeyring, SystemKeyring
-from fastn_mcp.config.keys import VARIABLE, Key
+from fastn_mcp.config.keys import VARIABLE, Key, Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.config.model import (
     DEFAULT_BASE_URL,
     KEY_HOST,

@@ -1,12 +1,23 @@
-"""The HTTP application: MCP, metadata for sign-in, and the paths of health probes."""
+"""The HTTP application: MCP, metadata for sign-in, and the paths of health probes; and the server that runs it.
 
+Told to stop, what is in flight has its time; what then still is gets cancelled, and a change among it is recorded as
+unknown.
+"""
+
+import asyncio
+import signal
+import socket
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
+import uvicorn
 from mcp.server import Server
 from mcp.server.auth.routes import build_resource_metadata_url
 from mcp.server.auth.settings import AuthSettings
@@ -18,17 +29,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
+from typing_extensions import override
 
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.guard.approval.quorum import READ
 from fastn_mcp.hosted.authentication import OWN_KEY, Admission, LocalAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.rejection import Challenger, Edge
+from fastn_mcp.hosted.request_limits import bounded
 from fastn_mcp.hosted.response_mode import answered, within
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.runtime import System
+from fastn_mcp.server.log import announce
 
 ALIVE = "/healthz"
 READY = "/readyz"
@@ -158,3 +172,73 @@ async def _kept(tenants: Tenants[T], keys: IssuerKeys) -> AsyncGenerator[None]:
             with anyio.CancelScope(shield=True):
                 await tenants.aclose()
                 await keys.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownConfig:
+    """Seconds of each step, and the bounds of the socket."""
+
+    drain: float = 0.0
+    """Between not being ready and taking no more requests."""
+    grace: float = 5.0
+    """For what is in flight."""
+    connections: int | None = None
+    head: int = 65_536
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, health: Health, drain: float, announced: str) -> None:
+        super().__init__(config)
+        self._health = health
+        self._drain = drain
+        self._announced = announced
+        self._told = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            announce(self._announced)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Told once, it stops being ready, and ends a while later. Told again, it ends at once."""
+        first, self._told = not self._told, True
+        self._health.leave()
+        if first and self._drain > 0 and self._loop is not None:
+            later = self._loop.call_later
+            self._loop.call_soon_threadsafe(later, self._drain, super().handle_exit, sig, frame)
+        else:
+            super().handle_exit(sig, frame)
+
+
+def run(app: Any, host: str, port: int, health: Health, ending: ShutdownConfig, announced: str) -> None:
+    """Serve until SIGINT or SIGTERM; half-open clients do not keep the process alive.
+
+    `announced` is written to stderr once it listens.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=bounded(ending.head, always=(ALIVE.encode(), READY.encode()), leaving=lambda: health.leaving),
+        ws="none",
+        log_config=None,  # its lines are lines of our log, of the level that ours has
+        log_level=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=ending.connections,
+        timeout_graceful_shutdown=round(ending.grace),
+        timeout_keep_alive=30,
+    )
+    # Once it has ended, uvicorn raises the signal again, which would kill the process before anything is cleaned up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    _Server(config, health, ending.drain, announced).run()
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)

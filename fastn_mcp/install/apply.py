@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fastn_mcp.install import edit, files
 from fastn_mcp.install.addition import Addition, NoPlace, NotInstalled, UnreadableConfig, found
-from fastn_mcp.install.backups import BackupRecord, Backups, digest
 from fastn_mcp.install.clients import Format, McpClient
+from fastn_mcp.install.files import BackupRecord, Backups, digest
 from fastn_mcp.redaction import shorten
 
 _ATTEMPTS = 5

@@ -18,9 +18,9 @@ from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.install import apply, edit
 from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.apply import Target
-from fastn_mcp.install.backups import Backups
 from fastn_mcp.install.clients import BY_NAME, Format
 from fastn_mcp.install.entry import additions
+from fastn_mcp.install.files import Backups
 
 CLAUDE = BY_NAME["claude-code"]
 OURS = additions(CLAUDE, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")

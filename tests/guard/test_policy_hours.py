@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.guard.policy_rules.time_window import hours
+from fastn_mcp.guard.policy_rules.rules import hours
 
 
 def at(text: str) -> datetime:

@@ -15,9 +15,8 @@ from fastn_mcp.guard.plans.plan import PlannedCalls
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.matching import Glob, PolicyRule, Protected, UserCount
-from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
+from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow, hours
 from fastn_mcp.guard.policy_rules.schema import CHANGING, possible_effects
-from fastn_mcp.guard.policy_rules.time_window import hours
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
 from fastn_mcp.tools.catalog import AnyOperation

@@ -14,7 +14,7 @@ from world import World
 from fastn_mcp import __version__
 from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.plans.schema import plan
+from fastn_mcp.guard.plans.file import plan
 from fastn_mcp.guard.policy_rules.schema import named
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
 from fastn_mcp.sandbox.request_context import HeardRequest

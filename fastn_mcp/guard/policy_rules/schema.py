@@ -11,7 +11,7 @@ from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT
 from fastn_mcp.errors import nearest
 from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
 from fastn_mcp.guard.policy_rules.matching import Glob
-from fastn_mcp.guard.policy_rules.time_window import Hours, hours
+from fastn_mcp.guard.policy_rules.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.parsing import ALIASES, Aliases
 from fastn_mcp.tools.tool import Effect
