@@ -55,9 +55,9 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 SEED := $(shell date +%s)
 PYTEST := $(BIN)/python -m pytest --dist worksteal --randomly-seed=$(SEED)
 
-test: $(READY) ## The tests, with branch coverage; some of them: make test ARGS="-k name"; an order again: make test SEED=1
+test: $(READY) ## The tests; with branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) --numprocesses auto $(or $(ARGS),-m "not long" --cov)
+	@$(PYTEST) --numprocesses auto $(or $(ARGS),-m "not long" $(if $(COVERAGE),--cov))
 
 test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"

@@ -37,6 +37,33 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
+_MEASURED = "COVERAGE_PROCESS_CONFIG"  # coverage reads it in each process that is started
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_coverage() -> str | None:
+    """What a process that is started needs to be measured, which doubles its time: only those of some tests are."""
+    return os.environ.pop(_MEASURED, None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured(request: pytest.FixtureRequest, process_coverage: str | None) -> Generator[None]:
+    """Measure the coverage of the processes that the tests of a module start, where it is marked so."""
+    if process_coverage is None or request.node.get_closest_marker("measured") is None:
+        yield
+        return
+    os.environ[_MEASURED] = process_coverage
+    yield
+    del os.environ[_MEASURED]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What attacks and whole programs pass through is measured by the tests of each part, in half the time."""
+    for item in items:
+        if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -11,6 +11,8 @@ from rich.cells import cell_len
 
 from fastn_mcp.channels.terminal import wrapped
 
+pytestmark = pytest.mark.measured
+
 TEXT = 'delete_customer customer_id="cus_1"\nAccount: default at live.fastn.ai.'
 ASK = """
 import os, select, sys

@@ -12,6 +12,8 @@ import pytest
 import fastn_mcp
 from fastn_mcp.procedures.catalog import OFFERS
 
+pytestmark = pytest.mark.measured
+
 
 def demo(more: dict[str, str], cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(

@@ -12,6 +12,8 @@ import httpx2
 import pytest
 from driving import Upstream, environment
 
+pytestmark = pytest.mark.measured
+
 INITIALIZE = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
 
 
