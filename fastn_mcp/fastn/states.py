@@ -23,6 +23,24 @@ class State(Enum):
     UNKNOWN = "unknown"
 
 
+class RunState(Enum):
+    """How a run stands, as far as its row says."""
+
+    UNDER_WAY = "under way"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        return self is not RunState.UNDER_WAY
+
+    @property
+    def is_failure(self) -> bool:
+        return self in (RunState.FAILED, RunState.TIMED_OUT)
+
+
 _CONNECTION = {
     "active": State.LIVE,
     "failed": State.BROKEN,
@@ -35,6 +53,12 @@ _SUBSCRIPTION = {
     "subscribed": State.LIVE,
     "failed": State.BROKEN,
     "not subscribed": State.BROKEN,
+}
+_RUN = {
+    **dict.fromkeys(("completed", "success", "succeeded"), RunState.COMPLETED),
+    **dict.fromkeys(("failed", "error"), RunState.FAILED),
+    **dict.fromkeys(("timeout", "timed out"), RunState.TIMED_OUT),
+    **dict.fromkeys(("cancelled", "canceled"), RunState.CANCELLED),
 }
 _UNPUBLISHED = ("draft", "not published")
 
@@ -81,6 +105,11 @@ def trigger_state(row: Row) -> State:
         return State.OFF
     subscription = _SUBSCRIPTION.get(word(row, "subscriptionStatus"), State.UNKNOWN)
     return subscription if status == "active" or subscription is State.BROKEN else State.UNKNOWN
+
+
+def run_state(row: Row) -> RunState:
+    """Whether it has ended, and how. One whose status is not known still runs."""
+    return _RUN.get(word(row, "status"), RunState.UNDER_WAY)
 
 
 STATES: Mapping[str, Callable[[Row], State]] = {

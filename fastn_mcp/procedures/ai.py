@@ -12,7 +12,7 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp
+from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.find.find import Find
@@ -24,7 +24,6 @@ from fastn_mcp.tools.ai import (
     AiReply,
     is_over,
     shaped_reply,
-    status_of,
     waits_for_a_person,
 )
 from fastn_mcp.tools.connectors import ListConnectors
@@ -52,9 +51,9 @@ def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
         return suggested(GetWorkflow, workflow_id=made) if made.startswith("wf_") else suggested(Find, query=made)
     if session is None:
         return None
-    if status_of(reply) in GOING_ON:
+    if word(reply, "status") in GOING_ON:
         return asking_how_it_goes(reply)
-    if status_of(reply) in FAILED:
+    if word(reply, "status") in FAILED:
         return {"what": "It failed. Ask in the same session why, by ai_chat.", "ai_chat": {"session_id": session}}
     return None
 

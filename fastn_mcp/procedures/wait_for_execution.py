@@ -7,7 +7,8 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
-from fastn_mcp.fastn.rows import row_of, text, timestamp
+from fastn_mcp.fastn.rows import row_of, text, timestamp, word
+from fastn_mcp.fastn.states import run_state
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.tools.executions import Execution, GetExecution, ListExecutions
@@ -16,9 +17,7 @@ from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 from fastn_mcp.tools.workflows import Run, RunWorkflow
 
-_BADLY = frozenset({"failed", "timeout", "timed_out", "error"})
-_ENDED = _BADLY | {"completed", "success", "succeeded", "cancelled", "canceled"}
-_KNOWN = frozenset({"pending", "queued", "running"})
+_KNOWN = ("pending", "queued", "running")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.5, 3.0, 1.5
 _LONGEST_LOOK = 5.0
@@ -59,7 +58,7 @@ class Waited:
 
     @property
     def ended(self) -> bool:
-        return self.run is not None and has_ended(row_of(self.run).get("status"))
+        return self.run is not None and run_state(row_of(self.run)).has_ended
 
     def told(self, execution_id: str, known: dict[str, JsonValue] | None = None) -> dict[str, JsonValue]:
         """The state of the run, after what we have to say of it. `known` is what is known of it besides."""
@@ -92,7 +91,7 @@ async def wait_for(
         except FastnError as error:
             failed, trouble = failed + 1, error
         waited = means.system.monotonic() - began
-        if waited >= seconds or (trouble is None and run is not None and has_ended(row_of(run).get("status"))):
+        if waited >= seconds or (trouble is None and run is not None and run_state(row_of(run)).has_ended):
             return Waited(run, waited, failed, trouble)
         await means.report(_progress(run, trouble, waited, means), waited, float(seconds))
         await means.system.sleep(min(max(pause, _asked_for(trouble)), seconds - waited))
@@ -110,7 +109,7 @@ async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Run:
     started = cast(Run, await means.send(call))
     answer = row_of(started)
     execution_id = _id_of(answer)
-    if has_ended(answer.get("status")):
+    if run_state(answer).has_ended:
         return started
     if execution_id is None:
         said: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run that could be waited for."}
@@ -126,18 +125,12 @@ async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Run:
     return Run.model_validate(waited.told(execution_id, {"workflowId": call.workflow_id} | answer))
 
 
-def has_ended(status: JsonValue) -> bool:
-    """Whether this status is of a run that has ended. What is not known still runs."""
-    return isinstance(status, str) and status.casefold() in _ENDED
-
-
 def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The call to make next: wait on, or ask why it failed; none where all is well."""
-    status = state.get("status")
     call: dict[str, JsonValue] | None = None
-    if not has_ended(status):
+    if not run_state(state).has_ended:
         call = suggested(WaitForExecution, execution_id=execution_id)
-    elif str(status).casefold() in _BADLY:
+    elif run_state(state).is_failure:
         call = suggested(DiagnoseWorkflow, workflow_id=state.get("workflowId"))
     return {} if call is None else {"next": call}
 
@@ -165,7 +158,7 @@ def _progress(run: FastnObject | None, trouble: FastnError | None, waited: float
     if trouble is not None or run is None:
         return f"could not be looked at, {waited:.0f} s waited"
     state = row_of(run)
-    status = str(state.get("status")).casefold()
+    status = word(state, "status")
     begun = timestamp(state, "startedAt", "createdAt")
     age = waited if begun is None else (means.system.now() - begun).total_seconds()
     return f"{status if status in _KNOWN else 'running'} for {max(age, waited):.0f} s"

@@ -6,6 +6,7 @@ from typing import Annotated, Generic
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from fastn_mcp.fastn.rows import word
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 from fastn_mcp.tools.operation import INFERRED, POST, Operation
 from fastn_mcp.tools.tool import Effect, FastnObject, Result
@@ -90,8 +91,8 @@ _OTHERS = {
     "credits_used": ("creditsUsed", "credits_used"),
 }
 _LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
-_WAITING = frozenset({"waiting_for_user", "waiting", "waiting_for_approval", "needs_input", "awaiting_approval"})
-GOING_ON = frozenset({"running", "building", "planning", "generating", "in_progress", "queued", "pending"})
+_WAITING = frozenset({"waiting for user", "waiting", "waiting for approval", "needs input", "awaiting approval"})
+GOING_ON = frozenset({"running", "building", "planning", "generating", "in progress", "queued", "pending"})
 _OVER = frozenset({"completed", "done", "deployed", "succeeded", "success"})
 FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
 
@@ -125,17 +126,12 @@ def shaped_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields
 
 def waits_for_a_person(reply: Mapping[str, JsonValue]) -> bool:
     """Whether the AI goes on only once somebody has answered."""
-    return bool(reply.get("pending_approvals") or reply.get("questions")) or status_of(reply) in _WAITING
+    return bool(reply.get("pending_approvals") or reply.get("questions")) or word(reply, "status") in _WAITING
 
 
 def is_over(reply: Mapping[str, JsonValue]) -> bool:
     """Whether it says that it has ended, well or not."""
-    return status_of(reply) in _OVER | FAILED
-
-
-def status_of(reply: Mapping[str, JsonValue]) -> str:
-    """The status in lower case with underscores; empty where there is none."""
-    return str(reply.get("status") or "").casefold().replace(" ", "_").replace("-", "_")
+    return word(reply, "status") in _OVER | FAILED
 
 
 def _said(value: JsonValue) -> str:

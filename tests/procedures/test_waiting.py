@@ -7,12 +7,13 @@ from pydantic import JsonValue, ValidationError
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
+from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.procedures.wait_for_execution import WaitForExecution, has_ended
+from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.executions import ListExecutions
@@ -123,8 +124,8 @@ async def test_an_unknown_status_is_of_a_run_that_goes_on(world: World, status: 
 def test_ends_are_known_in_either_case() -> None:
     """Fastn's: enums were seen in both cases; `timed_out` is the older name."""
     for status in ("completed", "FAILED", "timeout", "timed_out", "Cancelled", "canceled", "error", "success"):
-        assert has_ended(status)
-    assert not has_ended("queued")
+        assert run_state({"status": status}).has_ended
+    assert not run_state({"status": "queued"}).has_ended
 
 
 @pytest.mark.parametrize("fault", [Status(status=500, path=LOOKS, times=4), Reset(path=LOOKS, times=4)])

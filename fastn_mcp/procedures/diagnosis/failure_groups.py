@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fastn_mcp.fastn.rows import Row, number, objects, owner_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.states import RunState, run_state
 
 _LONGEST = 500
 """Characters of a message that are looked at."""
@@ -17,9 +18,6 @@ _LONGEST = 500
 _HEADLINE = ("headline", "title")
 _MESSAGE = ("raw", "message", "reason", "detail", "stack")
 """Fields of an error, the most telling first."""
-
-TIMED_OUT = ("timeout", "timed out")
-"""Statuses of runs that took too long."""
 
 # What differs from run to run. An apostrophe within a word quotes nothing.
 _VARYING = re.compile(
@@ -40,6 +38,7 @@ class Failure:
     execution: str
     at: datetime | None
     status: str
+    timed_out: bool
     code: str
     """Code, category and tag, as they are."""
     failed_at: str
@@ -111,7 +110,7 @@ def failed_why(row: Row) -> str:
     """Why a run failed, in Fastn's words; empty where it does not say."""
     error = _error(row)
     said = _line(error, *_HEADLINE) or _line(error, *_MESSAGE) or _line(error, "code")
-    if not said and word(row, "status") in TIMED_OUT:
+    if not said and run_state(row) is RunState.TIMED_OUT:
         said = "it took too long"
     return short(said, 120).rstrip(".")
 
@@ -124,6 +123,7 @@ def failure(row: Row) -> Failure:
         execution=text(row, "id"),
         at=failed_at(row),
         status=word(row, "status"),
+        timed_out=run_state(row) is RunState.TIMED_OUT,
         code=" ".join(filter(None, (_line(error, name) for name in ("code", "errorCode", "category", "tag", "name")))),
         failed_at=_line(error, "failedAt", "failedStep", "node") or _failed_step(row),
         step=_line(error, "step", "stepName"),
@@ -148,7 +148,7 @@ def _error(row: Row) -> Row:
 
 def _failed_step(row: Row) -> str:
     for step in objects(row, "steps"):
-        if word(step, "status") in ("failed", "error", "timeout"):
+        if run_state(step).is_failure:
             return _line(step, "name", "id", "action")
     return ""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastn_mcp.fastn.states import State
-from fastn_mcp.procedures.diagnosis.failure_groups import TIMED_OUT, Failure, FailureGroup
+from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup
 from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup
 from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connections import ListConnections
@@ -91,8 +91,7 @@ def _memory(evidence: FailureEvidence) -> Remedy | None:
 
 
 def _timeout(evidence: FailureEvidence) -> Remedy | None:
-    status = evidence.failure.status in TIMED_OUT
-    if not status and not evidence.speaks_of(r"wf-timeout|workflow_timeout|workflow took too long"):
+    if not evidence.failure.timed_out and not evidence.speaks_of(r"wf-timeout|workflow_timeout|workflow took too long"):
         return None
     tier = evidence.setup.tier
     limit = "" if evidence.setup.timeout_ms is None else f" of {evidence.setup.timeout_ms / 1000:.0f} s"
