@@ -26,8 +26,7 @@ from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.dataset import Dataset, dataset
 from fastn_mcp.sandbox.request_context import HeardRequest
-from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.transport import InProcess
+from fastn_mcp.sandbox.server import InProcess, Sandbox
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject, Tool
 

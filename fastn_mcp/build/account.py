@@ -312,8 +312,7 @@ def exchange_of(
             settings.base_url, sent, TransportOptions(settings.ca_file, settings.proxy, source)
         )
     # only where asked for: a real account needs none of it
-    from fastn_mcp.sandbox.server import Sandbox
-    from fastn_mcp.sandbox.transport import InProcess
+    from fastn_mcp.sandbox.server import InProcess, Sandbox
 
     fake = Sandbox(system.now, file=sandbox.file)
     return lambda sent: InProcess(fake, sent)

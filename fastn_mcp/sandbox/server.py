@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
+from fastn_mcp.client.http import Answer, ResponseLost
 from fastn_mcp.sandbox.auth import RateLimiter, caller, digest, key_in, known, permit
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, error_body, wrapped
 from fastn_mcp.sandbox.dataset import Dataset, dataset
@@ -18,6 +19,7 @@ from fastn_mcp.sandbox.faults import Faults
 from fastn_mcp.sandbox.file import StateFile
 from fastn_mcp.sandbox.paging import page
 from fastn_mcp.sandbox.reply import (
+    BrokenReply,
     Many,
     Nothing,
     One,
@@ -30,7 +32,7 @@ from fastn_mcp.sandbox.reply import (
     not_found,
 )
 from fastn_mcp.sandbox.request_context import LONGEST_LOG, HeardRequest, RouteContext, without_key
-from fastn_mcp.sandbox.routes.routes import ENDPOINTS
+from fastn_mcp.sandbox.routes import ENDPOINTS
 from fastn_mcp.sandbox.run_history import History, RunSeries
 from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.state import Row, SandboxState, record
@@ -319,3 +321,27 @@ def _rate_limited(limits: Mapping[str, str]) -> SandboxRefusal:
     if (seconds := limits.get("retry-after", "")).isdigit():
         refusal.retry_after = int(seconds)
     return refusal
+
+
+class InProcess:
+    """Sends requests with these headers to a sandbox in this process, without HTTP between them."""
+
+    def __init__(self, sandbox: Sandbox, headers: Mapping[str, str]) -> None:
+        self._sandbox = sandbox
+        self._headers = {name.lower(): value for name, value in headers.items()}
+
+    async def __call__(self, request: Request) -> Answer:
+        """Raises `ResponseLost` where the sandbox is told to break the connection."""
+        own = {name.lower(): value for name, value in request.headers.items()}
+        query = {
+            name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
+        }
+        body = b"" if request.body is None else to_json(request.body)
+        sent = {"content-type": "application/json"} | self._headers | own
+        reply = self._sandbox.answer(request.method, request.path, query, sent, body)
+        if isinstance(reply.delivery, BrokenReply):
+            raise ResponseLost("ReadError")
+        return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
+
+    async def aclose(self) -> None:
+        pass

@@ -26,7 +26,7 @@ from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.redaction import REDACTED, is_redacted
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.transport import InProcess
+from fastn_mcp.sandbox.server import InProcess
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.tool import AnyTool, Effect

@@ -20,8 +20,7 @@ from fastn_mcp.doctor import hosts
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.transport import InProcess
+from fastn_mcp.sandbox.server import InProcess, Sandbox
 from fastn_mcp.sandbox.variants import Guise
 
 HOST = "fastn.test"

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sensible_calls import SLACK, sensible
 
-from fastn_mcp.sandbox.permissions import ALL, OWNERS_ONLY
-from fastn_mcp.sandbox.routes.routes import ENDPOINTS
+from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
+from fastn_mcp.sandbox.routes import ENDPOINTS
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 

@@ -3,9 +3,8 @@
 import pytest
 from asking import Clock, Fastn
 
-from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, VIEWER_KEY
+from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
-from fastn_mcp.sandbox.permissions import ROLES, VIEWER
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey

@@ -4,8 +4,7 @@ from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, VIEWER_KEY, remember
-from fastn_mcp.sandbox.permissions import ROLES, VIEWER
+from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY, remember
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 
 _CUSTOMERS = (

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.sandbox.auth import ALL
 from fastn_mcp.sandbox.paging import matching, newest_first
-from fastn_mcp.sandbox.permissions import ALL
 from fastn_mcp.sandbox.reply import Many, One, Outcome, StoredRows, conflict, forbidden, invalid
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import OBJECT, TEXT, TEXTS, Resource, disable, disconnect

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
-from fastn_mcp.sandbox.auth import remember
-from fastn_mcp.sandbox.permissions import ALL, PRESETS
+from fastn_mcp.sandbox.auth import ALL, PRESETS, remember
 from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, TEXT, TEXTS, Resource
