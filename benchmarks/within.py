@@ -11,10 +11,10 @@ from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 

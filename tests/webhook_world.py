@@ -21,9 +21,9 @@ from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.procedures.key_files import SecretValues
 
 SECRET = "a secret of our receiver, of a good length"
 URL = "https://hooks.example.com/services/T0/B0/XyZ"

@@ -17,11 +17,11 @@ from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import GrantState, Ledger, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
-from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.dataset import Dataset, dataset

@@ -31,11 +31,11 @@ from fastn_mcp.guard.audit.recorder import Recorder, Watch
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
 from fastn_mcp.guard.policy import ApprovedPlan, Policy, Rules
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About

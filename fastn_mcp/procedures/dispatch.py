@@ -18,9 +18,9 @@ from fastn_mcp.guard.audit.recorder import Consent, Recorder
 from fastn_mcp.guard.changes import Batch, BatchStep, Change, Made
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.context import ProcedureContext, Report, unheard
-from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.procedures.run_call import perform
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation

@@ -27,11 +27,11 @@ from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.context import Report, unheard
 from fastn_mcp.procedures.dispatch import Dispatcher, Done
-from fastn_mcp.procedures.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.runtime import System
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes

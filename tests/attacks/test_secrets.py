@@ -19,11 +19,11 @@ from world import World
 from fastn_mcp.build.account import Kinds, may_own
 from fastn_mcp.client import client as fastn_client
 from fastn_mcp.client.http import Answer
+from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.redaction import REDACTED, is_redacted
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import InProcess

@@ -13,11 +13,11 @@ from world import FormLater, FormNow, World, yes
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, PendingApproval, Yes
 from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten, verify
+from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.dispatch import Done
-from fastn_mcp.procedures.key_files import SecretValues
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
