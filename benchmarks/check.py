@@ -24,8 +24,8 @@ from harness import CALLS, FLOOR, HERE, KEY, OURS, PROJECT, Api, Server, environ
 from within import Rows, client_of, within
 
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import ListCustomers
 

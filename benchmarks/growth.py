@@ -31,12 +31,12 @@ from within import ACCOUNT, Rows, client_of, within
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
-from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.hosted.team_config import Match, Pattern, Team, TeamLimits, Tenant
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Trust
-from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.find.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges

@@ -70,5 +70,6 @@ def within(client: FastnClient, ledger: Ledger, folder: Path) -> Dispatcher:
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
     journalling = Journalling(ledger, ACCOUNT, system)
     judge = Evaluator(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
-    guard = Guard(judge, ledger, recorder, system, None)
-    return Dispatcher(client, guard, recorder, journalling, SecretValues({}, []), None, system)
+    secrets = SecretValues({}, [])
+    guard = Guard(judge, ledger, recorder, journalling, client, secrets, None, system, None)
+    return Dispatcher(client, guard, recorder, journalling, secrets, system)

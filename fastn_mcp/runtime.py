@@ -3,7 +3,8 @@
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +23,23 @@ def untraced() -> None:
     """No name: nobody is told."""
 
 
+Said = dict[str, str | int | None]
+"""What is known of something that is being done, by our names; whoever does it adds to this."""
+
+
+@contextmanager
+def _unobserved(kind: str, subject: str, said: Said) -> Generator[Said]:  # noqa: ARG001
+    yield said
+
+
+Report = Callable[[str, float, float | None], Awaitable[None]]
+"""Tells whoever waits what is being done, how far it is, and how far it goes, where that is known."""
+
+
+async def no_progress(message: str, done: float, total: float | None) -> None:
+    """A report to nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class System:
     """What a process has of the outside: clocks in seconds, a pause, a share from 0 to 1, an unguessable id."""
@@ -33,3 +51,5 @@ class System:
     token: Callable[[], str] = _token
     trace: Callable[[], str | None] = untraced
     """What is being done, as W3C's `traceparent` names it, where that is told to somebody."""
+    span: Callable[[str, str, Said], AbstractContextManager[Said]] = _unobserved
+    """Observes what is done meanwhile: its kind (`guard`, `ask`), what it is about, and what is known at the start."""

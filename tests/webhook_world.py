@@ -20,7 +20,6 @@ from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
 from fastn_mcp.guard.audit.log import entries
-from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -104,7 +103,7 @@ class WebhookWorld(World):
         self.receiver = Receiver()
         self.deciding = WebhookAnswers(self.approvers, "test", self.ledger, self.audit, self.system)
         self.webhook = self.asking(self.receiver)
-        self.guard = Guard(self.judge(), self.ledger, self.recorder, self.system, self.webhook)
+        self.desk = self.webhook
         self.dispatch = self.dispatching(SecretValues({}, []), None)
 
     def asking(self, receiver: Receiver) -> Webhook:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import Asking, PendingApproval, Question, Submitted, Yes
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import GrantState, Ledger, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.guard.policy import Policy, PolicyDecision
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.dataset import Dataset, dataset
@@ -122,23 +124,21 @@ class World:
     ) -> None:
         """`bound` stands for the key, and for where it is sent."""
         kinds = kinds or Kinds()
-        watch = kinds.watch(watch)
         self.clock = clock or Clock()
-        self.system = replace(self.clock.system(tokens), trace=kinds.trace)
+        self.system = kinds.system(self.clock.system(tokens))
         self.sandbox = Sandbox(self.clock.now, begin=begin)
         account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = kinds.client(account, InProcess(self.sandbox, headers(account)), self.system, None)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
-        self.desk = Desk()
+        self.desk: Any = Desk()
         self.policy = policy or Policy()
         self.bound = bound
         self.own: Callable[[FastnObject], bool] = lambda _: False
-        self.recorder = recorder = Recorder(self.audit, "test", self.system, watch)
+        self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = Journalling(self.ledger, bound_account("test", bound), self.system)
-        judge = self.judge()
-        self.guard = kinds.guard(judge, self.ledger, recorder, self.system, self.desk)
+        self.evaluator = self.judge()
         self._kinds = kinds
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
@@ -164,9 +164,23 @@ class World:
         )
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
-        return self._kinds.dispatcher(
-            self.client, self.guard, self.recorder, self.journalling, secrets, delivery, self.system
+        self.guard = Guard(
+            self.evaluator,
+            self.ledger,
+            self.recorder,
+            self.journalling,
+            self.client,
+            secrets,
+            delivery,
+            self.system,
+            self.desk,
         )
+        return self._kinds.dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system)
+
+    async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
+        """What the policy says of a call, and its preview."""
+        seen = await self.guard.evaluate(call)
+        return seen.verdict, seen.preview
 
     async def rows(self, listing: Call) -> list[Any]:
         page: Any = await self.client.send(listing)

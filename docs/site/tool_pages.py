@@ -17,9 +17,9 @@ from sensible_calls import SLACK, sensible  # noqa: E402
 from world import World  # noqa: E402
 
 from fastn_mcp.guard.approval.flow import Caller  # noqa: E402
+from fastn_mcp.guard.changes import Done  # noqa: E402
 from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, PROCEDURES  # noqa: E402
-from fastn_mcp.procedures.dispatch import Done  # noqa: E402
 from fastn_mcp.server.rendering import previewed, shaped  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.paging import List  # noqa: E402

@@ -4,7 +4,7 @@ import hashlib
 import json
 import webbrowser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.log import Audit, AuditFile
-from fastn_mcp.guard.audit.recorder import Recorder, Watch
+from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
@@ -39,7 +39,7 @@ from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About
-from fastn_mcp.runtime import System, untraced
+from fastn_mcp.runtime import System
 from fastn_mcp.server import log
 from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
 
 
-def _itself(watch: Watch | None) -> Watch | None:
-    return watch
-
-
 def _as_it_is(_: "Server[Any]") -> None:
     pass
+
+
+def _unobserved(system: System) -> System:
+    return system
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,8 @@ class Kinds:
     """What makes each part, and is done to a server before it serves."""
 
     client: Callable[..., FastnClient] = FastnClient
-    guard: Callable[..., Guard] = Guard
     dispatcher: Callable[..., Dispatcher] = Dispatcher
-    watch: Callable[[Watch | None], Watch | None] = _itself
-    trace: Callable[[], str | None] = untraced
+    system: Callable[[System], System] = _unobserved
     observe: "Callable[[Server[Any]], None]" = _as_it_is
 
 
@@ -214,16 +212,15 @@ def assemble(
     `program` is what a person starts at a shell to reach the same account and folders.
     """
     kinds = kinds or Kinds()
-    system = replace(tenant.system if tenant else System(), trace=kinds.trace)
-    watch = kinds.watch(tally)
+    system = kinds.system(tenant.system if tenant else System())
     account = client_account(settings, no_key)
     exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
     client = kinds.client(account, exchange, system, ledger if settings.shares else None)
     keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
-    audit = audit_at(ledger, settings.ledger, state, system, keeping, watch.entry if watch else None)
-    recorder = Recorder(audit, named, system, watch)
+    audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None)
+    recorder = Recorder(audit, named, system, tally)
     run = tenant.run if tenant else None
     kept = bound_account_of(settings)
     journalling = Journalling(ledger, kept, system)
@@ -235,10 +232,11 @@ def assemble(
     if browser and webhook is None:
         page = ApprovalPage(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept, program)
     desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
-    guard = kinds.guard(judge, ledger, recorder, system, webhook or page or desk or _terminal(program, tenant))
     delivery = KeyFileWriter(state / "keys") if settings.reveal == "file" else None
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
-    dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, delivery, system)
+    asking = webhook or page or desk or _terminal(program, tenant)
+    guard = Guard(judge, ledger, recorder, journalling, client, secrets, delivery, system, asking)
+    dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, system)
     about = About(
         named,
         policy.mode,

@@ -6,6 +6,7 @@ is said in the log.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -71,17 +72,16 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
 def observed(signals: "Instruments", profile: str) -> Kinds:
     """What the parts of an account are made of, where somebody is told of them."""
     from fastn_mcp.telemetry.client_spans import ObservedClient
-    from fastn_mcp.telemetry.guard_spans import ObservedGuard, ObservedWatch
+    from fastn_mcp.telemetry.guard_spans import GuardSpans
     from fastn_mcp.telemetry.instruments import current_trace
     from fastn_mcp.telemetry.tool_spans import ObservedDispatcher, observe
 
     told = {"signals": signals, "profile": profile}
+    spans = GuardSpans(signals, profile)
     return Kinds(
         partial(ObservedClient, **told),
-        partial(ObservedGuard, **told),
         partial(ObservedDispatcher, **told),
-        ObservedWatch,
-        current_trace,
+        lambda system: replace(system, trace=current_trace, span=spans),
         partial(observe, signals=signals),
     )
 

@@ -17,8 +17,8 @@ from fastn_mcp.cli.help import lines_of
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.parsing import current

@@ -20,9 +20,9 @@ from fastn_mcp.cli.policy_simulation import Replayed, UnreadableLine, replayed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.fastn.targets import Call
+from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
 from fastn_mcp.redaction import sanitize
@@ -126,8 +126,8 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
             return [*_said(call, PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")), under]
         if not unknown:
             try:
-                verdict, seen = await parts.guard.judged(call)
-                return [*_said(call, verdict), *_seen(seen), under]
+                seen = await parts.guard.evaluate(call)
+                return [*_said(call, seen.verdict), *_seen(seen), under]
             except FastnError as error:
                 unknown = f"The guard would refuse the call as it is: {error}"
         verdict = policy.judge(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
@@ -145,8 +145,10 @@ def _said(call: Call, verdict: PolicyDecision) -> Iterator[str]:
         yield f"Why: {sanitize(verdict.reason)}"
 
 
-def _seen(preview: Preview) -> Iterator[str]:
+def _seen(seen: CallEvaluation) -> Iterator[str]:
     yield "Looked at:"
+    if (preview := seen.preview) is None:
+        return
     yield f"  effect: {preview.effect.value}"
     if preview.target is not None:
         name = f"{show(preview.name)}, id " if preview.name else "id "

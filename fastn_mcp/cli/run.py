@@ -22,9 +22,9 @@ from fastn_mcp.cli.serve import Reporting
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import moment, readable

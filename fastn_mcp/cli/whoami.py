@@ -17,7 +17,7 @@ from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import text, timestamp, word
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.tables import dated
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys

@@ -1,11 +1,12 @@
-"""Journal entries and the progress of batches, as the ledger stores them."""
+"""Changes, as the journal keeps them; batches of calls, and what became of each call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import JsonValue
 
+from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.tools.tool import FastnObject, Tool
 
@@ -47,8 +48,28 @@ class Change:
     """Unix seconds until which this call is not repeated unasked: its outcome is not known, or not to the client."""
 
 
+MADE = ("done", "applied_unreadable")
+FINAL = (*MADE, *PERHAPS_MADE)
+"""Outcomes after which a call of a batch is never made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStep:
+    """What is known of one call of a batch; its number counts from 1."""
+
+    number: int
+    outcome: str | None = None
+    """`BEGUN` from before it is sent; None where it was never begun."""
+    grant: str | None = None
+    """By what it was approved together with the others, where it was."""
+    change: str | None = None
+    """The change in the journal that it made."""
+    at: float = 0.0
+    """When that was, in Unix seconds."""
+
+
 class Journal(Protocol):
-    """Keeps the changes of an account."""
+    """Keeps the changes of an account, and what became of the calls of batches, for whoever goes on with one."""
 
     async def note(self, change: Change) -> None:
         """Record a change that is about to be sent. What cannot be recorded is not sent."""
@@ -78,30 +99,6 @@ class Journal(Protocol):
         """Give that back: it was not undone."""
         ...
 
-
-MADE = ("done", "applied_unreadable")
-FINAL = (*MADE, *PERHAPS_MADE)
-"""Outcomes after which a call of a batch is never made again."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStep:
-    """What is known of one call of a batch; its number counts from 1."""
-
-    number: int
-    outcome: str | None = None
-    """`BEGUN` from before it is sent; None where it was never begun."""
-    grant: str | None = None
-    """By what it was approved together with the others, where it was."""
-    change: str | None = None
-    """The change in the journal that it made."""
-    at: float = 0.0
-    """When that was, in Unix seconds."""
-
-
-class Steps(Protocol):
-    """Keeps what became of the calls of batches, for whoever goes on with one."""
-
     async def steps(self, batch: str) -> list[BatchStep]:
         """What is known of a batch, by number. Of a call without a step nothing is."""
         ...
@@ -120,33 +117,56 @@ class Steps(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A call that was made: what came back, and the change that it made."""
+class Batch:
+    """Calls that one answer approves, and that are sent in order. A single call is a batch of one."""
 
-    result: FastnObject
-    change: Change | None
-
-
-class Batch(Protocol):
-    """Calls that are approved together."""
+    tool: Tool[Any]
+    """What was called: the single call itself, or the tool that was given a list of calls."""
+    calls: tuple[Call, ...]
+    name: str | None = None
+    """Tells a list from the same list that was made before."""
+    keep_going: bool = False
+    """Whether the calls after a failure are sent too."""
 
     @property
-    def id(self) -> str:
-        """The same for the same calls of the same caller, in whatever process."""
-        ...
+    def is_list(self) -> bool:
+        """Whether it is a list of calls. The same list again goes on where it stopped; the same call is made again."""
+        return self.tool is not self.calls[0]
 
-    async def earlier(self) -> Mapping[int, BatchStep]:
-        """What became of its calls before."""
-        ...
-
-    async def agree(self, numbers: Sequence[int]) -> None:
-        """Have these of its calls agreed to, by one question where one is needed: it may end the procedure."""
-        ...
-
-    async def make(self, number: int) -> Made:
-        """Make one that was agreed to, once. Raises a `FastnError`."""
-        ...
+    def prefix(self, number: int) -> str:
+        """How a refusal of one call of a list begins."""
+        return f"Call {number}, {self.calls[number - 1].tool_name()}: " if self.is_list else ""
 
 
-Batching = Callable[[Tool[Any], Sequence[Call], str | None], Batch]
-"""The batch of these calls, which `Tool` makes; a name tells it from the same calls made before."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A call that was made: what came back, and the change that it made, where it made one."""
+
+    result: FastnObject
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotDone:
+    """A call that was refused or failed, or whose outcome is not known."""
+
+    error: FastnError
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of the calls of a batch, by number: now, or when it was executed before. The others were left."""
+
+    id: str
+    """The same for the same list of calls of the same caller, in every process; empty for a single call."""
+    results: dict[int, Done | NotDone | BatchStep]
+
+    def single(self) -> Done:
+        """The result of a single call. Raises what became of it otherwise."""
+        match self.results[1]:
+            case Done() as done:
+                return done
+            case NotDone(error):
+                raise error
+            case BatchStep():
+                raise TypeError("only a list is resumed")

@@ -1,7 +1,8 @@
 """Evaluate a call: effect, facts read of its target and dependents, policy decision and budgets."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
@@ -14,11 +15,12 @@ from fastn_mcp.fastn.dependents import find_dependents
 from fastn_mcp.fastn.targets import Call, Send, no_such, read_label, read_target
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.audit.recorder import Consent
+from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder, rate_free_at
 from fastn_mcp.guard.plans.plan import would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, PlanEntry, Policy, PolicyDecision, Situation
-from fastn_mcp.guard.preview import Preview, preview, state
+from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat, shaped_reply
 from fastn_mcp.tools.operation import RefusedValue
@@ -71,25 +73,84 @@ Ahead = Mapping[tuple[str, str], int]
 _NOTHING: Ahead = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was read of a call's target, and what follows from it."""
+def sha256(parts: object) -> str:
+    """A digest of values, by their JSON."""
+    return hashlib.sha256(to_json(parts)).hexdigest()
 
-    target: FastnObject | None
+
+@dataclass(frozen=True, slots=True)
+class CallEvaluation:
+    """One call: what it would do to what is there now, and the policy's decision."""
+
+    call: Call
+    digest: str
+    """Who calls what, with exactly which arguments, on which account, by which key."""
     effect: Effect
     verdict: PolicyDecision
-    preview: Preview
-    is_unsettled: bool = False
-    """Whether an earlier one of the same call may have happened."""
+    target: FastnObject | None = None
+    preview: Preview | None = None
+    """None where the policy decided without a read."""
+    binding: str = ""
+    """Digest of the call, its target's state and label, the policy, and whether it may have been made before."""
+    similar: str | None = None
+    """Digest of the calls that a temporary approval would cover; None where none may be given."""
 
     @property
-    def may_scope(self) -> bool:
-        """What destroys or gives access, or may have happened already, is approved call by call, always."""
-        return (
-            not self.is_unsettled
-            and self.effect not in (Effect.DESTROY, Effect.ACCESS)
-            and self.verdict.decision is Decision.CONFIRM
-        )
+    def name(self) -> str | None:
+        """What people call its target."""
+        return None if self.preview is None else self.preview.name
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The calls of a batch that are left to send, by number."""
+
+    batch: Batch
+    id: str
+    """As `BatchResult.id`."""
+    calls: Mapping[int, CallEvaluation]
+
+    @property
+    def verdict(self) -> PolicyDecision:
+        """The strictest: what one of its calls needs, all of them need."""
+        found = max((call.verdict for call in self.calls.values()), key=lambda verdict: verdict.decision.rank)
+        return replace(found, permit=None) if self.batch.is_list else found
+
+    @property
+    def effect(self) -> Effect:
+        """The one that wants the most care."""
+        return max((call.effect for call in self.calls.values()), key=lambda effect: effect.rank)
+
+    @property
+    def digest(self) -> str:
+        """Who calls what, with exactly which arguments, on which account, by which key."""
+        calls = {number: call.digest for number, call in self.calls.items()}
+        return sha256([self.id, calls]) if self.batch.is_list else calls[1]
+
+    @property
+    def binding(self) -> str:
+        """Digest of the calls, their targets' states and the policy. A change to any of them voids an approval."""
+        calls = {number: call.binding for number, call in self.calls.items()}
+        return sha256(calls) if self.batch.is_list else calls[1]
+
+    @property
+    def similar(self) -> str | None:
+        """Digest of the calls that a temporary approval would cover. A list is approved each time."""
+        return None if self.batch.is_list else self.calls[1].similar
+
+    @property
+    def preview(self) -> Shown:
+        """What they would do. For a single call only where its target was read."""
+        previews = {number: call.preview for number, call in self.calls.items() if call.preview is not None}
+        if not self.batch.is_list:
+            return previews[1]
+        refused = {
+            number: f"{call.verdict.rule}. {call.verdict.reason}".strip()
+            for number, call in self.calls.items()
+            if call.verdict.decision is Decision.DENY
+        }
+        does = (type(self.batch.tool).__doc__ or "").strip()
+        return ListPreview(self.batch.tool.tool_name(), does, previews, refused)
 
 
 class Evaluator:
@@ -124,20 +185,49 @@ class Evaluator:
         self.ai_sessions = AiSessions()
         self._run = run or system.token()
 
-    async def at_once(self, call: Call, principal: str) -> PolicyDecision | None:
-        """The verdict where nothing has to be read for it; None where something has."""
-        if call.effect is Effect.READ:
-            return PolicyDecision(Decision.ALLOW, "reads")
-        if self.policy.needs_facts(call) or await self._unsettled(call, principal) is not None:
+    def batch_id(self, batch: Batch, principal: str) -> str:
+        """As `BatchResult.id`. Without a name, the same list of calls is always the same batch."""
+        if not batch.is_list:
+            return ""
+        return f"batch_{sha256([[self.digest(call, principal) for call in batch.calls], batch.name])[:24]}"
+
+    async def at_once(self, batch: Batch, principal: str) -> Evaluation | None:
+        """The evaluation of a single call where the policy decides without a read; None where something is read."""
+        call = batch.calls[0]
+        if batch.is_list or self.policy.needs_facts(call):
+            return None
+        digest = self.digest(call, principal)
+        if await self._journalling.unsettled(call, digest) is not None:
             return None
         verdict = self.policy.judge(await self._situation(call, principal, call.effective))
-        return verdict if verdict.decision in (Decision.ALLOW, Decision.DENY) else None
+        if verdict.decision not in (Decision.ALLOW, Decision.DENY):
+            return None
+        return Evaluation(batch, "", {1: CallEvaluation(call, digest, call.effective, verdict)})
 
-    async def facts(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> Facts:
-        """The verdict in view of the target and of what depends on it, as if `ahead` were spent already.
+    async def evaluate(self, batch: Batch, principal: str, skip: Collection[int] = ()) -> Evaluation:
+        """Evaluate the calls of a batch but those to `skip`, by fresh reads. Raises a `FastnError`.
 
-        Raises a `FastnError`.
+        Each as if those before it were made: a budget or a plan that is too small is found at once.
         """
+        ahead: Counter[tuple[str, str]] = Counter()
+        found: dict[int, CallEvaluation] = {}
+        for number, call in enumerate(batch.calls, 1):
+            if number in skip:
+                continue
+            try:
+                found[number] = one = await self.evaluate_call(call, principal, ahead)
+            except FastnError as error:
+                where = batch.prefix(number)
+                error.what, error.args = where + error.what, (where + str(error),)
+                raise
+            if (permit := one.verdict.permit) is not None:
+                ahead[permit.budget, PLANNED] += 1
+            for _, period in self.limits(one.effect, principal):
+                ahead[one.effect.value, period] += 1
+        return Evaluation(batch, self.batch_id(batch, principal), found)
+
+    async def evaluate_call(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> CallEvaluation:
+        """Evaluate one call, by fresh reads, as if `ahead` were spent already. Raises a `FastnError`."""
         try:
             target = self.ai_sessions.target(call) or await read_target(call, self._read)
             dependence = await find_dependents(call, target, self._read)
@@ -155,8 +245,9 @@ class Evaluator:
             dependents=known,
             own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
         )
-        verdict = self.policy.judge(situation)
-        earlier = None if verdict.decision is Decision.DENY else await self._unsettled(call, principal)
+        verdict, digest = self.policy.judge(situation), self.digest(call, principal)
+        denied = verdict.decision is Decision.DENY
+        earlier = None if denied else await self._journalling.unsettled(call, digest)
         if earlier is not None and verdict.decision is Decision.ALLOW:
             decision = Decision.CONFIRM if self.policy.asks else Decision.DENY
             verdict = PolicyDecision(decision, "outcome unknown", earlier)
@@ -167,7 +258,38 @@ class Evaluator:
             shown = preview(call, effect, self.account, target, dependence, verdict.reason, label)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
-        return Facts(target, effect, verdict, shown, earlier is not None)
+        is_unsettled = earlier is not None
+        bound = [digest, state(target), shown.name, self.policy.digest, effect.value, is_unsettled]
+        # What destroys or gives access, or may have happened already, is approved call by call, always.
+        each_time = is_unsettled or effect in (Effect.DESTROY, Effect.ACCESS)
+        similar = None
+        if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
+            similar = self._similar(call, principal, effect)
+        return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar)
+
+    def raise_if_denied(self, evaluation: Evaluation) -> None:
+        """Raises a `Refused` that names every call of the batch that the policy refuses."""
+        denied = {n: one for n, one in evaluation.calls.items() if one.verdict.decision is Decision.DENY}
+        if not denied:
+            return
+        first = next(iter(denied))
+        error = self.refused(denied[first].call, denied[first].verdict, evaluation.batch.prefix(first))
+        if len(denied) > 1:
+            error.facts["refused_calls"] = [*denied]
+        if "would_allow" in error.facts:
+            error.facts["would_allow"] = "\n\n".join(would_allow(one.call) for one in denied.values())
+        raise error
+
+    def refused(self, call: Call, verdict: PolicyDecision, where: str = "") -> Refused:
+        """Why a call is refused; `where` names it, where it is one of several."""
+        facts: dict[str, JsonValue] = {"rule": verdict.rule}
+        if not self.policy.asks:
+            facts["would_allow"] = would_allow(call)
+        return Refused(
+            f"{where}The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
+            "Only a person can change the policy." if self.policy.asks else "Go on with the rest; report this.",
+            facts=facts,
+        )
 
     def now(self) -> float:
         """In Unix seconds."""
@@ -222,22 +344,9 @@ class Evaluator:
 
     def digest(self, call: Call, principal: str) -> str:
         """Who calls what, with exactly which arguments, on which account, by which key."""
-        parts = [principal, self.account, self._bound, call.tool_name(), call.arguments()]
-        return hashlib.sha256(to_json(parts)).hexdigest()
+        return sha256([principal, self.account, self._bound, call.tool_name(), call.arguments()])
 
-    def binding(self, call: Call, principal: str, facts: Facts) -> str:
-        """Digest of the call, its target's state and label, the policy, and whether it may have been made before."""
-        parts = [
-            self.digest(call, principal),
-            state(facts.target),
-            facts.preview.name,
-            self.policy.digest,
-            facts.effect.value,
-            facts.is_unsettled,
-        ]
-        return hashlib.sha256(to_json(parts)).hexdigest()
-
-    def similar(self, call: Call, principal: str, facts: Facts) -> str:
+    def _similar(self, call: Call, principal: str, effect: Effect) -> str:
         """What a temporary approval binds: all of `call` but its free values, and neither the target's state nor more.
 
         Its first use changes the target, so that the state cannot be bound.
@@ -245,10 +354,7 @@ class Evaluator:
         given = call.arguments()
         fixed = {name: value for name, value in given.items() if name not in FREE}
         parts = [principal, self.account, self._bound, call.tool_name(), sorted(given), fixed]
-        return hashlib.sha256(to_json([*parts, self.policy.digest, facts.effect.value])).hexdigest()
-
-    async def _unsettled(self, call: Call, principal: str) -> str | None:
-        return await self._journalling.unsettled(call, self.digest(call, principal))
+        return sha256([*parts, self.policy.digest, effect.value])
 
     async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
         now = self._system.now()
@@ -298,33 +404,25 @@ _ANY_NUMBER = 1 << 31
 
 
 class BudgetCheck:
-    """Allows calls on one account."""
+    """Counts calls on one account in their budgets."""
 
     def __init__(self, judge: Evaluator, ledger: Ledger) -> None:
         self._judge = judge
         self._ledger = ledger
 
-    async def allowed(
-        self,
-        call: Call,
-        principal: str,
-        verdict: PolicyDecision,
-        effect: Effect,
-        target: FastnObject | None = None,
-        name: str | None = None,
-    ) -> Consent:
-        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows.
-
-        `target` and what people call it are given where they were read.
-        """
+    async def allow(self, current: CallEvaluation, principal: str) -> Consent:
+        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows."""
+        call, verdict = current.call, current.verdict
         if verdict.decision is not Decision.ALLOW:
-            raise self.refused(call, verdict)
+            raise self._judge.refused(call, verdict)
         if verdict.permit is not None and not await self._ledger.spend(
             verdict.permit.budget, PLANNED, verdict.permit.count
         ):
-            raise self.refused(call, PolicyDecision(Decision.DENY, verdict.rule, "All calls of this entry were made."))
-        await self.spend(effect, principal, is_counted=verdict.permit is not None)
-        return Consent("policy" if verdict.permit is None else "plan", verdict, effect, target=target, name=name)
+            used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this entry were made.")
+            raise self._judge.refused(call, used_up)
+        await self.spend(current.effect, principal, is_counted=verdict.permit is not None)
+        by = "policy" if verdict.permit is None else "plan"
+        return Consent(by, verdict, current.effect, target=current.target, name=current.name)
 
     async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
         """Count a call that is about to be sent. Raises a `Refused` where a budget is used up.
@@ -361,14 +459,3 @@ class BudgetCheck:
                 "Call again then. A person can change destroy_rate under [budget] in the policy file.",
                 facts={"rule": "destroy_rate", "free_at": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
             )
-
-    def refused(self, call: Call, verdict: PolicyDecision, where: str = "") -> Refused:
-        """Why a call is refused; `where` names it, where it is one of several."""
-        facts: dict[str, JsonValue] = {"rule": verdict.rule}
-        if not self._judge.policy.asks:
-            facts["would_allow"] = would_allow(call)
-        return Refused(
-            f"{where}The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
-            "Only a person can change the policy." if self._judge.policy.asks else "Go on with the rest; report this.",
-            facts=facts,
-        )

@@ -1,111 +1,154 @@
-"""Decide about calls before they are sent: evaluate, refuse, or obtain an approval. Knows no HTTP and no MCP.
+"""The guard. `execute` says what happens once a request, `_send_once` once a call; nothing else changes an account.
 
-Fail closed: whatever goes wrong on the way to a consent, the call is not sent, and that is said.
+Fail closed: until a call is sent, whatever goes wrong is a refusal; once it may have left, its outcome is unknown.
 """
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
+from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.approval.batch import Agreed, BatchApproval, BatchCalls
-from fastn_mcp.guard.approval.flow import ApprovalFlow, ApprovalRequest, Approved, Caller, OutOfBandChannel
-from fastn_mcp.guard.approval.request import Asking, PendingApproval, extent
+from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, Caller, OutOfBandChannel
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.log import Unwritten
-from fastn_mcp.guard.audit.recorder import Consent, Recorder
-from fastn_mcp.guard.changes import BatchStep
-from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator, Facts
-from fastn_mcp.guard.ledger.ledger import Ledger, Scope
+from fastn_mcp.guard.audit.recorder import Intent, Recorder
+from fastn_mcp.guard.changes import FINAL, MADE, Batch, BatchResult, BatchStep, Change, Done, NotDone
+from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation, Evaluator
+from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision, PolicyDecision
-from fastn_mcp.guard.preview import ListPreview, Preview
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import Report, Said, System, no_progress
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
 log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Decides about the calls on one account."""
+    """Decides about the calls on one account, and sends them."""
 
     def __init__(
-        self, judge: Evaluator, ledger: Ledger, recorder: Recorder, system: System, desk: OutOfBandChannel | None
+        self,
+        judge: Evaluator,
+        ledger: Ledger,
+        recorder: Recorder,
+        journal: Journalling,
+        client: FastnClient,
+        secrets: SecretValues,
+        delivery: KeyFileWriter | None,
+        system: System,
+        desk: OutOfBandChannel | None,
     ) -> None:
+        """Without `delivery`, a new key stands in the result."""
         self._judge = judge
         self._ledger = ledger
         self._recorder = recorder
+        self._journal = journal
+        self._client = client
+        self._secrets = secrets
+        self._delivery = delivery
         self._system = system
-        self._allowing = BudgetCheck(judge, ledger)
-        self._asker = ApprovalFlow(judge.bound_account, ledger, recorder, system, desk, judge.policy.approval_lifetime)
-        self._together = BatchApproval(judge, ledger, self._asker, self._allowing, recorder, system)
+        lifetime, budgets = judge.policy.approval_lifetime, BudgetCheck(judge, ledger)
+        self._approvals = ApprovalFlow(judge.bound_account, ledger, recorder, system, desk, budgets, lifetime)
+        self.directory = Directory(system)
 
-    async def admit(self, call: Call, caller: Caller) -> Consent | Asking | PendingApproval:
-        """The consent under which `call` may be sent now, or the question that has gone out.
-
-        Raises a `FastnError` where the call may not be sent.
-        """
-        with self._failing_closed(call, caller):
-            if call.effect is not Effect.READ:
-                await self._recorder.anchor()
-            return await self._admit(call, caller)
-
-    def several(self, offer: Tool[Any], calls: Sequence[Call], name: str | None, caller: Caller) -> BatchCalls:
-        """The batch that these calls are, in whatever process."""
-        return self._together.several(offer, calls, name, caller.principal)
-
-    async def agree(
-        self, several: BatchCalls, numbers: Sequence[int], caller: Caller
-    ) -> Agreed | Asking | PendingApproval:
-        """By what right these calls of a batch may be made, or the one question about them that has gone out.
-
-        Raises a `FastnError` where they may not all be made.
-        """
-        with self._failing_closed(several.offer, caller):
+    async def execute(
+        self, batch: Batch, caller: Caller, report: Report = no_progress
+    ) -> BatchResult | Asking | PendingApproval:
+        """Send what may be sent, or return the approval request that is open. Raises where nothing was sent."""
+        with self._span(batch.tool) as said, self._fail_closed(batch.tool, caller):
+            execution = await self._resume(batch, caller)
+            if len(execution.results) == len(batch.calls):
+                return execution
+            said |= {"calls": len(batch.calls) - len(execution.results)} if batch.is_list else {}
             await self._recorder.anchor()
-            for number in numbers:
-                caller.check(several.calls[number - 1].tool_name(), several.calls[number - 1].effective)
-            return await self._together.agree(several, numbers, caller)
+            evaluation = await self._evaluate(batch, caller, execution.results, said)
+            approval = await self._approvals.obtain(evaluation, caller)
+            if not isinstance(approval, Approval):
+                said["outcome"] = "approval_required"
+                if isinstance(approval, PendingApproval):
+                    self._recorder.waits(batch.tool, caller.principal, approval.preview)
+                return approval
+            if approval.is_stale:
+                evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
+            approval = await self._approvals.accept(approval, evaluation)
+            by = approval.by if evaluation.verdict.permit is None else "plan"
+            said |= {"outcome": "admitted", "consent": by, "asked": approval.answer and approval.answer.trace}
+        for number, call in evaluation.calls.items():
+            if batch.is_list:
+                await report(f"{number} of {len(batch.calls)}: {call.call.tool_name()}", number, len(batch.calls))
+            try:
+                execution.results[number] = await self._send_once(number, evaluation, approval, caller)
+            except FastnError as error:
+                execution.results[number] = NotDone(error)
+                if error.outcome not in MADE and not batch.keep_going:
+                    break
+        return execution
 
-    async def admit_one(self, several: BatchCalls, number: int, agreed: Agreed, caller: Caller) -> Consent:
-        """The consent under which one of the calls that were agreed to may be sent now. Raises a `FastnError`."""
-        call = several.calls[number - 1]
-        with self._failing_closed(call, caller):
+    async def _send_once(self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller) -> Done:
+        """Send one approved call at most once, recorded before and after. Raises what became of it otherwise."""
+        current, call = evaluation.calls[number], evaluation.calls[number].call
+        is_list = evaluation.batch.is_list
+        with self._span(call) if is_list else nullcontext(Said()) as said, self._fail_closed(call, caller):
+            if is_list:  # what was sent before may have changed what is there
+                current = await self._reevaluate(call, caller)
+                said |= _decided(current.effect, current.verdict)
+            filled = self._secrets.fill(call)
+            consent = await self._approvals.use(approval, number, current, caller.principal)
+            said |= {"outcome": "admitted", "consent": consent.by, "asked": consent.asked}
+            deadline = self._client.deadline(call)
+            step = (evaluation.id, number) if is_list else None
+            change = await self._journal.begin(
+                call, current.digest, caller.principal, current.target, self._client.send, deadline, current.name,
+                consent.by, step,
+            )  # fmt: skip
+        intent, is_sent = None, False
+        try:
+            intent = self._recorder.intent(call, caller.principal, consent, change.id)
+            await self._recorder.anchor()
+            self._judge.ai_sessions.note(call, None)
+            is_sent = True  # from here on it may have left
+            result = await self._client.send(filled)
+        except BaseException as error:
+            outcome, what = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
+            if isinstance(error, FastnError):
+                outcome, what = error.outcome, error.what
+            await self._complete(intent, change, outcome, what)
+            if is_sent and isinstance(error, FastnError):
+                await self._recorder.settle()
+            raise
+        finally:
+            self.directory.forget(call.toolset())
+        self._judge.ai_sessions.note(call, result)
+        change = await self._complete(intent, change, "done", result=result)
+        await self._recorder.settle()
+        return Done(self._delivered(call, result), change)
+
+    async def preview(self, batch: Batch, caller: Caller) -> Evaluation | BatchResult:
+        """What `execute` would ask about and send: fresh reads, no question, nothing sent; or what was done before."""
+        execution = await self._resume(batch, caller)
+        if len(execution.results) == len(batch.calls):
+            return execution
+        return await self._judge.evaluate(batch, caller.principal, execution.results)
+
+    async def evaluate(self, call: Call, principal: str = "local") -> CallEvaluation:
+        """What the policy says of one call, and what it would do: fresh reads, no question, nothing sent."""
+        return await self._judge.evaluate_call(call, principal)
+
+    async def read(self, call: Call, caller: Caller) -> FastnObject:
+        """Make a read. Raises a `FastnError`."""
+        with self._fail_closed(call, caller):
+            if call.effect is not Effect.READ:
+                raise Refused(f"{call.tool_name()} is not a read. Nothing was sent.")
             caller.check(call.tool_name(), call.effective)
-            return await self._together.admit(several, number, agreed[number], caller)
-
-    async def progress(self, several: BatchCalls, caller: Caller) -> Mapping[int, BatchStep]:
-        """What became of the calls of a batch before. Raises a `FastnError`."""
-        with self._failing_closed(several.offer, caller):
-            return {step.number: step for step in await self._ledger.steps(several.id)}
-
-    async def ended(self, several: BatchCalls, number: int, outcome: str, change: str | None = None) -> None:
-        """Note what became of a call of a batch. It is over: what cannot be noted is logged, and counts as unknown."""
-        try:
-            await self._ledger.end_step(several.id, number, outcome, change, self._system.now().timestamp())
-        except Exception:
-            log.exception("the outcome %s of call %s of %s could not be noted", outcome, number, several.id)
-
-    async def judged_together(self, several: BatchCalls, numbers: Sequence[int], principal: str) -> ListPreview:
-        """What these calls of a batch would do: fresh reads, no question, nothing sent."""
-        return await self._together.preview(several, numbers, principal)
-
-    @contextmanager
-    def _failing_closed(self, call: Tool[Any], caller: Caller) -> Generator[None]:
-        try:
-            yield
-        except Unwritten:
-            raise
-        except FastnError as error:
-            self._recorder.not_sent(call, caller.principal, error)
-            raise
-        except Exception as error:
-            log.exception("the guard failed on %s", call.tool_name())
-            raise Refused(
-                f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
-            ) from error
+            self._recorder.read()
+        return await self._client.send(call)
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """The mode, and what is left of the budgets and of the plan. Raises a `FastnError`."""
@@ -127,68 +170,78 @@ class Guard:
         """Seconds in which a request can be answered, and the approved call made."""
         return self._judge.policy.approval_lifetime
 
-    def answered(self, call: Call, result: FastnObject | None) -> None:
-        """Remember of an answer what later calls are judged by; None once `call` is sent and not yet answered."""
-        self._judge.ai_sessions.note(call, result)
+    async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
+        """What an earlier request did for the same list: none of it is sent again."""
+        if not batch.is_list:
+            return BatchResult("", {})
+        id_ = self._judge.batch_id(batch, caller.principal)
+        results: dict[int, Done | NotDone | BatchStep] = {}
+        results |= {step.number: step for step in await self._ledger.steps(id_) if step.outcome in FINAL}
+        return BatchResult(id_, results)
 
-    def digest(self, call: Call, caller: Caller) -> str:
-        """Names this call of this caller, with exactly these arguments, on this account."""
-        return self._judge.digest(call, caller.principal)
+    async def _evaluate(
+        self, batch: Batch, caller: Caller, skip: Collection[int], said: Said, *, reads: bool = False
+    ) -> Evaluation:
+        """Evaluate what is left of a batch; without a read where the policy decides by itself, unless `reads`.
 
-    async def judged(self, call: Call, principal: str = "local") -> tuple[PolicyDecision, Preview]:
-        """What the policy says of `call`, and what it would do: fresh reads, no question, nothing sent."""
-        facts = await self._judge.facts(call, principal)
-        return facts.verdict, facts.preview
+        Raises where any of it may not be sent.
+        """
+        for number, call in enumerate(batch.calls, 1):
+            if number not in skip:
+                caller.check(call.tool_name(), call.effective)
+        evaluation = None if reads else await self._judge.at_once(batch, caller.principal)
+        evaluation = evaluation or await self._judge.evaluate(batch, caller.principal, skip)
+        for current in evaluation.calls.values():
+            caller.check(current.call.tool_name(), current.effect)
+        said |= _decided(evaluation.effect, evaluation.verdict)
+        self._judge.raise_if_denied(evaluation)
+        return evaluation
 
-    async def _admit(self, call: Call, caller: Caller) -> Consent | Asking | PendingApproval:
+    async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        if (verdict := await self._judge.at_once(call, caller.principal)) is not None:
-            return await self._allowing.allowed(call, caller.principal, verdict, call.effective)
-        facts = await self._judge.facts(call, caller.principal)
-        caller.check(call.tool_name(), facts.effect)
-        if facts.verdict.decision in (Decision.ALLOW, Decision.DENY):
-            return await self._allowed(call, caller, facts)
-        if (scope := await self._scope(call, caller, facts)) is not None:
-            await self._allowing.spend(facts.effect, caller.principal)
-            return Consent("scope", facts.verdict, facts.effect, scope.id, facts.target, facts.preview.name)
-        await self._allowing.spend_rate(facts.effect, caller.principal, is_check=True)
-        given = await self._asker.ask(self._matter(call, caller, facts), caller)
-        return await self._approved(call, caller, facts, given) if isinstance(given, Approved) else given
+        current = await self._judge.evaluate_call(call, caller.principal)
+        caller.check(call.tool_name(), current.effect)
+        if current.verdict.decision is Decision.DENY:
+            raise self._judge.refused(call, current.verdict)
+        return current
 
-    async def _approved(self, call: Call, caller: Caller, facts: Facts, given: Approved) -> Consent:
-        """Spend an approval. What was approved must still be what is there."""
-        if not given.fresh:
-            facts = await self._judge.facts(call, caller.principal)
-            if facts.verdict.decision is Decision.DENY:
-                return await self._allowed(call, caller, facts)
-        await self._asker.spend(given, self._matter(call, caller, facts))
-        # Only now: repeats of one approval must not use up the budget of others.
-        await self._allowing.spend(facts.effect, caller.principal)
-        grant, name = given.grant, facts.preview.name
-        return Consent(given.by, facts.verdict, facts.effect, grant.id, facts.target, name, grant.trace)
+    async def _complete(
+        self, intent: Intent | None, change: Change, outcome: str, what: str | None = None,
+        result: FastnObject | None = None,
+    ) -> Change:  # fmt: skip
+        self._recorder.outcome(intent, outcome, what, result)
+        return await self._journal.end(change, outcome, result)
 
-    async def _allowed(self, call: Call, caller: Caller, facts: Facts) -> Consent:
-        return await self._allowing.allowed(
-            call, caller.principal, facts.verdict, facts.effect, facts.target, facts.preview.name
-        )
+    def _delivered(self, call: Call, result: FastnObject) -> FastnObject:
+        try:
+            return result if self._delivery is None else self._delivery(call, result)
+        except OSError as error:
+            raise AppliedUnreadable(
+                f"The key was created, but no file could be written for it ({type(error).__name__}).",
+                "Revoke it with revoke_api_key, and tell the operator.",
+                facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
+            ) from error
 
-    async def _scope(self, call: Call, caller: Caller, facts: Facts) -> Scope | None:
-        answered = caller.form is not None and caller.form.resumed is not None
-        if call.target is None or not facts.may_scope or answered:
-            return None
-        now, similar = self._system.now().timestamp(), self._judge.similar(call, caller.principal, facts)
-        return await self._ledger.scope_of(
-            caller.principal, self._judge.bound_account, call.tool_name(), call.target, similar, now
-        )
+    def _span(self, call: Tool[Any]) -> AbstractContextManager[Said]:
+        said: Said = {"operation": call.tool_name(), "effect": call.effective.value}
+        return self._system.span("guard", call.tool_name(), said)
 
-    def _matter(self, call: Call, caller: Caller, facts: Facts) -> ApprovalRequest:
-        return ApprovalRequest(
-            call,
-            self._judge.digest(call, caller.principal),
-            self._judge.binding(call, caller.principal, facts),
-            facts.verdict,
-            facts.effect,
-            facts.preview,
-            self._judge.similar(call, caller.principal, facts) if facts.may_scope else None,
-            extent(call),
-        )
+    @contextmanager
+    def _fail_closed(self, call: Tool[Any], caller: Caller) -> Generator[None]:
+        """Nothing is sent in here: record a refusal as such, and turn anything unforeseen into one."""
+        try:
+            yield
+        except Unwritten:
+            raise
+        except FastnError as error:
+            self._recorder.not_sent(call, caller.principal, error)
+            raise
+        except Exception as error:
+            log.exception("the guard failed on %s", call.tool_name())
+            raise Refused(
+                f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
+            ) from error
+
+
+def _decided(effect: Effect, verdict: PolicyDecision) -> Said:
+    return {"effect": effect.value, "decision": verdict.decision.value, "rule": verdict.rule}

@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import anyio
 
-from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
+from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent, Refused
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
 from fastn_mcp.guard.changes import PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import FastnObject
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,8 @@ class Journalling:
         self.journal = journal
         self.account = account
         self._system = system
-        self._sending: dict[str, tuple[str, anyio.Event]] = {}
-        """By change: the digest of its call, and what is set once its outcome is known or lost."""
+        self._sending: dict[str, tuple[str, anyio.Event, tuple[str, int] | None]] = {}
+        """By change: the digest of its call, what is set once its outcome is known or lost, and its step of a batch."""
         self._lost: dict[str, float] = {}
         """By digest of a call: until when it is unsettled. The ledger may be what was lost."""
 
@@ -107,7 +107,7 @@ class Journalling:
         if call.route.method in _IDEMPOTENT:
             return None
         with anyio.move_on_after(_NOTICED):
-            for ended in [ended for of, ended in self._sending.values() if of == digest]:
+            for ended in [ended for of, ended, _ in self._sending.values() if of == digest]:
                 await ended.wait()
         if self._lost.get(digest, 0.0) > self._now():
             return _UNKNOWN
@@ -141,14 +141,14 @@ class Journalling:
         deadline: float = 0.0,
         name: str | None = None,
         approved_by: str = "",
-    ) -> Change | None:
-        """Record that `call` is about to be sent; None where it changes nothing.
+        step: tuple[str, int] | None = None,
+    ) -> Change:
+        """Record that `call` is about to be sent.
 
         `digest` names the call; `target` and `name` are what was read of its target already. It is sent within
-        `deadline` seconds. What this returns must be ended. Raises a `Refused` where that cannot be written.
+        `deadline` seconds. `step` is the batch and the number of a call of a list, which begins only once. What this
+        returns must be ended. Raises a `FastnError` where the call was begun already, or that cannot be written.
         """
-        if call.effect is Effect.READ:
-            return None
         if target is None and call.target is not None:
             target = await _read(call, read)
         label = name or await read_label(call, target, read)
@@ -168,11 +168,16 @@ class Journalling:
             call="" if is_idempotent else digest,
             unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
         )
-        self._sending[change.id] = change.call, anyio.Event()
+        if step is not None and not await self.journal.begin_step(*step, now):
+            raise NotSent(
+                "It was begun already, by another process or by another call of the same batch.",
+                "Call the batch again later to see what became of it.",
+            )
+        self._sending[change.id] = change.call, anyio.Event(), step
         try:
             await self.journal.note(change)
         except BaseException as error:
-            self._sent(change)
+            await self._sent(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
                 raise
             log.exception("%s could not be journalled", call.tool_name())
@@ -181,10 +186,8 @@ class Journalling:
             ) from error
         return change
 
-    async def end(self, change: Change | None, outcome: str, result: FastnObject | None = None) -> Change | None:
+    async def end(self, change: Change, outcome: str, result: FastnObject | None = None) -> Change:
         """Record what became of it. The call was made: what cannot be written now is logged instead."""
-        if change is None:
-            return None
         made = {} if result is None else without_secrets(result)
         target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
         shown = {name: made.get(name, value) for name, value in change.sent.items()}
@@ -204,7 +207,7 @@ class Journalling:
         except Exception:
             log.exception("the outcome %s of %s could not be journalled", outcome, change.tool)
         finally:
-            self._sent(change)
+            await self._sent(change, outcome)
         return ended
 
     async def settle(self, change: Change) -> None:
@@ -217,8 +220,17 @@ class Journalling:
     def _now(self) -> float:
         return self._system.now().timestamp()
 
-    def _sent(self, change: Change) -> None:
-        self._sending.pop(change.id)[1].set()
+    async def _sent(self, change: Change, outcome: str) -> None:
+        _, ended, step = self._sending.pop(change.id)
+        ended.set()
+        if step is None:
+            return
+        try:
+            with anyio.CancelScope(shield=True):
+                made = change.id if outcome == "done" else None
+                await self.journal.end_step(*step, outcome, made, self._now())
+        except Exception:
+            log.exception("the outcome %s of call %s of %s could not be noted", outcome, step[1], step[0])
 
 
 _MADE = ("done", AppliedUnreadable.outcome)

@@ -14,7 +14,8 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
 from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find.find import Find
 from fastn_mcp.tools.ai import (
     FAILED,
@@ -186,26 +187,31 @@ _SKEW = timedelta(minutes=2)
 """By which Fastn's clock may be behind ours."""
 
 
-async def chat(call: AiChat, means: ProcedureContext) -> AiReply:
+async def chat(call: AiChat, means: ProcedureContext) -> Done | Pending:
     """Say something to the AI. What it asks is for a person to answer, by a call of its own."""
-    reply = _shaped(await means.send(call), call.session_id)
+    made = await means.change(call)
+    if not isinstance(made, Done):
+        return made
+    reply = _shaped(made.result, call.session_id)
     onward = how_to_go_on(reply)
-    return _reply(reply, {} if onward is None else {"next": onward})
+    return Done(_reply(reply, {} if onward is None else {"next": onward}), made.change)
 
 
-async def build(call: AiBuild, means: ProcedureContext) -> AiReply:
+async def build(call: AiBuild, means: ProcedureContext) -> Done | Pending:
     """Have the AI build, and say what there is then that was not before. Looks on for `wait_seconds`, for free."""
     kind = _kind(call)
-    before = await take(means.send, kind)
+    before = await take(means.read, kind)
     sent = means.system.now() - _SKEW
     try:
-        answer = await means.send(call)
+        made = await means.change(call)
     except UnknownOutcome as error:
         listing = ListConnectors if kind == "connector" else ListWorkflows
         error.facts.setdefault("settle", suggested(listing, **({"search": call.name} if call.name else {})))
         error.next_step = f"Look with {listing.tool_name()} for what was built."
         raise
-    reply = _shaped(answer, call.session_id)
+    if not isinstance(made, Done):
+        return made
+    reply = _shaped(made.result, call.session_id)
     try:
         said: dict[str, JsonValue] = await _followed(call, reply, before, sent, means)
     except Exception as error:  # it was sent, and nothing may hide that
@@ -215,7 +221,7 @@ async def build(call: AiBuild, means: ProcedureContext) -> AiReply:
     onward = how_to_go_on(reply)
     if onward is None and not _has_ended(reply):
         onward = asking_how_it_goes(reply)
-    return _reply(reply, said | ({} if onward is None else {"next": onward}))
+    return Done(_reply(reply, said | ({} if onward is None else {"next": onward})), made.change)
 
 
 async def _followed(
@@ -230,11 +236,11 @@ async def _followed(
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         waited = means.system.monotonic() - began
         try:
-            if await appeared(before, _kind(call), call.name, sent, means.send):
+            if await appeared(before, _kind(call), call.name, sent, means.read):
                 break
         except FastnError:
             continue  # the last look, at all, says what could not be read
-    after = await take(means.send, _kind(call))
+    after = await take(means.read, _kind(call))
     said: dict[str, JsonValue] = {"changed": compared(before, after, sent)}
     return said | ({"waited_seconds": round(waited, 1)} if call.wait_seconds else {})
 

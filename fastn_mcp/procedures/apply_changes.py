@@ -6,11 +6,11 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from typing_extensions import override
 
-from fastn_mcp.errors import FastnError, Stopped, UnknownOutcome, nearest
+from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
 from fastn_mcp.fastn.targets import Call, settling_read
-from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchStep, Change
+from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, BatchStep, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
-from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import since
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
@@ -86,28 +86,17 @@ class ApplyChanges(Procedure[Applied]):
         return given
 
     @override
-    async def run(self, means: ProcedureContext) -> Applied:
-        calls = self._calls
-        batch = means.batch(self, calls, self.batch)
-        now = means.system.now().timestamp()
-        rows = {
-            number: await _earlier(calls[number - 1], step, means, now)
-            for number, step in (await batch.earlier()).items()
-            if step.outcome in (*MADE, *PERHAPS_MADE)
-        }
+    async def run(self, means: ProcedureContext) -> Applied | Pending:
+        calls, now = self._calls, means.system.now().timestamp()
+        outcome = await means.execute(Batch(self, calls, self.batch, self.keep_going))
+        if not isinstance(outcome, BatchResult):
+            return outcome
+        results = outcome.results
+        rows = {number: await _row_of(number, calls[number - 1], results[number], means, now) for number in results}
         note = ""
-        pending = [number for number in range(1, len(calls) + 1) if number not in rows]
-        if pending:
-            await batch.agree(pending)
-        else:
+        if all(isinstance(result, BatchStep) for result in results.values()):
             note = "All of it was begun before, and nothing was made now. To make it anew, give it a name in batch."
-        for number in pending:
-            call = calls[number - 1]
-            await means.report(f"{number} of {len(calls)}: {call.tool_name()}", number, len(calls))
-            rows[number] = row = await _made(batch, number, call)
-            if row["outcome"] not in MADE and not self.keep_going:
-                break
-        return _told(batch.id, calls, rows, note)
+        return _told(outcome.id, calls, rows, note)
 
 
 def _called(number: int, given: Mapping[str, Any]) -> Call:
@@ -179,14 +168,18 @@ async def _earlier(call: Call, step: BatchStep, means: ProcedureContext, now: fl
     return _row(step.number, call, str(step.outcome)) | at | _receipt(call, None, change)
 
 
-async def _made(batch: Batch, number: int, call: Call) -> dict[str, JsonValue]:
-    try:
-        made = await batch.make(number)
-    except FastnError as error:
-        said: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
-        facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
-        return _row(number, call, error.outcome) | said | facts
-    return _row(number, call, "done") | _receipt(call, made.result, made.change)
+async def _row_of(
+    number: int, call: Call, result: Done | NotDone | BatchStep, means: ProcedureContext, now: float
+) -> dict[str, JsonValue]:
+    match result:
+        case Done(made, change):
+            return _row(number, call, "done") | _receipt(call, made, change)
+        case NotDone(error):
+            said: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
+            facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
+            return _row(number, call, error.outcome) | said | facts
+        case BatchStep():
+            return await _earlier(call, result, means, now)
 
 
 def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:

@@ -1,8 +1,8 @@
 """What a procedure works with: guarded calls, the clock, the journal and progress."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Generic
 
 from pydantic import JsonValue
 from typing_extensions import override
@@ -10,17 +10,14 @@ from typing_extensions import override
 from fastn_mcp.errors import NotSent
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.guard.changes import Batch, Batching, Journal
-from fastn_mcp.runtime import System
+from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.changes import Batch, BatchResult, Done, Journal
+from fastn_mcp.guard.evaluation import Evaluation
+from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
-Report = Callable[[str, float, float | None], Awaitable[None]]
-"""Tells whoever waits what is being done, how far it is, and how far it goes, where that is known."""
-
-
-async def unheard(message: str, done: float, total: float | None) -> None:
-    """A report to nobody."""
-
+Pending = Asking | PendingApproval | Evaluation
+"""What comes instead of a result: a person is asked, or what would be changed is evaluated and not sent."""
 
 Allowance = Callable[[], Awaitable[dict[str, JsonValue]]]
 """What the guard still allows: the mode, and what is left of budgets and of a plan."""
@@ -31,26 +28,29 @@ async def unlimited() -> dict[str, JsonValue]:
     return {}
 
 
-def apart(_: Tool[Any], __: Sequence[Call], ___: str | None) -> Batch:
-    """No calls can be approved together."""
-    raise NotSent("Nobody can agree to several calls at once here.")
+async def no_changes(batch: Batch) -> BatchResult | Pending:
+    """Nothing can be changed."""
+    raise NotSent(f"{batch.tool.tool_name()}: nothing can be changed here.")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcedureContext:
-    """What a procedure works with. `send` makes one call, the guard's question included: it may end the procedure.
+    """What a procedure works with. `read` makes one read and raises what is answered instead of a result."""
 
-    `batch` makes several, with one question.
-    """
-
-    send: Send
+    read: Send
     system: System
     report: Report
     account: str
     journal: Journal
     directory: Directory
-    batch: Batching = apart
+    execute: Callable[[Batch], Awaitable[BatchResult | Pending]] = no_changes
+    """Send calls that change something, the guard's question included; `Guard.execute`, or its preview."""
     allowance: Allowance = unlimited
+
+    async def change(self, call: Call) -> Done | Pending:
+        """Send one call that changes something. A procedure returns what it cannot go on from. Raises."""
+        outcome = await self.execute(Batch(call, (call,)))
+        return outcome.single() if isinstance(outcome, BatchResult) else outcome
 
 
 class Procedure(Tool[Result], Generic[Result]):
@@ -59,8 +59,8 @@ class Procedure(Tool[Result], Generic[Result]):
     `run` is begun anew where a person had to be asked first: up to its one change, it only reads.
     """
 
-    async def run(self, means: ProcedureContext) -> Result:
-        """Do it. Raises a `FastnError`."""
+    async def run(self, means: ProcedureContext) -> Result | Done | Pending:
+        """Do it, or return the approval request or the evaluation that it ended with. Raises a `FastnError`."""
         raise NotImplementedError
 
     @classmethod

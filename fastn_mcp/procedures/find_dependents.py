@@ -51,7 +51,7 @@ class FindDependents(Procedure[Impact]):
         doubts += where.unchecked
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
-            names = await read_names(references(self.kind, row_of(target)), means.send)
+            names = await read_names(references(self.kind, row_of(target)), means.read)
             of["name"] = str(label_of(self.kind, row_of(target), names) or self.id)
         answer: dict[str, JsonValue] = {"of": of, "used_by": used}
         if perhaps:
@@ -74,7 +74,7 @@ class FindDependents(Procedure[Impact]):
         for number, look in enumerate(where):
             await means.report(f"Looking through {look.kind}", number, len(where))
             try:
-                uses = await uses_of(look, means.send, DETAILS)
+                uses = await uses_of(look, means.read, DETAILS)
             except FastnError as error:
                 doubts.append(Unchecked(look.kind, error.what))
                 continue
@@ -87,7 +87,7 @@ class FindDependents(Procedure[Impact]):
 async def _record(deleting: Call, means: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
     """The resource, or the doubt that is left where it cannot be read. Raises where it is not there."""
     try:
-        target = await read_target(deleting, means.send)
+        target = await read_target(deleting, means.read)
     except NotFound:
         raise
     except FastnError as error:
@@ -114,7 +114,7 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
 async def _row(look: Look, uses: Uses, means: ProcedureContext) -> dict[str, JsonValue]:
     rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
     owners = filter(None, map(owner_of, rows)) if look.kind == "connections" else ()
-    of = {"customer": await means.directory.names("customer", owners, means.send)}
+    of = {"customer": await means.directory.names("customer", owners, means.read)}
     names = [example_name(look.kind, row, of) for row in rows]
     examples: list[JsonValue] = [_example(look.kind, row, name) for row, name in zip(rows, names, strict=True)]
     said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}

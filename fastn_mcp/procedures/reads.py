@@ -81,7 +81,7 @@ class ReadRow(Procedure[FastnObject]):
 
     async def run(self, means: ProcedureContext) -> FastnObject:
         lister: Any = LISTS[self.kind]
-        row, seen = await find_row(lister, self.id, means.send)
+        row, seen = await find_row(lister, self.id, means.read)
         if row is not None:
             return row
         if seen:
@@ -125,8 +125,8 @@ class CompleteId(Procedure[Ids]):
 
 async def _contents(kind: str, means: ProcedureContext) -> Contents:
     if kind != "execution":
-        return await means.directory.contents(kind, means.send)
-    page = cast("ListPage[FastnObject]", await means.send(ListExecutions(limit=MOST)))
+        return await means.directory.contents(kind, means.read)
+    page = cast("ListPage[FastnObject]", await means.read(ListExecutions(limit=MOST)))
     return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
 
 

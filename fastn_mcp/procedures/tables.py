@@ -209,13 +209,13 @@ async def listed(call: List[Any], means: ProcedureContext) -> Rows:
 
 async def _collected(call: List[Any], means: ProcedureContext) -> Rows:
     """Reads on while rows are missing that an answer left out because they do not match."""
-    page = cast(Rows, await means.send(call))
+    page = cast(Rows, await means.read(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
     while call.filters() and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
         await means.report(f"{len(items)} of {call.limit} rows found", read, None)
         try:
-            page = cast(Rows, await means.send(call.wider(page.next_cursor, call.limit - len(items))))
+            page = cast(Rows, await means.read(call.wider(page.next_cursor, call.limit - len(items))))
         except FastnError:
             if not items:
                 raise
@@ -251,7 +251,7 @@ async def _shown(call: List[Any], page: Rows, means: ProcedureContext) -> Rows:
         named, unnamed = referred(rows, columns)
         names = dict(named)
         for kind, keys in unnamed.items():
-            names[kind] = {**named.get(kind, {}), **await means.directory.names(kind, keys, means.send)}
+            names[kind] = {**named.get(kind, {}), **await means.directory.names(kind, keys, means.read)}
         legend = legend_of(names, len(rows))
         now = None if call.detail == CSV else means.system.now()
         rows = [concise(row, columns, names, legend, now) for row in rows]

@@ -7,9 +7,9 @@ from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.fastn.targets import read_target
-from fastn_mcp.guard.changes import BEGUN, Change
+from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
-from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import since
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -56,7 +56,7 @@ class UndoChange(Procedure[Undone]):
     def target(self) -> str | None:
         return self.change_id
 
-    async def run(self, means: ProcedureContext) -> Undone:
+    async def run(self, means: ProcedureContext) -> Done | Pending:
         change = await means.journal.change(means.account, self.change_id)
         if change is None:
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
@@ -66,32 +66,37 @@ class UndoChange(Procedure[Undone]):
         if change.undone:
             raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
         await _undrifted(change, undo, means)
-        result = await _made(change, undo, means)
+        made = await _made(change, undo, means)
+        if not isinstance(made, Done):
+            return made
         answer: dict[str, JsonValue] = {"undone": change.id, "by": undo.call.tool_name()}
         if change.target is not None:
             answer["of"] = {"id": change.target, "name": change.name}
         if undo.call.target is None:
-            answer["new_id"] = result.model_dump().get("id")
+            answer["new_id"] = made.result.model_dump().get("id")
         if undo.lost:
             answer["lost"] = undo.lost
         if undo.not_restored:
             answer["not_restored"] = list(undo.not_restored)
-        return Undone.model_validate(answer)
+        return Done(Undone.model_validate(answer), made.change)
 
 
-async def _made(change: Change, undo: Undo, means: ProcedureContext) -> FastnObject:
+async def _made(change: Change, undo: Undo, means: ProcedureContext) -> Done | Pending:
     """Make the call, once: whoever else is at it is told so."""
     if not await means.journal.claim(change.id):
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
+    may_be_made = False
     try:
-        return await means.send(undo.call)
+        made = await means.change(undo.call)
+        may_be_made = isinstance(made, Done)
     except UnknownOutcome:
+        may_be_made = True
         raise
-    except BaseException:
-        # Not made: asked about, declined, refused, cancelled before it left.
-        with suppress(Exception):  # a change that cannot be given back stays taken, and why it was not made is said
-            await means.journal.release(change.id)
-        raise
+    finally:
+        if not may_be_made:  # asked about, declined, refused, cancelled before it left
+            with suppress(Exception):  # a change that cannot be given back stays taken
+                await means.journal.release(change.id)
+    return made
 
 
 async def _undrifted(change: Change, undo: Undo, means: ProcedureContext) -> None:
@@ -99,7 +104,7 @@ async def _undrifted(change: Change, undo: Undo, means: ProcedureContext) -> Non
     call: Any = undo.call
     if call.target is None:
         return
-    there = await read_target(call, means.send)
+    there = await read_target(call, means.read)
     if there is None:
         raise NotFound("It is no longer there.", certainty="Nothing was sent.")
     if not isinstance(call, Update):

@@ -1,7 +1,7 @@
 """The tool `wait_for_execution`: poll a run until it ends."""
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import anyio
 from pydantic import Field, JsonValue
@@ -9,7 +9,8 @@ from pydantic import Field, JsonValue
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
 from fastn_mcp.fastn.rows import row_of, text, timestamp, word
 from fastn_mcp.fastn.states import run_state
-from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.tools.executions import Execution, GetExecution, ListExecutions
 from fastn_mcp.tools.fields import ExecutionId
@@ -100,29 +101,32 @@ async def wait_for(
 
 async def _look(call: GetExecution, longest: float, means: ProcedureContext) -> FastnObject:
     with anyio.move_on_after(longest):
-        return await means.send(call)
+        return await means.read(call)
     raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
-async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Run:
+async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Done | Pending:
     """Start a run, then wait for it. Once it was started, the answer says so, whatever becomes of the waiting."""
-    started = cast(Run, await means.send(call))
-    answer = row_of(started)
+    started = await means.change(call)
+    if not isinstance(started, Done):
+        return started
+    answer = row_of(started.result)
     execution_id = _id_of(answer)
     if run_state(answer).has_ended:
         return started
     if execution_id is None:
         said: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run that could be waited for."}
         said["next"] = suggested(ListExecutions, workflow_id=call.workflow_id)
-        return Run.model_validate(said | answer)
+        return Done(Run.model_validate(said | answer), started.change)
     try:
         # A run that was started just now may not be found yet.
         waited = await wait_for(execution_id, call.wait_seconds, means)
     except Exception as error:  # it runs, and nothing may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         failed: dict[str, JsonValue] = {"last_look": f"It was started, and could not be looked at: {why}"}
-        return Run.model_validate(failed | _next(execution_id, answer) | answer)
-    return Run.model_validate(waited.told(execution_id, {"workflowId": call.workflow_id} | answer))
+        return Done(Run.model_validate(failed | _next(execution_id, answer) | answer), started.change)
+    told = waited.told(execution_id, {"workflowId": call.workflow_id} | answer)
+    return Done(Run.model_validate(told), started.change)
 
 
 def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue]:

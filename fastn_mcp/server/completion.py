@@ -16,7 +16,8 @@ from mcp.types import (
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.reads import CompleteId, Ids
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts, resources

@@ -36,8 +36,9 @@ from fastn_mcp import __version__
 from fastn_mcp.channels import elicitation_form
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
-from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.context import AccountContext, RequestContext, alone, input_schema
 from fastn_mcp.server.progress import Levels, ProgressReporter
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard

@@ -23,9 +23,8 @@ from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.client import rate_limit
 from fastn_mcp.guard.approval.flow import FormAround, FormChannel
 from fastn_mcp.guard.approval.request import Answer, Asking, Question
-from fastn_mcp.procedures.context import Report, unheard
 from fastn_mcp.redaction import safe_text
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import Report, System, no_progress
 
 Context = ServerRequestContext[Any]
 T = TypeVar("T")
@@ -79,7 +78,7 @@ class ProgressReporter:
     async def during(self, work: Callable[[Report], Awaitable[T]]) -> T:
         """Do the work, and tell of it while it lasts."""
         if not self._progresses and not self._logs:
-            return await work(unheard)
+            return await work(no_progress)
         heard = rate_limit.listener.set(self._waits)
         try:
             return await self._watched(work)

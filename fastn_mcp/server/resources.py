@@ -31,7 +31,8 @@ from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
 from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.procedures.dispatch import Dispatcher, Done
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.reads import ReadRow
 from fastn_mcp.server.progress import Levels, ProgressReporter

@@ -25,14 +25,14 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.recorder import Recorder
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import Journalling
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.context import Report, unheard
-from fastn_mcp.procedures.dispatch import Dispatcher, Done
-from fastn_mcp.runtime import System
+from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.runtime import Report, System, no_progress
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes
 from fastn_mcp.telemetry.instruments import Instruments, fail, incoming, kind_of
@@ -85,15 +85,15 @@ class ObservedDispatcher(Dispatcher):
 
     def __init__(
         self, client: FastnClient, guard: Guard, recorder: Recorder, journalling: Journalling, secrets: SecretValues,
-        delivery: KeyFileWriter | None, system: System, signals: Instruments, profile: str,
+        system: System, signals: Instruments, profile: str,
     ) -> None:  # fmt: skip
-        super().__init__(client, guard, recorder, journalling, secrets, delivery, system)
+        super().__init__(client, guard, recorder, journalling, secrets, system)
         self._signals = signals
         self._profile = profile
 
     @override
     async def __call__(
-        self, call: Tool[Any], caller: Caller, report: Report = unheard
+        self, call: Tool[Any], caller: Caller, report: Report = no_progress
     ) -> Done | Asking | PendingApproval:
         with self._observed(call) as calling:
             outcome = await super().__call__(call, caller, report)

@@ -17,11 +17,11 @@ from world import FormLater, World
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, Submitted
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
 

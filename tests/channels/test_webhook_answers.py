@@ -14,8 +14,8 @@ from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import MOST, SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 

@@ -19,7 +19,7 @@ from fastn_mcp.channels.webhook.payloads import WebhookRequest, headers, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret
 

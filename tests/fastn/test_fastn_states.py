@@ -14,8 +14,8 @@ from world import World
 from fastn_mcp.fastn.rows import Row
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.connections import ListConnections

@@ -11,7 +11,7 @@ import pytest
 import stores
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.errors import Declined, FastnError, Refused, TargetChanged
+from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
 from fastn_mcp.guard.approval.flow import Caller, covers
 from fastn_mcp.guard.approval.quorum import DESTROY, WRITE, InsufficientScope, Rights
 from fastn_mcp.guard.approval.request import (
@@ -26,7 +26,8 @@ from fastn_mcp.guard.approval.request import (
     extent,
 )
 from fastn_mcp.guard.audit.log import entries
-from fastn_mcp.guard.evaluation import BudgetCheck
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
 from fastn_mcp.guard.ledger.ledger import Grant, GrantState
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
@@ -34,7 +35,6 @@ from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -369,10 +369,9 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
     outcome = await world.call(call)
     assert isinstance(outcome, {Decision.ALLOW: Done, Decision.DENY: Refused}.get(decision, PendingApproval))
     assert len(world.changes) == int(decision is Decision.ALLOW)
+    confirm = CallEvaluation(call, "", Effect.WRITE, PolicyDecision(Decision.CONFIRM, "r"))
     with pytest.raises(Refused):
-        await BudgetCheck(world.judge(), world.ledger).allowed(
-            call, "local", PolicyDecision(Decision.CONFIRM, "r"), Effect.WRITE
-        )
+        await BudgetCheck(world.judge(), world.ledger).allow(confirm, "local")
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
@@ -501,22 +500,38 @@ async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(wo
 
 
 async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:
+    def listed(*calls: Any, **more: Any) -> Any:
+        changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
+        return parse(BY_NAME, "apply_changes", {"changes": changes} | more).call
+
     calls = [CreateCustomer(name="Initech"), deletion(world), CreateCustomer(name="Umbrella")]
-    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
-    offer = parse(BY_NAME, "apply_changes", {"changes": changes}).call
-    several = world.guard.several(offer, calls, None, Caller("local", None))
-    may, may_not = (Caller("local", form(world), Rights(frozenset(some))) for some in ({WRITE, DESTROY}, {WRITE}))
-    for numbers in ([1, 2, 3], [2]):
-        with pytest.raises(InsufficientScope):
-            await world.guard.agree(several, numbers, may_not)
-    assert await world.guard.agree(several, [1, 3], may_not) == {1: None, 3: None}
+    may, may_not = (Rights(frozenset(some)) for some in ({WRITE, DESTROY}, {WRITE}))
     answered = form(world)
-    agreed = await world.guard.agree(several, [1, 2, 3], Caller("local", answered, may.rights))
-    assert isinstance(agreed, dict)
-    with pytest.raises(InsufficientScope):
-        await world.guard.admit_one(several, 2, agreed, may_not)
-    assert (await world.guard.admit_one(several, 3, agreed, may_not)).by == "client_form"
-    assert (await world.guard.admit_one(several, 2, agreed, may)).by == "client_form"
+    for some in (calls, calls[1:2]):
+        with pytest.raises(InsufficientScope):
+            await world.dispatch(listed(*some), Caller("local", answered, may_not))
+    assert (answered.asked, world.changes) == ([], [])
+    only = await world.dispatch(listed(CreateCustomer(name="A"), CreateCustomer(name="B")), Caller("a", None, may_not))
+    assert isinstance(only, Done)
+    before = len(world.changes)
+
+    class Withdrawn(Rights):
+        """Of a sign-in that loses a scope once the first call was sent."""
+
+        def check(self, tool: str, effect: Effect) -> None:
+            (may if len(world.changes) == before else may_not).check(tool, effect)
+
+    call = listed(*calls, keep_going=True)
+    with pytest.raises(Stopped) as stopped:
+        await world.dispatch(call, Caller("local", answered, Withdrawn(frozenset())))
+    rows: Any = stopped.value.facts["calls"]
+    assert [row["outcome"] for row in rows] == ["done", "refused", "done"]
+    assert "fastn:destroy" in rows[1]["message"]
+    assert isinstance(await world.dispatch(call, Caller("local", answered, may)), Done)
+    assert (len(answered.asked), len(world.changes)) == (1, before + 3)
+    assert [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
+        "client_form"
+    ] * 3
 
 
 async def test_the_allowance_says_what_is_left_of_the_plan_and_never_less_than_nothing(tmp_path: Path) -> None:

@@ -24,13 +24,12 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Question, Yes
-from fastn_mcp.guard.changes import BatchStep
+from fastn_mcp.guard.changes import Batch, BatchStep, Done
 from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.server.rendering import BUDGET, shaped
@@ -469,8 +468,8 @@ async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: W
 
 async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: World) -> None:
     call = creations("A", "B")
-    several = world.guard.several(call, call.made_of, None, Caller("local", None))
-    assert await world.ledger.begin_step(several.id, 1, world.clock.at.timestamp())
+    id_ = world.evaluator.batch_id(Batch(call, call.made_of), "local")
+    assert await world.ledger.begin_step(id_, 1, world.clock.at.timestamp())
     outcome = await world.call(call)
     assert isinstance(outcome, UnknownOutcome)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
@@ -663,7 +662,6 @@ async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
 async def test_steps_are_told_by_number(world: World) -> None:
     await world.call(creations("A", "B"))
     call = creations("A", "B")
-    several = world.guard.several(call, call.made_of, None, Caller("local", None))
-    found = await world.ledger.steps(several.id)
+    found = await world.ledger.steps(world.evaluator.batch_id(Batch(call, call.made_of), "local"))
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
     assert all(isinstance(step, BatchStep) for step in found)

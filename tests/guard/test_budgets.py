@@ -13,11 +13,12 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import No
+from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
@@ -133,20 +134,18 @@ async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path)
 
 async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroying(tmp_path: Path) -> None:
     world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
-    rows = {
-        name: str(world.sandbox.state.named("customers", name, by="name")["id"]) for name in ("Katana", "Acme Corp")
-    }
-    calls = [DeleteCustomer(customer_id=id_) for id_ in rows.values()]
-    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
-    several = world.guard.several(parse(BY_NAME, "apply_changes", {"changes": changes}).call, calls, None, ANA)
+    names = ("Katana", "Acme Corp", "Globex Exports")
+    rows = [str(world.sandbox.state.named("customers", name, by="name")["id"]) for name in names]
+    calls = [DeleteCustomer(customer_id=id_) for id_ in rows]
+    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls[:2]]
     caller = replace(ANA, form=FormNow(yes, world.clock))
-    agreed = await world.guard.agree(several, [1, 2], caller)
-    assert isinstance(agreed, dict)
-    assert [(await world.guard.admit_one(several, number, agreed, caller)).by for number in (1, 2)] == [
-        "client_form"
-    ] * 2
-    with pytest.raises(Refused):
-        await world.dispatch(calls[0], caller)
+    listed = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    assert isinstance(await world.dispatch(listed, caller), Done)
+    intents = [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"]
+    assert intents == ["client_form"] * 2
+    with pytest.raises(Refused) as refused:
+        await world.dispatch(calls[2], caller)
+    assert refused.value.facts["rule"] == "destroy_rate"
 
 
 async def test_a_refusal_says_which_budget_is_used_up(tmp_path: Path) -> None:
@@ -175,15 +174,15 @@ async def test_the_overview_and_previews_say_what_is_left_of_the_rate_of_destroy
     world = limited(tmp_path, '[budget]\ndestroy_rate = "3 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     deletion = DeleteSecret(secret_id=second)
-    assert "are left" not in (await world.guard.judged(deletion))[0].reason
+    assert "are left" not in (await world.judged(deletion))[0].reason
     assert await world.guard.allowance("local") == {"mode": "guarded"}
     assert isinstance(await world.call(DeleteSecret(secret_id=first), FormNow(yes, world.clock)), Done)
-    assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.guard.judged(deletion))[0].reason
-    assert "are left" not in (await world.guard.judged(CreateCustomer(name="N")))[0].reason
+    assert "2 of 3 approvals that destroy are left in 1.5 minutes." in (await world.judged(deletion))[0].reason
+    assert "are left" not in (await world.judged(CreateCustomer(name="N")))[0].reason
     allowance: Any = await world.guard.allowance("local")
     assert allowance["budgets"] == [{"effect": "destroy", "per": "1.5 minutes", "left": 2, "of": 3}]
     world.clock.pass_(90)
-    assert "are left" not in (await world.guard.judged(deletion))[0].reason
+    assert "are left" not in (await world.judged(deletion))[0].reason
 
 
 async def test_an_overview_without_a_ledger_says_what_it_could_not_read(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.quorum import Counted, count, incomplete
 from fastn_mcp.guard.approval.request import PendingApproval, Yes
 from fastn_mcp.guard.audit.log import AuditEvent
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers, UpdateCustomer
 
 pytestmark = pytest.mark.anyio

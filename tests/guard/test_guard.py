@@ -13,11 +13,11 @@ from world import FormLater, FormNow, World, yes
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, PendingApproval, Yes
 from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten, verify
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
@@ -459,7 +459,7 @@ async def test_changing_what_is_live_or_in_use_is_asked_about(world: World) -> N
 async def test_a_preview_reads_and_sends_nothing(world: World) -> None:
     """Ours (DESIGN 5.3): the same card for dry_run and for the question."""
     call = await deletion(world, "Acme Corp")
-    verdict, shown = await world.guard.judged(call)
+    verdict, shown = await world.judged(call)
     assert verdict.rule == "mode guarded: destroy"
     kinds = {found.kind: found.count for found in shown.dependence.found}
     assert kinds["connections"] == 3

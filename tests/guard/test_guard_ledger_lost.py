@@ -13,10 +13,10 @@ from world import FormNow, World, yes
 from fastn_mcp.client.http import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from world import FormLater, FormNow, World
 
 from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Yes
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.tools.connections import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation

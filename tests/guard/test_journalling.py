@@ -8,9 +8,8 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
@@ -56,7 +55,7 @@ async def test_what_is_made_is_kept_by_the_id_and_name_that_it_was_given(world: 
     kept = await newest(world)
     assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
     assert (kept.before, kept.sent) == (None, {"name": "Initech"})
-    assert kept.call == world.guard.digest(call, Caller("local", None))
+    assert kept.call == world.evaluator.digest(call, "local")
 
 
 async def test_what_is_deleted_is_kept_as_it_was(world: World) -> None:
@@ -151,7 +150,7 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
 async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_its_deadline(tmp_path: Any) -> None:
     """Ours: Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
-    digest = world.guard.digest(call, Caller("local", None))
+    digest = world.evaluator.digest(call, "local")
     await world.journalling.begin(call, digest, "local", None, world.client.send, world.client.deadline(call))
     assert world.client.deadline(call) == 300
     later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")

@@ -7,13 +7,12 @@ from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import No, PendingApproval
-from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.evaluation import AiSessions
 from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.sandbox.routes.workflows import new_workflow
 from fastn_mcp.tools.ai import AiChat, AiReply
@@ -53,7 +52,7 @@ async def test_an_approval_of_a_create_is_void_once_its_slug_is_taken(world: Wor
 async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
     """Ours: as an update of it: the target by name and id, and the fields that would change."""
     id_ = make(world, "active")
-    _, shown = await world.guard.judged(CreateWorkflow(name="Nightly import", code="new()"))
+    _, shown = await world.judged(CreateWorkflow(name="Nightly import", code="new()"))
     assert isinstance(shown, Preview)
     assert (shown.target, shown.name) == (id_, "Nightly import")
     assert [(change.field, change.after) for change in shown.changes] == [("code", "new()")]
@@ -79,11 +78,11 @@ async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: Worl
 async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> None:
     """Ours: a list may show less than there is."""
     call = CreateWorkflow(name="Nightly import")
-    verdict, _ = await world.guard.judged(call)
+    verdict, _ = await world.judged(call)
     assert verdict.decision is Decision.ALLOW
     row = world.sandbox.state.all("workflows")[0]
     world.sandbox.state.put("workflows", {**row, "slug": None})
-    verdict, shown = await world.guard.judged(call)
+    verdict, shown = await world.judged(call)
     assert verdict.decision is Decision.CONFIRM
     assert "could not be learnt" in " ".join(shown.lines())
 
@@ -92,8 +91,8 @@ async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(wor
     """Ours: one of the same name and scope is overwritten, one of another scope is not."""
     there = world.sandbox.state.all("secrets")[0]
     scope: dict[str, Any] = {"customer_id": there["customerId"], "environment": there["environment"]}
-    _, same = await world.guard.judged(CreateSecret(name=str(there["name"]), value="hunter2", **scope))
-    _, other = await world.guard.judged(CreateSecret(name=str(there["name"]), value="hunter2", environment="elsewhere"))
+    _, same = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", **scope))
+    _, other = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", environment="elsewhere"))
     assert isinstance(same, Preview)
     assert isinstance(other, Preview)
     assert same.target == there["id"]
@@ -137,7 +136,9 @@ async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World)
     session = str(asked.result.model_dump()["session_id"])
     answer = AiChat(message="approve", session_id=session)
     await approved_outside(world, answer)
-    world.guard.answered(answer, AiReply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]}))
+    world.evaluator.ai_sessions.note(
+        answer, AiReply.model_validate({"sessionId": session, "pendingApprovals": [{"tool": "wipe"}]})
+    )
     assert isinstance(await world.call(answer), TargetChanged)
     assert len(world.changes) == 1
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.plans.file import (
     BadSignature,
     new_key,
@@ -35,7 +36,6 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.api_keys import CreateApiKey

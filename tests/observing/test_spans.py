@@ -18,11 +18,11 @@ from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import Asking, No, Question, Yes
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.faults import Reset, Status
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

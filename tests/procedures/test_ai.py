@@ -10,10 +10,10 @@ from world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, how_to_go_on
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.faults import FaultMoment, Garbage, Reset, Status
 from fastn_mcp.sandbox.routes.connectors import new_connector

@@ -7,8 +7,8 @@ from world import World
 
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.find_dependents import DETAILS, EXAMPLES, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status

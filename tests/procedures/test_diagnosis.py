@@ -9,11 +9,11 @@ from pydantic_core import to_json
 from world import World
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failure_groups import failure, grouped, normalised
 from fastn_mcp.procedures.diagnosis.findings import LONGEST
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.failures import no_connection, out_of_memory, timed_out

@@ -12,12 +12,13 @@ from world import World
 
 from fastn_mcp.errors import Forbidden, NotSent
 from fastn_mcp.fastn.directory import LISTS, PAGES, Directory
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.context import ProcedureContext, unheard
-from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.find.find import NEXT, Find
 from fastn_mcp.procedures.find.query import units
 from fastn_mcp.procedures.find.search_data import SearchData
+from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.rendering import shaped
@@ -139,7 +140,7 @@ def listing() -> Listing:
 def means_on(world: World, listing: Listing, directory: Directory | None = None) -> ProcedureContext:
     kept = world.journalling
     return ProcedureContext(
-        listing, world.system, unheard, kept.account, kept.journal, directory or Directory(world.system)
+        listing, world.system, no_progress, kept.account, kept.journal, directory or Directory(world.system)
     )
 
 

@@ -8,8 +8,8 @@ from pydantic_core import to_json
 from world import World
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.overview.connection_impact import Breakage
 from fastn_mcp.procedures.overview.get_overview import GetOverview, believable
 from fastn_mcp.procedures.overview.run_checks import by_workflow

@@ -9,8 +9,8 @@ from world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.overview.get_overview import MOST, GetOverview
 from fastn_mcp.procedures.overview.run_checks import Totals, summary
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging

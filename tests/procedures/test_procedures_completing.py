@@ -9,8 +9,8 @@ from world import World
 
 from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.reads import KINDS, MOST, CompleteId, Ids, ReadRow
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
@@ -83,6 +83,6 @@ async def test_a_list_without_an_end_is_left_at_a_bound_and_that_is_said() -> No
         )
 
     with pytest.raises(Failed, match="not among the first 2000") as raised:
-        await ReadRow(kind="connection", id="none").run(cast(ProcedureContext, SimpleNamespace(send=endless)))
+        await ReadRow(kind="connection", id="none").run(cast(ProcedureContext, SimpleNamespace(read=endless)))
     assert "list_connections" in raised.value.next_step
     assert len(asked) == 20

@@ -10,10 +10,11 @@ from world import World
 from fastn_mcp.errors import FastnError, Forbidden, NotSent
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.procedures.context import ProcedureContext, unheard
-from fastn_mcp.procedures.dispatch import Done
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.tables import FURTHER, listed
+from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import Row
@@ -238,7 +239,7 @@ async def test_what_was_found_before_an_error_is_kept(world: World) -> None:
             raise Forbidden("Fastn answered 403.")
         return await world.client.send(call)
 
-    means = ProcedureContext(send, world.system, unheard, "test", world.ledger, Directory(world.system))
+    means = ProcedureContext(send, world.system, no_progress, "test", world.ledger, Directory(world.system))
     page = await listed(ListExecutions(status="failed", limit=9, detail="full"), means)
     assert 0 < len(page.items) < 9
     rest = await listed(ListExecutions(status="failed", limit=9, detail="full", cursor=page.next_cursor), means)

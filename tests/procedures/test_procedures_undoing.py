@@ -14,11 +14,10 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import No, PendingApproval, Question
-from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.server.rendering import shaped

@@ -10,9 +10,9 @@ from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import Report
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row

@@ -14,11 +14,11 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.audit.log import FILE as AUDIT
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.procedures.dispatch import Done
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY

@@ -1,13 +1,11 @@
 """Obtain an approval: by the client's elicitation form or an out-of-band channel, and act on the answer."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import JsonValue
-from pydantic_core import to_json
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval import quorum
@@ -21,16 +19,19 @@ from fastn_mcp.guard.approval.request import (
     Question,
     Submitted,
     Yes,
+    extent,
     for_a_while,
     may_scope,
     question,
 )
-from fastn_mcp.guard.audit.recorder import Recorder, record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, holder
+from fastn_mcp.guard.audit.recorder import Consent, Recorder, record_expired
+from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation
+from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Scope, holder
 from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, Tool
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect
 
 _TOO_FAST = 1.0
 """Seconds within which nobody reads a question: any answer, yes or no, then comes from a program."""
@@ -98,37 +99,25 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRequest:
-    """What a person is asked about: one call, or several at once."""
+class Approval:
+    """By what right the calls of a batch may be sent. Nothing is used yet."""
 
-    offer: Tool[Any]
-    digest: str
-    """Who calls what, with exactly which arguments, on which account."""
-    binding: str
-    """That, on which state of its targets, under which policy."""
-    verdict: PolicyDecision
-    effect: Effect
-    preview: Shown
-    similar: str | None = None
-    """Digest of the calls that a temporary approval would cover; None where none may be given."""
-    extent: str = ""
-    """Those calls, in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Approved:
-    """What a person said yes to. Nothing is spent yet."""
-
-    grant: Grant
     by: str
-    fresh: bool
-    """Whether what is there was read after the answer. A person takes time."""
+    """`policy`, `scope`, or who approved it and how."""
+    grants: Mapping[int, Grant] = field(default_factory=dict[int, Grant])
+    """The grant of each call, by number, where a person approved it."""
+    scope: Scope | None = None
+    """The temporary approval that it is by."""
+    answer: Grant | None = None
+    """The grant that a person has answered just now, for all calls of the batch."""
+    is_stale: bool = False
+    """Whether the calls have to be evaluated again. A person takes time."""
     for_a_while: bool = False
-    """Whether they said so of such calls on its target, too."""
+    """Whether they approved such calls on its target for a while, too."""
 
 
 class ApprovalFlow:
-    """Asks about calls on one account."""
+    """Obtains approvals on one account, from the policy, a temporary approval or a person, and uses them up."""
 
     def __init__(
         self,
@@ -137,6 +126,7 @@ class ApprovalFlow:
         recorder: Recorder,
         system: System,
         desk: OutOfBandChannel | None,
+        budgets: BudgetCheck,
         lifetime: float,
     ) -> None:
         """`lifetime` is for how many seconds a request can be answered, and the approved call made."""
@@ -146,13 +136,139 @@ class ApprovalFlow:
         self._recorder = recorder
         self._system = system
         self._desk = desk
+        self._budgets = budgets
 
-    async def ask(self, matter: ApprovalRequest, caller: Caller) -> Approved | Asking | PendingApproval:
+    async def obtain(self, matter: Evaluation, caller: Caller) -> Approval | Asking | PendingApproval:
+        """The approval of these calls, or the one request about them that is open. Raises a `FastnError`."""
+        if matter.verdict.decision is Decision.ALLOW:
+            return Approval("policy")
+        if (scope := await self._scope(matter, caller)) is not None:
+            return Approval("scope", scope=scope)
+        if (held := await self._held(matter)) is not None:
+            return held
+        await self._budgets.spend_rate(matter.effect, caller.principal, is_check=True)
+        return await self._ask(matter, caller)
+
+    async def accept(self, approval: Approval, matter: Evaluation) -> Approval:
+        """Hold what a person answered against what is there now, and give each call of a list a grant of its own.
+
+        Raises `TargetChanged` where what was approved is no longer there.
+        """
+        grant, now = approval.answer, self._system.now().timestamp()
+        if grant is None:
+            return approval
+        holds = covers(grant, matter.binding, matter.verdict, matter.preview)
+        if not holds or await quorum.incomplete(grant, self._ledger):
+            await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, now)
+            raise TargetChanged(
+                "What was approved is no longer what is there.",
+                "Look at the preview; call again to ask anew.",
+                facts={"preview": matter.preview.data()},
+            )
+        if not matter.batch.is_list:
+            return replace(approval, grants={1: grant})
+        await self._burn(approval, grant)
+        await self._budgets.spend_rate(matter.effect, grant.principal)  # once for the whole list
+        return await self._granted(matter, grant, approval.by)
+
+    async def use(self, approval: Approval, number: int, current: CallEvaluation, principal: str) -> Consent:
+        """Use up the approval of one call, and its budgets. Raises a `FastnError` where it may not be sent now."""
+        verdict, effect, preview = current.verdict, current.effect, current.preview
+        if approval.scope is not None:
+            await self._budgets.spend(effect, principal)
+            return Consent("scope", verdict, effect, approval.scope.id, current.target, current.name)
+        grant = approval.grants.get(number)
+        if grant is None or preview is None:
+            if verdict.decision not in (Decision.ALLOW, Decision.DENY):
+                raise TargetChanged(
+                    f"It needs an approval now ({verdict.rule}), which it did not when the batch was begun.",
+                    "Call the batch again: what is left of it is asked about.",
+                )
+            return await self._budgets.allow(current, principal)
+        if not covers(grant, current.binding, verdict, preview):
+            raise TargetChanged(
+                "What was approved is no longer what is there.",
+                "Look at it; call the batch again to be asked anew about what is left.",
+            )
+        await self._burn(approval, grant)
+        # Only now: repeats of one approval must not use up the budget of others.
+        await self._budgets.spend(effect, principal, is_counted=approval.answer is None)
+        return Consent(grant.by or approval.by, verdict, effect, grant.id, current.target, current.name, grant.trace)
+
+    async def _burn(self, approval: Approval, grant: Grant) -> None:
+        now = self._system.now().timestamp()
+        if not await self._ledger.move(grant.id, ASKABLE, GrantState.BURNT, now, by=grant.by or approval.by):
+            raise used_up()
+        if grant is not approval.answer:
+            return
+        await self._ledger.note_answer(grant.holder, declined=False, now=now)
+        if approval.for_a_while:  # only now: an answer that comes again opens nothing
+            await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approval.by))
+
+    async def _scope(self, matter: Evaluation, caller: Caller) -> Scope | None:
+        """The temporary approval that covers a call; none for one about which a person has just answered."""
+        tool, answered = matter.batch.tool, caller.form is not None and caller.form.resumed is not None
+        if answered or matter.similar is None or tool.target is None:
+            return None
+        now = self._system.now().timestamp()
+        return await self._ledger.scope_of(
+            caller.principal, self._account, tool.tool_name(), tool.target, matter.similar, now
+        )
+
+    async def _held(self, matter: Evaluation) -> Approval | None:
+        """The grants that a person gave before, where each call of a list has one that holds for what is there now."""
+        if not matter.batch.is_list:
+            return None
+        kept = {step.number: step.grant for step in await self._ledger.steps(matter.id)}
+        now, grants = self._system.now().timestamp(), dict[int, Grant]()
+        for number, current in matter.calls.items():
+            grant = None if (id_ := kept.get(number)) is None else await self._ledger.find(id_)
+            if grant is None or grant.state is not GrantState.APPROVED or grant.expires <= now:
+                return None
+            if current.preview is None or not covers(grant, current.binding, current.verdict, current.preview):
+                return None
+            grants[number] = grant
+        return Approval(next(grant.by or "elsewhere" for grant in grants.values()), grants)
+
+    async def _granted(self, matter: Evaluation, asked: Grant, by: str) -> Approval:
+        """A grant for each call of a list, of which the answer was for all."""
+        now = self._system.now().timestamp()
+        for step in await self._ledger.steps(matter.id):
+            if step.grant is not None:  # of an earlier answer, which this one replaces
+                await self._ledger.move(step.grant, ASKABLE, GrantState.STALE, now)
+        grants: dict[int, Grant] = {}
+        for number, current in matter.calls.items():
+            assert current.preview is not None  # noqa: S101 - the calls of a list are always read
+            grants[number] = replace(
+                asked,
+                id=f"{asked.id}.{number}",
+                tool=current.call.tool_name(),
+                target=current.call.target,
+                call=current.digest,
+                binding=current.binding,
+                expected=None,
+                elsewhere=False,
+                card=current.preview.data(),
+                lines=tuple(current.preview.lines()),
+                created=now,
+                expires=now + self._lifetime,
+                state=GrantState.APPROVED,
+                by=by,
+                note=None,
+                decided=now,
+                dependents=current.preview.dependents(),
+            )
+            await self._ledger.open(grants[number])
+        await self._ledger.hold_steps(matter.id, {number: grant.id for number, grant in grants.items()}, now)
+        self._recorder.agreed(matter.batch.tool, asked, by)
+        return Approval(by, grants)
+
+    async def _ask(self, matter: Evaluation, caller: Caller) -> Approval | Asking | PendingApproval:
         """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
+        tool = matter.batch.tool.tool_name()
         if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
             raise Refused(
-                f"{matter.offer.tool_name()} needs two people ({matter.verdict.rule}), and this server can tell none"
-                " apart.",
+                f"{tool} needs two people ({matter.verdict.rule}), and this server can tell none apart.",
                 "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
                 facts={"preview": matter.preview.data()},
             )
@@ -172,29 +288,14 @@ class ApprovalFlow:
             return await self._elsewhere(matter, caller, why_not or "")
         grant = self._grant(matter, caller, elsewhere=False)
         await self._open(grant, matter)
-        given = await form.ask(question(grant))
+        with self._system.span("ask", form.name, {"channel": form.name}) as said:
+            given = await form.ask(question(grant))
+            said["is_answered"] = not isinstance(given, Asking)
         if isinstance(given, Asking):
             return given
         return await self._answered(matter, caller, form, grant, given, fresh=False)
 
-    async def spend(self, approved: Approved, matter: ApprovalRequest) -> None:
-        """Use an approval up. `matter` is what is there now: what was approved must still be that."""
-        grant, now = approved.grant, self._system.now().timestamp()
-        holds = covers(grant, matter.binding, matter.verdict, matter.preview)
-        if not holds or await quorum.incomplete(grant, self._ledger):
-            await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, now)
-            raise TargetChanged(
-                "What was approved is no longer what is there.",
-                "Look at the preview; call again to ask anew.",
-                facts={"preview": matter.preview.data()},
-            )
-        if not await self._ledger.move(grant.id, ASKABLE, GrantState.BURNT, now, by=approved.by):
-            raise used_up()
-        await self._ledger.note_answer(grant.holder, declined=False, now=now)
-        if approved.for_a_while:  # only now: an answer that comes again opens nothing
-            await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approved.by))
-
-    async def _why_no_form(self, caller: Caller, matter: ApprovalRequest, now: float) -> str | None:
+    async def _why_no_form(self, caller: Caller, matter: Evaluation, now: float) -> str | None:
         """Why the client's form is not used, in words for the agent; None where it is."""
         if caller.form is None:
             return "This client cannot ask. "
@@ -209,8 +310,8 @@ class ApprovalFlow:
         return None
 
     async def _resumed(
-        self, matter: ApprovalRequest, caller: Caller, form: FormChannel, grant_id: str, given: Answer | Submitted
-    ) -> Approved | PendingApproval:
+        self, matter: Evaluation, caller: Caller, form: FormChannel, grant_id: str, given: Answer | Submitted
+    ) -> Approval | PendingApproval:
         grant = await self._ledger.find(grant_id)
         if grant is None or grant.elsewhere or grant.call != matter.digest:
             raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
@@ -220,8 +321,8 @@ class ApprovalFlow:
         return await self._answered(matter, caller, form, grant, answer, fresh=True)
 
     async def _answered(
-        self, matter: ApprovalRequest, caller: Caller, form: FormChannel, grant: Grant, answer: Answer, *, fresh: bool
-    ) -> Approved | PendingApproval:
+        self, matter: Evaluation, caller: Caller, form: FormChannel, grant: Grant, answer: Answer, *, fresh: bool
+    ) -> Approval | PendingApproval:
         """What follows from the answer that the client's form brought."""
         by = form.name
         now = self._system.now().timestamp()
@@ -243,22 +344,23 @@ class ApprovalFlow:
                 if grant.expected is not None and typed != grant.expected:
                     await self._decline(grant, now, by, "another text was typed")
                     raise _declined(why="The text that was typed is not the one that approves this call.")
-                return Approved(grant, by, fresh, for_a_while=bool(minutes) and may_scope(grant))
+                for_a_while = bool(minutes) and may_scope(grant)
+                return Approval(by, answer=grant, is_stale=not fresh, for_a_while=for_a_while)
 
-    async def _earlier(self, grant: Grant, matter: ApprovalRequest, caller: Caller) -> Approved | PendingApproval:
+    async def _earlier(self, grant: Grant, matter: Evaluation, caller: Caller) -> Approval | PendingApproval:
         """What became of a question that was put elsewhere."""
         if grant.state is GrantState.DECLINED:
             raise _declined(grant.note or "", until=grant.expires)
         if grant.state is GrantState.APPROVED:
-            return Approved(grant, grant.by or "elsewhere", fresh=True)
+            return Approval(grant.by or "elsewhere", answer=grant)
         if not covers(grant, matter.binding, matter.verdict, matter.preview):
             await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, self._system.now().timestamp())
             return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
         where = await self._where(grant.id)
         return PendingApproval(matter.preview, "It still waits for an answer. " + where, grant.expires)
 
-    async def _elsewhere(self, matter: ApprovalRequest, caller: Caller, why: str) -> PendingApproval:
-        tool = matter.offer.tool_name()
+    async def _elsewhere(self, matter: Evaluation, caller: Caller, why: str) -> PendingApproval:
+        tool = matter.batch.tool.tool_name()
         if self._desk is None:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",
@@ -269,13 +371,13 @@ class ApprovalFlow:
         opened = await self._open(grant, matter)
         return PendingApproval(matter.preview, why + await self._where(opened.id), opened.expires)
 
-    async def _open(self, grant: Grant, matter: ApprovalRequest) -> Grant:
+    async def _open(self, grant: Grant, matter: Evaluation) -> Grant:
         """Record that a person is asked; or find the request that another replica has opened at the same time."""
         opened = await self._ledger.open(grant)
         if opened != grant.id:
             return await self._ledger.find(opened) or grant
         self._recorder.asked(
-            matter.offer, grant.principal, matter.verdict, matter.effect, grant.id, matter.preview.name
+            matter.batch.tool, grant.principal, matter.verdict, matter.effect, grant.id, matter.preview.name
         )
         return grant
 
@@ -287,8 +389,8 @@ class ApprovalFlow:
         await self._ledger.move(grant.id, ASKABLE, GrantState.DECLINED, now, by=by, note=note or None)
         await self._ledger.note_answer(grant.holder, declined=True, now=now)
 
-    def _grant(self, matter: ApprovalRequest, caller: Caller, *, elsewhere: bool) -> Grant:
-        now = self._system.now().timestamp()
+    def _grant(self, matter: Evaluation, caller: Caller, *, elsewhere: bool) -> Grant:
+        now, tool = self._system.now().timestamp(), matter.batch.tool
         asks = matter.verdict.decision
         severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
         typed = asks is Decision.TYPED or (severe and matter.effect is Effect.DESTROY)
@@ -296,13 +398,13 @@ class ApprovalFlow:
             id=self._system.token(),
             principal=caller.principal,
             account=self._account,
-            tool=matter.offer.tool_name(),
-            target=matter.offer.target,
+            tool=tool.tool_name(),
+            target=tool.target,
             call=matter.digest,
             binding=matter.binding,
             asks=asks.value,
             expected=matter.preview.expected if typed else None,
-            scope=matter.similar is not None and matter.offer.target is not None,
+            scope=matter.similar is not None and tool.target is not None,
             elsewhere=elsewhere,
             card=matter.preview.data(),
             lines=tuple(matter.preview.lines()),
@@ -311,7 +413,7 @@ class ApprovalFlow:
             trace=self._system.trace(),
             dependents=matter.preview.dependents(),
             similar=matter.similar,
-            extent=matter.extent,
+            extent=extent(tool) if isinstance(tool, Operation) else "",
         )
 
 
@@ -339,11 +441,6 @@ def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None])
 def used_up() -> Refused:
     """An approval that is no longer one."""
     return Refused("This approval was used already, or has run out.", "Call again to ask anew.")
-
-
-def sha256(parts: object) -> str:
-    """A digest of values, by their JSON."""
-    return hashlib.sha256(to_json(parts)).hexdigest()
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:

@@ -11,7 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.changes import Journal, Steps
+from fastn_mcp.guard.changes import Journal
 
 MOST_WAITING = 32
 """Grants of one principal on one account about which a person is asked at the same time."""
@@ -152,7 +152,7 @@ def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
     return 0.0 if len(uses) < most else uses[-most] + seconds
 
 
-class Ledger(Journal, Steps, Protocol):
+class Ledger(Journal, Protocol):
     """Keeps grants, votes, scopes, budgets, the breaker, the journal, and how far batches have come."""
 
     async def open(self, grant: Grant) -> str:

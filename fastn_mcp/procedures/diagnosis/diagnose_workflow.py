@@ -78,7 +78,7 @@ class _Diagnosing:
         self._means = means
         self._now = means.system.now()
         self._since = (self._now - timedelta(hours=asked.hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._reading = ReadRecord(means.send)
+        self._reading = ReadRecord(means.read)
         self._more_triggers = False
         self._read: list[str] = []
 
@@ -206,7 +206,7 @@ class _Diagnosing:
         names: dict[str, str] = {}
 
         async def name() -> None:
-            names.update(await self._means.directory.names("customer", read, self._means.send))
+            names.update(await self._means.directory.names("customer", read, self._means.read))
 
         async with anyio.create_task_group() as group:
             group.start_soon(name)

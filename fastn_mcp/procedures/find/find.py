@@ -56,7 +56,7 @@ class Find(Procedure[Found]):
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 
     async def run(self, means: ProcedureContext) -> Found:
-        single, failures = await look_up(self.query, self.kind, means.send)
+        single, failures = await look_up(self.query, self.kind, means.read)
         if single is not None:
             return await _one(single, means)
         if names_execution(self.query):
@@ -94,11 +94,11 @@ class Find(Procedure[Found]):
 
 async def _one(found: Entry, means: ProcedureContext) -> Found:
     """The answer where an id said it all."""
-    customers = await means.directory.names("customer", filter(None, [found.customer]), means.send)
+    customers = await means.directory.names("customer", filter(None, [found.customer]), means.read)
     if found.kind == "connection":
         of = found.connector or ""
         known = {of: found.connector_name} if found.connector_name else {}
-        known = known or await means.directory.names("connector", filter(None, [of]), means.send)
+        known = known or await means.directory.names("connector", filter(None, [of]), means.read)
         found = connection_titled(found, customers, known.get(of, of))
     row = _row(found, EXACT, customers)
     return Found.model_validate({"found": [row], "searched": [found.kind]} | _next([found.kind]))

@@ -71,7 +71,7 @@ class SearchData:
         async def take(kind: str) -> None:
             nonlocal done
             try:
-                contents = await self.means.directory.contents(kind, self.means.send)
+                contents = await self.means.directory.contents(kind, self.means.read)
             except FastnError as error:
                 self.failures[kind] = error
             else:
@@ -131,7 +131,7 @@ class SearchData:
         async def ask(kind: str, by: Mapping[str, str]) -> None:
             try:
                 call = cast(Call, LISTS[kind].model_validate({"limit": 100, **by}))
-                page = cast("Listed[FastnObject]", await self.means.send(call))
+                page = cast("Listed[FastnObject]", await self.means.read(call))
             except (FastnError, ValueError):
                 return  # that not all was read is said in any case
             for found in (entry(kind, row) for row in page.items):

@@ -83,7 +83,7 @@ async def customers(found: Survey, means: ProcedureContext) -> dict[str, str]:
     for status in NOT_WORKING:
         owners = [owner_of(row) for row in found.rows("connections") if word(row, "status") == status.lower()]
         wanted += [owner for owner in owners[: account_checks.NAMED] if owner and owner not in names]
-    return names | await means.directory.names("customer", wanted, means.send)
+    return names | await means.directory.names("customer", wanted, means.read)
 
 
 def totals(found: Survey) -> run_checks.Totals:
@@ -157,7 +157,7 @@ async def _counted(keys: list[str], period: Period, means: ProcedureContext) -> 
     async def count(key: str, status: str) -> None:
         reading: Any = ListExecutions(limit=1, workflow_id=key, status=status, since=period.since)
         try:
-            page = cast("Listed[Any]", await means.send(reading))
+            page = cast("Listed[Any]", await means.read(reading))
         except FastnError:
             return
         total = page.total if page.total is not None or page.next_cursor else len(page.items)
@@ -233,7 +233,7 @@ async def _findings(
     about: About, read: Sequence[str], period: run_checks.Period, means: ProcedureContext
 ) -> dict[str, JsonValue]:
     """What is wrong, with as many examples as there is room for."""
-    found = await survey(period.since, means.send, means.report, read)
+    found = await survey(period.since, means.read, means.report, read)
     wrong = worst_first(findings(found, await customers(found, means), period)[about])
     answer: dict[str, JsonValue] = {"findings": told(wrong, _DETAIL_ROOM, _MANY)}
     return answer | not_checked(found)
@@ -241,7 +241,7 @@ async def _findings(
 
 async def _runs(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """The workflows that fail, in numbers."""
-    found = await survey(period.since, means.send, means.report, (*FAILED, *_COUNTS), _PAGES)
+    found = await survey(period.since, means.read, means.report, (*FAILED, *_COUNTS), _PAGES)
     overall = run_checks.summary(totals(found))
     answer: dict[str, JsonValue] = {"runs": {"hours": period.hours, **overall}}
     if not overall:
@@ -263,12 +263,12 @@ def _read_since(found: Survey) -> datetime | None:
 async def _names(failed: Sequence[Row], means: ProcedureContext) -> dict[str, str]:
     """Of workflows by id, where runs do not say them themselves."""
     wanted = [text(row, "workflowId") for row in failed if not text(row, "workflowName")]
-    return await means.directory.names("workflow", filter(None, wanted), means.send)
+    return await means.directory.names("workflow", filter(None, wanted), means.read)
 
 
 async def _connections(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """The connections that no longer work, and what fails for want of them."""
-    found = await survey(period.since, means.send, means.report, (*FAILED, "connections", "workflows"), _PAGES)
+    found = await survey(period.since, means.read, means.report, (*FAILED, "connections", "workflows"), _PAGES)
     rows = not_working(found.rows("connections"))
     if found.chosen("connections").more:
         found.gaps.append(
@@ -277,10 +277,10 @@ async def _connections(period: run_checks.Period, means: ProcedureContext) -> di
     owners = list(dict.fromkeys(owner for row in rows if (owner := owner_of(row))))
     if len(owners) > LOOKUPS:
         try:
-            await means.directory.contents("customer", means.send)
+            await means.directory.contents("customer", means.read)
         except FastnError as error:
             found.gaps.append(Unchecked("names of customers", error.what))
-    names = await means.directory.names("customer", owners, means.send)
+    names = await means.directory.names("customer", owners, means.read)
     failed = failures(found)
     failing = run_checks.by_workflow(failed, await _names(failed, means))
     answer: dict[str, JsonValue] = {"hours": period.hours}
@@ -317,7 +317,7 @@ class GetOverview(Procedure[Overview]):
 
 async def _glance(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
     """Everything, in little."""
-    found = await survey(period.since, means.send, means.report)
+    found = await survey(period.since, means.read, means.report)
     subjects = findings(found, await customers(found, means), period)
     wrong = worst_first(finding for of_subject in subjects.values() for finding in of_subject)
     answer: dict[str, JsonValue] = {"findings": told(wrong[:MOST], _ROOM)}
