@@ -1,6 +1,7 @@
 """An OpenID provider: discovery, and its signing keys (JWKS), cached and refreshed.
 
-little patience.
+PyJWT comes with the MCP SDK and verifies signatures. When keys are read again, how long they are believed while the
+provider cannot be reached, and that unknown ids cannot make us ask it at will, is in no library: that is what is here.
 """
 
 import logging
