@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import anyio
-from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted, example_name
-from fastn_mcp.fastn.rows import owner_of, row_of
+from fastn_mcp.fastn.rows import connector_keys, owner_of, row_of, text, word
 from fastn_mcp.fastn.targets import Call, Send, kind_of, own_label, read_names
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.connections import ListConnections
@@ -23,8 +22,6 @@ from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 Depends = Callable[[FastnObject], bool | None]
 """Whether a row depends on the resource; None where it does not say."""
-
-_ABSENT = object()
 
 
 def every(_: FastnObject) -> bool:
@@ -75,26 +72,24 @@ def _customer(subject: str, _: FastnObject | None) -> Looks:
             Look("secrets", ListSecrets(customer_id=subject, limit=100)),
             Look("executions", ListExecutions(customer_id=subject, limit=100)),
         ),
-        perhaps=(Look("triggers", ListTriggers(limit=100), _belongs("endOrgId", {subject})),),
+        perhaps=(Look("triggers", ListTriggers(limit=100), _belongs(subject)),),
     )
 
 
 def _connector(subject: str, target: FastnObject | None) -> Looks:
-    names = {subject, str(getattr(target, "slug", None) or subject)}
+    names = {subject, text(row_of(target), "slug") or subject}
     return Looks(
         surely=(
             Look("connections", ListConnections(connector_id=subject, limit=100)),
-            Look("workflows", ListWorkflows(limit=100), _names("connectors", names), _workflow),
+            Look("workflows", ListWorkflows(limit=100), _refers("connectors", names), _workflow),
             Look("triggers", ListTriggers(limit=100), _app_event("connectorId", names)),
         )
     )
 
 
 def _connection(subject: str, target: FastnObject | None) -> Looks:
-    connector: Any = getattr(target, "connector", None)
-    slug = cast("dict[str, JsonValue]", connector).get("slug") if isinstance(connector, dict) else None
-    names = {str(name) for name in (getattr(target, "connectorId", None), slug) if name}
-    perhaps = Look("workflows", ListWorkflows(limit=100), _names("connectors", names), _workflow)
+    names = connector_keys(row_of(target))
+    perhaps = Look("workflows", ListWorkflows(limit=100), _refers("connectors", names), _workflow)
     return Looks(
         surely=(Look("triggers", ListTriggers(limit=100), _app_event("connectionId", {subject})),),
         perhaps=(perhaps,) if names else (),
@@ -104,16 +99,16 @@ def _connection(subject: str, target: FastnObject | None) -> Looks:
 
 def _uses_of_workflow(subject: str, _: FastnObject | None) -> Looks:
     return Looks(
-        surely=(Look("triggers", ListTriggers(limit=100), _names("routes", {subject})),),
+        surely=(Look("triggers", ListTriggers(limit=100), _refers("routes", {subject})),),
         unchecked=(Unchecked("other callers", "Whoever runs it through the API is not known before they do."),),
     )
 
 
 def _secret(_: str, target: FastnObject | None) -> Looks:
-    name = getattr(target, "name", None)
-    mentions = Look("workflows", ListWorkflows(limit=100), _mentions(name), _workflow) if _is_text(name) else None
+    name = text(row_of(target), "name")
+    mentions = Look("workflows", ListWorkflows(limit=100), _mentions(name), _workflow)
     return Looks(
-        perhaps=(mentions,) if mentions else (),
+        perhaps=(mentions,) if name else (),
         unchecked=(Unchecked("workflows that read it", "A name that code puts together cannot be seen in it."),),
     )
 
@@ -137,48 +132,32 @@ def _workflow(key: str) -> Call:
     return GetWorkflow(workflow_id=key)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _names(field: str, wanted: set[str]) -> Depends:
-    """By a field that every row has."""
+def _refers(field: str, wanted: set[str], unsaid: Depends = lambda _: None) -> Depends:
+    """By the texts in a field. `unsaid` answers for a row that has none."""
 
     def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, None)
-        return None if value is None else not wanted.isdisjoint(texts_in(value))
+        return unsaid(row) if value is None else not wanted.isdisjoint(texts_in(value))
 
     return depends
 
 
-def _belongs(field: str, wanted: set[str]) -> Depends:
-    """By a field that is null where the row belongs to nobody."""
-
-    def depends(row: FastnObject) -> bool | None:
-        value = getattr(row, field, _ABSENT)
-        return None if value is _ABSENT else not wanted.isdisjoint(texts_in(cast(JsonValue, value)))
-
-    return depends
+def _belongs(subject: str) -> Depends:
+    """By the customer, which is null where the row belongs to none."""
+    return _refers("endOrgId", {subject}, lambda row: False if hasattr(row, "endOrgId") else None)
 
 
 def _app_event(field: str, wanted: set[str]) -> Depends:
     """By a field that only triggers of app events have."""
-
-    def depends(row: FastnObject) -> bool | None:
-        value = getattr(row, field, None)
-        if value is not None:
-            return not wanted.isdisjoint(texts_in(value))
-        return None if "event" in str(getattr(row, "type", None) or "event").casefold() else False
-
-    return depends
+    return _refers(field, wanted, lambda row: None if "event" in (word(row_of(row), "type") or "event") else False)
 
 
-def _mentions(name: object) -> Depends:
+def _mentions(name: str) -> Depends:
     """By the code."""
 
     def depends(row: FastnObject) -> bool | None:
         code = getattr(row, "code", None)
-        return str(name) in code if isinstance(code, str) else None
+        return name in code if isinstance(code, str) else None
 
     return depends
 
