@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fastn_mcp.fastn.rows import Row, key_of, objects, owner_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.redaction import is_redacted, redact_text
 
 Names = Mapping[str, Mapping[str, str]]
@@ -75,7 +75,7 @@ def references(kind: str, row: Row) -> dict[str, list[str]]:
         found["customer"] = [owner]
     if kind == "connection" and not text(row, *_APP_NAMES) and (connector := text(row, "connectorId")):
         found["connector"] = [connector]
-    if kind == "trigger" and (workflows := _workflows(row)):
+    if kind == "trigger" and (workflows := started_workflows(row)[:_MOST]):
         found["workflow"] = workflows
     return found
 
@@ -129,7 +129,7 @@ def _connection(row: Row, names: Names) -> Label:
 
 def _trigger(row: Row, names: Names) -> Label:
     workflows = names.get("workflow", {})
-    started = [workflows.get(key, key) for key in _workflows(row)]
+    started = [workflows.get(key, key) for key in started_workflows(row)[:_MOST]]
     on = value(row, "events")
     events = [str(event) for event in on[:_MOST]] if isinstance(on, list) else []
     kind, schedule = word(row, "type"), text(row, "schedule", "cron")
@@ -182,12 +182,6 @@ def _said(row: Row, *fields: str) -> str:
     """The first of these fields that is a text which says something."""
     found = (value(row, field) for field in fields)
     return next((redact_text(said) for said in found if isinstance(said, str) and said.strip()), "")
-
-
-def _workflows(row: Row) -> list[str]:
-    """The first workflows that a trigger starts."""
-    keys = (text(route, "routeId", "workflowId") for route in objects(row, "routes"))
-    return [key for key in dict.fromkeys(keys) if key][:_MOST]
 
 
 def _is_typeable(name: str) -> bool:

@@ -97,6 +97,12 @@ def owner_of(row: Row) -> str | None:
     return text(row, "endOrgId", "customerId", "customer.id", "endOrg.id") or None
 
 
+def started_workflows(trigger: Row) -> list[str]:
+    """Ids of the workflows that a trigger starts."""
+    keys = (text(route, "routeId", "workflowId") for route in objects(trigger, "routes"))
+    return [key for key in dict.fromkeys(keys) if key]
+
+
 def connector_keys(row: Row) -> set[str]:
     """Slug and id of the connector of a connection, as far as the row says them."""
     fields = ("connectorId", "connectorSlug", "connector.slug", "connector.id")

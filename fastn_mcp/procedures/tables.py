@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.fastn.rows import parse_timestamp
+from fastn_mcp.fastn.rows import Row, parse_timestamp, row_of, started_workflows
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.redaction import shorten
 from fastn_mcp.tools.paging import CSV, FULL, List, Listed
@@ -103,7 +103,7 @@ def concise(
             told |= {} if value in legend.get(kind, {}) else {name: value}
             told[kind] = names[kind][value]
         elif name == "routes":
-            told |= _routed(value, names.get("workflow", {}), legend.get("workflow", {}))
+            told |= _routed(row, names.get("workflow", {}), legend.get("workflow", {}))
         elif (thing := _thing(value)) is not None:
             kind, key = thing
             called = names.get(kind, {}).get(key)
@@ -136,7 +136,7 @@ def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) 
             if thing[0] in REFERS.values():
                 unnamed.setdefault(thing[0], {})[thing[1]] = None
         if "routes" in columns:
-            unnamed.setdefault("workflow", {}).update(dict.fromkeys(_routes(row.get("routes"))))
+            unnamed.setdefault("workflow", {}).update(dict.fromkeys(started_workflows(row)))
     return named, {kind: [key for key in keys if key not in named.get(kind, {})] for kind, keys in unnamed.items()}
 
 
@@ -182,18 +182,11 @@ def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonV
     return {name: shorten(value, _LONGEST) if isinstance(value, str) else value}
 
 
-def _routed(routes: JsonValue, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:
+def _routed(row: Row, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:
     """The workflows that a trigger starts."""
-    keys = _routes(routes)
+    keys = started_workflows(row)
     started = [legend.get(key) or (f"{key} ({names[key]})" if key in names else key) for key in keys]
     return {"starts": ", ".join(started)} if started else {}
-
-
-def _routes(routes: JsonValue) -> list[str]:
-    if not isinstance(routes, list):
-        return []
-    keys = [route.get("routeId") or route.get("workflowId") for route in routes if isinstance(route, dict)]
-    return [key for key in keys if isinstance(key, str)]
 
 
 FURTHER = 10
@@ -239,7 +232,7 @@ async def _shown(call: List[Any], page: Rows, means: ProcedureContext) -> Rows:
     """The rows with the fields that were asked for, or else those that a person would want, or all."""
     if call.detail == FULL and call.fields is None:
         return page
-    rows = [row.model_dump(exclude_unset=True) for row in page.items]
+    rows = [row_of(row) for row in page.items]
     absent: list[str] | None = None
     ids: dict[str, dict[str, str]] = {}
     if call.fields is not None:

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
@@ -54,7 +55,7 @@ def shaped(
     if change is not None:
         answer["receipt"] = receipt(change)
     answer |= {"data": None, "untrusted": True}
-    raw = cast(JsonValue, result.model_dump(exclude_unset=True))
+    raw = row_of(result)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
@@ -152,7 +153,7 @@ def _rows(records: list[FastnObject], room: int) -> tuple[list[JsonValue], list[
     left = room
     rows: list[JsonValue] = []
     for record in records:
-        row, raw = safe_json(cast(JsonValue, record.model_dump(exclude_unset=True)))
+        row, raw = safe_json(row_of(record))
         left -= (_size(row) if raw is None else len(raw)) + 1
         if left < 0 and not rows:
             first, cut = _fitting(row, room)
@@ -164,7 +165,7 @@ def _rows(records: list[FastnObject], room: int) -> tuple[list[JsonValue], list[
 
 
 def _row(record: FastnObject) -> dict[str, JsonValue]:
-    return cast("dict[str, JsonValue]", safe(cast(JsonValue, record.model_dump(exclude_unset=True))))
+    return cast("dict[str, JsonValue]", safe(row_of(record)))
 
 
 def _fitting(value: JsonValue, room: int) -> tuple[JsonValue, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.names import counted, sentence
-from fastn_mcp.fastn.rows import Row, key_of, number, objects, short, text, word
+from fastn_mcp.fastn.rows import Row, key_of, number, short, started_workflows, text, word
 from fastn_mcp.fastn.states import MANY_FAILURES, State, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
@@ -132,7 +132,7 @@ def wrong_with(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[Accoun
     """All that is wrong with these triggers, as far as they and the workflows say. One that is off starts nothing."""
     on = [row for row in triggers if trigger_state(row) is not State.OFF]
     off = [row for row in triggers if trigger_state(row) is State.OFF]
-    starts = {text(route, "routeId", "workflowId", "id") for row in on for route in objects(row, "routes")}
+    starts = {key for row in on for key in started_workflows(row)}
     checks = (
         (_silent, [row for row in triggers if trigger_state(row) is State.BROKEN]),
         (_switched_off, [row for row in off if switched_off(row).is_platform]),
