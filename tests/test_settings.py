@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_mcp.build.account import offered
+from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_setting, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
-from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import POST

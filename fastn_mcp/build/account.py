@@ -17,10 +17,10 @@ from fastn_mcp.channels.terminal import TerminalDesk
 from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
+from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
-from fastn_mcp.config.proxies import source_of
 from fastn_mcp.errors import NoKey, Refused, SettingsError
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.flow import OutOfBandChannel

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
-from fastn_mcp.config.model import Settings, Trait, host_and_port, settings_with
+from fastn_mcp.config.model import Settings, Trait, settings_with
 from fastn_mcp.config.paths import config_dir, state_dir
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.server.handshake import Introduction

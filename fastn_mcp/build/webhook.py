@@ -4,7 +4,8 @@ from fastn_mcp.channels.webhook.answers import WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import ApproverSecret, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic, slack
 from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
-from fastn_mcp.config.model import Settings, host_and_port
+from fastn_mcp.config.addresses import host_and_port
+from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.log import Audit
 from fastn_mcp.guard.ledger.ledger import Ledger

@@ -26,12 +26,12 @@ from fastn_mcp.channels.page.page import DOOR, FILES
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
+from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.file import read
 from fastn_mcp.config.load import ledger_setting
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.config.paths import TENANTS, state_dir
-from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.request import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
 from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided

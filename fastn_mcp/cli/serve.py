@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from fastn_mcp.config.proxies import is_loopback
+from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.server import stdio
 from fastn_mcp.server.handshake import Introduction

@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 import httpcore2
 
 from fastn_mcp import __version__
+from fastn_mcp.config.addresses import address_of
 from fastn_mcp.config.model import kind_of
-from fastn_mcp.config.proxies import address_of
 from fastn_mcp.errors import NoKey
 from fastn_mcp.tools.operation import Route
 

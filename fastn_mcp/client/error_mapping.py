@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.client.account import TransportOptions
-from fastn_mcp.config.proxies import address_of
+from fastn_mcp.config.addresses import address_of
 from fastn_mcp.errors import (
     Conflict,
     Failed,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from fastn_mcp.config import keys
+from fastn_mcp.config.addresses import named_by
 from fastn_mcp.config.keys import VARIABLE, Key, Keyring, NoKeyring, SystemKeyring
 from fastn_mcp.config.model import (
     DEFAULT_BASE_URL,
@@ -28,7 +29,6 @@ from fastn_mcp.config.model import (
     kind_of,
     settings_with,
 )
-from fastn_mcp.config.proxies import named_by
 from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
 
 DEFAULT = "default"

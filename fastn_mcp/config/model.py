@@ -8,49 +8,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from fastn_mcp.config.proxies import is_loopback
+from fastn_mcp.config.addresses import callable_address, host_and_port, plain_address, split_address
 from fastn_mcp.errors import nearest
 from fastn_mcp.tools.operation import Route
 from fastn_mcp.tools.parsing import current
 
 if TYPE_CHECKING:
     from fastn_mcp.config.strict_toml import TomlSource
-
-
-def _address(url: str) -> SplitResult:
-    if not all("!" <= letter <= "~" for letter in url):
-        raise ValueError("holds a space, a line break or another character that no address has")
-    parts = urlsplit(url)
-    try:
-        parts.port  # noqa: B018 - reading it is the check
-    except ValueError:
-        raise ValueError("has a port that is none") from None
-    return parts
-
-
-def callable_address(url: str) -> str:
-    """An address that may be called. Raises `ValueError`."""
-    parts = _address(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is not an https address, as https://live.fastn.ai")
-    if "@" in parts.netloc or "#" in url:
-        raise ValueError("must be scheme, host and at most a port and a path")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
-    return url
-
-
-def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
-    """The two parts of `HOST:PORT`, without the brackets of IPv6. Raises `ValueError`."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:
-        raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
-    return host, int(port)
 
 
 KeyKind = Literal["live", "test", "unknown"]
@@ -276,9 +244,7 @@ class Settings(BaseModel):
     def _safe(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        if "?" in url or "#" in url:
-            raise ValueError("must be scheme, host and at most a port and a path")
-        return callable_address(url).rstrip("/")
+        return plain_address(url).rstrip("/")
 
     @field_validator("base_url")
     @classmethod
@@ -303,7 +269,7 @@ class Settings(BaseModel):
     def _passable(cls, proxy: str | None) -> str | None:
         if proxy is None or proxy == "none":
             return None
-        parts = _address(proxy if "://" in proxy else f"http://{proxy}")
+        parts = split_address(proxy if "://" in proxy else f"http://{proxy}")
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
         return parts.geturl().rstrip("/")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastn_mcp.config.addresses import named_by
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
-from fastn_mcp.config.proxies import named_by
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.tools.catalog import AnyOperation

@@ -14,7 +14,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from fastn_mcp.client.account import TransportOptions, tls_context
-from fastn_mcp.config.proxies import address_of
+from fastn_mcp.config.addresses import address_of
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.hosts import CA_VARIABLES, PROXY_VARIABLES
 

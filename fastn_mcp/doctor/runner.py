@@ -9,8 +9,8 @@ from pathlib import Path
 from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
+from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
-from fastn_mcp.config.proxies import source_of
 from fastn_mcp.doctor import key, network
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal, exit_of
 from fastn_mcp.doctor.hosts import THE_FILE, THE_PROFILE

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from fastn_mcp.config.addresses import plain_address
 from fastn_mcp.config.model import Settings, Trait, settings_with
-from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import nearest
 from fastn_mcp.hosted.inbox import ALL, Approvals, ApproverRule
@@ -35,16 +35,8 @@ def load_team(path: Path) -> Team:
     return load(data, path, _KIND, lambda table, source: _built(table, source, folder), _SEE)
 
 
-def _safe_url(url: str) -> str:
-    parts = urlsplit(url)
-    plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    if not (parts.scheme == "https" or plain) or not parts.hostname or any(c in url for c in "?#@ *\\\"'<>"):
-        raise ValueError("must be an https address, of scheme, host and at most a port and a path")
-    return url
-
-
 def _resource(url: str) -> str:
-    if not urlsplit(_safe_url(url)).path.strip("/") or url.endswith("/"):
+    if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
         raise ValueError("must have a path, and no slash at its end, as in https://fastn-mcp.example.com/mcp")
     return url
 
@@ -144,7 +136,7 @@ class _Approvals(_TeamTable):
 
 class _TeamForm(_TeamTable):
     url: Annotated[str, AfterValidator(_resource)]
-    issuer: Annotated[str, AfterValidator(_safe_url)]
+    issuer: Annotated[str, AfterValidator(plain_address)]
     audience: str | None = None
     hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], ONE_OR_MORE, AfterValidator(_some)] | None = None
     origins: Annotated[list[Annotated[str, AfterValidator(_origin)]], ONE_OR_MORE] = []

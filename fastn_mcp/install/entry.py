@@ -7,8 +7,8 @@ import sys
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
+from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.command_line import CommandLine, by_uvx
-from fastn_mcp.config.proxies import is_loopback
 from fastn_mcp.install.addition import Addition, NotInstalled
 from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, McpClient, TokenSource
 

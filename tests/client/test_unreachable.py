@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSStream
 
 from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.client.http import HttpExchange, NotSentError
-from fastn_mcp.config.proxies import source_of
+from fastn_mcp.config.addresses import source_of
 from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ports import free_port
 
 from fastn_mcp.client.account import TransportOptions
-from fastn_mcp.config.proxies import address_of, named_by
+from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.doctor.check import Check, CheckResult, Proposal
 from fastn_mcp.doctor.network import checks
 from fastn_mcp.sandbox.variants import Guise

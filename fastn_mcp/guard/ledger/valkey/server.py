@@ -29,7 +29,7 @@ from valkey.exceptions import (
     ValkeyError,
 )
 
-from fastn_mcp.config.proxies import is_loopback
+from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.runtime import System
 

@@ -1,9 +1,9 @@
-"""Which HTTP proxy the environment names for an address."""
+"""Addresses: what may be called, HOST:PORT, and which HTTP proxy the environment names for one."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 VARIABLES = ("https_proxy", "HTTPS_PROXY")
 """Where other programs look, in their order. HTTP_PROXY is for plain http, which leaves this machine never."""
@@ -63,3 +63,43 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def split_address(url: str) -> SplitResult:
+    """The parts of an address. Raises `ValueError`, also for a port that is none."""
+    if not all("!" <= letter <= "~" for letter in url):
+        raise ValueError("holds a space, a line break or another character that no address has")
+    parts = urlsplit(url)
+    try:
+        parts.port  # noqa: B018 - reading it is the check
+    except ValueError:
+        raise ValueError("has a port that is none") from None
+    return parts
+
+
+def callable_address(url: str) -> str:
+    """An address that may be called. Raises `ValueError`."""
+    parts = split_address(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an https address, as https://live.fastn.ai")
+    if "@" in parts.netloc or "#" in url:
+        raise ValueError("must be scheme, host and at most a port and a path")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https; plain http is for this machine only (127.0.0.1, localhost)")
+    return url
+
+
+def plain_address(url: str) -> str:
+    """The same, of scheme, host and at most a port and a path."""
+    if any(letter in url for letter in "?#@*\\\"'<>"):
+        raise ValueError("must be scheme, host and at most a port and a path")
+    return callable_address(url)
+
+
+def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
+    """The two parts of `HOST:PORT`, without the brackets of IPv6. Raises `ValueError`."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:
+        raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
+    return host, int(port)
