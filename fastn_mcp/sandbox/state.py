@@ -109,12 +109,6 @@ def slug_of(name: str) -> str:
     return "-".join("".join(letters).split())
 
 
-def camel_of(name: str) -> str:
-    """`Google Sheets` is `googleSheets`: the slug of a connector."""
-    first, *others = slug_of(name).split("-")
-    return first + "".join(word.capitalize() for word in others)
-
-
 def record(
     state: SandboxState,
     now: datetime,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from fastn_mcp.sandbox.dataset.connectors import OWN, connector
-from fastn_mcp.sandbox.state import Row, SandboxState, camel_of
+from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
 
 
 class AppKind(NamedTuple):
@@ -155,6 +155,12 @@ _AUTH = {"OAUTH_2": 6, "API_KEY": 3, "BEARER": 1}
 _PROTOCOLS = {"Database": "Database", "Files": "FTP"}
 
 
+def _camel_of(name: str) -> str:
+    """`Google Sheets` is `googleSheets`: the slug of a connector."""
+    first, *others = slug_of(name).split("-")
+    return first + "".join(word.capitalize() for word in others)
+
+
 def add_connectors(state: SandboxState, now: datetime, randomness: random.Random) -> None:
     for category, kind in CATEGORIES.items():
         for name in kind.apps.split(", "):
@@ -166,7 +172,7 @@ def add_connectors(state: SandboxState, now: datetime, randomness: random.Random
 def _connector(state: SandboxState, now: datetime, randomness: random.Random, name: str, category: str) -> Row:
     kind = CATEGORIES[category]
     (auth,) = randomness.choices([*_AUTH], [*_AUTH.values()])
-    slug = camel_of(name)
+    slug = _camel_of(name)
     when = now - timedelta(days=randomness.randrange(20, 700))
     row = connector(state, slug, name, f"{slug.lower()}.example", auth, kind.actions, kind.events, when)
     return row | {"category": category, "protocol": _PROTOCOLS.get(category, "REST")}
