@@ -139,7 +139,6 @@ class World:
         self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = Journalling(self.ledger, bound_account("test", bound), self.system)
         self.evaluator = self.judge()
-        self._kinds = kinds
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
@@ -175,7 +174,7 @@ class World:
             self.system,
             self.desk,
         )
-        return self._kinds.dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system)
+        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""

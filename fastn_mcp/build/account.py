@@ -62,7 +62,6 @@ class Kinds:
     """What makes each part, and is done to a server before it serves."""
 
     client: Callable[..., FastnClient] = FastnClient
-    dispatcher: Callable[..., Dispatcher] = Dispatcher
     system: Callable[[System], System] = _unobserved
     observe: "Callable[[Server[Any]], None]" = _as_it_is
 
@@ -236,7 +235,7 @@ def assemble(
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
     asking = webhook or page or desk or _terminal(program, tenant)
     guard = Guard(judge, ledger, recorder, journalling, client, secrets, delivery, system, asking)
-    dispatch = kinds.dispatcher(client, guard, recorder, journalling, secrets, system)
+    dispatch = Dispatcher(client, guard, recorder, journalling, secrets, system)
     about = About(
         named,
         policy.mode,

@@ -71,16 +71,15 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
 
 def observed(signals: "Instruments", profile: str) -> Kinds:
     """What the parts of an account are made of, where somebody is told of them."""
+    from fastn_mcp.telemetry.call_spans import CallSpans
     from fastn_mcp.telemetry.client_spans import ObservedClient
-    from fastn_mcp.telemetry.guard_spans import GuardSpans
     from fastn_mcp.telemetry.instruments import current_trace
-    from fastn_mcp.telemetry.tool_spans import ObservedDispatcher, observe
+    from fastn_mcp.telemetry.request_spans import observe
 
     told = {"signals": signals, "profile": profile}
-    spans = GuardSpans(signals, profile)
+    spans = CallSpans(signals, profile)
     return Kinds(
         partial(ObservedClient, **told),
-        partial(ObservedDispatcher, **told),
         lambda system: replace(system, trace=current_trace, span=spans),
         partial(observe, signals=signals),
     )

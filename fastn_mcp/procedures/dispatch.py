@@ -21,7 +21,7 @@ from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
-from fastn_mcp.runtime import Report, System, no_progress
+from fastn_mcp.runtime import Report, Said, System, no_progress
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
@@ -62,14 +62,11 @@ class Dispatcher:
     async def preview(self, call: Tool[Any], caller: Caller) -> Shown:
         """What `call` would do, by fresh reads. Nothing is sent."""
         outcome = await self._run(call, caller, no_progress, is_preview=True)
-        if isinstance(outcome, Evaluation):
-            return outcome.preview
-        raise NotSent(f"{call.tool_name()} would change nothing.")
+        return cast(Evaluation, outcome).preview
 
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
-        self._check(call, caller)
         guard, kept = self._guard, self._journalling
         execute = partial(guard.execute, caller=caller, report=report)
         context = ProcedureContext(
@@ -82,7 +79,13 @@ class Dispatcher:
             partial(guard.preview, caller=caller) if is_preview else execute,
             partial(guard.allowance, caller.principal),
         )
-        outcome = await _perform(call, context)
+        said: Said = {"effect": call.effective.value}
+        with self.system.span("execute_tool", call.tool_name(), said):
+            self._check(call, caller)
+            outcome = await _perform(call, context)
+            if is_preview and not isinstance(outcome, Evaluation):
+                raise NotSent(f"{call.tool_name()} would change nothing.")
+            said["outcome"] = _said_of(outcome)
         return Done(outcome) if isinstance(outcome, FastnObject) else outcome
 
     def _check(self, call: Tool[Any], caller: Caller) -> None:
@@ -112,6 +115,16 @@ class Dispatcher:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _said_of(outcome: FastnObject | Done | Pending) -> str:
+    match outcome:
+        case Evaluation():
+            return "previewed"
+        case Asking() | PendingApproval():
+            return "approval_required"
+        case _:
+            return "done"
 
 
 async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | Done | Pending:

@@ -4,10 +4,7 @@ In place of the SDK's own middleware, which puts what clients send into names, a
 """
 
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, cast
 
 from mcp import MCPError
@@ -15,126 +12,15 @@ from mcp.server import Server, ServerRequestContext
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.context import CallNext, HandlerResult
 from mcp.types import INVALID_PARAMS, CallToolResult
-from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
-from typing_extensions import override
 
-from fastn_mcp.client.client import FastnClient
-from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
-from fastn_mcp.guard.audit.recorder import Recorder
-from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.journal import Journalling
-from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.catalog import BY_NAME
-from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.runtime import Report, System, no_progress
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes
-from fastn_mcp.telemetry.instruments import Instruments, fail, incoming, kind_of
+from fastn_mcp.telemetry.call_spans import Calling, counted
+from fastn_mcp.telemetry.instruments import Instruments, incoming, kind_of
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import Tool
-
-
-@dataclass(slots=True)
-class Calling:
-    """What is known of a call."""
-
-    tool: str = attributes.OTHER
-    effect: str | None = None
-    outcome: str | None = None
-    profile: str | None = None
-
-    def said(self) -> dict[str, str]:
-        """As attributes."""
-        known = {
-            attributes.TOOL: self.tool,
-            attributes.EFFECT: self.effect,
-            attributes.OUTCOME: self.outcome,
-            attributes.PROFILE: self.profile,
-        }
-        return {name: value for name, value in known.items() if value is not None}
-
-
-_calling: ContextVar[Calling | None] = ContextVar("calling", default=None)
-
-
-@contextmanager
-def counted(signals: Instruments, calling: Calling) -> Generator[Calling]:
-    """The call that is made meanwhile, counted at its end."""
-    token = _calling.set(calling)
-    signals.active(1)
-    try:
-        yield calling
-    except BaseException as error:
-        calling.outcome = calling.outcome or ("failed" if isinstance(error, Exception) else "cancelled")
-        raise
-    finally:
-        _calling.reset(token)
-        signals.active(-1)
-        trace.get_current_span().set_attributes(calling.said())
-        signals.count(attributes.CALLED, calling.said())
-
-
-class ObservedDispatcher(Dispatcher):
-    """A dispatcher whose calls are counted; a span of their own have those that no request of a client made."""
-
-    def __init__(
-        self, client: FastnClient, guard: Guard, recorder: Recorder, journalling: Journalling, secrets: SecretValues,
-        system: System, signals: Instruments, profile: str,
-    ) -> None:  # fmt: skip
-        super().__init__(client, guard, recorder, journalling, secrets, system)
-        self._signals = signals
-        self._profile = profile
-
-    @override
-    async def __call__(
-        self, call: Tool[Any], caller: Caller, report: Report = no_progress
-    ) -> Done | Asking | PendingApproval:
-        with self._observed(call) as calling:
-            outcome = await super().__call__(call, caller, report)
-            calling.outcome = "done" if isinstance(outcome, Done) else "approval_required"
-            return outcome
-
-    @override
-    async def preview(self, call: Tool[Any], caller: Caller) -> Shown:
-        with self._observed(call) as calling:
-            shown = await super().preview(call, caller)
-            calling.outcome = "previewed"
-            return shown
-
-    @contextmanager
-    def _observed(self, call: Tool[Any]) -> Generator[Calling]:
-        if (calling := _calling.get()) is not None:
-            with self._known(calling, call):
-                yield calling
-            return
-        tool = call.tool_name()
-        said = {attributes.GEN_AI: "execute_tool", attributes.TOOL: tool}
-        with (
-            self._signals.span(f"execute_tool {tool}", said) as span,
-            counted(self._signals, Calling(tool)) as calling,
-            self._known(calling, call),
-        ):
-            try:
-                yield calling
-            except BaseException as error:
-                fail(span, kind_of(error))
-                raise
-
-    @contextmanager
-    def _known(self, calling: Calling, call: Tool[Any]) -> Generator[None]:
-        calling.effect, calling.profile = call.effective.value, self._profile
-        try:
-            yield
-        except FastnError as error:
-            calling.outcome = error.outcome
-            raise
-
 
 _PROMPTS = frozenset(recipe.name for recipe in RECIPES)
 _LONGEST_ID = 64
