@@ -103,54 +103,57 @@ class CallEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The calls of a batch that are left to send, by number."""
+    """The calls of a batch that are left to send, by number, and what holds for all of them."""
 
     batch: Batch
     id: str
     """As `BatchResult.id`."""
     calls: Mapping[int, CallEvaluation]
-
-    @property
-    def verdict(self) -> PolicyDecision:
-        """The strictest: what one of its calls needs, all of them need."""
-        found = max((call.verdict for call in self.calls.values()), key=lambda verdict: verdict.decision.rank)
-        return replace(found, permit=None) if self.batch.is_list else found
-
-    @property
-    def effect(self) -> Effect:
-        """The one that wants the most care."""
-        return max((call.effect for call in self.calls.values()), key=lambda effect: effect.rank)
-
-    @property
-    def digest(self) -> str:
-        """Who calls what, with exactly which arguments, on which account, by which key."""
-        calls = {number: call.digest for number, call in self.calls.items()}
-        return sha256([self.id, calls]) if self.batch.is_list else calls[1]
-
-    @property
-    def binding(self) -> str:
-        """Digest of the calls, their targets' states and the policy. A change to any of them voids an approval."""
-        calls = {number: call.binding for number, call in self.calls.items()}
-        return sha256(calls) if self.batch.is_list else calls[1]
-
-    @property
-    def similar(self) -> str | None:
-        """Digest of the calls that a temporary approval would cover. A list is approved each time."""
-        return None if self.batch.is_list else self.calls[1].similar
+    effect: Effect
+    """The one that wants the most care."""
+    verdict: PolicyDecision
+    """The strictest: what one of its calls needs, all of them need."""
+    digest: str
+    """Who calls what, with exactly which arguments, on which account, by which key."""
+    binding: str
+    """Digest of the calls, their targets' states and the policy. A change to any of them voids an approval."""
+    similar: str | None
+    """Digest of the calls that a temporary approval would cover. A list is approved each time."""
+    shown: Shown | None
+    """What they would do; None where the policy decided without a read."""
 
     @property
     def preview(self) -> Shown:
-        """What they would do. For a single call only where its target was read."""
-        previews = {number: call.preview for number, call in self.calls.items() if call.preview is not None}
-        if not self.batch.is_list:
-            return previews[1]
-        refused = {
-            number: f"{call.verdict.rule}. {call.verdict.reason}".strip()
-            for number, call in self.calls.items()
-            if call.verdict.decision is Decision.DENY
-        }
-        does = (type(self.batch.tool).__doc__ or "").strip()
-        return ListPreview(self.batch.tool.tool_name(), does, previews, refused)
+        """What they would do, where their targets were read."""
+        if self.shown is None:
+            raise TypeError("the policy decided without a read")
+        return self.shown
+
+
+def _of_one(batch: Batch, one: CallEvaluation) -> Evaluation:
+    return Evaluation(batch, "", {1: one}, one.effect, one.verdict, one.digest, one.binding, one.similar, one.preview)
+
+
+def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:
+    verdict = max((call.verdict for call in calls.values()), key=lambda verdict: verdict.decision.rank)
+    refused = {
+        number: f"{call.verdict.rule}. {call.verdict.reason}".strip()
+        for number, call in calls.items()
+        if call.verdict.decision is Decision.DENY
+    }
+    does = (type(batch.tool).__doc__ or "").strip()
+    previews = {number: call.preview for number, call in calls.items() if call.preview is not None}
+    return Evaluation(
+        batch,
+        id_,
+        calls,
+        max((call.effect for call in calls.values()), key=lambda effect: effect.rank),
+        replace(verdict, permit=None),
+        sha256([id_, {number: call.digest for number, call in calls.items()}]),
+        sha256({number: call.binding for number, call in calls.items()}),
+        None,
+        ListPreview(batch.tool.tool_name(), does, previews, refused),
+    )
 
 
 class Evaluator:
@@ -202,13 +205,15 @@ class Evaluator:
         verdict = self.policy.judge(await self._situation(call, principal, call.effective))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
-        return Evaluation(batch, "", {1: CallEvaluation(call, digest, call.effective, verdict)})
+        return _of_one(batch, CallEvaluation(call, digest, call.effective, verdict))
 
     async def evaluate(self, batch: Batch, principal: str, skip: Collection[int] = ()) -> Evaluation:
         """Evaluate the calls of a batch but those to `skip`, by fresh reads. Raises a `FastnError`.
 
         Each as if those before it were made: a budget or a plan that is too small is found at once.
         """
+        if not batch.is_list:
+            return _of_one(batch, await self.evaluate_call(batch.calls[0], principal))
         ahead: Counter[tuple[str, str]] = Counter()
         found: dict[int, CallEvaluation] = {}
         for number, call in enumerate(batch.calls, 1):
@@ -224,7 +229,7 @@ class Evaluator:
                 ahead[permit.budget, PLANNED] += 1
             for _, period in self.limits(one.effect, principal):
                 ahead[one.effect.value, period] += 1
-        return Evaluation(batch, self.batch_id(batch, principal), found)
+        return _of_a_list(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> CallEvaluation:
         """Evaluate one call, by fresh reads, as if `ahead` were spent already. Raises a `FastnError`."""

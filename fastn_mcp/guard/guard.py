@@ -17,8 +17,8 @@ from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, Caller, OutOfBandChannel
 from fastn_mcp.guard.approval.request import Asking, PendingApproval
 from fastn_mcp.guard.audit.log import Unwritten
-from fastn_mcp.guard.audit.recorder import Intent, Recorder
-from fastn_mcp.guard.changes import FINAL, MADE, Batch, BatchResult, BatchStep, Change, Done, NotDone
+from fastn_mcp.guard.audit.recorder import Recorder
+from fastn_mcp.guard.changes import FINAL, MADE, Batch, BatchResult, BatchStep, Done, NotDone
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import Journalling
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
@@ -119,14 +119,16 @@ class Guard:
             outcome, what = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
             if isinstance(error, FastnError):
                 outcome, what = error.outcome, error.what
-            await self._complete(intent, change, outcome, what)
+            self._recorder.outcome(intent, outcome, what)
+            await self._journal.end(change, outcome)
             if is_sent and isinstance(error, FastnError):
                 await self._recorder.settle()
             raise
         finally:
             self.directory.forget(call.toolset())
         self._judge.ai_sessions.note(call, result)
-        change = await self._complete(intent, change, "done", result=result)
+        self._recorder.outcome(intent, "done", result=result)
+        change = await self._journal.end(change, "done", result)
         await self._recorder.settle()
         return Done(self._delivered(call, result), change)
 
@@ -204,13 +206,6 @@ class Guard:
         if current.verdict.decision is Decision.DENY:
             raise self._judge.refused(call, current.verdict)
         return current
-
-    async def _complete(
-        self, intent: Intent | None, change: Change, outcome: str, what: str | None = None,
-        result: FastnObject | None = None,
-    ) -> Change:  # fmt: skip
-        self._recorder.outcome(intent, outcome, what, result)
-        return await self._journal.end(change, outcome, result)
 
     def _delivered(self, call: Call, result: FastnObject) -> FastnObject:
         try:
