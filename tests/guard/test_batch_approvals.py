@@ -25,7 +25,7 @@ from fastn_mcp.errors import (
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Question, Yes
 from fastn_mcp.guard.changes import Batch, BatchStep, Done
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
@@ -33,6 +33,7 @@ from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.server.rendering import BUDGET, shaped
+from fastn_mcp.tools.customers import CreateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -665,3 +666,23 @@ async def test_steps_are_told_by_number(world: World) -> None:
     found = await world.ledger.steps(world.evaluator.batch_id(Batch(call, call.made_of), "local"))
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
     assert all(isinstance(step, BatchStep) for step in found)
+
+
+async def test_a_ledger_that_is_lost_is_named_with_the_call_that_needed_it(world: World) -> None:
+    """Ours: an error keeps its kind, and its words begin with the call of the list."""
+
+    async def lost(*_: object) -> tuple[int, float]:
+        raise LedgerLost("ConnectionError")
+
+    world.ledger.declines = lost  # type: ignore[method-assign]
+    outcome = await world.call(deletions(world), form(world))
+    assert isinstance(outcome, LedgerLost)
+    assert str(outcome).startswith("Call 1, delete_customer: The shared ledger cannot be used (ConnectionError).")
+    assert world.changes == []
+
+
+async def test_what_procedures_read_by_sends_no_change(world: World) -> None:
+    """Ours: every change passes `Guard.execute`."""
+    with pytest.raises(Refused, match="create_customer is not a read"):
+        await world.guard.read(CreateCustomer(name="A"), Caller("local", None))
+    assert world.changes == []
