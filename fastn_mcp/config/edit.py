@@ -15,6 +15,7 @@ from fastn_mcp.config.file import check_name, parsed, read
 from fastn_mcp.config.load import choose
 from fastn_mcp.config.model import PROFILES, ConfigFile
 from fastn_mcp.config.paths import make_private_folder
+from fastn_mcp.config.strict_toml import without_tables
 from fastn_mcp.errors import SettingsError
 
 
@@ -37,34 +38,15 @@ def remove(path: Path, name: str) -> None:
     text = read_or_none(path).text
     wanted = tomllib.loads(text)
     del wanted[PROFILES][name]
-    lines = _without_tables(text.splitlines(keepends=True), name)
+    left = without_tables(text, (PROFILES, name), gap=True)
     if not wanted[PROFILES]:
         del wanted[PROFILES]
         if wanted.pop("profile", None) is not None:
-            lines = [line for line in lines if not re.match(r"profile\s*=", line)]
-    left = "".join(lines).rstrip() + "\n"
+            left = re.sub(r"(?m)^profile\s*=.*\n?", "", left)
+    left = left.rstrip() + "\n"
     if _table(left) != wanted:  # written in another way than most do
         raise SettingsError(f"{name} could not be taken out of {path}.", "Take it out by hand.")
     _write(path, left)
-
-
-def _without_tables(lines: list[str], name: str) -> list[str]:
-    """The lines without the tables of a profile. What stands above the next table belongs to that."""
-    own = re.compile(rf"""\s*\[\s*{PROFILES}\s*\.\s*["']?{re.escape(name)}["']?\s*[.\]]""")
-    kept: list[str] = []
-    inside, pending = False, list[str]()
-    for line in lines:
-        if line.lstrip().startswith("["):
-            inside = own.match(line) is not None
-            kept += [] if inside else pending
-            pending = []
-        if not inside:
-            kept.append(line)
-        elif line.lstrip().startswith("#") or (pending and not line.strip()):
-            pending.append(line)
-        else:
-            pending = []
-    return kept
 
 
 def _table(text: str) -> object:

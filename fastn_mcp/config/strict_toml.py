@@ -34,17 +34,11 @@ def places(text: str) -> dict[Key, int]:
     return scan.places
 
 
-def headers(text: str) -> dict[int, tuple[str, ...]]:
-    """The path of the table that each header opens, by its line."""
-    scan = _Scan(text)
-    scan.document()
-    return scan.headers
-
-
 class _Scan:
     def __init__(self, text: str) -> None:
         self.places: dict[Key, int] = {}
         self.headers: dict[int, tuple[str, ...]] = {}
+        """The path of the table that each header opens, by its line."""
         self._text = text
         self._at = 0
         self._breaks = [found.start() for found in re.finditer("\n", text)]
@@ -130,6 +124,30 @@ class _Scan:
 
     def _line(self) -> int:
         return bisect_left(self._breaks, self._at) + 1
+
+
+def without_tables(text: str, path: tuple[str, ...], *, gap: bool = False) -> str:
+    """The text without a table and those below it, each from its header, or the gap before it, to its last line."""
+    scan = _Scan(text)
+    scan.document()
+    opened = scan.headers
+    kept: list[str] = []
+    held: list[str] = []
+    inside = False
+    for number, line in enumerate(text.split("\n"), 1):
+        line += "\n"
+        if (table := opened.get(number)) is not None:
+            kept, held, inside = [*kept, *held], [], table[: len(path)] == path
+            if inside and gap and kept and not kept[-1].strip():
+                kept.pop()
+            gap = gap and not inside
+        if not inside:
+            kept.append(line)
+        elif line.strip() and not line.lstrip().startswith("#"):
+            held = []
+        else:  # of the next table, if no line of this one follows
+            held.append(line)
+    return "".join([*kept, *held]).removesuffix("\n")
 
 
 T = TypeVar("T")

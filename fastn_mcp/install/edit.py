@@ -1,11 +1,18 @@
-"""Add an entry to a configuration document and remove it; everything else stays as it is."""
+"""Add an entry to a configuration document and remove it; everything else stays as it is.
+
+In TOML a table is put at the end: its header opens it there whatever stands before, so nothing has to be rewritten.
+"""
 
 import json
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastn_mcp.install import json_text, toml_text
+import tomlkit
+
+from fastn_mcp.config.strict_toml import without_tables
+from fastn_mcp.install import json_text
 from fastn_mcp.install.addition import Addition, NoPlace, Trace, UnreadableConfig, pruned, with_, without
 from fastn_mcp.install.clients import Format
 
@@ -23,7 +30,7 @@ def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple
     text, document = opened.text, _parsed(format_, opened.text)
     for addition in additions:
         wanted = with_(document, addition) if _takes(document, addition) else None
-        text, trace = toml_text.insert(text, addition) if format_ is Format.TOML else json_text.insert(text, addition)
+        text, trace = _insert_toml(text, addition) if format_ is Format.TOML else json_text.insert(text, addition)
         traces.append(trace)
         document = _parsed(format_, text)
         if not same(document, wanted):
@@ -39,7 +46,7 @@ def take(format_: Format, content: bytes, additions: Sequence[Addition], traces:
         rest = without(_parsed(format_, text), addition)
         bare = pruned(rest, addition)
         texts: Iterable[str] = (
-            toml_text.removals(text, addition, trace)
+            _removals_toml(text, addition, trace)
             if format_ is Format.TOML
             else (json_text.remove(text, addition, trace),)
         )
@@ -84,7 +91,7 @@ def _opened(content: bytes) -> _Opened:
 
 def _parsed(format_: Format, text: str) -> Any:
     if format_ is Format.TOML:
-        return toml_text.load(text)
+        return _load_toml(text)
     return json_text.load(text, comments=format_ is Format.JSONC)
 
 
@@ -103,3 +110,45 @@ def _says(format_: Format, text: str, any_of: Sequence[Any]) -> bool:
     except UnreadableConfig:
         return False
     return any(said == _canonical(wanted) for wanted in any_of)
+
+
+def _load_toml(text: str) -> dict[str, Any]:
+    """What a text says. Raises `UnreadableConfig`."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UnreadableConfig(str(error)) from None
+    except RecursionError:
+        raise UnreadableConfig("it is nested too deeply") from None
+
+
+def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
+    """The text with the addition in place of what has its name. Raises `UnreadableConfig` and `NoPlace`."""
+    tables: Any = _load_toml(text)
+    for step in addition.path:
+        tables = cast(dict[str, Any], tables).get(step, {}) if isinstance(tables, dict) else None
+    if not isinstance(tables, dict):
+        raise NoPlace(".".join(addition.path))
+    if addition.key in tables:
+        text = without_tables(text, (*addition.path, str(addition.key)))
+    newline = "\r\n" if "\r\n" in text else "\n"
+    value: dict[str, Any] = {cast(str, addition.key): addition.value}
+    for step in reversed(addition.path):
+        value = {step: value}
+    block = tomlkit.dumps(value)  # pyright: ignore[reportUnknownMemberType]
+    gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    added = (gap + block).replace("\n", newline)
+    try:
+        _load_toml(text + added)
+    except UnreadableConfig:
+        raise NoPlace(".".join(addition.path)) from None
+    return text + added, Trace(added=added)
+
+
+def _removals_toml(text: str, addition: Addition, trace: Trace) -> Iterator[str]:
+    """The text without the addition: as it was put in, or else, where somebody has changed it, as it is now."""
+    before, ours, after = text.partition(trace.added)
+    if ours:
+        broken = before and after and not before.endswith("\n")
+        yield before + ("\n" if broken else "") + after
+    yield without_tables(text, (*addition.path, str(addition.key)), gap=trace.added[:1] in ("\r", "\n"))
