@@ -16,7 +16,7 @@ from surface import fill_manifest
 from fastn_mcp import __version__
 from fastn_mcp.config.model import SOURCES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILE = ROOT / "server.json"
 SERVER: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 SCHEMA_SHA256 = "3fba09590c99f61735d234822279f4223fab9e300c0a81e81c91ab62a4114de0"

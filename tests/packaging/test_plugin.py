@@ -13,7 +13,7 @@ from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.catalog import OFFERS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "plugins" / "fastn"
 MARKETPLACE: dict[str, Any] = json.loads((ROOT / ".claude-plugin" / "marketplace.json").read_text())
 MANIFEST: dict[str, Any] = json.loads((PLUGIN / ".claude-plugin" / "plugin.json").read_text())
