@@ -247,6 +247,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise _Wrong("an object in it has the same name twice")
+    if "$from" in found:  # scripts could once do so; sent as it is, it would become data
+        raise _Wrong("a call cannot take a value from the result of another ($from)")
     return found
 
 

@@ -196,7 +196,7 @@ WRONG = {
     "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "NaN is no number"),
     "a value of another call": (
         '{"tool": "get_customer", "arguments": {"customer_id": {"$from": "made", "path": "id"}}}',
-        "customer_id: ",
+        "cannot take a value from the result of another",
     ),
 }
 
