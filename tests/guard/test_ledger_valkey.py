@@ -398,6 +398,16 @@ async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
             await ledger.release("c1")
 
 
+async def test_a_cluster_without_slots_is_lost_and_no_connection_to_it_stays_open(start: Start) -> None:
+    """Ours: as while it is set up."""
+    server = start("--cluster-enabled", "yes")
+    async with ledger_on(f"valkey://127.0.0.1:{server.port}/?cluster=yes") as ledger:
+        with pytest.raises(LedgerLost):
+            await ledger.claim("c1")
+    clients = server.ask("CLIENT", "LIST")
+    assert clients.count("id=") == 1, clients
+
+
 async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: Path) -> None:
     """Ours: the setting is named, what it holds is not."""
     (tmp_path / "users").write_text("user default on nopass ~* +ping\nuser fastn on >right%2F&1 ~* +@all\n")

@@ -26,6 +26,7 @@ from valkey.exceptions import (
     NoScriptError,
     ReadOnlyError,
     ResponseError,
+    ValkeyClusterException,
     ValkeyError,
 )
 
@@ -143,6 +144,9 @@ _CHECKED = 5.0
 _OLDEST = 7
 _HERE = Path(__file__).parent / "scripts"
 
+_FAILURES = (ValkeyError, ValkeyClusterException, OSError, TimeoutError)
+"""What the library raises where a server does not answer as it should: its exceptions have no one base."""
+
 Client = Any
 """The library types its commands for its blocking client as well: what they return is checked here."""
 
@@ -220,7 +224,7 @@ class Server:
         try:
             with anyio.fail_after(_PATIENCE):
                 answer = await command(await self._ready())
-        except (ValkeyError, OSError, TimeoutError, _Unfit) as error:
+        except (*_FAILURES, _Unfit) as error:
             why = _why(error)
             log.error("the shared ledger at %s failed: %s", self._address.shown, why)
             await self._failed(error)
@@ -239,7 +243,7 @@ class Server:
         client, self._checked = self._client, None
         if client is None:
             return
-        with anyio.move_on_after(_SECONDS, shield=True), suppress(ValkeyError, OSError):
+        with anyio.move_on_after(_SECONDS, shield=True), suppress(*_FAILURES):
             if self._address.cluster:
                 self._client = None
                 await client.aclose()
