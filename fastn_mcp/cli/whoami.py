@@ -71,7 +71,7 @@ _WIDTH = 13
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def whoami(start: StartOptions, as_json: bool) -> int:
-    """Say which account is used, where its key comes from, what is asked first, and by one read whether it works.
+    """Show the account, where its key comes from and the mode, and make one read request to see whether the key works.
 
     \b
     Exit codes:

@@ -21,8 +21,8 @@ from mcp.types import (
 
 from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.client import rate_limit
-from fastn_mcp.guard.approval.flow import FormAround, FormChannel
-from fastn_mcp.guard.approval.request import Answer, Asking, Question
+from fastn_mcp.guard.approval.flow import FormChannel
+from fastn_mcp.guard.approval.request import Answer, Asking, Question, Submitted
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System, no_progress
 
@@ -140,12 +140,18 @@ class ProgressReporter:
             self._doing = before
 
 
-class _Told(FormAround):
-    """A form whose waiting is told."""
+class _Told:
+    """A form whose waiting is reported as progress."""
 
     def __init__(self, form: FormChannel, telling: ProgressReporter) -> None:
-        super().__init__(form)
+        self._form = form
         self._telling = telling
+        self.name = form.name
+        self.surely_seen = form.surely_seen
+
+    @property
+    def resumed(self) -> tuple[str, Answer | Submitted] | None:
+        return self._form.resumed
 
     async def ask(self, question: Question) -> Answer | Asking:
         return await self._telling.while_asking(lambda: self._form.ask(question))

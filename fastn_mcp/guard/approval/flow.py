@@ -59,19 +59,6 @@ class FormChannel(Protocol):
         ...
 
 
-class FormAround:
-    """What a form has that is another one, of whose questions somebody hears."""
-
-    def __init__(self, form: FormChannel) -> None:
-        self._form = form
-        self.name = form.name
-        self.surely_seen = form.surely_seen
-
-    @property
-    def resumed(self) -> tuple[str, Answer | Submitted] | None:
-        return self._form.resumed
-
-
 class OutOfBandChannel(Protocol):
     """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
 
@@ -150,9 +137,9 @@ class ApprovalFlow:
         return await self._ask(matter, caller)
 
     async def accept(self, approval: Approval, matter: Evaluation) -> Approval:
-        """Hold what a person answered against what is there now, and give each call of a list a grant of its own.
+        """Check that the answered grant still covers these calls, and open a grant for each call of a list.
 
-        Raises `TargetChanged` where what was approved is no longer there.
+        Raises `TargetChanged` if the target, its dependents or the policy changed since the person was asked.
         """
         grant, now = approval.answer, self._system.now().timestamp()
         if grant is None:
@@ -160,11 +147,7 @@ class ApprovalFlow:
         holds = covers(grant, matter.binding, matter.verdict, matter.preview)
         if not holds or await quorum.incomplete(grant, self._ledger):
             await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, now)
-            raise TargetChanged(
-                "What was approved is no longer what is there.",
-                "Look at the preview; call again to ask anew.",
-                facts={"preview": matter.preview.data()},
-            )
+            raise _changed("Look at the preview; call again to ask anew.", {"preview": matter.preview.data()})
         if not matter.batch.is_list:
             return replace(approval, grants={1: grant})
         await self._burn(approval, grant)
@@ -186,10 +169,7 @@ class ApprovalFlow:
                 )
             return await self._budgets.allow(current, principal)
         if not covers(grant, current.binding, verdict, preview):
-            raise TargetChanged(
-                "What was approved is no longer what is there.",
-                "Look at it; call the batch again to be asked anew about what is left.",
-            )
+            raise _changed("Look at it; call the batch again to be asked anew about what is left.")
         await self._burn(approval, grant)
         # Only now: repeats of one approval must not use up the budget of others.
         await self._budgets.spend(effect, principal, is_counted=approval.answer is None)
@@ -216,7 +196,7 @@ class ApprovalFlow:
         )
 
     async def _held(self, matter: Evaluation) -> Approval | None:
-        """The grants that a person gave before, where each call of a list has one that holds for what is there now."""
+        """The approval given for a list earlier; None unless a valid grant covers each call that is left."""
         if not matter.batch.is_list:
             return None
         kept = {step.number: step.grant for step in await self._ledger.steps(matter.id)}
@@ -231,7 +211,7 @@ class ApprovalFlow:
         return Approval(next(grant.by or "elsewhere" for grant in grants.values()), grants)
 
     async def _granted(self, matter: Evaluation, asked: Grant, by: str) -> Approval:
-        """A grant for each call of a list, of which the answer was for all."""
+        """Open a grant for each call of a list whose request was approved as a whole."""
         now = self._system.now().timestamp()
         for step in await self._ledger.steps(matter.id):
             if step.grant is not None:  # of an earlier answer, which this one replaces
@@ -436,6 +416,10 @@ def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None])
         if before is not None and (count is None or (count > before and not grows)):
             return False
     return True
+
+
+def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
+    return TargetChanged("What was approved is no longer what is there.", next_step, facts=facts)
 
 
 def used_up() -> Refused:
