@@ -138,7 +138,7 @@ def sent(request: urllib.request.Request) -> str:
 def private_key(path: str) -> Ed25519PrivateKey:
     key = load_pem_private_key(Path(path).read_bytes(), None)
     if not isinstance(key, Ed25519PrivateKey):
-        raise SystemExit(f"{path} is no Ed25519 key")
+        raise SystemExit(f"{path} is not an Ed25519 key")
     return key
 
 
@@ -167,7 +167,7 @@ def main() -> None:
             words = line.strip().split(" ", 1 if len(keys) == 1 else 2)
             approver = next(iter(keys)) if len(keys) == 1 else words.pop(0)
             if approver not in keys or not words or words[0] not in ("approve", "decline"):
-                print("It waits on.", flush=True)
+                print("Left waiting.", flush=True)
                 continue
             print(sent(answer(question, approver, keys[approver], words[0], *words[1:])), flush=True)
 

@@ -94,7 +94,7 @@ class ApprovalRequired(FastnError):
 
 
 class TargetChanged(FastnError):
-    """What was approved is no longer what is there."""
+    """The target is no longer in the state that was approved."""
 
     outcome = "target_changed"
     certainty = NOTHING_SENT

@@ -68,7 +68,7 @@ def _shared(url: str, system: System) -> Ledger:
         if error.name is None or error.name.partition(".")[0] != "valkey":
             raise
         raise SettingsError(
-            "The setting ledger names a server, and the library for it is not installed.",
+            "The setting ledger names a server, but the library for it is not installed.",
             f"Run: {install_extra('valkey')}",
         ) from None
     try:

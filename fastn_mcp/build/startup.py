@@ -110,7 +110,7 @@ def must_be_free(host: str, port: int, instead: str) -> None:
                 if error.errno == errno.EADDRINUSE
                 else error.strerror or "no such address"
             )
-            raise SettingsError(f"Nothing can be served at {host}:{port}: {why}.", instead) from None
+            raise SettingsError(f"Cannot listen on {host}:{port}: {why}.", instead) from None
 
 
 def seal_keys(settings: Settings) -> Sequence[str]:
@@ -120,7 +120,7 @@ def seal_keys(settings: Settings) -> Sequence[str]:
     """
     if settings.shares and not settings.state_secrets:
         raise SettingsError(
-            "The ledger is shared, and state_secret is not set: what one replica asks no other could go on with.",
+            "The ledger is shared but state_secret is not set: no other replica could continue an approval request.",
             "Set FASTN_STATE_SECRET to the same 32 characters or more on each.",
         )
     return settings.state_secrets

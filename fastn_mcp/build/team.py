@@ -156,7 +156,7 @@ class TenantBuilder:
             return None
         if not self.sealed_with:
             raise SettingsError(
-                "The team file has [approvals], and state_secret is not set: sign-ins are sealed with it.",
+                "The team file has [approvals] but state_secret is not set, which seals sign-ins.",
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
             )
         secret = approvals.secret.read(self._environment)
@@ -196,8 +196,8 @@ class TenantBuilder:
             account = account_of(settings)
             if not tenant.caller_keys and account in seen:
                 raise SettingsError(
-                    f"The tenants {seen[account]} and {tenant.name} are one account, {account}.",
-                    "Make one tenant of them, or give each a profile or an env of its own.",
+                    f"The tenants {seen[account]} and {tenant.name} use the same account, {account}.",
+                    "Merge them into one tenant, or give each its own profile or env.",
                 )
             seen[account] = tenant.name
 
@@ -290,7 +290,7 @@ def _answers(team: Team, tenants: Tenants[Serving]) -> ASGIApp:
                     if account.served.answers is not None:
                         return await account.served.answers(scope, receive, send)
         except FastnError as error:
-            log.error("an answer could not be taken: %s", error)
+            log.error("a webhook answer could not be processed: %s", error)
             return await JSONResponse({"decided": False}, 503)(scope, receive, send)
         return await JSONResponse({"decided": False}, 404)(scope, receive, send)
 

@@ -41,11 +41,11 @@ def _sent(signal: str, given: Mapping[str, str]) -> bool:
     if (exporter := given.get(chosen, "otlp")) == "none":
         return False
     if exporter != "otlp":
-        log.warning("%s is %s, and only otlp is spoken here: no %s are sent", chosen, exporter, signal)
+        log.warning("%s is %s, but only otlp is supported: no %s are sent", chosen, exporter, signal)
         return False
     named = f"{own}_PROTOCOL" if f"{own}_PROTOCOL" in given else _PROTOCOL
     if (protocol := given.get(named, "http/protobuf")) != "http/protobuf":
-        log.warning("%s is %s, and only http/protobuf is spoken here: no %s are sent", named, protocol, signal)
+        log.warning("%s is %s, but only http/protobuf is supported: no %s are sent", named, protocol, signal)
         return False
     return True
 
@@ -57,12 +57,12 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
     try:
         from fastn_mcp.telemetry.exporter import Export  # only where asked for: it takes longer than all the rest
     except ImportError:
-        log.warning("a collector is named, and what sends to it is not installed: %s", install_extra("otel"))
+        log.warning("a collector is set, but the exporter is not installed: %s", install_extra("otel"))
         return None
     try:
         export = Export(signals, environment, lines)
     except Exception as error:  # a value of theirs, in whatever way it is wrong
-        log.warning("no telemetry is sent: a variable of OpenTelemetry is wrong (%s)", type(error).__name__)
+        log.warning("no telemetry is sent: invalid OpenTelemetry variable (%s)", type(error).__name__)
         return None
     if export.records is not None:
         logging.getLogger().addHandler(export.records)

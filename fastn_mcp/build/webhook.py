@@ -31,7 +31,7 @@ def webhook_of(
         )
     approvers = load_approvers(settings.approvers)
     if any(one.credential == ApproverSecret(settings.webhook_secret) for one in approvers.values()):
-        raise SettingsError("webhook_secret is the secret of an approver too.", "Give each of them its own.")
+        raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
     door = _door(settings)
     if not stays:
         if door.url is None and not door.port:
@@ -47,7 +47,7 @@ def _door(settings: Settings) -> Door:
     host, port = host_and_port(settings.approval_listen or "127.0.0.1:0", lowest=0)
     if host in _ANYWHERE and settings.approval_url is None:
         raise SettingsError(
-            "approval_listen is every address of this machine, and approval_url is not set.",
-            "Set approval_url to where approvers reach it.",
+            "approval_listen is every address of this machine, but approval_url is not set.",
+            "Set approval_url to the address that approvers can reach.",
         )
     return Door(host, port, settings.approval_url)

@@ -139,7 +139,7 @@ class Terminal:
                 case minutes if question.scope and minutes == str(SCOPE_MINUTES):
                     return Yes(minutes=SCOPE_MINUTES)
                 case _:
-                    self.say("That is none of the choices.")
+                    self.say("That is not one of the choices.")
         return _CLOSED
 
     async def _typing(self, expected: str, what: str, *, may_wait: bool) -> Answer:

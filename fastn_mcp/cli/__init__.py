@@ -64,11 +64,11 @@ def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     type=click.Path(path_type=Path),
     help="TOML file of settings; by default config.toml in your configuration folder. [FASTN_CONFIG]",
 )
-@_setting("--base-url", "Where Fastn is.", metavar="URL")
+@_setting("--base-url", "Base URL of Fastn.", metavar="URL")
 @_setting("--auth", "How the key is sent.", type=EnumChoice(["header", "bearer"]))
-@_setting("--profile", "Account to use, of those in the file; shown in questions and results.", metavar="NAME")
+@_setting("--profile", "Account to use, from the file; shown in approval requests and results.", metavar="NAME")
 @_setting("--env", "Fastn environment, as test or live.", metavar="NAME")
-@_setting("--mode", "What is asked first.", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]))
+@_setting("--mode", "What needs approval.", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]))
 @_setting("--policy", "Policy file: rules, protected resources, budgets.", metavar="FILE")
 @_setting("--plan", "Signed run plan: calls that are made without asking.", metavar="FILE")
 @click.option("--read-only", is_flag=True, default=None, help="Offer only tools that read. [FASTN_READ_ONLY]")
@@ -132,7 +132,7 @@ def cli(
         policy = policy_of(settings, os.environ, program)
         kinds = kinds_of(os.environ, lines, ctx.call_on_close)(settings.profile)
         if no_key is not None:
-            logging.getLogger("fastn_mcp").error("Every call is answered so: %s", no_key)
+            logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
         return assemble(
             settings,
             chosen,
@@ -157,7 +157,7 @@ def cli(
 
 def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
     if ctx.obj.sandboxed and ctx.params["profile"] is not None:
-        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox and its like.")
+        raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.")
     named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
     if named and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")

@@ -127,7 +127,7 @@ def scopes_(kept: ApprovalStores, as_json: bool) -> None:
         )
         say(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
     if not scopes:
-        say("There is no temporary approval.")
+        say("There are no temporary approvals.")
 
 
 @approvals_group.command(name="revoke")
@@ -139,7 +139,7 @@ def revoke_(kept: ApprovalStores, scope: str) -> None:
     if revoked is None:
         listed = kept.program.to("approvals", "scopes")
         raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
-    say(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} is asked about again."))
+    say(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} needs approval again."))
 
 
 @approvals_group.command(name="keygen", short_help="Make the key pair of an approver, for the webhook.")
@@ -170,7 +170,9 @@ async def walk(desk: ApprovalsCommand, terminal: Terminal) -> None:
         seen.add(grant.id)
         terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
         if grant.asks == Decision.FOUR_EYES.value:
-            terminal.say("Two approvers have to approve it, which a terminal cannot tell apart: decline, or leave it.")
+            terminal.say(
+                "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
+            )
         given = await terminal.ask(question(grant), may_wait=True)
         match given:
             case Yes(_, minutes):
@@ -178,7 +180,7 @@ async def walk(desk: ApprovalsCommand, terminal: Terminal) -> None:
             case No(note):
                 said = await decline(desk, grant, note)
             case Nobody():
-                said = "It waits on."
+                said = "Left waiting."
         terminal.say(said)
     terminal.say("\nNothing else waits.")
 
@@ -245,7 +247,7 @@ def _open_page(kept: ApprovalStores, start: StartOptions) -> None:
     fields = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
     address, key = fields.get("url"), fields.get("key")
     if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
-        raise SettingsError(f"{door} is not as the page writes it.", at_a_terminal)
+        raise SettingsError(f"{door} does not have the expected content.", at_a_terminal)
     if not _is_listening(address):  # its server was ended before it could remove the file
         raise _no_page(kept, start, at_a_terminal)
     folder = door.parent / FILES
@@ -255,7 +257,7 @@ def _open_page(kept: ApprovalStores, start: StartOptions) -> None:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}.", at_a_terminal) from None
     if not opened:
         page.remove(folder, key)
-        raise SettingsError("There is no browser to open it in.", at_a_terminal)
+        raise SettingsError("No browser was found.", at_a_terminal)
     say("The approval page is open in your browser.")
 
 
@@ -351,7 +353,7 @@ def _ran_out(kept: ApprovalStores) -> list[str]:
     past = _with(kept, lambda desk: desk.ledger.decided(_LATEST)) or []
     day_ago = System().now().timestamp() - 86_400
     return [
-        sanitize(f"Ran out unanswered at {_clock(grant.expires)}: {grant.lines[0] if grant.lines else grant.tool}")
+        sanitize(f"Expired unanswered at {_clock(grant.expires)}: {grant.lines[0] if grant.lines else grant.tool}")
         for grant in past
         if grant.state is GrantState.UNANSWERED and grant.by is None and grant.expires > day_ago
     ]
@@ -369,7 +371,7 @@ _PLACES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
 """Variables that name another place than the usual one."""
 
 
-_TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has run out."
+_TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has expired."
 
 
 def _with(kept: ApprovalStores, work: Callable[[ApprovalsCommand], Awaitable[Result]]) -> Result | None:

@@ -63,7 +63,7 @@ class Log:
             raise SettingsError(f"{self.file} cannot be read: {error.strerror}.") from None
         if not found:
             begins = "It begins with the first call that changes something."
-            raise SettingsError(f"There is no audit at {self.file}.", begins)
+            raise SettingsError(f"There is no audit log at {self.file}.", begins)
         return found
 
     def lines(self, files: Iterable[Path] | None = None) -> Iterator[bytes]:
@@ -92,10 +92,10 @@ class Log:
 
 
 @click.group(name="audit")
-@click.option("--file", type=click.Path(path_type=Path), help="Another file than the one of your own state folder.")
+@click.option("--file", type=click.Path(path_type=Path), help="An audit log other than the one in your state folder.")
 @click.pass_context
 def audit_group(ctx: click.Context, file: Path | None) -> None:
-    """Read the record of what was decided and sent, and check that it is as it was written.
+    """Read and verify the record of what was decided and sent.
 
     Rotated files that lie beside the log are read with it.
     """
@@ -109,7 +109,7 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 
 @audit_group.command(name="tail")
 @click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="How many.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Follow new entries until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
 def tail_(log: Log, count: int, follow: bool, as_json: bool) -> None:
@@ -193,7 +193,7 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
             pause()
 
 
-@audit_group.command(name="show", short_help="All of one entry, and what belongs to the same call.")
+@audit_group.command(name="show", short_help="One entry in full, and the others of the same call.")
 @click.argument("entry")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
@@ -220,7 +220,7 @@ def show_(log: Log, entry: str, as_json: bool) -> None:
 
 
 @audit_group.command(name="verify")
-@click.option("--head", metavar="HASH", help="The newest hash, as you noted it elsewhere.")
+@click.option("--head", metavar="HASH", help="The head hash that you noted elsewhere.")
 @click.pass_obj
 def verify_(log: Log, head: str | None) -> None:
     """Check the chain over all files, and with what the ledger knows. Exit code 0 where it is intact, 1 otherwise."""
@@ -247,7 +247,7 @@ def verify_(log: Log, head: str | None) -> None:
     sys.exit(0 if intact and unread is None else 1)
 
 
-@audit_group.command(name="report", short_help="What was done, refused, declined and left.")
+@audit_group.command(name="report", short_help="What was done, refused, declined and left open.")
 @click.option("--since", metavar="WHEN", help="As 24h, 7d, 2026-11-25 or 2026-11-25T09:00; UTC where it is not said.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")

@@ -130,7 +130,7 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
             say(waiting(preview.data(), where, until))
             return Exit.WAITING
         case Asking():  # a terminal answers at once
-            raise TypeError("a question was left open")
+            raise TypeError("an approval request was left open")
 
 
 def _print(body: object) -> None:

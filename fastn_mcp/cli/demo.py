@@ -79,7 +79,7 @@ class DemoSandbox:
 @click.command(name="demo")
 @click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
 def demo(plain: bool) -> int:
-    """See the whole of it in half a minute, without an account."""
+    """Watch a demonstration in half a minute, without an account."""
     console = Console(no_color=plain or None, highlight=False, width=None if sys.stdout.isatty() else 100)
     failures: list[str] = []
     try:
@@ -283,7 +283,7 @@ def _body(result: CallToolResult) -> dict[str, Any]:
 
 def _holds(fact: bool, said: str) -> None:
     if not fact:
-        raise DemoFailed(f"it is not so that {said}")
+        raise DemoFailed(f"check failed: {said}")
 
 
 @asynccontextmanager

@@ -29,8 +29,8 @@ from fastn_mcp.runtime import System
 
 _EXIT_CODES = """\b
 Exit codes:
-  0  all is as it was declared
-  1  something differs; what to do stands beside it
+  0  everything matches
+  1  something differs; the next step is beside it
   2  it cannot work: settings, network or key, or no operation answers
 """
 
@@ -45,7 +45,9 @@ _COLORS = {
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
 @click.option("--record", type=click.Path(path_type=Path), help="Write what was observed, as JSON, for maintainers.")
-@click.option("--write", type=click.Path(path_type=Path), help="Put what is proposed into this file, once you agree.")
+@click.option(
+    "--write", type=click.Path(path_type=Path), help="Write the proposed settings to this file after you confirm."
+)
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.pass_obj
 def doctor(
@@ -58,7 +60,7 @@ def doctor(
     """
     for path in (report, record, write):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise SettingsError(f"{path} is a folder, or lies in none.", "Name a file in a folder.")
+            raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
     if report is not None and report.suffix not in (".md", ".json"):
         raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
     now = datetime.now(UTC)
@@ -107,7 +109,7 @@ def _found(start: StartOptions) -> DoctorReport:
                 status.update(why)
 
             listener.set(waits)
-            status.update("Looking at the ledger ...")
+            status.update("Checking the ledger ...")
             kept = [runner.folder(folder), await _ledger(settings.ledger, folder, system)]
             found = await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
             found.checks[1:1] = kept
@@ -168,7 +170,7 @@ def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:
     click.echo("\n".join(lines), err=True)
     if not yes:
         if not sys.stdin.isatty():
-            raise SettingsError(f"{path} was not changed: nobody is there to ask.", "Add --yes to write it.")
+            raise SettingsError(f"{path} was not changed: there is no terminal to ask on.", "Add --yes to write it.")
         if not click.confirm(f"Write this to {path}?", err=True):
             click.echo("Nothing was written.", err=True)
             return

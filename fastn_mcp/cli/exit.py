@@ -79,7 +79,7 @@ def _lost(error: OSError, code: int, command: click.Group) -> int:
 
     start = command.make_context("fastn-mcp", sys.argv[1:], resilient_parsing=True)
     record = command_line_of(start, os.environ).to("audit", "tail")
-    said = f"{what} cannot be written: {error.strerror}. What was changed is in the record: {record}"
+    said = f"{what} cannot be written: {error.strerror}. What was changed is in the audit log: {record}"
     click.echo(f"fastn-mcp: {said}", err=True)
     return code or 1
 
@@ -132,8 +132,8 @@ def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
     """Where it should stand, or the nearest that there is."""
     if option in _KEY:
         return (
-            f"There is no {option}: others can read a command line, and the shell remembers it. Keep the key by "
-            "fastn-mcp login, or set FASTN_API_KEY. One that was given just now is better revoked."
+            f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
+            "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was given this way."
         )
     root = context.find_root()
     if context is root or all(option not in parameter.opts for parameter in root.command.params):
@@ -151,7 +151,7 @@ Exit codes:
   3  something waits for a person
   4  an outcome is unknown: it may have happened
   5  a person declined
-Of several that are true of a run, the first of 4, 1, 5, 3 is given.
+If several apply to a run, the first of 4, 1, 5, 3 is returned.
 """
 
 

@@ -18,7 +18,7 @@ def health(address: str) -> None:
     """
     if address and (wrong := trouble(address)):
         raise click.ClickException(f"Not healthy: {wrong}.")
-    click.echo("healthy" if address else "Serving over stdio: its client sees whether it lives.")
+    click.echo("healthy" if address else "Serving over stdio: its client sees whether it is alive.")
 
 
 def trouble(address: str) -> str | None:

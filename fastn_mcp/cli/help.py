@@ -21,33 +21,33 @@ class CommandEntry(NamedTuple):
 
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Start": {
-        "demo": CommandEntry("demo:demo", "See the whole of it in half a minute, without an account."),
-        "install": CommandEntry("install:install", "Put the server into the configuration of CLIENT."),
-        "uninstall": CommandEntry("install:uninstall", "Take the server out of the configuration of CLIENT again."),
-        "login": CommandEntry("login:login", "Ask for an account's API key, try it, and keep it."),
-        "logout": CommandEntry("login:logout", "Forget a key that login has kept."),
-        "whoami": CommandEntry("whoami:whoami", "Say which account and key are used, and whether the key works."),
+        "demo": CommandEntry("demo:demo", "Watch a demonstration in half a minute, without an account."),
+        "install": CommandEntry("install:install", "Add the server to CLIENT's configuration."),
+        "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
+        "login": CommandEntry("login:login", "Ask for an account's API key, check it, and store it."),
+        "logout": CommandEntry("login:logout", "Delete a stored key."),
+        "whoami": CommandEntry("whoami:whoami", "Show which account and key are used, and whether the key works."),
         "profiles": CommandEntry(
-            "profiles:profiles_group", "See the accounts of the configuration file, and change them."
+            "profiles:profiles_group", "List the accounts of the configuration file, and change them."
         ),
         "doctor": CommandEntry("doctor:doctor", "Check settings, network, key and operations on your account."),
         "completion": CommandEntry("help:completion", "Print the completion script of a shell."),
     },
     "Use": {
-        "call": CommandEntry("call:call", "Make one call; it asks at the terminal where it has to."),
+        "call": CommandEntry("call:call", "Make one call; asks at the terminal where approval is needed."),
         "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
         "tools": CommandEntry("tools:tools", "List the tools of these settings: effect, evidence, route."),
     },
     "Approvals and record": {
         "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
-        "policy": CommandEntry("policy:policy_group", "Check a policy file, and ask what it says of a call."),
+        "policy": CommandEntry("policy:policy_group", "Check a policy file, and explain its decision on a call."),
         "plan": CommandEntry("plan:plan_group", "Write, review and sign plans for unattended runs."),
-        "audit": CommandEntry("audit:audit_group", "Read the record of decisions and calls, and check it."),
+        "audit": CommandEntry("audit:audit_group", "Read and verify the audit log."),
     },
     "Serve": {
         "sandbox": CommandEntry("sandbox:sandbox", "Serve the sandbox over HTTP, for others to test against."),
         "http-token": CommandEntry("serve:http_token", "Print the bearer token that --http takes."),
-        "health": CommandEntry("health:health", "Ask a server that listens over HTTP whether it serves.", hidden=True),
+        "health": CommandEntry("health:health", "Check that a server over HTTP is healthy.", hidden=True),
     },
 }
 """The commands by group, in the order in which somebody needs them. A hidden one is for containers."""

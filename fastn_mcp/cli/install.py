@@ -59,11 +59,13 @@ class How:
 def _options(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """The options by which `install` and `uninstall` name an entry, and say how to go about it."""
     for decorate in (
-        click.option("--dry-run", is_flag=True, help="Show the change, and make none."),
+        click.option("--dry-run", is_flag=True, help="Show the change without making it."),
         click.option("--yes", is_flag=True, help="Make the change without asking."),
         click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Another file of that client."),
-        click.option("--project", is_flag=True, help="The client's file in this folder, which others read too."),
-        click.option("--name", default="fastn", show_default=True, help="What the client calls the server."),
+        click.option(
+            "--project", is_flag=True, help="Use the client's project file in this folder, which others share."
+        ),
+        click.option("--name", default="fastn", show_default=True, help="Name of the server in the client."),
         click.argument("client"),
     ):
         command = decorate(command)
@@ -105,10 +107,10 @@ _UNPUBLISHED = (
     "--uvx",
     is_flag=True,
     hidden=not IS_PUBLISHED,
-    help="Start it by uvx, which fetches it, and not by the path of this program.",
+    help="Start it with uvx, which fetches it, instead of this program's path.",
 )
-@click.option("--replace", is_flag=True, help="Put it in place of another entry of that name.")
-@click.option("--anyway", is_flag=True, help="Even where the client does not seem to be installed.")
+@click.option("--replace", is_flag=True, help="Replace an existing entry of that name.")
+@click.option("--anyway", is_flag=True, help="Install even if the client is not found.")
 @click.option(
     "--link",
     is_flag=True,
@@ -133,7 +135,7 @@ def install(
     anyway: bool,
     link: bool,
 ) -> None:
-    """Put the server into the configuration of CLIENT. What changes is shown first, and never holds a key or a token.
+    """Add the server to CLIENT's configuration. What changes is shown first, and never holds a key or a token.
 
     Options that stand before install are those that the server is started with.
     """
@@ -161,7 +163,7 @@ def install(
 def uninstall(
     ctx: click.Context, client: str, name: str, project: bool, file: Path | None, yes: bool, dry_run: bool
 ) -> None:
-    """Take the server out of the configuration of CLIENT again.
+    """Remove the server from CLIENT's configuration.
 
     If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
     """
@@ -198,7 +200,7 @@ def _install(
         others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
             f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
-            f"Install it and start it once; or write its file all the same: --anyway. Other clients: {others}.",
+            f"Install it and start it once; or write its file anyway: --anyway. Other clients: {others}.",
         )
     target = _target(client, where, machine)
     records = _records()

@@ -53,7 +53,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     if not no_check:
         result = anyio.run(checked, start.parts(settings))
         if not result.works:
-            say(f"fastn-mcp: {result.said} Nothing was kept; with --no-check it is kept untried.", err=True)
+            say(f"fastn-mcp: {result.said} Nothing was stored. To store it without a check: --no-check", err=True)
             return 1
         say(result.said)
     if in_file:
@@ -64,7 +64,7 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
     say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
     if os.environ.get(VARIABLE):
-        say(f"fastn-mcp: {VARIABLE} is set: unset it, or what is kept is not used.", err=True)
+        say(f"fastn-mcp: {VARIABLE} is set: unset it, or the stored key is not used.", err=True)
     return 0
 
 
@@ -78,7 +78,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
     settings = account.keyless()
     done = forget(path, account)
     for place in done:
-        say(f"The key of {settings.profile} at {settings.host} is no longer kept in {place}.")
+        say(f"The key of {settings.profile} at {settings.host} was removed from {place}.")
     if done:
         say("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
         return 0
@@ -152,7 +152,7 @@ def _only_one(account: Chosen, *, in_file: bool) -> None:
         if name in account.table and not (name == "api_key_file" and in_file):
             at = ("profiles", account.profile, name) if account.profile else (name,)
             raise SettingsError(
-                f"{file.line(*at)}: {name} says already where the key is, and what is kept would not be used.",
+                f"{file.line(*at)}: {name} already says where the key is, so a stored key would not be used.",
                 "Remove that line first.",
             )
 

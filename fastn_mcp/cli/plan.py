@@ -65,8 +65,8 @@ def plan_group() -> None:
 @click.argument("calls", type=click.File("r"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
 @click.option("--since", help="Of the audit, only from this moment on, ISO 8601.")
-@click.option("--name", default="run", show_default=True, help="What people call it.")
-@click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it holds.")
+@click.option("--name", default="run", show_default=True, help="Name of the plan.")
+@click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it is valid.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
 @click.pass_context
 def new_(
@@ -126,15 +126,20 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
             continue
         operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
-            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are not held whole", err=True)
+            click.echo(
+                f"line {number}: {entry.get('tool')} is left out, its arguments were not recorded in full", err=True
+            )
             continue
         try:
             yield operation.model_validate(arguments)
         except ValueError:
-            click.echo(f"line {number}: {entry.get('tool')} is left out, its arguments are no longer its own", err=True)
+            click.echo(
+                f"line {number}: {entry.get('tool')} is left out, its arguments are no longer valid for the tool",
+                err=True,
+            )
 
 
-@plan_group.command(name="show", short_help="Say in words what a plan allows.")
+@plan_group.command(name="show", short_help="Show in words what a plan allows.")
 @_FILE
 @click.pass_context
 def show_(ctx: click.Context, file: Path) -> None:
@@ -174,7 +179,9 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     """
     terminal = Terminal.here()
     if terminal is None:
-        raise click.ClickException("A person signs at a terminal, and this is none. Nothing was signed. Run it in one.")
+        raise click.ClickException(
+            "Signing needs a person at a terminal, and this is not one. Nothing was signed. Run it in one."
+        )
     data, plan = _read(ctx, file)
     for line in anyio.run(_told, ctx, plan):
         say(line)

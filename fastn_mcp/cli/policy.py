@@ -43,14 +43,14 @@ _CHANNELS = {
 }
 
 _FILE = click.option(
-    "--file", type=click.Path(path_type=Path), help="Ask this policy file, in place of the one that is set."
+    "--file", type=click.Path(path_type=Path), help="Use this policy file instead of the configured one."
 )
-_MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Ask in this mode.")
+_MODE = click.option("--mode", type=EnumChoice(["read-only", "guarded", "manual", "auto"]), help="Use this mode.")
 
 
 @click.group(name="policy")
 def policy_group() -> None:
-    """Check a policy file, and ask what it says of a call."""
+    """Check a policy file, and explain its decision on a call."""
 
 
 @policy_group.command(name="check")
@@ -65,13 +65,13 @@ def check_(ctx: click.Context, file: Path) -> None:
         sys.exit(2)
     for line in rules.words():
         say(sanitize(line))
-    say(f"{file} is right.")
+    say(f"{file} is valid.")
 
 
 # --- explain -----------------------------------------------------------------------------------------------------
 
 
-@policy_group.command(name="explain", short_help="Say what the policy makes of a call, and why.")
+@policy_group.command(name="explain", short_help="Show the policy's decision on a call, and why.")
 @click.argument("tool")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @_FILE
@@ -86,7 +86,7 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
     try:
         call = parse(BY_NAME, name, dict(_argument(name, given) for given in arguments)).call
         if not isinstance(call, Operation):
-            raise NotSent(f"{name} is made of other calls, and the policy is asked of each.", "Explain one of those.")
+            raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
         for line in anyio.run(_explained, ctx, call, file, mode):
             say(line)
     except UnknownTool as error:
@@ -108,7 +108,7 @@ def _argument(tool: str, given: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except ValueError:
-        raise click.BadParameter(f"{name} is no text, and its value is not JSON", param_hint="ARGUMENTS") from None
+        raise click.BadParameter(f"{name} is not a text, and its value is not JSON", param_hint="ARGUMENTS") from None
 
 
 async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: str | None) -> list[str]:
@@ -166,7 +166,7 @@ def _unseen(call: Call, why: str) -> Iterator[str]:
     yield "Looked at:"
     yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
     yield "  the clock"
-    yield "Unknown, and taken so that it loosens nothing:"
+    yield "Unknown, and assumed so that nothing is loosened:"
     if call.target is not None:
         yield f"  the target {show(call.target)}: its name, its state, what it belongs to"
     yield "  dependents"
@@ -188,7 +188,7 @@ def _under(settings: Settings, policy: Policy) -> str:
 @_FILE
 @_MODE
 @click.option(
-    "--key", type=EnumChoice(["live", "test"]), default="live", show_default=True, help="Ask for this kind of key."
+    "--key", type=EnumChoice(["live", "test"]), default="live", show_default=True, help="Use this kind of key."
 )
 @click.pass_context
 def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None, key: str) -> None:
@@ -202,7 +202,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
         with audit.open("rb") as lines:
             found = list(replayed(lines, policy))
     except FileNotFoundError:
-        error = f"There is no audit at {audit}. It begins with the first call that changes something."
+        error = f"There is no audit log at {audit}. It begins with the first call that changes something."
         click.echo(f"fastn-mcp: {error}", err=True)
         sys.exit(2)
     except (SettingsError, OSError) as error:
@@ -216,7 +216,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
         click.echo("\n".join(table(_differences(different), columns_of())) + "\n")
     say(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings, policy)}")
     for row in unreadable:
-        click.echo(f"Line {row.line} was not judged: {sanitize(row.problem)}.", err=True)
+        click.echo(f"Line {row.line} was not evaluated: {sanitize(row.problem)}.", err=True)
     sys.exit(1 if unreadable else 0)
 
 

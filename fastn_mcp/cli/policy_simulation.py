@@ -81,7 +81,7 @@ def _entry(line: bytes) -> Entry:
     except (ValueError, RecursionError):
         raise _Problem("it is not JSON") from None
     if not isinstance(entry, dict) or "event" not in entry:
-        raise _Problem("it is no entry of the audit")
+        raise _Problem("it is not an audit entry")
     return cast("Entry", entry)
 
 

@@ -58,14 +58,14 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
 
 @profiles_group.command(name="add")
 @click.argument("name")
-@click.option("--base-url", help="Where Fastn is.")
+@click.option("--base-url", help="Base URL of Fastn.")
 @click.option("--auth", type=EnumChoice(["header", "bearer"]), help="How the key is sent.")
 @click.option("--env", help="Fastn environment.")
 @click.option("--space-id", help="Sent as x-fastn-space-id.")
 @click.option("--tenant-id", help="Sent as x-fastn-space-tenantid.")
 @click.option("--end-org-id", help="Sent as x-end-org-id.")
 @click.option(
-    "--mode", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What is asked first."
+    "--mode", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What needs approval."
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Policy file of this account.")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
@@ -109,7 +109,7 @@ def remove_(start: StartOptions, name: str) -> None:
             f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
         )
     for place in forget(path, account, any_host=True):
-        say(f"Its key is no longer kept in {place}; it is not revoked.")
+        say(f"Its key was removed from {place}; it is not revoked.")
     edit.remove(path, name)
     say(f"Removed from {path}: {name}.")
 

@@ -102,7 +102,7 @@ class _Run:
             # The reader has gone; half of a script would be worse than one that nobody watches.
             self.as_json = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            click.echo("fastn-mcp: Nobody reads the results any more. The run goes on.", err=True)
+            click.echo("fastn-mcp: The output was closed. The run continues.", err=True)
 
     def _attempt(self, step: ScriptCall, ended: _Ended) -> Attempt:
         now = moment(self.parts.system.now())
@@ -131,8 +131,8 @@ def _is_told(step: ScriptCall, outcome: str, known: list[Attempt]) -> bool:
 @click.command(name="run", epilog=EXIT_CODES)
 @click.argument("script", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was done: FILE as JSON, FILE.md to read.")
-@click.option("--keep-going", is_flag=True, help="Go on after a call that was not done.")
-@click.option("--dry-run", is_flag=True, help="Read, and show what each change would do. Nothing is changed.")
+@click.option("--keep-going", is_flag=True, help="Continue after a call that was not done.")
+@click.option("--dry-run", is_flag=True, help="Preview each change. Nothing is changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
 @click.pass_obj
 def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool, dry_run: bool, as_json: bool) -> int:
@@ -154,7 +154,7 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
         for mistake in mistakes[:_NAMED]:
             say(sanitize(f"fastn-mcp: {named}, line {mistake.line}: {mistake.problem}"), err=True)
         more = f" There are {len(mistakes) - _NAMED} more." if len(mistakes) > _NAMED else ""
-        say(f"fastn-mcp: The script is wrong.{more} Nothing was sent.", err=True)
+        say(f"fastn-mcp: The script has errors.{more} Nothing was sent.", err=True)
         return Exit.WRONG
     running = _Run(parts, tally, as_json)
     code = Exit.FAILED
@@ -196,7 +196,7 @@ def _lines(script: Path) -> Iterable[bytes]:
     except OSError as error:
         raise SettingsError(f"{script} cannot be read: {error.strerror}.") from None
     if len(data) > _LARGEST:
-        raise SettingsError(f"{script} is larger than {_LARGEST // 1024 // 1024} MiB.", "Make several of it.")
+        raise SettingsError(f"{script} is larger than {_LARGEST // 1024 // 1024} MiB.", "Split it.")
     return data.split(b"\n")
 
 
@@ -253,7 +253,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> object:
-    raise _Wrong(f"{name} is no number of JSON")
+    raise _Wrong(f"{name} is not a JSON number")
 
 
 def _step(number: int, line: int, given: dict[str, Any], offered: Mapping[str, AnyTool]) -> ScriptCall:
@@ -270,11 +270,11 @@ def _parts(given: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:
             raise _Wrong(f"there is no {key[:64]!r} in a call{nearest(key, _KEYS)}")
     tool, arguments, id_ = given.get("tool"), given.get("arguments", {}), given.get("id")
     if not isinstance(tool, str):
-        raise _Wrong("its tool is missing, or is no text")
+        raise _Wrong("its tool is missing, or is not a text")
     if not isinstance(arguments, dict):
-        raise _Wrong("its arguments are no object")
+        raise _Wrong("its arguments are not an object")
     if "id" in given and not (isinstance(id_, str) and 0 < len(id_) <= _LONGEST_ID):
-        raise _Wrong(f"its id is no text of 1 to {_LONGEST_ID} characters")
+        raise _Wrong(f"its id is not a text of 1 to {_LONGEST_ID} characters")
     return tool, cast("dict[str, Any]", arguments), id_
 
 
@@ -329,7 +329,7 @@ async def _one(running: _Run, step: ScriptCall, caller: Caller, dry_run: bool) -
         case PendingApproval(preview, where, until):
             return ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
         case Asking():  # a terminal answers at once
-            raise TypeError("a question was left open")
+            raise TypeError("an approval request was left open")
 
 
 def _target(step: ScriptCall, known: list[Attempt]) -> tuple[str | None, str | None]:

@@ -25,7 +25,7 @@ from fastn_mcp.sandbox.variants import Guise
     type=EnumChoice([guise.value for guise in Guise]),
     default=Guise.USUAL.value,
     show_default=True,
-    help="How it differs, for doctor to find.",
+    help="A deviation for doctor to find.",
 )
 def sandbox(port: int, file: Path | None, guise: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""

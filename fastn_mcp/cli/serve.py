@@ -117,7 +117,7 @@ class Reporting:
             reason = error.strerror or type(error).__name__
             said = f"The report could not be written to {self._path}: {reason}."
             raise click.ClickException(
-                f"{said} The audit holds it all: {self._parts.program.to('audit', 'report')}"
+                f"{said} The audit log has it all: {self._parts.program.to('audit', 'report')}"
             ) from error
 
 
@@ -135,7 +135,7 @@ def reported(parts: "AccountParts") -> Generator[None]:
 
 
 @click.command(name="http-token")
-@click.option("--header", is_flag=True, help="As JSON of the header that clients send.")
+@click.option("--header", is_flag=True, help="Print the header that clients send, as JSON.")
 @click.pass_obj
 def http_token(start: "StartOptions", header: bool) -> None:
     """Print the bearer token that --http takes on this machine, for clients of yours. Nobody else can read it."""

@@ -40,16 +40,18 @@ async def checked(parts: AccountParts) -> Checked:
         finally:
             await parts.aclose()
     except Unauthorized as error:
-        return Checked(False, f"The key does not work. {error.what} Copy it anew: Fastn dashboard, Settings, API keys.")
+        return Checked(
+            False, f"The key does not work. {error.what} Copy it again: Fastn dashboard, Settings, API keys."
+        )
     except Forbidden:
-        return Checked(True, "The key works. It may not list API keys, so what else it may do is not known.")
+        return Checked(True, "The key works. It may not list API keys, so its permissions are unknown.")
     except FastnError as error:
-        return Checked(None, f"Whether the key works could not be learnt. {error}")
+        return Checked(None, f"Could not check whether the key works. {error}")
     page = found.result if isinstance(found, Done) else None
     rows = cast("list[FastnObject]", getattr(page, "items", []))
     mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
     if mine is None:
-        return Checked(True, "The key works. It is not among the first 100 API keys, so what it may do is not known.")
+        return Checked(True, "The key works. It is not among the first 100 API keys, so its permissions are unknown.")
     mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()
     ends = "never expires"
     if word(mine, *EXPIRES) not in ("", "never"):
@@ -62,7 +64,7 @@ async def checked(parts: AccountParts) -> Checked:
 KINDS = {
     "live": "live",
     "test": "test (no sandbox: it acts on the same live connections)",
-    "unknown": "of no known kind, so taken as live",
+    "unknown": "of unknown kind, so treated as live",
 }
 _WIDTH = 13
 

@@ -159,7 +159,7 @@ class FastnClient:
         if (where := self.redactor.find(arguments)) is not None:
             raise NotSent(
                 f"{redact_text(where)}: holds the API key that this server itself uses.",
-                "Leave it out. The key is sent with each request by itself; nothing else may hold it.",
+                "Leave it out. The key is sent with each request automatically; nothing else may contain it.",
             )
         if call.effect is not Effect.READ and (where := find_redacted(arguments)) is not None:
             raise NotSent(
@@ -169,7 +169,7 @@ class FastnClient:
 
     def _require_key(self) -> None:
         if (missing := self._account.no_key) is not None:
-            person = "Only a person can mend this, outside of this chat; never ask for the key here."
+            person = "Only a person can fix this, outside of this chat; never ask for the key here."
             raise NotSent(missing.what, f"{person} {missing.next_step.rstrip('.')}. Then restart this server.")
 
     def deadline(self, call: Operation[Any]) -> float:
@@ -207,7 +207,9 @@ class FastnClient:
         if names := self._account.fields.get(call.toolset()):
             request = theirs(request, names)
         if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
-            raise NotSent(f"{LONGEST_QUEUE} calls wait for their turn already.", "Call again once some have ended.")
+            raise NotSent(
+                f"{LONGEST_QUEUE} calls are already waiting for their turn.", "Call again once some have ended."
+            )
         async with self._places:
             answer = await self._attempt(request, attempt)
         return self._result(call, answer, attempt, redactor)
@@ -251,7 +253,7 @@ class FastnClient:
                 what = f"Fastn answered {answer.status}."
                 if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and request.method == "GET":
                     became = Fate.UNKNOWN
-                    what = "Fastn's answer broke off."
+                    what = "Fastn's response was cut off."
                 attempt.end(became)
                 if became is Fate.ANSWERED:
                     self._retries.refill()

@@ -60,7 +60,7 @@ def _short(value: JsonValue) -> JsonValue:
 
 
 _INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")
-_CONFLICT = (Conflict, "It conflicts with what is there now", "Read it again, then decide.")
+_CONFLICT = (Conflict, "It conflicts with the current state", "Read it again, then decide.")
 _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     **dict.fromkeys((400, 413, 415, 422), _INVALID),
     **dict.fromkeys((409, 412), _CONFLICT),
@@ -161,7 +161,7 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
             if proxy
             else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
         )
-        return f"{whose} did not take the connection in time", f"Check {named} and the network; {blocked}. {_DOCTOR}"
+        return f"{whose} did not accept the connection in time", f"Check {named} and the network; {blocked}. {_DOCTOR}"
     detail = cause.strerror if cause is not None and cause.strerror else type(error).__name__
     return f"{detail}{by_way_of}", f"Check the network and {named}. {_DOCTOR}"
 
@@ -180,7 +180,10 @@ def _shown(options: TransportOptions) -> str:
 def _refused_by_proxy(status: str, named: str) -> tuple[str, str]:
     """What a proxy says is not ours to repeat: its status alone."""
     if status == "407":
-        return f"{named} wants a name and a password (407)", "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT"
+        return (
+            f"{named} requires a user name and password (407)",
+            "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT",
+        )
     return f"{named} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {_DOCTOR}"
 
 

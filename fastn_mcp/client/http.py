@@ -95,7 +95,7 @@ class ResponseLost(Exception):
 class UnreadableBody(Enum):
     """Why a body cannot be used."""
 
-    BROKEN = "it broke off"
+    BROKEN = "it was cut off"
     TOO_LARGE = f"it is larger than {CAP // 1024 // 1024} MiB"
     PACKED = "unexpected Content-Encoding"
     NO_JSON = "it is not JSON"

@@ -92,7 +92,7 @@ class Limit:
             self._away("no answer")
 
     def _away(self, why: str) -> None:
-        log.warning("what others know of the rate limit cannot be shared for %.0f s (%s)", _AGAIN, why)
+        log.warning("rate limits are not shared between processes for %.0f s (%s)", _AGAIN, why)
         self._look_from = self._system.monotonic() + _AGAIN
 
 

@@ -73,7 +73,7 @@ def split_address(url: str) -> SplitResult:
     try:
         parts.port  # noqa: B018 - reading it is the check
     except ValueError:
-        raise ValueError("has a port that is none") from None
+        raise ValueError("has an invalid port") from None
     return parts
 
 

@@ -45,7 +45,7 @@ def remove(path: Path, name: str) -> None:
             left = re.sub(r"(?m)^profile\s*=.*\n?", "", left)
     left = left.rstrip() + "\n"
     if _table(left) != wanted:  # written in another way than most do
-        raise SettingsError(f"{name} could not be taken out of {path}.", "Take it out by hand.")
+        raise SettingsError(f"{name} could not be removed from {path}.", "Remove it by hand.")
     _write(path, left)
 
 

@@ -44,7 +44,7 @@ def read(path: Path) -> ConfigFile:
         held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
         if held is not None:
             raise SettingsError(
-                f"{path} holds {held}, and others than its owner can read it.", f"Run: chmod 600 {path}"
+                f"{path} holds {held}, and users other than its owner can read it.", f"Run: chmod 600 {path}"
             )
     return found
 
@@ -85,7 +85,7 @@ def check_name(name: str) -> None:
     """Refuse what cannot be the name of a profile: it stands in every result, and must read as one word."""
     if not _NAME.fullmatch(name):
         raise SettingsError(
-            f"{name[:64]!r} is no name for a profile.",
+            f"{name[:64]!r} is not a valid profile name.",
             "Use letters, digits, dots, hyphens and underscores, at most 64, beginning with a letter or digit.",
         )
 

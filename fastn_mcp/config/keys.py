@@ -59,7 +59,7 @@ class SystemKeyring:
         except Exception as error:
             raise _unusable(error) from None
         if kept != key:
-            raise NoKeyring(f"{backend.name} did not keep the key.")
+            raise NoKeyring(f"{backend.name} did not store the key.")
         return backend.name
 
     def drop(self, entry: str) -> bool:
@@ -85,7 +85,7 @@ class SystemKeyring:
         except Exception as error:  # a backend that is named and cannot be loaded raises what it likes
             raise _unusable(error) from None
         if isinstance(found, (fail.Keyring, null.Keyring)):
-            raise NoKeyring("This system has no keyring that can be used.")
+            raise NoKeyring("This system has no usable keyring.")
         return found
 
 
@@ -124,7 +124,7 @@ def written(
         if not isinstance(name, str) or not name:
             raise SettingsError(f"{where}: api_key_env must be the name of a variable.")
         if not environment.get(name):
-            raise NoKey(f"{where}: the key is to come from {name}, which is not set.", f"Set {name}.")
+            raise NoKey(f"{where}: the key comes from {name}, which is not set.", f"Set {name}.")
         return Key(environment[name], f"environment {name}")
     if "api_key_file" in table:
         path = table["api_key_file"]
@@ -153,7 +153,9 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}.") from None
     if os.name == "posix" and mode & 0o077:
-        raise SettingsError(f"{path} holds a key, and others than its owner can read it.", f"Run: chmod 600 {path}")
+        raise SettingsError(
+            f"{path} holds a key, and users other than its owner can read it.", f"Run: chmod 600 {path}"
+        )
     return data.decode("utf-8", "replace").strip()
 
 

@@ -90,7 +90,7 @@ class Chosen:
         if name == "api_key":
             return NoKey(
                 f"The setting api_key ({key.place}) is wrong: {why}.",
-                "Copy the key again, whole, without what stands around it.",
+                "Copy the whole key again, and nothing else.",
             )
         for table, *at in ((self.table, PROFILES, self.profile), (self.file.top,)):
             if name in table and self.values.get(name) is table[name]:
@@ -222,7 +222,7 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
     """What is said where a profile is asked for and is not there."""
     if kind_of(name) != "unknown":
         return SettingsError(
-            "That is a key and no name of a profile: others can read a command line, and the shell remembers it.",
+            "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
             "Revoke the key in the Fastn dashboard, and give a new one where login asks for it: fastn-mcp login",
         )
     there = f"there are {', '.join(config.profiles)}" if config.profiles else f"{config.path} has none"

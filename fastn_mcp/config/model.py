@@ -114,7 +114,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
     api_key: str = _setting(..., "Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
-    base_url: str = _setting(DEFAULT_BASE_URL, "Where Fastn is.", Trait.FLAG, Trait.ACCOUNT)
+    base_url: str = _setting(DEFAULT_BASE_URL, "Base URL of Fastn.", Trait.FLAG, Trait.ACCOUNT)
     dashboard_url: str | None = _setting(
         None, "Where your dashboard is: answers that send a person there link its page."
     )
@@ -140,7 +140,7 @@ class Settings(BaseModel):
         Trait.FLAG,
         Trait.PROCESS,
     )
-    mode: Mode = _setting("guarded", "What is asked before it is sent: see the table of effects.", Trait.FLAG)
+    mode: Mode = _setting("guarded", "What needs approval before it is sent: see the table of effects.", Trait.FLAG)
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
     toolsets: _Names = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
     tools: _Names = _setting(
@@ -185,7 +185,7 @@ class Settings(BaseModel):
     audit_keep_files: int | None = _setting(None, "Number of rotated audit logs that are kept; by default all.", ge=0)
     deadline: float = _setting(60.0, "Seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
-    concurrency: int = _setting(64, "Requests to Fastn at the same time.", ge=1, le=256)
+    concurrency: int = _setting(64, "Concurrent requests to Fastn.", ge=1, le=256)
     approval_minutes: int = _setting(
         10, "Minutes in which a request can be answered, and the approved call made.", Trait.FLAG, ge=1, le=1440
     )
@@ -232,9 +232,9 @@ class Settings(BaseModel):
         if not all("!" <= letter <= "~" for letter in key):
             raise ValueError("holds a space, a line break or another character that no key has")
         if key[0] in "\"'`" or key[-1] in "\"'`":
-            raise ValueError("stands in quotes, which here are a part of it")
+            raise ValueError("is in quotes, which are part of the value here")
         if any(letter in "${}<>" for letter in key) or key.endswith("..."):
-            raise ValueError("is a placeholder for a key, which nothing has filled in")
+            raise ValueError("is a placeholder that was not replaced")
         if key.startswith("FASTN_API_KEY="):
             raise ValueError("begins with the name of its variable")
         return key
@@ -342,7 +342,7 @@ class Settings(BaseModel):
     @classmethod
     def _shown(cls, name: str) -> str:
         if not 0 < len(name) <= 64 or not name.isprintable():
-            raise ValueError("must be a name of at most 64 characters that can be seen")
+            raise ValueError("must be a name of at most 64 visible characters")
         return name
 
     @field_validator("routes")

@@ -64,7 +64,7 @@ def require_own(path: Path, descriptor: int) -> None:
 
 def _require_own(path: Path, status: os.stat_result, *, writable: bool) -> None:
     if writable:
-        raise SettingsError(f"{path} can be changed by others than its owner.", f"Run: chmod go-w {path}")
+        raise SettingsError(f"{path} can be changed by users other than its owner.", f"Run: chmod go-w {path}")
     if status.st_uid not in (0, os.geteuid()):
         raise SettingsError(f"{path} belongs to another user of this machine.", f"Run: chown {os.geteuid()} {path}")
 
@@ -80,7 +80,7 @@ def read_private(path: Path) -> str:
                     raise SettingsError(f"{path} is not a file of this user.", f"Remove it: rm {path}")
                 if status.st_mode & 0o077:
                     raise SettingsError(
-                        f"{path} holds a secret, and others than its owner can read it.",
+                        f"{path} holds a secret, and users other than its owner can read it.",
                         f"Remove it, and what was given to others with it: rm {path}",
                     )
             return file.read()

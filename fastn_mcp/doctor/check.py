@@ -113,9 +113,7 @@ class Proposal:
             made = tomlkit.dumps(document)
             tomllib.loads(made)
         except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
-            raise SettingsError(
-                "The file is no TOML that the settings could be written into.", "Paste them by hand."
-            ) from None
+            raise SettingsError("The file is not TOML that settings can be added to.", "Paste them by hand.") from None
         return made
 
 

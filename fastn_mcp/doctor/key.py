@@ -46,7 +46,13 @@ def form(key: str) -> Check:
     kind = next((said for prefix, said in _FORMS.items() if key.startswith(prefix)), None)
     if kind is None:
         then = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
-        return Check(CheckGroup.KEY, "form", CheckResult.OK, "It begins as neither test nor live keys do.", then)
+        return Check(
+            CheckGroup.KEY,
+            "form",
+            CheckResult.OK,
+            "Its prefix is neither that of test keys nor that of live keys.",
+            then,
+        )
     return Check(CheckGroup.KEY, "form", CheckResult.OK, kind)
 
 
@@ -112,7 +118,7 @@ class Keys:
     def _taken(self, style: _Style, refused: list[str], control: Answer, proposal: Proposal) -> Check:
         seen = f"Taken: {style} ({len(refused) + 1} tried)." if refused else f"Taken: {style}."
         if control.status < 300:
-            seen += " It is answered without a key, too."
+            seen += " Requests without a key are answered, too."
         if not refused:
             return Check(CheckGroup.KEY, "authentication", CheckResult.OK, seen)
         first = self._styles()[0]

@@ -85,7 +85,7 @@ def _well(reached: Reached, options: TransportOptions, environment: Mapping[str,
     ok, group = CheckResult.OK, CheckGroup.CONNECTION
     found = [Check(group, "DNS", ok, reached.looked_up)]
     if options.proxy is not None:
-        found.append(Check(group, "proxy", ok, "It lets us through by CONNECT.", here=address_of(options.proxy)))
+        found.append(Check(group, "proxy", ok, "It accepts CONNECT.", here=address_of(options.proxy)))
     else:
         found.append(Check(group, "proxy", ok, "None: directly."))
     if reached.tls is None:
@@ -157,7 +157,7 @@ async def _reach(base_url: str, options: TransportOptions) -> Reached:
         through, at = proxy.hostname or "", proxy.port or 80
         await _looked_up(through, at, "proxy", f"Check {options.proxy_from}.")
         stream = await _connected(through, at, "proxy", f"Check {options.proxy_from}, and the network.")
-        looked_up = "The proxy looks it up."
+        looked_up = "The proxy resolves it."
     try:
         if proxy is not None:
             await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
@@ -174,9 +174,9 @@ async def _looked_up(host: str, port: int, step: str, then: str) -> str:
         with anyio.fail_after(_SECONDS):
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError):
-        raise NetworkFailure(step, "The name of the host is not known here.", then) from None
+        raise NetworkFailure(step, "The host name cannot be resolved here.", then) from None
     families = sorted({"IPv6" if family == socket.AF_INET6 else "IPv4" for family, *_ in found})
-    return f"The name is known: {' and '.join(families)}."
+    return f"The name resolves: {' and '.join(families)}."
 
 
 async def _connected(host: str, port: int, step: str, then: str) -> ByteStream:
@@ -184,7 +184,7 @@ async def _connected(host: str, port: int, step: str, then: str) -> ByteStream:
         with anyio.fail_after(_SECONDS):
             return await anyio.connect_tcp(host, port)
     except TimeoutError:
-        raise NetworkFailure(step, f"Nothing answers in {_SECONDS:.0f} seconds.", then) from None
+        raise NetworkFailure(step, f"No answer within {_SECONDS:.0f} seconds.", then) from None
     except OSError:
         raise NetworkFailure(step, "The connection is refused.", then) from None
 
@@ -207,11 +207,11 @@ async def _tunnel(stream: ByteStream, target: str, name: str | None, password: s
     status = answer.split(b" ", 2)[1][:3].decode("ascii", "replace") if answer.startswith(b"HTTP/1.") else "none"
     if status == "407":
         raise NetworkFailure(
-            "proxy", "The proxy wants a name and a password (407).", "FASTN_PROXY=http://NAME:PASSWORD@HOST:PORT"
+            "proxy", "The proxy requires a user name and password (407).", "FASTN_PROXY=http://NAME:PASSWORD@HOST:PORT"
         )
     if not status.startswith("2"):
         raise NetworkFailure(
-            "proxy", f"The proxy does not let us through ({status}).", "Ask whoever runs it to allow the host."
+            "proxy", f"The proxy refuses the connection ({status}).", "Ask whoever runs it to allow the host."
         )
 
 
@@ -230,11 +230,11 @@ async def _secured(stream: ByteStream, host: str, options: TransportOptions) -> 
                 stream, server_side=False, hostname=host, ssl_context=trusted, standard_compatible=False
             )
     except ssl.SSLCertVerificationError as error:
-        then = "If your company has a CA of its own, set FASTN_CA_FILE to its file; otherwise somebody is in between."
+        then = "If your company has its own CA, set FASTN_CA_FILE to its file; otherwise the connection is intercepted."
         raise NetworkFailure(
             "TLS", f"The certificate is not trusted: {error.verify_message}.", then, untrusted=True
         ) from None
     except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         then = "Check the port in FASTN_BASE_URL, and whether it speaks https."
-        raise NetworkFailure("TLS", f"No TLS is spoken there ({type(error).__name__}).", then) from None
+        raise NetworkFailure("TLS", f"The server does not speak TLS ({type(error).__name__}).", then) from None
     return str(secure.extra(TLSAttribute.tls_version))  # noqa: S610 - Django's is another

@@ -258,7 +258,7 @@ class Reads:
         try:
             body = cast(JsonValue, from_json(answer.body, allow_inf_nan=False)) if answer.body.strip() else None
         except ValueError:
-            return _check(tool, CheckResult.FAILED, f"{answer.status}, and the answer is no JSON.", _TELL)
+            return _check(tool, CheckResult.FAILED, f"{answer.status}, and the answer is not JSON.", _TELL)
         self.names.learn(body)
         rows = _rows(operation, unwrap(body))
         shape = Shape(envelope_of(body), fields_of(rows))
@@ -308,14 +308,14 @@ class Reads:
             )
         if status == 401:
             return _check(
-                tool, CheckResult.FAILED, "401, though the key is taken elsewhere.", "Check what the key may do."
+                tool, CheckResult.FAILED, "401, although the key is accepted elsewhere.", "Check the key's permissions."
             )
         if status in (402, 429):
             return _check(
                 tool, CheckResult.FAILED, f"{status}: a limit or a quota is used up.", "Run doctor again later."
             )
         if status >= 500:
-            return _check(tool, CheckResult.FAILED, f"{status}: an error of Fastn's.", "Run doctor again later.")
+            return _check(tool, CheckResult.FAILED, f"{status}: an error at Fastn.", "Run doctor again later.")
         return _check(tool, CheckResult.FAILED, f"{status}: it does not accept the request.", _TELL)
 
 

@@ -11,8 +11,8 @@ from fastn_mcp.doctor.check import Check, CheckResult, DoctorExit
 from fastn_mcp.doctor.runner import DoctorReport
 
 _SAID = {
-    DoctorExit.FINE: "All is as it was declared.",
-    DoctorExit.DIFFERENCES: "It works, and something differs.",
+    DoctorExit.FINE: "Everything matches.",
+    DoctorExit.DIFFERENCES: "It works, but something differs.",
     DoctorExit.CANNOT_WORK: "It cannot work.",
 }
 
@@ -53,7 +53,7 @@ def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
 def markdown(report: dict[str, Any]) -> str:
     """The report in words and tables."""
     lines = [
-        "# Doctor's report",
+        "# Doctor report",
         "",
         f"{report['program']}, {report['day']}, {report['host']}. {report['summary']}",
         "",

@@ -92,7 +92,7 @@ async def examine(patient: DoctorTarget, first: Check, told: Told) -> DoctorRepo
 async def _asked(
     patient: DoctorTarget, found: DoctorReport, exchange: Exchanging, looking: Looking, told: Told
 ) -> None:
-    told("how the key is taken")
+    told("how the key is accepted")
     try:
         check, account = await key.Keys(patient.account, exchange, looking).accepted(found.proposal)
     except FastnError as error:
@@ -161,7 +161,7 @@ def _noted(found: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
     for name in found.proposal.settings:
         origin = origins.get(name, THE_FILE)
         if origin not in (THE_FILE, THE_PROFILE):
-            found.proposal.notes[name] = f"{origin} overrules this: take it away"
+            found.proposal.notes[name] = f"{origin} overrides this: remove it"
     return found
 
 
@@ -183,7 +183,7 @@ def folder(state: Path) -> Check:
         seen = "Other users of this machine can open the state folder."
         return _folder(CheckResult.DIFFERS, seen, "Run chmod 700 on it.", here)
     return _folder(
-        CheckResult.OK, "It can be written." if there == state else "It is made with the first change.", "", here
+        CheckResult.OK, "It can be written." if there == state else "It is created with the first change.", "", here
     )
 
 
@@ -195,7 +195,7 @@ async def ledger(check: Callable[[], Awaitable[object]] | None, weakness: str | 
     """Whether the ledger can be used. `check` reads it, `weakness` is what is wrong with how it is reached."""
     here = f"It is {where}."
     if check is None:
-        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.OK, "It is made with the first change.", here=here)
+        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.OK, "It is created with the first change.", here=here)
     try:
         await check()
     except FastnError as error:

@@ -100,7 +100,7 @@ def _connection(subject: str, target: FastnObject | None) -> Looks:
 def _uses_of_workflow(subject: str, _: FastnObject | None) -> Looks:
     return Looks(
         surely=(Look("triggers", ListTriggers(limit=100), _refers("routes", {subject})),),
-        unchecked=(Unchecked("other callers", "Whoever runs it through the API is not known before they do."),),
+        unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
     )
 
 
@@ -109,7 +109,7 @@ def _secret(_: str, target: FastnObject | None) -> Looks:
     mentions = Look("workflows", ListWorkflows(limit=100), _mentions(name), _workflow)
     return Looks(
         perhaps=(mentions,) if name else (),
-        unchecked=(Unchecked("workflows that read it", "A name that code puts together cannot be seen in it."),),
+        unchecked=(Unchecked("workflows that read it", "A name that the code builds at run time is not visible."),),
     )
 
 

@@ -61,7 +61,7 @@ def timestamp(row: Row, *fields: str) -> datetime | None:
 
 
 def parse_timestamp(given: object) -> datetime | None:
-    """A time in UTC: ISO 8601 (UTC where it names no zone), Unix seconds or milliseconds. None where it is no time."""
+    """A time in UTC: ISO 8601 (UTC where it names no zone), Unix seconds or milliseconds. None if not a time."""
     try:
         if isinstance(given, str) and (_BASIC_DATE.fullmatch(given.strip()) or _number(given) is None):
             found = datetime.fromisoformat(re.sub(r"\s*(UTC|GMT)$", "Z", given.strip().upper()))

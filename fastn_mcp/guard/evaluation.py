@@ -29,7 +29,7 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 _MOST = 1000
 """Sessions that are remembered; the one that was heard of longest ago is forgotten first."""
 
-NOT_HEARD = "This server has heard no answer in this session, and Fastn has no read for what is pending there."
+NOT_HEARD = "This server has seen no answer in this session, and Fastn has no way to read what is pending there."
 
 
 class AiSessions:
@@ -238,7 +238,7 @@ class Evaluator:
             dependence = await find_dependents(call, target, self._read)
         except FastnError as error:
             raise NotSent(
-                f"What it acts on could not be read first. {error.what}", error.next_step, facts=error.facts
+                f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
             ) from None
         if target is None and call.target is not None:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
@@ -292,7 +292,7 @@ class Evaluator:
             facts["would_allow"] = would_allow(call)
         return Refused(
             f"{where}The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
-            "Only a person can change the policy." if self.policy.asks else "Go on with the rest; report this.",
+            "Only a person can change the policy." if self.policy.asks else "Continue with the rest; report this.",
             facts=facts,
         )
 
@@ -423,7 +423,7 @@ class BudgetCheck:
         if verdict.permit is not None and not await self._ledger.spend(
             verdict.permit.budget, PLANNED, verdict.permit.count
         ):
-            used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this entry were made.")
+            used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this plan entry are used.")
             raise self._judge.refused(call, used_up)
         await self.spend(current.effect, principal, is_counted=verdict.permit is not None)
         by = "policy" if verdict.permit is None else "plan"

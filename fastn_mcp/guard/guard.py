@@ -160,7 +160,9 @@ class Guard:
             raise
         except Exception as error:
             log.exception("the budgets could not be read")
-            raise Refused("The ledger could not be read.", "Tell the operator: the log says more.") from error
+            raise Refused(
+                "The ledger could not be read.", "Tell the operator; the server log has the details."
+            ) from error
 
     @property
     def asks(self) -> bool:
@@ -234,7 +236,8 @@ class Guard:
         except Exception as error:
             log.exception("the guard failed on %s", call.tool_name())
             raise Refused(
-                f"The guard failed ({type(error).__name__}).", "Tell the operator: the log says more."
+                f"Internal error in the guard ({type(error).__name__}).",
+                "Tell the operator; the server log has the details.",
             ) from error
 
 

@@ -294,14 +294,14 @@ class Policy:
         elif situation.used_up is not None:
             why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
         else:
-            why = f"Nobody is there to ask ({verdict.rule}), and no plan covers this call."
+            why = f"Nobody can be asked ({verdict.rule}), and no plan covers this call."
         return PolicyDecision(Decision.DENY, "no plan", why)
 
     def _never(self, situation: Situation) -> PolicyDecision | None:
         """What no policy file can loosen."""
         if self.mode == "read-only":
             rule = f"mode {self.mode}: {situation.effect.value}"
-            return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} sends nothing but reads.")
+            return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} allows only reads.")
         if situation.own_key:
             return PolicyDecision(Decision.DENY, "own key", _OWN_KEY)
         declined, rest = self.breaker

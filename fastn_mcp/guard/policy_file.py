@@ -45,9 +45,9 @@ def unreachable(
     reached = [cases(rule.tools, rule.effects) for rule in rules]
     for number, rule in enumerate(rules):
         if (cover := _cover(number, rules, reached)) is not None:
-            yield number, f"never decides: {rules[cover].name} covers it wholly, and is as strict or stricter"
+            yield number, f"never applies: {rules[cover].name} covers it and is at least as strict"
         elif (asked := _least_default(rule, reached[number], defaults)).rank > rule.then.rank > Decision.ALLOW.rank:
-            yield number, f"never decides: {asked.value} is asked for anyway. {_LOOSENING}"
+            yield number, f"never applies: {asked.value} is asked for anyway. {_LOOSENING}"
 
 
 def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset[Case]]) -> int | None:

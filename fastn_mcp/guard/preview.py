@@ -23,7 +23,7 @@ _LONGEST_IN_FORM = 1500
 """Characters of such a call that a form shows; what is longer is decided out-of-band."""
 
 _OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
-_MAY_OVERWRITE = "Whether its slug or name is taken could not be learnt: Fastn may overwrite something."
+_MAY_OVERWRITE = "It is unknown whether its slug or name is taken: Fastn may overwrite something."
 _GO_WITH = ("connections", "secrets")
 """Kinds of dependents that are deleted with what they belong to; others only use it."""
 
@@ -235,7 +235,9 @@ def _pending(call: Operation[Any], target: FastnObject | None) -> tuple[JsonValu
     asked: JsonValue = getattr(target, "pending", None)
     if not isinstance(asked, list):
         return (asked,)
-    return tuple(cast("list[JsonValue]", redact(asked))) or ("nothing, by the last answer that this server heard",)
+    return tuple(cast("list[JsonValue]", redact(asked))) or (
+        "nothing, according to the last answer that this server saw",
+    )
 
 
 _PERMISSIONS = ("permissions", "scopes")

@@ -71,7 +71,7 @@ RULES: Mapping[str, Rule] = {
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
     "delete_secret": Rule(None, "", "Its value cannot be read: a person has to enter it again with create_secret."),
-    "ai_chat": Rule(None, "", "Credits are spent; what the agent changes has to be undone by itself."),
+    "ai_chat": Rule(None, "", "Credits are spent; what the agent changes has to be undone separately."),
     "ai_build": Rule(None, "", "Credits are spent; what it builds can be deleted."),
 }
 """By operation: every one that changes something."""
@@ -111,7 +111,7 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     change = replace(change, tool=current(change.tool))
     operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
-        return NotUndoable("It is not known how.")
+        return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
         return NotUndoable(rule.lost)
     by = BY_NAME[rule.by]
@@ -119,11 +119,11 @@ def undo_of(change: Change) -> Undo | NotUndoable:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
     if issubclass(by, Update) or operation.route.method == "DELETE":
         if change.before is None:
-            return NotUndoable("What it was could not be read before.")
+            return NotUndoable("Its earlier state could not be read.")
         again = _restoring if issubclass(by, Update) else _making_again
         return again(by, rule, change, change.before)
     if change.target is None:
-        return NotUndoable("What it made is not known; look for it with the list tool.")
+        return NotUndoable("What it created is unknown; find it with the list tool.")
     if change.before is not None and (undo := _undoing_overwrite(change, change.before)) is not None:
         return undo
     return Undo(by.model_validate({by.route.parameters[-1]: change.target}), rule.restores, rule.lost)
@@ -138,7 +138,7 @@ def foreseen(call: Call, target: FastnObject | None) -> str:
     """The same of a call before it is sent. Raises a `RefusedValue`."""
     rule = RULES.get(call.tool_name())
     if rule is None or rule.by is None:
-        return "It is not known how to undo it." if rule is None else rule.lost
+        return "How to undo it is unknown." if rule is None else rule.lost
     sent = {} if call.route.method == "DELETE" else fields_sent(call)
     if isinstance(call, Update) and not sent:  # which fields change is not known yet
         return f"{rule.restores} {rule.lost}".strip()
@@ -205,8 +205,8 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
     try:
         call = operation.model_validate({parameter: change.target} | given)
     except ValidationError:
-        return NotUndoable("None of the fields that it changed can be given their values of before.")
-    said = [rule.lost, "Secrets are not journalled."] if lost else [rule.lost]
+        return NotUndoable("None of the changed fields can be set to its earlier value.")
+    said = [rule.lost, "Secrets are not kept in the journal."] if lost else [rule.lost]
     return Undo(call, rule.restores, " ".join(filter(None, said)), tuple(sorted({*lost, *refused})))
 
 
@@ -216,7 +216,7 @@ def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo 
     None where it did not, and made something of its own.
     """
     if not before:
-        return NotUndoable("Whether it overwrote something could not be learnt; look for it with the list tool.")
+        return NotUndoable("Whether it overwrote something is unknown; find it with the list tool.")
     if str(before.get("id")) != change.target:
         return None
     updating = change.tool.replace("create_", "update_")
@@ -233,7 +233,7 @@ def _making_again(operation: Any, rule: Rule, _: Change, before: Mapping[str, Js
     try:
         call = operation.model_validate(given)
     except ValidationError:
-        return NotUndoable("Too little is known of it to make it again.")
+        return NotUndoable("Too little is known to create it again.")
     left = (before.keys() - known - _KEPT_BY_FASTN) | set(refused)
     not_restored = tuple(sorted(name for name in left if before[name] is not None))
     return Undo(call, rule.restores, rule.lost, not_restored)

@@ -90,7 +90,7 @@ class _PageSignIn:
             try:
                 fields = await form(request)
             except BadForm as problem:
-                return _refused(render, request, problem.status, NotSignedIn("This is no form of this page."))
+                return _refused(render, request, problem.status, NotSignedIn("The form is not from this page."))
             if session is not None:
                 if not await self.spend(session, "logout me", fields.get("token", "")):
                     return RedirectResponse(f"{self._path}/", 303)
@@ -117,12 +117,12 @@ class _PageSignIn:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()
         if len(dict(sent)) != len(sent):
-            raise NotSignedIn("This is no answer of the identity provider.")
+            raise NotSignedIn("This is not a response from the identity provider.")
         begun, now = Begun(**kept), self._system.now().timestamp()
         code = self._sign_in.code(begun, dict(sent))
         # First: nobody makes us ask the provider more than once for each sign-in that was begun.
         if not await self._ledger.use_nonce(f"sign-in {begun.state}", now + HOLDS + 60, now):
-            raise NotSignedIn("This sign-in was used already.")
+            raise NotSignedIn("This sign-in was already used.")
         who = self._who(await self._sign_in.finish(begun, code))
         if not ApproverRights(self._approvals, who).tenants:
             raise NotAnApprover(f"No rule for approvers names {who.name}. Ask the operator of this server.")

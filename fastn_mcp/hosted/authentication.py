@@ -101,7 +101,7 @@ class Admission(Generic[T]):
         sent = request.headers.getlist("authorization")
         keys = request.headers.getlist(OWN_KEY)
         if len(sent) > 1 or len(keys) > 1:
-            raise RequestRejected(400, "A header of the sign-in came twice.")
+            raise RequestRejected(400, "An authentication header was sent twice.")
         user = scope.get("user")
         if not isinstance(user, AuthenticatedUser):
             raise await self._unknown(sent[0] if sent else "")
@@ -115,8 +115,8 @@ class Admission(Generic[T]):
         principal = f"{claims['iss']}|{token.subject}"
         tenant = self._team.tenant_of(claims)
         if tenant is None:
-            log.warning("nobody serves %s: no tenant of the team file is for them", principal)
-            raise RequestRejected(403, "You are signed in, and no account here is for you. Ask the operator.")
+            log.warning("no tenant of the team file matches %s", principal)
+            raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
         return _SignedIn(principal, rights, tenant, _own(tenant, principal, keys))
 
     async def _unknown(self, sent: str) -> RequestRejected:
@@ -126,7 +126,7 @@ class Admission(Generic[T]):
         try:
             return self._challenger.unknown([READ], await self._tokens.reason(token))
         except NoKeys:
-            return unavailable("The identity provider cannot be reached, so no token can be looked at.", int(AGAIN))
+            return unavailable("The identity provider cannot be reached, so no token can be verified.", int(AGAIN))
 
     def _check(self, rights: Rights, account: TenantAccount, wanted: RequestLine) -> None:
         """Raises `RequestRejected` where the call surely needs more than the token holds."""
@@ -146,7 +146,7 @@ def _closed(error: Busy | SettingsError) -> RequestRejected:
     if isinstance(error, Busy):
         return unavailable(f"{error.what} {error.next_step}", 1)
     log.error("%s", error)
-    return unavailable("Your account cannot be opened now. Tell the operator: the log says more.", 30)
+    return unavailable("Your account cannot be opened now. Tell the operator; the server log has the details.", 30)
 
 
 def _ours(rights: Rights) -> list[str]:
@@ -157,7 +157,7 @@ def _own(tenant: Tenant, principal: str, keys: list[str]) -> CallerAccount | Non
     if not tenant.caller_keys:
         if keys:
             raise RequestRejected(
-                400, f"{OWN_KEY} is not taken here: your account was chosen by the operator. Leave it out."
+                400, f"{OWN_KEY} is not accepted here: your account was chosen by the operator. Leave it out."
             )
         return None
     if not keys or not keys[0]:
@@ -208,7 +208,7 @@ class LocalAccess:
         await self._refusal(is_sent=bool(sent)).response(id_)(scope, receive, send)
 
     def _refusal(self, *, is_sent: bool) -> RequestRejected:
-        what = "The bearer token is not the one of this server." if is_sent else "A bearer token is required."
+        what = "The bearer token is not this server's." if is_sent else "A bearer token is required."
         error = ', error="invalid_token", error_description="Not the token of this server."' if is_sent else ""
         return RequestRejected(
             401,

@@ -183,10 +183,10 @@ class TenantInbox:
         """Raises `Refused` where nobody could decide."""
         found = await self._ledger.find(grant)
         if found is None:
-            raise Refused("There is no such question.")
+            raise Refused("There is no such approval request.")
         if not self._approvals.able(self._tenant, found):
             raise Refused(
-                "Nobody may approve this call: no approver of the team file is for it.",
+                "Nobody may approve this call: no approver in the team file covers it.",
                 "Tell the operator: [[approvals.approver]] says who may approve what.",
             )
         if (needed := quorum.needed(found)) == 1:
@@ -351,4 +351,4 @@ class TeamInbox:
             except LedgerLost:
                 raise
             except FastnError as error:
-                log.error("what waits at %s cannot be shown: %s", name, error)
+                log.error("the approval requests of %s cannot be shown: %s", name, error)

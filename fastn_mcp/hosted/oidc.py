@@ -36,14 +36,14 @@ class Provider:
         """Its discovery document."""
         found = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
         if found.get("issuer") != self.issuer:
-            raise ValueError("its discovery document is another issuer's")
+            raise ValueError("its discovery document names another issuer")
         return found
 
     def endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
         """An address that the discovery document names."""
         address = httpx2.URL(str(metadata[name]))
         if address.scheme != "https" and not self.issuer.startswith("http://"):
-            raise ValueError(f"its {name} is no https address")
+            raise ValueError(f"its {name} is not an https address")
         return str(address)
 
     async def get(self, address: str) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Provider:
         def found() -> dict[str, Any]:
             said: object = from_json(bytes(body))
             if not isinstance(said, dict):
-                raise TypeError(f"{host} answered no JSON object")
+                raise TypeError(f"{host} did not answer with a JSON object")
             return cast("dict[str, Any]", said)
 
         return response.status_code, found

@@ -223,7 +223,7 @@ async def read(receive: Receive, largest: int) -> bytes:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise RequestRejected(400, "The request broke off.")
+                raise RequestRejected(400, "The request was cut off.")
             body += message.get("body", b"")
             if len(body) > largest:
                 raise RequestRejected(413, f"The request is larger than {largest} bytes.")

@@ -107,7 +107,7 @@ class SignIn:
         if not hmac.compare_digest(sent.get("state", "").encode(), begun.state.encode()):
             raise NotSignedIn("This is not the sign-in that this browser began.")
         if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
-            raise NotSignedIn("Another provider answered than the one that was asked.")
+            raise NotSignedIn("A different provider answered.")
         if "error" in sent or not sent.get("code"):
             raise NotSignedIn("The identity provider did not sign you in.")
         return sent["code"]
@@ -119,7 +119,7 @@ class SignIn:
             return await self._tokens.claims(token, begun.nonce)
         except TokenRefused as refused:
             log.warning("an ID token was refused: %s", refused)
-            raise NotSignedIn("What the identity provider said of you could not be believed.") from None
+            raise NotSignedIn("The identity provider's statement about you could not be verified.") from None
         except NoKeys:
             raise NotSignedIn(_AWAY) from None
 
@@ -146,7 +146,7 @@ class SignIn:
         if "public" not in kinds and self._client != self._trust.audience:
             # A requester would have another name here than as an approver, and could be both.
             log.error("the issuer names people by another subject for each client: client_id has to be the audience")
-            raise NotSignedIn("The operator has to set this up: people could not be told to be those who call.")
+            raise NotSignedIn("The operator has to set this up: approvers could not be matched with callers.")
         return metadata
 
     async def _exchanged(self, metadata: Mapping[str, Any], code: str, verifier: str) -> str:
@@ -170,7 +170,7 @@ class SignIn:
                     status, found = await self._provider.post(at, fields, headers)
         except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
             log.warning("a code could not be exchanged: %s", type(error).__name__)
-            raise NotSignedIn("The identity provider did not answer as it should.") from None
+            raise NotSignedIn("The identity provider's response was invalid.") from None
         token = found.get("id_token")
         if status != 200 or not isinstance(token, str):
             log.warning("a code was not exchanged: the provider answered %s", status)

@@ -43,13 +43,13 @@ def _resource(url: str) -> str:
 
 def _host(host: str) -> str:
     if not _HOST.fullmatch(host):
-        raise ValueError(f"{host!r} is no exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")
+        raise ValueError(f"{host!r} is not an exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")
     return host
 
 
 def _origin(origin: str) -> str:
     if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
-        raise ValueError(f"{origin!r} is no exact origin, as in https://app.example.com")
+        raise ValueError(f"{origin!r} is not an exact origin, as in https://app.example.com")
     return origin
 
 
@@ -61,7 +61,7 @@ def _algorithm(name: str) -> str:
 
 def _glob(text: str) -> str:
     if not text.strip():
-        raise ValueError("must be a text with something in it")
+        raise ValueError("must be a non-empty text")
     return text
 
 
@@ -158,7 +158,7 @@ def _built(table: Mapping[str, Any], source: TomlSource, folder: Path) -> Team:
     names = [tenant.name for tenant in tenants]
     for number, name in enumerate(names):
         if name in names[:number]:
-            raise ConfigError(("tenant", number, "name"), f"there is another tenant {name}")
+            raise ConfigError(("tenant", number, "name"), f"there are two tenants {name}")
     trust = Trust(form.issuer, form.audience or form.url, form.url, tuple(form.algorithms), form.leeway_seconds)
     approvals = None if form.approvals is None else _approvals(form.approvals, form.url, tenants, folder)
     # The page may have a host of its own.
@@ -183,9 +183,9 @@ def _approvals(form: _Approvals, url: str, tenants: tuple[Tenant, ...], folder: 
     if any(path == taken or path.startswith(f"{taken}/") for taken in (base.path, *_TAKEN)) or base.path.startswith(
         f"{path}/"
     ):
-        raise ConfigError((*at, "url"), f"url: {path} is taken by something else of this server")
+        raise ConfigError((*at, "url"), f"url: {path} is already used by this server")
     if "openid" not in form.scopes:
-        raise ConfigError((*at, "scopes"), "scopes: openid is among them, or nobody is told who signed in")
+        raise ConfigError((*at, "scopes"), "scopes: must include openid, which tells who signed in")
     if (secret := _kept(at, form, "client_secret", folder)) is None:
         raise ConfigError(at, "[approvals] needs client_secret_file or client_secret_env")
     known = [tenant.name for tenant in tenants if not tenant.caller_keys]
@@ -208,7 +208,7 @@ def _rule(number: int, form: _Approver, known: list[str]) -> ApproverRule:
     effects = frozenset(effect.lower() for effect in form.effects or ALL)
     if not effects <= ALL:
         raise ConfigError(
-            (*at, "effects"), f"effects: they are some of {' '.join(sorted(effect.upper() for effect in ALL))}"
+            (*at, "effects"), f"effects: use some of {' '.join(sorted(effect.upper() for effect in ALL))}"
         )
     return ApproverRule(match, frozenset(form.tenants or known), effects)
 
@@ -241,7 +241,7 @@ def _settings(at: Key, form: _Tenant, folder: Path) -> dict[str, object]:
     values: dict[str, object] = dict(form.model_extra or {})
     for key in values:
         if key in SECRETS:
-            raise ConfigError((*at, key), f"{key} does not stand in this file: give {key}_file or {key}_env")
+            raise ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
         if key not in SETTINGS:
             known = [*_Tenant.model_fields, *SETTINGS]
             raise ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")

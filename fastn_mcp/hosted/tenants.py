@@ -59,7 +59,7 @@ class ConcurrencyLimit:
 
     def _busy(self, why: str) -> Busy:
         return Busy(
-            f"{self._calls} calls of this account are being made, and {why}.",
+            f"{self._calls} calls of this account are in progress, and {why}.",
             "Wait for the others, then call again.",
             facts={"limit": self._calls},
         )
@@ -205,7 +205,7 @@ class Tenants(Generic[T]):
             return []
         unused = self._unused()
         if not unused:
-            raise Busy("As many accounts are in use as can be.", "Call again in a moment.")
+            raise Busy("The limit of accounts in use is reached.", "Call again in a moment.")
         return [unused[0][0]]
 
     async def _close(self, keys: list[_Key]) -> None:
@@ -215,4 +215,4 @@ class Tenants(Generic[T]):
                 try:
                     await one.served.aclose()
                 except Exception:
-                    log.exception("an account that nobody needs could not be closed")
+                    log.exception("an idle account could not be closed")

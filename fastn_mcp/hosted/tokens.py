@@ -106,7 +106,7 @@ class _Signed:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError):
-            raise TokenRefused("It is no signed JWT.") from None
+            raise TokenRefused("It is not a signed JWT.") from None
         claims = await self._claims(token, header)
         expires = self._in_time(claims)
         subject = claims["sub"]
@@ -117,9 +117,9 @@ class _Signed:
     async def _claims(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
         algorithm, kind, kid = header.get("alg"), header.get("typ"), header.get("kid")
         if algorithm not in self._trust.algorithms:
-            raise TokenRefused("It is signed by an algorithm that is not accepted.")
+            raise TokenRefused("It is signed with an algorithm that is not accepted.")
         if "crit" in header or (kind is not None and str(kind).lower() not in self._kinds):
-            raise TokenRefused("It is no access token." if self._kinds is _TYPES else "It is no ID token.")
+            raise TokenRefused("It is not an access token." if self._kinds is _TYPES else "It is not an ID token.")
         try:
             key = await self._keys.find(kid if isinstance(kid, str) else None, str(algorithm))
         except UnknownKey:
@@ -130,7 +130,7 @@ class _Signed:
                 token, key, [str(algorithm)], audience=self._audience, issuer=trust.issuer, options=_CHECKED
             )
         except jwt.InvalidIssuerError:
-            raise TokenRefused("It is of another issuer.") from None
+            raise TokenRefused("It is from another issuer.") from None
         except jwt.InvalidAudienceError:
             raise TokenRefused("It is for another audience.") from None
         except jwt.MissingRequiredClaimError as missing:
@@ -146,7 +146,7 @@ class _Signed:
             raise TokenRefused("It has expired.")
         for claim in ("nbf", "iat"):
             if (since := _moment(claims, claim)) is not None and since > now + leeway:
-                raise TokenRefused("It does not hold yet.")
+                raise TokenRefused("It is not valid yet.")
         return expires
 
 
@@ -162,7 +162,7 @@ class IdTokens:
         claims, _ = await self._signed.verified(token)
         given = claims.get("nonce")
         if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
-            raise TokenRefused("It is of another sign-in.")
+            raise TokenRefused("It is from another sign-in.")
         several = isinstance(claims["aud"], list) and claims["aud"] != [self._client]
         if (several or "azp" in claims) and claims.get("azp") != self._client:
             raise TokenRefused("It is for another client.")
@@ -176,7 +176,7 @@ def _moment(claims: Mapping[str, Any], claim: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
-        raise TokenRefused(f"Its {claim} is no time.")
+        raise TokenRefused(f"Its {claim} is not a time.")
     return float(value)
 
 

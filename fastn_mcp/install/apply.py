@@ -39,10 +39,10 @@ class Target:
         try:
             file = path.resolve()
         except (OSError, RuntimeError):
-            raise NotInstalled(f"{path} is a link in a circle.", "Remove the link.") from None
+            raise NotInstalled(f"{path} is a link to itself.", "Remove the link.") from None
         if project is not None and not file.is_relative_to(project.resolve()):
             raise NotInstalled(
-                f"{path} leads to {file}, out of the project.", f"To change that file, name it: --file {file}"
+                f"{path} leads to {file}, outside of the project.", f"To change that file, name it: --file {file}"
             )
         return cls(client, path, name, project is None, file)
 
@@ -116,10 +116,10 @@ def installing(
             return None
         base, folders = _taken(target, now, known, records), known.folders
     elif there is not None and not overwrite:
-        changed = "It was installed by fastn-mcp, and changed since." if ours else "It is not by fastn-mcp."
+        changed = "It was installed by fastn-mcp, and changed since." if ours else "It was not installed by fastn-mcp."
         raise NotInstalled(
             f"{target.path} has an entry {target.name!r} already. {changed}",
-            "Put ours in its place with --replace, or give ours another name with --name.",
+            "Replace it with --replace, or choose another name with --name.",
         )
     content = base or b""
     document = _load(target, base)
@@ -189,15 +189,14 @@ def apply(
                 return None
             if not newer.has_same_lines(change):
                 raise NotInstalled(
-                    f"{change.target.file} changed meanwhile, and the change would no longer be the one that was"
-                    " shown.",
+                    f"{change.target.file} changed meanwhile, so the change would differ from the one shown.",
                     "Run it again.",
                 ) from None
             change = newer
         else:
             return change
     title = change.target.client.title
-    raise NotInstalled(f"{change.target.file} changes all the time.", f"Close {title}, and run it again.")
+    raise NotInstalled(f"{change.target.file} keeps changing.", f"Close {title}, and run it again.")
 
 
 def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
@@ -248,7 +247,7 @@ def _taken(target: Target, now: bytes | None, known: BackupRecord, records: Back
         return edit.take(target.client.format, now or b"", known.additions, known.traces)
     except NoPlace:
         raise NotInstalled(
-            f"{target.path} was changed since, and our entry cannot be taken out without touching the rest.",
+            f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
             f"Remove the entry {target.name!r} by hand. What the file was: {records.copy(target.path, target.name)}",
         ) from None
 

@@ -40,7 +40,7 @@ def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
         return "Fastn names no session, so this conversation cannot be continued."
     if reply.get("pending_approvals"):
         return {
-            "what": "Show the person what pending_approvals holds: only they can agree. "
+            "what": "Show the person what pending_approvals holds: only they can approve. "
             "A rejection says what to do instead. Each answer spends credits.",
             "if_they_agree": _answer(session, "approve"),
             "otherwise": _answer(session, "reject"),
@@ -65,7 +65,7 @@ def asking_how_it_goes(reply: Mapping[str, JsonValue]) -> JsonValue:
     if session is None:
         return "Look later with list_workflows or list_connectors; Fastn names no session that could be asked."
     return {
-        "what": "It goes on. Looking at the lists is free; asking spends a credit, and a person approves it.",
+        "what": "It continues. Looking at the lists is free; asking spends a credit, and a person approves it.",
         **(_answer(session, "status?")),
     }
 

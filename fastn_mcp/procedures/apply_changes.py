@@ -29,7 +29,7 @@ _ALONE = {
 }
 """What is made by a call of its own, and why."""
 
-_UNRECORDED = "It was begun, and no answer recorded: the server ended meanwhile, or another is still at it."
+_UNRECORDED = "It was begun, and no answer recorded: the server stopped, or another one is still working on it."
 _LOST = "Its answer was lost: it may have happened."
 
 _LEFT = "left"
@@ -95,7 +95,7 @@ class ApplyChanges(Procedure[Applied]):
         rows = {number: await _row_of(number, calls[number - 1], results[number], means, now) for number in results}
         note = ""
         if all(isinstance(result, BatchStep) for result in results.values()):
-            note = "All of it was begun before, and nothing was made now. To make it anew, give it a name in batch."
+            note = "All of it was begun earlier, and nothing was sent now. To repeat it, give it a name in batch."
         return _told(outcome.id, calls, rows, note)
 
 
@@ -112,7 +112,7 @@ def _called(number: int, given: Mapping[str, Any]) -> Call:
         said = (
             f"there is no tool {name[:64]!r}{nearest(name, known)} that a batch takes" if isinstance(name, str) else ""
         )
-        raise ValueError(f"{where}: {said or 'its tool is missing, or is no text'}")
+        raise ValueError(f"{where}: {said or 'its tool is missing, or is not a text'}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
         raise ValueError(f"{where}: changes nothing; read by a call of its own")
@@ -121,7 +121,7 @@ def _called(number: int, given: Mapping[str, Any]) -> Call:
     try:
         arguments = _ARGUMENTS.validate_python(arguments)
     except ValidationError:
-        raise ValueError(f"{where}: its arguments are no object") from None
+        raise ValueError(f"{where}: its arguments are not an object") from None
     try:
         call = operation.model_validate(arguments)
         call.request()
@@ -226,9 +226,9 @@ def _told(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValu
     said += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
     again = "Call again the same to make what is left; what was done is not repeated." if left or stopped else ""
     if lost:
-        settle = "Settle it by the read of its row; it is not made again."
+        settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(said), f"{settle} {again}".strip(), certainty="", facts=facts)
-    raise Stopped(" ".join(said), f"Mend what stopped it. {again}", certainty="", facts=facts)
+    raise Stopped(" ".join(said), f"Fix what stopped it. {again}", certainty="", facts=facts)
 
 
 def _named(row: Mapping[str, JsonValue]) -> str:

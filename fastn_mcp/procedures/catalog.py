@@ -63,7 +63,8 @@ def parse(
         raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
     if beyond := [field for field, value in given.items() if not _encodable(value)]:
         raise NotSent(
-            f"{beyond[0][:64]!r} holds half a character, or is nested too deep.", "Correct it and call again."
+            f"{beyond[0][:64]!r} contains an incomplete character or is nested too deeply.",
+            "Correct it and call again.",
         )
     try:
         call = operation.model_validate(given)
@@ -77,7 +78,7 @@ def parse(
 
 def _switched_off(what: str) -> NotSent:
     by = "by read-only mode, toolsets, tools or exclude_tools"
-    return NotSent(f"{what} is switched off here, {by}.", "Only a person can change that.")
+    return NotSent(f"{what} is disabled here, {by}.", "Only a person can change that.")
 
 
 def _encodable(value: object) -> bool:

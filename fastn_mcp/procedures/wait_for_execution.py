@@ -115,7 +115,7 @@ async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Done | Pen
     if run_state(answer).has_ended:
         return started
     if execution_id is None:
-        said: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run that could be waited for."}
+        said: dict[str, JsonValue] = {"not_waited": "Fastn's answer names no run to wait for."}
         said["next"] = suggested(ListExecutions, workflow_id=call.workflow_id)
         return Done(Run.model_validate(said | answer), started.change)
     try:
@@ -123,7 +123,7 @@ async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Done | Pen
         waited = await wait_for(execution_id, call.wait_seconds, means)
     except Exception as error:  # it runs, and nothing may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        failed: dict[str, JsonValue] = {"last_look": f"It was started, and could not be looked at: {why}"}
+        failed: dict[str, JsonValue] = {"last_look": f"It was started, but could not be read: {why}"}
         return Done(Run.model_validate(failed | _next(execution_id, answer) | answer), started.change)
     told = waited.told(execution_id, {"workflowId": call.workflow_id} | answer)
     return Done(Run.model_validate(told), started.change)

@@ -182,12 +182,12 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     for group, said in HEADINGS.items():
         if calls := report["calls"][group.value]:
             yield from ("", f"## {said} ({len(calls)})", "")
-            yield "| # | time | tool | target | effect | rule, consent | outcome | ms | change | audit |"
+            yield "| # | time | tool | target | effect | rule, approval | outcome | ms | change | audit |"
             yield "|---:|---|---|---|---|---|---|---:|---|---|"
             yield from map(_row, calls)
     if audit["n"] is not None:
         yield ""
-        yield "Each call names its newest entry in the audit, and the beginning of its hash; the JSON holds all."
+        yield "Each call names its newest entry in the audit log, and the beginning of its hash; the JSON holds all."
         checking = f"fastn-mcp audit --file {shlex.quote(audit['file'])} verify --head {audit['hash']}"
         yield f"To check that they still stand: {code(checking)}"
     yield ""
@@ -231,7 +231,7 @@ def check(path: Path) -> None:
     if not path.parent.is_dir():
         raise SettingsError(f"The report cannot be written: there is no folder {path.parent}.", "Make it first.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SettingsError(f"The report cannot be written: {path.parent} is not yours to write.", "Name another.")
+        raise SettingsError(f"The report cannot be written: {path.parent} cannot be written by you.", "Name another.")
 
 
 def write(path: Path, report: Document) -> None:

@@ -189,7 +189,7 @@ class PromptCatalog:
         if recipe is None:
             why = f"There is no prompt {params.name[:64]!r}{nearest(params.name, self._recipes)}. See prompts/list."
             if params.name in BY_NAME:
-                why = f"{params.name} needs tools that are switched off here, by the settings of this server."
+                why = f"{params.name} needs tools that are disabled here, by the settings of this server."
             raise MCPError(INVALID_PARAMS, why)
         try:
             text = recipe.fill(params.arguments or {})

@@ -100,7 +100,7 @@ async def test_a_message_that_may_act_or_approve_is_asked_about(
     assert said["outcome"] == "declined"
     assert len(call.asked) == 1
     assert world.changes == []
-    assert ("has heard no answer in this session" in call.asked[0]) is ("session_id" in arguments)
+    assert ("has seen no answer in this session" in call.asked[0]) is ("session_id" in arguments)
 
 
 @each_version

@@ -89,7 +89,7 @@ def written_anew(path: Path) -> None:
         (emptied, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
         (removed, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
         (shortened, "the ledger knows entry 5: entries 4 to 5 were cut off or removed"),
-        (written_anew, "it is not the entry of this number that the ledger knows: the log was written anew"),
+        (written_anew, "it is not the entry of this number that the ledger knows: the log was rewritten"),
     ],
 )
 def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], said: str) -> None:

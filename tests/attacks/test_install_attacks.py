@@ -91,7 +91,7 @@ def test_install_keeps_what_the_client_wrote_in_place(tmp_path: Path) -> None:
 def test_install_gives_up_where_the_client_never_rests(tmp_path: Path) -> None:
     """Bounded attempts; the file is the client's, and nothing of ours is left."""
     client = Client(tmp_path / ".claude.json")
-    with pytest.raises(NotInstalled, match=r"changes all the time. Nothing was changed. Close Claude Code"):
+    with pytest.raises(NotInstalled, match=r"keeps changing. Nothing was changed. Close Claude Code"):
         install(tmp_path, client.path, lambda _: client.write())
     assert client.says == {"mcpServers": {"other": {}}, "started": client.written}
     assert client.written < 20
@@ -251,7 +251,7 @@ def test_install_into_a_project_stays_in_the_project(home: Path, what: str) -> N
             (project / ".vscode").symlink_to("../.vscode")
     done = fastn(home, "install", "vscode", "--project", "--sandbox", "--yes", folder=project)
     assert done.returncode == 2
-    assert f"leads to {theirs / 'mcp.json'}, out of the project" in done.stderr
+    assert f"leads to {theirs / 'mcp.json'}, outside of the project" in done.stderr
     assert (theirs / "mcp.json").read_text() == "{}"
 
 

@@ -113,7 +113,7 @@ def test_logout_of_another_host_leaves_the_key_and_says_so(run: Run, tmp_path: P
     assert (tmp_path / "config" / "config.toml").read_text() == config
     done = run("logout")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"The key of default at live.fastn.ai is no longer kept in {file}." in done.stdout
+    assert f"The key of default at live.fastn.ai was removed from {file}." in done.stdout
     assert not file.exists()
 
 

@@ -173,7 +173,7 @@ async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium
     await tab.get_by_role("button", name="Approve update_workflow on this target for 15 minutes").click()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await tab.get_by_role("button", name='Revoke update_workflow on "wf_31"').click()
-    await expect(tab.get_by_text("Revoked: from now on such calls ask again.")).to_be_visible()
+    await expect(tab.get_by_text("Revoked. Such calls need approval again.")).to_be_visible()
     assert await desk.ledger.scopes(0.0) == []
 
 
@@ -249,7 +249,7 @@ async def test_without_scripts_everything_can_be_decided(desk: Desk, chromium: B
     await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
     await tab.get_by_label("To approve, type Globex").fill("globex")
     await tab.get_by_role("button", name="Approve this one call").click()
-    await expect(tab.get_by_text("what you typed is not the same, letter by letter")).to_be_visible()
+    await expect(tab.get_by_text("the text you typed does not match exactly")).to_be_visible()
     field = tab.get_by_label("To approve, type Globex")
     await expect(field).to_have_value("globex")
     await field.fill("Globex")

@@ -138,7 +138,7 @@ async def test_a_form_is_sent_once_and_only_as_the_form_it_was(desk: Desk, visit
     after = await desk.snapshot()
     again = await visitor.send("decline", mine)
     assert again.status_code == 403
-    assert "sent before" in again.text
+    assert "already submitted" in again.text
     assert await desk.snapshot() == after
     await other.http.aclose()
 

@@ -111,7 +111,7 @@ def test_what_is_no_choice_is_asked_again() -> None:
         for slip in ("ja", "15", "true", "1", "approve all"):
             person.sees("Enter = decline > ")
             person.types(f"{slip}\r")
-            person.sees("That is none of the choices.")
+            person.sees("That is not one of the choices.")
         person.sees("Enter = decline > ")
         person.types("y\r")
         assert answer(person) == "Yes(typed=None, minutes=0)"

@@ -114,7 +114,7 @@ async def test_a_receiver_that_is_down_ends_in_a_refusal_that_says_so(
     world.receiver.does = list(does)
     refused = await world.call(call)
     assert isinstance(refused, Refused)
-    assert "Nobody could be asked: the webhook at hooks.example.com did not take the question" in str(refused)
+    assert "Nobody could be asked: the webhook at hooks.example.com did not accept the request" in str(refused)
     assert said in str(refused)
     assert "Nothing was sent." in str(refused)
     assert "XyZ" not in str(refused)  # the rest of a webhook's address is its key
@@ -240,5 +240,5 @@ async def test_what_does_not_fit_slack_whole_is_not_asked_there(world: WebhookWo
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     long = replace(grant, lines=("<" * 30_000,))
-    with pytest.raises(Refused, match="longer than Slack takes"):
+    with pytest.raises(Refused, match="longer than Slack accepts"):
         slack(WebhookRequest(long, [], 1, "c", "p"))

@@ -86,7 +86,7 @@ def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:
     """Issue 6: a secret in it is one."""
     path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"')
     path.chmod(0o640)
-    with pytest.raises(SettingsError, match="can be read by others than its owner"):
+    with pytest.raises(SettingsError, match="can be read by users other than its owner"):
         load_approvers(path)
     with pytest.raises(SettingsError, match="There is no file of approvers"):
         load_approvers(tmp_path / "none.toml")
@@ -106,7 +106,7 @@ def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:
         ({"FASTN_APPROVAL_LISTEN": "127.0.0.1:99999"}, "approval_listen"),
         ({"FASTN_APPROVAL_LISTEN": "0.0.0.0:8790"}, "approval_url is not set"),
         ({"FASTN_APPROVAL_URL": "http://approvals.example.com"}, "approval_url"),
-        ({"FASTN_WEBHOOK_SECRET": SHARED}, "is the secret of an approver too"),
+        ({"FASTN_WEBHOOK_SECRET": SHARED}, "is also the secret of an approver"),
     ],
 )
 def test_a_wrong_setting_is_named_and_not_shown(
@@ -134,7 +134,7 @@ def test_a_file_that_holds_the_secret_is_its_owners_alone(tmp_path: Path) -> Non
     file = tmp_path / "config.toml"
     file.write_text(f'webhook_secret = "{SECRET}"\n')
     file.chmod(0o644)
-    with pytest.raises(SettingsError, match="holds webhook_secret, and others"):
+    with pytest.raises(SettingsError, match="holds webhook_secret, and users other"):
         load({}, {"FASTN_API_KEY": "k"}, file)
     file.chmod(0o600)
     assert load({}, {"FASTN_API_KEY": "k"}, file).webhook_secret == SECRET

@@ -145,7 +145,7 @@ def test_what_ran_out_unanswered_is_listed_and_recorded_once(state: Folder) -> N
     for _ in range(2):
         first, second = state.run().stdout.splitlines()
         assert first == "Nothing waits for an approval."
-        assert re.fullmatch(r'Ran out unanswered at \d\d:\d\d: run_workflow workflow_id="wf_1"', second)
+        assert re.fullmatch(r'Expired unanswered at \d\d:\d\d: run_workflow workflow_id="wf_1"', second)
     assert state.recorded() == [("expired", "run_workflow", "wf_1", None, None)]
 
 
@@ -240,7 +240,7 @@ def test_enter_leaves_it_waiting(state: Folder) -> None:
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("\r")
-        person.sees("It waits on.")
+        person.sees("Left waiting.")
         person.sees("Nothing else waits.")
         person.leaves()
     assert state.grant().state is GrantState.OPEN
@@ -306,7 +306,7 @@ def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became
         person.sees(CHOICES)
         state.do(lambda ledger: ledger.move("g1", [GrantState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
-        person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has run out.")
+        person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has expired.")
         person.leaves()
     assert (state.grant().state, state.grant().by) == (became, "local_page")
     assert state.scopes() == []
@@ -360,7 +360,7 @@ def test_scopes_are_listed_and_one_is_revoked_without_a_terminal(state: Folder) 
     assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("scopes").stdout
     assert [row["id"] for row in json.loads(state.run("scopes", "--json").stdout)] == ["first", "second"]
     ran = state.run("revoke", "fir")
-    assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" is asked about again.\n')
+    assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" needs approval again.\n')
     assert [scope.id for scope in state.scopes()] == ["second"]
     assert state.recorded() == [("scope_revoked", "run_workflow", "wf_1", "terminal", None)]
 
@@ -381,12 +381,12 @@ def test_a_scope_is_revoked_also_where_the_audit_cannot_be_written(state: Folder
     (state.folder / "audit.jsonl").mkdir()
     ran = state.run("revoke", "s1")
     assert (ran.returncode, state.scopes()) == (0, [])
-    assert "The audit cannot be written" in ran.stderr
+    assert "The audit log cannot be written" in ran.stderr
 
 
 def test_no_scope_is_said(state: Folder) -> None:
     """Ours: an empty list says that it is empty."""
-    assert state.run("scopes").stdout == "There is no temporary approval.\n"
+    assert state.run("scopes").stdout == "There are no temporary approvals.\n"
 
 
 def door(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:

@@ -288,7 +288,7 @@ def test_where_there_is_no_audit_yet_that_is_said(tmp_path: Path) -> None:
     """Ours: an error says what to do, and looking makes no file."""
     ran = with_environment("tail", state=tmp_path / "none")
     assert ran.returncode == 2
-    assert "There is no audit at" in ran.stderr
+    assert "There is no audit log at" in ran.stderr
     assert not (tmp_path / "none").exists()
 
 

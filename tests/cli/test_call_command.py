@@ -139,7 +139,7 @@ def test_a_tool_that_is_switched_off_is_not_called(fastn: Run) -> None:
     """Ours: read-only and toolsets hold on the command line too."""
     for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
         error = said(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
-        assert (error["outcome"], "switched off" in error["message"]) == ("not_sent", True)
+        assert (error["outcome"], "is disabled here" in error["message"]) == ("not_sent", True)
 
 
 def globex(fastn: Run, start: tuple[str, ...]) -> str:

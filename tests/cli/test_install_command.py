@@ -213,7 +213,7 @@ def test_the_http_token_is_printed_where_there_is_one(fastn: Run, environment: d
     file.parent.mkdir(parents=True, mode=0o700)
     file.write_text(f"{'t' * 40}\n")
     file.chmod(0o640)
-    refused(fastn("--sandbox", "http-token"), "others than its owner can read it")
+    refused(fastn("--sandbox", "http-token"), "users other than its owner can read it")
     file.chmod(0o600)
     assert fastn("--sandbox", "http-token").stdout == f"{'t' * 40}\n"
     assert json.loads(fastn("--sandbox", "http-token", "--header").stdout) == {"Authorization": f"Bearer {'t' * 40}"}

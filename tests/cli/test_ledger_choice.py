@@ -34,7 +34,7 @@ def test_a_url_that_is_wrong_is_told_without_what_it_holds(tmp_path: Path) -> No
     """Ours: it can hold a password."""
     with pytest.raises(SettingsError) as caught:
         ledger_at("valkey://user:canary@host:port", tmp_path, System())
-    assert str(caught.value).startswith("The setting ledger (environment FASTN_LEDGER) has a port that is none.")
+    assert str(caught.value).startswith("The setting ledger (environment FASTN_LEDGER) has an invalid port.")
     assert "canary" not in str(caught.value)
 
 
@@ -64,7 +64,7 @@ def test_without_the_library_it_says_how_to_get_it(tmp_path: Path) -> None:
             del sys.modules[name]
         sys.modules.update(taken)
     assert str(caught.value) == (
-        "The setting ledger names a server, and the library for it is not installed."
+        "The setting ledger names a server, but the library for it is not installed."
         " Run: pip install '.[valkey]' in a clone of the repository"
     )
 

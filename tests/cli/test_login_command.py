@@ -112,7 +112,7 @@ def test_a_key_that_fastn_does_not_take_is_not_kept(login: Run, environment: dic
     """Issue 7: one read, and what came is said; --no-check keeps it all the same."""
     said = one_line(login(CANARY, "acme", "--stdin"), 1)
     assert said.startswith("The key does not work. ")
-    assert said.endswith("Nothing was kept; with --no-check it is kept untried.")
+    assert said.endswith("Nothing was stored. To store it without a check: --no-check")
     assert kept(environment) == {}
     done = login(CANARY, "acme", "--stdin", "--no-check")
     assert (done.returncode, done.stdout) == (0, f"The test key of acme at {address} is kept in the test's keyring.\n")
@@ -123,7 +123,7 @@ def test_a_fastn_that_cannot_be_reached_is_not_taken_for_a_wrong_key(login: Run,
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     done = login(KEY, "--stdin", env={"FASTN_BASE_URL": url, "FASTN_DEADLINE": "1"})
-    assert "Whether the key works could not be learnt. " in one_line(done, 1)
+    assert "Could not check whether the key works. " in one_line(done, 1)
     assert kept(environment) == {}
 
 
@@ -133,7 +133,10 @@ def test_a_fastn_that_cannot_be_reached_is_not_taken_for_a_wrong_key(login: Run,
         ("", "The standard input holds no key."),
         (" \n", "The standard input holds no key."),
         (f"{CANARY}\n{CANARY}\n", "The standard input holds more than one line."),
-        (f"{CANARY} {CANARY}", "holds a space, a line break or another character that no key has. Copy the key again"),
+        (
+            f"{CANARY} {CANARY}",
+            "holds a space, a line break or another character that no key has. Copy the whole key again",
+        ),
     ],
 )
 def test_what_was_pasted_wrongly_is_said_and_not_shown(login: Run, given: str, said: str) -> None:
@@ -152,12 +155,12 @@ def test_without_a_terminal_it_says_how_to_give_the_key(login: Run) -> None:
 @pytest.mark.parametrize(
     ("backend", "said"),
     [
-        ("keyring.backends.fail.Keyring", "This system has no keyring that can be used."),
-        ("keyring.backends.null.Keyring", "This system has no keyring that can be used."),
+        ("keyring.backends.fail.Keyring", "This system has no usable keyring."),
+        ("keyring.backends.null.Keyring", "This system has no usable keyring."),
         ("keyring.backends.SecretService.Keyring", "The system's keyring cannot be used (FileNotFoundError)."),
         ("not.there.Keyring", "The system's keyring cannot be used (ModuleNotFoundError)."),
         ("quiet_keyring.Locked", "The system's keyring cannot be used (KeyringLocked)."),
-        ("quiet_keyring.Forgetful", "the test's keyring did not keep the key."),
+        ("quiet_keyring.Forgetful", "the test's keyring did not store the key."),
     ],
 )
 def test_without_a_keyring_a_file_is_offered(login: Run, backend: str, said: str, environment: dict[str, str]) -> None:
@@ -185,7 +188,7 @@ def test_a_key_in_a_file_is_its_owners_alone_and_the_profile_says_where(
     assert fastn("--profile", "acme", "whoami").returncode == 0
     file.chmod(0o640)
     said = one_line(fastn("--profile", "acme", "whoami"))
-    assert said == f"{file} holds a key, and others than its owner can read it. Run: chmod 600 {file}"
+    assert said == f"{file} holds a key, and users other than its owner can read it. Run: chmod 600 {file}"
     assert fastn("logout", "acme").returncode == 0
     assert not file.exists()
     assert config.read_text() == before
@@ -205,14 +208,14 @@ def test_a_key_that_would_never_be_used_is_not_kept(login: Run, config: Path) ->
     """Ours: the file says already where the key is."""
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     said = one_line(login(KEY, "acme", "--stdin"))
-    assert said.startswith(f"{config}, line 7: api_key_env says already where the key is")
+    assert said.startswith(f"{config}, line 7: api_key_env already says where the key is")
 
 
 def test_a_key_of_the_environment_is_said_to_be_in_the_way(login: Run) -> None:
     """Ours: it is neither tried nor kept in place of what was given."""
     done = login(KEY, "acme", "--stdin", env={"FASTN_API_KEY": CANARY})
     assert done.returncode == 0
-    assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or what is kept is not used.\n"
+    assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or the stored key is not used.\n"
 
 
 def test_a_wrong_name_is_told(login: Run, config: Path, fastn: Run) -> None:
@@ -237,7 +240,7 @@ def test_logout_forgets_a_key_and_says_that_it_still_works(
     login(KEY, "acme", "--stdin")
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
-        f"The key of acme at {address} is no longer kept in the keyring.",
+        f"The key of acme at {address} was removed from the keyring.",
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
     assert kept(environment) == {}
@@ -294,7 +297,7 @@ def test_whoami_ends_with_1_where_the_key_does_not_work(config: Path, fastn: Run
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": "not-C4N4RY"})
     assert done.returncode == 1
-    assert "key          of no known kind, so taken as live, from environment FASTN_API_KEY" in done.stdout
+    assert "key          of unknown kind, so treated as live, from environment FASTN_API_KEY" in done.stdout
     assert done.stderr.startswith("The key does not work. Fastn does not accept the API key (401).")
     assert "C4N4RY" not in done.stdout + done.stderr
 
@@ -304,7 +307,7 @@ def test_a_narrow_key_works_though_it_may_not_list_keys(config: Path, fastn: Run
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": VIEWER_KEY})
     assert done.returncode == 0
-    assert "The key works. It may not list API keys, so what else it may do is not known." in done.stdout
+    assert "The key works. It may not list API keys, so its permissions are unknown." in done.stdout
 
 
 def test_whoami_of_the_sandbox(fastn: Run) -> None:

@@ -130,10 +130,10 @@ def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment
     file.write_text(file.read_text().replace("Initech", "Hooli"))
     refused = fastn("--sandbox", "--mode", "unattended", "--plan", str(file), "call", "list-customers")
     assert refused.returncode == 2
-    assert "the signature of 'dana' does not fit" in refused.stderr
+    assert "the signature of 'dana' is invalid" in refused.stderr
     edited = fastn("--sandbox", "plan", "show", str(file))
     assert "signed by nobody." in edited.stdout
-    assert "the signature of 'dana' does not fit" in edited.stderr
+    assert "the signature of 'dana' is invalid" in edited.stderr
 
 
 def test_another_name_than_the_plans_signs_nothing(fastn: Run, environment: dict[str, str], calls: Path) -> None:
@@ -154,7 +154,7 @@ def test_nobody_signs_without_a_terminal(fastn: Run, calls: Path) -> None:
     file = planned(fastn, calls)
     done = fastn("--sandbox", "plan", "approve", str(file), "--as", "dana")
     assert done.returncode == 1
-    assert "this is none" in done.stderr
+    assert "this is not one" in done.stderr
 
 
 def test_a_plan_is_shown_in_words_with_the_names_of_its_targets(fastn: Run, calls: Path) -> None:

@@ -65,7 +65,7 @@ def test_check_says_the_file_in_words(run: Run, file: Callable[[str], str]) -> N
         "Budget: 10 spend calls a day, then a question.",
         "Budget: 3 destroy calls a day, then none.",
         "Breaker: after 3 declines in a row, nothing that changes something for 10 minutes.",
-        "is right.",
+        "is valid.",
     ):
         assert part in result.stdout
 
@@ -139,7 +139,7 @@ def test_without_an_account_explain_says_what_is_unknown_and_loosens_nothing(
     result = run("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
     assert result.exit_code == 0
     assert "Decision: typed." in result.stdout
-    assert "Unknown, and taken so that it loosens nothing:" in result.stdout
+    assert "Unknown, and assumed so that nothing is loosened:" in result.stdout
     assert 'the target "t"' in result.stdout
     assert "Nothing was read: There is no API key." in result.stdout
     assert f"Policy: mode guarded, live key, file {path}." in result.stdout
@@ -173,7 +173,7 @@ def test_a_read_is_always_allowed(run: Run) -> None:
         (["delete_custmer"], "no tool 'delete_custmer' (did you mean 'delete_customer'?)"),
         (["delete_trigger", "triger_id=t"], "unknown argument 'triger_id' (did you mean 'trigger_id'?)"),
         (["delete_trigger", "t"], "'t' is not NAME=VALUE"),
-        (["list_customers", "limit=many"], "limit is no text, and its value is not JSON"),
+        (["list_customers", "limit=many"], "limit is not a text, and its value is not JSON"),
         (["delete_trigger", "trigger_id=t", "--file", "nowhere.toml"], "There is no policy file nowhere.toml"),
     ],
 )
@@ -248,7 +248,7 @@ def test_simulate_follows_budgets_and_the_breaker_through_the_record(
     ("line", "problem"),
     [
         ("{broken", "it is not JSON"),
-        ("[1]", "it is no entry of the audit"),
+        ("[1]", "it is not an audit entry"),
         ("", "it is not JSON"),
         (entry("intent", "remove_all", {}, "destroy"), "there is no tool 'remove_all'"),
         (entry("intent", "delete_trigger", None, "destroy"), "its arguments were not recorded"),
@@ -265,7 +265,7 @@ def test_a_line_that_cannot_be_judged_is_named(
     result = run("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.exit_code == 1
     assert "2 calls, 0 with another decision." in result.stdout
-    assert "Line 2 was not judged: " in result.stderr
+    assert "Line 2 was not evaluated: " in result.stderr
     assert problem in result.stderr
 
 
@@ -284,7 +284,7 @@ def test_simulate_says_where_there_is_no_audit(run: Run, tmp_path: Path) -> None
     """Ours."""
     result = run("policy", "simulate", "--audit", str(tmp_path / "none.jsonl"))
     assert result.exit_code == 2
-    assert "There is no audit at" in result.stderr
+    assert "There is no audit log at" in result.stderr
 
 
 def test_simulate_reads_what_this_server_records(run: Run, kept: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_table_shows_each_account_and_never_a_key(file: Path, fastn: Run) ->
     ]
     assert "\x1b" not in done.stdout
     assert done.stderr == (
-        "fastn-mcp: The profile 'globex' has no key for us.fastn.example. This system has no keyring that can be used. "
+        "fastn-mcp: The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
         "Keep one: fastn-mcp login globex --file\n"
     )
 
@@ -120,7 +120,7 @@ def test_a_profile_that_is_written_in_another_way_is_left_to_its_owner(file: Pat
     file.write_text(text)
     done = fastn("profiles", "remove", "a")
     assert (done.returncode, file.read_text()) == (2, text)
-    assert done.stderr == f"fastn-mcp: a could not be taken out of {file}. Take it out by hand.\n"
+    assert done.stderr == f"fastn-mcp: a could not be removed from {file}. Remove it by hand.\n"
 
 
 def test_the_default_is_changed_in_its_line(file: Path, fastn: Run) -> None:
@@ -145,7 +145,7 @@ def test_the_last_profile_takes_the_default_with_it(config: Path, fastn: Run) ->
     ("arguments", "said"),
     [
         (("add", "acme"), "There is a profile 'acme' already. Change it in "),
-        (("add", "a b"), "'a b' is no name for a profile. Use letters, digits,"),
+        (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
         (("add", "x", "--base-url", "http://evil.example"), "The setting base_url (flag --base-url, "),
         (("remove", "acne"), "There is no profile 'acne' (did you mean 'acme'?); there are acme, globex."),
         (("use", "acne"), "There is no profile 'acne' (did you mean 'acme'?); there are acme, globex."),

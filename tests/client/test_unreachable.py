@@ -110,7 +110,7 @@ async def test_plain_server_behind_https_is_a_tls_error() -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "cure"),
     [
-        ("407 Proxy Authentication Required", "wants a name and a password (407)", "FASTN_PROXY"),
+        ("407 Proxy Authentication Required", "requires a user name and password (407)", "FASTN_PROXY"),
         ("403 Forbidden", "refused the connection (403)", "who runs the proxy"),
     ],
 )

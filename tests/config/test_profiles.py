@@ -55,7 +55,7 @@ class Nothing(Kept):
     """No keyring at all."""
 
     def get(self, entry: str) -> str | None:  # noqa: ARG002
-        raise NoKeyring("This system has no keyring that can be used.")
+        raise NoKeyring("This system has no usable keyring.")
 
 
 @pytest.fixture
@@ -239,12 +239,12 @@ def test_where_no_key_is_what_to_do_next_is_said(file: Write) -> None:
         "Choose one by --profile or FASTN_PROFILE, or for good: fastn-mcp profiles use NAME"
     )
     assert refused(file(BOTH), keyring=Nothing(), profile="globex") == (
-        "The profile 'globex' has no key for us.fastn.example. This system has no keyring that can be used. "
+        "The profile 'globex' has no key for us.fastn.example. This system has no usable keyring. "
         "Keep one: fastn-mcp login globex --file"
     )
     path = file(BOTH)
     said = refused(path, profile="acme")
-    assert said == f"{path}, line 6: the key is to come from ACME_KEY, which is not set. Set ACME_KEY."
+    assert said == f"{path}, line 6: the key comes from ACME_KEY, which is not set. Set ACME_KEY."
 
 
 @pytest.mark.parametrize("key", ["canary key", "canary\nX: y", "canary\xe4"])
@@ -254,7 +254,7 @@ def test_a_key_that_was_pasted_wrongly_says_where_it_stands_and_is_not_shown(fil
     kept = Kept({"globex at us.fastn.example": key})
     said = refused(file(BOTH), keyring=kept, profile="globex")
     assert said.startswith("The setting api_key (keyring) is wrong")
-    assert said.endswith("Copy the key again, whole, without what stands around it.")
+    assert said.endswith("Copy the whole key again, and nothing else.")
 
 
 @posix
@@ -289,9 +289,9 @@ def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_
         ("[profils.acme]\nenv = 'x'", 1, "there is no setting 'profils' (did you mean 'profiles'?)"),
         ("profiles = 1", 1, "profiles are tables, as [profiles.acme]"),
         ("[profiles]\nacme = 1", 2, "a profile is a table, as [profiles.acme]"),
-        ('[profiles."a b"]', 1, "'a b' is no name for a profile"),
-        ('[profiles."a at h"]', 1, "'a at h' is no name for a profile"),
-        ('[profiles.""]', 1, "'' is no name for a profile"),
+        ('[profiles."a b"]', 1, "'a b' is not a valid profile name"),
+        ('[profiles."a at h"]', 1, "'a at h' is not a valid profile name"),
+        ('[profiles.""]', 1, "'' is not a valid profile name"),
         ("[profiles.a]\napi_key_env = 'K'\napi_key_file = 'k'", 3, "api_key_env and api_key_file are two keys"),
         ("api_key = 'canary'\napi_key_env = 'K'", 2, "api_key and api_key_env are two keys for one account"),
         ("api_key_env = 1", 1, "api_key_env must be the name of a variable"),
@@ -316,7 +316,7 @@ def test_a_file_that_holds_a_secret_is_its_owners_alone(file: Write, secret: str
     """Issue 7: with the command that closes it; one that holds none may be read."""
     path = file(f'{where}{secret} = "canary"')
     path.chmod(0o644)
-    assert refused(path) == f"{path} holds {secret}, and others than its owner can read it. Run: chmod 600 {path}"
+    assert refused(path) == f"{path} holds {secret}, and users other than its owner can read it. Run: chmod 600 {path}"
     path.write_text('[profiles.acme]\nenv = "x"\n')
     assert load({}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
 
@@ -327,7 +327,7 @@ def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> Non
     """Ours: whoever changes the address gets the key."""
     path = file(BOTH)
     path.chmod(mode)
-    assert refused(path) == f"{path} can be changed by others than its owner. Run: chmod go-w {path}"
+    assert refused(path) == f"{path} can be changed by users other than its owner. Run: chmod go-w {path}"
 
 
 @posix

@@ -335,9 +335,9 @@ def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_o
     for text in (f'ledger = "{LEDGER}"\n', f'state_secret = "{SECRET}"\n'):
         file = written(tmp_path, text)
         file.chmod(0o644)
-        with pytest.raises(SettingsError, match="and others than its owner can read it"):
+        with pytest.raises(SettingsError, match="and users other than its owner can read it"):
             load({}, KEY, file)
-        with pytest.raises(SettingsError, match="and others than its owner can read it"):
+        with pytest.raises(SettingsError, match="and users other than its owner can read it"):
             ledger_setting({}, {}, file)
         file.chmod(0o600)
         assert not {LEDGER, SECRET} & set(repr(load({}, KEY, file)).split("'"))

@@ -40,7 +40,7 @@ def test_a_recipe_is_right_and_explains_calls_as_it_is_written(
     file.chmod(0o600)
     runner = CliRunner(env={"FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path / "state")})
     checked = runner.invoke(cli, ["policy", "check", "policy.toml"])
-    assert (checked.exit_code, checked.output.splitlines()[-1]) == (0, "policy.toml is right.")
+    assert (checked.exit_code, checked.output.splitlines()[-1]) == (0, "policy.toml is valid.")
     asked = re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]
     assert asked
     for each in asked:

@@ -129,11 +129,11 @@ async def test_a_limit_that_opens_late_ends_the_visit_and_says_so(clock: Clock) 
 
 BROKEN: dict[str, tuple[Any, str, str]] = {
     "an error": (Status(status=500, times=None), "500", "later"),
-    "no JSON": (Garbage(times=None), "no JSON", "--report"),
+    "no JSON": (Garbage(times=None), "is not JSON", "--report"),
     "a redirect": (Redirect(to="https://evil.example/x", times=None), "redirect (302)", "base_url"),
     "a quota": (Status(status=402, times=None), "402", "later"),
     "a refusal": (Status(status=422, message="C4N4RY", times=None), "422", "--report"),
-    "another 401": (Status(status=401, times=None), "401", "Check what the key may do"),
+    "another 401": (Status(status=401, times=None), "401", "Check the key's permissions"),
     "a reset": (Reset(times=None), "No answer", "FASTN_DEADLINE"),
     "nothing there": (Status(status=404, times=None), "404 at /api/v1/customers", "[routes] list_customers"),
 }

@@ -142,7 +142,7 @@ def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
         {"auth": "bearer", "toolsets": ["customers", "workflows"]},
         {"run_workflow": "POST /api/v1/workflows/{workflow_id}/execute"},
         {"customers": {"id": "_id"}, "workflows": {"name": "title"}},
-        {"auth": "FASTN_AUTH overrules this: take it away", "run_workflow": "not verified"},
+        {"auth": "FASTN_AUTH overrides this: remove it", "run_workflow": "not verified"},
     )
     file = tmp_path / "config.toml"
     file.write_text(proposal.toml())
@@ -153,7 +153,7 @@ def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
         proposal.fields,
     )
     assert str(settings.routes["run_workflow"]) == proposal.routes["run_workflow"]
-    assert "# FASTN_AUTH overrules this: take it away" in file.read_text()
+    assert "# FASTN_AUTH overrides this: remove it" in file.read_text()
     assert not Proposal()
     assert Proposal(settings={"ca_file": "/etc/company/ca.pem"}).toml(local=False) == 'ca_file = "..."\n'
 
@@ -268,7 +268,7 @@ def test_reports_and_evidence_are_written_and_what_cannot_be_is_said(fastn: Run,
     report, record = tmp_path / "doctor.md", tmp_path / "observed.json"
     done = fastn("--sandbox", "doctor", "--report", str(report), "--record", str(record))
     assert done.returncode == 0, done.stderr
-    assert report.read_text().startswith("# Doctor's report\n")
+    assert report.read_text().startswith("# Doctor report\n")
     assert "| reads | `list_customers` | ok |" in report.read_text()
     assert "list_customers" in json.loads(record.read_text())["operations"]
     assert fastn("--sandbox", "doctor", "--report", str(tmp_path / "doctor.json")).returncode == 0
@@ -295,9 +295,9 @@ def test_the_table_is_plain_in_a_pipe_and_its_help_says_the_codes(fastn: Run) ->
     done = fastn("--sandbox", "doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert "All is as it was declared." in done.stdout
+    assert "Everything matches." in done.stdout
     shown = fastn("doctor", "--help").stdout
-    for said in ("Exit codes:", "0  all is as it was declared", "2  it cannot work", "OPTIONS"):
+    for said in ("Exit codes:", "0  everything matches", "2  it cannot work", "OPTIONS"):
         assert said in shown
 
 
@@ -306,6 +306,6 @@ def test_a_file_in_the_way_of_a_variable_says_so(tmp_path: Path, fastn: Run) -> 
     with serving(sandbox_in(Guise.BEARER)) as port:
         env = dict(account(port, Guise.BEARER, tmp_path, FASTN_AUTH="header"))
         done = fastn("doctor", env=env)
-    assert "# FASTN_AUTH overrules this: take it away" in done.stdout
+    assert "# FASTN_AUTH overrides this: remove it" in done.stdout
     assert tomllib.loads(done.stdout[done.stdout.index("auth =") :])["auth"] == "bearer"
     assert os.linesep == "\n"

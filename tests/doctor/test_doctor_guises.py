@@ -233,7 +233,7 @@ def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in
         assert rows(call)
         assert "C4N4RY" not in call.stdout + call.stderr
         unsaid = program("call", "list-workflows", env=env | {"FASTN_PROXY": proxy.url})
-        assert "wants a name and a password (407)" in unsaid.stdout + unsaid.stderr
+        assert "requires a user name and password (407)" in unsaid.stdout + unsaid.stderr
 
 
 def test_what_the_guises_move_is_in_the_catalog() -> None:

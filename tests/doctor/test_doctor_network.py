@@ -103,10 +103,10 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
     gone = await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{free_port()}"))
     assert (gone.name, "FASTN_PROXY" in gone.next) == ("proxy", True)
     unknown = await failing("https://fastn.test", TransportOptions(proxy="http://no-such-proxy.invalid:1"))
-    assert (unknown.name, "not known" in unknown.seen) == ("proxy", True)
+    assert (unknown.name, "cannot be resolved" in unknown.seen) == ("proxy", True)
     with serving(sandbox_in(Guise.USUAL)) as port:
         plain = await failing(f"https://127.0.0.1:{port}")
-        assert (plain.name, "No TLS is spoken there" in plain.seen) == ("TLS", True)
+        assert (plain.name, "The server does not speak TLS" in plain.seen) == ("TLS", True)
         assert (await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
         well = await looked(f"http://127.0.0.1:{port}", TransportOptions(proxy="http://no-such-proxy.invalid"))
         assert [(c.name, c.verdict) for c in well] == [
@@ -116,7 +116,7 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
         ]
     with proxying(Proxy(refuses=True)) as proxy:
         forbidden = await failing("https://fastn.test", TransportOptions(proxy=proxy.url))
-        assert "does not let us through (403)" in forbidden.seen
+        assert "refuses the connection (403)" in forbidden.seen
     with serving(sandbox_in(Guise.USUAL), ca.issue_cert("127.0.0.1"), tmp_path) as port:
         there = f"https://127.0.0.1:{port}"
         assert "not trusted" in (await failing(there)).seen
@@ -159,4 +159,4 @@ async def test_certificates_that_nobody_names_are_not_looked_for(tmp_path: Path)
         other = tmp_path / "other.pem"
         trustme.CA().cert_pem.write_to_path(other)
         check = await failing(f"https://127.0.0.1:{port}", environment={"CURL_CA_BUNDLE": str(other)})
-    assert "somebody is in between" in check.next
+    assert "the connection is intercepted" in check.next

@@ -146,10 +146,10 @@ async def test_a_call_of_one_replica_is_approved_at_the_other_and_what_was_used_
         for port in (world.one, world.other):
             refused = await again(form, port)
             assert refused.status_code == 403
-            assert "this form was sent before" in refused.text
+            assert "this form was already submitted" in refused.text
             used = await again(back, port)
             assert used.status_code == 403
-            assert "This sign-in was used already." in used.text
+            assert "This sign-in was already used." in used.text
             assert "session" not in used.headers.get("set-cookie", "")
 
         looks = [request for request in sent if request.url.endswith("/approvals/")][-1]

@@ -50,7 +50,7 @@ async def test_read_only_and_toolsets_filter_prompts_and_resources_as_they_do_to
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert len((await client.list_resource_templates()).resource_templates) == 10
-        with pytest.raises(MCPError, match="switched off"):
+        with pytest.raises(MCPError, match="disabled here"):
             await client.get_prompt("rotate_api_key", {"key": "x"})
     async with connect("stdio", era, flags=("--toolsets", "customers")) as client:
         assert (await client.list_prompts()).prompts == []

@@ -101,7 +101,7 @@ async def test_fifty_repeats_of_an_approved_call_over_two_servers_make_one_reque
         workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
         run = {"workflow_id": workflow["id"]}
         assert body(await one.call_tool("run_workflow", run))["status"] == "approval_required"
-        assert "It still waits" in body(await two.call_tool("run_workflow", run))["message"]
+        assert "It is still waiting" in body(await two.call_tool("run_workflow", run))["message"]
         listed = _approvals(fleet, "--json")
         assert [row["preview"]["call"] for row in listed] == ["run_workflow"]
         await anyio.to_thread.run_sync(_approve, fleet.env)
@@ -138,6 +138,7 @@ def test_a_server_that_others_could_not_take_over_from_does_not_start(upstream: 
     started = run_command(["--http", f"127.0.0.1:{free_port()}"], env)
     assert started.returncode == 2
     assert started.stderr == (
-        "fastn-mcp: The ledger is shared, and state_secret is not set: what one replica asks no other could go on with."
+        "fastn-mcp: The ledger is shared but state_secret is not set: no other replica could continue an approval "
+        "request."
         " Set FASTN_STATE_SECRET to the same 32 characters or more on each.\n"
     )

@@ -280,7 +280,7 @@ async def test_more_calls_at_once_than_there_are_places_wait_or_are_refused_exac
             while "data" not in await caller.result(team.token("acme"), "list_workflows"):
                 pass
     assert {result["outcome"] for result in refused} == {"not_sent"}
-    assert refused[0]["message"] == "4 calls of this account are being made, and no more may wait. Nothing was sent."
+    assert refused[0]["message"] == "4 calls of this account are in progress, and no more may wait. Nothing was sent."
 
 
 class Storage:

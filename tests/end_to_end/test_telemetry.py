@@ -211,15 +211,15 @@ def test_where_nobody_collects_nothing_of_it_is_loaded(variables: dict[str, str]
     [
         (
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, and only http/protobuf is spoken here: no traces are sent",
+            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, but only http/protobuf is supported: no traces are sent",
         ),
         (
             {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
-            "OTEL_TRACES_EXPORTER is console, and only otlp is spoken here: no traces are sent",
+            "OTEL_TRACES_EXPORTER is console, but only otlp is supported: no traces are sent",
         ),
         (
             {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "-1"},
-            "no telemetry is sent: a variable of OpenTelemetry is wrong (ValueError)",
+            "no telemetry is sent: invalid OpenTelemetry variable (ValueError)",
         ),
     ],
 )

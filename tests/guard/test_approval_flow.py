@@ -409,7 +409,7 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
     for grant in (desk.id, asking.question.grant, "no such grant"):
         refused = await world.call(call, FormLater(resumed=(grant, Yes())))
         assert isinstance(refused, Refused)
-        assert refused.what == "There is no such approval of this call."
+        assert refused.what == "There is no such approval request for this call."
     resumed = FormLater(resumed=(asking.question.grant, Yes("Globex Exports")))
     assert isinstance(await world.call(deletion(world), resumed), Done)
     assert len(world.changes) == 1

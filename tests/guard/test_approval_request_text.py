@@ -253,7 +253,7 @@ def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
     assert taken.because == "Its slug or name is taken: Fastn may overwrite what is there. Why."
     assert (taken.target, taken.name) == ("c9", "Acme")
     assert [(c.field, c.before, c.after) for c in taken.changes] == [("plan", "Growth", "Free")]
-    assert unknown.because.startswith("Whether its slug or name is taken could not be learnt: ")
+    assert unknown.because.startswith("It is unknown whether its slug or name is taken: ")
     assert (unknown.target, unknown.changes) == (None, ())
     assert (free.because, free.target, free.changes) == ("Why.", None, ())
 
@@ -267,7 +267,7 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
     assert shown.data()["pending"] == [long, {"tool": "x"}]
     assert f'Pending there: "{long}", {show({"tool": "x"})}.' in shown.lines()[1]
     quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
-    assert quiet.pending == ("nothing, by the last answer that this server heard",)
+    assert quiet.pending == ("nothing, according to the last answer that this server saw",)
     assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()
     assert preview(DeleteCustomer(customer_id="c"), Effect.DESTROY, "a", target, Dependence()).pending == ()
 

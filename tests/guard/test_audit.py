@@ -341,7 +341,7 @@ def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(pa
 def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
     """Ours: what cannot be recorded is not sent."""
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(Unwritten, match="audit cannot be written"):
+    with pytest.raises(Unwritten, match="audit log cannot be written"):
         AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
 
 

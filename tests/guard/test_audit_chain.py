@@ -97,7 +97,7 @@ def joined(lines: list[bytes]) -> None:
         (repeated, 5, "does not belong after entry 4"),
         (inserted, 5, "does not follow"),
         (written_anew, 6, "does not follow"),
-        (foreign, 5, "no entry"),
+        (foreign, 5, "not an audit entry"),
         (emptied, 5, "cut"),
         (cut, 5, "cut"),
         (joined, 5, "edited"),
@@ -146,7 +146,7 @@ def test_a_torn_line_that_the_next_entry_accounts_for_breaks_nothing() -> None:
     whole[4] = b'{"n":5,"event":"out\n'
     assert verify(whole).broken == BrokenLine(5, "it was cut")
     del whole[4]
-    assert verify(whole).broken == BrokenLine(5, "a torn line before it is gone")
+    assert verify(whole).broken == BrokenLine(5, "an unfinished line before it is missing")
 
 
 def test_a_torn_end_is_said_and_breaks_nothing() -> None:

@@ -113,7 +113,7 @@ WRONG: list[tuple[Any, str]] = [
     ([{"tool": "create_customer", "arguments": {}}], "call 1, create_customer: name: is required"),
     ([{"tool": "create_customer", "arguments": {"nme": "A"}}], "unknown argument 'nme' (did you mean 'name'?)"),
     ([{"tool": "create_customer", "arguments": {"name": "A", "dry_run": True}}], "unknown argument 'dry_run'"),
-    ([{"tool": "create_customer", "arguments": "{"}], "call 1, create_customer: its arguments are no object"),
+    ([{"tool": "create_customer", "arguments": "{"}], "call 1, create_customer: its arguments are not an object"),
     ([{"tool": "create_customer", "argument": {}}], "call 1: unknown 'argument' (did you mean 'arguments'?)"),
     ([{"arguments": {}}], "call 1: its tool is missing"),
     ([{"tool": "list_customers"}], "call 1, list_customers: changes nothing"),
@@ -151,7 +151,7 @@ def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
         {"tool": "create_customer", "arguments": {"name": "A"}},
         {"tool": "delete_customer", "arguments": {"customer_id": "a"}},
     ]
-    with pytest.raises(NotSent, match=r"Call 2: delete_customer is switched off here"):
+    with pytest.raises(NotSent, match=r"Call 2: delete_customer is disabled here"):
         parse(offered, "apply_changes", {"changes": changes})
     assert parse(offered, "apply_changes", {"changes": json.dumps(changes[:1])})
 
@@ -483,7 +483,7 @@ async def test_a_batch_that_is_done_is_told_and_not_made_again(world: World) -> 
     first = await world.call(call)
     second = await world.call(call)
     assert isinstance(second, Done)
-    assert "nothing was made now" in second.result.model_dump()["note"]
+    assert "nothing was sent now" in second.result.model_dump()["note"]
     assert [row["change_id"] for row in rows(second)] == [row["change_id"] for row in rows(first)]
     assert len(world.changes) == 2
     assert outcomes(await world.call(updates(world, batch="once more"))) == ["done", "done"]

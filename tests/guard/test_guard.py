@@ -511,7 +511,7 @@ class Broken(AuditFile):
 
     def record(self, entry: LogEntry) -> str:
         if entry.event.value == "outcome":
-            raise Unwritten("The audit cannot be written.", "")
+            raise Unwritten("The audit log cannot be written.", "")
         return super().record(entry)
 
 

@@ -472,7 +472,7 @@ async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: Valke
     [
         ("http://h", "must begin with one of: valkey://, valkeys://, redis://, rediss://"),
         ("valkey://", "must be SCHEME://"),
-        ("valkey://h:canary", "a port that is none"),
+        ("valkey://h:canary", "an invalid port"),
         ("valkey://h/canary", "must be SCHEME://"),
         ("valkey://h#canary", "must be SCHEME://"),
         ("valkey://h/?canary=1", "an option that is none: there are ca, cluster, copies, name"),

@@ -71,7 +71,7 @@ async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: Worl
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
     form = FormNow(lambda _: No(), world.clock)
     assert isinstance(await world.call(call, form), Declined)
-    assert "could not be learnt" in form.asked[0].text
+    assert "is unknown whether" in form.asked[0].text
     assert world.changes == []
 
 
@@ -84,7 +84,7 @@ async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> Non
     world.sandbox.state.put("workflows", {**row, "slug": None})
     verdict, shown = await world.judged(call)
     assert verdict.decision is Decision.CONFIRM
-    assert "could not be learnt" in " ".join(shown.lines())
+    assert "is unknown whether" in " ".join(shown.lines())
 
 
 async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(world: World) -> None:
@@ -152,7 +152,7 @@ async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> Non
     assert isinstance(await world.call(answer, FormNow(yes, world.clock)), UnknownOutcome)
     form = FormNow(lambda _: No(), world.clock)
     assert isinstance(await world.call(answer.model_copy(update={"message": "approve"}), form), Declined)
-    assert "heard no answer" in form.asked[0].text
+    assert "seen no answer" in form.asked[0].text
 
 
 def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
@@ -164,5 +164,5 @@ def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
     kept = sessions.target(AiChat(message="m", session_id="s1"))
     assert forgotten is not None
     assert kept is not None
-    assert "heard no answer" in str(forgotten.model_dump()["pending"])
+    assert "seen no answer" in str(forgotten.model_dump()["pending"])
     assert kept.model_dump()["pending"] == ["Which?"]

@@ -72,7 +72,7 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
         ('[[rule]]\ntool = "delete_trigger"\nthen = "Deny"', 3, "then: unknown decision 'Deny' (did you mean 'deny'?)"),
         ('[[rule]]\ntool = "delete_trigger"\n', 1, "[[rule]] needs the key 'then'"),
         ("[[rule]]\ntool = 7\nthen = 'deny'", 2, "tool: must be a list of texts, or one text"),
-        ("[[rule]]\ntool = ['']\nthen = 'deny'", 2, "tool: must be a text with something in it"),
+        ("[[rule]]\ntool = ['']\nthen = 'deny'", 2, "tool: must be a non-empty text"),
         ("[[rule]]\ntool = []\nthen = 'deny'", 2, "tool: must not be empty"),
         (RULE + "reason = 1", 4, "reason: must be a text, in quotes"),
         (RULE + "when = 1", 4, "when: must be a table"),
@@ -121,43 +121,47 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
         (
             RULE + '[[rule]]\ntool = "delete_*"\nthen = "deny"',
             1,
-            "this rule never decides: policy.toml line 4: rule delete_* covers it wholly",
+            "this rule never applies: policy.toml line 4: rule delete_* covers it and is at least as strict",
         ),
-        (RULE + RULE, 4, "this rule never decides: policy.toml line 1: rule delete_trigger covers it wholly"),
+        (
+            RULE + RULE,
+            4,
+            "this rule never applies: policy.toml line 1: rule delete_trigger covers it and is at least as strict",
+        ),
         (
             '[[rule]]\ntool = "create_secret"\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE,
             7,
-            "line 4: rule delete_* covers it wholly",
+            "line 4: rule delete_* covers it and is at least as strict",
         ),
         (
             '[[rule]]\neffects = "DESTROY"\nthen = "deny"\n[[rule]]\neffects = "destroy"\ntarget = "A"\nthen = "allow"',
             4,
-            "line 1: rule destroy covers it wholly",
+            "line 1: rule destroy covers it and is at least as strict",
         ),
         (
             '[[rule]]\ntool = "delete_trigger"\nthen = "confirm"',
             1,
-            'never decides: typed is asked for anyway. Only then = "allow" loosens a default',
+            'never applies: typed is asked for anyway. Only then = "allow" loosens a default',
         ),
         (
             '[defaults]\ntrash = "out_of_band"\n[[rule]]\neffects = "trash"\nthen = "typed"',
             3,
-            "never decides: out_of_band is asked for anyway",
+            "never applies: out_of_band is asked for anyway",
         ),
         (
             '[[rule]]\ntool = "delete_workflow"\nkey = "live"\nthen = "confirm"',
             1,
-            "never decides: typed is asked for anyway",
+            "never applies: typed is asked for anyway",
         ),
         (
             '[defaults.live]\nwrite = "typed"\n[[rule]]\neffects = "write"\nkey = "live"\nthen = "confirm"',
             3,
-            "never decides: typed is asked for anyway",
+            "never applies: typed is asked for anyway",
         ),
         (
             '[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE + 'key = "test"',
             4,
-            "line 1: rule delete_* covers it wholly",
+            "line 1: rule delete_* covers it and is at least as strict",
         ),
         # Values.
         ("[[rule]]\neffects = [1]\nthen = 'deny'", 2, "unknown effect 1"),
@@ -172,7 +176,7 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
         (
             '[[rule]]\ntool = "create_secret"\nthen = "deny"\nwhen = { value = "*" }',
             4,
-            "'value' is a secret, of which a policy file must hold nothing",
+            "'value' is a secret, which a policy file must not contain",
         ),
         (
             '[[rule]]\ntool = "run_workflow"\nthen = "deny"\nwhen = { input = "*" }',
@@ -214,7 +218,7 @@ def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None
     """Ours: and the message says how to close it."""
     file.write_text(RULE)
     file.chmod(mode)
-    with pytest.raises(SettingsError, match=rf"changed by others.*chmod go-w {file}"):
+    with pytest.raises(SettingsError, match=rf"changed by users other than.*chmod go-w {file}"):
         load_rules(file)
 
 

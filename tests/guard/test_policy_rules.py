@@ -331,7 +331,7 @@ def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
     verdict = judge(text, RevokeApiKey(api_key_id="k1"))
     assert verdict.reason == "The api key a or k* is protected."
     verdict = judge(text + 'reason = "shared.."', RevokeApiKey(api_key_id="x"), target=None)
-    assert verdict.reason == "The api key a or k* is protected, and what this acts on could not be learnt: shared."
+    assert verdict.reason == "The api key a or k* is protected, and the target of this call could not be read: shared."
 
 
 def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
@@ -463,7 +463,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             "read-only",
             DELETION,
             {},
-            ("deny", "mode read-only: destroy", "The mode read-only sends nothing but reads."),
+            ("deny", "mode read-only: destroy", "The mode read-only allows only reads."),
         ),
         ("", "auto", DELETION, {"own_key": True}, ("deny", "own key", OWN_KEY)),
         (
@@ -536,7 +536,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             "unattended",
             CreateApiKey(name="A"),
             {},
-            ("deny", "no plan", "Nobody is there to ask (mode unattended: access), and no plan covers this call."),
+            ("deny", "no plan", "Nobody can be asked (mode unattended: access), and no plan covers this call."),
         ),
         (
             "[budget]\nwrite = 1",

@@ -74,7 +74,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
             effect="write",
             of="6",
             outcome="conflict",
-            message="It conflicts with what is there now (409).",
+            message="It conflicts with the current state (409).",
             **ended,
         ),
     ]

@@ -54,8 +54,8 @@ async def test_without_a_token_the_challenge_says_where_to_get_one(team: TeamWor
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "expired": ({"exp": 1_700_000_000}, "It has expired."),
     "another audience": ({"aud": "https://evil.example/mcp"}, "It is for another audience."),
-    "another issuer": ({"iss": "https://evil.example"}, "It is of another issuer."),
-    "not yet": ({"nbf": 4_000_000_000}, "It does not hold yet."),
+    "another issuer": ({"iss": "https://evil.example"}, "It is from another issuer."),
+    "not yet": ({"nbf": 4_000_000_000}, "It is not valid yet."),
 }
 
 
@@ -189,7 +189,7 @@ async def test_somebody_for_whom_there_is_no_tenant_is_let_in_nowhere(team: Team
         response = await caller.call(team.provider.token(sub="zoe", groups=["other"]), "list_customers")
     assert response.status_code == 403
     assert "www-authenticate" not in response.headers
-    assert "no account here is for you" in response.json()["error"]["message"]
+    assert "no account here is assigned to you" in response.json()["error"]["message"]
 
 
 async def test_each_tenant_is_offered_what_its_mode_leaves(team: TeamWorld) -> None:
@@ -204,7 +204,7 @@ async def test_each_tenant_is_offered_what_its_mode_leaves(team: TeamWorld) -> N
     assert of_acme["cacheScope"] == of_globex["cacheScope"] == "private"
     assert {"create_customer", "list_customers"} <= {tool["name"] for tool in of_acme["tools"]}
     assert all(tool["annotations"]["readOnlyHint"] for tool in of_globex["tools"])
-    assert (refused["outcome"], "switched off here" in refused["message"]) == ("not_sent", True)
+    assert (refused["outcome"], "is disabled here" in refused["message"]) == ("not_sent", True)
 
 
 async def test_who_calls_is_told_by_the_token_alone(team: TeamWorld) -> None:
@@ -245,7 +245,7 @@ async def test_a_key_of_ones_own_is_taken_where_the_operator_allows_it(team: Tea
             assert (await caller.call(own, "list_customers", bad)).status_code == 400
         refused = await caller.call(team.provider.token(), "list_customers", "fsk_test_olga")
         assert refused.status_code == 400
-        assert "not taken here" in refused.json()["error"]["message"]
+        assert "not accepted here" in refused.json()["error"]["message"]
     folders = sorted((team.folder / "tenants" / "own" / "callers").iterdir())
     assert len(folders) == 1  # only she has changed something
     assert "olga" not in folders[0].name
@@ -375,7 +375,7 @@ async def test_a_question_elsewhere_waits_for_its_own_caller(team: TeamWorld) ->
         first, again, other = await said(anna), await said(anna), await said(amir)
     assert "This client cannot ask." in first
     assert "for the tenant acme" in first
-    assert "It still waits" in again
+    assert "It is still waiting" in again
     assert "This client cannot ask." in other
     asked = [line["principal"] for line in entries(team.folder / "tenants" / "acme" / "audit.jsonl")]
     assert asked == [f"{ISSUER}|anna", f"{ISSUER}|amir"]

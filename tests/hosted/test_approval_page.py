@@ -212,7 +212,7 @@ async def test_what_one_replica_asked_is_decided_at_another(tmp_path: Path) -> N
             assert (await there.send("approve", form)).status_code == 303
             again = await here.send("approve", form)
             assert again.status_code == 403
-            assert "this form was sent before" in again.text
+            assert "this form was already submitted" in again.text
 
 
 async def test_who_asks_may_approve_a_plain_call_of_theirs_and_the_file_can_say_no(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ async def test_an_id_token_that_is_not_for_this_sign_in_is_believed_in_nothing(l
     async with world.browser() as dana:
         answer = await dana.sign_in("dana")
         assert answer.status_code == 403
-        assert "could not be believed" in answer.text
+        assert "could not be verified" in answer.text
         assert "__Host-fastn_session" not in dana.http.cookies
 
 
@@ -424,7 +424,7 @@ async def test_a_sign_in_that_was_begun_asks_the_provider_for_one_token_whatever
             stranger.http.cookies.set("__Host-fastn_sign_in", begun, "fastn-mcp.example.com", "/")
             refusals.append(await stranger.http.get(re.sub(r"code=[^&]*", f"code=guessed-{number}", good)))
     assert {refused.status_code for refused in refusals} == {403}
-    assert "This sign-in was used already." in words(refusals[-1].text)
+    assert "This sign-in was already used." in words(refusals[-1].text)
     asked = [path for path in world.team.provider.asked if path.endswith("/token")]
     assert len(asked) == 1
 
@@ -456,6 +456,6 @@ async def test_the_state_secret_is_needed(tmp_path: Path) -> None:
     environment = {"ACME_KEY": "fsk_test_1", "GLOBEX_KEY": "fsk_test_2", "PAGE_SECRET": "egap"}
     (tmp_path / "policy.toml").write_text("")
     team = TeamWorld(tmp_path, FILE, environment=environment)
-    with pytest.raises(SettingsError, match=r"has \[approvals\], and state_secret is not set"):
+    with pytest.raises(SettingsError, match=r"has \[approvals\] but state_secret is not set"):
         async with team.served():
             pass

@@ -107,11 +107,11 @@ WRONG: dict[str, tuple[str, str]] = {
     "an issuer without TLS": (GOOD.replace("https://login", "http://login") + ONE, "line 2: issuer: must be https"),
     "a host with a wildcard": (
         GOOD + 'hosts = ["*.example.com"]\n' + ONE,
-        "hosts: '*.example.com' is no exact",
+        "hosts: '*.example.com' is not an exact",
     ),
-    "a host with any port": (GOOD + 'hosts = ["example.com:*"]\n' + ONE, "is no exact host"),
-    "an origin with a path": (GOOD + 'origins = ["https://a.example/"]\n' + ONE, "is no exact origin"),
-    "every origin": (GOOD + 'origins = ["*"]\n' + ONE, "'*' is no exact origin"),
+    "a host with any port": (GOOD + 'hosts = ["example.com:*"]\n' + ONE, "is not an exact host"),
+    "an origin with a path": (GOOD + 'origins = ["https://a.example/"]\n' + ONE, "is not an exact origin"),
+    "every origin": (GOOD + 'origins = ["*"]\n' + ONE, "'*' is not an exact origin"),
     "a shared secret": (
         GOOD + 'algorithms = ["HS256"]\n' + ONE,
         "unknown algorithm 'HS256' (did you mean 'RS256'?); use any of RS256",
@@ -121,12 +121,12 @@ WRONG: dict[str, tuple[str, str]] = {
     "a name that is a path": (GOOD + ONE.replace("acme", "../acme"), "line 4: name: at most 32 small letters"),
     "nobody": (GOOD + ONE.replace('subjects = ["anna"]\n', ""), "needs subjects, groups or claims"),
     "an empty match": (GOOD + ONE.replace('["anna"]', "[]"), "line 5: subjects: must not be empty"),
-    "an empty subject": (GOOD + ONE.replace("anna", " "), "must be a text with something in it"),
+    "an empty subject": (GOOD + ONE.replace("anna", " "), "must be a non-empty text"),
     "a subject that is a pattern": (GOOD + ONE.replace("anna", "an*"), "line 5: subjects: they are exact"),
     "a subject that is a number": (GOOD + ONE.replace('["anna"]', "[7]"), "line 5: subjects: must be a text"),
-    "two of a name": (GOOD + ONE + ONE, "there is another tenant acme"),
+    "two of a name": (GOOD + ONE + ONE, "there are two tenants acme"),
     "no key": (GOOD + ONE.replace('api_key_env = "ACME_KEY"\n', ""), "the tenant acme needs a key"),
-    "a key": (GOOD + ONE + 'api_key = "fsk_live_C4N4RY"\n', "line 7: api_key does not stand in this file"),
+    "a key": (GOOD + ONE + 'api_key = "fsk_live_C4N4RY"\n', "line 7: api_key must not be in this file"),
     "two keys": (GOOD + ONE + 'api_key_file = "x"\n', "api_key_file and api_key_env are both given"),
     "a key of two": (GOOD + ONE + "caller_keys = true\n", "line 7: with caller_keys the callers bring the keys"),
     "a webhook of many": (
@@ -137,15 +137,15 @@ WRONG: dict[str, tuple[str, str]] = {
     "approvals without a client": (GOOD + "[approvals]\n" + ONE, "line 3: [approvals] needs the key 'client_id'"),
     "approvals without a secret": (GOOD + '[approvals]\nclient_id = "p"\n' + ONE, "needs client_secret_file or"),
     "a misspelt key of approvals": (PAGE + "onw = true\n" + ONE, "line 6: there is no key 'onw' in [approvals] (did"),
-    "a page that is MCP": (PAGE + f'url = "{AUDIENCE}/page"\n' + ONE, "line 6: url: /mcp/page is taken"),
-    "a page for probes": (PAGE + f'url = "{AUDIENCE[:-4]}/readyz"\n' + ONE, "url: /readyz is taken"),
-    "no openid": (PAGE + 'scopes = ["profile"]\n' + ONE, "line 6: scopes: openid is among them"),
+    "a page that is MCP": (PAGE + f'url = "{AUDIENCE}/page"\n' + ONE, "line 6: url: /mcp/page is already used"),
+    "a page for probes": (PAGE + f'url = "{AUDIENCE[:-4]}/readyz"\n' + ONE, "url: /readyz is already used"),
+    "no openid": (PAGE + 'scopes = ["profile"]\n' + ONE, "line 6: scopes: must include openid"),
     "an approver who is nobody": (PAGE + "[[approvals.approver]]\n" + ONE, "line 6: an approver needs subjects"),
     "an approver of no tenant": (
         APPROVER + 'tenants = ["acmee"]\n' + ONE,
         "line 8: tenants: there is no tenant 'acmee'",
     ),
-    "an approver of no effect": (APPROVER + 'effects = ["EVIL"]\n' + ONE, "line 8: effects: they are some of ACCESS"),
+    "an approver of no effect": (APPROVER + 'effects = ["EVIL"]\n' + ONE, "line 8: effects: use some of ACCESS"),
     "a misspelt key of an approver": (APPROVER + "tenant = 1\n" + ONE, "in [[approvals.approver]] (did you"),
     "a webhook beside the page": (
         PAGE + ONE + 'webhook_url = "https://h.example"\n',
@@ -171,7 +171,7 @@ def test_a_file_that_others_can_change_is_no_team_file(tmp_path: Path) -> None:
     """Ours: it says whose account serves whom."""
     file = written(tmp_path, GOOD + ONE)
     file.chmod(0o620)
-    with pytest.raises(SettingsError, match="can be changed by others"):
+    with pytest.raises(SettingsError, match="can be changed by users other than its owner"):
         load_team(file)
 
 
@@ -244,6 +244,6 @@ def test_two_tenants_that_are_one_account_stop_the_start(tmp_path: Path) -> None
     """Ours: approvals and budgets are of an account, so two must not share its name."""
     twin = ONE.replace('"acme"', '"b"') + 'profile = "acme"\n'
     team = TeamWorld(tmp_path, HEAD + ONE + twin)
-    with pytest.raises(SettingsError, match="The tenants acme and b are one account, acme at"):
+    with pytest.raises(SettingsError, match="The tenants acme and b use the same account, acme at"):
         team.opening.check()
     TeamWorld(tmp_path, HEAD + ONE + twin + 'env = "live"\n').opening.check()

@@ -89,7 +89,7 @@ def _edited(provider: Provider) -> str:
     return f"{header}.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip('=')}.{signature}"
 
 
-NO_ALGORITHM = "It is signed by an algorithm that is not accepted."
+NO_ALGORITHM = "It is signed with an algorithm that is not accepted."
 NO_KEY = "It is signed by a key that the issuer does not publish."
 WRONG = "Its signature or form is wrong."
 REFUSED: dict[str, tuple[Callable[[Provider], str], str]] = {
@@ -98,15 +98,18 @@ REFUSED: dict[str, tuple[Callable[[Provider], str], str]] = {
     "for a prefix of ours": (lambda p: p.token(aud=AUDIENCE[:-1]), "It is for another audience."),
     "an ID token, for a client": (lambda p: p.token(aud="an-ide"), "It is for another audience."),
     "for nobody": (lambda p: p.token(aud=None), "It has no aud."),
-    "of another issuer": (lambda p: p.token(iss="https://login.example.com/realms/other"), "It is of another issuer."),
-    "of an issuer with a slash": (lambda p: p.token(iss=ISSUER + "/"), "It is of another issuer."),
+    "of another issuer": (
+        lambda p: p.token(iss="https://login.example.com/realms/other"),
+        "It is from another issuer.",
+    ),
+    "of an issuer with a slash": (lambda p: p.token(iss=ISSUER + "/"), "It is from another issuer."),
     "of no issuer": (lambda p: p.token(iss=None), "It has no iss."),
     "expired": (lambda p: p.token(exp=int(p.now()) - 31), "It has expired."),
     "without an end": (lambda p: p.token(exp=None), "It has no exp."),
-    "with an end that is none": (lambda p: p.token(exp="never"), "Its exp is no time."),
-    "with an end that is true": (lambda p: p.token(exp=True), "Its exp is no time."),
-    "not valid yet": (lambda p: p.token(nbf=int(p.now()) + 31), "It does not hold yet."),
-    "issued in the future": (lambda p: p.token(iat=int(p.now()) + 31), "It does not hold yet."),
+    "with an end that is none": (lambda p: p.token(exp="never"), "Its exp is not a time."),
+    "with an end that is true": (lambda p: p.token(exp=True), "Its exp is not a time."),
+    "not valid yet": (lambda p: p.token(nbf=int(p.now()) + 31), "It is not valid yet."),
+    "issued in the future": (lambda p: p.token(iat=int(p.now()) + 31), "It is not valid yet."),
     "of nobody": (lambda p: p.token(sub=None), "It has no sub."),
     "of an empty subject": (lambda p: p.token(sub=""), "It names no subject."),
     "of a subject with a line break": (lambda p: p.token(sub="anna\nroot"), "It names no subject."),
@@ -120,12 +123,12 @@ REFUSED: dict[str, tuple[Callable[[Provider], str], str]] = {
     "a key that nobody knows": (lambda p: p.token(rsa("third")), NO_KEY),
     "an algorithm of another kind of key": (lambda p: p.token(EC, "ES256", {"kid": "first"}), NO_KEY),
     "edited": (_edited, WRONG),
-    "critical extensions": (lambda p: _headed(p.token(), crit=["b64"], b64=True), "It is no access token."),
-    "a token of logout": (lambda p: p.token(header={"typ": "logout+jwt"}), "It is no access token."),
-    "a Fastn API key": (lambda _: "fsk_live_0123456789abcdef", "It is no signed JWT."),
-    "three dots": (lambda _: "..", "It is no signed JWT."),
-    "five parts": (lambda p: p.token() + ".a.b", "It is no signed JWT."),
-    "deep nonsense": (lambda _: base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.x", "It is no signed JWT."),
+    "critical extensions": (lambda p: _headed(p.token(), crit=["b64"], b64=True), "It is not an access token."),
+    "a token of logout": (lambda p: p.token(header={"typ": "logout+jwt"}), "It is not an access token."),
+    "a Fastn API key": (lambda _: "fsk_live_0123456789abcdef", "It is not a signed JWT."),
+    "three dots": (lambda _: "..", "It is not a signed JWT."),
+    "five parts": (lambda p: p.token() + ".a.b", "It is not a signed JWT."),
+    "deep nonsense": (lambda _: base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.x", "It is not a signed JWT."),
 }
 
 

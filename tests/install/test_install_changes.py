@@ -156,7 +156,7 @@ def test_an_entry_of_somebody_else_is_not_touched_unless_that_is_asked_for(desk:
     """Issue 7."""
     theirs = b'{"mcpServers": {"fastn": {"url": "https://fastn.example"}}}'
     desk.has(theirs)
-    with pytest.raises(NotInstalled, match=r"not by fastn-mcp\. Nothing was changed\. .*--replace.*--name"):
+    with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp\. Nothing was changed\. .*--replace.*--name"):
         desk.install()
     with pytest.raises(NotInstalled, match=r"was not installed by fastn-mcp. Nothing was changed. Remove it by hand"):
         desk.uninstall()
@@ -209,7 +209,7 @@ def test_a_change_that_would_no_longer_be_what_was_shown_is_not_made(desk: Desk)
     change = again()
     assert change is not None
     desk.path.write_bytes(b'{"mcpServers": {"other": {}}}')
-    with pytest.raises(NotInstalled, match=r"would no longer be the one that was shown. Nothing was changed. Run it"):
+    with pytest.raises(NotInstalled, match=r"would differ from the one shown. Nothing was changed. Run it"):
         apply.apply(change, again, desk.records)
     assert desk.path.read_bytes() == b'{"mcpServers": {"other": {}}}'
     assert desk.tree() == ["home", "home/new", "home/new/mcp.json", "state", "state/installed"]
@@ -279,7 +279,7 @@ def test_a_record_that_cannot_be_read_is_none(desk: Desk) -> None:
     desk.install()
     (desk.records.copy(desk.path, "fastn").parent / "record.json").write_text('{"path": 1}')
     assert desk.records.of(desk.path, "fastn") is None
-    with pytest.raises(NotInstalled, match=r"not by fastn-mcp"):
+    with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp"):
         desk.install(OTHER)
 
 
@@ -298,7 +298,7 @@ def test_an_entry_that_cannot_be_taken_out_alone_is_left_to_a_person(desk: Desk)
     desk.install()
     content = desk.path.read_bytes().replace(b'"fastn"', b'"fastn": {"x": 1}, "fastn"')
     desk.path.write_bytes(content)
-    with pytest.raises(NotInstalled, match=r"taken out without touching the rest.*by hand.*before-mcp.json"):
+    with pytest.raises(NotInstalled, match=r"removed without changing the rest.*by hand.*before-mcp.json"):
         desk.uninstall()
     assert desk.path.read_bytes() == content
 

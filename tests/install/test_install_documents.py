@@ -159,7 +159,7 @@ def test_an_entry_that_is_there_is_replaced_in_its_place() -> None:
         (Format.JSON, b'{"a": 1,}', "comments or trailing commas"),
         (Format.JSON, b'{"a": 1} // b', "comments or trailing commas"),
         (Format.JSON, b'{"a" 1}', "line 1, column 6"),
-        (Format.JSONC, b'{"a": NaN}', "NaN is no JSON"),
+        (Format.JSONC, b'{"a": NaN}', "NaN is not JSON"),
         (Format.JSONC, b'{"a": [1,,]}', "line 1"),
         (Format.JSONC, b'{"a": "x // y}', "line 1"),
         (Format.JSONC, b"[" * 100_000, "nested too deeply"),

@@ -91,7 +91,7 @@ async def test_what_wants_approval_is_for_a_person_and_is_never_answered_here(wo
     assert posts(world) == ["/api/v1/ai/chat"]
     assert asked["pending_approvals"][0]["tool"] == "deleteWorkflow"
     onward = asked["next"]
-    assert "only they can agree" in onward["what"]
+    assert "only they can approve" in onward["what"]
     agreed, otherwise = onward["if_they_agree"], onward["otherwise"]
     assert agreed["arguments"] == {"session_id": asked["session_id"], "message": "approve"}
     for call in (agreed, otherwise):

@@ -458,4 +458,4 @@ async def test_what_cannot_be_read_before_is_changed_and_cannot_be_undone(world:
     call = UpdateCustomer(customer_id="x", plan="Free")
     change = await world.journalling.end(await world.journalling.begin(call, "digest", "local", None, read), "done")
     assert change is not None
-    assert receipt(change)["why"] == "What it was could not be read before."
+    assert receipt(change)["why"] == "Its earlier state could not be read."

@@ -45,7 +45,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(watched: Watched) -> None:
-    """Issue 6: target, effect, rule, consent, outcome, duration, hashes, change."""
+    """Issue 6: target, effect, rule, approval, outcome, duration, hashes, change."""
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")

@@ -82,7 +82,7 @@ def test_a_flood_of_mistakes_is_told_in_part() -> None:
 
 def test_a_tool_that_is_switched_off_is_not_unknown() -> None:
     """Ours (issue 2): filters also refuse at call time, and say that it is no mistake of the model's."""
-    with pytest.raises(NotSent, match="switched off here") as caught:
+    with pytest.raises(NotSent, match="is disabled here") as caught:
         parse({"get_customer": GetCustomer}, "delete_customer", {"customer_id": "c"})
     assert not isinstance(caught.value, UnknownTool)
 

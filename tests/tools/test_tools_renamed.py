@@ -92,7 +92,7 @@ async def test_without_an_alias_the_name_is_unknown(world: World) -> None:
 
 def test_what_is_switched_off_is_so_by_its_old_name_as_well() -> None:
     reads = {name: offer for name, offer in BY_NAME.items() if name == "list_customers"}
-    with pytest.raises(NotSent, match="delete_customer is switched off here"):
+    with pytest.raises(NotSent, match="delete_customer is disabled here"):
         parse(reads, "remove_client", {"customer_id": "c1"}, OLD)
 
 

@@ -126,7 +126,10 @@ class _Page(Generic[S]):
         grant, extent = lying.grant, fields.get("extent")
         if extent not in ("once", "while") or (extent == "while" and not may_scope(grant)):
             return await self._shown(
-                request, session, 400, FlashMessage("This cannot be approved so. Nothing was decided.", good=False)
+                request,
+                session,
+                400,
+                FlashMessage("This cannot be approved this way. Nothing was decided.", good=False),
             )
         if lying.barred is not None:
             return await self._shown(
@@ -134,7 +137,7 @@ class _Page(Generic[S]):
             )
         typed = fields.get("name", "")
         if grant.expected is not None and typed not in _accepted(grant.expected):
-            problem = "Nothing was approved: what you typed is not the same, letter by letter."
+            problem = "Nothing was approved: the text you typed does not match exactly."
             return await self._shown(request, session, 422, draft=Draft(grant.id, problem, name=typed))
         inbox = self._way.inbox(session)
         if (follows := await inbox.approve(lying, now)) is None:
@@ -154,7 +157,7 @@ class _Page(Generic[S]):
         grant = lying.grant
         note = fields.get("note", "").replace("\r\n", "\n").strip()
         if len(note) > LONGEST_NOTE:
-            problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} are the most."
+            problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} is the limit."
             return await self._shown(request, session, 422, draft=Draft(grant.id, problem, note=note))
         if not await self._way.inbox(session).decline(lying, now, note or None):
             return await self._overtaken(request, session, grant.id)
@@ -173,9 +176,9 @@ class _Page(Generic[S]):
         session, fields = sent
         if not await self._way.inbox(session).revoke(fields["scope"], self._now()):
             return await self._shown(
-                request, session, 409, FlashMessage("This approval has ended already.", good=False)
+                request, session, 409, FlashMessage("This temporary approval has already ended.", good=False)
             )
-        return self._back(request, session, "Revoked: from now on such calls ask again.")
+        return self._back(request, session, "Revoked. Such calls need approval again.")
 
     async def anything(self, request: Request) -> Response:
         """Addresses that are none: home for whom is let in, closed for all others."""
@@ -212,10 +215,10 @@ class _Page(Generic[S]):
         try:
             fields = await form(request)
         except BadForm as problem:
-            said = "Nothing was decided: this is no form of this page."
+            said = "Nothing was decided: the form is not from this page."
             return await self._shown(request, session, problem.status, FlashMessage(said, good=False))
         if not await self._way.spend(session, f"{action} {fields.get(about)}", fields.get("token", "")):
-            said = "Nothing was decided now: this form was sent before, or is not from this page."
+            said = "Nothing was decided: this form was already submitted, or is not from this page."
             return await self._shown(request, session, 403, FlashMessage(said, good=False))
         return session, fields
 

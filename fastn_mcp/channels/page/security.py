@@ -57,11 +57,11 @@ class Shield:
     def _problem(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         if headers.getlist("host") not in [[host] for host in self._hosts]:
-            return PlainTextResponse("This page answers by its own address only.", 403)
+            return PlainTextResponse("This page is served at its own address only.", 403)
         if scope["method"] not in ("GET", "POST"):
-            return PlainTextResponse("This page knows GET and POST.", 405, {"Allow": "GET, POST"})
+            return PlainTextResponse("This page supports GET and POST only.", 405, {"Allow": "GET, POST"})
         if scope["method"] == "POST" and not self._ours(scope, headers):
-            return PlainTextResponse("Nothing was decided: this was not sent by the page itself.", 403)
+            return PlainTextResponse("Nothing was decided: the request did not come from this page.", 403)
         return None
 
     def _ours(self, scope: Scope, headers: Headers) -> bool:

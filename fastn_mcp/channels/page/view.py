@@ -174,7 +174,7 @@ def question(lying: PendingRequest, now: float) -> RequestView:
         target_name=None if name is None else shown(name),
         target_id=None if target.get("id") is None else shown(target["id"]),
         effect=effect if effect in _EFFECTS else "unknown",
-        effect_words=_EFFECTS.get(effect, "Its effect is not known"),
+        effect_words=_EFFECTS.get(effect, "Unknown effect"),
         does=sanitize(_text(card.get("does"))),
         undo=sanitize(_text(card.get("undo"))),
         changes=tuple(_changed(_mapping(change)) for change in _items(card.get("changes"))),
@@ -256,7 +256,7 @@ def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:
         case GrantState.APPROVED if grant.expires > now:
             return True, "Approved, not used yet"
         case GrantState.APPROVED:
-            return None, "Approved, ran out unused"
+            return None, "Approved, expired unused"
         case GrantState.DECLINED:
             return False, "Declined"
         case GrantState.STALE:
@@ -264,15 +264,15 @@ def _outcome(grant: Grant, now: float) -> tuple[bool | None, str]:
         case GrantState.UNANSWERED if grant.by is not None:
             return None, "Nobody answered"
         case GrantState.OPEN | GrantState.UNANSWERED:
-            return None, "Ran out unanswered"
+            return None, "Expired unanswered"
 
 
 def what_became(grant: Grant | None) -> str:
     """Why a question cannot be decided any more, for whom tries."""
     if grant is None or not grant.elsewhere:
-        return "There is no such question. Nothing was decided."
+        return "There is no such approval request. Nothing was decided."
     if grant.state is GrantState.OPEN or (grant.state is GrantState.UNANSWERED and grant.by is None):
-        return "This question has run out. Nothing was decided; the agent can ask again."
+        return "This request has expired. Nothing was decided; the agent can ask again."
     became = {
         GrantState.APPROVED: "was approved already",
         GrantState.BURNT: "was approved already, and the call was made",

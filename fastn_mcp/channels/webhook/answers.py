@@ -77,7 +77,7 @@ BY = "verified"
 _SLACK = 60.0
 """Seconds that a nonce is kept beyond its need, for clocks that differ between replicas."""
 
-_STRANGER = "This is no answer of an approver. Nothing was decided."
+_STRANGER = "This is not an approver's answer. Nothing was decided."
 
 
 def path(grant: str) -> str:
@@ -152,7 +152,7 @@ class WebhookAnswers:
         answer, approver = self._told(id_, signature, body)
         now = self._system.now().timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
-            raise _Nothing(401, "It was signed too long ago, or by a clock that is ahead.", approver)
+            raise _Nothing(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
         keep = answer.timestamp + payloads.WINDOW + _SLACK
         if not await self._ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
             raise _Nothing(409, "This nonce was used before: each answer needs a new one.", approver)
@@ -178,19 +178,19 @@ class WebhookAnswers:
     async def _asked(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> Grant:
         """The open question that this approver may answer."""
         if answer.grant != id_:
-            raise _Nothing(400, "It is about another grant than the one that it was sent to.", approver)
+            raise _Nothing(400, "It names a different request than the address it was sent to.", approver)
         grant = await self._ledger.find(id_)
         if grant is None or not grant.elsewhere or grant.account != self._account:
-            raise _Nothing(404, "There is no such question.", approver)
+            raise _Nothing(404, "There is no such approval request.", approver)
         if grant.state is not GrantState.OPEN:
-            raise _Nothing(409, f"It is decided already, or void: {grant.state.value}.", approver, grant)
+            raise _Nothing(409, f"It is already decided or void: {grant.state.value}.", approver, grant)
         if grant.expires <= now:
-            raise _Nothing(410, "This question has run out; the agent can ask again.", approver, grant)
+            raise _Nothing(410, "This request has expired; the agent can ask again.", approver, grant)
         if not approver.may_answer(grant):
-            why = f"{approver.name} may not decide about it: it is their own call, or its effect is not theirs."
+            why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
             raise _Nothing(403, why, approver, grant)
         if answer.question is not None and answer.question != digest(grant.lines):
-            raise _Nothing(409, "What you were shown is not what was asked.", approver, grant)
+            raise _Nothing(409, "What you were shown does not match the request.", approver, grant)
         return grant
 
     async def _voted(self, answer: _SignedAnswer, grant: Grant, approver: Approver, now: float) -> AnswerResponse:
@@ -202,7 +202,7 @@ class WebhookAnswers:
 
         counted = await quorum.count(vote, grant, self._ledger, BY, note, record)
         if counted is None:
-            raise _Nothing(409, "You have approved it already, or it was decided meanwhile.", approver, grant)
+            raise _Nothing(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
         over, needed = counted.state is not GrantState.OPEN, quorum.needed(grant)
         state = counted.state.value if over else "waiting"
         return AnswerResponse(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
@@ -230,7 +230,7 @@ class WebhookAnswers:
 def _complete(answer: _SignedAnswer, grant: Grant, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
-        raise _Nothing(422, "What was typed is not what was asked for, letter by letter.", approver, grant)
+        raise _Nothing(422, "The typed text does not match exactly.", approver, grant)
 
 
 _PATIENCE = 10.0

@@ -87,7 +87,7 @@ def load_approvers(path: Path) -> dict[str, Approver]:
     """The approvers by name. Raises `SettingsError`, which names the file and the line, and shows no value."""
     data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
-        raise SettingsError(f"{path} can be read by others than its owner.", f"Run: chmod 600 {path}")
+        raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
     return load(data, path, "file of approvers", _built, "See docs/approvals.md.")
 
 

@@ -76,7 +76,7 @@ def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
     blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _packed(texts)]
     if len(blocks) > _BLOCKS:
         raise Refused(
-            "Nobody could be asked: the question is longer than Slack takes.",
+            "Nobody could be asked: the request is longer than Slack accepts.",
             "Make smaller calls, or let a person do it in the dashboard.",
         )
     value = to_json({"grant": grant.id, "callback": asked.callback, "path": asked.path}).decode()

@@ -81,7 +81,7 @@ class WebhookSender:
                 break
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts, the last one"
         raise Refused(
-            f"Nobody could be asked: the webhook at {self.host} did not take the question ({tries}: {problem}).",
+            f"Nobody could be asked: the webhook at {self.host} did not accept the request ({tries}: {problem}).",
             "Tell the operator that the receiver is down or misconfigured; call again once it is up.",
         )
 
@@ -176,7 +176,7 @@ class Webhook:
         """Ask the approvers, unless they were asked just now, and say how far it is. Raises `Refused`."""
         found = await self._ledger.find(grant)
         if found is None:
-            raise Refused("There is no such question.")
+            raise Refused("There is no such approval request.")
         needed = quorum.needed(found)
         able = sum(approver.may_answer(found) for approver in self._approvers.values())
         if able < needed:

@@ -248,7 +248,7 @@ class ApprovalFlow:
         tool = matter.batch.tool.tool_name()
         if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
             raise Refused(
-                f"{tool} needs two people ({matter.verdict.rule}), and this server can tell none apart.",
+                f"{tool} needs two people ({matter.verdict.rule}), and this server cannot tell people apart.",
                 "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
                 facts={"preview": matter.preview.data()},
             )
@@ -280,13 +280,13 @@ class ApprovalFlow:
         if caller.form is None:
             return "This client cannot ask. "
         if matter.verdict.decision is Decision.OUT_OF_BAND:
-            return "The policy wants it decided outside of the client. "
+            return "The policy requires approval outside of the client. "
         if matter.verdict.decision is Decision.FOUR_EYES:
-            return "The policy wants two people to approve it. "
+            return "The policy requires two people to approve it. "
         if not matter.preview.fits_form and not caller.form.surely_seen:
-            return "All of its arguments have to be seen, and they are too long for a form. "
+            return "Its arguments must be shown in full and are too long for a form. "
         if await self._ledger.distrusted(holder(caller.principal, self._account), caller.form.name, now):
-            return "This client's form came back lately before a person could read it, so it is not used for now. "
+            return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
 
     async def _resumed(
@@ -294,7 +294,9 @@ class ApprovalFlow:
     ) -> Approval | PendingApproval:
         grant = await self._ledger.find(grant_id)
         if grant is None or grant.elsewhere or grant.call != matter.digest:
-            raise Refused("There is no such approval of this call.", "Call again without it, to be asked anew.")
+            raise Refused(
+                "There is no such approval request for this call.", "Call again without it, to be asked anew."
+            )
         if grant.state is not GrantState.OPEN:
             raise used_up()
         answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
@@ -308,7 +310,7 @@ class ApprovalFlow:
         now = self._system.now().timestamp()
         quick = now - grant.created < _TOO_FAST and not form.surely_seen
         if quick and not isinstance(answer, Nobody):
-            answer = Nobody("the form came back in less than a second, which a program does and a person cannot")
+            answer = Nobody("the form was answered in less than a second, which only a program does")
         match answer:
             case Nobody(reason):
                 ended = await self._ledger.move(grant.id, ASKABLE, GrantState.UNANSWERED, now, by=by, note=reason)
@@ -337,7 +339,7 @@ class ApprovalFlow:
             await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, self._system.now().timestamp())
             return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
         where = await self._where(grant.id)
-        return PendingApproval(matter.preview, "It still waits for an answer. " + where, grant.expires)
+        return PendingApproval(matter.preview, "It is still waiting for an answer. " + where, grant.expires)
 
     async def _elsewhere(self, matter: Evaluation, caller: Caller, why: str) -> PendingApproval:
         tool = matter.batch.tool.tool_name()
@@ -419,12 +421,12 @@ def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None])
 
 
 def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
-    return TargetChanged("What was approved is no longer what is there.", next_step, facts=facts)
+    return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)
 
 
 def used_up() -> Refused:
     """An approval that is no longer one."""
-    return Refused("This approval was used already, or has run out.", "Call again to ask anew.")
+    return Refused("This approval was already used, or has expired.", "Call again to ask anew.")
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:

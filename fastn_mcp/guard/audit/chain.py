@@ -147,22 +147,20 @@ class _Reader:
         found = _LINE.fullmatch(text)
         if found is None:
             if not _begins(text, end.n + 1):
-                return BrokenLine(number, "it is no entry of the audit")
+                return BrokenLine(number, "it is not an audit entry")
             self.pieces.append(number)
             self.end = End(end.n, end.head, end.torn + line)
             return None
         if _sha256(text[:-_OWN_HASH] + b"}") != found[3].decode():
-            return BrokenLine(number, "it was edited: its content does not give its hash")
+            return BrokenLine(number, "it was edited: its content does not match its hash")
         entry = cast("dict[str, Any]", json.loads(text))
         if entry.get("torn") != (_sha256(end.torn) if end.torn else None):
             cut = BrokenLine(self.pieces[0], "it was cut") if self.pieces else None
-            return cut or BrokenLine(number, "a torn line before it is gone")
+            return cut or BrokenLine(number, "an unfinished line before it is missing")
         if problem := _problem(end, int(found[1]), found[2].decode()):
             return BrokenLine(number, problem)
         if self._anchor is not None and int(found[1]) == self._anchor.n and found[3].decode() != self._anchor.head:
-            return BrokenLine(
-                number, "it is not the entry of this number that the ledger knows: the log was written anew"
-            )
+            return BrokenLine(number, "it is not the entry of this number that the ledger knows: the log was rewritten")
         self.torn, self.pieces = self.torn + self.pieces, []
         self._follow(entry, End(int(found[1]), found[3].decode()))
         return None

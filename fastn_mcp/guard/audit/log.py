@@ -103,7 +103,7 @@ class LogEntry:
 
 
 class Unwritten(Refused):
-    """The audit cannot be written. What was to be sent is not sent."""
+    """The audit log cannot be written. What was to be sent is not sent."""
 
 
 class Audit(Protocol):
@@ -253,9 +253,8 @@ class AuditFile:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             certainty = "" if entry.event is AuditEvent.OUTCOME else NOTHING_SENT
             raise Unwritten(
-                f"The audit cannot be written ({reason}).",
-                "Until it can be, nothing that changes something is sent. "
-                "A person has to mend the state folder, or name another: FASTN_STATE_DIR.",
+                f"The audit log cannot be written ({reason}).",
+                "Until then, no change is sent. A person has to fix the state folder, or set another: FASTN_STATE_DIR.",
                 certainty=certainty,
             ) from error
 

@@ -109,7 +109,7 @@ def _targets(at: Key, allow: Allow, operation: AnyOperation) -> tuple[str, ...]:
         raise ConfigError(at, "target: it has none")
     for index, text in enumerate(allow.target):
         if not text.strip("*?[]! "):
-            raise ConfigError((*at, "target", index), f"target: {text!r} bounds nothing")
+            raise ConfigError((*at, "target", index), f"target: {text!r} limits nothing")
     return tuple(allow.target)
 
 
@@ -140,7 +140,7 @@ def _bounds(
         json.dumps(allow.arguments, allow_nan=False)
     except (TypeError, ValueError):
         raise ConfigError(
-            (*at, "arguments"), "arguments: hold something that JSON has no word for, as a date"
+            (*at, "arguments"), "arguments: contain a value that JSON cannot express, such as a date"
         ) from None
     return allow.arguments, None
 
@@ -191,13 +191,13 @@ def parsed(data: bytes) -> tuple[Signature, ...]:
         rows = cast("list[Mapping[str, Any]]", json.loads(data)["signatures"])
         return tuple(Signature(str(row["by"]), str(row["at"]), str(row["signature"])) for row in rows)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise BadSignature("the file of signatures cannot be read") from None
+        raise BadSignature("the signatures file cannot be read") from None
 
 
 def signers(data: bytes, signatures: tuple[Signature, ...], trusted: Mapping[str, str]) -> tuple[str, ...]:
     """Who signed a plan's bytes: everybody whose name stands there, or nobody. Raises `BadSignature`."""
     if not signatures:
-        raise BadSignature("nobody has signed it")
+        raise BadSignature("it is not signed")
     for signature in signatures:
         known = trusted.get(signature.by)
         if known is None:
@@ -208,7 +208,7 @@ def signers(data: bytes, signatures: tuple[Signature, ...], trusted: Mapping[str
             public.verify(value, _message(data, signature.by, signature.at))
         except (InvalidSignature, ValueError):
             raise BadSignature(
-                f"the signature of {signature.by!r} does not fit: it was edited, or signed by another key"
+                f"the signature of {signature.by!r} is invalid: the plan was edited, or signed with another key"
             ) from None
     return tuple(dict.fromkeys(signature.by for signature in signatures))
 
@@ -229,7 +229,7 @@ def opened(data: bytes, passphrase: str) -> Ed25519PrivateKey:
     except (ValueError, TypeError):
         raise BadSignature("the key cannot be opened with this passphrase") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadSignature("it is no Ed25519 key")
+        raise BadSignature("it is not an Ed25519 key")
     return key
 
 
@@ -283,7 +283,7 @@ def signed(path: Path, keys: Path, account: str, now: datetime, program: Command
     if found.account != account:
         raise SettingsError(f"{path} is for {found.account}, and this is {account}.", "Make a plan for this account.")
     if now >= found.until:
-        raise SettingsError(f"{path} has run out: it held until {found.until.isoformat()}.", "Make a new plan.")
+        raise SettingsError(f"{path} has expired: it was valid until {found.until.isoformat()}.", "Make a new plan.")
     return found
 
 
@@ -302,7 +302,7 @@ def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:
         except ValueError:
             good = False
         if not good:
-            raise ConfigError((name,), f"{name}: is no public key, which is 32 bytes in base64")
+            raise ConfigError((name,), f"{name}: is not a public key of 32 bytes in base64")
     return dict(table)
 
 

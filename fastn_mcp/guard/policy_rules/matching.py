@@ -214,7 +214,7 @@ class Protected:
                 return PolicyDecision(self.then, self.name, f"{what}{because}.")
             if _is_unknown(situation) or any(_plain(name) in KINDS[kind].fields for name in situation.call.unresolved):
                 return PolicyDecision(
-                    self.then, self.name, f"{what}, and what this acts on could not be learnt{because}."
+                    self.then, self.name, f"{what}, and the target of this call could not be read{because}."
                 )
         return None
 

@@ -62,14 +62,14 @@ def hours(text: str) -> Hours:
         raise ValueError(f'{text!r} names no time zone, as in "Mon-Thu 08:00-17:00 Europe/Berlin"')
     start, end = _minute(found["start"]), _minute(found["end"])
     if start in (end, _WHOLE_DAY):
-        raise ValueError(f"{found['start']}-{found['end']} is no span of time; a whole day is 00:00-24:00")
+        raise ValueError(f"{found['start']}-{found['end']} is not a time span; a whole day is 00:00-24:00")
     return Hours(text, _days(found["days"]), start, end, _zone(found["zone"]))
 
 
 def _minute(text: str) -> int:
     hour, minute = (int(part) for part in text.split(":"))
     if minute > 59 or hour * 60 + minute > _WHOLE_DAY:
-        raise ValueError(f"{text!r} is no time of day")
+        raise ValueError(f"{text!r} is not a time of day")
     return hour * 60 + minute
 
 

@@ -45,7 +45,7 @@ def _effect(value: object) -> Effect:
 
 def _glob(value: object) -> Glob:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError('must be a text with something in it, as "acme-*"')
+        raise ValueError('must be a non-empty text, as "acme-*"')
     return Glob(value.strip())
 
 
@@ -219,7 +219,7 @@ def kind_of(operations: Iterable[AnyOperation], argument: str) -> str:
         known = sorted({name for operation in operations for name in operation.model_fields})
         raise ValueError(f"none of its tools has an argument {argument!r}{nearest(argument, known)}")
     if any(argument in operation.secrets() for operation in takers):
-        raise ValueError(f"{argument!r} is a secret, of which a policy file must hold nothing")
+        raise ValueError(f"{argument!r} is a secret, which a policy file must not contain")
     shapes = [operation.input_schema()["properties"][argument] for operation in takers]
     kinds = {_KINDS.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
     if len(kinds) > 1 or None in kinds:

@@ -301,10 +301,10 @@ def _trigger(trigger: TriggerState) -> dict[str, JsonValue]:
     entry: dict[str, JsonValue] = {"id": trigger.id, "name": _cut(trigger.name, 60), "type": trigger.kind}
     entry |= {"status": trigger.status} | ({"problem": _cut(trigger.problem, 160)} if trigger.problem else {})
     if trigger.state is State.OFF:
-        entry["fix"] = "Mend the cause first, then switch it on."
+        entry["fix"] = "Fix the cause first, then switch it on."
         entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
     elif trigger.state is State.BROKEN:
-        entry["fix"] = "Mend its connection, then retry the subscription in the dashboard."
+        entry["fix"] = "Repair its connection, then retry the subscription in the dashboard."
         entry["next"] = suggested(GetTrigger, trigger_id=trigger.id)
     return entry
 

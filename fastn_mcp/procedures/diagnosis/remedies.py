@@ -197,7 +197,7 @@ def _code(evidence: FailureEvidence) -> Remedy | None:
     return Remedy(
         "its code throws an error",
         "The workflow's own code throws an error.",
-        "Look at its code (get_workflow) and at the run's input, mend it by update_workflow, and have it published.",
+        "Look at its code (get_workflow) and at the run's input, fix it with update_workflow, and have it published.",
         "A rerun with the same input.",
     )
 
@@ -207,10 +207,10 @@ def _app(evidence: FailureEvidence) -> Remedy | None:
         return None
     app = evidence.connector or "An app that it calls"
     return Remedy(
-        f"{app} does not answer as it should",
+        f"{app} does not respond as expected",
         f"{app} failed or could not be reached.",
         "Look at the run for the app's answer. If the app is down, run it again once it is back.",
-        "A retry: an error of a dependency does not mend itself by one.",
+        "A retry: an error of a dependency is not fixed by a retry.",
     )
 
 
@@ -229,7 +229,7 @@ def _configuration(evidence: FailureEvidence) -> Remedy | None:
     if not evidence.speaks_of(r"configuration|secret"):
         return None
     return Remedy(
-        "something is not configured as it needs",
+        "a setting is missing or wrong",
         "A setting is missing or wrong: a secret, a mapping, an environment.",
         "Look at the run (get_execution), and whether the secrets that the code reads are there (list_secrets).",
         "A rerun before that is set.",
@@ -239,7 +239,7 @@ def _configuration(evidence: FailureEvidence) -> Remedy | None:
 def _unknown(evidence: FailureEvidence) -> Remedy:
     said = "" if evidence.failure.text.strip() else " The run does not say why it failed."
     return Remedy(
-        "the cause is not one that is known here",
+        "the cause is not a known one",
         f"Not one of the known causes.{said}",
         "Read the run (get_execution) and the code of its failing step (get_workflow).",
         "Guessing: a rerun has real effects.",

@@ -32,7 +32,7 @@ from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 
 FAILED = ("failed runs", "timed-out runs")
 
-NO_TOTALS = Unchecked("success rate", "Fastn gives no totals that surely are of this period.")
+NO_TOTALS = Unchecked("success rate", "Fastn gives no totals that certainly cover this period.")
 
 
 def told(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
@@ -109,7 +109,7 @@ def not_checked(found: Survey) -> dict[str, JsonValue]:
 def _unknown_states(found: Survey) -> list[Unchecked]:
     """Resources of which nothing was said, since nobody documented what their rows say."""
     counts = {kind: sum(state(row) is State.UNKNOWN for row in found.rows(kind)) for kind, state in STATES.items()}
-    why = "Their status is missing, or none that is documented."
+    why = "Their status is missing or undocumented."
     return [Unchecked(counted(count, kind.removesuffix("s")), why) for kind, count in counts.items() if count]
 
 

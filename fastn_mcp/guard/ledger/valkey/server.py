@@ -92,7 +92,7 @@ def parse(url: str) -> Address:
     try:
         port = parts.port
     except ValueError:
-        raise ValueError("has a port that is none") from None
+        raise ValueError("has an invalid port") from None
     if not parts.hostname or parts.fragment or not re.fullmatch(r"/?\d{0,4}", parts.path):
         raise ValueError("must be SCHEME://[USER:PASSWORD@]HOST[:PORT][/NUMBER OF THE DATABASE][?OPTIONS]")
     address = Address(
@@ -145,7 +145,7 @@ _OLDEST = 7
 _HERE = Path(__file__).parent / "scripts"
 
 _FAILURES = (ValkeyError, ValkeyClusterException, OSError, TimeoutError)
-"""What the library raises where a server does not answer as it should: its exceptions have no one base."""
+"""What the library raises where a server does not respond as expected: its exceptions have no one base."""
 
 Client = Any
 """The library types its commands for its blocking client as well: what they return is checked here."""
