@@ -10,9 +10,9 @@ from typing import Any
 
 from fastn_mcp import __version__
 from fastn_mcp.config.model import DEFAULT_BASE_URL
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import DRY_RUN
 from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 

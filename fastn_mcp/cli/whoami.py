@@ -20,7 +20,7 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.tables import dated
 from fastn_mcp.redaction import is_own_key, sanitize
-from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
+from fastn_mcp.tools.account import EXPIRES, ListApiKeys
 from fastn_mcp.tools.tool import FastnObject
 
 

@@ -11,14 +11,12 @@ from fastn_mcp.fastn.names import counted, example_name
 from fastn_mcp.fastn.rows import connector_keys, owner_of, row_of, text, word
 from fastn_mcp.fastn.targets import Call, Send, kind_of, own_label, read_names
 from fastn_mcp.redaction import texts_in
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
-from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.account import ListSecrets
+from fastn_mcp.tools.connectors import CreateConnector, ListConnections, UpdateConnector
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.secrets import ListSecrets
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
+from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
 
 Depends = Callable[[FastnObject], bool | None]
 """Whether a row depends on the resource; None where it does not say."""

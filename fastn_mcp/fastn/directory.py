@@ -13,16 +13,12 @@ import anyio
 from fastn_mcp.fastn.rows import key_of, owner_of, row_of, text
 from fastn_mcp.fastn.targets import GETS, LOOKUPS, Call, Send, read_name
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.api_keys import ListApiKeys
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
+from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.paging import List, Listed
-from fastn_mcp.tools.roles import ListRoles
-from fastn_mcp.tools.secrets import ListSecrets
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.users import ListUsers
 from fastn_mcp.tools.workflows import ListWorkflows
 
 LISTS: dict[str, type[List[Any]]] = {

@@ -15,11 +15,10 @@ from fastn_mcp.redaction import redact_object
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
 from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.tool import FastnObject
-from fastn_mcp.tools.workflows import GetWorkflow, RunWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
 
 Call = Operation[Any]
 Send = Callable[[Call], Awaitable[FastnObject]]

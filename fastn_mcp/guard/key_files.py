@@ -17,9 +17,8 @@ from pydantic import JsonValue
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent
 from fastn_mcp.redaction import Redactor, is_issued_secret
-from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import FastnObject, Tool
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")

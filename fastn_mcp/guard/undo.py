@@ -11,7 +11,7 @@ from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.targets import Call, fields_sent
 from fastn_mcp.guard.changes import PERHAPS_MADE, Change
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
-from fastn_mcp.tools.api_keys import NewApiKey
+from fastn_mcp.tools.account import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation, Update
 from fastn_mcp.tools.parsing import current

@@ -11,10 +11,10 @@ from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import Call, Send, find_row
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.operation import ListPage
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.workflows import ListExecutions
 
 
 class ReadRecord:

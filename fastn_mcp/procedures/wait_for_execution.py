@@ -12,11 +12,10 @@ from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.tools.executions import Execution, GetExecution, ListExecutions
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
-from fastn_mcp.tools.workflows import Run, RunWorkflow
+from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, Run, RunWorkflow
 
 _KNOWN = ("pending", "queued", "running")
 

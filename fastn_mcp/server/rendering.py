@@ -20,7 +20,7 @@ from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.redaction import is_issued_secret, safe, safe_json, shorten
-from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.paging import CSV, List, Listed
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 

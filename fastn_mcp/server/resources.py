@@ -37,14 +37,13 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.reads import ReadRow
 from fastn_mcp.server.progress import Levels, ProgressReporter
 from fastn_mcp.server.rendering import failed, shaped
-from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
+from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
-from fastn_mcp.tools.executions import GetExecution
 from fastn_mcp.tools.operation import RefusedValue, Route
 from fastn_mcp.tools.tool import AnyTool, Tool
 from fastn_mcp.tools.triggers import GetTrigger
-from fastn_mcp.tools.workflows import GetWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 Call = Tool[Any]
 

@@ -2,23 +2,42 @@
 
 from typing import Any
 
+from fastn_mcp.tools.account import (
+    CreateApiKey,
+    CreateRole,
+    CreateSecret,
+    DeleteSecret,
+    GetBilling,
+    GetQuotas,
+    GetUsage,
+    InviteUser,
+    ListApiKeys,
+    ListRoles,
+    ListSecrets,
+    ListUsers,
+    QueryAuditLog,
+    RevokeApiKey,
+)
 from fastn_mcp.tools.ai import AiBuild, AiChat
-from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
-from fastn_mcp.tools.connections import CreateConnection, DeleteConnection, ListConnections
-from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, GetConnector, ListConnectors, UpdateConnector
+from fastn_mcp.tools.connectors import (
+    CreateConnection,
+    CreateConnector,
+    DeleteConnection,
+    DeleteConnector,
+    GetConnector,
+    ListConnections,
+    ListConnectors,
+    UpdateConnector,
+)
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.roles import CreateRole, ListRoles
-from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, GetTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.users import InviteUser, ListUsers
 from fastn_mcp.tools.workflows import (
     CreateWorkflow,
     DeleteWorkflow,
+    GetExecution,
     GetWorkflow,
+    ListExecutions,
     ListWorkflows,
     RunWorkflow,
     UpdateWorkflow,

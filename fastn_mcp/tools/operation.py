@@ -234,6 +234,12 @@ class Operation(Tool[Result], Generic[Result]):
 
     @classmethod
     @override
+    def toolset(cls) -> str:
+        """The resource in its path: `api_keys` of `/api/v1/api-keys/{api_key_id}`."""
+        return cls.route.path.split("/")[3].replace("-", "_")
+
+    @classmethod
+    @override
     def idempotent(cls) -> bool:
         return cls.route.method != "POST"
 

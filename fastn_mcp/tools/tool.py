@@ -208,8 +208,8 @@ class Tool(BaseModel, Generic[Result]):
 
     @classmethod
     def toolset(cls) -> str:
-        """What it belongs to, by the module that holds it: `customers`."""
-        return cls.__module__.rpartition(".")[2]
+        """What it belongs to, as `customers`."""
+        raise NotImplementedError
 
     @classmethod
     def idempotent(cls) -> bool:

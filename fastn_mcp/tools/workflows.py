@@ -1,4 +1,4 @@
-"""Workflows: the automations that Fastn runs."""
+"""Workflows: the automations that Fastn runs; and executions, their runs."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,20 @@ from typing_extensions import override
 
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.states import State, workflow_state
-from fastn_mcp.tools.fields import Description, Extra, JsonObject, Name, Search, WaitSeconds, WorkflowId, one_of
+from fastn_mcp.tools.fields import (
+    CustomerId,
+    Description,
+    ExecutionId,
+    Extra,
+    JsonObject,
+    Name,
+    Search,
+    Since,
+    Until,
+    WaitSeconds,
+    WorkflowId,
+    one_of,
+)
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -190,3 +203,41 @@ RUN_HEADERS = {
 def _is_off(workflow: Row) -> bool:
     """Whether it is known not to run. What is not known may run."""
     return workflow_state(workflow) in (State.OFF, State.DRAFT)
+
+
+class Execution(FastnObject):
+    columns = (
+        "id", "status", "workflowId", "workflowName", "endOrgId", "createdAt", "durationMs", "triggeredBy", "error",
+        "errorCategory", "fixSuggestion",
+    )  # fmt: skip
+
+    id: JsonValue = None
+    status: JsonValue = None
+
+
+class ListExecutions(List[Execution]):
+    """List runs, newest first. There can be hundreds of thousands: filter."""
+
+    route = GET("/api/v1/executions")
+    effect = Effect.READ
+    evidence = DOCUMENTED("observed by third parties: limit, offset, workflowId, endOrgId")
+
+    workflow_id: WorkflowId | None = None
+    customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
+    status: Annotated[
+        str | None, *one_of("pending", "queued", "running", "completed", "failed", "timeout", "cancelled")
+    ] = None
+    since: Since = None
+    until: Until = None
+
+
+class GetExecution(Operation[Execution]):
+    """Get a run: steps, output, cause and fix of a failure."""
+
+    route = GET("/api/v1/executions/{execution_id}")
+    effect = Effect.READ
+    evidence = DOCUMENTED(
+        "executions: summary, error detail; third parties: errorCategory, fixSuggestion; the path is inferred"
+    )
+
+    execution_id: ExecutionId

@@ -15,8 +15,8 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
-from fastn_mcp.tools.secrets import CreateSecret
+from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, verify
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.workflows import RunWorkflow
 

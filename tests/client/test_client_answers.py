@@ -10,13 +10,12 @@ from fastn_mcp.client.client import carried_by
 from fastn_mcp.client.http import Answer, unwrap
 from fastn_mcp.errors import FastnError
 from fastn_mcp.redaction import Redactor
-from fastn_mcp.tools.connections import CreateConnection, DeleteConnection, ListConnections
+from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.executions import GetExecution
 from fastn_mcp.tools.operation import POST, Operation, Request
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import GetExecution, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 

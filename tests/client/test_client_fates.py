@@ -8,11 +8,10 @@ from fake_fastn import Clock, Fastn, Step, client, says
 from fastn_mcp.client.http import NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.retry import Fate, may_repeat
 from fastn_mcp.errors import FastnError
+from fastn_mcp.tools.account import DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.secrets import DeleteSecret
-from fastn_mcp.tools.users import InviteUser
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio

@@ -23,7 +23,7 @@ from fastn_mcp.sandbox.faults import Garbage, Redirect, Reset, Status
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.variants import Guise
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListWorkflows

@@ -27,9 +27,8 @@ from fastn_mcp.sandbox.behaviour import Accepts, Behaviour
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.tools.account import ListRoles, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.roles import ListRoles
-from fastn_mcp.tools.users import ListUsers
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)

@@ -18,8 +18,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.connectors import DeleteConnector, ListConnections
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import UpdateWorkflow

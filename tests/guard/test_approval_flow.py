@@ -35,7 +35,7 @@ from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.tools.api_keys import ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.account import ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger

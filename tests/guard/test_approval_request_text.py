@@ -16,11 +16,11 @@ from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, by_power, phrase, preview, state
 from fastn_mcp.guard.quoting import LONGEST, show
 from fastn_mcp.guard.undo import RULES
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]

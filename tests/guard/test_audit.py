@@ -31,9 +31,9 @@ from fastn_mcp.guard.audit.log import (
     verify,
 )
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.connections import CreateConnection
+from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
-from fastn_mcp.tools.secrets import CreateSecret
 
 NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
 CANARY = "kanarienvogel-41"

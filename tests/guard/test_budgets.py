@@ -20,8 +20,8 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.tools.account import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
-from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio

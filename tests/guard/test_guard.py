@@ -20,11 +20,10 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
-from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow

@@ -17,10 +17,10 @@ from world import FormLater, FormNow, World
 from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Yes
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import GrantState
-from fastn_mcp.tools.connections import DeleteConnection, ListConnections
+from fastn_mcp.tools.account import InviteUser
+from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.users import InviteUser
 from fastn_mcp.tools.workflows import DeleteWorkflow, ListWorkflows, RunWorkflow
 
 Call = Operation[Any]

@@ -11,9 +11,9 @@ from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.sandbox.faults import FaultMoment, Reset
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.triggers import UpdateTrigger
 
 pytestmark = pytest.mark.anyio

@@ -15,9 +15,9 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.sandbox.routes.workflows import new_workflow
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 

@@ -37,10 +37,9 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.sandbox.faults import FaultMoment, Reset
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.api_keys import CreateApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow

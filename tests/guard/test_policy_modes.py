@@ -7,13 +7,12 @@ import pytest
 
 from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, least
 from fastn_mcp.guard.policy_rules.schema import possible_effects
+from fastn_mcp.tools.account import CreateSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.api_keys import RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow, UpdateWorkflow
 

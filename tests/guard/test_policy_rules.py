@@ -17,14 +17,12 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.matching import Glob, PolicyRule, Protected, UserCount
 from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow, hours
 from fastn_mcp.guard.policy_rules.schema import CHANGING, possible_effects
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret, DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
 from fastn_mcp.tools.catalog import AnyOperation
-from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
-from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow

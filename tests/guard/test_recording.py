@@ -10,8 +10,8 @@ from world import FormNow, World, yes
 from fastn_mcp.guard.approval.request import No
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
-from fastn_mcp.tools.secrets import CreateSecret
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,7 @@ from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.find_dependents import DETAILS, EXAMPLES, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import DeleteConnector, GetConnector
+from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows, Workflow

@@ -23,7 +23,7 @@ from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import CreateCustomer
-from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.workflows import ListExecutions
 
 pytestmark = pytest.mark.anyio
 

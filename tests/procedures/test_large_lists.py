@@ -17,8 +17,8 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.tables import FURTHER
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.rendering import BUDGET, shaped
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.operation import Request
+from fastn_mcp.tools.workflows import ListExecutions
 
 pytestmark = pytest.mark.anyio
 

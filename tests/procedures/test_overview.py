@@ -17,9 +17,8 @@ from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import shaped
-from fastn_mcp.tools.api_keys import ListApiKeys
+from fastn_mcp.tools.account import ListApiKeys, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.users import ListUsers
 
 pytestmark = pytest.mark.anyio
 

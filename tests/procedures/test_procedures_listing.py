@@ -19,16 +19,15 @@ from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import BUDGET, shaped
-from fastn_mcp.tools.audit import QueryAuditLog
+from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
-from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import UpdateWorkflow
+from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
 

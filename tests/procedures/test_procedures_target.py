@@ -6,12 +6,11 @@ import pytest
 
 from fastn_mcp.errors import NotFound, Unauthorized
 from fastn_mcp.fastn.targets import Call, read_target, settling_read
-from fastn_mcp.tools.api_keys import RevokeApiKey
+from fastn_mcp.tools.account import DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Create, Operation
-from fastn_mcp.tools.secrets import DeleteSecret
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 

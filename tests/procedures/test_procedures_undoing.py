@@ -21,13 +21,11 @@ from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.server.rendering import shaped
-from fastn_mcp.tools.api_keys import CreateApiKey
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
-from fastn_mcp.tools.connections import CreateConnection
-from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
+from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 

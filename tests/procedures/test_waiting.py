@@ -16,9 +16,8 @@ from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.tool import Tool
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow
 
 pytestmark = pytest.mark.anyio
 

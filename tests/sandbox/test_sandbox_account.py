@@ -19,10 +19,10 @@ from fastn_mcp.sandbox.dataset import dataset
 from fastn_mcp.sandbox.dataset.executions import INJECTION
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import SandboxState
-from fastn_mcp.tools.api_keys import CreateApiKey
-from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.account import CreateApiKey
+from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
+from fastn_mcp.tools.workflows import GetExecution, ListExecutions
 
 TIKTOK = "wf_96d1b3072c5a"
 

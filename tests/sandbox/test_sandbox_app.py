@@ -20,7 +20,7 @@ from fastn_mcp.sandbox.app import App, Message, create_app
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.faults import Delay, Drip, FaultMoment, Hang, Reset, Status, Truncate
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.connectors import DeleteConnection
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from fastn_mcp.sandbox.dataset import dataset
 from fastn_mcp.sandbox.dataset.workflows import output_of
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools.billing import GetQuotas, GetUsage
+from fastn_mcp.tools.account import GetQuotas, GetUsage
 
 EVENING = MORNING.replace(hour=23, minute=50)
 

@@ -2,13 +2,11 @@
 
 from asking import Fastn
 
-from fastn_mcp.tools.connections import DeleteConnection, ListConnections
-from fastn_mcp.tools.connectors import DeleteConnector
+from fastn_mcp.tools.account import DeleteSecret, ListSecrets
+from fastn_mcp.tools.connectors import DeleteConnection, DeleteConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
-from fastn_mcp.tools.executions import ListExecutions
-from fastn_mcp.tools.secrets import DeleteSecret, ListSecrets
 from fastn_mcp.tools.triggers import DeleteTrigger
-from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow
+from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListExecutions
 
 ORDERS, INVENTORY, TRACKING = "wf_0d93ee5b1f62", "wf_c27aa8f04e19", "wf_3a8e47d19b60"
 

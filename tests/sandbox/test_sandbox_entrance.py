@@ -6,13 +6,10 @@ from asking import Clock, Fastn
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
 from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.tools.account import CreateApiKey, GetBilling, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
-from fastn_mcp.tools.executions import ListExecutions
-from fastn_mcp.tools.workflows import ListWorkflows
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
 LIST = "/api/v1/workflows"
 

@@ -28,8 +28,8 @@ from fastn_mcp.sandbox.faults import (
     Truncate,
 )
 from fastn_mcp.sandbox.reply import BrokenReply, Dropwise, Late, NoReply, Prompt, Short
-from fastn_mcp.tools.billing import GetBilling
-from fastn_mcp.tools.connections import DeleteConnection
+from fastn_mcp.tools.account import GetBilling
+from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows, RunWorkflow
 

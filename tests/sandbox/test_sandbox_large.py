@@ -19,17 +19,12 @@ from fastn_mcp.sandbox.reply import list_body
 from fastn_mcp.sandbox.run_history import History, RunSeries, milliseconds
 from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Row
+from fastn_mcp.tools.account import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.api_keys import ListApiKeys
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
-from fastn_mcp.tools.secrets import ListSecrets
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.users import ListUsers
-from fastn_mcp.tools.workflows import DeleteWorkflow, ListWorkflows, RunWorkflow
+from fastn_mcp.tools.workflows import DeleteWorkflow, GetExecution, ListExecutions, ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.long
 

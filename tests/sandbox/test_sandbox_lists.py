@@ -8,14 +8,11 @@ from asking import Clock, Fastn
 from fastn_mcp.client.http import unwrap
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, ErrorShape, Filtering, Paging
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import ListConnectors
-from fastn_mcp.tools.executions import ListExecutions
+from fastn_mcp.tools.account import ListUsers, QueryAuditLog
+from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.operation import GET, POST
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.users import ListUsers
-from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows, UpdateWorkflow
+from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows, UpdateWorkflow
 
 SLACK = "wf_b5880b29eb25"
 EXECUTIONS = "/api/v1/executions"

@@ -6,11 +6,9 @@ import pytest
 from asking import Clock, Fastn
 
 from fastn_mcp.sandbox.auth import LIVE_KEY
-from fastn_mcp.tools.api_keys import CreateApiKey
-from fastn_mcp.tools.audit import QueryAuditLog
+from fastn_mcp.tools.account import CreateApiKey, QueryAuditLog
 from fastn_mcp.tools.customers import DeleteCustomer
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
-from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow
+from fastn_mcp.tools.workflows import DeleteWorkflow, GetExecution, ListExecutions, RunWorkflow
 
 SLACK, CONTACTS, ORDERS = "wf_b5880b29eb25", "wf_7be2150c84af", "wf_0d93ee5b1f62"
 TIKTOK, DRAFT, BACKFILL = "wf_96d1b3072c5a", "wf_e5047fb2a8c3", "wf_58c9d02e7f14"

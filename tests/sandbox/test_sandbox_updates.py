@@ -5,15 +5,11 @@ from typing import Any
 import pytest
 from asking import Fastn
 
-from fastn_mcp.tools.api_keys import CreateApiKey, ListApiKeys
-from fastn_mcp.tools.connections import CreateConnection, ListConnections
-from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.account import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListApiKeys, ListSecrets
+from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation, Update
-from fastn_mcp.tools.roles import CreateRole
-from fastn_mcp.tools.secrets import CreateSecret, ListSecrets
 from fastn_mcp.tools.triggers import CreateTrigger, GetTrigger, UpdateTrigger
-from fastn_mcp.tools.users import InviteUser
 from fastn_mcp.tools.workflows import CreateWorkflow, UpdateWorkflow
 
 ORDERS, DRAFT = "wf_0d93ee5b1f62", "wf_e5047fb2a8c3"

@@ -14,7 +14,7 @@ from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.progress import Context, Levels, ProgressReporter
-from fastn_mcp.tools.billing import GetBilling
+from fastn_mcp.tools.account import GetBilling
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,11 @@ from pydantic_core import to_json
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.server.rendering import BUDGET, failed, previewed, shaped, waiting
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import RunWorkflow
 

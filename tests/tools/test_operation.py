@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
-from fastn_mcp.tools.connections import CreateConnection
+from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import Customer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import (
     DELETE,
@@ -25,7 +26,6 @@ from fastn_mcp.tools.operation import (
     ShapeEvidence,
 )
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.secrets import CreateSecret
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 

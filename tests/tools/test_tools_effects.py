@@ -3,7 +3,7 @@
 import pytest
 from pydantic import JsonValue
 
-from fastn_mcp.tools.connections import CreateConnection, ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.workflows import RunWorkflow

@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError
 
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.account import ListUsers, QueryAuditLog
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.executions import ListExecutions
-from fastn_mcp.tools.users import ListUsers
-from fastn_mcp.tools.workflows import ListWorkflows
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
 
 def rows(count: int, first: int = 0) -> list[JsonValue]:

@@ -29,13 +29,12 @@ from fastn_mcp.procedures.diagnosis.workflow_state import (
     trigger_states,
 )
 from fastn_mcp.procedures.reads import ReadRecord
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
+from fastn_mcp.tools.account import QueryAuditLog
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.fields import CustomerId, WorkflowId
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import GetWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions
 
 _WORKFLOW, _FAILED, _TIMED_OUT, _COMPLETED = "workflow", "failed runs", "timed-out runs", "completed runs"
 _TRIGGERS, _AUDIT = "triggers", "audit log"

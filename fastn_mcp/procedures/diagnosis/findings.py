@@ -16,11 +16,10 @@ from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup
 from fastn_mcp.procedures.diagnosis.remedies import Remedy
 from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup, TriggerState
 from fastn_mcp.procedures.tables import age, aged
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.executions import GetExecution
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
-from fastn_mcp.tools.workflows import GetWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ from typing import Any
 from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup
 from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup
-from fastn_mcp.tools.billing import GetQuotas
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.executions import GetExecution
+from fastn_mcp.tools.account import GetQuotas
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import Tool
-from fastn_mcp.tools.workflows import GetWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,12 @@ from fastn_mcp.fastn.names import label_of
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.find.ranking import Index, NamedResource, Ranking
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import GetCustomer
-from fastn_mcp.tools.executions import GetExecution
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import GetTrigger
-from fastn_mcp.tools.workflows import GetWorkflow
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 ORDER = ("customer", "workflow", "connector", "connection", "trigger", "user", "role", "api_key", "secret")
 """Of two that fit equally, the one of the earlier kind comes first."""

@@ -12,11 +12,9 @@ from fastn_mcp.fastn.rows import Row, inside, key_of, number, short, text, times
 from fastn_mcp.fastn.states import NOT_WORKING, PENDING, State, connection_state
 from fastn_mcp.procedures.overview.snapshot import AccountFinding, Example, Severity, examples
 from fastn_mcp.procedures.tables import age
-from fastn_mcp.tools.api_keys import EXPIRES, ListApiKeys
-from fastn_mcp.tools.billing import GetBilling, GetQuotas
-from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.account import EXPIRES, GetBilling, GetQuotas, ListApiKeys, ListUsers
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.users import ListUsers
 
 SOON = timedelta(days=14)
 """A key that expires within this time is worth a word."""

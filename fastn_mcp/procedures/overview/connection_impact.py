@@ -15,7 +15,7 @@ from fastn_mcp.fastn.states import State, connection_state
 from fastn_mcp.procedures.diagnosis.workflow_state import setup
 from fastn_mcp.procedures.overview.run_checks import Failing
 from fastn_mcp.procedures.tables import dated
-from fastn_mcp.tools.connections import ListConnections
+from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 
 _ROOM = 7_300

@@ -26,9 +26,9 @@ from fastn_mcp.procedures.overview.connection_impact import Breakage, not_workin
 from fastn_mcp.procedures.overview.run_checks import Failing, Period, by_workflow
 from fastn_mcp.procedures.overview.snapshot import FEW, AccountFinding, Seen, Survey, survey, worst_first
 from fastn_mcp.procedures.tables import aged
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
+from fastn_mcp.tools.workflows import ListExecutions
 
 FAILED = ("failed runs", "timed-out runs")
 

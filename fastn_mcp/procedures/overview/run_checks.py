@@ -14,10 +14,9 @@ from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
 from fastn_mcp.procedures.overview.snapshot import AccountFinding, Example, Severity, examples
 from fastn_mcp.procedures.tables import age
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
-from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
 _NAMED = 3
 """Failing workflows that are findings of their own."""

@@ -20,18 +20,13 @@ from fastn_mcp.fastn.rows import Row, key_of, row_of
 from fastn_mcp.fastn.states import NOT_WORKING, PENDING
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Report
-from fastn_mcp.tools.api_keys import ListApiKeys
-from fastn_mcp.tools.billing import GetBilling, GetQuotas
-from fastn_mcp.tools.connections import ListConnections
-from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.account import GetBilling, GetQuotas, ListApiKeys, ListSecrets, ListUsers
+from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.executions import ListExecutions
 from fastn_mcp.tools.paging import List, Listed
-from fastn_mcp.tools.secrets import ListSecrets
 from fastn_mcp.tools.tool import FastnObject, Tool
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.users import ListUsers
-from fastn_mcp.tools.workflows import ListWorkflows
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
 _PAGE = 100
 _PAGES = 3

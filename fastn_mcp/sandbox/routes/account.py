@@ -9,8 +9,7 @@ from fastn_mcp.sandbox.paging import matching, newest_first
 from fastn_mcp.sandbox.reply import Many, One, Outcome, StoredRows
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.state import Row, stamp
-from fastn_mcp.tools.audit import QueryAuditLog
-from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
+from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage, QueryAuditLog
 
 _OTHER_CALLS = {"per day": 92, "per minute": 20}
 """API calls of the account's other clients, of which there are no rows: in percent of the limit."""

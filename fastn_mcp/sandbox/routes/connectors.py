@@ -9,8 +9,14 @@ from fastn_mcp.sandbox.reply import Nothing, One, Outcome, conflict, forbidden, 
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import OBJECT, OBJECTS, TEXT, Resource, deactivate, disable, disconnect
 from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
-from fastn_mcp.tools.connections import CreateConnection, DeleteConnection
-from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, GetConnector, UpdateConnector
+from fastn_mcp.tools.connectors import (
+    CreateConnection,
+    CreateConnector,
+    DeleteConnection,
+    DeleteConnector,
+    GetConnector,
+    UpdateConnector,
+)
 
 CONNECTORS = Resource(
     "connectors",

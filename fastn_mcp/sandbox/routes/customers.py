@@ -11,9 +11,8 @@ from fastn_mcp.sandbox.reply import Many, One, Outcome, StoredRows, conflict, fo
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import OBJECT, TEXT, TEXTS, Resource, disable, disconnect
 from fastn_mcp.sandbox.state import Row, slug_of
+from fastn_mcp.tools.account import CreateRole, InviteUser
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
-from fastn_mcp.tools.roles import CreateRole
-from fastn_mcp.tools.users import InviteUser
 
 CUSTOMERS = Resource(
     "customers",

@@ -11,8 +11,7 @@ from fastn_mcp.sandbox.reply import Nothing, One, Outcome, invalid
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, TEXT, TEXTS, Resource
 from fastn_mcp.sandbox.state import Row, stamp
-from fastn_mcp.tools.api_keys import CreateApiKey, RevokeApiKey
-from fastn_mcp.tools.secrets import CreateSecret, DeleteSecret
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret, DeleteSecret, RevokeApiKey
 
 API_KEYS = Resource(
     "apiKeys",

@@ -7,8 +7,15 @@ from fastn_mcp.sandbox.reply import Many, One, Outcome, SandboxRefusal, conflict
 from fastn_mcp.sandbox.request_context import RouteContext
 from fastn_mcp.sandbox.routes.resource import FLAG, NUMBER, OBJECT, OBJECTS, TEXT, TEXTS, Resource, stop_triggers_of
 from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
-from fastn_mcp.tools.executions import GetExecution, ListExecutions
-from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, GetWorkflow, RunWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import (
+    CreateWorkflow,
+    DeleteWorkflow,
+    GetExecution,
+    GetWorkflow,
+    ListExecutions,
+    RunWorkflow,
+    UpdateWorkflow,
+)
 
 WORKFLOWS = Resource(
     "workflows",

@@ -1,0 +1,239 @@
+"""The account itself: its people and roles, its API keys and secrets, its plan and Fastn's own audit log."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, JsonValue, model_validator
+from typing_extensions import override
+
+from fastn_mcp.tools.fields import (
+    SECRET,
+    ApiKeyId,
+    CustomerId,
+    Description,
+    Extra,
+    Name,
+    Search,
+    SecretId,
+    Since,
+    Texts,
+    Until,
+    one_of,
+)
+from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.tool import Effect, FastnObject, SecretRow
+
+
+class User(FastnObject):
+    columns = ("id", "name", "email", "role", "status", "lastActive")
+
+    id: JsonValue = None
+    name: JsonValue = None
+
+
+class ListUsers(List[User]):
+    """List people and their roles."""
+
+    route = GET("/api/v1/users")
+    effect = Effect.READ
+    evidence = DOCUMENTED("people: columns; the path is inferred")
+
+    search: Search = None
+    status: Annotated[str | None, *one_of("Active", "Invited", "Disabled", "Suspended")] = None
+
+
+class InviteUser(Operation[User]):
+    """Invite a person by email. Only the dashboard can change or remove them later."""
+
+    route = POST("/api/v1/users/invite")
+    effect = Effect.ACCESS
+    evidence = DOCUMENTED("people, invite: email, role; the path is inferred")
+
+    email: Annotated[str, Field(description="Email address.", pattern=r"^[^@\s]+@[^@\s]+$")]
+    role: Annotated[str, Field(description="Name or id, from list_roles.", min_length=1)]
+    extra: Extra = None
+
+
+class Role(FastnObject):
+    columns = ("id", "name", "description", "parent", "permissionCount")
+
+    id: JsonValue = None
+    name: JsonValue = None
+
+
+class ListRoles(List[Role]):
+    """List roles, custom ones included."""
+
+    route = GET("/api/v1/roles")
+    effect = Effect.READ
+    evidence = DOCUMENTED("roles: columns; the path is inferred")
+
+
+class CreateRole(Operation[Role]):
+    """Create a custom role that narrows its parent. Only the dashboard can change or delete it later."""
+
+    route = POST("/api/v1/roles")
+    effect = Effect.ACCESS
+    evidence = INFERRED("api-reference, roles")
+
+    name: Name
+    parent: Annotated[str | None, Field(description="Role to narrow, as Viewer.")] = None
+    permissions: Annotated[Texts, Field(description="As workflows:read; the parent must hold all.")]
+    description: Description = None
+    extra: Extra = None
+
+
+EXPIRES = ("expiresAt", "expires")
+"""Fields that say until when a key is good; null or `never` where it has no end."""
+
+
+class ApiKey(SecretRow):
+    columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
+
+    id: JsonValue = None
+    name: JsonValue = None
+
+
+class NewApiKey(FastnObject):
+    """What creating one answers, its secrets included: they are delivered as the settings say."""
+
+    id: JsonValue = None
+    name: JsonValue = None
+
+
+class ListApiKeys(List[ApiKey]):
+    """List API keys: mode, permissions, expiry, last use. See lastUsed before you revoke."""
+
+    route = GET("/api/v1/api-keys")
+    effect = Effect.READ
+    evidence = DOCUMENTED("API keys: columns; the path is inferred")
+
+
+class CreateApiKey(Operation[NewApiKey]):
+    """Create an API key, shown once. A Test key is no sandbox: it acts on live connections."""
+
+    route = POST("/api/v1/api-keys")
+    effect = Effect.ACCESS
+    evidence = DOCUMENTED("API keys; the path is inferred")
+
+    name: Name
+    mode: Annotated[str | None, Field(description="Test (default) or Live.")] = None
+    permissions: Annotated[
+        str | None, Field(description="Full access, Developer, Operator, Viewer (default) or End user.")
+    ] = None
+    expires: Annotated[str | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
+    customers: Annotated[Texts | None, Field(description="Customer ids; default all.")] = None
+    allowed_ips: Annotated[Texts | None, Field(description="Default any.")] = None
+    rate_limit_per_minute: Annotated[int | None, Field(description="At least 1.", ge=1)] = None
+    extra: Extra = None
+
+
+class RevokeApiKey(Operation[SecretRow]):
+    """Revoke an API key for good. Whatever uses it stops working at once."""
+
+    route = DELETE("/api/v1/api-keys/{api_key_id}")
+    effect = Effect.DESTROY
+    evidence = DOCUMENTED("API keys, revoke")
+
+    api_key_id: ApiKeyId
+
+
+class FastnSecret(SecretRow):
+    columns = ("id", "name", "type", "customerId", "environment", "updatedAt")
+
+    id: JsonValue = None
+    name: JsonValue = None
+
+
+class ListSecrets(List[FastnSecret]):
+    """List secrets: names and scopes, never values."""
+
+    route = GET("/api/v1/secrets")
+    effect = Effect.READ
+    evidence = DOCUMENTED("secrets: columns; the path is inferred")
+
+    customer_id: CustomerId | None = None
+
+
+class CreateSecret(Create[FastnSecret]):
+    """Create a secret, or overwrite the one of the same name and scope, without undo."""
+
+    route = POST("/api/v1/secrets")
+    effect = Effect.ACCESS
+    evidence = DOCUMENTED("secrets; the path is inferred")
+
+    name: Annotated[str, Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200)]
+    value: Annotated[
+        str | None, Field(description="The secret. Better: value_from_env.", json_schema_extra=SECRET, repr=False)
+    ] = None
+    value_from_env: Annotated[str | None, Field(description="Server variable that holds it.")] = None
+    type: Annotated[str | None, Field(description="Text (default) or JSON.")] = None
+    customer_id: Annotated[CustomerId | None, Field(description="Else for all customers.")] = None
+    environment: Annotated[str | None, Field(description="test or live; else both.")] = None
+    extra: Extra = None
+
+    @override
+    def may_overwrite(self, row: FastnObject) -> bool | None:
+        """A secret is overwritten by one of the same name and scope."""
+        scope = (self.name, self.customer_id, self.environment)
+        return scope == tuple(getattr(row, field, None) for field in ("name", "customerId", "environment"))
+
+    @model_validator(mode="after")
+    def _has_one_value(self) -> Self:
+        if (self.value is None) == (self.value_from_env is None):
+            raise ValueError("give either value or value_from_env")
+        return self
+
+
+class DeleteSecret(Operation[SecretRow]):
+    """Delete a secret for good. Workflows that read it fail at their next run."""
+
+    route = DELETE("/api/v1/secrets/{secret_id}")
+    effect = Effect.DESTROY
+    evidence = DOCUMENTED("secrets, delete")
+
+    secret_id: SecretId
+
+
+class GetBilling(Operation[FastnObject]):
+    """Get plan, price and AI credits."""
+
+    route = GET("/api/v1/billing")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, billing")
+
+
+class GetUsage(Operation[FastnObject]):
+    """Get usage by customer: events, API calls, executions, AI credits."""
+
+    route = GET("/api/v1/billing/usage")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, billing")
+
+
+class GetQuotas(Operation[FastnObject]):
+    """Get limits with their use. At a Hard Block new work is refused; nothing is charged."""
+
+    route = GET("/api/v1/billing/quotas")
+    effect = Effect.READ
+    evidence = INFERRED("api-reference, billing")
+
+
+class AuditEntry(FastnObject):
+    columns = ("timestamp", "actor", "action", "resource", "endOrgId", "outcome")
+
+    id: JsonValue = None
+
+
+class QueryAuditLog(List[AuditEntry]):
+    """List who did what, newest first. Millions of rows: filter. Owners and admins only."""
+
+    route = GET("/api/v1/audit")
+    effect = Effect.READ
+    evidence = DOCUMENTED("audit log: columns, filters; the path is /api/v1/audit-log there")
+
+    actor: Annotated[str | None, Field(description="Who, as apikey:8.")] = None
+    action: Annotated[str | None, Field(description="As workflow.publish.")] = None
+    resource_id: Annotated[str | None, Field(description="What was acted on.")] = None
+    since: Since = None
+    until: Until = None
