@@ -3,8 +3,8 @@
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,13 +23,12 @@ def untraced() -> None:
     """No name: nobody is told."""
 
 
-Said = dict[str, str | int | None]
+Said = dict[str, str | int | float | None]
 """What is known of something that is being done, by our names; whoever does it adds to this."""
 
 
-@contextmanager
-def _unobserved(kind: str, subject: str, said: Said) -> Generator[Said]:  # noqa: ARG001
-    yield said
+def _unobserved(kind: str, subject: str, said: Said) -> AbstractContextManager[Said]:  # noqa: ARG001
+    return nullcontext(said)
 
 
 Report = Callable[[str, float, float | None], Awaitable[None]]
@@ -52,4 +51,5 @@ class System:
     trace: Callable[[], str | None] = untraced
     """What is being done, as W3C's `traceparent` names it, where that is told to somebody."""
     span: Callable[[str, str, Said], AbstractContextManager[Said]] = _unobserved
-    """Observes what is done meanwhile: its kind (`guard`, `ask`), what it is about, and what is known at the start."""
+    """Observe what is done meanwhile, by its kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`), its
+    subject and what is known at the start. Whoever does it adds what becomes known."""

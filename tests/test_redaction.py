@@ -42,7 +42,7 @@ from fastn_mcp.redaction import (
 from fastn_mcp.runtime import System
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.server.rendering import failed, previewed, shaped
-from fastn_mcp.telemetry.log_records import LogRecordHandler
+from fastn_mcp.telemetry.exporter import LogRecordHandler
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect, FastnObject
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from fastn_mcp.build.account import Kinds
 from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
@@ -121,14 +123,15 @@ class World:
         kinds: Kinds | None = None,
         bound: str = "",
         dashboard_url: str | None = None,
+        exchange: Callable[[InProcess], Exchange] = lambda inner: inner,
     ) -> None:
-        """`bound` stands for the key, and for where it is sent."""
+        """`bound` stands for the key, and for where it is sent; `exchange` wraps what sends requests."""
         kinds = kinds or Kinds()
         self.clock = clock or Clock()
         self.system = kinds.system(self.clock.system(tokens))
         self.sandbox = Sandbox(self.clock.now, begin=begin)
         account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
-        self.client = kinds.client(account, InProcess(self.sandbox, headers(account)), self.system, None)
+        self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
         self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)

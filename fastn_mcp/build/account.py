@@ -59,9 +59,8 @@ def _unobserved(system: System) -> System:
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """What makes each part, and is done to a server before it serves."""
+    """What has the parts of an account and a server observed."""
 
-    client: Callable[..., FastnClient] = FastnClient
     system: Callable[[System], System] = _unobserved
     observe: "Callable[[Server[Any]], None]" = _as_it_is
 
@@ -216,7 +215,7 @@ def assemble(
     exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
     named = account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
-    client = kinds.client(account, exchange, system, ledger if settings.shares else None)
+    client = FastnClient(account, exchange, system, ledger if settings.shares else None)
     keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
     audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None)
     recorder = Recorder(audit, named, system, tally)

@@ -69,19 +69,14 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
     return export
 
 
-def observed(signals: "Instruments", profile: str) -> Kinds:
-    """What the parts of an account are made of, where somebody is told of them."""
-    from fastn_mcp.telemetry.call_spans import CallSpans
-    from fastn_mcp.telemetry.client_spans import ObservedClient
-    from fastn_mcp.telemetry.instruments import current_trace
+def observed(instruments: "Instruments", profile: str) -> Kinds:
+    """Have the parts of an account observed."""
+    from fastn_mcp.telemetry.instruments import AccountSpans, current_trace
     from fastn_mcp.telemetry.request_spans import observe
 
-    told = {"signals": signals, "profile": profile}
-    spans = CallSpans(signals, profile)
+    spans = AccountSpans(instruments, profile)
     return Kinds(
-        partial(ObservedClient, **told),
-        lambda system: replace(system, trace=current_trace, span=spans),
-        partial(observe, signals=signals),
+        lambda system: replace(system, trace=current_trace, span=spans), partial(observe, instruments=instruments)
     )
 
 

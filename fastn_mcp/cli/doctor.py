@@ -15,7 +15,7 @@ from fastn_mcp.build.account import Sandboxed, client_account, exchange_of, offe
 from fastn_mcp.build.ledger import file_of, ledger_at
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.client.rate_limit import listener
+from fastn_mcp.client.retry import listener
 from fastn_mcp.config.file import read
 from fastn_mcp.config.model import ConfigFile, is_shared
 from fastn_mcp.doctor import hosts, runner

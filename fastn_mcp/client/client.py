@@ -6,17 +6,29 @@ from typing import Any, TypeVar, cast
 
 import anyio
 from pydantic import JsonValue, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
-from fastn_mcp.client.http import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody, add_ours, theirs, unwrap
-from fastn_mcp.client.rate_limit import Limit, RateLimitStore, WaitReason, tell
+from fastn_mcp.client.http import (
+    Answer,
+    Exchange,
+    NotSentError,
+    ResponseLost,
+    UnreadableBody,
+    from_wire,
+    to_wire,
+    unwrap,
+)
 from fastn_mcp.client.retry import (
     ATTEMPTS,
+    FULL_BUDGET,
     LONGEST_WAIT,
     Fate,
+    RateLimit,
+    RateLimitStore,
     RetryBudget,
+    announce_wait,
     exhausted_for,
     fate,
     may_repeat,
@@ -37,47 +49,45 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read
 from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import Said, System
 from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
+R = TypeVar("R", bound=FastnObject)
+
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
+
+LONGEST_QUEUE = 1_000
+"""Calls that wait for one of the places for requests at the same time."""
 
 
 class Attempts:
-    """What has been tried for one call, and so what can be said when it fails."""
+    """What was tried for one call, and so the error that says what became of it."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
         self._reads = call.effect is Effect.READ
+        self.operation = call.tool_name()
         self.number = 0
+        self.last: Fate | None = Fate.UNSENT
+        """None while an attempt is under way."""
         self.was_unknown = False
-        self._under_way = False
-        self.last = Fate.UNSENT
-
-    def begin(self) -> None:
-        self.number += 1
-        self._under_way = True
 
     def end(self, fate: Fate) -> None:
-        self._under_way = False
         self.last = fate
         self.was_unknown |= fate is Fate.UNKNOWN
 
-    def may_repeat(self, method: str) -> bool:
-        return self.number < ATTEMPTS and may_repeat(method, self.last)
-
-    def unreachable(self, host: str, reason: str, next_step: str) -> FastnError:
+    def unreachable(self, host: str, error: NotSentError) -> FastnError:
         if self.was_unknown:
-            return self.lost(f"Fastn at {host} can no longer be reached: {reason}.", {})
-        return NotSent(f"Fastn at {host} cannot be reached: {reason}.", next_step or _CHECK)
+            return self.lost(f"Fastn at {host} can no longer be reached: {error}.", {})
+        return NotSent(f"Fastn at {host} cannot be reached: {error}.", error.next_step or _CHECK)
 
     def lost(self, what: str, said: Mapping[str, JsonValue]) -> FastnError:
         detail: dict[str, JsonValue] = {"fastn": dict(said)} if said else {}
         if self._reads:
             return Failed(what, "Call again later.", facts=detail)
-        return UnknownOutcome(what, self._look(detail), facts=detail)
+        return UnknownOutcome(what, self._settling(detail), facts=detail)
 
     def rejected(self, error: FastnError) -> FastnError:
         """`error`, unless what it says was not done may have been done after all.
@@ -88,21 +98,20 @@ class Attempts:
         if isinstance(self._call, RunWorkflow) and isinstance(said, dict) and said.get("status") == 422:
             detail: dict[str, JsonValue] = {"fastn": said}
             what = "The workflow's code failed, or its input was refused (422)."
-            return Failed(what, self._look(detail), certainty="What it did before that stays done.", facts=detail)
+            return Failed(what, self._settling(detail), certainty="What it did before that stays done.", facts=detail)
         if self._reads or not self.was_unknown:
             return error
         return self.lost(f"An earlier attempt was lost; then: {error.what}", said if isinstance(said, dict) else {})
 
     def timed_out(self) -> FastnError:
-        if self._under_way or self.was_unknown:
+        if self.last is None or self.was_unknown:
             if self._reads:
                 return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
             detail: dict[str, JsonValue] = {}
-            return UnknownOutcome("Fastn did not answer in time.", self._look(detail), facts=detail)
+            return UnknownOutcome("Fastn did not answer in time.", self._settling(detail), facts=detail)
         if self.last is Fate.THROTTLED:
-            return RateLimited(
-                "Fastn's rate limit is reached (429), and there was no time to wait.", "Call again later."
-            )
+            what = "Fastn's rate limit is reached (429), and there was no time to wait."
+            return RateLimited(what, "Call again later.")
         return NotSent("The call waited too long for its turn.", "Call again later.")
 
     def unreadable(self, why: UnreadableBody) -> FastnError:
@@ -111,9 +120,10 @@ class Attempts:
             return kind(f"The answer cannot be read: {why.value}.", "Ask for less: a smaller limit, or more filters.")
         detail: dict[str, JsonValue] = {}
         what = f"Fastn did it, but the answer cannot be read: {why.value}."
-        return AppliedUnreadable(what, self._look(detail), facts=detail)
+        return AppliedUnreadable(what, self._settling(detail), facts=detail)
 
-    def _look(self, detail: dict[str, JsonValue]) -> str:
+    def _settling(self, detail: dict[str, JsonValue]) -> str:
+        """Add the read that shows what happened to `detail`; the next step in words."""
         reading = settling_read(self._call)
         if reading is None:
             return "Look in the Fastn dashboard."
@@ -122,25 +132,19 @@ class Attempts:
         return f"Look with {reading.tool_name()}."
 
 
-R = TypeVar("R", bound=FastnObject)
-
-LONGEST_QUEUE = 1_000
-"""Calls that wait for one of the places for requests at the same time."""
-
-
 class FastnClient:
     """One account at Fastn."""
 
     def __init__(
-        self, account: Account, exchange: Exchange, system: System, board: RateLimitStore | None = None
+        self, account: Account, exchange: Exchange, system: System, store: RateLimitStore | None = None
     ) -> None:
-        """Where others use the same key, they tell each other over the board that its rate limit is used up."""
+        """`store` is where processes that use the same key tell each other that its rate limit is used up."""
         self._account = account
         self._exchange = exchange
         self._system = system
         self._places = anyio.Semaphore(account.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
-        self._limit = Limit(account, system, board)
+        self._limit = RateLimit(account, system, store)
         self.redactor = Redactor([account.api_key])
         """Hides the key of the account."""
         self.dashboard_url = account.dashboard_url
@@ -156,7 +160,7 @@ class FastnClient:
         """
         self._require_key()
         arguments = call.model_dump(mode="json")
-        if (where := self.redactor.find(arguments)) is not None:
+        if self.redactor.may_stand_in(to_json(arguments)) and (where := self.redactor.find(arguments)) is not None:
             raise NotSent(
                 f"{redact_text(where)}: holds the API key that this server itself uses.",
                 "Leave it out. The key is sent with each request automatically; nothing else may contain it.",
@@ -178,22 +182,24 @@ class FastnClient:
 
     async def send(self, call: Operation[R]) -> R:
         """Make the call. Raises a `FastnError` that says exactly what became of it."""
-        attempt = Attempts(call)
-        carried = carried_by(call)
+        attempts = Attempts(call)
+        carried = [] if call.effect is Effect.READ else carried_by(call)
         redactor = Redactor([*self.redactor.secrets, *carried]) if carried else self.redactor
-        try:
-            with anyio.fail_after(self.deadline(call)):
-                return await self._send(call, attempt, redactor)
-        except TimeoutError:
-            raise attempt.timed_out() from None
-        except FastnError as error:
-            error.facts = redactor.object(error.facts)
-            raise
+        said: Said = {"operation": attempts.operation, "effect": call.effect.value}
+        with self._system.span("fastn", attempts.operation, said):
+            try:
+                with anyio.fail_after(self.deadline(call)):
+                    return await self._send(call, attempts, redactor)
+            except TimeoutError:
+                raise attempts.timed_out() from None
+            except FastnError as error:
+                error.facts = redactor.object(error.facts)
+                raise
 
-    async def _send(self, call: Operation[R], attempt: "Attempts", redactor: Redactor) -> R:
+    async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
         self._require_key()
         try:
-            request = call.request(self._account.routes.get(call.tool_name()))
+            request = call.request(self._account.routes.get(attempts.operation))
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         if self._account.end_org_id and "x-end-org-ref" in request.headers:
@@ -205,14 +211,14 @@ class FastnClient:
         if isinstance(call, Update) and self._account.update == "merge":
             request = await self._merged(cast(Call, call), request)
         if names := self._account.fields.get(call.toolset()):
-            request = theirs(request, names)
+            request = to_wire(request, names)
         if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
             raise NotSent(
                 f"{LONGEST_QUEUE} calls are already waiting for their turn.", "Call again once some have ended."
             )
         async with self._places:
-            answer = await self._attempt(request, attempt)
-        return self._result(call, answer, attempt, redactor)
+            answer = await self._answer(request, attempts)
+        return self._result(call, answer, attempts, redactor)
 
     async def _merged(self, call: Call, request: Request) -> Request:
         """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
@@ -231,89 +237,115 @@ class FastnClient:
             )
         return replace(request, body=Update.merged(whole, request.body or {}))
 
-    async def _attempt(self, request: Request, attempt: "Attempts") -> Answer:
+    async def _answer(self, request: Request, attempts: Attempts) -> Answer:
+        """The first answer that is one, with retries. Raises the failure of the last attempt."""
         while True:
-            await self._room(attempt)
-            attempt.begin()
+            if (closed := await self._limit.closed_for()) > 0:
+                await self._wait_for_limit(closed, attempts)
+            attempts.number += 1
+            attempts.last = None
             wait: float | None = None
+            sent: Said = {
+                "method": request.method,
+                "template": request.template,
+                "base_url": self._account.base_url,
+                "resent": attempts.number - 1 or None,
+            }
             try:
-                answer = await self._exchange(request)
+                with self._system.span("http", request.template, sent):
+                    answer = await self._exchange(request)
+                    sent["status"] = answer.status
+                    sent["remaining"] = answer.headers.get("x-ratelimit-remaining")
+                    sent["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
-                attempt.end(Fate.UNSENT)
-                failure: FastnError = attempt.unreachable(self._account.host, str(error), error.next_step)
+                attempts.end(Fate.UNSENT)
+                failure: FastnError = attempts.unreachable(self._account.host, error)
             except ResponseLost as error:
-                attempt.end(Fate.UNKNOWN)
-                failure = attempt.lost(f"The connection broke before Fastn answered ({error}).", {})
+                attempts.end(Fate.UNKNOWN)
+                failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
             else:
-                said = _said(answer)
-                now = self._system.now()
-                if (closed := exhausted_for(answer.headers, now)) is not None:
-                    await self._limit.used_up(closed)
-                became = fate(answer.status, cast("str | None", said.get("code")))
-                what = f"Fastn answered {answer.status}."
-                if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and request.method == "GET":
-                    became = Fate.UNKNOWN
-                    what = "Fastn's response was cut off."
-                attempt.end(became)
-                if became is Fate.ANSWERED:
-                    self._retries.refill()
+                failed, wait = await self._judge(answer, request.method, attempts)
+                if failed is None:
                     return answer
-                wait = retry_after(answer.headers, now)
-                if became is Fate.THROTTLED and wait:
-                    await self._limit.refused(wait)
-                failure = (
-                    attempt.rejected(throttled(said, wait)) if became is Fate.THROTTLED else attempt.lost(what, said)
-                )
-            seconds = pause(attempt.number, wait, self._system.share())
-            in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
-            if not attempt.may_repeat(request.method) or not in_time or not self._retries.take(attempt.last):
-                raise failure
-            again = f"Trying again in {seconds:.1f} s (attempt {attempt.number + 1} of {ATTEMPTS})."
-            await tell(f"{failure.what} {again}", WaitReason.RETRY, seconds)
-            await self._system.sleep(seconds)
+                failure = failed
+            await self._wait_to_retry(failure, request.method, attempts, wait)
 
-    async def _room(self, attempt: "Attempts") -> None:
-        """Wait for a used-up rate limit to open, or say how long it would take."""
-        seconds = await self._limit.closed_for()
-        if seconds <= 0:
-            return
+    async def _judge(self, answer: Answer, method: str, attempts: Attempts) -> tuple[FastnError | None, float | None]:
+        """What became of an attempt that was answered: its failure, if it is one, and the wait that Fastn asks for."""
+        now = self._system.now()
+        if (reset := exhausted_for(answer.headers, now)) is not None:
+            await self._limit.used_up(reset)
+        said = _error_body(answer) if answer.status >= 300 else {}
+        became, what = fate(answer.status, said.get("code")), f"Fastn answered {answer.status}."
+        if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
+            became, what = Fate.UNKNOWN, "Fastn's response was cut off."
+        attempts.end(became)
+        if became is Fate.ANSWERED:
+            self._retries.left = min(FULL_BUDGET, self._retries.left + 1)
+            return None, None
+        wait = retry_after(answer.headers, now)
+        if became is not Fate.THROTTLED:
+            return attempts.lost(what, said), wait
+        if wait:
+            await self._limit.refused(wait)
+        return attempts.rejected(throttled(said, wait)), wait
+
+    async def _wait_to_retry(self, failure: FastnError, method: str, attempts: Attempts, wait: float | None) -> None:
+        """Wait until the request may be sent again. Raises `failure` where it may not, or where that is too long."""
+        seconds = pause(attempts.number, wait, self._system.share())
+        in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
+        became = attempts.last or Fate.UNKNOWN
+        may = attempts.number < ATTEMPTS and may_repeat(method, became)
+        if not may or not in_time or not self._retries.take(became):
+            raise failure
+        again = f"Trying again in {seconds:.1f} s (attempt {attempts.number + 1} of {ATTEMPTS})."
+        await self._wait(f"{failure.what} {again}", "retry", seconds, attempts)
+
+    async def _wait_for_limit(self, seconds: float, attempts: Attempts) -> None:
+        """Wait for a used-up rate limit to open. Raises where that takes too long."""
         if seconds > LONGEST_WAIT:
             error = RateLimited(
                 "Fastn's rate limit is used up.",
                 f"Call again in {seconds:.0f} seconds.",
-                certainty=None if attempt.number else NOTHING_SENT,
+                certainty=None if attempts.number else NOTHING_SENT,
                 facts={"retry_after_seconds": round(seconds, 1)},
             )
-            raise attempt.rejected(error)
-        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s.", WaitReason.RATE_LIMIT, seconds)
-        await self._system.sleep(seconds)
+            raise attempts.rejected(error)
+        why = f"Fastn's rate limit is used up. It opens again in {seconds:.1f} s."
+        await self._wait(why, "rate_limit", seconds, attempts)
 
-    def _result(self, call: Operation[R], answer: Answer, attempt: "Attempts", redactor: Redactor) -> R:
+    async def _wait(self, why: str, cause: str, seconds: float, attempts: Attempts) -> None:
+        said: Said = {"cause": cause, "seconds": round(seconds, 3), "operation": attempts.operation}
+        with self._system.span("wait", cause, said):
+            await announce_wait(why)
+            await self._system.sleep(seconds)
+
+    def _result(self, call: Operation[R], answer: Answer, attempts: Attempts, redactor: Redactor) -> R:
         deletes = call.route.method == "DELETE"
         if answer.status >= 300:
-            said = _said(answer)
-            if deletes and answer.status == 404 and attempt.was_unknown:
+            said = _error_body(answer)
+            if deletes and answer.status == 404 and attempts.was_unknown:
                 return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
             if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
                 # With these, servers also say that they have done something, and where it is to be seen.
-                raise attempt.lost(f"Fastn answered with a redirect ({answer.status}), which is never followed.", said)
+                raise attempts.lost(f"Fastn answered with a redirect ({answer.status}), which is never followed.", said)
             not_found = self._not_found(call)
-            raise attempt.rejected(error_of(answer.status, said, key_hint=self._key_hint(), not_found=not_found))
+            raise attempts.rejected(error_of(answer.status, said, key_hint=self._key_hint(), not_found=not_found))
         if answer.unreadable is not None:
-            raise attempt.unreadable(answer.unreadable)
+            raise attempts.unreadable(answer.unreadable)
         try:
             body = call.read(unwrap(_decoded(answer.body)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
             if names := self._account.fields.get(call.toolset()):
-                add_ours(cast(Call, call), body, names)
+                from_wire(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})
             return call.result(body)
         except ValidationError:
-            raise attempt.unreadable(UnreadableBody.UNFAMILIAR) from None
+            raise attempts.unreadable(UnreadableBody.UNFAMILIAR) from None
         except ValueError:
-            raise attempt.unreadable(UnreadableBody.NO_JSON) from None
+            raise attempts.unreadable(UnreadableBody.NO_JSON) from None
 
     def _not_found(self, call: Operation[Any]) -> tuple[str, str]:
         """What a 404 means, and the next step. Where no argument is an id, it is the path that is wrong."""
@@ -338,10 +370,8 @@ def _decoded(body: bytes) -> JsonValue:
     return cast(JsonValue, from_json(body, allow_inf_nan=False)) if body.strip() else None
 
 
-def _said(answer: Answer) -> dict[str, JsonValue]:
+def _error_body(answer: Answer) -> dict[str, JsonValue]:
     """What an answer that is no success says; where it is no JSON, its status alone."""
-    if answer.status < 300:
-        return {}
     try:
         body = _decoded(answer.body)
     except ValueError:

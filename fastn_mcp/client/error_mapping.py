@@ -143,7 +143,7 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
     proxy = None if through is None else _shown(through)
     if isinstance(error, httpcore2.ProxyError):
         return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
-    cause = next((each for each in _causes(error) if isinstance(each, OSError)), None)
+    cause = next((each for each in reversed(list(_causes(error))) if isinstance(each, OSError)), None)
     by_way_of = f", through {proxy}" if proxy else ""
     if isinstance(cause, ssl.SSLError):
         reason, next_step = _tls(cause)

@@ -23,7 +23,6 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
 from fastn_mcp.client.error_mapping import CHECK_CA_FILE, unreachable
-from fastn_mcp.client.transport import AsyncioBackend
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.paging import List, rows_of
@@ -55,12 +54,12 @@ class Connections:
         """What knows how a connection is made, and holds none."""
         if self._origin.scheme != b"https":
             # Plain http is for this machine: it needs no certificates, and a proxy would be shown the key.
-            return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE, network_backend=AsyncioBackend())
+            return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE)
         tls = tls_context(self._options)
         if self._options.proxy is None:
-            return httpcore2.AsyncConnectionPool(tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
+            return httpcore2.AsyncConnectionPool(tls, keepalive_expiry=IDLE)
         url, auth = proxy_of(self._options.proxy)
-        return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
+        return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE)
 
     async def give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
         """Keep one whose answer is closed, where it can be used again; close one that nobody used for long."""
@@ -240,7 +239,7 @@ Names = Mapping[str, str]
 """Our name of a field, and the account's."""
 
 
-def theirs(request: Request, names: Names) -> Request:
+def to_wire(request: Request, names: Names) -> Request:
     """The request with the account's names in its body."""
     if request.body is None:
         return request
@@ -248,7 +247,7 @@ def theirs(request: Request, names: Names) -> Request:
     return replace(request, body=body | {names[name]: request.body[name] for name in names if name in request.body})
 
 
-def add_ours(call: Call, body: JsonValue, names: Names) -> None:
+def from_wire(call: Call, body: JsonValue, names: Names) -> None:
     """Let each row have our names too, beside the account's."""
     rows = rows_of(body)[0] if isinstance(call, List) else [body] if isinstance(body, dict) else []
     for row in rows:

@@ -1,15 +1,24 @@
-"""When a request is sent again, and how many retries a credential has left.
+"""When a request is sent again, and how long a call waits: retries, their budget, and the rate limit of a key.
 
-Retries go by what may have happened, not by habit: a POST whose answer was lost is never sent again.
-
-First attempts always go. A retry costs, a success gives back; once it is used up, failures are said at once.
+Retries go by what may have happened: a POST whose answer was lost is never sent again.
 """
 
+import hashlib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import Protocol
+
+import anyio
+
+from fastn_mcp.client.account import Account
+from fastn_mcp.runtime import System
+
+log = logging.getLogger("fastn_mcp.client")
 
 ATTEMPTS = 3
 LONGEST_WAIT = 15.0
@@ -17,6 +26,7 @@ LONGEST_WAIT = 15.0
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 5.0
+_DAY = 86_400.0
 
 
 class Fate(Enum):
@@ -32,7 +42,7 @@ _NOT_DONE = frozenset({501, 505})
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
 
-def fate(status: int, code: str | None) -> Fate:
+def fate(status: int, code: object) -> Fate:
     """What a status means. `code` is Fastn's: an exhausted quota is no rate limit, waiting does not help."""
     if status == 429 and code != "QUOTA_EXCEEDED":
         return Fate.THROTTLED
@@ -43,9 +53,7 @@ def fate(status: int, code: str | None) -> Fate:
 
 def may_repeat(method: str, fate: Fate) -> bool:
     """Whether a request may be sent again after this."""
-    if fate is Fate.ANSWERED:
-        return False
-    return method in _REPEATABLE or fate is not Fate.UNKNOWN
+    return fate is not Fate.ANSWERED and (method in _REPEATABLE or fate is not Fate.UNKNOWN)
 
 
 def pause(attempt: int, retry_after: float | None, share: float) -> float:
@@ -60,8 +68,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     if re.fullmatch(r"\d{1,10}", value):
         return float(value)
     try:
-        when = parsedate_to_datetime(value)
-        seconds = (when - _server_time(headers, now)).total_seconds()
+        seconds = (parsedate_to_datetime(value) - _server_time(headers, now)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
     return seconds if seconds > 0 else None
@@ -69,13 +76,11 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def exhausted_for(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds until a used-up rate limit opens again; None where there is room, or the reset is implausible."""
-    if headers.get("x-ratelimit-remaining", "").strip() != "0":
-        return None
     reset = headers.get("x-ratelimit-reset", "").strip()
-    if not re.fullmatch(r"\d{1,12}", reset):
+    if headers.get("x-ratelimit-remaining", "").strip() != "0" or not re.fullmatch(r"\d{1,12}", reset):
         return None
     seconds = int(reset) - _server_time(headers, now).timestamp()
-    return seconds if 0 < seconds <= 86_400 else None
+    return seconds if 0 < seconds <= _DAY else None
 
 
 def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
@@ -85,24 +90,100 @@ def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
         return now
 
 
-FULL = 500.0
-_COST = {Fate.UNSENT: 14.0, Fate.UNKNOWN: 14.0, Fate.THROTTLED: 5.0, Fate.ANSWERED: 0.0}
-_REFILL = 1.0
+FULL_BUDGET = 500.0
+_COST = {Fate.UNSENT: 14.0, Fate.UNKNOWN: 14.0, Fate.THROTTLED: 5.0}
 
 
 class RetryBudget:
-    """Tokens: 14 for a retry after a failure, 5 after a 429, one back for each answer."""
+    """Tokens for the retries of all calls. First attempts are free, and each answer gives a token back."""
 
     def __init__(self) -> None:
-        self._left = FULL
+        self.left = FULL_BUDGET
 
     def take(self, after: Fate) -> bool:
         """Pay for a retry; False where it cannot be paid."""
-        if self._left < _COST[after]:
+        if self.left < _COST[after]:
             return False
-        self._left -= _COST[after]
+        self.left -= _COST[after]
         return True
 
-    def refill(self) -> None:
-        """An answer came."""
-        self._left = min(FULL, self._left + _REFILL)
+
+_READ_EVERY = 1.0
+"""Seconds between two reads of the store: what is missed meanwhile is a request that Fastn refuses, unprocessed."""
+
+_STORE_TIMEOUT = 0.25
+"""Seconds that a call waits for the store."""
+
+_STORE_PAUSE = 10.0
+"""Seconds without a read after the store failed: a call must not wait for it each time."""
+
+
+class RateLimitStore(Protocol):
+    """Where processes that share a key tell each other that its rate limit is used up. Times are Unix seconds."""
+
+    async def note_limit(self, key: str, until: float, now: float) -> None: ...
+
+    async def limited(self, key: str) -> float: ...
+
+
+class RateLimit:
+    """The rate limit of one account's key. Only that it is used up is shared, so that a normal call costs nothing."""
+
+    def __init__(self, account: Account, system: System, store: RateLimitStore | None) -> None:
+        self._system = system
+        self._store = store
+        self._key = hashlib.sha256(f"{account.base_url} {account.api_key}".encode()).hexdigest()
+        self._closed_until = 0.0  # monotonic
+        self._next_read = 0.0  # monotonic
+        self._shared = 0.0  # Unix
+
+    async def closed_for(self) -> float:
+        """Seconds until it opens; not above 0 where it is open, as far as is known."""
+        now = self._system.monotonic()
+        if self._store is not None and now >= self._next_read:
+            self._next_read = now + _READ_EVERY  # before reading: calls that come meanwhile do not read as well
+            await self._with_store(self._read, self._store)
+        return self._closed_until - self._system.monotonic()
+
+    async def used_up(self, seconds: float) -> None:
+        """Note an answer that says so."""
+        self._closed_until = self._system.monotonic() + seconds
+        await self.refused(seconds)
+
+    async def refused(self, seconds: float) -> None:
+        """Note a refused request. The next one of this process finds out for itself; others need not."""
+        now = self._system.now().timestamp()
+        until = now + min(seconds, _DAY)
+        if self._store is None or until < self._shared + _READ_EVERY:
+            return
+        self._shared = until
+        await self._with_store(lambda store: store.note_limit(self._key, until, now), self._store)
+
+    async def _read(self, store: RateLimitStore) -> None:
+        closed = await store.limited(self._key) - self._system.now().timestamp()
+        if 0 < closed <= _DAY:
+            self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
+
+    async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]], store: RateLimitStore) -> None:
+        """Use the store, unless it takes too long. A failure of it costs no call more than that."""
+        why = ""
+        with anyio.move_on_after(_STORE_TIMEOUT) as tried:
+            try:
+                await use(store)
+            except Exception as error:
+                why = type(error).__name__
+        if why or tried.cancelled_caught:
+            why = why or "no answer"
+            log.warning("rate limits are not shared between processes for %.0f s (%s)", _STORE_PAUSE, why)
+            self._next_read = self._system.monotonic() + _STORE_PAUSE
+
+
+listener: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar("listener", default=None)
+"""Who is told why the calls that are made from here on wait."""
+
+
+async def announce_wait(why: str) -> None:
+    """Log why a call waits, and tell the listener. In our own words only: Fastn's stay in the result, marked."""
+    log.info(why)
+    if (listen := listener.get()) is not None:
+        await listen(why)

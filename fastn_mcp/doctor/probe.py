@@ -1,8 +1,7 @@
 """The doctor's requests to Fastn: GET and OPTIONS only, few, and at the pace that Fastn asks for."""
 
 from fastn_mcp.client.http import Answer, Exchange
-from fastn_mcp.client.rate_limit import WaitReason, tell
-from fastn_mcp.client.retry import exhausted_for, retry_after
+from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
@@ -60,7 +59,7 @@ class Looking:
         if seconds is None or seconds > LONGEST_PAUSE or self._paused + seconds > LONGEST_PAUSES:
             raise RateLimited("Fastn's rate limit is used up.", "Run doctor again in some minutes.")
         self._paused += seconds
-        await tell(f"Fastn's rate limit is used up. It opens again in {seconds:.0f} s.", WaitReason.RATE_LIMIT, seconds)
+        await announce_wait(f"Fastn's rate limit is used up. It opens again in {seconds:.0f} s.")
         await self._system.sleep(seconds)
 
     async def aclose(self) -> None:

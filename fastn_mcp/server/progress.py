@@ -20,7 +20,7 @@ from mcp.types import (
 )
 
 from fastn_mcp.channels.elicitation_form import MODERN
-from fastn_mcp.client import rate_limit
+from fastn_mcp.client import retry
 from fastn_mcp.guard.approval.flow import FormChannel
 from fastn_mcp.guard.approval.request import Answer, Asking, Question, Submitted
 from fastn_mcp.redaction import safe_text
@@ -79,11 +79,11 @@ class ProgressReporter:
         """Do the work, and tell of it while it lasts."""
         if not self._progresses and not self._logs:
             return await work(no_progress)
-        heard = rate_limit.listener.set(self._waits)
+        heard = retry.listener.set(self._waits)
         try:
             return await self._watched(work)
         finally:
-            rate_limit.listener.reset(heard)
+            retry.listener.reset(heard)
 
     async def _watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
         # Caught inside: out of a group it would come as a group of errors.

@@ -1,17 +1,22 @@
 """Export by OTLP over HTTP, configured by OpenTelemetry's own variables.
 
-A collector that is slow or away costs no call anything: what is to be sent waits in bounded queues, in threads of its
-own, and is dropped when they are full. At the end it has two seconds. Of its responses only the head is used; of a body
-at most `_BODY` bytes are read, in at most `_BODY_SECONDS`.
+A slow or missing collector delays no call: data waits in bounded queues with threads of their own, and is dropped when
+they are full. When the process ends, export has `SECONDS`. At most `_BODY` bytes of a response are read, in at most
+`_BODY_SECONDS`.
 """
 
 import io
+import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import requests
+from opentelemetry._logs import LoggerProvider as AnyLoggerProvider
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.context import get_current
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -30,7 +35,6 @@ from typing_extensions import override
 from fastn_mcp import __version__
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry.instruments import Instruments
-from fastn_mcp.telemetry.log_records import LogRecordHandler
 
 SECONDS = 2.0
 """How long the end waits for a collector."""
@@ -104,3 +108,63 @@ def _own(environment: Mapping[str, str]) -> dict[str, str]:
     """What we say of this process where the operator does not."""
     named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     return {"service.version": __version__} | ({} if named else {"service.name": "fastn-mcp"})
+
+
+_SEVERITY = (
+    (logging.CRITICAL, SeverityNumber.FATAL),
+    (logging.ERROR, SeverityNumber.ERROR),
+    (logging.WARNING, SeverityNumber.WARN),
+    (logging.INFO, SeverityNumber.INFO),
+)
+_EXPORTING = ("opentelemetry", "urllib3", "requests")
+"""Packages that send the records: their own records would be sent in turn, for ever."""
+
+
+class LogRecordHandler(logging.Handler):
+    """Sends log records.
+
+    The text of an exception can hold what Fastn or a client sent, and so can messages of libraries: they are not sent.
+    """
+
+    def __init__(self, provider: AnyLoggerProvider, lines: JsonLines) -> None:
+        super().__init__()
+        self._logger = provider.get_logger("fastn_mcp", __version__)
+        self._lines = lines
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        package, _, _ = record.name.partition(".")
+        if package in _EXPORTING:
+            return
+        try:
+            body = f"A message of {record.name}: it stands in the log of this process."
+            if package == "fastn_mcp":
+                body = self._lines.safe(record.getMessage())
+            self._logger.emit(
+                LogRecord(
+                    timestamp=int(record.created * 1e9),
+                    context=get_current(),
+                    severity_number=_severity(record.levelno),
+                    severity_text=record.levelname,
+                    body=body,
+                    attributes=_attributes(record),
+                )
+            )
+        except Exception:
+            self.handleError(record)
+
+
+def _severity(level: int) -> SeverityNumber:
+    return next((number for least, number in _SEVERITY if level >= least), SeverityNumber.DEBUG)
+
+
+def _attributes(record: logging.LogRecord) -> dict[str, str | int]:
+    found: dict[str, str | int] = {
+        "logger.name": record.name,
+        "code.function.name": record.funcName or "",
+        "code.line.number": record.lineno,
+    }
+    if record.exc_info and record.exc_info[0] is not None:
+        found["exception.type"] = record.exc_info[0].__qualname__
+        found["exception.stacktrace"] = "".join(traceback.format_tb(record.exc_info[2]))
+    return found

@@ -1,19 +1,24 @@
-"""Create spans and record metrics on the given providers."""
+"""Spans and metrics of tool calls, decisions of the guard, questions to people and requests to Fastn."""
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.metrics import Meter, MeterProvider
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fastn_mcp import __version__
 from fastn_mcp.errors import FastnError
+from fastn_mcp.runtime import Said
 from fastn_mcp.telemetry import attributes as names
 
-Attributes = Mapping[str, str | int | float]
+Attributes = dict[str, str | int | float]
 
 _W3C = TraceContextTextMapPropagator()
 
@@ -24,14 +29,7 @@ class Instruments:
     def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:
         self._tracer = tracers.get_tracer("fastn_mcp", __version__)
         meter = meters.get_meter("fastn_mcp", __version__)
-        self._counters = {m: meter.create_counter(m.name, m.unit, m.says) for m in names.METRICS if m.kind == "counter"}
-        self._active = meter.create_up_down_counter(names.ACTIVE.name, names.ACTIVE.unit, names.ACTIVE.says)
-        self._gauges = {m: meter.create_gauge(m.name, m.unit, m.says) for m in names.METRICS if m.kind == "gauge"}
-        self._histograms = {
-            m: meter.create_histogram(m.name, m.unit, m.says, explicit_bucket_boundaries_advisory=m.bounds)
-            for m in names.METRICS
-            if m.kind == "histogram"
-        }
+        self._recorders = {metric: _recorder(meter, metric) for metric in names.METRICS}
 
     @contextmanager
     def span(
@@ -42,7 +40,7 @@ class Instruments:
         parent: Context | None = None,
         link: Context | None = None,
     ) -> Generator[Span]:
-        """A span of what is done meanwhile; `link` names another that it has to do with."""
+        """Open a span; `link` names another one that it has to do with."""
         with self._tracer.start_as_current_span(
             name,
             context=parent,
@@ -54,41 +52,38 @@ class Instruments:
         ) as span:
             yield span
 
-    def count(self, metric: names.Metric, said: Mapping[str, object]) -> None:
-        """One more."""
-        self._counters[metric].add(1, _of(metric, said))
-
-    def active(self, change: int) -> None:
-        """So many calls more are being made."""
-        self._active.add(change)
-
-    def measure(self, metric: names.Metric, seconds: float, said: Mapping[str, object]) -> None:
-        """It took so long."""
-        self._histograms[metric].record(seconds, _of(metric, said))
-
-    def level(self, metric: names.Metric, value: int, said: Mapping[str, object]) -> None:
-        """It is so much now."""
-        self._gauges[metric].set(value, _of(metric, said))
+    def record(self, metric: names.Metric, value: float, attributes: Mapping[str, object] = {}) -> None:
+        """Add `value`, or measure it, with those of `attributes` that the metric has: their number is bounded."""
+        known = {name: found for name in metric.attributes if isinstance(found := attributes.get(name), (str, int))}
+        self._recorders[metric](value, known)
 
 
-def _of(metric: names.Metric, said: Mapping[str, object]) -> dict[str, str | int]:
-    """Of what was said, what the metric holds: bounded in number, whatever else a span says."""
-    return {name: value for name in metric.attributes if isinstance(value := said.get(name), (str, int))}
+def _recorder(meter: Meter, metric: names.Metric) -> Callable[..., None]:
+    name, unit, says = metric.name, metric.unit, metric.says
+    match metric.kind:
+        case "counter":
+            return meter.create_counter(name, unit, says).add
+        case "updowncounter":
+            return meter.create_up_down_counter(name, unit, says).add
+        case "gauge":
+            return meter.create_gauge(name, unit, says).set
+        case _:
+            return meter.create_histogram(name, unit, says, explicit_bucket_boundaries_advisory=metric.bounds).record
 
 
 def kind_of(error: BaseException) -> str:
-    """What went wrong, without a word of its text."""
+    """The kind of an error, without a word of its text."""
     return error.outcome if isinstance(error, FastnError) else type(error).__name__
 
 
 def fail(span: Span, kind: str) -> None:
-    """It went wrong."""
+    """Mark a span as failed."""
     span.set_attribute(names.ERROR, kind)
     span.set_status(StatusCode.ERROR)
 
 
 def incoming(carrier: Mapping[str, object]) -> Context | None:
-    """The context that a `traceparent` names; None where there is none that is one.
+    """The context that a valid `traceparent` names.
 
     Of what a client sends only these ids go on: `tracestate` and `baggage` can hold anything.
     """
@@ -98,19 +93,146 @@ def incoming(carrier: Mapping[str, object]) -> Context | None:
 
 
 def current_trace() -> str | None:
-    """The span that is open, as a `traceparent`; None where there is none that is recorded."""
-    span = trace.get_current_span()
-    if not span.is_recording():
-        return None
+    """The open span as a `traceparent`; None where none is recorded."""
     carrier: dict[str, str] = {}
-    _W3C.inject(carrier)
+    if trace.get_current_span().is_recording():
+        _W3C.inject(carrier)
     return carrier.get("traceparent")
 
 
-def link_to(span: Span, trace_parent: str | None) -> None:
-    """Link a span to another, which began in an earlier request, perhaps of another process."""
-    if trace_parent is None or (found := incoming({"traceparent": trace_parent})) is None:
+def _link(span: Span, trace_parent: object) -> None:
+    """Link a span to one of an earlier request, perhaps of another process."""
+    if not isinstance(trace_parent, str) or (found := incoming({"traceparent": trace_parent})) is None:
         return
     other = trace.get_current_span(found).get_span_context()
     if other.span_id != span.get_span_context().span_id:
         span.add_link(other)
+
+
+_call: ContextVar[Attributes | None] = ContextVar("call", default=None)
+"""What is known of the tool call that is being made."""
+
+
+@contextmanager
+def counted(instruments: Instruments, tool: str) -> Generator[Attributes]:
+    """Count the tool call that is made meanwhile by what is known of it at its end."""
+    call: Attributes = {names.TOOL: tool}
+    token = _call.set(call)
+    instruments.record(names.ACTIVE, 1)
+    try:
+        yield call
+    except BaseException as error:
+        call.setdefault(names.OUTCOME, "failed" if isinstance(error, Exception) else "cancelled")
+        raise
+    finally:
+        _call.reset(token)
+        instruments.record(names.ACTIVE, -1)
+        trace.get_current_span().set_attributes(call)
+        instruments.record(names.CALLED, 1, call)
+
+
+class AccountSpans:
+    """What `System.span` opens on one account."""
+
+    def __init__(self, instruments: Instruments, profile: str) -> None:
+        self._instruments = instruments
+        self._profile = profile
+
+    def __call__(self, kind: str, subject: str, said: Said) -> AbstractContextManager[Said]:
+        if kind == "execute_tool":
+            return self._tool_call(subject, said)
+        return self._wait(said) if kind == "wait" else self._span(kind, subject, said)
+
+    @contextmanager
+    def _tool_call(self, tool: str, said: Said) -> Generator[Said]:
+        """Count a tool call. One that no request of a client made has a span of its own."""
+        with ExitStack() as opened:
+            call, span = _call.get(), None
+            if call is None:
+                given: Attributes = {"gen_ai.operation.name": "execute_tool", names.TOOL: tool}
+                span = opened.enter_context(self._instruments.span(f"execute_tool {tool}", given))
+                call = opened.enter_context(counted(self._instruments, tool))
+            call |= self._attributes(said)
+            try:
+                yield said
+            except BaseException as error:
+                if isinstance(error, FastnError):
+                    call[names.OUTCOME] = error.outcome
+                if span is not None:
+                    fail(span, kind_of(error))
+                raise
+            call |= self._attributes(said)
+
+    @contextmanager
+    def _wait(self, said: Said) -> Generator[Said]:
+        """An event of the span that is open, and a retry that is counted."""
+        attributes = self._attributes(said)
+        event = {name: attributes[name] for name in ("fastn_mcp.wait.cause", "fastn_mcp.wait.seconds")}
+        trace.get_current_span().add_event("wait", event)
+        self._instruments.record(names.WAITED, event["fastn_mcp.wait.seconds"], attributes)  # type: ignore[arg-type]
+        yield said
+        if said["cause"] == "retry":
+            self._instruments.record(names.RETRIED, 1, attributes)
+
+    @contextmanager
+    def _span(self, kind: str, subject: str, said: Said) -> Generator[Said]:
+        began = time.monotonic()
+        name, span_kind = f"{kind} {subject}", SpanKind.INTERNAL
+        if kind == "http":
+            name, span_kind = f"{said['method']} {subject}", SpanKind.CLIENT
+            said |= _server(str(said["base_url"]))
+        with self._instruments.span(name, self._attributes(said), span_kind) as span:
+            try:
+                yield said
+            except BaseException as error:
+                _note_failure(kind, said, error)
+                raise
+            finally:
+                if isinstance(status := said.get("status"), int) and status >= 400:
+                    said["error"] = str(status)
+                attributes = self._attributes(said)
+                _link(span, said.get("asked"))
+                span.set_attributes(attributes)
+                if names.ERROR in attributes:
+                    fail(span, str(attributes[names.ERROR]))
+                self._measure(kind, time.monotonic() - began, said, attributes)
+
+    def _measure(self, kind: str, seconds: float, said: Said, attributes: Attributes) -> None:
+        if kind == "guard":
+            self._instruments.record(names.DECIDED, 1, attributes)
+        elif kind == "ask" and said.get("is_answered"):
+            self._instruments.record(names.ASKED, seconds, attributes)
+        elif kind == "http":
+            self._instruments.record(names.REQUESTED, seconds, attributes)
+            remaining = str(said.get("remaining"))
+            if remaining.isascii() and remaining.isdecimal() and len(remaining) < 10:
+                self._instruments.record(names.REMAINING, int(remaining), attributes)
+
+    def _attributes(self, said: Said) -> Attributes:
+        found: Attributes = {names.PROFILE: self._profile}
+        for key, name in names.ATTRIBUTES.items():
+            if (value := said.get(key)) is not None:
+                found[name] = _FORMS[key](str(value)) if key in _FORMS else value
+        return found
+
+
+_FORMS = {"rule": names.rule, "consent": names.consent}
+
+
+def _server(base_url: str) -> dict[str, Any]:
+    parts = urlsplit(base_url)
+    return {"address": parts.hostname or "", "port": parts.port or (80 if parts.scheme == "http" else 443)}
+
+
+def _note_failure(kind: str, said: Said, error: BaseException) -> None:
+    """Add the outcome, and the error where it is one: a refusal is a decision of the guard, and no failure of it."""
+    decides = kind in ("guard", "ask")
+    if isinstance(error, FastnError):
+        said["outcome"] = error.outcome
+        if isinstance(rule := error.facts.get("rule"), str):
+            said |= {"decision": "deny", "rule": rule}
+        if decides:
+            return
+    elif decides:
+        said["outcome"] = "cancelled"
+    said["error"] = kind_of(error)

@@ -1,4 +1,4 @@
-"""MCP requests and tool calls as spans and metrics.
+"""MCP requests as spans and metrics.
 
 In place of the SDK's own middleware, which puts what clients send into names, and texts of errors into spans.
 """
@@ -17,94 +17,85 @@ from pydantic import ValidationError
 
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.server.prompts import RECIPES
-from fastn_mcp.telemetry import attributes
-from fastn_mcp.telemetry.call_spans import Calling, counted
-from fastn_mcp.telemetry.instruments import Instruments, incoming, kind_of
+from fastn_mcp.telemetry import attributes as names
+from fastn_mcp.telemetry.instruments import Attributes, Instruments, counted, incoming, kind_of
 from fastn_mcp.tools.parsing import current
 
 _PROMPTS = frozenset(recipe.name for recipe in RECIPES)
 _LONGEST_ID = 64
+_OUTCOMES = frozenset({"not_sent", "refused", "declined"})
+"""Of calls that end before they are dispatched."""
 
-Attributes = dict[str, str | int | float]
 
+def observe(server: Server[Any], instruments: Instruments) -> None:
+    """Have the requests of a server observed."""
 
-class Messages:
-    """The middleware."""
-
-    def __init__(self, signals: Instruments) -> None:
-        self._signals = signals
-
-    async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    async def middleware(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         said, target = _said(ctx)
-        name = f"{said[attributes.METHOD]} {target}" if target else str(said[attributes.METHOD])
-        own, ambient = incoming(ctx.meta or {}), _of_the_transport(ctx)
+        name = f"{said[names.METHOD]} {target}" if target else str(said[names.METHOD])
+        headers: object = getattr(ctx.request, "headers", None)
+        transport = incoming(cast("Mapping[str, object]", headers)) if isinstance(headers, Mapping) else None
         # What the message says of itself comes first, since one HTTP request can carry several.
-        parent, link = (own, ambient) if own is not None else (ambient, None)
+        own = incoming(ctx.meta or {})
+        parent, link = (transport, None) if own is None else (own, transport)
         began = time.monotonic()
         try:
-            with self._signals.span(name, said, SpanKind.SERVER, parent, link) as span:
+            with instruments.span(name, said, SpanKind.SERVER, parent, link) as span:
                 try:
                     if ctx.method != "tools/call":
                         return await call_next(ctx)
-                    return await self._called(ctx, call_next, Calling(target or attributes.OTHER), said)
+                    with counted(instruments, target or names.OTHER) as call:
+                        return await _tool_call(ctx, call_next, call, said)
                 except BaseException as error:
-                    said |= _failed(error)
+                    said |= _failure(error)
                     raise
                 finally:
-                    if attributes.ERROR in said:
-                        span.set_attributes({name: said[name] for name in _OF_ERRORS if name in said})
+                    if names.ERROR in said:
+                        span.set_attributes(said)
                         span.set_status(StatusCode.ERROR)
         finally:
-            self._signals.measure(attributes.MCP_DURATION, time.monotonic() - began, said)
+            instruments.record(names.MCP_DURATION, time.monotonic() - began, said)
 
-    async def _called(
-        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, calling: Calling, said: Attributes
-    ) -> HandlerResult:
-        with counted(self._signals, calling):
-            try:
-                result = await call_next(ctx)
-            except (MCPError, ValidationError):
-                calling.outcome = calling.outcome or "not_sent"
-                raise
-            if (outcome := _error(result)) is not None:
-                calling.outcome = calling.outcome or outcome
-                said[attributes.ERROR] = "tool_error"
-            return result
-
-
-def observe(server: Server[Any], signals: Instruments) -> None:
-    """Have the requests of a server observed."""
     others = [each for each in server.middleware if not isinstance(each, OpenTelemetryMiddleware)]
-    server.middleware[:] = [Messages(signals), *others]
+    server.middleware[:] = [middleware, *others]
+
+
+async def _tool_call(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext, call: Attributes, said: Attributes
+) -> HandlerResult:
+    """The result of a tool call; an error of one that was not dispatched becomes its outcome."""
+    try:
+        result = await call_next(ctx)
+    except (MCPError, ValidationError):
+        call.setdefault(names.OUTCOME, "not_sent")
+        raise
+    if (outcome := _error_outcome(result)) is not None:
+        call.setdefault(names.OUTCOME, outcome)
+        said[names.ERROR] = "tool_error"
+    return result
 
 
 def _said(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes, str | None]:
     """What is known of a request before it is answered; the tool or the prompt that it is about."""
     said: Attributes = {
-        attributes.METHOD: ctx.method if ctx.method in attributes.METHODS else attributes.OTHER,
-        attributes.PROTOCOL: ctx.protocol_version,
-        attributes.TRANSPORT: "pipe" if ctx.request is None else "tcp",
+        names.METHOD: ctx.method if ctx.method in names.METHODS else names.OTHER,
+        "mcp.protocol.version": ctx.protocol_version,
+        "network.transport": "pipe" if ctx.request is None else "tcp",
     }
     if ctx.request_id is not None:
-        said[attributes.REQUEST_ID] = str(ctx.request_id)[:_LONGEST_ID]
+        said["jsonrpc.request.id"] = str(ctx.request_id)[:_LONGEST_ID]
     given = (ctx.params or {}).get("name")
     target = None
     if ctx.method == "tools/call":
-        said[attributes.GEN_AI] = "execute_tool"
+        said["gen_ai.operation.name"] = "execute_tool"
         if isinstance(given, str) and (tool := current(given)) in BY_NAME:
-            said[attributes.TOOL] = target = tool
+            said[names.TOOL] = target = tool
     elif ctx.method == "prompts/get" and given in _PROMPTS:
-        said[attributes.PROMPT] = target = given
+        said["gen_ai.prompt.name"] = target = given
     return said, target
 
 
-def _of_the_transport(ctx: ServerRequestContext[Any, Any]) -> Any:
-    headers: object = getattr(ctx.request, "headers", None)
-    return incoming(cast("Mapping[str, object]", headers)) if isinstance(headers, Mapping) else None
-
-
-def _error(result: object) -> str | None:
-    """The outcome of a result that is an error."""
+def _error_outcome(result: object) -> str | None:
     match result:
         case CallToolResult(is_error=True, structured_content={"outcome": str(outcome)}) | {
             "isError": True,
@@ -117,13 +108,8 @@ def _error(result: object) -> str | None:
             return None
 
 
-def _failed(error: BaseException) -> Attributes:
+def _failure(error: BaseException) -> Attributes:
     if isinstance(error, (MCPError, ValidationError)):
         code = str(error.error.code if isinstance(error, MCPError) else INVALID_PARAMS)
-        return {attributes.ERROR: code, attributes.STATUS_CODE: code}
-    return {attributes.ERROR: kind_of(error)}
-
-
-_OF_ERRORS = (attributes.ERROR, attributes.STATUS_CODE)
-_OUTCOMES = frozenset({"not_sent", "refused", "declined"})
-"""Of what ends before it is dispatched."""
+        return {names.ERROR: code, names.STATUS_CODE: code}
+    return {names.ERROR: kind_of(error)}

@@ -16,8 +16,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 from world import World
 
-from fastn_mcp.build.account import Kinds, may_own
-from fastn_mcp.client import client as fastn_client
+from fastn_mcp.build.account import may_own
 from fastn_mcp.client.http import Answer
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
@@ -81,10 +80,7 @@ class Planting:
 
 
 def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = None) -> World:
-    def made(account: Any, exchange: Any, *rest: Any) -> fastn_client.FastnClient:
-        return fastn_client.FastnClient(account, Planting(exchange, more), *rest)
-
-    return World(folder, policy or Policy("guarded"), kinds=Kinds(client=made))
+    return World(folder, policy or Policy("guarded"), exchange=lambda inner: Planting(inner, more))
 
 
 class Person:

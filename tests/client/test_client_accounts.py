@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import HttpExchange, NotSentError, theirs
+from fastn_mcp.client.http import HttpExchange, NotSentError, to_wire
 from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.account import GetUsage
 from fastn_mcp.tools.connectors import ListConnections
@@ -68,7 +68,7 @@ async def test_what_has_no_body_and_what_is_of_another_resource_is_as_it_was() -
 @given(st.dictionaries(st.text(), st.integers()), st.dictionaries(st.text(), st.text()))
 def test_a_renamed_body_loses_no_other_field(body: dict[str, Any], names: dict[str, str]) -> None:
     """Ours: nothing changes that was not named."""
-    renamed = theirs(Request("PUT", "/", body=body), names).body
+    renamed = to_wire(Request("PUT", "/", body=body), names).body
     assert renamed is not None
     assert {n: v for n, v in body.items() if n not in names and n not in names.values()}.items() <= renamed.items()
 

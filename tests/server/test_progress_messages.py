@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from world import World
 
-from fastn_mcp.client.rate_limit import WaitReason, listener, tell
+from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
@@ -74,7 +74,7 @@ async def test_progress_only_grows_whoever_reports() -> None:
         await watched.heard(3)
         await report("Workflows read", 3, 4)
         await report("Reading triggers", 2, 4)
-        await tell("Fastn answered 503.", WaitReason.RETRY, 1.0)
+        await announce_wait("Fastn answered 503.")
         await report("Read", 4, 4)
         await watched.heard(len(watched.told) + 1)
 
@@ -109,7 +109,7 @@ async def test_without_a_token_nothing_is_watched() -> None:
 
     async def work(report: Report) -> str:
         await report("Reading", 1, 2)
-        await tell("Fastn answered 503.", WaitReason.RETRY, 1.0)
+        await announce_wait("Fastn answered 503.")
         return "done"
 
     assert await watched.telling.during(work) == "done"
