@@ -33,9 +33,8 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.hosted.team_config import Match, Pattern, Team, TeamLimits, Tenant
-from fastn_mcp.hosted.tenants import Tenants
-from fastn_mcp.hosted.tokens import Trust
+from fastn_mcp.hosted.team_config import Team, Tenant
+from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.find.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -192,20 +191,23 @@ async def profiles(folder: Path, rounds: int) -> Growth:
     return Growth("Accounts", "profiles", "a profile", {"": each(await measured(cases, rounds), float)})
 
 
+def _opened(tenant: Tenant, _: object) -> TenantAccount:
+    nothing: Any = None
+    return TenantAccount(nothing, nothing, nothing, tenant.name, nothing, nothing)
+
+
 async def tenants(_folder: Path, rounds: int) -> Growth:
     """Letting a request in, whose sign-in is for the last of so many tenants that are open."""
     cases: dict[int, Callable[[], Awaitable[object]]] = {}
     for size in (1, 10, 100):
-        matches = [Match(frozenset(), (Pattern(f"team-{number}"),), {"hd": (Pattern("*"),)}) for number in range(size)]
-        served = tuple(Tenant(f"t{number}", match, False, None, {}, {}) for number, match in enumerate(matches))
-        trust = Trust("https://issuer.example", "fastn", "https://here.example", ("RS256",), 0.0)
-        team = Team("https://here.example/mcp", trust, (), (), "groups", TeamLimits(), served)
-        house: Tenants[Any] = Tenants(lambda *_: None, team.bounds, System())
+        served = [Tenant(name=f"t{number}", groups=[f"team-{number}"], claims={"hd": ["*"]}) for number in range(size)]
+        team = Team(url="https://here.example/mcp", issuer="https://issuer.example", tenant=served)
+        house = Tenants(_opened, team.limits, System())
         for tenant in served:
             async with house.lease(tenant):
                 pass
 
-        async def case(team: Team = team, house: Tenants[Any] = house, group: str = f"team-{size - 1}") -> None:
+        async def case(team: Team = team, house: Tenants = house, group: str = f"team-{size - 1}") -> None:
             tenant = team.tenant_of({"sub": "ann", "groups": ["all", group], "hd": "example.com"})
             if tenant is None:
                 raise RuntimeError("nobody serves it")

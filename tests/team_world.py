@@ -14,8 +14,7 @@ from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.team_config import Team
-from fastn_mcp.hosted.team_file import load_team
+from fastn_mcp.hosted.team_config import Team, load_team
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
 
@@ -73,7 +72,7 @@ class TeamWorld:
         self.opening = TenantBuilder(
             self.team, process, self.environment, None, self.folder, lines, self.system, sandboxed=True
         )
-        self.keys = IssuerKeys(self.team.trust.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))
+        self.keys = IssuerKeys(self.team.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator["Caller"]:

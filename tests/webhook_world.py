@@ -18,7 +18,7 @@ from world import World
 from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
-from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
+from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
@@ -109,7 +109,7 @@ class WebhookWorld(World):
     def asking(self, receiver: Receiver) -> Webhook:
         """The webhook, as a process that has just started has it."""
         posting = WebhookSender(URL, SECRET, self.system, receiver)
-        door = Door(None, 0, "https://approvals.example.com")
+        door = AnswerAddress(None, 0, "https://approvals.example.com")
         return Webhook(posting, generic, self.approvers, self.deciding, self.ledger, self.system, door)
 
     async def answer(

@@ -271,7 +271,7 @@ def _webhook(
 ) -> "Webhook | None":
     if settings.webhook_url is None:
         return None
-    from fastn_mcp.build.webhook import webhook_of  # only where one is set up
+    from fastn_mcp.channels.webhook.webhook import webhook_of  # only where one is set up
 
     return webhook_of(settings, account, ledger, audit, system, stays=stays)
 

@@ -16,7 +16,6 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.account import (
-    AccountParts,
     Kinds,
     Sandboxed,
     TenantContext,
@@ -35,65 +34,23 @@ from fastn_mcp.config.model import Settings, is_shared
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.approval.flow import OutOfBandChannel as AnyDesk
-from fastn_mcp.guard.audit.log import Audit
+from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
 from fastn_mcp.hosted.approval_page import mounted
-from fastn_mcp.hosted.authentication import admitted
-from fastn_mcp.hosted.inbox import TenantInbox
+from fastn_mcp.hosted.approvers import TenantInbox
+from fastn_mcp.hosted.authentication import request_context
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.response_mode import within
-from fastn_mcp.hosted.sign_in import Seal, SignIn
-from fastn_mcp.hosted.team_config import Team, Tenant, origin_of
-from fastn_mcp.hosted.team_file import load_team
-from fastn_mcp.hosted.tenants import CallerAccount, Tenants
-from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.hosted.sign_in import SignIn
+from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
+from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log as logs
 from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.server.handlers import build_for
-from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
-
-
-class Serving:
-    """What serves one tenant."""
-
-    def __init__(self, parts: AccountParts, log: logs.JsonLines, url: str | None) -> None:
-        """Answers of approvers arrive at `url`, where there is a webhook."""
-        self._parts = parts
-        self._log = log
-        self._hidden = parts.settings.secrets
-        log.hide(*self._hidden)
-        self.served = AccountContext(parts.dispatch, parts.offered, parts.label)
-        self.answers: ASGIApp | None = None
-        if parts.webhook is not None and url is not None:
-            self.answers = Router(parts.webhook.mounted(url))
-
-    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
-        try:
-            wanted = parse(self.served.by_name, tool, arguments)
-        except FastnError:
-            return None
-        return Effect.READ if wanted.dry_run else wanted.call.effective
-
-    @property
-    def ledger(self) -> Ledger:
-        return self._parts.ledger
-
-    @property
-    def audit(self) -> Audit:
-        return self._parts.audit
-
-    @property
-    def account(self) -> str:
-        return bound_account_of(self._parts.settings)
-
-    async def aclose(self) -> None:
-        await self._parts.aclose()
-        self._log.forget(*self._hidden)
 
 
 class TenantBuilder:
@@ -118,7 +75,7 @@ class TenantBuilder:
         self._system, self._run = system, system.token()
         self._sandbox = Sandboxed() if sandboxed else None
 
-    def __call__(self, tenant: Tenant, own: CallerAccount | None) -> Serving:
+    def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
         """Raises `SettingsError`."""
         settings = self.settings(tenant, own)
         program = this_program(self._environment)
@@ -134,41 +91,54 @@ class TenantBuilder:
             self._environment,
             browser=False,
             tally=None,
-            tenant=TenantContext(tenant.name, self._run, self._desk(tenant), self._system),
+            tenant=TenantContext(tenant.name, self._run, self._inbox(tenant), self._system),
             kinds=self.kinds(tenant.name),
             program=kept_in(program, folder),
         )
-        answers = f"{origin_of(self._team.url)}{_at(tenant.name)}" if own is None else None
-        return Serving(parts, self._log, answers)
+        answers = None
+        if parts.webhook is not None and own is None:
+            answers = Router(parts.webhook.mounted(f"{origin_of(self._team.url)}{_answers_path(tenant.name)}"))
+        self._log.hide(*settings.secrets)
 
-    def _desk(self, tenant: Tenant) -> Callable[[Ledger], AnyDesk] | None:
-        approvals = self._team.approvals
-        if approvals is None or tenant.caller_keys:
+        async def close() -> None:
+            await parts.aclose()
+            self._log.forget(*settings.secrets)
+
+        limits = self._team.limits
+        return TenantAccount(
+            AccountContext(parts.dispatch, parts.offered, parts.label),
+            parts.ledger,
+            parts.audit,
+            bound_account_of(settings),
+            ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
+            close,
+            answers,
+            None if own is None else own.principal,
+        )
+
+    def _inbox(self, tenant: Tenant) -> Callable[[Ledger], OutOfBandChannel] | None:
+        if self._team.approvals is None or tenant.caller_keys:
             return None
-        return partial(TenantInbox, approvals, tenant.name)
+        return partial(TenantInbox, self._team, tenant.name)
 
-    def page(
-        self, tenants: "Tenants[Serving]", keys: IssuerKeys, health: Health, system: System
-    ) -> tuple[Mount, Ledger] | None:
+    def page(self, tenants: Tenants, keys: IssuerKeys, health: Health, system: System) -> tuple[Mount, Ledger] | None:
         """The approval page, and the ledger to close with it; None where there is none. Raises `SettingsError`."""
-        approvals = self._team.approvals
-        if approvals is None:
+        team, approvals, url = self._team, self._team.approvals, self._team.page_url
+        if approvals is None or url is None:
             return None
         if not self.sealed_with:
             raise SettingsError(
                 "The team file has [approvals] but state_secret is not set, which seals sign-ins.",
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
             )
-        secret = approvals.secret.read(self._environment)
+        secret = approvals.secret(self._environment)
         self._log.hide(secret)
-        redirect = f"{approvals.url}/callback"
-        sign_in = SignIn(self._team.trust, keys, approvals.client, secret, approvals.scopes, redirect, system)
+        sign_in = SignIn(team.trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
         setting = self._ours["ledger"]
         ledger = ledger_at(setting, self._state, system)
-        shares = is_shared(setting)
         page = mounted(
-            self._team, approvals, sign_in, Seal(self.sealed_with, system), tenants, ledger, health, system,
-            shares=shares,
+            team, url, sign_in, self.sealed_with, tenants, ledger, lambda: health.is_leaving, system,
+            shares_ledger=is_shared(setting),
         )  # fmt: skip
         return page, ledger
 
@@ -185,12 +155,12 @@ class TenantBuilder:
 
     def approval_lifetime(self) -> float:
         """The longest of all tenants, in seconds: each ledger says how long its own requests can be answered."""
-        return max(self.settings(tenant).approval_minutes for tenant in self._team.tenants) * 60.0
+        return max(self.settings(tenant).approval_minutes for tenant in self._team.tenant) * 60.0
 
     def check(self) -> None:
         """All that can be wrong before somebody calls. Raises `SettingsError`."""
         seen: dict[str, str] = {}
-        for tenant in self._team.tenants:
+        for tenant in self._team.tenant:
             settings = self.settings(tenant)
             policy_of(settings, self._environment, this_program(self._environment))
             account = account_of(settings)
@@ -217,27 +187,25 @@ def serve(
             team, process, os.environ, config, state, lines, system, sandboxed=sandboxed, kinds=kinds
         )
         opening.check()
-        keys = IssuerKeys(team.trust.issuer, system)
+        keys = IssuerKeys(team.issuer, system)
         # Without the ledger reads go on: were it needed, a balancer would leave nobody to answer them.
         ledger = partial(_reachable, ledger_at(process.ledger, state, system))
         health = Health({"issuer": keys.reached}, {"ledger": ledger})
-        bounds = team.bounds
-        ending = ShutdownConfig(bounds.drain, bounds.grace, bounds.connections, bounds.head)
-        served = f"{counted(len(team.tenants), 'tenant')} of {file}"
-        said = (
-            f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.trust.issuer}."
-        )
-        run(application(team, opening, keys, health, system), host, port, health, ending, said)
+        limits = team.limits
+        shutdown = ShutdownConfig(limits.drain_seconds, limits.grace_seconds, limits.connections, limits.header_bytes)
+        served = f"{counted(len(team.tenant), 'tenant')} of {file}"
+        said = f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.issuer}."
+        run(application(team, opening, keys, health, system), host, port, health, shutdown, said)
 
 
 def application(team: Team, opening: TenantBuilder, keys: IssuerKeys, health: Health, system: System) -> Starlette:
     """The application, with the tenants that it opens."""
-    tenants = Tenants(opening, team.bounds, system)
-    more = [Mount(_at("{tenant}"), _answers(team, tenants))]
+    tenants = Tenants(opening, team.limits, system)
+    more = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
     page = opening.page(tenants, keys, health, system)
     if page is not None:
         more.append(page[0])
-    server = build_for(_whose, opening.approval_lifetime(), opening.sealed_with)
+    server = build_for(_resolve, opening.approval_lifetime(), opening.sealed_with)
     opening.kinds("").observe(server)
     app = team_application(server, team, tenants, keys, health, system, more)
     if page is not None:
@@ -268,27 +236,25 @@ async def _reachable(ledger: Ledger) -> bool:
     return True
 
 
-def _whose(ctx: ServerRequestContext[Any]) -> RequestContext:
+def _resolve(ctx: ServerRequestContext[Any]) -> RequestContext:
     assert ctx.request is not None  # noqa: S101 - this server is reached over HTTP alone
-    found = admitted(ctx.request)
-    account: Serving = found.account.served
-    return RequestContext(account.served, found.caller, found.account.room)
+    return request_context(ctx.request)
 
 
-def _at(tenant: str) -> str:
+def _answers_path(tenant: str) -> str:
     return f"/tenants/{tenant}"
 
 
-def _answers(team: Team, tenants: Tenants[Serving]) -> ASGIApp:
-    """Answers of approvers, each to the tenant whose question it is. Who sent one is for the webhook to tell."""
+def _answers(team: Team, tenants: Tenants) -> ASGIApp:
+    """Answers of approvers, each to the tenant whose request it is. Who sent one is for the webhook to tell."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         tenant = team.named(scope["path_params"]["tenant"])
         try:
             if tenant is not None and not tenant.caller_keys:
                 async with tenants.lease(tenant) as account:
-                    if account.served.answers is not None:
-                        return await account.served.answers(scope, receive, send)
+                    if account.answers is not None:
+                        return await account.answers(scope, receive, send)
         except FastnError as error:
             log.error("a webhook answer could not be processed: %s", error)
             return await JSONResponse({"decided": False}, 503)(scope, receive, send)

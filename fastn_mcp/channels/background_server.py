@@ -7,7 +7,7 @@ import asyncio
 import socket
 from contextlib import nullcontext
 from contextvars import Context
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import uvicorn
@@ -47,6 +47,21 @@ class _BoundedConnection(H11Protocol):
         return last is not None and not (last.response_complete or last.more_body)
 
 
+def server_config(app: ASGIApp, http: type[asyncio.Protocol], **more: Any) -> uvicorn.Config:
+    """What every HTTP server of this package has: its lines are lines of our log, at the level of ours."""
+    return uvicorn.Config(
+        app,
+        http=http,
+        ws="none",
+        log_config=None,
+        log_level=None,
+        access_log=False,  # an address can hold a key
+        server_header=False,
+        proxy_headers=False,
+        **more,
+    )
+
+
 class _BackgroundServer(uvicorn.Server):
     """Signals stay with the process that it is a part of."""
 
@@ -54,20 +69,14 @@ class _BackgroundServer(uvicorn.Server):
         return nullcontext()
 
 
-class Listening:
+class BackgroundServer:
     """An application, served at a socket that listens already, from now on."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
-        config = uvicorn.Config(
+        config = server_config(
             app,
-            http=_BoundedConnection,
-            ws="none",
+            _BoundedConnection,
             lifespan="off",
-            log_config=None,
-            log_level=None,
-            access_log=False,  # an address can hold a key
-            server_header=False,
-            proxy_headers=False,
             limit_concurrency=4 * _MOST,  # those that are closing are counted
             timeout_keep_alive=5,
             timeout_graceful_shutdown=_GRACE,

@@ -1,7 +1,7 @@
 """The HTTP application: MCP, metadata for sign-in, and the paths of health probes; and the server that runs it.
 
-Told to stop, what is in flight has its time; what then still is gets cancelled, and a change among it is recorded as
-unknown.
+On a signal to stop, calls in flight have their time; what is left then is cancelled, and a change among it is recorded
+as unknown.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -31,21 +31,22 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from typing_extensions import override
 
+from fastn_mcp.channels.background_server import server_config
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.guard.approval.quorum import READ
-from fastn_mcp.hosted.authentication import OWN_KEY, Admission, LocalAccess
+from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.rejection import Challenger, Edge
 from fastn_mcp.hosted.request_limits import bounded
-from fastn_mcp.hosted.response_mode import answered, within
+from fastn_mcp.hosted.response_mode import choose_response_mode, within
 from fastn_mcp.hosted.team_config import Team, origin_of
-from fastn_mcp.hosted.tenants import TenantAccount, Tenants
+from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Tokens
 from fastn_mcp.runtime import System
 from fastn_mcp.server.log import announce
 
 ALIVE = "/healthz"
 READY = "/readyz"
+PATH = "/mcp"
 
 _PATIENCE = 5.0
 _HEADERS = {"Cache-Control": "no-store"}
@@ -54,21 +55,15 @@ Check = Callable[[], Awaitable[bool]]
 
 
 class Health:
-    """`needed` has to hold for a request to be answered, by the names that a probe is told; `told` is told alone."""
+    """Probes. A request cannot be answered without what `required` checks; `reported` checks are named alone."""
 
-    def __init__(self, needed: Mapping[str, Check] | None = None, told: Mapping[str, Check] | None = None) -> None:
-        self._needed = dict(needed or {})
-        self._told = dict(told or {})
-        self._leaving = False
-
-    def leave(self) -> None:
-        """Ready no more: what comes from now on should go elsewhere."""
-        self._leaving = True
-
-    @property
-    def leaving(self) -> bool:
-        """Whether it is to end."""
-        return self._leaving
+    def __init__(
+        self, required: Mapping[str, Check] | None = None, reported: Mapping[str, Check] | None = None
+    ) -> None:
+        self._required = dict(required or {})
+        self._reported = dict(reported or {})
+        self.is_leaving = False
+        """Whether the process is to end: new requests should go elsewhere."""
 
     def routes(self) -> list[Route]:
         """The two paths of probes."""
@@ -78,11 +73,11 @@ class Health:
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
     async def _ready(self, _: Request) -> JSONResponse:
-        if self._leaving:
+        if self.is_leaving:
             return JSONResponse({"status": "leaving"}, 503, _HEADERS)
-        checks = self._needed | self._told
+        checks = self._required | self._reported
         found = {name: "ok" if await _holds(check) else "unreachable" for name, check in checks.items()}
-        ready = all(found[name] == "ok" for name in self._needed)
+        ready = all(found[name] == "ok" for name in self._required)
         return JSONResponse({"status": "ready" if ready else "not ready"} | found, 200 if ready else 503, _HEADERS)
 
 
@@ -92,11 +87,6 @@ async def _holds(check: Check) -> bool:
             return await check()
     except Exception:
         return False
-
-
-PATH = "/mcp"
-
-T = TypeVar("T", bound=TenantAccount)
 
 
 def application(
@@ -110,7 +100,7 @@ def application(
     origins = [f"http://{host}" for host in hosts]
     security = TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins)
     app = server.streamable_http_app(streamable_http_path=PATH, stateless_http=True, transport_security=security)
-    answered(app, server, security)
+    choose_response_mode(app, server, security)
     open_routes = [*health.routes(), *more]
     app.router.routes.extend(open_routes)
     app.add_middleware(LocalAccess, token, hosts, origins, head, open_routes)
@@ -118,22 +108,22 @@ def application(
 
 
 def team_application(
-    server: Server[Any], team: Team, tenants: Tenants[T], keys: IssuerKeys, health: Health, system: System,
+    server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, health: Health, system: System,
     more: Sequence[BaseRoute] = (),
 ) -> Starlette:  # fmt: skip
     """For a team: an OAuth 2.1 resource server, whose tenants serve who signs in. `more` are routes beside MCP."""
-    path, own = urlsplit(team.url).path, origin_of(team.url)
+    path, origins = urlsplit(team.url).path, [origin_of(team.url), *team.origins]
     tokens = Tokens(team.trust, keys, system)
-    security = TransportSecuritySettings(allowed_hosts=list(team.hosts), allowed_origins=[own, *team.origins])
+    security = TransportSecuritySettings(allowed_hosts=team.served_hosts, allowed_origins=origins)
     app = server.streamable_http_app(
         streamable_http_path=path,
         stateless_http=True,
-        max_request_body_size=team.bounds.body,
+        max_request_body_size=team.limits.body_bytes,
         transport_security=security,
         # From texts, so that an issuer without a path gets no slash, which would make it another one (RFC 8414).
         auth=AuthSettings.model_validate(
             {
-                "issuer_url": team.trust.issuer,
+                "issuer_url": team.issuer,
                 "resource_server_url": team.url,
                 "validate_token_resource": True,
                 "required_scopes": [READ],  # what to ask for first; what more a call needs is said when it is made
@@ -141,30 +131,30 @@ def team_application(
         ),
         token_verifier=tokens,
     )
-    answered(app, server, security)
+    choose_response_mode(app, server, security)
     app.router.routes.extend([*health.routes(), *more])
-    challenger = Challenger(str(build_resource_metadata_url(AnyHttpUrl(team.url))))
+    metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
     # The innermost: who is calling is known there.
-    app.user_middleware.append(Middleware(Admission, path, team, tokens, tenants, challenger))
+    app.user_middleware.append(Middleware(TeamAccess, path, team, tokens, tenants, metadata))
     if team.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(team.origins),
+            allow_origins=team.origins,
             allow_methods=["POST"],
             allow_headers=["Authorization", "Content-Type", OWN_KEY, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"],
             expose_headers=["WWW-Authenticate", "Retry-After"],
         )
-    page = [] if team.approvals is None else [origin_of(team.approvals.url)]
-    app.add_middleware(Edge, team.hosts, [own, *team.origins, *page], team.bounds.head, (ALIVE, READY))
-    within(app, partial(_kept, tenants, keys))
+    page = [] if team.page_url is None else [origin_of(team.page_url)]
+    app.add_middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY))
+    within(app, partial(_maintained, tenants, keys))
     return app
 
 
 @asynccontextmanager
-async def _kept(tenants: Tenants[T], keys: IssuerKeys) -> AsyncGenerator[None]:
+async def _maintained(tenants: Tenants, keys: IssuerKeys) -> AsyncGenerator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keys.refresh)
-        tasks.start_soon(tenants.stay)
+        tasks.start_soon(tenants.sweep_forever)
         try:
             yield
         finally:
@@ -187,12 +177,11 @@ class ShutdownConfig:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, health: Health, drain: float, announced: str) -> None:
+    def __init__(self, config: uvicorn.Config, health: Health, drain: float, announcement: str) -> None:
         super().__init__(config)
         self._health = health
         self._drain = drain
-        self._announced = announced
-        self._told = False
+        self._announcement = announcement
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @override
@@ -200,44 +189,37 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
-            announce(self._announced)
+            announce(self._announcement)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Told once, it stops being ready, and ends a while later. Told again, it ends at once."""
-        first, self._told = not self._told, True
-        self._health.leave()
-        if first and self._drain > 0 and self._loop is not None:
+        """At the first signal it stops being ready, and ends a while later. At the second it ends at once."""
+        is_first, self._health.is_leaving = not self._health.is_leaving, True
+        if is_first and self._drain > 0 and self._loop is not None:
             later = self._loop.call_later
             self._loop.call_soon_threadsafe(later, self._drain, super().handle_exit, sig, frame)
         else:
             super().handle_exit(sig, frame)
 
 
-def run(app: Any, host: str, port: int, health: Health, ending: ShutdownConfig, announced: str) -> None:
+def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig, announcement: str) -> None:
     """Serve until SIGINT or SIGTERM; half-open clients do not keep the process alive.
 
-    `announced` is written to stderr once it listens.
+    `announcement` is written to stderr once it listens.
     """
-    config = uvicorn.Config(
+    config = server_config(
         app,
+        bounded(shutdown.head, always=(ALIVE.encode(), READY.encode()), is_leaving=lambda: health.is_leaving),
         host=host,
         port=port,
-        http=bounded(ending.head, always=(ALIVE.encode(), READY.encode()), leaving=lambda: health.leaving),
-        ws="none",
-        log_config=None,  # its lines are lines of our log, of the level that ours has
-        log_level=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=ending.connections,
-        timeout_graceful_shutdown=round(ending.grace),
+        limit_concurrency=shutdown.connections,
+        timeout_graceful_shutdown=round(shutdown.grace),
         timeout_keep_alive=30,
     )
     # Once it has ended, uvicorn raises the signal again, which would kill the process before anything is cleaned up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    _Server(config, health, ending.drain, announced).run()
+    _Server(config, health, shutdown.drain, announcement).run()
 
 
 def _leave(*_: object) -> None:

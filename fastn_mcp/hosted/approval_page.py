@@ -1,186 +1,172 @@
 """The approval page of a team: people sign in and see what they may decide."""
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from fastn_mcp.channels.page.access import Inbox, Render
-from fastn_mcp.channels.page.app import page
-from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.channels.page.sessions import FlashMessage
+from fastn_mcp.channels.page.app import Render, Session, page, spend
+from fastn_mcp.channels.page.security import BadForm, Seal, form
 from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.hosted.app import Health
-from fastn_mcp.hosted.inbox import Approvals, ApproverRights, TeamInbox, person
-from fastn_mcp.hosted.sign_in import HOLDS, Begun, BrowserSession, NotAnApprover, NotSignedIn, Seal, SignIn
+from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
+from fastn_mcp.hosted.sign_in import SIGN_IN_HOLDS, NotAnApprover, NotSignedIn, PendingSignIn, SignIn
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.runtime import System
 
-_SAID = 60.0
-"""Seconds in which what is said of a decision is shown."""
-
 _ENDED = "approvals_session"
+_Cookie = Literal["sign_in", "session"]
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserSession:
+    """A browser in which a person signed in, as its sealed cookie holds it."""
+
+    id: str
+    ends: float
+    person: SignedInPerson
 
 
 def mounted(
-    team: Team, approvals: Approvals, sign_in: SignIn, seal: Seal, tenants: Tenants[Any], ledger: Ledger,
-    health: Health, system: System, *, shares: bool,
+    team: Team, url: str, sign_in: SignIn, secrets: Sequence[str], tenants: Tenants, ledger: Ledger,
+    is_leaving: Callable[[], bool], system: System, *, shares_ledger: bool,
 ) -> Mount:  # fmt: skip
-    """The page, for the application. `ledger` is of the process: what was used once is noted there."""
-
-    def inbox(session: BrowserSession) -> TeamInbox:
-        revision = ledger.revision if shares else None
-        return TeamInbox(ApproverRights(approvals, session.person), team, tenants, revision, system)
-
-    way = _PageSignIn(approvals, sign_in, seal, inbox, lambda claims: person(team, approvals, claims), ledger, health,
-                    system, urlsplit(team.trust.issuer).netloc)  # fmt: skip
-    return Mount(urlsplit(approvals.url).path, page(way, system, [origin_of(approvals.url)]))
+    """The page at `url`, for the application. `ledger` is of the process: what was used once is noted there."""
+    shared = ledger if shares_ledger else None
+    access = TeamPageAccess(team, url, sign_in, Seal(secrets, system), tenants, ledger, shared, system)
+    return Mount(urlsplit(url).path, page(access, [origin_of(url)], ledger, system, secrets, is_leaving))
 
 
-class _PageSignIn:
-    room = ""
-    entrance = None
+class TeamPageAccess:
+    """Let in by signing in at the identity provider, and kept in by a sealed cookie that every replica reads."""
+
+    prefix = ""
+    entrance: str | None = None
+    watching = 0
 
     def __init__(
-        self, approvals: Approvals, sign_in: SignIn, seal: Seal, inbox: Callable[[BrowserSession], Inbox],
-        who: Callable[[dict[str, Any]], Any], ledger: Ledger, health: Health, system: System, provider: str,
+        self, team: Team, url: str, sign_in: SignIn, seal: Seal, tenants: Tenants, ledger: Ledger,
+        shared: Ledger | None, system: System,
     ) -> None:  # fmt: skip
-        self.looks: dict[str, Any] = {"team": True, "provider": provider}
-        self._approvals = approvals
+        self.context: dict[str, Any] = {"team": True, "provider": urlsplit(team.issuer).netloc}
+        self._team = team
         self._sign_in = sign_in
         self._seal = seal
-        self._inbox = inbox
-        self._who = who
+        self._tenants = tenants
         self._ledger = ledger
-        self._health = health
         self._system = system
-        self._path = urlsplit(approvals.url).path
-        self._secure = approvals.url.startswith("https://")
+        self._shared = shared
+        self._root = f"{urlsplit(url).path}/"
+        self._secure = url.startswith("https://")
+        self._holds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
 
     def routes(self, render: Render) -> Sequence[Route]:
-        async def login(request: Request) -> Response:
-            try:
-                to, begun = await self._sign_in.begin()
-            except NotSignedIn as why:
-                return _refused(render, request, 503, why)
-            answer = RedirectResponse(to, 303)
-            self._keep(answer, "sign_in", self._seal.close("sign-in", asdict(begun)), HOLDS)
-            return answer
-
-        async def callback(request: Request) -> Response:
-            try:
-                session = await self._signed_in(request)
-            except NotSignedIn as why:
-                answer = _refused(render, request, 403, why)
-            else:
-                # Only ever there: nothing that was sent says where to go.
-                answer = RedirectResponse(f"{self._path}/", 303)
-                self._keep(answer, "session", self._seal.close("session", asdict(session)), self._approvals.session)
-            self._drop(answer, "sign_in")
-            return answer
-
-        async def logout(request: Request) -> Response:
-            session = await self.session(request)
-            try:
-                fields = await form(request)
-            except BadForm as problem:
-                return _refused(render, request, problem.status, NotSignedIn("The form is not from this page."))
-            if session is not None:
-                if not await self.spend(session, "logout me", fields.get("token", "")):
-                    return RedirectResponse(f"{self._path}/", 303)
-                # A copy of the cookie, wherever it is, ends as well.
-                await self._ledger.distrust(session.id, _ENDED, session.ends)
-            answer = render(
-                request, "refused.html", heading="You are signed out",
-                why="At the identity provider you may still be signed in: other people at this computer could use it.",
-                again="Sign in again",
-            )  # fmt: skip
-            self._drop(answer, "session")
-            self._drop(answer, "said")
-            return answer
-
         return [
-            Route("/login", login, methods=["GET"]),
-            Route("/callback", callback, methods=["GET"]),
-            Route("/logout", logout, methods=["POST"]),
+            Route("/login", partial(self._login, render), methods=["GET"]),
+            Route("/callback", partial(self._callback, render), methods=["GET"]),
+            Route("/logout", partial(self._logout, render), methods=["POST"]),
         ]
 
+    async def _login(self, render: Render, request: Request) -> Response:
+        try:
+            address, pending = await self._sign_in.begin()
+        except NotSignedIn as why:
+            return _rejected(render, request, 503, why)
+        response = RedirectResponse(address, 303)
+        self._set(response, "sign_in", self._seal.close("sign-in", asdict(pending)), SIGN_IN_HOLDS)
+        return response
+
+    async def _callback(self, render: Render, request: Request) -> Response:
+        try:
+            session = await self._signed_in(request)
+        except NotSignedIn as why:
+            response = _rejected(render, request, 403, why)
+        else:
+            # Only ever there: nothing that was sent says where to go.
+            response = RedirectResponse(self._root, 303)
+            self._set(response, "session", self._seal.close("session", asdict(session)), self._holds)
+        self._delete(response, "sign_in")
+        return response
+
+    async def _logout(self, render: Render, request: Request) -> Response:
+        session = await self._browser_session(request)
+        try:
+            fields = await form(request)
+        except BadForm as problem:
+            return _rejected(render, request, problem.status, NotSignedIn("The form is not from this page."))
+        if session is not None:
+            if not await spend(self._seal, self._ledger, session.id, "logout me", fields, self._now()):
+                return RedirectResponse(self._root, 303)
+            # A copy of the cookie, wherever it is, ends as well.
+            await self._ledger.distrust(session.id, _ENDED, session.ends)
+        response = render(
+            request, "refused.html", heading="You are signed out",
+            why="At the identity provider you may still be signed in: other people at this computer could use it.",
+            again="Sign in again",
+        )  # fmt: skip
+        self._delete(response, "session")
+        return response
+
+    async def session(self, request: Request) -> Session | None:
+        session = await self._browser_session(request)
+        if session is None:
+            return None
+        return Session(session.id, self._root, self._inbox(session.person), session.person.name)
+
+    async def _browser_session(self, request: Request) -> BrowserSession | None:
+        found = self._seal.open("session", self._get(request, "session"), self._holds)
+        if found is None or found["ends"] <= self._now():
+            return None
+        known = found["person"]
+        person = SignedInPerson(**(known | {"rules": tuple(known["rules"])}))
+        session = BrowserSession(found["id"], found["ends"], person)
+        return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
+
     async def _signed_in(self, request: Request) -> BrowserSession:
-        kept = self._seal.open("sign-in", self._kept(request, "sign_in"), HOLDS)
-        if kept is None:
+        begun = self._seal.open("sign-in", self._get(request, "sign_in"), SIGN_IN_HOLDS)
+        if begun is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is not a response from the identity provider.")
-        begun, now = Begun(**kept), self._system.now().timestamp()
-        code = self._sign_in.code(begun, dict(sent))
+        pending, now = PendingSignIn(**begun), self._now()
+        code = self._sign_in.code(pending, dict(sent))
         # First: nobody makes us ask the provider more than once for each sign-in that was begun.
-        if not await self._ledger.use_nonce(f"sign-in {begun.state}", now + HOLDS + 60, now):
+        if not await self._ledger.use_nonce(f"sign-in {pending.state}", now + SIGN_IN_HOLDS + 60, now):
             raise NotSignedIn("This sign-in was already used.")
-        who = self._who(await self._sign_in.finish(begun, code))
-        if not ApproverRights(self._approvals, who).tenants:
+        who = person(self._team, await self._sign_in.finish(pending, code))
+        if not self._inbox(who).tenants:
             raise NotAnApprover(f"No rule for approvers names {who.name}. Ask the operator of this server.")
-        return BrowserSession(self._system.token(), now + self._approvals.session, who)
+        return BrowserSession(self._system.token(), now + self._holds, who)
 
-    async def session(self, request: Request) -> BrowserSession | None:
-        session = self._seal.session(self._kept(request, "session"), self._approvals.session)
-        if session is None or await self._ledger.distrusted(session.id, _ENDED, self._system.now().timestamp()):
-            return None
-        return session
+    def _inbox(self, person: SignedInPerson) -> TeamInbox:
+        return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
 
-    def root(self, request: Request, session: BrowserSession) -> str:  # noqa: ARG002 - the same for all
-        return f"{self._path}/"
+    def _now(self) -> float:
+        return self._system.now().timestamp()
 
-    def person(self, session: BrowserSession) -> str | None:
-        return session.person.name
-
-    def inbox(self, session: BrowserSession) -> Inbox:
-        return self._inbox(session)
-
-    def token(self, session: BrowserSession, form: str) -> str:
-        return self._seal.token(session, form, self._system.token())
-
-    async def spend(self, session: BrowserSession, form: str, token: str) -> bool:
-        nonce, now = self._seal.nonce(session, form, token), self._system.now().timestamp()
-        return nonce is not None and await self._ledger.use_nonce(f"form {nonce}", session.ends + 60, now)
-
-    def tell(self, answer: Response, session: BrowserSession, said: FlashMessage) -> None:
-        self._keep(answer, "said", self._seal.close(f"said {session.id}", asdict(said)), _SAID)
-
-    def told(self, request: Request, answer: Response | None, session: BrowserSession) -> FlashMessage | None:
-        kept = self._kept(request, "said")
-        if answer is not None and kept is not None:
-            self._drop(answer, "said")
-        found = self._seal.open(f"said {session.id}", kept, _SAID)
-        return None if found is None else FlashMessage(**found)
-
-    @contextmanager
-    def watched(self) -> Generator[Callable[[], bool]]:
-        # Once this replica is to end, the browser goes on with another.
-        yield lambda: not self._health.leaving
-
-    def _name(self, what: str) -> str:
+    def _name(self, cookie: _Cookie) -> str:
         # The prefix keeps other hosts of the domain, and plain HTTP, from setting it.
-        return f"{'__Host-' if self._secure else ''}fastn_{what}"
+        return f"{'__Host-' if self._secure else ''}fastn_{cookie}"
 
-    def _kept(self, request: Request, what: str) -> str | None:
-        return request.cookies.get(self._name(what))
+    def _get(self, request: Request, cookie: _Cookie) -> str | None:
+        return request.cookies.get(self._name(cookie))
 
-    def _keep(self, answer: Response, what: str, value: str, seconds: float) -> None:
+    def _set(self, response: Response, cookie: _Cookie, value: str, seconds: float) -> None:
         # Not strict: the browser comes back from another site, the provider's.
-        answer.set_cookie(
-            self._name(what), value, max_age=int(seconds), path="/", secure=self._secure, httponly=True, samesite="lax"
-        )
+        response.set_cookie(
+            self._name(cookie), value, max_age=int(seconds), path="/", secure=self._secure, httponly=True,
+            samesite="lax",
+        )  # fmt: skip
 
-    def _drop(self, answer: Response, what: str) -> None:
-        answer.delete_cookie(self._name(what), path="/", secure=self._secure, httponly=True, samesite="lax")
+    def _delete(self, response: Response, cookie: _Cookie) -> None:
+        response.delete_cookie(self._name(cookie), path="/", secure=self._secure, httponly=True, samesite="lax")
 
 
-def _refused(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:
+def _rejected(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:
     return render(request, "refused.html", status, heading=why.heading, why=str(why), again="Sign in again")

@@ -1,102 +1,127 @@
 """Who may use MCP over HTTP: a bearer token on this machine, or a sign-in with scopes and a tenant.
 
-What is refused here never reaches a handler. Whatever is let in is looked at again by the guard, call by call.
+What is rejected here never reaches a handler. Whatever is let in passes the guard, call by call.
 """
 
 import hmac
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.types import INVALID_REQUEST
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.config.keys import HttpToken
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.quorum import READ, InsufficientScope, Rights
 from fastn_mcp.hosted.oidc import AGAIN, NoKeys
-from fastn_mcp.hosted.rejection import Challenger, Edge, RequestRejected, unavailable
-from fastn_mcp.hosted.request_limits import RequestLine, again, asked, read, whole
+from fastn_mcp.hosted.request_limits import RequestLine, RequestRejected, again, asked, read, unavailable, whole
 from fastn_mcp.hosted.team_config import Team, Tenant
-from fastn_mcp.hosted.tenants import Busy, CallerAccount, Opened, Shares, TenantAccount, Tenants
+from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
 from fastn_mcp.hosted.tokens import Tokens
+from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.server.context import AccountContext, RequestContext
+from fastn_mcp.tools.tool import Effect
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=TenantAccount)
-
 OWN_KEY = "x-fastn-api-key"
-_ADMITTED = "fastn_mcp.admitted"
+
+FORBIDDEN = -32003
+"""Of the error codes that the specification leaves to servers."""
+
+MOST_HEADERS = 100
+
+_CONTEXT = "fastn_mcp.context"
+_SCOPE_PREFIX = "fastn:"
+
+_LARGEST = 65_536
+"""Bytes of a request without a token that are read, for the id that the error answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted(Generic[T]):
-    """A request that was let in: who makes it, and the account that serves it."""
+class HostCheck:
+    """Reject a foreign Host or Origin, and large headers, before anything is read.
 
-    caller: Caller
-    account: Opened[T]
+    Compared letter by letter: no wildcard, no prefix, no port that was not named. `open_paths` are for probes, which
+    call by an address instead of a name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str], origins: Collection[str], head: int, open_paths: Sequence[str]
+    ) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower().encode() for host in hosts)
+        self._origins = frozenset(origin.encode() for origin in origins)
+        self._head = head
+        self._open = frozenset(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (rejection := self._rejection(scope)) is not None:
+            return await rejection(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    def _rejection(self, scope: Scope) -> PlainTextResponse | None:
+        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > self._head:
+            return PlainTextResponse("The headers are too large.", 431)
+        if scope["path"] in self._open:
+            return None
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return PlainTextResponse("This host is not served here.", 421)
+        if any(value not in self._origins for name, value in headers if name == b"origin"):
+            return PlainTextResponse("This origin is not allowed here.", 403)
+        return None
 
 
-def admitted(request: Request) -> Admitted[Any]:
-    """Whose a request is. It stands with the request itself: nothing else is there to be mixed up."""
-    found: Admitted[Any] = request.scope[_ADMITTED]
+def request_context(request: Request) -> RequestContext:
+    """The account and the caller of a request that `TeamAccess` let in. They stand with the request itself."""
+    found: RequestContext = request.scope[_CONTEXT]
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _SignedIn:
-    principal: str
-    rights: Rights
-    tenant: Tenant
-    own: CallerAccount | None
+class TeamAccess:
+    """Serve the requests of people who signed in, each by the account of their tenant.
 
-    @property
-    def whose(self) -> str:
-        """Whose share of the connections it takes: the tenant's, or that of a caller who is one alone."""
-        return self.tenant.name if self.own is None else f"{self.tenant.name} {self.principal}"
+    Stands between the SDK's authentication and its MCP endpoint, at `path`. At `metadata` a client reads whose tokens
+    are wanted (RFC 9728).
+    """
 
-
-class Admission(Generic[T]):
-    """Stands between the SDK's authentication and its MCP endpoint, at `path`."""
-
-    def __init__(
-        self, app: ASGIApp, path: str, team: Team, tokens: Tokens, tenants: Tenants[T], challenger: Challenger
-    ) -> None:
+    def __init__(self, app: ASGIApp, path: str, team: Team, tokens: Tokens, tenants: Tenants, metadata: str) -> None:
         self._app = app
         self._path = path
         self._team = team
         self._tokens = tokens
         self._tenants = tenants
-        self._challenger = challenger
-        self._shares = Shares(team.bounds.requests)
+        self._metadata = metadata
+        self._requests = RequestLimit(team.limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != self._path:
             return await self._app(scope, receive, send)
-        wanted = RequestLine()
+        line = RequestLine()
         async with AsyncExitStack() as stack:
             try:
-                signed_in = await self._signed_in(scope)
-                stack.enter_context(self._shares(signed_in.whose))
-                body = await read(receive, self._team.bounds.body)
-                wanted = asked(body)
-                account = await stack.enter_async_context(self._tenants.lease(signed_in.tenant, signed_in.own))
-                self._check(signed_in.rights, account.served, wanted)
-            except RequestRejected as turned:
-                return await turned.response(wanted.id)(scope, receive, send)
+                caller, tenant, own = await self._signed_in(scope)
+                # A caller who brings a key has a share of their own.
+                owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
+                stack.enter_context(self._requests(owner))
+                body = await read(receive, self._team.limits.body_bytes)
+                line = asked(body)
+                account = await stack.enter_async_context(self._tenants.lease(tenant, own))
+                self._check_scope(caller, account.context, line)
+            except RequestRejected as rejected:
+                return await rejected.response(line.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
-                return await _closed(error).response(wanted.id)(scope, receive, send)
-            caller = Caller(signed_in.principal, None, signed_in.rights)
-            inner = {**scope, _ADMITTED: Admitted(caller, account)}
+                return await _unavailable(error).response(line.id)(scope, receive, send)
+            inner = {**scope, _CONTEXT: RequestContext(account.context, caller, account.limit)}
             return await self._app(inner, again(whole(body), receive), send)
 
-    async def _signed_in(self, scope: Scope) -> _SignedIn:
+    async def _signed_in(self, scope: Scope) -> tuple[Caller, Tenant, CallerAccount | None]:
         request = Request(scope)
         sent = request.headers.getlist("authorization")
         keys = request.headers.getlist(OWN_KEY)
@@ -104,56 +129,69 @@ class Admission(Generic[T]):
             raise RequestRejected(400, "An authentication header was sent twice.")
         user = scope.get("user")
         if not isinstance(user, AuthenticatedUser):
-            raise await self._unknown(sent[0] if sent else "")
+            raise await self._unauthenticated(sent[0] if sent else "")
         if request.method != "POST":
             raise RequestRejected(405, "This server keeps no sessions: requests are POST.", headers={"Allow": "POST"})
         token = user.access_token
         rights = Rights(frozenset(token.scopes))
         if READ not in rights.scopes:
-            raise self._challenger.insufficient(_ours(rights), READ, f"It needs the scope {READ}.")
+            raise self._insufficient_scope(rights, READ, f"It needs the scope {READ}.")
         claims = token.claims or {}
         principal = f"{claims['iss']}|{token.subject}"
         tenant = self._team.tenant_of(claims)
         if tenant is None:
             log.warning("no tenant of the team file matches %s", principal)
             raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
-        return _SignedIn(principal, rights, tenant, _own(tenant, principal, keys))
+        return Caller(principal, None, rights), tenant, _caller_account(tenant, principal, keys)
 
-    async def _unknown(self, sent: str) -> RequestRejected:
+    async def _unauthenticated(self, sent: str) -> RequestRejected:
+        """Nobody signed in; the challenge says why a token that came is not accepted."""
         scheme, _, token = sent.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            return self._challenger.unknown([READ], None)
-        try:
-            return self._challenger.unknown([READ], await self._tokens.reason(token))
-        except NoKeys:
-            return unavailable("The identity provider cannot be reached, so no token can be verified.", int(AGAIN))
+        message, error = "Sign in first.", ()
+        if scheme.lower() == "bearer" and token:
+            try:
+                why = await self._tokens.reason(token)
+            except NoKeys:
+                what = "The identity provider cannot be reached, so no token can be verified."
+                return unavailable(what, int(AGAIN))
+            message, error = f"The token was refused. {why}", ("invalid_token", why)
+        return RequestRejected(401, message, headers={"WWW-Authenticate": self._challenge([READ], *error)})
 
-    def _check(self, rights: Rights, account: TenantAccount, wanted: RequestLine) -> None:
+    def _insufficient_scope(self, rights: Rights | None, needed: str, message: str) -> RequestRejected:
+        """The scopes that the token holds are named too, so that a new one has both."""
+        held = [scope for scope in (rights.scopes if rights else ()) if scope.startswith(_SCOPE_PREFIX)]
+        challenge = self._challenge(sorted({*held, needed}), "insufficient_scope", f"It needs {needed}.")
+        return RequestRejected(403, message, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
+
+    def _challenge(self, scopes: Iterable[str], error: str | None = None, description: str = "") -> str:
+        parts = [f'resource_metadata="{self._metadata}"', f'scope="{" ".join(scopes)}"']
+        if error is not None:
+            parts = [f'error="{error}"', f'error_description="{description}"', *parts]
+        return "Bearer " + ", ".join(parts)
+
+    def _check_scope(self, caller: Caller, account: AccountContext, line: RequestLine) -> None:
         """Raises `RequestRejected` where the call surely needs more than the token holds."""
-        if wanted.tool is None:
+        if line.tool is None:
             return
-        effect = account.effect_of(wanted.tool, wanted.arguments or {})
-        if effect is None:
+        try:
+            wanted = parse(account.by_name, line.tool, line.arguments or {})
+        except FastnError:
             return  # whatever it is, MCP has an answer for it
         try:
-            rights.check(wanted.tool, effect)
+            caller.check(line.tool, Effect.READ if wanted.dry_run else wanted.call.effective)
         except InsufficientScope as error:
-            said = f"{error.what} {error.next_step}"
-            raise self._challenger.insufficient(_ours(rights), error.scope, said) from None
+            message = f"{error.what} {error.next_step}"
+            raise self._insufficient_scope(caller.rights, error.scope, message) from None
 
 
-def _closed(error: Busy | SettingsError) -> RequestRejected:
+def _unavailable(error: Busy | SettingsError) -> RequestRejected:
     if isinstance(error, Busy):
         return unavailable(f"{error.what} {error.next_step}", 1)
     log.error("%s", error)
     return unavailable("Your account cannot be opened now. Tell the operator; the server log has the details.", 30)
 
 
-def _ours(rights: Rights) -> list[str]:
-    return [scope for scope in rights.scopes if scope.startswith("fastn:")]
-
-
-def _own(tenant: Tenant, principal: str, keys: list[str]) -> CallerAccount | None:
+def _caller_account(tenant: Tenant, principal: str, keys: list[str]) -> CallerAccount | None:
     if not tenant.caller_keys:
         if keys:
             raise RequestRejected(
@@ -167,29 +205,18 @@ def _own(tenant: Tenant, principal: str, keys: list[str]) -> CallerAccount | Non
     return CallerAccount(principal, keys[0])
 
 
-_LARGEST = 65_536
-"""Bytes of a request without a token that are read, for the id that the error answers."""
-
-_REALM = 'Bearer realm="fastn-mcp"'
-
-
 class LocalAccess:
-    """Serve requests for exactly our hosts and origins that carry the token. Everything but `open_routes` needs it."""
+    """Serve requests that carry the token of this machine, by one of `hosts`. `open_routes` need neither."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        token: HttpToken,
-        hosts: Collection[str],
-        origins: Collection[str],
-        head: int,
+        self, app: ASGIApp, token: HttpToken, hosts: Collection[str], origins: Collection[str], head: int,
         open_routes: Sequence[BaseRoute],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._app = app
         self._token = token.value.encode()
         self._place = token.place
         self._open = tuple(open_routes)
-        self._closed = Edge(self._with_token, hosts, origins, head, ())
+        self._closed = HostCheck(self._with_token, hosts, origins, head, ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_open = scope["type"] == "lifespan" or any(route.matches(scope)[0] is not Match.NONE for route in self._open)
@@ -199,20 +226,13 @@ class LocalAccess:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
         if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         id_ = None
         if scope["method"] == "POST":
             with suppress(RequestRejected):  # too large or too slow: refused all the same
                 id_ = asked(await read(receive, _LARGEST)).id
-        await self._refusal(is_sent=bool(sent)).response(id_)(scope, receive, send)
-
-    def _refusal(self, *, is_sent: bool) -> RequestRejected:
-        what = "The bearer token is not this server's." if is_sent else "A bearer token is required."
-        error = ', error="invalid_token", error_description="Not the token of this server."' if is_sent else ""
-        return RequestRejected(
-            401,
-            f"{what} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}.",
-            INVALID_REQUEST,
-            {"WWW-Authenticate": _REALM + error},
-        )
+        what = "The bearer token is not this server's." if sent else "A bearer token is required."
+        message = f"{what} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}."
+        error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""
+        headers = {"WWW-Authenticate": f'Bearer realm="fastn-mcp"{error}'}
+        return await RequestRejected(401, message, headers=headers).response(id_)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Bounds on requests: bytes and time of the head (httptools has none), and the size of a body.
+"""Bounds on requests: bytes and time of the head (httptools has none), the size of a body, and how one is rejected.
 
 What asks to speak another protocol is answered in this one, body and all: to the parser its body would be the next
 request, and whoever shares the connection would get the answer.
@@ -19,12 +19,14 @@ from typing import Any, cast
 
 import anyio
 from httptools import HttpParserUpgrade, HttpRequestParser
+from mcp.types import INTERNAL_ERROR, INVALID_REQUEST
+from pydantic import JsonValue
 from pydantic_core import from_json
+from starlette.responses import JSONResponse
 from starlette.types import Message, Receive
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from fastn_mcp.hosted.rejection import RequestRejected
 from fastn_mcp.server.stdio import queued
 
 ARRIVES = 30.0
@@ -55,15 +57,15 @@ def _never() -> bool:
 
 
 def bounded(
-    head: int, arrives: float = ARRIVES, always: Collection[bytes] = (), leaving: Callable[[], bool] = _never
+    head: int, arrives: float = ARRIVES, always: Collection[bytes] = (), is_leaving: Callable[[], bool] = _never
 ) -> type[HttpToolsProtocol]:
     """A protocol that takes at most `head` bytes, and the rest of one read, without a whole head or a part of a body.
 
     So it holds for a line, for lines, for an address, for a chunk's extensions and for what follows a body. `always`
     are the addresses of probes, which are answered however many connections there are: a process that is full is alive.
-    Once it is `leaving`, each answer is the last of its connection, so that a balancer uses none that is about to end.
+    Once `is_leaving`, each answer is the last of its connection, so that a balancer uses none that is about to end.
     """
-    bounds = {"head": head, "arrives": arrives, "always": frozenset(always), "leaving": staticmethod(leaving)}
+    bounds = {"head": head, "arrives": arrives, "always": frozenset(always), "is_leaving": staticmethod(is_leaving)}
     return type("Bounded", (_Bounded,), bounds)
 
 
@@ -71,7 +73,7 @@ class _Bounded(HttpToolsProtocol):
     head: int
     arrives: float
     always: frozenset[bytes]
-    leaving: Callable[[], bool]
+    is_leaving: Callable[[], bool]
     _unread = 0
     _in_head = False
     _since: float | None = None
@@ -136,7 +138,7 @@ class _Bounded(HttpToolsProtocol):
         super().on_headers_complete()
         cast("dict[str, object]", self.cycle.scope)[LOST] = self._lost
         self.limit_concurrency = limit
-        if self.leaving():
+        if self.is_leaving():
             self.cycle.keep_alive = False
 
     @override
@@ -210,6 +212,31 @@ class _Declining(HttpRequestParser):
                 data = self._protocol.without_upgrade() + data[upgrade.args[0] :]
                 if self._protocol.parser is not self:
                     return self._protocol.parser.feed_data(data)
+
+
+class RequestRejected(Exception):
+    """A request that goes no further. Nothing of it was sent anywhere."""
+
+    def __init__(
+        self, status: int, message: str, code: int = INVALID_REQUEST, headers: dict[str, str] | None = None,
+        facts: dict[str, JsonValue] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self._status = status
+        self._error: dict[str, JsonValue] = {"code": code, "message": f"{message} Nothing was sent."}
+        if facts:
+            self._error["data"] = {"outcome": "refused", **facts}
+        self._headers = {"Cache-Control": "no-store"} | (headers or {})
+
+    def response(self, id_: str | int | None) -> JSONResponse:
+        """The JSON-RPC error for the request of this id: clients show its message, and a mere status tells nothing."""
+        body = {"jsonrpc": "2.0", "id": id_, "error": self._error}
+        return JSONResponse(body, self._status, self._headers)
+
+
+def unavailable(message: str, seconds: int) -> RequestRejected:
+    """The request cannot be served now; it may be repeated after so many seconds."""
+    return RequestRejected(503, message, INTERNAL_ERROR, {"Retry-After": str(seconds)})
 
 
 _PATIENCE = 10.0

@@ -1,8 +1,8 @@
 """Respond in one piece, or as a stream once a request takes long or asks for one.
 
-The SDK has it one way or the other for a whole server. A stream costs a third of a request, for the tasks around it; an
-answer in one piece takes no notice of a client that has left, and gives a proxy that waits for it no sign of life. Both
-are therefore seen to here: an answer that takes long becomes a stream, and is its one event.
+The SDK has it one way or the other for a whole server. A stream costs a third of a request, for the tasks around it; a
+response in one piece takes no notice of a client that has left, and gives a proxy that waits for it no sign of life.
+Both are therefore seen to here: a response that takes long becomes a stream, and is its one event.
 """
 
 import asyncio
@@ -21,32 +21,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.hosted.request_limits import LOST, again
 
-
-def within(app: Starlette, kept: Callable[[], AbstractAsyncContextManager[object]]) -> None:
-    """Have `app` live within what is kept: begun before whatever it keeps already, and ended after it."""
-    inner = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def living(app: Starlette) -> AsyncGenerator[Any]:
-        async with kept(), inner(app) as state:
-            yield state
-
-    app.router.lifespan_context = living
-
-
 _WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
-"""What stands in a request whose client wants to hear more than its answer."""
+"""What stands in a request whose client wants to hear more than its response."""
 _MOMENT = 0.05
 """Seconds until a request is watched: most are answered by then, and a task for each is a twentieth of its cost."""
 _SILENCE = 15.0
-"""Seconds without an answer, after which a sign of life is sent: the SDK's own for streams. Proxies close after 60."""
+"""Seconds without a response, after which a keep-alive is sent: the SDK's own for streams. Proxies close after 60."""
 _PING = b": ping\r\n\r\n"
+_STREAM = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
-def answered(
+def within(app: Starlette, resources: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+    """Have `app` live within these resources: opened before whatever it opens already, and closed after it."""
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[Any]:
+        async with resources(), inner(app) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+def choose_response_mode(
     app: Starlette, server: Server[Any], security: TransportSecuritySettings, silence: float = _SILENCE
 ) -> None:
-    """Have the requests of `app`, which the SDK made for `server`, answered so."""
+    """Have the response mode chosen for each request of `app`, which the SDK made for `server`."""
     streamed = server.session_manager
     whole = StreamableHTTPSessionManager(
         server,
@@ -56,11 +60,11 @@ def answered(
         max_request_body_size=streamed.max_request_body_size,
     )
     # Not around the application: whoever stands before the SDK, to see who is calling, stands before this too.
-    vars(streamed)["asgi_app"] = Answering(streamed.asgi_app, whole.asgi_app, silence)
+    vars(streamed)["asgi_app"] = ResponseMode(streamed.asgi_app, whole.asgi_app, silence)
     within(app, whole.run)
 
 
-class Answering:
+class ResponseMode:
     """One request, handled by `streamed` or by `whole`."""
 
     def __init__(self, streamed: ASGIApp, whole: ASGIApp, silence: float = _SILENCE) -> None:
@@ -89,16 +93,13 @@ class Answering:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await receive()
-        if first["type"] != "http.request" or first.get("more_body") or _wants_more(first.get("body", b"")):
+        body = first.get("body", b"")
+        if first["type"] != "http.request" or first.get("more_body") or any(sign in body for sign in _WANT_MORE):
             await self._streamed(scope, again(first, receive), send)
             return
-        answer = _Response(send, self._silence if _reads_streams(scope) else inf)
-        with _watched(receive, answer):
-            await self._whole(scope, again(first, _nothing), answer.send)
-
-
-def _wants_more(body: bytes) -> bool:
-    return any(sign in body for sign in _WANT_MORE)
+        response = _Response(send, self._silence if _reads_streams(scope) else inf)
+        with _watched(receive, response):
+            await self._whole(scope, again(first, _nothing), response.send)
 
 
 async def _nothing() -> Message:
@@ -111,50 +112,48 @@ def _reads_streams(scope: Scope) -> bool:
 
 
 class _Response:
-    """One answer. What was in silence for too long is a stream from then on, of which the answer is the one event."""
+    """One response. After too long a silence it is a stream, of which it is the one event."""
 
     def __init__(self, send: Send, silence: float) -> None:
         self.silence = silence
         self._send = send
-        self._begun = False
-        self._streams = False
+        self._has_begun = False
+        self._is_stream = False
         self._body = b""
-        self._turn = anyio.Lock()
+        self._sending = anyio.Lock()
 
     async def send(self, message: Message) -> None:
-        """What the SDK sends, which knows of nothing else."""
-        self._begun = True
-        if not self._streams:
+        """Send a message of the SDK, which knows nothing of the stream."""
+        self._has_begun = True
+        if not self._is_stream:
             await self._send(message)
         elif message["type"] == "http.response.body":
             self._body += message.get("body", b"")
             if not message.get("more_body"):
-                async with self._turn:
+                async with self._sending:
                     event = b"event: message\r\ndata: " + self._body + b"\r\n\r\n"
                     await self._send({"type": "http.response.body", "body": event})
 
-    async def live(self) -> None:
-        """A sign of life, unless the answer is on its way."""
-        if self._begun:
+    async def keep_alive(self) -> None:
+        """Send an SSE keep-alive if no response has started."""
+        if self._has_begun:
             return
-        async with self._turn:
-            if not self._streams:
-                self._streams = True
-                headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache, no-transform")]
-                headers.append((b"x-accel-buffering", b"no"))
-                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with self._sending:
+            if not self._is_stream:
+                self._is_stream = True
+                await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM})
             await self._send({"type": "http.response.body", "body": _PING, "more_body": True})
 
 
 @contextmanager
-def _watched(receive: Receive, answer: _Response) -> Generator[None]:
-    """Ends a request whose client has left, and tells those who wait that it goes on."""
+def _watched(receive: Receive, response: _Response) -> Generator[None]:
+    """Cancel a request whose client has left, and keep the connection of one that waits alive."""
     loop = asyncio.get_running_loop()
     watcher: asyncio.Task[None] | None = None
 
     def watch() -> None:
         nonlocal watcher
-        watcher = loop.create_task(_watch(receive, answer, request))
+        watcher = loop.create_task(_watch(receive, response, request))
 
     with anyio.CancelScope() as request:
         later = loop.call_later(_MOMENT, watch)
@@ -166,13 +165,13 @@ def _watched(receive: Receive, answer: _Response) -> Generator[None]:
                 watcher.cancel()
 
 
-async def _watch(receive: Receive, answer: _Response, request: anyio.CancelScope) -> None:
+async def _watch(receive: Receive, response: _Response, request: anyio.CancelScope) -> None:
     while True:
         message: Message | None = None
-        with anyio.move_on_after(answer.silence):
+        with anyio.move_on_after(response.silence):
             message = await receive()
         if message is None:
-            await answer.live()
+            await response.keep_alive()
         elif message["type"] == "http.disconnect":
             request.cancel()
             return

@@ -1,9 +1,7 @@
-"""Sign in with a browser: OpenID Connect authorization code flow with PKCE, and the session cookie.
+"""Sign in with a browser: OpenID Connect authorization code flow with PKCE.
 
 What comes back is believed once its ID token is signed by the issuer, for this client, and for this very sign-in. No
 token is kept: all that is needed of it is who they are.
-
-Sealed by `Fernet` (AES and HMAC, with the time), by keys that are derived from the secret that replicas share.
 """
 
 import base64
@@ -11,26 +9,21 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import anyio
 import httpx2
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic_core import from_json, to_json
 
-from fastn_mcp.hosted.inbox import SignedInPerson
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import IdTokens, TokenRefused, Trust
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 
-HOLDS = 600.0
+SIGN_IN_HOLDS = 600.0
 """Seconds to sign in at the provider."""
 
 _FRESH = 300.0
@@ -56,7 +49,7 @@ class NotAnApprover(NotSignedIn):
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class PendingSignIn:
     """A sign-in that was begun: what its browser keeps until it comes back."""
 
     state: str
@@ -68,7 +61,7 @@ class SignIn:
     """Sign-ins of one client, which come back to `redirect`."""
 
     def __init__(
-        self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: tuple[str, ...], redirect: str,
+        self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: list[str], redirect: str,
         system: System,
     ) -> None:  # fmt: skip
         self._trust = trust
@@ -84,27 +77,27 @@ class SignIn:
         self._turn = anyio.Lock()
         self._places = anyio.Semaphore(_AT_ONCE)
 
-    async def begin(self) -> tuple[str, Begun]:
+    async def begin(self) -> tuple[str, PendingSignIn]:
         """Where the browser goes, and what it keeps. Raises `NotSignedIn`."""
         metadata = await self._metadata()
-        begun = Begun(*(secrets.token_urlsafe(32) for _ in range(3)))
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(begun.verifier.encode()).digest()).rstrip(b"=")
+        pending = PendingSignIn(*(secrets.token_urlsafe(32) for _ in range(3)))
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(pending.verifier.encode()).digest()).rstrip(b"=")
         asked = {
             "response_type": "code",
             "client_id": self._client,
             "redirect_uri": self._redirect,
             "scope": " ".join(self._scopes),
-            "state": begun.state,
-            "nonce": begun.nonce,
+            "state": pending.state,
+            "nonce": pending.nonce,
             "code_challenge": challenge.decode(),
             "code_challenge_method": "S256",
         }
         at = self._provider.endpoint(metadata, "authorization_endpoint")
-        return f"{at}{'&' if '?' in at else '?'}{urlencode(asked)}", begun
+        return f"{at}{'&' if '?' in at else '?'}{urlencode(asked)}", pending
 
-    def code(self, begun: Begun, sent: Mapping[str, str]) -> str:
+    def code(self, pending: PendingSignIn, sent: Mapping[str, str]) -> str:
         """What the provider sent back with the browser that began this. Raises `NotSignedIn`."""
-        if not hmac.compare_digest(sent.get("state", "").encode(), begun.state.encode()):
+        if not hmac.compare_digest(sent.get("state", "").encode(), pending.state.encode()):
             raise NotSignedIn("This is not the sign-in that this browser began.")
         if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
             raise NotSignedIn("A different provider answered.")
@@ -112,11 +105,11 @@ class SignIn:
             raise NotSignedIn("The identity provider did not sign you in.")
         return sent["code"]
 
-    async def finish(self, begun: Begun, code: str) -> dict[str, Any]:
+    async def finish(self, pending: PendingSignIn, code: str) -> dict[str, Any]:
         """The claims of who signed in. A code is good once. Raises `NotSignedIn`."""
-        token = await self._exchanged(await self._metadata(), code, begun.verifier)
+        token = await self._exchanged(await self._metadata(), code, pending.verifier)
         try:
-            return await self._tokens.claims(token, begun.nonce)
+            return await self._tokens.claims(token, pending.nonce)
         except TokenRefused as refused:
             log.warning("an ID token was refused: %s", refused)
             raise NotSignedIn("The identity provider's statement about you could not be verified.") from None
@@ -176,68 +169,3 @@ class SignIn:
             log.warning("a code was not exchanged: the provider answered %s", status)
             raise NotSignedIn("The identity provider did not take this sign-in: it may have been used before.")
         return token
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserSession:
-    """A browser in which a person signed in. `id` tells it from all others, and is told to nobody."""
-
-    id: str
-    ends: float
-    person: SignedInPerson
-
-
-class Seal:
-    """Seals for one purpose each: what is sealed for one opens for no other."""
-
-    def __init__(self, secrets: Sequence[str], system: System) -> None:
-        """The first of `secrets` seals, all of them open."""
-        self._secrets = [secret.encode() for secret in secrets]
-        self._system = system
-
-    def close(self, purpose: str, value: Any) -> str:
-        """A sealed value."""
-        return self._for(purpose).encrypt_at_time(to_json(value), self._now()).decode()
-
-    def open(self, purpose: str, sealed: str | None, seconds: float) -> Any:
-        """What was sealed for this purpose, at most so long ago; None for anything else."""
-        try:
-            return from_json(self._for(purpose).decrypt_at_time((sealed or "").encode(), int(seconds), self._now()))
-        except (InvalidToken, ValueError):
-            return None
-
-    def session(self, sealed: str | None, seconds: float) -> BrowserSession | None:
-        """The session that a cookie holds."""
-        found = self.open("session", sealed, seconds)
-        if found is None or found["ends"] <= self._system.now().timestamp():
-            return None
-        said = found["person"]
-        return BrowserSession(found["id"], found["ends"], SignedInPerson(**(said | {"rules": tuple(said["rules"])})))
-
-    def token(self, session: BrowserSession, form: str, nonce: str) -> str:
-        """What a form of a session carries."""
-        return f"{nonce}.{self._signed(self._secrets[0], session, form, nonce)}"
-
-    def nonce(self, session: BrowserSession, form: str, token: str) -> str | None:
-        """The nonce of a token that is of this form and session."""
-        nonce, _, signed = token.partition(".")
-        good = [
-            hmac.compare_digest(signed.encode(), self._signed(secret, session, form, nonce).encode())
-            for secret in self._secrets
-        ]
-        return nonce if any(good) else None
-
-    def _signed(self, secret: bytes, session: BrowserSession, form: str, nonce: str) -> str:
-        key = _derived(secret, "form")
-        return hmac.new(key, f"{session.id}\n{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()
-
-    def _for(self, purpose: str) -> MultiFernet:
-        keys = [base64.urlsafe_b64encode(_derived(secret, purpose)) for secret in self._secrets]
-        return MultiFernet([Fernet(key) for key in keys])
-
-    def _now(self) -> int:
-        return int(self._system.now().timestamp())
-
-
-def _derived(secret: bytes, purpose: str) -> bytes:
-    return HKDF(SHA256(), 32, None, f"fastn-mcp approvals {purpose}".encode()).derive(secret)

@@ -1,134 +1,187 @@
-"""A team: accepted sign-ins, and which account serves whom.
+"""The team file: accepted sign-ins, which account serves whom, and who approves. Strict TOML.
 
-The first tenant whose every condition holds serves a sign-in; where none does, nothing does.
+The first tenant whose every condition holds serves a sign-in; where none does, nothing does. Anything wrong in the file
+stops the start.
 """
 
+import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from fastn_mcp.config.load import load
-from fastn_mcp.config.model import SOURCES, Settings
-from fastn_mcp.errors import SettingsError
-from fastn_mcp.hosted.tokens import Trust
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    from fastn_mcp.hosted.inbox import Approvals
+from fastn_mcp.config.addresses import plain_address
+from fastn_mcp.config.load import load as load_settings
+from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
+from fastn_mcp.errors import SettingsError, nearest
+from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
+from fastn_mcp.tools.tool import Effect
 
-SECRETS = ("api_key", "webhook_secret")
-"""What stands in no team file: it says where they are, as `api_key_file` or `api_key_env`."""
+_SECRETS = ("api_key", "webhook_secret")
+"""Settings that stand in no team file: it says where they are, as `api_key_file` or `api_key_env`."""
 
+SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
+"""What a tenant can set. The process has one log and one ledger; answers of approvers come to the server itself."""
+
+_KIND = "team file"
+_FILES = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
+_TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
+_EFFECTS = frozenset(effect.value for effect in Effect)
 _PLACEHOLDER = "brought-by-the-caller"
 _LONGEST_SECRET = 4096
+_HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
 
 
 def origin_of(url: str) -> str:
-    """The scheme, the host and the port of an address, as a browser says where a page is from."""
+    """The scheme, host and port of an address, as a browser's Origin header has them."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRef:
-    """Where the operator keeps a secret: a file, or a variable of the environment."""
-
-    file: Path | None
-    variable: str | None
-
-    def read(self, environment: Mapping[str, str]) -> str:
-        """The secret. Raises `SettingsError`, which says where it was looked for."""
-        if self.file is None:
-            variable = self.variable or ""
-            if not (found := environment.get(variable, "")):
-                raise SettingsError(f"The variable {variable} is not set.")
-            return found
-        try:
-            with self.file.open(encoding="utf-8") as file:
-                found = file.read(_LONGEST_SECRET).strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{self.file} cannot be read: {type(error).__name__}.") from None
-        if not found:
-            raise SettingsError(f"{self.file} is empty.")
+def read_secret(file: str | None, variable: str | None, environment: Mapping[str, str]) -> str:
+    """The secret in a file or, without one, a variable. Raises `SettingsError`, which says where it was looked for."""
+    if file is None:
+        if not (found := environment.get(variable or "", "")):
+            raise SettingsError(f"The variable {variable} is not set.")
         return found
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            found = opened.read(_LONGEST_SECRET).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
+    if not found:
+        raise SettingsError(f"{file} is empty.")
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A text letter by letter, in which `*` is any text. Not the policy's: there `?`, brackets and case are lenient."""
+def pattern_matches(pattern: str, value: object) -> bool:
+    """Whether a claim is that text, in which `*` is any text. A flag is `true` or `false`.
 
-    text: str
-    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        first, *rest = map(re.escape, self.text.split("*"))
-        # Each part where it comes first, for good: whoever writes a claim chooses the text, and no search goes back.
-        parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
-        object.__setattr__(self, "_pattern", re.compile("".join(parts), re.DOTALL))
-
-    def __call__(self, value: object) -> bool:
-        """Whether a claim is that; a flag is `true` or `false`."""
-        text = _text(value)
-        return text is not None and self._pattern.fullmatch(text) is not None
+    Not the policy's patterns: there `?`, brackets and case are lenient.
+    """
+    text = _claim_text(value)
+    return text is not None and _compiled(pattern).fullmatch(text) is not None
 
 
-def _text(value: object) -> str | None:
-    """A claim as patterns are held against it."""
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    first, *rest = map(re.escape, pattern.split("*"))
+    # Each part where it comes first, for good: whoever writes a claim chooses the text, and no search goes back.
+    parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _claim_text(value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, (str, int)) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Whom a tenant serves. Of each kind one has to hold, and of every kind that is given."""
-
-    subjects: frozenset[str]
-    groups: tuple[Pattern, ...]
-    claims: Mapping[str, tuple[Pattern, ...]]
-
-    def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
-        """Whether it is this sign-in that is meant, by the claims of its token."""
-        if self.subjects and claims.get("sub") not in self.subjects:
-            return False
-        if self.groups and not _any(self.groups, claims.get(groups_claim)):
-            return False
-        return all(_any(wanted, claims.get(name)) for name, wanted in self.claims.items())
-
-    def needs(self) -> "list[_Word | None]":
-        """Words of which a sign-in has one, wherever this holds; None where no such words can be told."""
-        if self.subjects:
-            return [("subject", subject) for subject in self.subjects]
-        if self.groups and not any("*" in group.text for group in self.groups):
-            return [("group", group.text) for group in self.groups]
-        return [None]
-
-
-_Word = tuple[str, str]
-
-
-def _any(wanted: tuple[Pattern, ...], value: object) -> bool:
-    return any(pattern(one) for one in _several(value) for pattern in wanted)
-
-
-def _several(value: object) -> list[object]:
+def _claim_values(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else [value]
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """One account, and whom it serves. With `caller_keys` each of them brings the key of an account of their own."""
+def _any_matches(patterns: list[str], value: object) -> bool:
+    return any(pattern_matches(pattern, each) for each in _claim_values(value) for pattern in patterns)
+
+
+def _resource(url: str) -> str:
+    if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
+        raise ValueError("must have a path, and no slash at its end, as in https://fastn-mcp.example.com/mcp")
+    return url
+
+
+def _host(host: str) -> str:
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{host!r} is not an exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")
+    return host
+
+
+def _origin(origin: str) -> str:
+    if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
+        raise ValueError(f"{origin!r} is not an exact origin, as in https://app.example.com")
+    return origin
+
+
+def _algorithm(name: str) -> str:
+    if name not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {name!r}{nearest(name, ALGORITHMS)}; use any of {', '.join(ALGORITHMS)}")
+    return name
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be a non-empty text")
+    return text
+
+
+def _not_empty(values: list[str]) -> list[str]:
+    if not values:
+        raise ValueError("must not be empty")
+    return values
+
+
+def _effects(names: list[str]) -> list[str]:
+    effects = [name.lower() for name in names]
+    if not _EFFECTS.issuperset(effects):
+        raise ValueError(f"use some of {' '.join(sorted(effect.upper() for effect in _EFFECTS))}")
+    return effects
+
+
+_Texts = Annotated[list[Annotated[str, AfterValidator(_not_blank)]], ONE_OR_MORE, AfterValidator(_not_empty)]
+_Resource = Annotated[str, AfterValidator(_resource)]
+_IndexKey = tuple[str, str]
+
+
+class _Table(BaseModel):
+    model_config = STRICT
+
+
+class Match(_Table):
+    """Who is meant, by the claims of a token. Of each kind that is given one has to hold, and of every kind."""
+
+    subjects: _Texts | None = None
+    groups: _Texts | None = None
+    claims: dict[str, _Texts] = {}
+
+    def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
+        """Whether this sign-in is meant."""
+        if self.subjects and claims.get("sub") not in self.subjects:
+            return False
+        if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
+            return False
+        return all(_any_matches(patterns, claims.get(name)) for name, patterns in self.claims.items())
+
+    def index_keys(self) -> list[_IndexKey | None]:
+        """A sign-in that is meant has one of these; None where that cannot be told."""
+        if self.subjects:
+            return [("subject", subject) for subject in self.subjects]
+        if self.groups and not any("*" in group for group in self.groups):
+            return [("group", group) for group in self.groups]
+        return [None]
+
+
+class Tenant(Match):
+    """One account, and whom it serves. With `caller_keys` each of them brings the key of an account of their own.
+
+    What else stands in the table is settings of the account.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
-    match: Match
-    caller_keys: bool
-    profile: str | None
-    values: Mapping[str, object]
-    """Settings, as the file has them."""
-    secrets: Mapping[str, SecretRef]
+    caller_keys: bool = False
+    profile: str | None = None
+    api_key_file: str | None = None
+    api_key_env: str | None = None
+    webhook_secret_file: str | None = None
+    webhook_secret_env: str | None = None
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Its settings, with the key, which is `key` where callers bring it. Raises `SettingsError`.
@@ -138,14 +191,16 @@ class Tenant:
         """
         own = {source.variable for source in SOURCES}
         rest = {name: value for name, value in environment.items() if name not in own}
-        values = dict(self.values)
+        values: dict[str, object] = dict(self.model_extra or {})
         try:
-            values |= {name: kept.read(environment) for name, kept in self.secrets.items()}
+            for name in _SECRETS:
+                if (place := _secret_place(self, name)) is not None:
+                    values[name] = read_secret(*place, environment)
             if self.caller_keys:
                 values["api_key"] = key or _PLACEHOLDER
             if self.profile is not None:
                 values["profile"] = self.profile
-            settings = load(values, rest, None if self.profile is None else file)
+            settings = load_settings(values, rest, None if self.profile is None else file)
         except SettingsError as error:
             raise SettingsError(f"The tenant {self.name} cannot be served. {error.what}", error.next_step) from None
         if not {"mode", "read_only"} & settings.model_fields_set:
@@ -153,29 +208,59 @@ class Tenant:
         return settings if self.profile is not None else settings.model_copy(update={"profile": self.name})
 
 
-@dataclass(frozen=True, slots=True)
-class TeamLimits:
+class ApproverRule(Match):
+    """Which calls those may decide who match: of these tenants, or of all with a key, and with these effects."""
+
+    tenants: _Texts | None = None
+    effects: Annotated[_Texts, AfterValidator(_effects)] = sorted(_EFFECTS)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the rule by all that it says: one that was changed is another."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def covers(self, tenant: str, effects: frozenset[str]) -> bool:
+        """Whether calls of a tenant with these effects are theirs to decide."""
+        return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
+
+
+class Approvals(_Table):
+    """The approval page, its client at the identity provider, and who approves."""
+
+    client_id: Annotated[str, AfterValidator(_not_blank)]
+    client_secret_file: str | None = None
+    client_secret_env: str | None = None
+    url: _Resource | None = None
+    scopes: _Texts = ["openid", "profile"]
+    own: bool = True
+    """Whether the requester may approve what one person has to approve."""
+    session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
+    approver: list[ApproverRule] = []
+
+    def secret(self, environment: Mapping[str, str]) -> str:
+        """The client's secret. Raises `SettingsError`."""
+        return read_secret(self.client_secret_file, self.client_secret_env, environment)
+
+
+class TeamLimits(_Table):
     """How much is taken in, and how much is done at once."""
 
-    body: int = 1024 * 1024
-    """Bytes of a request."""
-    head: int = 16 * 1024
-    """Bytes of its headers."""
-    connections: int = 1000
-    calls: int = 8
+    body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
+    header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = 16 * 1024
+    connections: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    calls: Annotated[int, Field(ge=1, le=1000)] = 8
     """Calls of one tenant at the same time."""
-    queue: int = 32
-    """Calls of one tenant that wait for that."""
-    patience: float = 30.0
-    """Seconds that they wait."""
-    tenants: int = 256
+    queue: Annotated[int, Field(ge=0, le=10_000)] = 32
+    """Calls of one tenant that wait for that, for at most `queue_seconds`."""
+    queue_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+    tenants: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Accounts that are open at the same time."""
-    idle: float = 900.0
-    """Seconds after which one that nobody calls is closed."""
-    drain: float = 0.0
-    """Seconds between being told to stop, when it is no longer ready, and taking no more requests."""
-    grace: float = 20.0
-    """Seconds that calls in flight have from then on."""
+    idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = 900.0
+    """After which an account that nobody calls is closed."""
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = 0.0
+    """Between being told to stop, when it is no longer ready, and taking no more requests."""
+    grace_seconds: Annotated[float, Field(ge=0, le=600)] = 20.0
+    """For calls in flight from then on."""
 
     @property
     def requests(self) -> int:
@@ -183,37 +268,167 @@ class TeamLimits:
         return 2 * (self.calls + self.queue)
 
 
-@dataclass(frozen=True, slots=True)
-class Team:
+class Team(_Table):
     """All that the team file says."""
 
-    url: str
+    url: _Resource
     """The address by which clients reach MCP here: what tokens are for."""
-    trust: Trust
-    hosts: tuple[str, ...]
-    origins: tuple[str, ...]
-    groups_claim: str
-    bounds: TeamLimits
-    tenants: tuple[Tenant, ...]
-    approvals: "Approvals | None" = None
-    _places: Mapping[_Word | None, list[int]] = field(init=False, repr=False, compare=False)
-    """The tenants that need a word: a request looks at those of its own words, however many others there are."""
+    issuer: Annotated[str, AfterValidator(plain_address)]
+    audience: str | None = None
+    hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], ONE_OR_MORE, AfterValidator(_not_empty)] | None = None
+    origins: Annotated[list[Annotated[str, AfterValidator(_origin)]], ONE_OR_MORE] = []
+    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], ONE_OR_MORE, AfterValidator(_not_empty)] = (
+        list(ALGORITHMS)
+    )
+    groups_claim: str = "groups"
+    leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
+    limits: TeamLimits = TeamLimits()
+    approvals: Approvals | None = None
+    tenant: list[Tenant]
 
-    def __post_init__(self) -> None:
-        places: defaultdict[_Word | None, list[int]] = defaultdict(list)
-        for number, tenant in enumerate(self.tenants):
-            for word in tenant.match.needs():
-                places[word].append(number)
-        object.__setattr__(self, "_places", dict(places))
+    @property
+    def trust(self) -> Trust:
+        """Whose tokens are accepted."""
+        return Trust(self.issuer, self.audience or self.url, self.url, tuple(self.algorithms), self.leeway_seconds)
+
+    @property
+    def page_url(self) -> str | None:
+        """Where people find the approval page, which may have a host of its own."""
+        if self.approvals is None:
+            return None
+        return self.approvals.url or f"{origin_of(self.url)}/approvals"
+
+    @property
+    def served_hosts(self) -> list[str]:
+        """The hosts by which this server may be called."""
+        urls = (self.url, self.page_url or self.url)
+        return self.hosts or list(dict.fromkeys(urlsplit(url).netloc for url in urls))
+
+    @cached_property
+    def _index(self) -> Mapping[_IndexKey | None, list[int]]:
+        """The tenants of each index key: a request looks at those of its own, however many others there are."""
+        index: defaultdict[_IndexKey | None, list[int]] = defaultdict(list)
+        for number, tenant in enumerate(self.tenant):
+            for key in tenant.index_keys():
+                index[key].append(number)
+        return dict(index)
 
     def tenant_of(self, claims: Mapping[str, Any]) -> Tenant | None:
         """Who serves a sign-in."""
-        words: list[_Word | None] = [None, ("subject", str(claims.get("sub")))]
-        words += [("group", str(_text(group))) for group in _several(claims.get(self.groups_claim))]
-        likely = sorted({number for word in words for number in self._places.get(word, ())})
-        found = (self.tenants[number] for number in likely)
-        return next((tenant for tenant in found if tenant.match.holds(claims, self.groups_claim)), None)
+        keys: list[_IndexKey | None] = [None, ("subject", str(claims.get("sub")))]
+        keys += [("group", str(_claim_text(group))) for group in _claim_values(claims.get(self.groups_claim))]
+        likely = sorted({number for key in keys for number in self._index.get(key, ())})
+        found = (self.tenant[number] for number in likely)
+        return next((tenant for tenant in found if tenant.holds(claims, self.groups_claim)), None)
 
     def named(self, name: str) -> Tenant | None:
         """The tenant of this name."""
-        return next((tenant for tenant in self.tenants if tenant.name == name), None)
+        return next((tenant for tenant in self.tenant if tenant.name == name), None)
+
+    def with_keys(self) -> frozenset[str]:
+        """The tenants whose calls approvers can decide: those whose callers bring no keys of their own."""
+        return frozenset(tenant.name for tenant in self.tenant if not tenant.caller_keys)
+
+
+def load_team(path: Path) -> Team:
+    """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
+    data, _ = read(path, _KIND, "Correct --team.")
+    return load(data, path, _KIND, partial(_built, path.absolute().parent), "See docs/hosting.md.")
+
+
+def _built(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
+    team = validate(Team, _with_absolute_paths(table, folder), source)
+    if (flaw := next(_flaws(team), None)) is not None:
+        raise flaw
+    return team
+
+
+def _with_absolute_paths(value: Any, folder: Path) -> Any:
+    """Relative files are in the team file's folder, never in the working directory."""
+    if isinstance(value, list):
+        return [_with_absolute_paths(each, folder) for each in cast("list[object]", value)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str(folder / each) if key in _FILES and isinstance(each, str) else _with_absolute_paths(each, folder)
+        for key, each in cast("dict[str, object]", value).items()
+    }
+
+
+def _flaws(team: Team) -> Iterator[ConfigError]:
+    """What is wrong though each value by itself is right."""
+    if not team.tenant:
+        yield ConfigError(("tenant",), "it has no [[tenant]]")
+    seen: set[str] = set()
+    for number, tenant in enumerate(team.tenant):
+        at: Key = ("tenant", number)
+        yield from _tenant_flaws(at, tenant)
+        if tenant.name in seen:
+            yield ConfigError((*at, "name"), f"there are two tenants {tenant.name}")
+        seen.add(tenant.name)
+        if team.approvals is not None and tenant.model_extra and "webhook_url" in tenant.model_extra:
+            # One person could be an approver of each, and count as two.
+            yield ConfigError((*at, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
+    if team.approvals is not None:
+        yield from _approvals_flaws(team, team.approvals)
+
+
+def _tenant_flaws(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
+    name, values = tenant.name, tenant.model_extra or {}
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
+        yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
+    yield from _match_flaws(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
+    for key in values:
+        if key in _SECRETS:
+            yield ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
+        elif key not in SETTINGS:
+            known = [*Tenant.model_fields, *SETTINGS]
+            yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
+    for secret in _SECRETS:
+        yield from _two_places(at, tenant, secret)
+    keys = [tenant.caller_keys, tenant.profile is not None, _secret_place(tenant, "api_key") is not None]
+    if not any(keys):
+        needed = "api_key_file, api_key_env, profile or caller_keys = true"
+        yield ConfigError(at, f"the tenant {name} needs a key: {needed}")
+    if tenant.caller_keys and sum(keys) > 1:
+        yield ConfigError((*at, "caller_keys"), "with caller_keys the callers bring the keys: leave the other out")
+    if tenant.caller_keys and "webhook_url" in values:
+        yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
+
+
+def _approvals_flaws(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
+    at: Key = ("approvals",)
+    mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
+    if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_TAKEN)):
+        yield ConfigError((*at, "url"), f"url: {page} is already used by this server")
+    if "openid" not in approvals.scopes:
+        yield ConfigError((*at, "scopes"), "scopes: must include openid, which tells who signed in")
+    if _secret_place(approvals, "client_secret") is None:
+        yield ConfigError(at, "[approvals] needs client_secret_file or client_secret_env")
+    yield from _two_places(at, approvals, "client_secret")
+    known = sorted(team.with_keys())
+    for number, rule in enumerate(approvals.approver):
+        place: Key = (*at, "approver", number)
+        yield from _match_flaws(place, rule, "an approver needs subjects, groups or claims: who it is")
+        for name in rule.tenants or ():
+            if name not in known:
+                near = nearest(name, known)
+                yield ConfigError((*place, "tenants"), f"tenants: there is no tenant {name!r} with a key{near}")
+
+
+def _match_flaws(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
+    if not (match.subjects or match.groups or match.claims):
+        yield ConfigError(at, nobody)
+    if any("*" in subject for subject in match.subjects or ()):
+        yield ConfigError((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
+
+
+def _secret_place(table: _Table, name: str) -> tuple[str | None, str | None] | None:
+    """The file and the variable of a secret, where the table names one."""
+    place: tuple[str | None, str | None] = (getattr(table, f"{name}_file"), getattr(table, f"{name}_env"))
+    return None if place == (None, None) else place
+
+
+def _two_places(at: Key, table: _Table, name: str) -> Iterator[ConfigError]:
+    if None not in (_secret_place(table, name) or (None,)):
+        yield ConfigError((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")

@@ -6,17 +6,24 @@ What is open of an account (connections, rate limits, ledger, audit, names) is i
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
 
 import anyio
+from starlette.types import ASGIApp
 
 from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.audit.log import Audit
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.server.context import AccountContext
+
+log = logging.getLogger(__name__)
+
+KEYS_EACH = 4
+"""Accounts that one caller can have open by keys of their own."""
 
 
 class Busy(NotSent):
@@ -24,38 +31,28 @@ class Busy(NotSent):
 
 
 class ConcurrencyLimit:
-    """`calls` places, and `queue` calls that wait for one, for at most `patience` seconds."""
+    """`calls` slots, and `queue` calls that wait for one, for at most `patience` seconds."""
 
     def __init__(self, calls: int, queue: int, patience: float) -> None:
-        self._places = anyio.Semaphore(calls)
+        self._slots = anyio.Semaphore(calls, fast_acquire=True)
         self._calls = calls
         self._queue = queue
         self._patience = patience
-        self._waiting = 0
 
     @asynccontextmanager
     async def __call__(self) -> AsyncGenerator[None]:
-        """A place, for as long as it is needed. Raises `Busy`."""
-        await self._take()
+        """A slot, for as long as it is needed. Raises `Busy`."""
+        if self._slots.value == 0 and self._slots.statistics().tasks_waiting >= self._queue:
+            raise self._busy("no more may wait")
+        try:
+            with anyio.fail_after(self._patience):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise self._busy(f"none ended within {self._patience:g} seconds") from None
         try:
             yield
         finally:
-            self._places.release()
-
-    async def _take(self) -> None:
-        try:
-            return self._places.acquire_nowait()
-        except anyio.WouldBlock:
-            if self._waiting >= self._queue:
-                raise self._busy("no more may wait") from None
-        self._waiting += 1
-        try:
-            with anyio.fail_after(self._patience):
-                await self._places.acquire()
-        except TimeoutError:
-            raise self._busy(f"none ended within {self._patience:g} seconds") from None
-        finally:
-            self._waiting -= 1
+            self._slots.release()
 
     def _busy(self, why: str) -> Busy:
         return Busy(
@@ -65,7 +62,7 @@ class ConcurrencyLimit:
         )
 
 
-class Shares:
+class RequestLimit:
     """`most` requests of each at the same time: who sends slowly or asks for much leaves connections to the others."""
 
     def __init__(self, most: int) -> None:
@@ -73,38 +70,17 @@ class Shares:
         self._held = Counter[str]()
 
     @contextmanager
-    def __call__(self, whose: str) -> Generator[None]:
-        """One of theirs, for as long as it takes. Raises `Busy`."""
-        if self._held[whose] >= self._most:
+    def __call__(self, owner: str) -> Generator[None]:
+        """One of the owner's, for as long as it takes. Raises `Busy`."""
+        if self._held[owner] >= self._most:
             raise Busy(f"{self._most} requests of this account are being answered.", "Wait for some of them to end.")
-        self._held[whose] += 1
+        self._held[owner] += 1
         try:
             yield
         finally:
-            self._held[whose] -= 1
-            if not self._held[whose]:
-                del self._held[whose]
-
-
-log = logging.getLogger(__name__)
-
-KEYS_EACH = 4
-"""Accounts that one caller can have open by keys of their own."""
-
-
-class TenantAccount(Protocol):
-    """What serves a tenant."""
-
-    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
-        """What a call does, as far as it says itself; None where it is none that the tenant has."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close it. Nobody is served by it."""
-        ...
-
-
-T = TypeVar("T", bound=TenantAccount)
+            self._held[owner] -= 1
+            if not self._held[owner]:
+                del self._held[owner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,82 +102,86 @@ class CallerAccount:
 
 
 @dataclass(slots=True)
-class Opened(Generic[T]):
-    """An open account."""
+class TenantAccount:
+    """An open account, and who uses it."""
 
-    served: T
-    room: ConcurrencyLimit
-    owner: str | None
-    used: float
-    guests: int = 0
+    context: AccountContext
+    ledger: Ledger
+    audit: Audit
+    account: str
+    """As its approval requests name it: several accounts can share a ledger."""
+    limit: ConcurrencyLimit
+    close: Callable[[], Awaitable[None]]
+    answers: ASGIApp | None = None
+    """Takes answers of approvers, where there is a webhook."""
+    owner: str | None = None
+    """The caller whose key it is, where a caller brought it."""
+    used: float = field(default=0.0, init=False)
+    users: int = field(default=0, init=False)
 
 
 _Key = tuple[str, str | None]
 
 
-class Tenants(Generic[T]):
-    """`open_` makes what serves a tenant. Raises `SettingsError`."""
+class Tenants:
+    """The accounts that are open. `open_` opens one, and raises `SettingsError`."""
 
-    def __init__(self, open_: Callable[[Tenant, CallerAccount | None], T], bounds: TeamLimits, system: System) -> None:
+    def __init__(
+        self, open_: Callable[[Tenant, CallerAccount | None], TenantAccount], limits: TeamLimits, system: System
+    ) -> None:
         self._open = open_
-        self._bounds = bounds
+        self._limits = limits
         self._system = system
-        self._opened: dict[_Key, Opened[T]] = {}
+        self._opened: dict[_Key, TenantAccount] = {}
 
     def __len__(self) -> int:
         return len(self._opened)
 
     @asynccontextmanager
-    async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[Opened[T]]:
+    async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[TenantAccount]:
         """An account, open for as long as it is needed. Raises `Busy`, `SettingsError`."""
         key = (tenant.name, own.account if own else None)
+        leaving: list[_Key] = []
         if (found := self._opened.get(key)) is None:
             # Nothing is awaited between looking and keeping: two requests at once get one and the same.
             leaving = self._leaving(own)
-            found = self._opened[key] = Opened(
-                self._open(tenant, own),
-                ConcurrencyLimit(self._bounds.calls, self._bounds.queue, self._bounds.patience),
-                own.principal if own else None,
-                self._system.monotonic(),
-            )
-            found.guests += 1
-            await self._close(leaving)
-        else:
-            found.guests += 1
+            found = self._opened[key] = self._open(tenant, own)
+        found.users += 1
         try:
+            await self._close(leaving)
             yield found
         finally:
-            found.guests -= 1
+            found.users -= 1
             found.used = self._system.monotonic()
 
     async def sweep(self) -> None:
         """Close what nobody has needed for a while."""
         now = self._system.monotonic()
-        await self._close([key for key, one in self._unused() if now - one.used >= self._bounds.idle])
+        await self._close([key for key, one in self._unused() if now - one.used >= self._limits.idle_seconds])
 
-    async def stay(self) -> None:
-        """Sweep, for ever."""
+    async def sweep_forever(self) -> None:
+        """Sweep four times in each idle time."""
         while True:
-            await self._system.sleep(max(1.0, self._bounds.idle / 4))
+            await self._system.sleep(max(1.0, self._limits.idle_seconds / 4))
             await self.sweep()
 
     async def aclose(self) -> None:
         """Close all, since nobody is served any more."""
         await self._close(list(self._opened))
 
-    def _unused(self) -> list[tuple[_Key, Opened[T]]]:
-        """Those without guests, the longest unused first."""
-        unused = [(key, one) for key, one in self._opened.items() if not one.guests]
+    def _unused(self) -> list[tuple[_Key, TenantAccount]]:
+        """Those without users, the longest unused first."""
+        unused = [(key, one) for key, one in self._opened.items() if not one.users]
         return sorted(unused, key=lambda pair: pair[1].used)
 
     def _leaving(self, own: CallerAccount | None) -> list[_Key]:
-        """Who makes room for one more. Raises `Busy` where nobody can."""
+        """Which account makes room for one more. Raises `Busy` where none can."""
         if own is not None and sum(one.owner == own.principal for one in self._opened.values()) >= KEYS_EACH:
             mine = [key for key, one in self._unused() if one.owner == own.principal]
             if not mine:
                 raise Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
             return mine[:1]
-        if len(self._opened) < self._bounds.tenants:
+        if len(self._opened) < self._limits.tenants:
             return []
         unused = self._unused()
         if not unused:
@@ -213,6 +193,6 @@ class Tenants(Generic[T]):
         with anyio.CancelScope(shield=True):
             for one in gone:
                 try:
-                    await one.served.aclose()
+                    await one.close()
                 except Exception:
                     log.exception("an idle account could not be closed")

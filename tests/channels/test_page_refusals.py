@@ -7,9 +7,10 @@ import pytest
 from approval_desk import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
-from fastn_mcp.channels.page.local import application
+from fastn_mcp.channels.page.app import LocalPageAccess, page
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.runtime import System
@@ -28,6 +29,12 @@ ANSWERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+
+def application(desk: Desk, sessions: PageSessions, origin: str) -> ASGIApp:
+    """The page without a port."""
+    inbox = Inbox(desk.system, InboxAccount(None, desk.ledger, unrecorded))
+    return page(LocalPageAccess(sessions, inbox), [origin], desk.ledger, desk.system)
 
 
 async def closed_page(visitor: Visitor) -> str:
@@ -371,7 +378,7 @@ async def test_what_is_no_http_is_not_answered(desk: Desk) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app = application(desk.ledger, desk.system, PageSessions(desk.system), ["http://127.0.0.1:1"])
+    app = application(desk, PageSessions(desk.system), "http://127.0.0.1:1")
     await app({"type": "websocket", "path": "/", "headers": []}, receive, send)
     assert sent == []
 
@@ -380,7 +387,7 @@ async def test_it_can_be_a_part_of_another_application(desk: Desk) -> None:
     """Ours: below a path and behind TLS all addresses, forms and the cookie lie below that path."""
     entry = PageSessions(desk.system)
     await desk.ask(question())
-    inner = application(desk.ledger, desk.system, entry, ["https://team.example"])
+    inner = application(desk, entry, "https://team.example")
     transport = httpx2.ASGITransport(app=Starlette(routes=[Mount("/approvals", inner)]))
     async with httpx2.AsyncClient(transport=transport, base_url="https://team.example") as http:
         answer = await enter(http, "/approvals", entry.key())

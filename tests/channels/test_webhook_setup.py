@@ -12,10 +12,9 @@ from test_webhook_answers import asked, run
 from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from world import World
 
-from fastn_mcp.build.webhook import webhook_of
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
-from fastn_mcp.channels.webhook.webhook import Door, Webhook, WebhookSender
+from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
 
@@ -145,7 +144,7 @@ async def test_answers_are_heard_at_an_address_of_their_own_alone(tmp_path: Path
     """Issue 6: POST of JSON within 16 KB, to one path; nothing else is there."""
     made = WebhookWorld(tmp_path)
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
-    door = Door("127.0.0.1", 0)
+    door = AnswerAddress("127.0.0.1", 0)
     webhook = Webhook(posting, generic, made.approvers, made.deciding, made.ledger, made.system, door)
     grant = await opened(made)
     assert "An approver was asked by the webhook at hooks.example.com." in await webhook.show(grant)
@@ -173,7 +172,7 @@ async def test_a_port_that_another_server_of_ours_has_is_left_to_it(tmp_path: Pa
         port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
         webhook = Webhook(
             WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
-            made.system, Door("127.0.0.1", port),
+            made.system, AnswerAddress("127.0.0.1", port),
         )  # fmt: skip
         webhook.begin()
         await webhook.show(grant)
@@ -181,7 +180,7 @@ async def test_a_port_that_another_server_of_ours_has_is_left_to_it(tmp_path: Pa
         await webhook.aclose()
     nowhere = Webhook(
         WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
-        made.system, Door("192.0.2.1", 8790),
+        made.system, AnswerAddress("192.0.2.1", 8790),
     )  # fmt: skip
     with pytest.raises(Refused, match="answers cannot be received at port 8790"):
         await nowhere.show(grant)

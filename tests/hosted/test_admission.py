@@ -415,7 +415,7 @@ async def test_readiness_ends_before_the_process_does(team: TeamWorld) -> None:
     """Issue 8."""
     async with team.served() as caller:
         assert (await caller.http.get("/readyz")).json() == {"status": "ready"}
-        team.health.leave()
+        team.health.is_leaving = True
         leaving = await caller.http.get("/readyz")
         assert (leaving.status_code, leaving.json()) == (503, {"status": "leaving"})
         assert (await caller.call(team.provider.token(), "get_quotas")).status_code == 200
@@ -450,7 +450,7 @@ async def test_who_sends_slowly_leaves_connections_to_the_others(team: TeamWorld
 
     token = team.provider.token()
     async with team.served() as caller, anyio.create_task_group() as tasks:
-        event, most = anyio.Event(), team.team.bounds.requests
+        event, most = anyio.Event(), team.team.limits.requests
 
         async def ask() -> None:
             headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}

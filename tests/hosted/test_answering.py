@@ -24,7 +24,7 @@ from mcp.types import (
 from starlette.types import Message, Receive, Scope, Send
 
 from fastn_mcp.hosted.request_limits import again, read, whole
-from fastn_mcp.hosted.response_mode import Answering, answered
+from fastn_mcp.hosted.response_mode import ResponseMode, choose_response_mode
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +79,7 @@ def part(body: bytes, *, more: bool = False) -> Message:
 async def came(*messages: Message, method: str = "POST") -> tuple[list[bytes], list[bytes]]:
     streamed, whole = Way(), Way()
     with anyio.fail_after(5):
-        await Answering(streamed, whole)(
+        await ResponseMode(streamed, whole)(
             {"type": "http", "method": method, "headers": []}, Client(messages).receive, sent
         )
     return streamed.bodies, whole.bodies
@@ -110,7 +110,7 @@ async def test_a_client_that_leaves_ends_its_call() -> None:
     whole = Way(waits=True)
     client = Client([part(b"{}"), {"type": "http.disconnect"}])
     with anyio.fail_after(5):
-        await Answering(Way(), whole)({"type": "http", "method": "POST", "headers": []}, client.receive, sent)
+        await ResponseMode(Way(), whole)({"type": "http", "method": "POST", "headers": []}, client.receive, sent)
     assert (whole.bodies, whole.cancelled) == ([b"{}"], True)
 
 
@@ -135,7 +135,7 @@ async def test_an_answer_that_takes_long_shows_signs_of_life_and_arrives(fails: 
     server: Server[Any] = Server("slow", on_call_tool=tool, on_list_tools=tools)
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(streamable_http_path="/mcp", stateless_http=True, transport_security=security)
-    answered(app, server, security, silence=0.01)
+    choose_response_mode(app, server, security, silence=0.01)
 
     async def heard(scope: Scope, receive: Receive, send: Send) -> None:
         async def hearing(message: Message) -> None:
@@ -175,6 +175,6 @@ async def test_who_reads_no_streams_gets_none() -> None:
         sent_.append(message)
 
     scope: Scope = {"type": "http", "method": "POST", "headers": [(b"accept", b"application/json")]}
-    await Answering(slow, slow, silence=0.0)(scope, Client([part(b"{}")]).receive, hear)
+    await ResponseMode(slow, slow, silence=0.0)(scope, Client([part(b"{}")]).receive, hear)
     assert [message["type"] for message in sent_] == ["http.response.start", "http.response.body"]
     assert sent_[1]["body"] == b"{}"

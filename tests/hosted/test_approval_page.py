@@ -196,7 +196,7 @@ async def test_an_approver_signs_in_and_decides_and_the_call_goes_through_once(w
         assert "by you" in await dana.look()
         assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
-    assert entry["approver"] == f"{world.team.team.trust.issuer}|dana"
+    assert entry["approver"] == f"{world.team.team.issuer}|dana"
     assert (entry["approver_name"], entry["consent"]) == ('"Dana Example"', "verified")
     assert world.audit("intent")[0]["consent"] == "verified"
 

@@ -268,7 +268,7 @@ async def test_a_probe_is_answered_when_there_are_as_many_connections_as_can_be(
 async def test_who_leaves_says_so_with_each_answer() -> None:
     """Ours: a balancer that keeps connections sends no call on one that is about to end."""
     left = False
-    async with serving(leaving=lambda: left) as server, server.line() as line, server.line() as other:
+    async with serving(is_leaving=lambda: left) as server, server.line() as line, server.line() as other:
         await line.send(post("/mcp", b"{}") + b"{}")
         assert await line.answer() == (200, "POST /mcp {}")
         await other.send(post("/waits", b"{}") + b"{}")

@@ -1,23 +1,22 @@
 """What waits for one person, over a ledger that several tenants share, and that is lost at a bad moment. Issue 8."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import anyio.lowlevel
 import pytest
 
-from fastn_mcp.guard.audit.log import Audit, AuditFile, entries
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, Vote
+from fastn_mcp.guard.audit.log import AuditFile, entries
+from fastn_mcp.guard.ledger.ledger import Grant, LedgerLost, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.hosted.inbox import Approvals, ApproverRights, ApproverRule, SignedInPerson, TeamInbox
-from fastn_mcp.hosted.team_config import Match, SecretRef, Team, TeamLimits, Tenant
-from fastn_mcp.hosted.tenants import CallerAccount, Tenants
-from fastn_mcp.hosted.tokens import Trust
+from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
+from fastn_mcp.hosted.team_config import Approvals, ApproverRule, Team, Tenant
+from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 
@@ -48,21 +47,6 @@ class Shared(SqliteLedger):
         return await super().votes(grant)
 
 
-@dataclass
-class Account:
-    """An account about whose calls people decide."""
-
-    account: str
-    ledger: Ledger
-    audit: Audit
-
-    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:  # noqa: ARG002
-        return None
-
-    async def aclose(self) -> None:
-        """It has nothing of its own."""
-
-
 def grant(account: str) -> Grant:
     return Grant(
         id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tool="delete_workflow", target="wf_1",
@@ -84,20 +68,21 @@ class Company:
 
     @asynccontextmanager
     async def inbox(self) -> AsyncGenerator[TeamInbox]:
-        nobody = Match(frozenset({"nobody"}), (), {})
-        rule = ApproverRule(nobody, frozenset(self.names), frozenset(effect.value for effect in Effect))
-        approvals = Approvals("https://here.example/approvals", "page", SecretRef(None, "X"), (), False, 60.0, (rule,))
-        served = tuple(Tenant(name, nobody, False, None, {}, {}) for name in self.names)
-        trust = Trust(ISSUER, "fastn", "https://here.example", ("RS256",), 0.0)
-        team = Team("https://here.example/mcp", trust, (), (), "groups", TeamLimits(), served, approvals)
-        standing = ApproverRights(approvals, SignedInPerson(ISSUER, "dana", "Dana", None, (rule.name,)))
-        tenants = Tenants(self._opened, team.bounds, System())
-        yield TeamInbox(standing, team, tenants, self.ledger.revision, System())
+        rule = ApproverRule(subjects=["nobody"], tenants=self.names)
+        approvals = Approvals(client_id="page", client_secret_env="X", own=False, approver=[rule])
+        served = [Tenant(name=name, subjects=["nobody"]) for name in self.names]
+        team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
+        tenants = Tenants(self._opened, team.limits, System())
+        person = SignedInPerson(ISSUER, "dana", "Dana", None, (rule.digest,))
+        yield TeamInbox(team, person, tenants, System(), self.ledger)
         await tenants.aclose()
         await self.ledger.aclose()
 
-    def _opened(self, tenant: Tenant, _: CallerAccount | None) -> Account:
-        return Account(tenant.name, self.ledger, AuditFile(self.folder / f"{tenant.name}.jsonl", System()))
+    def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
+        audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
+        return TenantAccount(
+            nothing, self.ledger, audit, tenant.name, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint
+        )
 
 
 async def test_what_waits_on_a_ledger_that_tenants_share_is_read_once_for_all(tmp_path: Path) -> None:
@@ -107,7 +92,7 @@ async def test_what_waits_on_a_ledger_that_tenants_share_is_read_once_for_all(tm
     async with team.inbox() as inbox:
         for name in names:
             await team.ledger.open(grant(name))
-        assert [lying.grant.account for lying in await inbox.waiting(NOW)] == names
+        assert [pending.request.account for pending in await inbox.waiting(NOW)] == names
         assert await inbox.find("g-t19") is not None
         assert await inbox.find("g-t20") is None
         assert team.ledger.reads == {"waiting": 1, "find": 2}
@@ -119,9 +104,9 @@ async def test_a_decision_that_counts_is_recorded_though_the_ledger_is_lost_at_o
     team = Company(tmp_path, ["acme"])
     async with team.inbox() as inbox:
         await team.ledger.open(grant("acme"))
-        (lying,) = await inbox.waiting(NOW)
+        (pending,) = await inbox.waiting(NOW)
         team.ledger.lost = True
         with pytest.raises(LedgerLost):
-            await (inbox.approve(lying, NOW) if yes else inbox.decline(lying, NOW, "No."))
+            await (inbox.approve(pending, NOW) if yes else inbox.decline(pending, NOW, "No."))
     (line,) = entries(tmp_path / "acme.jsonl")
     assert (line["event"], line["approver"]) == ("approved" if yes else "declined", f"{ISSUER}|dana")

@@ -9,8 +9,7 @@ from identity_provider import AUDIENCE, ISSUER
 from team_world import HEAD, TENANTS, TeamWorld, written
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.hosted.team_config import Team
-from fastn_mcp.hosted.team_file import load_team
+from fastn_mcp.hosted.team_config import Team, load_team
 
 ONE = '[[tenant]]\nname = "acme"\nsubjects = ["anna"]\napi_key_env = "ACME_KEY"\n'
 
@@ -23,10 +22,10 @@ def test_what_is_left_out_is_strict(tmp_path: Path) -> None:
     """Ours: the audience is the address, the host is its, no web page may call, tenants only read."""
     team = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}')
     assert (team.trust.audience, team.trust.resource, team.trust.leeway) == (AUDIENCE, AUDIENCE, 30.0)
-    assert (team.hosts, team.origins) == (("fastn-mcp.example.com",), ())
-    assert (team.bounds.body, team.bounds.calls, team.bounds.queue) == (1024 * 1024, 8, 32)
+    assert (team.served_hosts, team.origins) == (["fastn-mcp.example.com"], [])
+    assert (team.limits.body_bytes, team.limits.calls, team.limits.queue) == (1024 * 1024, 8, 32)
     assert not [name for name in team.trust.algorithms if name.startswith("HS") or name == "none"]
-    (tenant,) = team.tenants
+    (tenant,) = team.tenant
     settings = tenant.settings({"ACME_KEY": "fsk_live_acme", "FASTN_MODE": "auto", "FASTN_API_KEY": "no"}, None)
     assert (settings.mode, settings.profile, settings.api_key) == ("read-only", "acme", "fsk_live_acme")
 
@@ -60,10 +59,11 @@ deadline = 10
 """
     team = loaded(tmp_path, text)
     assert (team.trust.audience, team.trust.algorithms, team.groups_claim) == ("api://fastn", ("ES256",), "roles")
-    assert (team.bounds.body, team.bounds.calls, team.bounds.drain, team.bounds.grace) == (2048, 2, 3.5, 20.0)
+    assert (team.limits.body_bytes, team.limits.calls, team.limits.drain_seconds) == (2048, 2, 3.5)
+    assert team.limits.grace_seconds == 20.0
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "acme").write_text("fsk_live_acme\n")
-    settings = team.tenants[0].settings({"HOOK": "h" * 32}, None)
+    settings = team.tenant[0].settings({"HOOK": "h" * 32}, None)
     assert (settings.api_key, settings.webhook_secret, settings.policy) == (
         "fsk_live_acme",
         "h" * 32,
@@ -80,7 +80,7 @@ def test_the_example_is_a_team_file(tmp_path: Path) -> None:
     others = team.tenant_of({"groups": [], "hd": "acme.com", "email_verified": True})
     assert admins is not None
     assert others is not None
-    assert (admins.name, others.name, len(team.tenants)) == ("acme-admins", "acme", 3)
+    assert (admins.name, others.name, len(team.tenant)) == ("acme-admins", "acme", 3)
 
 
 GOOD = f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n'
@@ -209,8 +209,8 @@ def test_the_first_tenant_whose_conditions_hold_serves(tmp_path: Path) -> None:
     """Ours: as the file is read."""
     team = loaded(tmp_path, HEAD + TENANTS)
     claims = {"sub": "anna", "groups": ["globex-ops"], "tier": "own"}
-    assert [tenant.name for tenant in team.tenants if team.tenant_of(claims) is tenant] == ["acme"]
-    assert team.named("globex") is team.tenants[1]
+    assert [tenant.name for tenant in team.tenant if team.tenant_of(claims) is tenant] == ["acme"]
+    assert team.named("globex") is team.tenant[1]
     assert team.named("nobody") is None
 
 

@@ -1,6 +1,6 @@
 """Accounts are opened when they are needed, kept apart, bounded in number, and closed. THREATS T10, T17."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,15 +11,14 @@ import pytest
 from world import Clock
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.hosted.team_config import Match, TeamLimits, Tenant
-from fastn_mcp.hosted.tenants import KEYS_EACH, Busy, CallerAccount, ConcurrencyLimit, Opened, Tenants
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.hosted.team_config import TeamLimits, Tenant
+from fastn_mcp.hosted.tenants import KEYS_EACH, Busy, CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
 
 pytestmark = pytest.mark.anyio
 
 
 def tenant(name: str) -> Tenant:
-    return Tenant(name, Match(frozenset({name}), (), {}), False, None, {}, {})
+    return Tenant(name=name, subjects=[name])
 
 
 @dataclass
@@ -27,9 +26,6 @@ class Account:
     name: str
     closed: int = 0
     fails: bool = False
-
-    def effect_of(self, tool: str, arguments: Mapping[str, Any]) -> Effect | None:
-        raise AssertionError(tool, arguments)
 
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()
@@ -49,11 +45,15 @@ class House:
         system = self.clock.system()
         self.tenants = Tenants(self.open, self.bounds, replace(system, sleep=self.sleep or system.sleep))
 
-    def open(self, wanted: Tenant, own: CallerAccount | None) -> Account:
+    def open(self, wanted: Tenant, own: CallerAccount | None) -> TenantAccount:
         if wanted.name == "broken":
             raise SettingsError("It cannot be.")
         self.made.append(Account(wanted.name + (f" of {own.principal} by {own.key}" if own else "")))
-        return self.made[-1]
+        nothing: Any = None
+        return TenantAccount(
+            nothing, nothing, nothing, wanted.name, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None,
+            own and own.principal,
+        )  # fmt: skip
 
     def open_ones(self) -> list[str]:
         return [account.name for account in self.made if not account.closed]
@@ -62,7 +62,7 @@ class House:
 async def test_calls_at_once_share_one_account_of_a_tenant_and_no_other() -> None:
     """THREATS T10."""
     house = House()
-    seen: list[Opened[Account]] = []
+    seen: list[TenantAccount] = []
 
     async def visit(name: str) -> None:
         async with house.tenants.lease(tenant(name)) as found:
@@ -74,7 +74,7 @@ async def test_calls_at_once_share_one_account_of_a_tenant_and_no_other() -> Non
             tasks.start_soon(visit, "ab"[number % 2])
     assert len({id(found) for found in seen}) == 2
     assert [account.name for account in house.made] == ["a", "b"]
-    assert seen[0].room is not seen[1].room
+    assert seen[0].limit is not seen[1].limit
 
 
 async def test_what_nobody_needs_for_a_while_is_closed_and_opened_again() -> None:
@@ -83,12 +83,12 @@ async def test_what_nobody_needs_for_a_while_is_closed_and_opened_again() -> Non
     async with house.tenants.lease(tenant("a")):
         async with house.tenants.lease(tenant("b")):
             pass
-        house.clock.pass_(house.bounds.idle)
+        house.clock.pass_(house.bounds.idle_seconds)
         await house.tenants.sweep()
         assert house.open_ones() == ["a"]
     await house.tenants.sweep()
     assert house.open_ones() == ["a"]
-    house.clock.pass_(house.bounds.idle)
+    house.clock.pass_(house.bounds.idle_seconds)
     await house.tenants.sweep()
     assert (house.open_ones(), len(house.tenants)) == ([], 0)
     async with house.tenants.lease(tenant("a")):
@@ -109,7 +109,7 @@ async def test_the_sweeper_goes_round_by_itself() -> None:
     async with house.tenants.lease(tenant("a")):
         pass
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(house.tenants.stay)
+        tasks.start_soon(house.tenants.sweep_forever)
         with anyio.fail_after(5):
             await swept.wait()
         tasks.cancel_scope.cancel()

@@ -11,14 +11,13 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.channels.page.access import Record, unrecorded
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, Record, unrecorded
 from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
@@ -74,14 +73,6 @@ _BURST = 10.0
 """Seconds in which a tab that was just opened serves for the questions that follow."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ShownRequest:
-    """How a question was brought before a person, until it expires."""
-
-    opened: bool
-    expires: float
-
-
 class ApprovalPage:
     """The page, and whether it runs.
 
@@ -93,22 +84,15 @@ class ApprovalPage:
     verifies = False
 
     def __init__(
-        self,
-        ledger: Ledger,
-        system: System,
-        opener: Callable[[str], bool],
-        door: Path,
-        record: Record = unrecorded,
-        account: str | None = None,
-        program: CommandLine = PROGRAM,
-    ) -> None:
+        self, ledger: Ledger, system: System, opener: Callable[[str], bool], door: Path, record: Record = unrecorded,
+        account: str | None = None, program: CommandLine = PROGRAM,
+    ) -> None:  # fmt: skip
         """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger.
 
         `program` is what a person starts at a shell to reach this page.
         """
         self._program = program
-        self._account = account
-        self._record = record
+        self._inbox = Inbox(system, InboxAccount(account, ledger, record))
         self._ledger = ledger
         self._system = system
         self._opener = opener
@@ -117,8 +101,9 @@ class ApprovalPage:
         self._door_key = ""
         self._keys = set[str]()
         """Of files that a browser was given, until they are used."""
-        self._running: _Running | None = None
-        self._shown: dict[str, _ShownRequest] = {}
+        self._running: _RunningPage | None = None
+        self._shown: dict[str, tuple[bool, float]] = {}
+        """Of each request whether it could be opened in a browser, and when it expires."""
         self._opening = anyio.Lock()
 
     async def show(self, grant: str) -> str:
@@ -130,8 +115,8 @@ class ApprovalPage:
         if not self._door.exists():
             self._write_door()
         async with self._opening:  # calls at once open one tab
-            shown = await self._brought(running, grant)
-        if shown.opened:
+            opened = await self._opened(running, grant)
+        if opened:
             return f"A person decides on the approval page, which is open in their browser ({running.url})."
         return (
             "A person decides on the approval page. No browser could be opened: "
@@ -149,20 +134,19 @@ class ApprovalPage:
             remove(self._files, key)
         await running.stop()
 
-    async def _brought(self, running: "_Running", grant: str) -> _ShownRequest:
+    async def _opened(self, running: "_RunningPage", grant: str) -> bool:
         now = self._system.now().timestamp()
-        self._shown = {known: shown for known, shown in self._shown.items() if shown.expires > now}
-        if (shown := self._shown.get(grant)) is not None:
-            return shown
-        found = await self._ledger.find(grant)
-        expires = now + KEY_HOLDS if found is None else found.expires
-        shown = self._shown[grant] = _ShownRequest(await self._in_view(running), expires)
-        return shown
+        self._shown = {known: shown for known, shown in self._shown.items() if shown[1] > now}
+        if grant not in self._shown:
+            found = await self._ledger.find(grant)
+            expires = now + KEY_HOLDS if found is None else found.expires
+            self._shown[grant] = (await self._in_view(running), expires)
+        return self._shown[grant][0]
 
-    async def _in_view(self, running: "_Running") -> bool:
-        if running.entry.watching or self._system.monotonic() < running.fresh_until:
+    async def _in_view(self, running: "_RunningPage") -> bool:
+        if running.access.watching or self._system.monotonic() < running.fresh_until:
             return True
-        key = running.entry.key()
+        key = running.sessions.key()
         self._keys.add(key)
         # In a thread: some ways to open a browser wait for it.
         opened = await anyio.to_thread.run_sync(self._open, running.url, key, abandon_on_cancel=True)
@@ -181,10 +165,10 @@ class ApprovalPage:
         self._keys.discard(key)
         remove(self._files, key)
 
-    def _started(self) -> "_Running":
+    def _started(self) -> "_RunningPage":
         if self._running is None or self._running.ended:
             self._shown.clear()
-            self._running = _Running(self._ledger, self._system, self._used, self._record, self._account, self._program)
+            self._running = _RunningPage(self._ledger, self._inbox, self._system, self._used, self._program)
             self._write_door()
         return self._running
 
@@ -195,7 +179,7 @@ class ApprovalPage:
 
     def _write_door(self) -> None:
         if self._running is not None:
-            self._door_key = self._running.entry.lasting_key()
+            self._door_key = self._running.sessions.lasting_key()
             write_private(self._door, json.dumps({"url": self._running.url, "key": self._door_key}))
 
 
@@ -207,37 +191,31 @@ def entrance(door: Path) -> tuple[str, str] | None:
     return None
 
 
-class _Running:
+class _RunningPage:
     """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        system: System,
-        used: Callable[[str], None],
-        record: Record,
-        account: str | None,
-        program: CommandLine,
+        self, ledger: Ledger, inbox: Inbox, system: System, used: Callable[[str], None], program: CommandLine
     ) -> None:
         # Only here: a server that never asks pays for neither templates nor an HTTP server.
-        from fastn_mcp.channels.background_server import Listening
-        from fastn_mcp.channels.page.local import application
+        from fastn_mcp.channels.background_server import BackgroundServer
+        from fastn_mcp.channels.page.app import LocalPageAccess, page
 
-        self.entry = PageSessions(system, used)
+        self.sessions = PageSessions(system, used)
+        self.access = LocalPageAccess(self.sessions, inbox, program)
         self.fresh_until = float("-inf")
         """Until when a tab was opened so recently that it serves for what is asked meanwhile."""
         # Listening from the first moment, so that a browser that is quicker than the task only waits.
         taken = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = int(taken.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
-        origins = [self.url, f"http://localhost:{port}"]
-        app = application(ledger, system, self.entry, origins, record, account, program)
-        self._listening = Listening(app, taken, "approval page")
+        app = page(self.access, [self.url, f"http://localhost:{port}"], ledger, system)
+        self._server = BackgroundServer(app, taken, "approval page")
 
     @property
     def ended(self) -> bool:
-        return self._listening.ended
+        return self._server.ended
 
     async def stop(self) -> None:
-        self.entry.close()
-        await self._listening.stop()
+        self.sessions.close()
+        await self._server.stop()

@@ -1,13 +1,22 @@
-"""Checks of Host, Origin and CSRF token, and the security headers of every response."""
+"""What keeps others from deciding: Host, Origin, single-use form tokens, sealed cookies and security headers."""
 
+import base64
+import hashlib
+import hmac
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic_core import from_json, to_json
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastn_mcp.runtime import System
 
 LONGEST_BODY = 65_536
 """Bytes of a form."""
@@ -30,7 +39,7 @@ HEADERS = {
 }
 
 
-class Shield:
+class PageSecurity:
     """Exact Host; exact Origin of what is sent; GET and POST alone; headers that keep browsers from helping others.
 
     What is posted to the path `entrance` may come from a file too, whose origin is `null`: its key is what it needs.
@@ -46,13 +55,13 @@ class Shield:
         if scope["type"] != "http":
             return
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         problem = self._problem(scope)
-        await (self._app if problem is None else problem)(scope, receive, guarded)
+        await (self._app if problem is None else problem)(scope, receive, send_with_headers)
 
     def _problem(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
@@ -60,11 +69,11 @@ class Shield:
             return PlainTextResponse("This page is served at its own address only.", 403)
         if scope["method"] not in ("GET", "POST"):
             return PlainTextResponse("This page supports GET and POST only.", 405, {"Allow": "GET, POST"})
-        if scope["method"] == "POST" and not self._ours(scope, headers):
+        if scope["method"] == "POST" and not self._is_ours(scope, headers):
             return PlainTextResponse("Nothing was decided: the request did not come from this page.", 403)
         return None
 
-    def _ours(self, scope: Scope, headers: Headers) -> bool:
+    def _is_ours(self, scope: Scope, headers: Headers) -> bool:
         origins = headers.getlist("origin")
         if origins == ["null"] and self._entrance is not None:
             return scope["path"] == scope.get("root_path", "") + self._entrance
@@ -98,3 +107,55 @@ async def form(request: Request) -> dict[str, str]:
     if len(fields) != len(pairs):
         raise BadForm(400)
     return fields
+
+
+class Seal:
+    """Seals values and signs forms, for one purpose each: what is sealed for one opens for no other.
+
+    Values are sealed by `Fernet` (AES and HMAC, with the time), by keys that are derived from the secrets.
+    """
+
+    def __init__(self, secrets: Sequence[str], system: System) -> None:
+        """The first of `secrets` seals, all of them open."""
+        self._secrets = [secret.encode() for secret in secrets]
+        self._system = system
+
+    def close(self, purpose: str, value: Any) -> str:
+        """A sealed value."""
+        return self._fernet(purpose).encrypt_at_time(to_json(value), self._now()).decode()
+
+    def open(self, purpose: str, sealed: str | None, seconds: float) -> Any:
+        """What was sealed for this purpose, at most so long ago; None for anything else."""
+        try:
+            return from_json(self._fernet(purpose).decrypt_at_time((sealed or "").encode(), int(seconds), self._now()))
+        except (InvalidToken, ValueError):
+            return None
+
+    def token(self, session: str, form: str) -> str:
+        """What a form of a session carries, so that it was ours and is sent once. Costs no memory until it is used."""
+        nonce = self._system.token()
+        return f"{nonce}.{_signed(self._secrets[0], session, form, nonce)}"
+
+    def nonce(self, session: str, form: str, token: str) -> str | None:
+        """The nonce of a token that is of this form and session."""
+        nonce, _, signature = token.partition(".")
+        good = [
+            hmac.compare_digest(signature.encode(), _signed(secret, session, form, nonce).encode())
+            for secret in self._secrets
+        ]
+        return nonce if any(good) else None
+
+    def _fernet(self, purpose: str) -> MultiFernet:
+        keys = [base64.urlsafe_b64encode(_derived(secret, purpose)) for secret in self._secrets]
+        return MultiFernet([Fernet(key) for key in keys])
+
+    def _now(self) -> int:
+        return int(self._system.now().timestamp())
+
+
+def _signed(secret: bytes, session: str, form: str, nonce: str) -> str:
+    return hmac.new(_derived(secret, "form"), f"{session}\n{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()
+
+
+def _derived(secret: bytes, purpose: str) -> bytes:
+    return HKDF(SHA256(), 32, None, f"fastn-mcp approvals {purpose}".encode()).derive(secret)

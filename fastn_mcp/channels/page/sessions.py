@@ -1,10 +1,9 @@
-"""One-time keys, browser sessions and form tokens of the approval page."""
+"""One-time keys and browser sessions of the local page."""
 
 import hashlib
 import hmac
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from fastn_mcp.runtime import System
 
@@ -19,15 +18,7 @@ _MOST = 32
 
 
 @dataclass(frozen=True, slots=True)
-class FlashMessage:
-    """What the page says once about the last decision."""
-
-    text: str
-    good: bool
-
-
-@dataclass(slots=True)
-class PageSession:
+class LocalSession:
     """One browser that was let in.
 
     `room` is the part of the path under which everything lies. It is not guessable, and the cookie is sent nowhere
@@ -36,29 +27,24 @@ class PageSession:
 
     room: str
     cookie: bytes
-    """Digest of it: what lies here lets nobody in."""
-    secret: bytes
+    """Its digest: what is kept here lets nobody in."""
     ends: float
-    spent: set[str] = field(default_factory=set[str])
-    said: FlashMessage | None = None
 
 
 class PageSessions:
-    """Keys and sessions of one page. `used` hears of each key that let somebody in."""
+    """Keys and sessions of one page. `used` is called with each key that let somebody in."""
 
     def __init__(self, system: System, used: Callable[[str], None] = lambda _: None) -> None:
         self._system = system
         self._used = used
         self._keys: dict[bytes, float] = {}
         self._lasting: bytes | None = None
-        self._sessions: dict[str, PageSession] = {}
-        self.watching = 0
-        """Browsers that have the page in view."""
-        self.closed = False
+        self._sessions: dict[str, LocalSession] = {}
+        self._closed = False
 
     def close(self) -> None:
         """Let nobody in any more, and everybody out."""
-        self.closed = True
+        self._closed = True
         self._keys.clear()
         self._lasting = None
         self._sessions.clear()
@@ -76,14 +62,14 @@ class PageSessions:
         self._lasting = _digest(key)
         return key
 
-    def enter(self, key: str) -> tuple[PageSession, str] | None:
+    def enter(self, key: str) -> tuple[LocalSession, str] | None:
         """The session that a key opens, with its cookie; None for any key that does not, whatever the reason.
 
         Wrong keys do not lock the page: any program of the machine could keep the person out by them. A key has 192
         random bits, so that no number of guesses finds it.
         """
         now = self._system.monotonic()
-        if self.closed:
+        if self._closed:
             return None
         # Found by its digest, so that the time it takes says nothing about the keys.
         digest = _digest(key)
@@ -94,13 +80,13 @@ class PageSessions:
         if holds_until is None or holds_until < now:
             return None
         cookie = self._system.token()
-        session = PageSession(self._system.token(), _digest(cookie), self._system.token().encode(), now + SESSION_HOLDS)
+        session = LocalSession(self._system.token(), _digest(cookie), now + SESSION_HOLDS)
         _make_room(self._sessions)
         self._sessions[session.room] = session
         self._used(key)
         return session, cookie
 
-    def session(self, room: str, cookie: str | None) -> PageSession | None:
+    def session(self, room: str, cookie: str | None) -> LocalSession | None:
         """The session of a room, for whom has its cookie."""
         session = self._sessions.get(room)
         if session is None or cookie is None or not hmac.compare_digest(session.cookie, _digest(cookie)):
@@ -110,37 +96,11 @@ class PageSessions:
             return None
         return session
 
-    def token(self, session: PageSession, form: str) -> str:
-        """What a form of a session carries, so that it was ours and is sent once. Costs no memory until it is used."""
-        nonce = self._system.token()
-        return f"{nonce}.{_sealed(session, form, nonce)}"
 
-    def spend(self, session: PageSession, form: str, token: str) -> bool:
-        """Whether a token is of this form and session and was not used before; from now on it was."""
-        nonce, _, seal = token.partition(".")
-        if not hmac.compare_digest(seal.encode(), _sealed(session, form, nonce).encode()) or nonce in session.spent:
-            return False
-        session.spent.add(nonce)
-        return True
-
-    @contextmanager
-    def watched(self) -> Generator[None]:
-        """While a browser has the page in view."""
-        self.watching += 1
-        try:
-            yield
-        finally:
-            self.watching -= 1
-
-
-def _make_room(kept: dict[bytes, float] | dict[str, PageSession]) -> None:
+def _make_room(kept: dict[bytes, float] | dict[str, LocalSession]) -> None:
     while len(kept) >= _MOST:
         del kept[next(iter(kept))]  # pyright: ignore[reportArgumentType]
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _sealed(session: PageSession, form: str, nonce: str) -> str:
-    return hmac.new(session.secret, f"{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()

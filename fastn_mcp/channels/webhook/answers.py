@@ -71,9 +71,6 @@ class Refusals:
 LONGEST_BODY = 16_384
 """Bytes of an answer."""
 
-BY = "verified"
-"""The consent of one approver."""
-
 _SLACK = 60.0
 """Seconds that a nonce is kept beyond its need, for clocks that differ between replicas."""
 
@@ -198,9 +195,9 @@ class WebhookAnswers:
         vote = Vote(grant.id, approver.name, answer.decision == "approve", now)
 
         def record(event: AuditEvent, said: str | None) -> None:
-            self._record(replace(decided(event, grant, BY, said), approver=approver.name))
+            self._record(replace(decided(event, grant, quorum.VERIFIED, said), approver=approver.name))
 
-        counted = await quorum.count(vote, grant, self._ledger, BY, note, record)
+        counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
         if counted is None:
             raise _Nothing(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
         over, needed = counted.state is not GrantState.OPEN, quorum.needed(grant)

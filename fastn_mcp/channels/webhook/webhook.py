@@ -1,6 +1,6 @@
-"""The webhook channel: signed requests to a receiver, with retries.
+"""The webhook channel: signed requests to a receiver, with retries. Imported only where one is set up.
 
-A question that was lost is asked again when the agent repeats its call, and never more than once in a while.
+A request that was lost is sent again when the agent repeats its call, and never more than once in a while.
 
 Not through `client`, which is Fastn's alone: no key of Fastn's is known here, and Fastn's rate limits do not count.
 No redirects, no proxy, no cookies; of an answer the status counts, and its body is not read.
@@ -8,7 +8,7 @@ No redirects, no proxy, no cookies; of an answer the status counts, and its body
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,18 +22,21 @@ from pydantic_core import to_json
 
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import WebhookAnswers, path
-from fastn_mcp.channels.webhook.approvers import Approvers
+from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_approvers
 from fastn_mcp.channels.webhook.payloads import WebhookRequest
-from fastn_mcp.errors import Refused
+from fastn_mcp.config.addresses import host_and_port
+from fastn_mcp.config.model import Settings
+from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.audit.log import Audit
 from fastn_mcp.guard.ledger.ledger import Grant, Ledger
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
     from starlette.routing import Route
 
-    from fastn_mcp.channels.background_server import Listening
+    from fastn_mcp.channels.background_server import BackgroundServer
 
 
 ATTEMPTS = 4
@@ -123,18 +126,18 @@ Body = Callable[[WebhookRequest], dict[str, JsonValue]]
 
 
 @dataclass(slots=True)
-class _Round:
-    """When a question was last taken by the receiver, when it last was not and why, and who is just asking it."""
+class _Delivery:
+    """When the receiver last took a request, when it last did not and why, and who is just sending it."""
 
     expires: float
-    asked: float = float("-inf")
+    sent: float = float("-inf")
     failed: float = float("-inf")
     problem: Refused | None = None
-    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    sending: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AnswerAddress:
     """Where answers arrive: the address that this server listens on, and how others reach it, where that differs.
 
     Without a `host` it does not listen: another server on the same state does, or an application that it is a part of.
@@ -146,31 +149,25 @@ class Door:
 
 
 class Webhook:
-    """Where questions lie that a webhook carries. `body` words them for the receiver."""
+    """The approval channel. `body` words requests for the receiver."""
 
     name = "webhook"
     verifies = True
 
     def __init__(
-        self,
-        posting: WebhookSender,
-        body: Body,
-        approvers: Approvers,
-        deciding: WebhookAnswers,
-        ledger: Ledger,
-        system: System,
-        door: Door,
-    ) -> None:
-        self._posting = posting
+        self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,
+        ledger: Ledger, system: System, address: AnswerAddress,
+    ) -> None:  # fmt: skip
+        self._sender = sender
         self._body = body
         self._approvers = approvers
-        self._deciding = deciding
+        self._answers = answers
         self._ledger = ledger
         self._system = system
-        self._door = door
-        self._url = door.url
-        self._listening: Listening | None = None
-        self._rounds: dict[str, _Round] = {}
+        self._address = address
+        self._url = address.url
+        self._server: BackgroundServer | None = None
+        self._deliveries: dict[str, _Delivery] = {}
 
     async def show(self, grant: str) -> str:
         """Ask the approvers, unless they were asked just now, and say how far it is. Raises `Refused`."""
@@ -187,79 +184,80 @@ class Webhook:
         await self._ask(found, needed)
         have = await self._approved(grant)
         if needed == 1:
-            return f"An approver was asked by the webhook at {self._posting.host}."
+            return f"An approver was asked by the webhook at {self._sender.host}."
         by = f" ({', '.join(have)})" if have else ""
         return (
-            f"{needed} different approvers have to approve; they were asked by the webhook at {self._posting.host}."
+            f"{needed} different approvers have to approve; they were asked by the webhook at {self._sender.host}."
             f" {len(have)} of {needed} approved so far{by}."
         )
 
     def begin(self) -> None:
         """Listen from now on, where the address is one that approvers can know already."""
-        if self._door.port:
+        if self._address.port:
             self._listen()
 
     def mounted(self, url: str) -> "list[Route]":
         """The routes of answers, for an application that is reached at `url`."""
         from fastn_mcp.channels.webhook.answers import routes
 
-        self._door = Door(None, 0, self._door.url)
-        self._url = self._door.url or url
-        return routes(self._deciding)
+        self._address = AnswerAddress(None, 0, self._address.url)
+        self._url = self._address.url or url
+        return routes(self._answers)
 
     async def aclose(self) -> None:
         """Stop listening. What is open stays in the ledger."""
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            await listening.stop()
-        await self._posting.aclose()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+        await self._sender.aclose()
 
     async def _ask(self, grant: Grant, needed: int) -> None:
         url = self._listen()
         now = self._system.now().timestamp()
-        self._rounds = {known: one for known, one in self._rounds.items() if one.expires > now or one.turn.locked()}
-        one = self._rounds.setdefault(grant.id, _Round(grant.expires))
+        known = self._deliveries.items()
+        self._deliveries = {id_: one for id_, one in known if one.expires > now or one.sending.locked()}
+        delivery = self._deliveries.setdefault(grant.id, _Delivery(grant.expires))
         began = self._system.monotonic()
-        async with one.turn:  # calls at once ask once, and fail once
-            if self._system.monotonic() - one.asked < AGAIN:
+        async with delivery.sending:  # calls at once send it once, and fail once
+            if self._system.monotonic() - delivery.sent < AGAIN:
                 return
-            if one.problem is not None and one.failed > began:
-                raise Refused(one.problem.what, one.problem.next_step)
+            if delivery.problem is not None and delivery.failed > began:
+                raise Refused(delivery.problem.what, delivery.problem.next_step)
             to = path(grant.id)
             asked = WebhookRequest(grant, await self._approved(grant.id), needed, url + to, to)
             try:
-                await self._posting(to_json(self._body(asked)))
+                await self._sender(to_json(self._body(asked)))
             except Refused as problem:
-                one.failed, one.problem = self._system.monotonic(), problem
+                delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
-            one.asked = self._system.monotonic()
+            delivery.sent = self._system.monotonic()
 
     async def _approved(self, grant: str) -> list[str]:
         return [vote.approver for vote in await self._ledger.votes(grant) if vote.approves]
 
     def _listen(self) -> str:
         """Where answers can be sent. Raises `Refused` where this server cannot listen for them."""
-        door = self._door
-        if door.host is None or (self._listening is not None and not self._listening.ended):
+        address = self._address
+        if address.host is None or (self._server is not None and not self._server.ended):
             return self._url or ""
         # Only here: a server that never asks pays for no HTTP server.
-        from fastn_mcp.channels.background_server import Listening
+        from fastn_mcp.channels.background_server import BackgroundServer
         from fastn_mcp.channels.webhook.answers import application
 
         try:
-            taken = socket.create_server((door.host, door.port), family=_family(door.host), backlog=64)
+            taken = socket.create_server((address.host, address.port), family=_family(address.host), backlog=64)
         except OSError as error:
-            if not door.port or not _answers(door.host, door.port):
+            if not address.port or not _answers(address.host, address.port):
                 raise Refused(
-                    f"Nobody could be asked: answers cannot be received at port {door.port}"
+                    f"Nobody could be asked: answers cannot be received at port {address.port}"
                     f" ({error.strerror or type(error).__name__}).",
                     "Tell the operator to correct the setting approval_listen.",
                 ) from error
             # Another server of the same person, on the same ledger: it hears for this one too.
-            log.warning("port %s is taken: answers are left to the server that has it", door.port)
-            return self._url or _address(door.host, door.port)
-        self._listening = Listening(application(self._deciding), taken, "approval endpoint")
-        self._url = door.url or _address(door.host, int(taken.getsockname()[1]))
+            log.warning("port %s is taken: answers are left to the server that has it", address.port)
+            return self._url or _address(address.host, address.port)
+        self._server = BackgroundServer(application(self._answers), taken, "approval endpoint")
+        self._url = address.url or _address(address.host, int(taken.getsockname()[1]))
         return self._url
 
 
@@ -276,3 +274,41 @@ def _answers(host: str, port: int) -> bool:
     with suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
+
+
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
+
+
+def webhook_of(
+    settings: Settings, account: str, ledger: Ledger, audit: Audit, system: System, *, stays: bool
+) -> Webhook | None:
+    """The webhook that the settings ask for; None where none is set up. Raises `SettingsError`.
+
+    `stays` says whether this process is there to receive an answer. One that is not leaves it to another on the same
+    state, and cannot ask where no address of that one is set.
+    """
+    if settings.webhook_url is None:
+        return None
+    if settings.webhook_secret is None or settings.approvers is None:
+        missing = "webhook_secret" if settings.webhook_secret is None else "approvers"
+        raise SettingsError(
+            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
+        )
+    approvers = load_approvers(settings.approvers)
+    if any(one.credential == ApproverSecret(settings.webhook_secret) for one in approvers.values()):
+        raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
+    host, port = host_and_port(settings.approval_listen or "127.0.0.1:0", lowest=0)
+    if host in _ANYWHERE and settings.approval_url is None:
+        raise SettingsError(
+            "approval_listen is every address of this machine, but approval_url is not set.",
+            "Set approval_url to the address that approvers can reach.",
+        )
+    address = AnswerAddress(host, port, settings.approval_url)
+    if not stays:
+        if address.url is None and not port:
+            return None
+        address = AnswerAddress(None, 0, address.url or f"http://{settings.approval_listen}")
+    sender = WebhookSender(settings.webhook_url, settings.webhook_secret, system)
+    answers = WebhookAnswers(approvers, account, ledger, audit, system)
+    body = payloads.slack if settings.webhook_style == "slack" else payloads.generic
+    return Webhook(sender, body, approvers, answers, ledger, system, address)

@@ -18,6 +18,9 @@ PEOPLE = 2
 BY = "four_eyes"
 """The consent that they give together."""
 
+VERIFIED = "verified"
+"""The consent of one person who is told from all others."""
+
 
 def needed(grant: Grant) -> int:
     """How many approvers it takes."""
@@ -60,7 +63,9 @@ async def count(
     `record` is told of what counts, even where the ledger is lost right after. Raises what the ledger raises.
     """
     several = needed(grant) > 1
-    state = await ledger.vote(vote, needed(grant), by=BY if several else by, note=None if vote.approves else note)
+    state = await ledger.vote(
+        vote, needed(grant), by=BY if several and by == VERIFIED else by, note=None if vote.approves else note
+    )
     if state is None:
         return None
     said = note

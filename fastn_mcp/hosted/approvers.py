@@ -1,0 +1,180 @@
+"""Who approves what in a team: the rules, each person's inbox over all tenants, and the channel that points there.
+
+The ledger alone knows what is decided; each approval and decline is a vote of whom the identity provider says they are.
+
+A requester never approves their own call where two people have to. A plain one they may: the person behind an agent
+is who a form of its client would ask too, unless the team file says `own = false`.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from typing_extensions import override
+
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
+from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.audit.log import Audit, AuditEvent, decided
+from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, Scope
+from fastn_mcp.guard.quoting import show
+from fastn_mcp.hosted.team_config import Team
+from fastn_mcp.hosted.tenants import Tenants
+from fastn_mcp.runtime import System
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInPerson:
+    """Somebody who signed in, and which rules they matched then."""
+
+    issuer: str
+    subject: str
+    name: str
+    tenant: str | None
+    """Whose calls they make themselves."""
+    rules: tuple[str, ...]
+
+    @property
+    def principal(self) -> str:
+        """As they are recorded: the same that their calls have."""
+        return f"{self.issuer}|{self.subject}"
+
+
+def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
+    """Who signed in, by the claims of their ID token."""
+    approvals = team.approvals
+    rules = [rule.digest for rule in (approvals.approver if approvals else ()) if rule.holds(claims, team.groups_claim)]
+    tenant = team.tenant_of(claims) if approvals and approvals.own else None
+    shown = next((str(v) for k in ("name", "preferred_username", "email") if (v := claims.get(k))), claims["sub"])
+    asks = tenant.name if tenant is not None and not tenant.caller_keys else None
+    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], asks, tuple(rules))
+
+
+def effects_of(request: Grant) -> frozenset[str]:
+    """What a request does: of several calls, all that any of them does. An effect that is not known is nobody's."""
+    effects = request.card.get("effects")
+    return frozenset(map(str, effects if isinstance(effects, list) else [request.card.get("effect")]))
+
+
+class TenantInbox:
+    """The approval channel of one tenant: its requests wait on the page, for those who may decide about them."""
+
+    verifies = True
+
+    def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
+        self._team = team
+        self._tenant = tenant
+        self._ledger = ledger
+
+    async def show(self, grant: str) -> str:
+        """Raises `Refused` where nobody could decide."""
+        found = await self._ledger.find(grant)
+        if found is None:
+            raise Refused("There is no such approval request.")
+        approvals, needed = self._team.approvals, quorum.needed(found)
+        rules = approvals.approver if approvals else ()
+        own = approvals is not None and approvals.own and needed == 1
+        if not own and not any(rule.covers(self._tenant, effects_of(found)) for rule in rules):
+            raise Refused(
+                "Nobody may approve this call: no approver in the team file covers it.",
+                "Tell the operator: [[approvals.approver]] says who may approve what.",
+            )
+        if needed == 1:
+            return f"A person decides at {self._team.page_url}/, where they sign in."
+        have = await quorum.approving(grant, self._ledger)
+        return (
+            f"{needed} different people have to approve it at {self._team.page_url}/, where they sign in, and none of"
+            f" them is who asks. {have} of {needed} approved so far."
+        )
+
+
+class TeamInbox(Inbox):
+    """What one person may decide, by the rules as they are now."""
+
+    consent = quorum.VERIFIED
+    tells_people_apart = True
+
+    def __init__(
+        self, team: Team, person: SignedInPerson, tenants: Tenants, system: System, shared: Ledger | None = None
+    ) -> None:
+        """`shared` is the one ledger of all tenants, where they share one."""
+        super().__init__(system)
+        self.approver = person.principal
+        self.shares_ledger = shared is not None
+        self._shared = shared
+        self._team = team
+        self._person = person
+        self._tenants = tenants
+        approvals = team.approvals
+        self._own = approvals is not None and approvals.own
+        self._rules = [rule for rule in (approvals.approver if approvals else ()) if rule.digest in person.rules]
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Those of whose calls any can be theirs."""
+        own = {self._person.tenant} if self._own and self._person.tenant is not None else set[str]()
+        return frozenset(own).union(*(rule.tenants or self._team.with_keys() for rule in self._rules))
+
+    @override
+    async def accounts(self) -> AsyncIterator[InboxAccount]:
+        for name in sorted(self.tenants):
+            tenant = self._team.named(name)
+            if tenant is None or tenant.caller_keys:
+                continue
+            try:
+                async with self._tenants.lease(tenant) as account:
+                    yield InboxAccount(account.account, account.ledger, partial(self._record, account.audit), name)
+            except LedgerLost:
+                raise
+            except FastnError as error:
+                log.error("the approval requests of %s cannot be shown: %s", name, error)
+
+    @override
+    async def revision(self) -> str:
+        return await super().revision() if self._shared is None else str(await self._shared.revision())
+
+    @override
+    def sees(self, tenant: str, request: Grant) -> bool:
+        """It is theirs to decide, or they asked it and may withdraw it."""
+        return self._is_own(request.principal) or self._is_covered(tenant, request)
+
+    @override
+    def barred(self, tenant: str, request: Grant) -> str | None:
+        if not self._is_own(request.principal):
+            return None if self._is_covered(tenant, request) else "This call is not yours to approve."
+        if quorum.needed(request) > 1:
+            return "It is your own call, and others have to approve it."
+        # One that is like theirs, and not the same, letter by letter, is kept from approving and given nothing.
+        exact = request.principal == self.approver
+        return None if self._own and exact else "It is your own call, and somebody else has to approve it."
+
+    @override
+    def may_revoke(self, tenant: str, scope: Scope) -> bool:
+        return self._is_own(scope.principal) or any(
+            tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules
+        )
+
+    @override
+    def name_of(self, approver: str) -> str:
+        return "you" if approver == self.approver else approver.removeprefix(f"{self._person.issuer}|")
+
+    def _is_covered(self, tenant: str, request: Grant) -> bool:
+        return any(rule.covers(tenant, effects_of(request)) for rule in self._rules)
+
+    def _is_own(self, principal: str) -> bool:
+        return principal.casefold() == self.approver.casefold()
+
+    def _record(self, audit: Audit, event: AuditEvent, request: Grant, note: str | None) -> None:
+        if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
+            entry = decided(event, request, quorum.VERIFIED, note)
+            entry = replace(entry, approver=self.approver, approver_name=show(self._person.name, 100))
+        else:
+            entry = decided(event, request, None, note)
+        try:
+            audit.record(entry)
+        except FastnError:  # it holds already; sending records again, or refuses
+            log.exception("%s of %s could not be audited", event.value, request.tool)
