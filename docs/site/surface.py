@@ -21,8 +21,8 @@ from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.build.account import Sandboxed, assemble, policy_of
 from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
-from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.clients import CLIENTS, McpClient
+from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.server.context import tool

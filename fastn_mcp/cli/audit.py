@@ -5,7 +5,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from fastn_mcp.build.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
-from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.audit import files as audit_files
@@ -47,48 +48,58 @@ Entry = dict[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class AuditLog:
     """An audit log, and the setting of the ledger that knows how far it has come."""
 
     file: Path
-    ledger: Callable[[], str | None]
+    ledger: str | None
     program: CommandLine
     """What a person starts at a shell to read this log."""
 
     def files(self) -> list[Path]:
         """Its files, the oldest first. Raises `SettingsError` where there are none."""
-        try:
+        with self._readable():
             found = audit_files.log_files(self.file)
-        except OSError as error:
-            raise SettingsError(f"{self.file} cannot be read: {error.strerror}.") from None
         if not found:
             begins = "It begins with the first call that changes something."
             raise SettingsError(f"There is no audit log at {self.file}.", begins)
         return found
 
-    def lines(self, files: Iterable[Path] | None = None) -> Iterator[bytes]:
-        """Its lines, the oldest first. Raises `SettingsError`."""
+    def entries(self) -> Iterator[Entry]:
+        """Its entries, the oldest first. Raises `SettingsError`."""
+        yield from _parsed(self.lines(self.files()))
+
+    def lines(self, files: Iterable[Path]) -> Iterator[bytes]:
+        with self._readable():
+            yield from audit_files.lines_of(files)
+
+    @contextmanager
+    def _readable(self) -> Generator[None]:
         try:
-            yield from audit_files.lines_of(self.files() if files is None else files)
-        except OSError as error:
-            raise SettingsError(f"{self.file} cannot be read: {error.strerror}.") from None
+            yield
+        except (OSError, EOFError) as error:
+            raise SettingsError(f"{self.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+    def verified(self, head: str | None, marks: "tuple[End | None, End | None]") -> Report:
+        with self._readable():
+            return audit.verify(self.file, head, *marks)
 
     def marks(self) -> tuple[End | None, End | None]:
         """The newest entry that the ledger knows of, and the newest that retention deleted. Raises a `FastnError`."""
-        folder, setting = self.file.parent, self.ledger()
-        if self.file.name != audit.FILE or not (is_shared(setting) or file_of(setting, folder).exists()):
+        folder = self.file.parent
+        if self.file.name != audit.FILE or not (is_shared(self.ledger) or file_of(self.ledger, folder).exists()):
             return None, None
 
-        async def asked() -> list[tuple[int, str] | None]:
-            ledger = ledger_at(setting, folder, System())
-            name = audit_name(setting, folder)
+        async def read() -> list[tuple[int, str] | None]:
+            ledger = ledger_at(self.ledger, folder, System())
+            name = audit_name(self.ledger, folder)
             try:
                 return [await ledger.audit_mark(each) for each in (name, audit.deleted_name(name))]
             finally:
                 await ledger.aclose()
 
-        anchor, deleted = (None if mark is None else End(*mark) for mark in anyio.run(asked))
-        return anchor, deleted
+        newest, deleted = (None if mark is None else End(*mark) for mark in anyio.run(read))
+        return newest, deleted
 
 
 @click.group(name="audit")
@@ -99,12 +110,11 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 
     Rotated files that lie beside the log are read with it.
     """
-    start: StartOptions | None = ctx.obj
-    program = PROGRAM if start is None else start.command_line()
+    start: StartOptions = ctx.obj
     of_file = () if file is None else ("--file", str(file.absolute()))
-    ledger = (lambda: None) if start is None else start.ledger
-    log = file or (Path() if start is None else start.state()) / audit.FILE
-    ctx.obj = Log(log, ledger, program.with_(("audit", *of_file)))
+    ctx.obj = AuditLog(
+        file or start.state() / audit.FILE, start.ledger(), start.command_line().with_(("audit", *of_file))
+    )
 
 
 @audit_group.command(name="tail")
@@ -112,7 +122,7 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Follow new entries until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
-def tail_(log: Log, count: int, follow: bool, as_json: bool) -> None:
+def tail_(log: AuditLog, count: int, follow: bool, as_json: bool) -> None:
     """The newest entries, one line each, with times in UTC.
 
     A terminal shows the name of what a call is about, and cuts what does not fit: audit show N has all of it. A pipe
@@ -120,8 +130,8 @@ def tail_(log: Log, count: int, follow: bool, as_json: bool) -> None:
     duration_ms, message.
     """
     older = [file for file in log.files() if file != log.file]
-    with _Growing(log.file) as growing:
-        newest = growing.lines()
+    with closing(LogFollower(log.file)) as follower:
+        newest = follower.lines()
         while older and len(newest) < count:
             newest[:0] = log.lines([older.pop()])
         first = max(0, len(newest) - count)
@@ -131,31 +141,27 @@ def tail_(log: Log, count: int, follow: bool, as_json: bool) -> None:
         else:
             _put(shown, _parsed(newest[max(0, first - _EARLIER) : first]))
         if follow:
-            for line in following(growing.readline, lambda: time.sleep(_PAUSE)):
+            for line in following(follower.readline, lambda: time.sleep(_PAUSE)):
                 (_put_json if as_json else _put)(_parsed([line]))
 
 
-class _Growing:
+class LogFollower:
     """Reads what is added to a log, also after it was rotated."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "_Growing":
         self._open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
 
     def _open(self) -> None:
-        self.__exit__()
-        try:
+        self.close()
+        self._file = None
+        with suppress(FileNotFoundError):  # rotated, and nothing was written since
             self._file = self._log.open("rb")
-        except FileNotFoundError:  # rotated, and nothing was written since
-            self._file = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def lines(self) -> list[bytes]:
         """The whole lines that there are. A last line without its break is still being written."""
@@ -168,17 +174,12 @@ class _Growing:
 
     def readline(self) -> bytes:
         """The next line, or what there is of it; nothing where there is none yet."""
-        if self._file is not None and (line := self._file.readline()):
-            return line
-        if self._file is None or not self._is_current(self._file):
-            self._open()
-        return b"" if self._file is None else self._file.readline()
-
-    def _is_current(self, file: BinaryIO) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), self._log.stat())
-        except FileNotFoundError:
-            return True  # moved: more can still come
+        line = b"" if self._file is None else self._file.readline()
+        if not line:
+            with suppress(FileNotFoundError):  # moved: more can still come
+                if self._file is None or not os.path.samestat(os.fstat(self._file.fileno()), self._log.stat()):
+                    self._open()
+        return line
 
 
 def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Iterator[bytes]:
@@ -197,9 +198,9 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
 @click.argument("entry")
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines.")
 @click.pass_obj
-def show_(log: Log, entry: str, as_json: bool) -> None:
+def show_(log: AuditLog, entry: str, as_json: bool) -> None:
     """All of one entry, by its number, and what belongs to the same call."""
-    found = list(_parsed(log.lines()))
+    found = list(log.entries())
     one = next((e for e in found if str(e.get("n")) == entry), None)
     if one is None:
         raise click.ClickException(f"There is no entry {entry} in {log.file}.")
@@ -222,25 +223,20 @@ def show_(log: Log, entry: str, as_json: bool) -> None:
 @audit_group.command(name="verify")
 @click.option("--head", metavar="HASH", help="The head hash that you noted elsewhere.")
 @click.pass_obj
-def verify_(log: Log, head: str | None) -> None:
+def verify_(log: AuditLog, head: str | None) -> None:
     """Check the chain over all files, and with what the ledger knows. Exit code 0 where it is intact, 1 otherwise."""
     if head is not None and re.fullmatch("[0-9a-f]{64}", head) is None:
         raise click.BadParameter("a hash is 64 of the characters 0-9 and a-f", param_hint="--head")
-    # First the ledger: entries that are added meanwhile are in the log and not yet in it.
-    anchor: End | None = None
-    deleted: End | None = None
+    marks: tuple[End | None, End | None] = (None, None)
     unread: str | None = None
     try:
-        anchor, deleted = log.marks()
+        marks = log.marks()  # before the log: entries that are added meanwhile are in the log and not yet in the ledger
     except FastnError as error:
         unread = str(error)
-    if anchor is None:
+    if marks[0] is None:
         log.files()
-    try:
-        report = audit.verify(log.file, head, anchor, deleted)
-    except (OSError, EOFError) as error:
-        raise SettingsError(f"{log.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    say("\n".join(_said(report, head, anchor, log.program)))
+    report = log.verified(head, marks)
+    say("\n".join(_findings(report, head, marks[0], log.program)))
     if unread is not None:
         say(f"Whether entries were cut off at the end is not known. {unread}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
@@ -252,7 +248,7 @@ def verify_(log: Log, head: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write both: FILE as JSON, FILE.md to read.")
 @click.pass_obj
-def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> None:
+def report_(log: AuditLog, since: str | None, as_json: bool, output: Path | None) -> None:
     """What was done, refused, declined, unknown: the report of a run, from the audit alone."""
     from fastn_mcp.report import writer
     from fastn_mcp.report.collector import Tally
@@ -260,7 +256,7 @@ def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> 
     now = datetime.now(UTC)
     began = None if since is None else moment_of(since, now)
     tally = Tally()
-    for entry in _parsed(log.lines()):
+    for entry in log.entries():
         tally.entry(entry)
     newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= writer.moment(began)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
@@ -272,13 +268,12 @@ def report_(log: Log, since: str | None, as_json: bool, output: Path | None) -> 
             writer.write(output, made)
         except OSError as error:
             raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
+    elif as_json:
+        click.echo(json.dumps(made, indent=2))
+    elif columns_of() is None:
+        click.echo(writer.markdown(made), nl=False)
     else:
-        if as_json:
-            click.echo(json.dumps(made, indent=2))
-        elif columns_of() is None:
-            click.echo(writer.markdown(made), nl=False)
-        else:
-            say("\n".join(_report(cast("dict[str, Any]", made), writer.HEADINGS)))
+        say("\n".join(_report(cast("dict[str, Any]", made), writer.HEADINGS)))
 
 
 def _report(made: dict[str, Any], headings: "Mapping[OutcomeGroup, str]") -> Iterator[str]:
@@ -315,15 +310,26 @@ def moment_of(when: str, now: datetime) -> datetime:
         raise click.BadParameter("it is no time, as 24h, 7d or 2026-11-25T09:00", param_hint="--since") from None
 
 
-def _said(report: Report, head: str | None, anchor: End | None, program: CommandLine) -> Iterator[str]:
-    yield from _found(report, head, program)
+def _findings(report: Report, head: str | None, newest: End | None, program: CommandLine) -> Iterator[str]:
+    if report.broken is not None:
+        yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
+        yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
+    elif head is not None and report.noted is None:
+        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were written anew."
+    elif report.shortened:
+        yield f"Broken: the log was emptied or shortened before entry {', '.join(map(str, report.shortened))}."
+        show = program.to("show", str(report.shortened[0]))
+        yield f"{show} says what is missing. What is there is as it was written."
+    else:
+        files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
+        yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
     if report.deleted:
         yield f"Entries 1 to {report.deleted} were deleted by the retention setting, as the ledger knows."
     if report.noted is not None:
         at = "the beginning" if head == BEGINNING else f"entry {report.noted}"
         yield f"The hash that you noted is that of {at}; {report.entries - report.noted} came after it."
-    if report.broken is None and anchor is not None:
-        yield f"The ledger knows entry {anchor.n}, which is as it was written."
+    if report.broken is None and newest is not None:
+        yield f"The ledger knows entry {newest.n}, which is as it was written."
     elif report.broken is None and head is None:
         yield "Entries cut off at the end leave no trace: note the head elsewhere, and give it with --head later."
     yield from _limited("more lines are unfinished", [
@@ -336,22 +342,6 @@ def _said(report: Report, head: str | None, anchor: End | None, program: Command
         f" made; {program.to('show', str(entry))} names it."
         for entry in report.unfinished
     ])  # fmt: skip
-
-
-def _found(report: Report, head: str | None, program: CommandLine) -> Iterator[str]:
-    if report.broken is not None:
-        yield f"Broken at {_place(report, report.broken.line)}: {report.broken.problem}."
-        yield f"The {report.entries} entries before it are as they were written; what follows it cannot be relied on."
-    elif head is not None and report.noted is None:
-        yield "Broken: no entry has the hash that you noted. Entries were cut off, or all were written anew."
-    elif report.shortened:
-        before = ", ".join(map(str, report.shortened))
-        yield f"Broken: the log was emptied or shortened before entry {before}."
-        show = program.to("show", str(report.shortened[0]))
-        yield f"{show} says what is missing. What is there is as it was written."
-    else:
-        files = f" in {len(report.files)} files" if len(report.files) > 1 else ""
-        yield f"Intact: {report.entries - report.deleted} entries{files}. Head: {report.head}"
 
 
 def _limited(more: str, lines: list[str]) -> Iterator[str]:
@@ -395,7 +385,7 @@ def _put(found: Iterable[Entry], earlier: Iterable[Entry] = ()) -> None:
     for entry in found:
         _learn(names, entry)
         if columns is None:
-            click.echo(tab_separated(_told(entry, name) for name in TAIL_COLUMNS))
+            click.echo(tab_separated(_field(entry, name) for name in TAIL_COLUMNS))
         else:
             color = _COLORS.get(str(entry.get("event")))
             for line in row(entry, names.get(entry.get("target")), columns):
@@ -414,10 +404,10 @@ _WIDE, _NARROW = 100, 72
 
 def row(entry: Entry, name: str | None, columns: int) -> list[str]:
     """An entry in so many columns. Its number, time and event are never cut; `name` is what people call its target."""
-    time = _told(entry, "time")
+    time = _field(entry, "time")
     shown_time = f"{time[:10]} {time[11:19]}Z" if columns >= _WIDE else f"{time[5:10]} {time[11:16]}"
-    head = f"{_told(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_told(entry, 'event')):<8}  "
-    what = sanitize(" ".join(filter(None, (_told(entry, "tool"), name or _told(entry, "target")))))
+    head = f"{_field(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_field(entry, 'event')):<8}  "
+    what = sanitize(" ".join(filter(None, (_field(entry, "tool"), name or _field(entry, "target")))))
     how = sanitize(_how(entry))
     left = columns - len(head)
     if columns < _NARROW:
@@ -428,13 +418,13 @@ def row(entry: Entry, name: str | None, columns: int) -> list[str]:
 
 def _how(entry: Entry) -> str:
     """By what right it was decided, what came of it, and who asked where that is not this machine's own client."""
-    event, outcome, took = _told(entry, "event"), _told(entry, "outcome"), entry.get("duration_ms")
-    principal = _told(entry, "principal")
+    event, outcome, took = _field(entry, "event"), _field(entry, "outcome"), entry.get("duration_ms")
+    principal = _field(entry, "principal")
     parts = (
-        ", ".join(filter(None, (_told(entry, "decision"), _told(entry, "consent")))),
+        ", ".join(filter(None, (_field(entry, "decision"), _field(entry, "consent")))),
         outcome if outcome != event else "",
         f"{took:.0f} ms" if isinstance(took, (int, float)) else "",
-        _told(entry, "message"),
+        _field(entry, "message"),
         f"for {principal}" if principal != "local" else "",
     )
     return " ".join(filter(None, parts))
@@ -445,6 +435,6 @@ def _learn(names: dict[object, str], entry: Entry) -> None:
         names[target] = name
 
 
-def _told(entry: Entry, field: str) -> str:
+def _field(entry: Entry, field: str) -> str:
     value = entry.get(field)
     return "" if value is None else str(value)

@@ -8,17 +8,14 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
 import click
 import httpx2
 from anyio import TemporaryDirectory
-from anyio.abc import Process
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult, InputRequiredResult
@@ -31,7 +28,6 @@ from fastn_mcp.build.startup import SANDBOX_KEY
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import OFFERS
 
-_VERSION, _OLDER_VERSION = "2026-07-28", "2025-11-25"
 _READING = 1.2
 """Seconds that the person reads: the guard takes an answer within one second for a program's."""
 
@@ -43,39 +39,6 @@ class DemoFailed(Exception):
     """Something is not as the transcript says."""
 
 
-@dataclass
-class DemoPerson:
-    """Who sits before the form. `answers` are given in turn."""
-
-    console: Console
-    answers: list[ElicitResult] = field(default_factory=list[ElicitResult])
-
-    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
-        if not isinstance(params, ElicitRequestFormParams) or not self.answers:
-            raise DemoFailed("a form was shown that nobody expected")
-        answer = self.answers.pop(0)
-        await anyio.sleep(_READING)
-        self.console.print(Padding(Text(params.message, style="yellow"), (0, 0, 0, 4), expand=False))
-        given = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
-        self.console.print(
-            Padding(Text(f"person: {answer.action} {given}".rstrip(), style="bold"), (0, 0, 0, 4), expand=False)
-        )
-        return answer
-
-
-@dataclass
-class DemoSandbox:
-    """The Fastn that the server speaks to, in a process of its own, which counts what reaches it."""
-
-    url: str
-
-    async def received(self, method: str) -> int:
-        async with httpx2.AsyncClient() as http:
-            seen = (await http.get(f"{self.url}/__sandbox/requests")).json()
-        requests = cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
-        return sum(request["method"] == method for request in requests)
-
-
 @click.command(name="demo")
 @click.option("--plain", is_flag=True, help="No colour, even on a terminal.")
 def demo(plain: bool) -> int:
@@ -84,22 +47,21 @@ def demo(plain: bool) -> int:
     failures: list[str] = []
     try:
         anyio.run(_play, console)
+    except* DemoFailed as group:
+        failures += map(str, _leaves(group))
     except* Exception as group:
-        failures.extend(_said(failure) for failure in _leaves(group))
+        failures += (f"{type(error).__name__}: {error}" for error in _leaves(group))
     for failure in failures:
         console.print(Text("The demo failed:", style="bold red"), Text(failure))
     return 1 if failures else 0
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
-    found: list[Exception] = []
-    for inner in group.exceptions:
-        found += _leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
-    return found
-
-
-def _said(failure: Exception) -> str:
-    return str(failure) if isinstance(failure, DemoFailed) else f"{type(failure).__name__}: {failure}"
+    return [
+        leaf
+        for inner in group.exceptions
+        for leaf in (_leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner])
+    ]
 
 
 async def _play(console: Console) -> None:
@@ -107,171 +69,139 @@ async def _play(console: Console) -> None:
     console.print(
         "A sandbox in place of Fastn, the real server over stdio, a real MCP client. No account, no network.\n"
     )
-    async with _sandbox() as sandbox, TemporaryDirectory() as state:
-        await _story(console, sandbox, state)
-    async with _sandbox() as sandbox, TemporaryDirectory() as state:
-        await _older_version(console, sandbox, state)
+    async with _connected(console, "2026-07-28") as story:
+        await story.count_tools()
+        await story.diagnose()
+        console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
+        customer = await story.find("globex", "Globex Exports")
+        await story.decline_deletion(customer)
+        await story.undo(await story.approve_deletion(customer))
+        await story.replay_approval()
+    # The two questions once more, unseen, in the protocol version in which a form is shown during the call.
+    async with _connected(Console(quiet=True), "legacy") as story:
+        customer = await story.find("globex", "Globex Exports")
+        await story.decline_deletion(customer)
+        await story.approve_deletion(customer)
+    console.print("[bold]The same in protocol 2025-11-25:[/] declined, nothing sent; approved, sent once.")
     console.print(Rule())
     install = this_program(os.environ).to("install", "claude-code", "--sandbox")
     console.print("[bold green]All as it says.[/] Next, in your own client:")
     console.print(Text(f"  {install}"), soft_wrap=True)  # whole, to be copied
 
 
-def _server(sandbox: DemoSandbox, state: str) -> StdioServerParameters:
-    return StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "fastn_mcp", "--profile", "sandbox"],
-        env={
-            "FASTN_BASE_URL": sandbox.url,
-            "FASTN_API_KEY": SANDBOX_KEY,
-            "FASTN_CONFIG": os.devnull,
-            "FASTN_CONFIG_DIR": state,
-            "FASTN_STATE_DIR": state,
-        },
-    )
+class DemoStory:
+    """What the agent calls, what the person answers, and what reaches the Fastn of the sandbox."""
 
+    def __init__(self, console: Console, sandbox: str) -> None:
+        self._console = console
+        self._sandbox = sandbox
+        self._answers: list[ElicitResult] = []
+        self.client: Client = cast(Client, None)
 
-async def _story(console: Console, sandbox: DemoSandbox, state: str) -> None:
-    person = DemoPerson(console)
-    async with Client(_server(sandbox, state), mode=_VERSION, elicitation_callback=person) as client:
-        agent = Agent(console, client)
-        await _tools(console, client)
-        await _diagnosed(console, agent)
-        console.print("[bold]The agent tries to delete a customer, and the person declines.[/]")
-        customer = await agent.find("globex", "Globex Exports")
-        await _declined(console, sandbox, agent, person, customer)
-        receipt = await _approved(console, sandbox, agent, person, customer)
-        await _undone(console, sandbox, agent, person, receipt)
-        console.print("[bold]An approval is sent a second and a third time.[/]")
-        await _replayed(console, sandbox, client, await agent.find("proces new orders", "process-new-orders"))
+    async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        """The person at the form, who gives the next answer."""
+        if not isinstance(params, ElicitRequestFormParams) or not self._answers:
+            raise DemoFailed("a form was shown that nobody expected")
+        answer = self._answers.pop(0)
+        await anyio.sleep(_READING)
+        self._say(params.message, "yellow")
+        given = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
+        self._say(f"person: {answer.action} {given}".rstrip(), "bold")
+        return answer
 
-
-async def _older_version(console: Console, sandbox: DemoSandbox, state: str) -> None:
-    """The two questions once more, unseen, in the protocol version in which a form is shown during the call."""
-    unseen = Console(quiet=True)
-    person = DemoPerson(unseen)
-    async with Client(_server(sandbox, state), mode="legacy", elicitation_callback=person) as client:
-        agent = Agent(unseen, client)
-        customer = await agent.find("globex", "Globex Exports")
-        await _declined(unseen, sandbox, agent, person, customer)
-        await _approved(unseen, sandbox, agent, person, customer)
-    console.print(f"[bold]The same in protocol {_OLDER_VERSION}:[/] declined, nothing sent; approved, sent once.")
-
-
-@dataclass
-class Agent:
-    """What a model would do: call tools and read what comes back."""
-
-    console: Console
-    client: Client
-
-    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        shown = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
-        self.console.print(Text(f"  agent: {tool} {shown}", style="cyan"))
-        result = await self.client.call_tool(tool, arguments)
-        return _body(result)
+    async def received(self, method: str) -> int:
+        """How many requests of a method have reached the sandbox."""
+        async with httpx2.AsyncClient() as http:
+            seen = (await http.get(f"{self._sandbox}/__sandbox/requests")).json()
+        requests = cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
+        return sum(request["method"] == method for request in requests)
 
     async def find(self, words: str, name: str) -> dict[str, Any]:
-        """What a person calls so, which is the resource of this name."""
-        best = (await self.call("find", query=words))["data"]["found"][0]
-        _holds(best["name"] == name, f"find takes {words!r} for {name}")
-        self.say(f"the {best['kind']} {name}, id {best['id']}")
+        """The resource that a person calls so, which has this name."""
+        best = (await self._call("find", query=words))["data"]["found"][0]
+        _require(best["name"] == name, f"find takes {words!r} for {name}")
+        self._say(f"the {best['kind']} {name}, id {best['id']}")
         return best
 
-    def say(self, text: str) -> None:
-        self.console.print(Padding(Text(text), (0, 0, 0, 4), expand=False))
+    async def count_tools(self) -> None:
+        tools = (await self.client.list_tools()).tools
+        reading = sum(bool(tool.annotations and tool.annotations.read_only_hint) for tool in tools)
+        _require(len(tools) == len(OFFERS), f"there are {len(OFFERS)} tools")
+        self._console.print(f"  {len(tools)} tools: {reading} read, {len(tools) - reading} change something.\n")
 
+    async def diagnose(self) -> None:
+        self._console.print("[bold]Why did last night's TikTok sync fail?[/]")
+        workflow = await self.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
+        found = (await self._call("diagnose_workflow", workflow_id=workflow["id"]))["data"]
+        _require("connection TikTok Shop of Katana is FAILED" in found["verdict"], "the cause was found")
+        cause = found["causes"][0]
+        self._say(found["verdict"])
+        self._say(f"Fix: {cause['fix']}")
+        self._say(f"What will not help: {cause['will_not_help']}\n")
 
-async def _tools(console: Console, client: Client) -> None:
-    tools = (await client.list_tools()).tools
-    reading = sum(bool(tool.annotations and tool.annotations.read_only_hint) for tool in tools)
-    _holds(len(tools) == len(OFFERS), f"there are {len(OFFERS)} tools")
-    console.print(f"  {len(tools)} tools: {reading} read, {len(tools) - reading} change something.\n")
+    async def decline_deletion(self, customer: dict[str, Any]) -> None:
+        before = await self.received("DELETE")
+        self._answers.append(ElicitResult(action="decline"))
+        answer = await self._call("delete_customer", customer_id=customer["id"])
+        _require(answer.get("outcome") == "declined", "the call was declined")
+        _require(await self.received("DELETE") == before, "no deletion reached Fastn")
+        self._say(f"{answer['message']} (deletions that reached Fastn: {before})\n")
 
+    async def approve_deletion(self, customer: dict[str, Any]) -> dict[str, Any]:
+        """Delete it, with the name typed; its receipt."""
+        self._console.print("[bold]It tries again, and the person types the name.[/]")
+        before = await self.received("DELETE")
+        self._answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
+        answer = await self._call("delete_customer", customer_id=customer["id"])
+        _require(answer.get("done") == "delete_customer", "the deletion was made")
+        _require(await self.received("DELETE") == before + 1, "exactly one deletion reached Fastn")
+        gone = await self._call("get_customer", customer_id=customer["id"])
+        _require(gone.get("outcome") == "not_found", "the customer is gone")
+        self._say(f"done, once; get_customer now says {gone['outcome']}\n")
+        return answer["receipt"]
 
-async def _diagnosed(console: Console, agent: Agent) -> None:
-    console.print("[bold]Why did last night's TikTok sync fail?[/]")
-    workflow = await agent.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
-    found = (await agent.call("diagnose_workflow", workflow_id=workflow["id"]))["data"]
-    _holds("connection TikTok Shop of Katana is FAILED" in found["verdict"], "the cause was found")
-    cause = found["causes"][0]
-    agent.say(found["verdict"])
-    agent.say(f"Fix: {cause['fix']}")
-    agent.say(f"What will not help: {cause['will_not_help']}")
-    console.print()
+    async def undo(self, receipt: dict[str, Any]) -> None:
+        self._console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
+        before = await self.received("POST")
+        # To create the customer again invites its administrator: that gives access, so it is asked about.
+        self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
+        answer = (await self._call("undo_change", change_id=receipt["change_id"]))["data"]
+        _require(await self.received("POST") == before + 1, "the customer was created again, once")
+        again = (await self._call("get_customer", customer_id=answer["new_id"]))["data"]
+        self._say(f"{again['name']} is there again, as {answer['new_id']}. {answer['lost']}\n")
 
-
-async def _declined(
-    console: Console, sandbox: DemoSandbox, agent: Agent, person: DemoPerson, customer: dict[str, Any]
-) -> None:
-    before = await sandbox.received("DELETE")
-    person.answers.append(ElicitResult(action="decline"))
-    answer = await agent.call("delete_customer", customer_id=customer["id"])
-    _holds(answer.get("outcome") == "declined", "the call was declined")
-    _holds(await sandbox.received("DELETE") == before, "no deletion reached Fastn")
-    agent.say(f"{answer['message']} (deletions that reached Fastn: {before})")
-    console.print()
-
-
-async def _approved(
-    console: Console, sandbox: DemoSandbox, agent: Agent, person: DemoPerson, customer: dict[str, Any]
-) -> dict[str, Any]:
-    console.print("[bold]It tries again, and the person types the name.[/]")
-    before = await sandbox.received("DELETE")
-    person.answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
-    answer = await agent.call("delete_customer", customer_id=customer["id"])
-    _holds(answer.get("done") == "delete_customer", "the deletion was made")
-    _holds(await sandbox.received("DELETE") == before + 1, "exactly one deletion reached Fastn")
-    gone = await agent.call("get_customer", customer_id=customer["id"])
-    _holds(gone.get("outcome") == "not_found", "the customer is gone")
-    agent.say(f"done, once; get_customer now says {gone['outcome']}")
-    console.print()
-    return answer["receipt"]
-
-
-async def _undone(
-    console: Console, sandbox: DemoSandbox, agent: Agent, person: DemoPerson, receipt: dict[str, Any]
-) -> None:
-    console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
-    before = await sandbox.received("POST")
-    # To create the customer again invites its administrator: that gives access, so it is asked about.
-    person.answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
-    answer = (await agent.call("undo_change", change_id=receipt["change_id"]))["data"]
-    _holds(await sandbox.received("POST") == before + 1, "the customer was created again, once")
-    again = (await agent.call("get_customer", customer_id=answer["new_id"]))["data"]
-    agent.say(f"{again['name']} is there again, as {answer['new_id']}. {answer['lost']}")
-    console.print()
-
-
-async def _replayed(console: Console, sandbox: DemoSandbox, client: Client, workflow: dict[str, Any]) -> None:
-    before = await sandbox.received("POST")
-    run = {"workflow_id": workflow["id"]}
-    console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
-    asked = await client.session.call_tool("run_workflow", run, allow_input_required=True)
-    if not isinstance(asked, InputRequiredResult):
-        raise DemoFailed("the run was not asked about")
-    await anyio.sleep(_READING)
-    approval = ElicitResult(action="accept", content={"decision": "approve"})
-    outcomes = [
-        _outcome(
-            await client.session.call_tool(
+    async def replay_approval(self) -> None:
+        self._console.print("[bold]An approval is sent a second and a third time.[/]")
+        workflow = await self.find("proces new orders", "process-new-orders")
+        before = await self.received("POST")
+        run = {"workflow_id": workflow["id"]}
+        self._console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
+        asked = await self.client.session.call_tool("run_workflow", run, allow_input_required=True)
+        if not isinstance(asked, InputRequiredResult):
+            raise DemoFailed("the run was not asked about")
+        await anyio.sleep(_READING)
+        outcomes: list[str] = []
+        for _ in range(3):
+            result = await self.client.session.call_tool(
                 "run_workflow",
                 run,
-                input_responses={"approval": approval},
+                input_responses={"approval": ElicitResult(action="accept", content={"decision": "approve"})},
                 request_state=asked.request_state,
                 allow_input_required=True,
             )
-        )
-        for _ in range(3)
-    ]
-    _holds(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
-    _holds(await sandbox.received("POST") == before + 1, "exactly one run reached Fastn")
-    console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
+            body = _body(cast(CallToolResult, result))
+            outcomes.append("done" if "done" in body else str(body["outcome"]))
+        _require(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
+        _require(await self.received("POST") == before + 1, "exactly one run reached Fastn")
+        self._console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
 
+    async def _call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        shown = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+        self._console.print(Text(f"  agent: {tool} {shown}", style="cyan"))
+        return _body(await self.client.call_tool(tool, arguments))
 
-def _outcome(result: object) -> str:
-    body = _body(cast(CallToolResult, result))
-    return "done" if "done" in body else str(body["outcome"])
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(Padding(Text(text, style=style), (0, 0, 0, 4), expand=False))
 
 
 def _body(result: CallToolResult) -> dict[str, Any]:
@@ -281,35 +211,45 @@ def _body(result: CallToolResult) -> dict[str, Any]:
     return body
 
 
-def _holds(fact: bool, said: str) -> None:
+def _require(fact: bool, what: str) -> None:
     if not fact:
-        raise DemoFailed(f"check failed: {said}")
+        raise DemoFailed(f"check failed: {what}")
 
 
 @asynccontextmanager
-async def _sandbox() -> AsyncGenerator[DemoSandbox]:
+async def _connected(console: Console, version: str) -> AsyncGenerator[DemoStory]:
+    """A story whose client is connected to a server of a sandbox, each in a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "fastn_mcp", "sandbox", "--port", str(port)]
-    sandbox = DemoSandbox(f"http://127.0.0.1:{port}")
-    async with await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None) as process:
+    story = DemoStory(console, f"http://127.0.0.1:{port}")
+    program = [sys.executable, "-m", "fastn_mcp"]
+    command = [*program, "sandbox", "--port", str(port)]
+    async with (
+        TemporaryDirectory() as state,
+        await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None) as process,
+    ):
         try:
-            await _started(sandbox, process)
-            yield sandbox
+            with anyio.move_on_after(_START) as scope:
+                while process.returncode is None:
+                    with suppress(httpx2.ConnectError):
+                        await story.received("GET")
+                        break
+                    await anyio.sleep(0.05)
+            if scope.cancelled_caught or process.returncode is not None:
+                raise DemoFailed("the sandbox did not start")
+            environment = {
+                "FASTN_BASE_URL": f"http://127.0.0.1:{port}",
+                "FASTN_API_KEY": SANDBOX_KEY,
+                "FASTN_CONFIG": os.devnull,
+                "FASTN_CONFIG_DIR": state,
+                "FASTN_STATE_DIR": state,
+            }
+            server = StdioServerParameters(
+                command=program[0], args=[*program[1:], "--profile", "sandbox"], env=environment
+            )
+            async with Client(server, mode=version, elicitation_callback=story.answer) as story.client:
+                yield story
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
-
-
-async def _started(sandbox: DemoSandbox, process: Process) -> None:
-    deadline = time.monotonic() + _START
-    while True:
-        try:
-            await sandbox.received("DELETE")
-        except httpx2.ConnectError:
-            if process.returncode is not None or time.monotonic() > deadline:
-                raise DemoFailed("the sandbox did not start") from None
-            await anyio.sleep(0.05)
-        else:
-            return

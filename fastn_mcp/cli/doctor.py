@@ -18,10 +18,9 @@ from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.file import read
 from fastn_mcp.config.model import ConfigFile, is_shared
-from fastn_mcp.doctor import hosts, runner
+from fastn_mcp.doctor import settings as local
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
-from fastn_mcp.doctor.report import document, evidence, markdown, summary
-from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
+from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.report.writer import replace
@@ -65,12 +64,12 @@ def doctor(
         raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
     now = datetime.now(UTC)
     found = _found(start)
+    known = document(found, now)
     if as_json:
-        sys.stdout.write(json.dumps(document(found, now), indent=2) + "\n")
+        click.echo(json.dumps(known, indent=2))
     else:
         _show(found, quiet=write is not None)
     if report is not None:
-        known = document(found, now)
         _put(report, markdown(known) if report.suffix == ".md" else json.dumps(known, indent=2) + "\n")
     if record is not None:
         _put(record, json.dumps(evidence(found, now), indent=2) + "\n")
@@ -84,65 +83,66 @@ def _found(start: StartOptions) -> DoctorReport:
     try:
         resolved = start.resolved()
     except SettingsError as error:
-        return DoctorReport(checks=[hosts.wrong(error, file)])
+        return DoctorReport(checks=[local.wrong_settings(error, file)])
     settings, system = resolved.settings, System()
     sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     config = ConfigFile() if file is None else read(file)
-    origin = hosts.origins(resolved, start.flags, os.environ, config)
-    patient = DoctorTarget(
+    origins = local.origins(resolved, start.flags, os.environ, config)
+    target = DoctorTarget(
         settings,
         client_account(settings),
-        origin,
+        origins,
         os.environ,
-        frozenset(offer.tool_name() for offer in offered(settings)),
+        frozenset(tool.tool_name() for tool in offered(settings)),
         None if sandbox is None else exchange_of(settings, sandbox, system, os.environ),
         system,
         settings.profile if settings.profile in config.profiles and sandbox is None else None,
     )
 
-    async def visit() -> DoctorReport:
-        console = Console(stderr=True)
-        first = hosts.check(settings, origin, file)
-        with console.status("Looking ...") as status:
+    async def examine_all() -> DoctorReport:
+        with Console(stderr=True).status("Looking ...") as status:
 
-            async def waits(why: str) -> None:
+            async def show_wait(why: str) -> None:
                 status.update(why)
 
-            listener.set(waits)
+            listener.set(show_wait)
             status.update("Checking the ledger ...")
-            kept = [runner.folder(folder), await _ledger(settings.ledger, folder, system)]
-            found = await examine(patient, first, lambda at: status.update(f"Looking at {at} ..."))
-            found.checks[1:1] = kept
+            state = [local.check_folder(folder), await _check_ledger(settings.ledger, folder, system)]
+            first = local.check_settings(settings, origins, file)
+            found = await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
+            found.checks[1:1] = state
             return found
 
-    return anyio.run(visit)
+    return anyio.run(examine_all)
 
 
-async def _ledger(setting: str | None, folder: Path, system: System) -> Check:
+async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:
     if is_shared(setting):
         try:
             shared = ledger_at(setting, folder, system)
         except SettingsError as error:
-            return Check(CheckGroup.SETTINGS, "ledger", CheckResult.FAILED, error.what, error.next_step)
+            return CheckGroup.SETTINGS.failed("ledger", error.what, error.next_step)
         from fastn_mcp.guard.ledger.valkey.server import parse  # only where a server is named: it is an extra
 
         address = parse(str(setting))
         try:
-            return await runner.ledger(shared.revision, address.weakness, address.shown)
+            return await local.check_ledger(shared.revision, address.weakness, address.shown)
         finally:
             await shared.aclose()
     file = file_of(setting, folder)
     ledger = SqliteLedger(str(file))
     try:
-        return await runner.ledger(ledger.check if file.exists() else None, None, str(file))
+        return await local.check_ledger(ledger.check if file.exists() else None, None, str(file))
     finally:
         ledger.close()
 
 
 def _show(found: DoctorReport, *, quiet: bool) -> None:
-    columns = columns_of()
-    rows = [(check.name, check.verdict.value, _seen(check)) for check in found.checks]
-    header, *lines = table([("check", "verdict", "seen"), *rows], columns)
+    rows = [("check", "verdict", "seen")]
+    for check in found.checks:
+        seen = (check.seen, check.here, check.next and f"Next: {check.next}")
+        rows.append((check.name, check.verdict.value, " ".join(filter(None, seen))))
+    header, *lines = table(rows, columns_of())
     click.secho(header, bold=True)
     for check, line in zip(found.checks, lines, strict=True):
         click.secho(line, fg=_COLORS.get(check.verdict))
@@ -150,10 +150,6 @@ def _show(found: DoctorReport, *, quiet: bool) -> None:
     if found.proposal and not quiet:
         say("\nProposed for your file of settings (--write FILE puts them there):\n")
         click.echo(found.proposal.toml())
-
-
-def _seen(check: Check) -> str:
-    return " ".join(filter(None, (check.seen, check.here, check.next and f"Next: {check.next}")))
 
 
 def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:

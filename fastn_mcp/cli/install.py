@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,11 +17,10 @@ from fastn_mcp.build.startup import options_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
-from fastn_mcp.config.command_line import PROGRAM, by_uvx, running
+from fastn_mcp.config.command_line import PROGRAM, CommandLine, by_uvx, running
 from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
 from fastn_mcp.install import apply, entry
-from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.clients import (
     BEARER_VARIABLE,
     BY_NAME,
@@ -33,31 +33,35 @@ from fastn_mcp.install.clients import (
     place,
     sign,
 )
+from fastn_mcp.install.edit import Addition, NotInstalled
 from fastn_mcp.install.entry import links
 from fastn_mcp.install.files import Backups
 from fastn_mcp.redaction import sanitize
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """Which entry of which client."""
+class InstallOptions:
+    """Which entry of which client's file, and whether to ask: the options of both commands."""
 
     client: str
     name: str
     project: bool
     file: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """How it is gone about."""
-
     yes: bool
     dry_run: bool
 
+    def __post_init__(self) -> None:
+        if self.project and self.file is not None:
+            raise click.UsageError("--project names a file, and so does --file. Give one.")
 
-def _options(command: Callable[..., int | None]) -> Callable[..., int | None]:
-    """The options by which `install` and `uninstall` name an entry, and say how to go about it."""
+    def uninstall_command(self, client: McpClient) -> str:
+        options = (f" --name {self.name}" if self.name != "fastn" else "") + (" --project" if self.project else "")
+        options += f" --file {self.file}" if self.file is not None else ""
+        return f"fastn-mcp uninstall {client.name}{options}"
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of an `InstallOptions`."""
     for decorate in (
         click.option("--dry-run", is_flag=True, help="Show the change without making it."),
         click.option("--yes", is_flag=True, help="Make the change without asking."),
@@ -120,12 +124,6 @@ _UNPUBLISHED = (
 @click.pass_context
 def install(
     ctx: click.Context,
-    client: str,
-    name: str,
-    project: bool,
-    file: Path | None,
-    yes: bool,
-    dry_run: bool,
     sandbox: bool,
     profile: str | None,
     key: entry.Key,
@@ -134,124 +132,121 @@ def install(
     replace: bool,
     anyway: bool,
     link: bool,
+    **common: Any,
 ) -> None:
     """Add the server to CLIENT's configuration. What changes is shown first, and never holds a key or a token.
 
     Options that stand before install are those that the server is started with.
     """
-    if project and file is not None:
-        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
-    arguments = options_of(ctx.find_root())
+    wanted = InstallOptions(**common)
     if link and url is not None:
         raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
     if profile is not None and (sandbox or ctx.obj.sandboxed):
         raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.", ctx)
+    arguments = options_of(ctx.find_root())
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
     arguments += ["--profile", profile] if profile is not None else []
-    where = Where(client, name, project, file)
     if link:
-        _show_links(where, arguments, key=key)
+        for label, address in links(_client(wanted.client), wanted.name, tuple(arguments), key).items():
+            click.echo(f"{label}: {address}")
+    elif url is None:
+        _install_stdio(wanted, arguments, key=key, uvx=uvx, replace=replace, anyway=anyway)
     else:
-        _install(where, How(yes, dry_run), arguments, url=url, key=key, uvx=uvx, replace=replace, anyway=anyway)
+        _install_http(wanted, arguments, url, key=key, uvx=uvx, replace=replace, anyway=anyway)
     if (link or uvx) and not IS_PUBLISHED:
         click.echo(f"fastn-mcp: {_UNPUBLISHED}", err=True)
 
 
-@click.command(name="uninstall")
-@_options
-@click.pass_context
-def uninstall(
-    ctx: click.Context, client: str, name: str, project: bool, file: Path | None, yes: bool, dry_run: bool
+def _install_stdio(
+    wanted: InstallOptions, arguments: Sequence[str], *, key: entry.Key, uvx: bool, replace: bool, anyway: bool
 ) -> None:
-    """Remove the server from CLIENT's configuration.
+    """Install an entry by which the client starts the server."""
+    start = _program(wanted, uvx=uvx).with_(arguments)
+    if wanted.client == "json":
+        click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
+        return
+    client = _present_client(wanted, anyway=anyway)
+    is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
+    additions = entry.additions(client, wanted.name, start, key)
+    _apply(client, wanted, additions, "" if is_sandbox else _about_key(client, arguments, key), replace=replace)
 
-    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
-    """
-    if project and file is not None:
-        raise click.UsageError("--project names a file, and so does --file. Give one.", ctx)
-    _uninstall(Where(client, name, project, file), How(yes, dry_run))
 
-
-def _install(
-    where: Where,
-    how: How,
+def _install_http(
+    wanted: InstallOptions,
     arguments: Sequence[str],
+    url: str,
     *,
-    url: str | None,
     key: entry.Key,
     uvx: bool,
     replace: bool,
     anyway: bool,
 ) -> None:
-    """Put the entry in: of a server that the client starts, or of the one that runs at `url`."""
-    machine = _machine()
-    own = running(sys.executable, sys.prefix, machine.exists)
-    program = by_uvx() if uvx else PROGRAM if where.project else own
-    start = program.with_(arguments)
-    token = [*(["--sandbox"] if arguments else []), "http-token"]
-    if url is not None:
-        _check_http(url, arguments, key)
-    if where.client == "json":
-        found = entry.printed(where.name, start) if url is None else entry.printed_http(where.name, url)
-        click.echo(json.dumps(found, indent=2))
-        return
-    client = _client(where.client)
-    if not anyway and where.file is None and not where.project and not is_present(client, machine):
-        others = ", ".join(name for name in BY_NAME if name != client.name)
+    """Install an entry for the server that runs at `url`."""
+    entry.check_url(url)
+    if key != "profile" or not set(arguments) <= {"--sandbox"}:
         raise NotInstalled(
-            f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
-            f"Install it and start it once; or write its file anyway: --anyway. Other clients: {others}.",
+            "With --url the server runs already, and keeps the account and the options that it was started with.",
+            "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
         )
-    target = _target(client, where, machine)
-    records = _records()
-    if url is None:
-        additions = entry.additions(client, where.name, start, key, machine.platform)
-    else:
-        command = program.with_([*token, "--header"]).line(machine.platform)
-        additions = entry.http_additions(client, where.name, url, command)
-    work_out = partial(apply.installing, target, additions, records, overwrite=replace)
+    if wanted.client == "json":
+        click.echo(json.dumps(entry.printed_http(wanted.name, url), indent=2))
+        return
+    client = _present_client(wanted, anyway=anyway)
+    token = [*arguments, "http-token"]
+    additions = entry.http_additions(
+        client, wanted.name, url, _program(wanted, uvx=uvx).with_([*token, "--header"]).line()
+    )
+    _apply(client, wanted, additions, _about_token(client, PROGRAM.with_(token).line()), replace=replace)
+
+
+def _apply(
+    client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str, *, replace: bool
+) -> None:
+    target, backups = _target(client, wanted), _backups()
+    work_out = partial(apply.installing, target, additions, backups, overwrite=replace)
     change = work_out()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
         return
-    if not _agreed(change, how):
+    if not _is_confirmed(change, wanted):
         return
-    change = apply.apply(change, work_out, records)
+    change = apply.apply(change, work_out, backups)
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
-        say(f"What the file was: {records.copy(target.path, target.name)}")
-    options = (f" --name {where.name}" if where.name != "fastn" else "") + (" --project" if where.project else "")
-    options += f" --file {where.file}" if where.file is not None else ""
-    say(f"Undo: fastn-mcp uninstall {client.name}{options}")
-    if url is not None:
-        say(_about_the_token(client, PROGRAM.with_(token).line()))
-    elif not _is_sandbox(arguments):
-        say(_about_the_key(client, arguments, key))
+        say(f"What the file was: {backups.copy(target.path, target.name)}")
+    say(f"Undo: {wanted.uninstall_command(client)}")
+    if note:
+        say(note)
 
 
-def _uninstall(where: Where, how: How) -> None:
-    """Take it out."""
-    client = _client(where.client)
-    target = _target(client, where, _machine())
-    records = _records()
-    work_out = partial(apply.uninstalling, target, records)
+@click.command(name="uninstall")
+@_options
+def uninstall(**common: Any) -> None:
+    """Remove the server from CLIENT's configuration.
+
+    If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
+    """
+    wanted = InstallOptions(**common)
+    target, backups = _target(_client(wanted.client), wanted), _backups()
+    work_out = partial(apply.uninstalling, target, backups)
     change = work_out()
     if change is None:
-        say(f"The entry {where.name!r} is no longer in {target.path}. There is nothing to do.")
+        say(f"The entry {wanted.name!r} is no longer in {target.path}. There is nothing to do.")
         return
-    if not _agreed(change, how):
+    if not _is_confirmed(change, wanted):
         return
-    change = apply.apply(change, work_out, records)
+    change = apply.apply(change, work_out, backups)
     gone = change is not None and change.then is None
     say(f"Done. {target.path} is {'gone, as it was before' if gone else 'without it'}.")
     if change is not None and change.keep_copy:
-        say(f"The entry that ours replaced is in {records.copy(target.path, target.name)}")
+        say(f"The entry that ours replaced is in {backups.copy(target.path, target.name)}")
 
 
-def _show_links(where: Where, arguments: Sequence[str], *, key: entry.Key) -> None:
-    """Print the links that install it."""
-    for label, link in links(_client(where.client), where.name, tuple(arguments), key).items():
-        click.echo(f"{label}: {link}")
+def _program(wanted: InstallOptions, *, uvx: bool) -> CommandLine:
+    """How the entry names this program. A project's file is read on other machines too, so it holds no path."""
+    if uvx:
+        return by_uvx()
+    return PROGRAM if wanted.project else running(sys.executable, sys.prefix, os.path.exists)
 
 
 def _client(name: str) -> McpClient:
@@ -261,24 +256,37 @@ def _client(name: str) -> McpClient:
     return client
 
 
-def _target(client: McpClient, where: Where, machine: Machine) -> apply.Target:
-    if where.file is not None:
-        return apply.Target.at(client, where.file.absolute(), where.name)
-    if not where.project:
-        return apply.Target.at(client, Path(str(place(client, machine))), where.name)
+def _present_client(wanted: InstallOptions, *, anyway: bool) -> McpClient:
+    """The client. Raises `NotInstalled` where there is nothing of it on this machine, unless `anyway`."""
+    client, machine = _client(wanted.client), _machine()
+    if not anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
+        others = ", ".join(name for name in BY_NAME if name != client.name)
+        raise NotInstalled(
+            f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
+            f"Install it and start it once; or write its file anyway: --anyway. Other clients: {others}.",
+        )
+    return client
+
+
+def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
+    if wanted.file is not None:
+        return apply.Target.at(client, wanted.file.absolute(), wanted.name)
+    if not wanted.project:
+        return apply.Target.at(client, Path(str(place(client, _machine()))), wanted.name)
     if client.project is None:
         raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
-    return apply.Target.at(client, Path.cwd() / client.project, where.name, project=Path.cwd())
+    return apply.Target.at(client, Path.cwd() / client.project, wanted.name, project=Path.cwd())
 
 
-def _agreed(change: apply.FileChange, how: How) -> bool:
+def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
+    """Show the change, and ask whether to make it. Raises `NotInstalled` where nobody can be asked."""
     if change.target.file != change.target.path:
         say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")
-    if how.dry_run:
+    if wanted.dry_run:
         say("Nothing was changed: this was a dry run.")
         return False
-    if how.yes:
+    if wanted.yes:
         return True
     if Terminal.here() is None:
         raise NotInstalled("There is no terminal to ask on.", "Run it again with --yes.")
@@ -288,21 +296,7 @@ def _agreed(change: apply.FileChange, how: How) -> bool:
     return False
 
 
-def _is_sandbox(arguments: Sequence[str]) -> bool:
-    return any(argument.startswith("--sandbox") for argument in arguments)
-
-
-def _check_http(url: str, arguments: Sequence[str], key: entry.Key) -> None:
-    """Raise `NotInstalled` for what an entry with `url` could not keep to."""
-    entry.check_url(url)
-    if key != "profile" or not set(arguments) <= {"--sandbox"}:
-        raise NotInstalled(
-            "With --url the server runs already, and keeps the account and the options that it was started with.",
-            "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
-        )
-
-
-def _about_the_token(client: McpClient, command: str) -> str:
+def _about_token(client: McpClient, command: str) -> str:
     match client.http:
         case Http(source=TokenSource.COMMAND):
             return f"{client.title} runs {command} --header when it connects. The token is in no other file."
@@ -312,7 +306,7 @@ def _about_the_token(client: McpClient, command: str) -> str:
             return f"Start {client.title} with the token: export {BEARER_VARIABLE}=$({command})"
 
 
-def _about_the_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> str:
+def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> str:
     if key == "prompt":
         return f"{client.title} asks for the key at the first start, and keeps it."
     if key == "environment":
@@ -321,7 +315,7 @@ def _about_the_key(client: McpClient, arguments: Sequence[str], key: entry.Key) 
     return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
 
 
-def _records() -> Backups:
+def _backups() -> Backups:
     return Backups(state_dir(os.environ) / "installed")
 
 

@@ -5,8 +5,8 @@ person at the terminal is to read stands in `here`.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any, cast
 
@@ -34,6 +34,18 @@ class CheckGroup(Enum):
     KEY = "key"
     READS = "reads"
     WRITES = "writes"
+
+    def ok(self, name: str, seen: str, next_step: str = "", here: str = "") -> "Check":
+        return Check(self, name, CheckResult.OK, seen, next_step, here)
+
+    def differs(self, name: str, seen: str, next_step: str, here: str = "") -> "Check":
+        return Check(self, name, CheckResult.DIFFERS, seen, next_step, here)
+
+    def failed(self, name: str, seen: str, next_step: str, here: str = "") -> "Check":
+        return Check(self, name, CheckResult.FAILED, seen, next_step, here)
+
+    def skipped(self, name: str, seen: str, next_step: str) -> "Check":
+        return Check(self, name, CheckResult.SKIPPED, seen, next_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ def exit_of(checks: Iterable[Check]) -> DoctorExit:
 
 Value = str | list[str]
 
-_LOCAL = ("ca_file", "proxy")
+_LOCAL = {"ca_file", "proxy"}
 """Settings that say something of the machine."""
 
 
@@ -93,23 +105,20 @@ class Proposal:
     def toml(self, *, local: bool = True) -> str:
         """The settings to paste. Without `local`, the profile and paths of this machine are left out."""
         if local:
-            return self._in("", self.settings, self.profile)
-        return self._in("", {n: "..." if n in _LOCAL else v for n, v in self.settings.items()}, None)
+            return self.merged("")
+        hidden: dict[str, Value] = dict.fromkeys(_LOCAL & self.settings.keys(), "...")
+        return replace(self, settings=self.settings | hidden, profile=None).merged("")
 
     def merged(self, text: str) -> str:
         """`text`, a file of settings, with the proposal in it; its comments and order stay. Raises `SettingsError`."""
-        return self._in(text, self.settings, self.profile)
-
-    def _in(self, text: str, settings: Mapping[str, Value], profile: str | None) -> str:
+        top = () if self.profile is None else ("profiles", self.profile)
+        tables: dict[tuple[str, ...], Mapping[str, Value]] = {top: self.settings, (*top, "routes"): self.routes}
+        tables |= {(*top, "fields", name): names for name, names in self.fields.items()}
         try:
             document = tomlkit.parse(text)
-            at = () if profile is None else ("profiles", profile)
-            tables = {("routes",): self.routes, **{("fields", name): names for name, names in self.fields.items()}}
-            if settings:
-                _put(_table(document, *at), settings, self.notes)
-            for path, table in tables.items():
-                if table:
-                    _put(_table(document, *at, *path), table, self.notes)
+            for path, values in tables.items():
+                if values:
+                    _put(document, path, values, self.notes)
             made = tomlkit.dumps(document)
             tomllib.loads(made)
         except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
@@ -117,14 +126,12 @@ class Proposal:
         return made
 
 
-def _table(document: tomlkit.TOMLDocument, *path: str) -> Any:
-    found: Any = document
+def _put(
+    document: tomlkit.TOMLDocument, path: Sequence[str], values: Mapping[str, Value], notes: Mapping[str, str]
+) -> None:
+    table: Any = document
     for number, name in enumerate(path, 1):
-        found = found.setdefault(name, tomlkit.table(is_super_table=number < len(path)))
-    return found
-
-
-def _put(table: Any, values: Mapping[str, Value], notes: Mapping[str, str]) -> None:
+        table = table.setdefault(name, tomlkit.table(is_super_table=number < len(path)))
     for name, value in values.items():
         item = cast(Any, tomlkit.item(value))
         if name in notes and not isinstance(table, InlineTable):

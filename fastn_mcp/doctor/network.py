@@ -15,8 +15,16 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from fastn_mcp.client.account import TransportOptions, tls_context
 from fastn_mcp.config.addresses import address_of
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
-from fastn_mcp.doctor.hosts import CA_VARIABLES, PROXY_VARIABLES
+from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
+
+_CA_VARIABLES = (
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
+    *("AWS_CA_BUNDLE", "PIP_CERT", "NIX_SSL_CERT_FILE"),
+)
+"""Where a machine names its company's certificates for other programs."""
+
+_PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "npm_config_https_proxy", "npm_config_proxy")
+"""Where it names its proxy for other programs, or other addresses."""
 
 _SECONDS = 5.0
 _LONGEST_HEAD = 16_384
@@ -32,99 +40,87 @@ class NetworkFailure(Exception):
     untrusted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """What was there."""
-
-    looked_up: str
-    tls: str | None
-
-
 async def checks(
     base_url: str, options: TransportOptions, environment: Mapping[str, str], proposal: Proposal
 ) -> tuple[list[Check], TransportOptions]:
-    """The way to `base_url` step by step, and the way that works where another than the one that is set does.
+    """The steps of a connection to `base_url`, and the options that work where others than those that are set do.
 
     What works instead is added to the proposal.
     """
-    instead: dict[str, Check] = {}
+    replaced: dict[str, Check] = {}
     while True:
         try:
-            reached = await _reach(base_url, options)
-        except NetworkFailure as refusal:
-            other = await _other(base_url, options, refusal, environment)
+            looked_up, tls = await _connect(base_url, options)
+        except NetworkFailure as failure:
+            other = await _other(base_url, options, failure, environment)
             if other is None:
-                return [*instead.values(), _failed(refusal)], options
-            name, variable, options = other
-            check = _instead(name, variable, refusal, options, proposal)
-            instead[check.name] = check
+                failed = CheckGroup.CONNECTION.failed(failure.step, failure.seen, failure.next)
+                return [*replaced.values(), failed], options
+            setting, variable, options = other
+            check = _replaced(setting, variable, failure, options, proposal)
+            replaced[check.name] = check
         else:
-            return [instead.get(check.name, check) for check in _well(reached, options, environment)], options
+            found = _connected_by(looked_up, tls, options, environment)
+            return [replaced.get(check.name, check) for check in found], options
 
 
-def _failed(refusal: NetworkFailure) -> Check:
-    return Check(CheckGroup.CONNECTION, refusal.step, CheckResult.FAILED, refusal.seen, refusal.next)
-
-
-def _instead(name: str, variable: str, refusal: NetworkFailure, options: TransportOptions, proposal: Proposal) -> Check:
-    if name == "ca_file":
-        proposal.settings[name] = str(options.ca_file)
-        proposal.notes[name] = f"the file that {variable} names"
-        then = f"Set ca_file to the file that {variable} names, as proposed below."
-    elif options.proxy is not None and "@" in options.proxy:
+def _replaced(
+    setting: str, variable: str, failure: NetworkFailure, options: TransportOptions, proposal: Proposal
+) -> Check:
+    if setting == "proxy" and "@" in str(options.proxy):
         then = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
     else:
-        proposal.settings[name] = str(options.proxy)
-        proposal.notes[name] = f"the proxy that {variable} names"
-        then = f"Set proxy to what {variable} names, as proposed below."
-    line, seen = "TLS" if name == "ca_file" else name, f"{refusal.seen} With what {variable} names it works."
-    return Check(CheckGroup.CONNECTION, line, CheckResult.DIFFERS, seen, then)
+        proposal.settings[setting] = str(getattr(options, setting))
+        what = "file" if setting == "ca_file" else "proxy"
+        proposal.notes[setting] = f"the {what} that {variable} names"
+        then = f"Set {setting} to {'the file that' if what == 'file' else 'what'} {variable} names, as proposed below."
+    step = "TLS" if setting == "ca_file" else setting
+    return CheckGroup.CONNECTION.differs(step, f"{failure.seen} With what {variable} names it works.", then)
 
 
-def _well(reached: Reached, options: TransportOptions, environment: Mapping[str, str]) -> list[Check]:
-    ok, group = CheckResult.OK, CheckGroup.CONNECTION
-    found = [Check(group, "DNS", ok, reached.looked_up)]
-    if options.proxy is not None:
-        found.append(Check(group, "proxy", ok, "It accepts CONNECT.", here=address_of(options.proxy)))
+def _connected_by(
+    looked_up: str, tls: str | None, options: TransportOptions, environment: Mapping[str, str]
+) -> list[Check]:
+    group = CheckGroup.CONNECTION
+    if options.proxy is None:
+        proxy = group.ok("proxy", "None: directly.")
     else:
-        found.append(Check(group, "proxy", ok, "None: directly."))
-    if reached.tls is None:
-        found.append(Check(group, "TLS", CheckResult.SKIPPED, "Plain http, on this machine.", "Nothing to do."))
-        return found
+        proxy = group.ok("proxy", "It accepts CONNECT.", here=address_of(options.proxy))
     store = "the system's"
     if variable := next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environment.get(name)), None):
         store = f"those of {variable}, instead of the system's"
     own = " and those of ca_file" if options.ca_file else ""
-    found.append(Check(group, "TLS", ok, f"{reached.tls}. Trusted: {store}{own}."))
-    return found
+    secure = (
+        group.skipped("TLS", "Plain http, on this machine.", "Nothing to do.")
+        if tls is None
+        else group.ok("TLS", f"{tls}. Trusted: {store}{own}.")
+    )
+    return [group.ok("DNS", looked_up), proxy, secure]
 
 
 async def _other(
-    base_url: str, options: TransportOptions, refusal: NetworkFailure, environment: Mapping[str, str]
+    base_url: str, options: TransportOptions, failure: NetworkFailure, environment: Mapping[str, str]
 ) -> tuple[str, str, TransportOptions] | None:
-    """The setting, the variable and the way of what works instead: what the machine tells other programs.
+    """The setting, the variable and the options that work instead: what the machine tells other programs.
 
     Each setting is replaced once: a file that is trusted is no reason to try another, and neither is a proxy.
     """
-    ways: list[tuple[str, str, TransportOptions]] = []
-    if refusal.untrusted:
-        ways = [
-            ("ca_file", name, replace(options, ca_file=Path(value)))
-            for name, value in _named(environment, CA_VARIABLES)
-        ]
-    elif options.proxy is None and refusal.step in ("DNS", "reach"):
-        named = _named(environment, PROXY_VARIABLES)
-        ways = [
-            ("proxy", name, replace(options, proxy=value, proxy_from=name)) for name, value in named if _is_proxy(value)
-        ]
-    for name, variable, other in ways:
+    others: list[tuple[str, str, TransportOptions]] = []
+    if failure.untrusted:
+        for name, value in _named(environment, _CA_VARIABLES):
+            others.append(("ca_file", name, replace(options, ca_file=Path(value))))
+    elif options.proxy is None and failure.step in ("DNS", "reach"):
+        for name, value in _named(environment, _PROXY_VARIABLES):
+            if _is_proxy(value):
+                others.append(("proxy", name, replace(options, proxy=value, proxy_from=name)))
+    for setting, variable, other in others:
         try:
-            await _reach(base_url, other)
+            await _connect(base_url, other)
         except NetworkFailure as still:
-            if name == "proxy" and still.untrusted:  # there may be a company's own certificates behind it
-                return name, variable, other
+            if setting == "proxy" and still.untrusted:  # there may be a company's own certificates behind it
+                return setting, variable, other
         else:
-            return name, variable, other
+            return setting, variable, other
     return None
 
 
@@ -145,25 +141,23 @@ def _is_proxy(value: str) -> bool:
         return False
 
 
-async def _reach(base_url: str, options: TransportOptions) -> Reached:
-    """Raises `NetworkFailure`."""
+async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str | None]:
+    """How the name was looked up, and the version of TLS. Raises `NetworkFailure`."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     proxy = urlsplit(options.proxy) if options.proxy is not None and parts.scheme == "https" else None
     if proxy is None:
         looked_up = await _looked_up(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
-        stream: ByteStream = await _connected(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
+        stream: ByteStream = await _opened(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
         through, at = proxy.hostname or "", proxy.port or 80
         await _looked_up(through, at, "proxy", f"Check {options.proxy_from}.")
-        stream = await _connected(through, at, "proxy", f"Check {options.proxy_from}, and the network.")
+        stream = await _opened(through, at, "proxy", f"Check {options.proxy_from}, and the network.")
         looked_up = "The proxy resolves it."
     try:
         if proxy is not None:
             await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
-        if parts.scheme != "https":
-            return Reached(looked_up, None)
-        return Reached(looked_up, await _secured(stream, host, options))
+        return looked_up, await _secured(stream, host, options) if parts.scheme == "https" else None
     finally:
         with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
             await stream.aclose()
@@ -179,7 +173,7 @@ async def _looked_up(host: str, port: int, step: str, then: str) -> str:
     return f"The name resolves: {' and '.join(families)}."
 
 
-async def _connected(host: str, port: int, step: str, then: str) -> ByteStream:
+async def _opened(host: str, port: int, step: str, then: str) -> ByteStream:
     try:
         with anyio.fail_after(_SECONDS):
             return await anyio.connect_tcp(host, port)

@@ -10,9 +10,8 @@ from pydantic_core import from_json
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer, unwrap
-from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
-from fastn_mcp.doctor.hosts import alternatives
-from fastn_mcp.doctor.probe import Looking
+from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
+from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Route
@@ -20,13 +19,13 @@ from fastn_mcp.tools.paging import List, rows_of
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 _SINGULAR = {"api_keys": "key", "users": "user", "audit": "entry"}
-_OTHERWISE: dict[str, tuple[str, ...]] = {
+_SYNONYMS: dict[str, tuple[str, ...]] = {
     "id": ("uuid", "uid"),
     "name": ("title", "displayName", "label"),
     "status": ("state",),
 }
 # Third parties read these of /orgs. In rows of other resources they are whose the row is.
-_OF_CUSTOMERS = {"id": ("orgId", "endOrgId", "externalRef")}
+_IDS_OF_CUSTOMERS = ("orgId", "endOrgId", "externalRef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,9 @@ def compared(operation: AnyOperation, fields: Collection[str]) -> Comparison:
     record = record_of(operation)
     absent = [name for name in dict.fromkeys((*record.model_fields, *record.columns)) if name not in fields]
     renamed = {name: other for name in absent if (other := _other(operation, name, fields)) is not None}
-    missing = tuple(name for name in absent if name in record.model_fields and name not in renamed)
-    unseen = tuple(name for name in absent if name not in record.model_fields and name not in renamed)
-    return Comparison(missing, renamed, unseen)
+    absent = [name for name in absent if name not in renamed]
+    missing = tuple(name for name in absent if name in record.model_fields)
+    return Comparison(missing, renamed, tuple(name for name in absent if name not in missing))
 
 
 def listing_of(operation: AnyOperation) -> AnyOperation | None:
@@ -69,13 +68,12 @@ def listing_of(operation: AnyOperation) -> AnyOperation | None:
 
 def _other(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
     """The field that is the same one by another name. One that another declared field stands for is none."""
-    declared = {*record_of(operation).model_fields, *record_of(operation).columns}
-    free = [field for field in fields if field not in declared]
+    record = record_of(operation)
     singular = _SINGULAR.get(operation.toolset(), operation.toolset().removesuffix("s"))
-    known = [f"{singular}{name}", *_OTHERWISE[name]] if name in _OTHERWISE else []
-    if operation.toolset() == "customers":
-        known += _OF_CUSTOMERS.get(name, ())
-    plain = {_plain(field): field for field in free}
+    known = [f"{singular}{name}", *_SYNONYMS[name]] if name in _SYNONYMS else []
+    if operation.toolset() == "customers" and name == "id":
+        known += _IDS_OF_CUSTOMERS
+    plain = {_plain(field): field for field in fields if field not in {*record.model_fields, *record.columns}}
     return next((plain[found] for other in (name, *known) if (found := _plain(other)) in plain), None)
 
 
@@ -115,37 +113,34 @@ def fields_of(rows: Iterable[Mapping[str, JsonValue]]) -> dict[str, tuple[str, .
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         for name, value in row.items():
-            found.setdefault(name, {})[_type(value)] = None
+            found.setdefault(name, {})[_TYPES.get(type(value), "null")] = None
     return {name: tuple(types) for name, types in found.items()}
 
 
-def _type(value: JsonValue) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    for kind, name in ((str, "string"), (int, "integer"), (float, "number"), (list, "array"), (dict, "object")):
-        if isinstance(value, kind):
-            return name
-    return "null"
+_TYPES: Mapping[object, str] = {
+    bool: "boolean",
+    str: "string",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+}
 
 
 _LIKE_A_NAME = re.compile(r"_?[a-z][a-z_]*([A-Z][a-z_]*)*[0-9]?")
 _LONGEST = 40
 
 
-def _declared() -> frozenset[str]:
-    found = {"data", "items", "results", "result", "item", "total", "limit", "offset", "nextCursor"}
-    for operation in CATALOG:
-        record = record_of(operation)
-        found |= {operation.wire(name) for name in operation.model_fields} | {*record.columns, *record.model_fields}
-    return frozenset(found)
-
-
-DECLARED_NAMES = _declared()
+_ENVELOPE_NAMES = {*_WRAPPERS, "total", "limit", "offset", "nextCursor"}
+DECLARED_NAMES = frozenset(_ENVELOPE_NAMES).union(
+    *({operation.wire(name) for name in operation.model_fields} for operation in CATALOG),
+    *({*record_of(operation).columns, *record_of(operation).model_fields} for operation in CATALOG),
+)
 """The names that this project uses itself."""
 
 
-class Names:
-    """Learns what values an account holds, and lets no name be told that is one of them."""
+class FieldNames:
+    """Names of fields that may be reported: none that is also a value of the account."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
@@ -162,12 +157,12 @@ class Names:
             elif isinstance(value, dict):
                 waiting += value.values()
 
-    def may_be_told(self, name: str) -> bool:
-        """Whether it is one that we use, or can only be the name of a field."""
+    def is_reportable(self, name: str) -> bool:
+        """Whether it is one that this project uses, or can only be the name of a field."""
         if name in DECLARED_NAMES:
             return True
-        like = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _LONGEST
-        return like and name.casefold() not in self._values
+        is_name = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _LONGEST
+        return is_name and name.casefold() not in self._values
 
 
 READS = tuple(operation for operation in CATALOG if operation.effect is Effect.READ)
@@ -178,6 +173,14 @@ _PERMISSION = re.compile(
     re.IGNORECASE,
 )
 _MOVED = (404, 405, 410)
+_REPORT = "Write a report (--report FILE.md) and open an issue with it."
+_LATER = "Run doctor again later."
+_REFUSALS = {
+    401: ("401, although the key is accepted elsewhere.", "Check the key's permissions."),
+    402: ("402: a limit or a quota is used up.", _LATER),
+    429: ("429: a limit or a quota is used up.", _LATER),
+}
+_SET_ROUTE = "Set the route as proposed below."
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +197,13 @@ class Reads:
     """Makes the reads. What it learns of an account is for the ones after it: `routes`, `fields`, `ids`."""
 
     client: FastnClient
-    looking: Looking
+    probe: Probe
     routes: dict[str, Route]
     fields: dict[str, dict[str, str]]
     configured: Mapping[str, Mapping[str, str]]
     """The names of fields that are set already."""
     proposal: Proposal
-    names: Names = field(default_factory=Names)
+    names: FieldNames = field(default_factory=FieldNames)
     ids: dict[str, str] = field(default_factory=dict[str, str])
     """One of each resource, by its toolset."""
     observed: dict[str, Observed] = field(default_factory=dict[str, Observed])
@@ -212,24 +215,26 @@ class Reads:
         call = self._call(operation)
         if call is None:
             listing = cast(AnyOperation, listing_of(operation)).tool_name()
-            seen = f"No id to read: {listing} gave none."
-            return _check(tool, CheckResult.SKIPPED, seen, "Make one in the dashboard, or see the line of the list.")
+            then = "Make one in the dashboard, or see the line of the list."
+            return CheckGroup.READS.skipped(tool, f"No id to read: {listing} gave none.", then)
         declared = self.routes.get(tool, operation.route)
-        error = await self._made(call)
-        answer = self.looking.last
+        error = await self._send(call)
+        answer = self.probe.last
         if answer is not None and answer.status in _MOVED:
             for route in (operation.route, *alternatives(operation)):
                 if route == declared:
                     continue
                 self.routes[tool] = route
-                other = await self._made(call)
-                if self.looking.last is not None and self.looking.last.status < 300:
+                other = await self._send(call)
+                if self.probe.last is not None and self.probe.last.status < 300:
                     self.moved[tool] = route
                     self.proposal.routes[tool] = str(route)
-                    return self._seen(operation, self.looking.last, other, route)
+                    return self._seen(operation, self.probe.last, other, route)
             self.routes[tool] = declared
+        if answer is None and isinstance(error, RateLimited):
+            return CheckGroup.READS.skipped(tool, "The rate limit is used up.", "Run doctor again in some minutes.")
         if answer is None:
-            return _unanswered(tool, error)
+            return CheckGroup.READS.failed(tool, "No answer.", "Run doctor again; with FASTN_DEADLINE for more time.")
         return self._seen(operation, answer, error, declared)
 
     def _call(self, operation: AnyOperation) -> Any:
@@ -242,7 +247,7 @@ class Reads:
         except ValidationError:
             return None
 
-    async def _made(self, call: Any) -> FastnError | None:
+    async def _send(self, call: Any) -> FastnError | None:
         try:
             await self.client.send(call)
         except FastnError as error:
@@ -258,24 +263,25 @@ class Reads:
         try:
             body = cast(JsonValue, from_json(answer.body, allow_inf_nan=False)) if answer.body.strip() else None
         except ValueError:
-            return _check(tool, CheckResult.FAILED, f"{answer.status}, and the answer is not JSON.", _TELL)
+            return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer is not JSON.", _REPORT)
         self.names.learn(body)
         rows = _rows(operation, unwrap(body))
         shape = Shape(envelope_of(body), fields_of(rows))
         self.observed[tool] = Observed(route, answer.status, shape)
         if error is not None:
-            return _check(tool, CheckResult.FAILED, f"{answer.status}, and the answer cannot be read.", _TELL)
-        where = f" It is at {route.path}." if tool in self.moved else ""
-        seen = f"{answer.status} {_wrapped(shape.envelope)}.{where}"
+            return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
+        is_moved = tool in self.moved
+        seen = f"{answer.status} {_wrapped(shape.envelope)}." + (f" It is at {route.path}." if is_moved else "")
         if not rows:
-            empty = _check(tool, CheckResult.OK, f"{seen} No rows to compare.", "")
-            return _moved(empty) if where else empty
+            seen += " No rows to compare."
+            if is_moved:
+                return CheckGroup.READS.differs(tool, seen, _SET_ROUTE)
+            return CheckGroup.READS.ok(tool, seen)
         known = self.configured.get(operation.toolset(), {})
-        comparison = compared(
-            operation, {*shape.fields, *(our for our, their in known.items() if their in shape.fields)}
-        )
+        fields = {*shape.fields, *(our for our, their in known.items() if their in shape.fields)}
+        comparison = compared(operation, fields)
         self._remember(operation, rows, comparison)
-        return _compared(tool, seen, comparison, moved=bool(where))
+        return _compared(tool, seen, comparison, is_moved=is_moved)
 
     def _remember(self, operation: AnyOperation, rows: list[dict[str, JsonValue]], comparison: Comparison) -> None:
         resource = operation.toolset()
@@ -294,42 +300,20 @@ class Reads:
             scope = _PERMISSION.search(answer.body.decode("utf-8", "replace"))
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
             then = "Give the key the permission (dashboard: Settings, API keys), or leave the tools out: toolsets."
-            return _check(tool, CheckResult.DIFFERS, f"403. {missing}.", then)
+            return CheckGroup.READS.differs(tool, f"403. {missing}.", then)
         if status in _MOVED:
             others = ", ".join(route.path for route in alternatives(operation))
-            seen = f"{status} at {self.routes.get(tool, operation.route).path}" + (
-                f", and at {others}" if others else ""
-            )
+            seen = f"{status} at {self.routes.get(tool, operation.route).path}{f', and at {others}' if others else ''}."
             then = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
-            return _check(tool, CheckResult.FAILED, f"{seen}.", then)
-        if 300 <= status < 400:
-            return _check(
-                tool, CheckResult.FAILED, f"A redirect ({status}), which is never followed.", "Check base_url."
-            )
-        if status == 401:
-            return _check(
-                tool, CheckResult.FAILED, "401, although the key is accepted elsewhere.", "Check the key's permissions."
-            )
-        if status in (402, 429):
-            return _check(
-                tool, CheckResult.FAILED, f"{status}: a limit or a quota is used up.", "Run doctor again later."
-            )
-        if status >= 500:
-            return _check(tool, CheckResult.FAILED, f"{status}: an error at Fastn.", "Run doctor again later.")
-        return _check(tool, CheckResult.FAILED, f"{status}: it does not accept the request.", _TELL)
-
-
-_TELL = "Write a report (--report FILE.md) and open an issue with it."
-
-
-def _check(tool: str, verdict: CheckResult, seen: str, then: str) -> Check:
-    return Check(CheckGroup.READS, tool, verdict, seen, then)
-
-
-def _unanswered(tool: str, error: FastnError | None) -> Check:
-    if isinstance(error, RateLimited):
-        return _check(tool, CheckResult.SKIPPED, "The rate limit is used up.", "Run doctor again in some minutes.")
-    return _check(tool, CheckResult.FAILED, "No answer.", "Run doctor again; with FASTN_DEADLINE for more time.")
+        elif status in _REFUSALS:
+            seen, then = _REFUSALS[status]
+        elif status < 400:
+            seen, then = f"A redirect ({status}), which is never followed.", "Check base_url."
+        elif status >= 500:
+            seen, then = f"{status}: an error at Fastn.", _LATER
+        else:
+            seen, then = f"{status}: it does not accept the request.", _REPORT
+        return CheckGroup.READS.failed(tool, seen, then)
 
 
 def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]]:
@@ -341,27 +325,21 @@ def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]
 def _wrapped(envelope: str) -> str:
     if envelope == DECLARED_ENVELOPE:
         return f"in {{{DECLARED_ENVELOPE}}}"
-    how = "bare" if envelope == "bare" else f"in {{{envelope}}}"
-    return f"{how}, not in {{{DECLARED_ENVELOPE}}}, which is read as well"
+    where = "bare" if envelope == "bare" else f"in {{{envelope}}}"
+    return f"{where}, not in {{{DECLARED_ENVELOPE}}}, which is read as well"
 
 
-def _compared(tool: str, seen: str, comparison: Comparison, *, moved: bool) -> Check:
-    said, then = [seen], ["Set the route as proposed below."] if moved else []
+def _compared(tool: str, seen: str, comparison: Comparison, *, is_moved: bool) -> Check:
+    found, then = [seen], [_SET_ROUTE] if is_moved else []
     if comparison.missing:
-        said.append(f"Missing: {', '.join(comparison.missing)}.")
-        then.append(_TELL)
+        found.append(f"Missing: {', '.join(comparison.missing)}.")
+        then.append(_REPORT)
     if comparison.renamed:
-        said.append(f"Other names: {_pairs(comparison.renamed)}.")
+        pairs = ", ".join(f"{our} is {their}" for our, their in comparison.renamed.items())
+        found.append(f"Other names: {pairs}.")
         then.append("Set fields as proposed below.")
     if comparison.unseen:
-        said.append(f"Not seen: {', '.join(comparison.unseen)}.")
-    verdict = CheckResult.DIFFERS if moved or comparison.missing or comparison.renamed else CheckResult.OK
-    return _check(tool, verdict, " ".join(said), " ".join(then))
-
-
-def _moved(check: Check) -> Check:
-    return Check(check.group, check.name, CheckResult.DIFFERS, check.seen, "Set the route as proposed below.")
-
-
-def _pairs(renamed: Mapping[str, str]) -> str:
-    return ", ".join(f"{our} is {their}" for our, their in renamed.items())
+        found.append(f"Not seen: {', '.join(comparison.unseen)}.")
+    if then:
+        return CheckGroup.READS.differs(tool, " ".join(found), " ".join(then))
+    return CheckGroup.READS.ok(tool, " ".join(found))

@@ -1,11 +1,11 @@
-"""Run all checks in order, each only where the earlier ones allow it."""
+"""Run all checks in order, each only where the earlier ones allow it, and report what was found."""
 
-import os
-import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from datetime import datetime
+from typing import Any
 
+from fastn_mcp import __version__
 from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
@@ -13,9 +13,9 @@ from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import key, network
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal, exit_of
-from fastn_mcp.doctor.hosts import THE_FILE, THE_PROFILE
-from fastn_mcp.doctor.probe import LONGEST_PAUSES, Looking
-from fastn_mcp.doctor.reads import READS, Names, Observed, Reads
+from fastn_mcp.doctor.probe import LONGEST_PAUSES, Probe
+from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
+from fastn_mcp.doctor.settings import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
@@ -49,7 +49,7 @@ class DoctorReport:
     checks: list[Check] = field(default_factory=list[Check])
     proposal: Proposal = field(default_factory=Proposal)
     observed: Mapping[str, Observed] = field(default_factory=dict[str, Observed])
-    names: Names = field(default_factory=Names)
+    names: FieldNames = field(default_factory=FieldNames)
     sent: int = 0
 
     @property
@@ -57,102 +57,101 @@ class DoctorReport:
         return exit_of(self.checks)
 
 
-Told = Callable[[str], object]
-"""Is told what is looked at next."""
+Progress = Callable[[str], object]
+"""Gets the name of what is checked next."""
 
 
-async def examine(patient: DoctorTarget, first: Check, told: Told) -> DoctorReport:
-    """Look at everything. `first` is the check of the settings."""
-    found = DoctorReport(host=patient.settings.host, checks=[first], proposal=Proposal(profile=patient.profile))
-    settings = patient.settings
-    options = TransportOptions(
-        settings.ca_file, settings.proxy, source_of(settings.proxy, patient.environment, settings.base_url)
-    )
-    if patient.exchange is None:
-        told("the network")
-        made, options = await network.checks(patient.settings.base_url, options, patient.environment, found.proposal)
+async def examine(target: DoctorTarget, first: Check, progress: Progress) -> DoctorReport:
+    """Check everything. `first` is the check of the settings."""
+    settings, found = target.settings, DoctorReport(target.settings.host, [first], Proposal(profile=target.profile))
+    proxy_from = source_of(settings.proxy, target.environment, settings.base_url)
+    options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
+    if target.exchange is None:
+        progress("the network")
+        made, options = await network.checks(settings.base_url, options, target.environment, found.proposal)
         found.checks += made
         if any(check.verdict is CheckResult.FAILED for check in made):
-            return _noted(found, patient.origins)
-    found.checks.append(key.form(patient.account.api_key))
+            return _noted(found, target.origins)
+    found.checks.append(key.check_form(target.account.api_key))
 
-    def reached(sent: Mapping[str, str]) -> Exchange:
-        return HttpExchange(patient.account.base_url, sent, options)
+    def exchange(sent: Mapping[str, str]) -> Exchange:
+        if target.exchange is not None:
+            return target.exchange(sent)
+        return HttpExchange(target.account.base_url, sent, options)
 
-    exchange = patient.exchange or reached
-    looking = Looking(exchange(headers(patient.account)), patient.system)
+    probe = Probe(exchange(headers(target.account)), target.system)
     try:
-        await _asked(patient, found, exchange, looking, told)
+        await _ask(target, found, exchange, probe, progress)
     finally:
-        found.sent = looking.sent
-        await looking.aclose()
-    return _noted(found, patient.origins)
+        found.sent = probe.sent
+        await probe.aclose()
+    return _noted(found, target.origins)
 
 
-async def _asked(
-    patient: DoctorTarget, found: DoctorReport, exchange: Exchanging, looking: Looking, told: Told
+async def _ask(
+    target: DoctorTarget, found: DoctorReport, exchange: Exchanging, probe: Probe, progress: Progress
 ) -> None:
-    told("how the key is accepted")
+    progress("how the key is accepted")
     try:
-        check, account = await key.Keys(patient.account, exchange, looking).accepted(found.proposal)
+        check, account = await key.KeyProbe(target.account, exchange, probe).check(found.proposal)
     except FastnError as error:
-        check, account = Check(CheckGroup.KEY, "authentication", CheckResult.FAILED, error.what, error.next_step), None
+        check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
     found.checks.append(check)
     if account is None:
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
     # A pause for a rate limit may be longer than a call.
     account = replace(account, routes=routes, fields=fields, deadline=account.deadline + LONGEST_PAUSES)
-    await looking.through(exchange(headers(account)))
-    client = FastnClient(account, looking, patient.system)
-    reads = Reads(client, looking, routes, fields, patient.account.fields, found.proposal, found.names)
-    await _each(READS, reads.check, CheckGroup.READS, patient, found, told)
+    await probe.switch(exchange(headers(account)))
+    client = FastnClient(account, probe, target.system)
+    reads = Reads(client, probe, routes, fields, target.account.fields, found.proposal, found.names)
+    await _each(READS, reads.check, CheckGroup.READS, target, found, progress)
     found.observed = reads.observed
-    _narrowed(patient, reads)
-    writes = Writes(looking, routes, reads.moved, reads.ids, found.proposal)
-    await _each(WRITES, writes.check, CheckGroup.WRITES, patient, found, told)
-    _inherited(patient, found.proposal)
+    _propose_toolsets(target, reads)
+    writes = Writes(probe, routes, reads.moved, reads.ids, found.proposal)
+    await _each(WRITES, writes.check, CheckGroup.WRITES, target, found, progress)
+    _inherit(target, found.proposal)
 
 
 async def _each(
     operations: tuple[AnyOperation, ...],
     check: Callable[[AnyOperation], Awaitable[Check]],
     group: CheckGroup,
-    patient: DoctorTarget,
+    target: DoctorTarget,
     found: DoctorReport,
-    told: Told,
+    progress: Progress,
 ) -> None:
     for operation in operations:
         tool = operation.tool_name()
-        told(tool)
-        if tool in patient.offered:
+        progress(tool)
+        if tool in target.offered:
             found.checks.append(await check(operation))
         else:
             seen = "Not offered: toolsets or the mode leave it out."
-            found.checks.append(Check(group, tool, CheckResult.SKIPPED, seen, "Nothing, if that is what you want."))
+            found.checks.append(group.skipped(tool, seen, "Nothing, if that is what you want."))
 
 
-def _narrowed(patient: DoctorTarget, reads: Reads) -> None:
+def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
     """Leave out the resources that the key may not read at all."""
     proposal = reads.proposal
     answered = [(o.toolset(), seen.status) for o in READS if (seen := reads.observed.get(o.tool_name())) is not None]
     closed = {resource for resource, status in answered if status == 403}
     closed -= {resource for resource, status in answered if status != 403}
     if closed:
-        left = [name for name in patient.settings.toolsets or TOOLSETS if name not in closed]
+        left = [name for name in target.settings.toolsets or TOOLSETS if name not in closed]
         proposal.settings["toolsets"] = left
         proposal.notes["toolsets"] = "without what the key may not read"
 
 
-def _inherited(patient: DoctorTarget, proposal: Proposal) -> None:
+def _inherit(target: DoctorTarget, proposal: Proposal) -> None:
     """A table of a profile stands in place of the file's own, so it says what that said."""
     if proposal.profile is None:
         return
     if proposal.routes:
-        proposal.routes = {tool: str(route) for tool, route in patient.account.routes.items()} | proposal.routes
+        proposal.routes = {tool: str(route) for tool, route in target.account.routes.items()} | proposal.routes
     if proposal.fields:
-        proposal.fields = {name: dict(names) for name, names in patient.account.fields.items()} | {
-            name: {**patient.account.fields.get(name, {}), **names} for name, names in proposal.fields.items()
+        proposal.fields = {name: dict(names) for name, names in target.account.fields.items()} | {
+            name: {**target.account.fields.get(name, {}), **names} for name, names in proposal.fields.items()
         }
 
 
@@ -165,43 +164,90 @@ def _noted(found: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
     return found
 
 
-_ROOM = 16 * 1024**2
-"""Bytes that ought to be free on the disk of the state folder."""
+# --- the report, which holds no value of the account: names of fields that could be one are counted, not named --------
+
+_SUMMARIES = {
+    DoctorExit.FINE: "Everything matches.",
+    DoctorExit.DIFFERENCES: "It works, but something differs.",
+    DoctorExit.CANNOT_WORK: "It cannot work.",
+}
 
 
-def folder(state: Path) -> Check:
-    """Whether the state folder can be written, and only by its owner."""
-    here = f"The folder is {state}."
-    there = next(path for path in (state, *state.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        seen = "The state folder cannot be written: nothing that changes something will be sent."
-        return _folder(CheckResult.FAILED, seen, "Make it writable for this user, or set FASTN_STATE_DIR.", here)
-    if shutil.disk_usage(there).free < _ROOM:
-        seen = "The disk of the state folder is full: nothing that changes something will be sent."
-        return _folder(CheckResult.FAILED, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
-    if os.name != "nt" and there == state and state.stat().st_mode & 0o077:
-        seen = "Other users of this machine can open the state folder."
-        return _folder(CheckResult.DIFFERS, seen, "Run chmod 700 on it.", here)
-    return _folder(
-        CheckResult.OK, "It can be written." if there == state else "It is created with the first change.", "", here
-    )
+def summary(found: DoctorReport) -> str:
+    """One sentence, and how many lines say what."""
+    counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in CheckResult]
+    counted = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
+    sent = f"{found.sent} requests, none of which changes anything" if found.sent else "nothing was sent"
+    return f"{_SUMMARIES[found.exit]} {counted}; {sent}."
 
 
-def _folder(verdict: CheckResult, seen: str, then: str, here: str) -> Check:
-    return Check(CheckGroup.SETTINGS, "state folder", verdict, seen, then, here)
+def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
+    """Everything that may be told."""
+    return {
+        "program": f"fastn-mcp {__version__}",
+        "day": now.date().isoformat(),
+        "host": found.host,
+        "exit": int(found.exit),
+        "summary": summary(found),
+        "checks": [
+            {"group": check.group.value, "name": check.name, "verdict": check.verdict.value, "seen": check.seen}
+            | {"next": check.next}
+            for check in found.checks
+        ],
+        "answers": _answers(found),
+        "proposal": found.proposal.toml(local=False) if found.proposal else None,
+    }
 
 
-async def ledger(check: Callable[[], Awaitable[object]] | None, weakness: str | None, where: str) -> Check:
-    """Whether the ledger can be used. `check` reads it, `weakness` is what is wrong with how it is reached."""
-    here = f"It is {where}."
-    if check is None:
-        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.OK, "It is created with the first change.", here=here)
-    try:
-        await check()
-    except FastnError as error:
-        seen = error.what.replace(f" {where}", "")
-        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.FAILED, seen, error.next_step, here)
-    if weakness is not None:
-        seen, _, then = weakness.partition(". ")
-        return Check(CheckGroup.SETTINGS, "ledger", CheckResult.DIFFERS, f"{seen[0].upper()}{seen[1:]}.", then, here)
-    return Check(CheckGroup.SETTINGS, "ledger", CheckResult.OK, "It can be read.", here=here)
+def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
+    """What was observed, for `OBSERVED` in an operation's declaration: reads that answered well, and no others."""
+    return {
+        "program": f"fastn-mcp {__version__}",
+        "day": now.date().isoformat(),
+        "host": found.host,
+        "evidence": f'OBSERVED("{now.date().isoformat()}", "{found.host}")',
+        "operations": {tool: said for tool, said in _answers(found).items() if "envelope" in said},
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report in words and tables."""
+    lines = [
+        "# Doctor report",
+        "",
+        f"{report['program']}, {report['day']}, {report['host']}. {report['summary']}",
+        "",
+        "It holds names of fields, types and statuses, and no value of the account.",
+        "",
+        "| | check | verdict | seen | what to do |",
+        "|---|---|---|---|---|",
+    ]
+    for check in report["checks"]:
+        cells = (check["group"], f"`{check['name']}`", check["verdict"], check["seen"], check["next"])
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    if report["proposal"]:
+        lines += ["", "## Proposed settings", "", "```toml", report["proposal"].strip(), "```"]
+    lines += ["", "## Answers", "", "| tool | route | status | envelope | fields |", "|---|---|---|---|---|"]
+    for tool, said in report["answers"].items():
+        fields = ", ".join(f"{name}: {' or '.join(types)}" for name, types in said.get("fields", {}).items())
+        more = f" and {said['names_not_told']} that could be data" if said.get("names_not_told") else ""
+        cells = (f"`{tool}`", f"`{said['route']}`", said["status"], said.get("envelope", ""), f"{fields}{more}")
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _answers(found: DoctorReport) -> dict[str, dict[str, Any]]:
+    said: dict[str, dict[str, Any]] = {}
+    for tool, observed in found.observed.items():
+        said[tool] = {"route": str(observed.route), "status": observed.status}
+        if observed.shape is not None:
+            fields = observed.shape.fields
+            told = {name: list(types) for name, types in fields.items() if found.names.is_reportable(name)}
+            said[tool] |= {"envelope": observed.shape.envelope, "fields": told}
+            if len(fields) > len(told):
+                said[tool]["names_not_told"] = len(fields) - len(told)
+    return said
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -9,8 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from fastn_mcp.install import edit, files
-from fastn_mcp.install.addition import Addition, NoPlace, NotInstalled, UnreadableConfig, found
 from fastn_mcp.install.clients import Format, McpClient
+from fastn_mcp.install.edit import Addition, NoPlace, NotInstalled, UnreadableConfig, found
 from fastn_mcp.install.files import BackupRecord, Backups, digest
 from fastn_mcp.redaction import shorten
 

@@ -1,64 +1,107 @@
-"""Add an entry to a configuration document and remove it; everything else stays as it is.
+"""Add an entry to a client's JSON or TOML document and remove it; everything else stays as it is, byte for byte.
 
-In TOML a table is put at the end: its header opens it there whatever stands before, so nothing has to be rewritten.
+JSON is read by the standard library's decoder after comments and trailing commas are replaced by spaces, so that its
+positions hold in the text. In TOML a table goes to the end, where its header opens it whatever stands before.
 """
 
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import tomlkit
 
 from fastn_mcp.config.strict_toml import without_tables
-from fastn_mcp.install import json_text
-from fastn_mcp.install.addition import Addition, NoPlace, Trace, UnreadableConfig, pruned, with_, without
+from fastn_mcp.errors import NOTHING_CHANGED, FastnError
 from fastn_mcp.install.clients import Format
 
 _BOM = b"\xef\xbb\xbf"
 
 
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """`value` under `key` of the object at `path`; without a key, at the end of the list there."""
+
+    path: tuple[str, ...]
+    key: str | None
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How an addition changed the text: `added` took the place of `removed`."""
+
+    added: str = ""
+    removed: str = ""
+    made: int | None = None
+    """The objects from this step of the path on were created for it; 0 is the document."""
+
+
+class UnreadableConfig(ValueError):
+    """The text is not what its format says. Says where."""
+
+
+class NoPlace(ValueError):
+    """The text can be read, but what is at the addition's place cannot take it. Names it."""
+
+
+class NotInstalled(FastnError):
+    """Nothing was written. Says what stood in the way, and what to do about it."""
+
+    outcome = "not_installed"
+    certainty = NOTHING_CHANGED
+
+
 def load(format_: Format, content: bytes) -> Any:
-    """What it says. Raises `UnreadableConfig`."""
-    return _parsed(format_, _opened(content).text)
+    """The document. Raises `UnreadableConfig`."""
+    return _parsed(format_, _decoded(content)[1])
 
 
 def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
     """The content with the additions. Raises `UnreadableConfig` and `NoPlace`."""
-    opened, traces = _opened(content), list[Trace]()
-    text, document = opened.text, _parsed(format_, opened.text)
+    (mark, text), traces = _decoded(content), list[Trace]()
+    document = _parsed(format_, text)
     for addition in additions:
-        wanted = with_(document, addition) if _takes(document, addition) else None
-        text, trace = _insert_toml(text, addition) if format_ is Format.TOML else json_text.insert(text, addition)
+        wanted = with_(document, addition)
+        text, trace = _insert_toml(text, addition) if format_ is Format.TOML else _insert_json(text, addition)
         traces.append(trace)
         document = _parsed(format_, text)
         if not same(document, wanted):
             raise NoPlace(".".join(addition.path))
-    return opened.closed(text), traces
+    return mark + text.encode("utf-8"), traces
 
 
 def take(format_: Format, content: bytes, additions: Sequence[Addition], traces: Sequence[Trace]) -> bytes:
     """The content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
-    opened = _opened(content)
-    text = opened.text
+    mark, text = _decoded(content)
     for addition, trace in reversed(list(zip(additions, traces, strict=True))):
         rest = without(_parsed(format_, text), addition)
-        bare = pruned(rest, addition)
-        texts: Iterable[str] = (
-            _removals_toml(text, addition, trace)
-            if format_ is Format.TOML
-            else (json_text.remove(text, addition, trace),)
-        )
-        found = next((one for one in texts if _says(format_, one, (rest, bare))), None)
+        wanted = (_canonical(rest), _canonical(pruned(rest, addition)))
+        removals = _removals(format_, text, addition, trace)
+        found = next((removed for removed in removals if _said(format_, removed) in wanted), None)
         if found is None:
             raise NoPlace(".".join(addition.path))
         text = found
-    return opened.closed(text)
+    return mark + text.encode("utf-8")
+
+
+def _removals(format_: Format, text: str, addition: Addition, trace: Trace) -> Iterator[str]:
+    """The text without the addition: with what was added taken back, or else without what is at its place now."""
+    before, ours, after = text.partition(trace.added) if trace.added else (text, "", "")
+    if ours:
+        joined = format_ is Format.TOML and before and after and not before.endswith("\n")
+        yield before + ("\n" if joined else trace.removed) + after
+    if format_ is Format.TOML:
+        yield without_tables(text, (*addition.path, str(addition.key)), gap=trace.added[:1] in ("\r", "\n"))
+    else:
+        yield _remove_json(text, addition, trace.made)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two documents say the same: 1 is neither 1.0 nor true, and what is no number is the same as itself.
+    """Whether two documents say the same: 1 is neither 1.0 nor true, and NaN is the same as itself.
 
     Raises `UnreadableConfig`.
     """
@@ -72,83 +115,311 @@ def _canonical(document: Any) -> str:
         raise UnreadableConfig("it is nested too deeply") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    mark: bytes
-    text: str
-
-    def closed(self, text: str) -> bytes:
-        return self.mark + text.encode("utf-8")
+def _said(format_: Format, text: str) -> str | None:
+    """What a text says, in a form to compare; None where it cannot be read."""
+    with suppress(UnreadableConfig):
+        return _canonical(_parsed(format_, text))
+    return None
 
 
-def _opened(content: bytes) -> _Opened:
+def _decoded(content: bytes) -> tuple[bytes, str]:
+    """The byte order mark and the text."""
     mark = _BOM if content.startswith(_BOM) else b""
     try:
-        return _Opened(mark, content[len(mark) :].decode("utf-8"))
+        return mark, content[len(mark) :].decode("utf-8")
     except UnicodeDecodeError:
         raise UnreadableConfig("it is not UTF-8") from None
 
 
 def _parsed(format_: Format, text: str) -> Any:
-    if format_ is Format.TOML:
-        return _load_toml(text)
-    return json_text.load(text, comments=format_ is Format.JSONC)
-
-
-def _takes(document: Any, addition: Addition) -> bool:
-    """Whether the document holds objects where the addition wants them. Where not, inserting says so."""
-    for step in addition.path:
-        if not isinstance(document, dict):
-            return False
-        document = cast(dict[str, Any], document).get(step, {} if addition.key is not None else [])
-    return isinstance(cast(object, document), list if addition.key is None else dict)
-
-
-def _says(format_: Format, text: str, any_of: Sequence[Any]) -> bool:
     try:
-        said = _canonical(_parsed(format_, text))
-    except UnreadableConfig:
-        return False
-    return any(said == _canonical(wanted) for wanted in any_of)
-
-
-def _load_toml(text: str) -> dict[str, Any]:
-    """What a text says. Raises `UnreadableConfig`."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UnreadableConfig(str(error)) from None
+        return tomllib.loads(text) if format_ is Format.TOML else _parsed_json(text, comments=format_ is Format.JSONC)
+    except json.JSONDecodeError as error:
+        raise UnreadableConfig(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise UnreadableConfig("it is nested too deeply") from None
+    except ValueError as error:
+        raise UnreadableConfig(str(error)) from None
+
+
+# --- documents ---------------------------------------------------------------------------------------------------
+
+
+def found(document: Any, addition: Addition) -> Any:
+    """What is in a document where the addition would go; None where nothing is. In a list, an item of its id."""
+    for step in addition.path:
+        document = cast(dict[str, Any], document).get(step) if isinstance(document, dict) else None
+    if addition.key is not None:
+        return cast(dict[str, Any], document).get(addition.key) if isinstance(document, dict) else None
+    items = cast(list[Any], document) if isinstance(document, list) else []
+    return next((item for item in items if _id(item) == _id(addition.value)), None)
+
+
+def with_(document: Any, addition: Addition, depth: int = 0) -> Any:
+    """The document with the addition in it. Raises `NoPlace`."""
+    is_last = depth == len(addition.path)
+    place = ".".join(addition.path[:depth]) or "the document"
+    if is_last and addition.key is None:
+        if not isinstance(document, list):
+            raise NoPlace(place)
+        return [*cast(list[Any], document), addition.value]
+    if not isinstance(document, dict):
+        raise NoPlace(place)
+    if is_last:
+        return {**cast(dict[str, Any], document), str(addition.key): addition.value}
+    step = addition.path[depth]
+    empty: Any = [] if addition.key is None and depth + 1 == len(addition.path) else {}
+    inner = cast(dict[str, Any], document).get(step, empty)
+    return {**cast(dict[str, Any], document), step: with_(inner, addition, depth + 1)}
+
+
+def without(document: Any, addition: Addition) -> Any:
+    """The document without it; what led to it stays, be it empty."""
+    if addition.path:
+        if not isinstance(document, dict) or addition.path[0] not in document:
+            return cast(Any, document)
+        step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
+        return {**cast(dict[str, Any], document), step: without(document[step], rest)}
+    if addition.key is None:
+        return [item for item in document if _id(item) != _id(addition.value)]
+    return {name: value for name, value in document.items() if name != addition.key}
+
+
+def pruned(document: Any, addition: Addition) -> Any:
+    """The document without what would lead to the addition, as far as it is empty."""
+    if not addition.path or not isinstance(document, dict) or addition.path[0] not in document:
+        return cast(Any, document)
+    step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
+    inner = pruned(document[step], rest)
+    others = {name: value for name, value in cast(dict[str, Any], document).items() if name != step}
+    return {**others, step: inner} if inner else others
+
+
+def _nested(addition: Addition, depth: int) -> Any:
+    """What is new where the path exists for `depth` steps only."""
+    value = [addition.value] if addition.key is None else {addition.key: addition.value}
+    for step in reversed(addition.path[depth:]):
+        value = {step: value}
+    return value
+
+
+def _id(item: Any) -> Any:
+    return cast(dict[str, Any], item).get("id") if isinstance(item, dict) else None
+
+
+# --- TOML --------------------------------------------------------------------------------------------------------
 
 
 def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
-    """The text with the addition in place of what has its name. Raises `UnreadableConfig` and `NoPlace`."""
-    tables: Any = _load_toml(text)
-    for step in addition.path:
-        tables = cast(dict[str, Any], tables).get(step, {}) if isinstance(tables, dict) else None
-    if not isinstance(tables, dict):
-        raise NoPlace(".".join(addition.path))
-    if addition.key in tables:
+    """The text with the addition in place of what has its name. Raises `NoPlace`."""
+    if found(tomllib.loads(text), addition) is not None:
         text = without_tables(text, (*addition.path, str(addition.key)))
     newline = "\r\n" if "\r\n" in text else "\n"
-    value: dict[str, Any] = {cast(str, addition.key): addition.value}
-    for step in reversed(addition.path):
-        value = {step: value}
-    block = tomlkit.dumps(value)  # pyright: ignore[reportUnknownMemberType]
+    block: str = tomlkit.dumps(_nested(addition, 0))  # pyright: ignore[reportUnknownMemberType]
     gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
     added = (gap + block).replace("\n", newline)
     try:
-        _load_toml(text + added)
-    except UnreadableConfig:
+        tomllib.loads(text + added)
+    except tomllib.TOMLDecodeError:
         raise NoPlace(".".join(addition.path)) from None
-    return text + added, Trace(added=added)
+    return text + added, Trace(added)
 
 
-def _removals_toml(text: str, addition: Addition, trace: Trace) -> Iterator[str]:
-    """The text without the addition: as it was put in, or else, where somebody has changed it, as it is now."""
-    before, ours, after = text.partition(trace.added)
-    if ours:
-        broken = before and after and not before.endswith("\n")
-        yield before + ("\n" if broken else "") + after
-    yield without_tables(text, (*addition.path, str(addition.key)), gap=trace.added[:1] in ("\r", "\n"))
+# --- JSON, with and without comments -----------------------------------------------------------------------------
+
+# Each also matches what has no end, so that a search begins nowhere twice and takes linear time.
+_STRING = r'"(?:[^"\\]+|\\.)*+"?'
+_COMMENTS = re.compile(rf"{_STRING}|(?P<comment>//[^\r\n]*|/\*.*?\*/)|/\*.*", re.DOTALL)
+_COMMAS = re.compile(rf'(?:{_STRING}|[^\s"{{\[,:])[ \t\r\n]*+(?P<comma>,)(?=[ \t\r\n]*+[\]}}])|{_STRING}', re.DOTALL)
+_BLANK = " \t\r\n"
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant)
+
+
+def _parsed_json(text: str, *, comments: bool) -> Any:
+    with suppress(ValueError, RecursionError):
+        return _DECODER.decode(text)  # as most files are: nothing has to be replaced by spaces
+    plain = _without_last_commas(_without_comments(text))
+    if not comments and plain != text:
+        raise UnreadableConfig("it has comments or trailing commas, which the client does not read")
+    return _DECODER.decode(plain) if plain.strip(_BLANK) else {}
+
+
+def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
+    """The text, which has a place for it, with the addition instead of what is there under its key."""
+    layout = _JsonLayout(text)
+    if not layout.plain.strip(_BLANK):
+        gap = layout.newline if text and not text.endswith("\n") else ""
+        added = gap + layout.written(_nested(addition, 0), "") + layout.newline
+        return text + added, Trace(added, made=0)
+    *_, (depth, box) = enumerate(layout.along(addition.path))
+    if depth < len(addition.path):
+        return layout.put(box, addition.path[depth], _nested(addition, depth + 1), depth + 1)
+    there = None if addition.key is None else box.last(addition.key)
+    if there is None:
+        return layout.put(box, addition.key, addition.value)
+    value = layout.written(addition.value, layout.indent_at(there.start))
+    return layout.replaced(there.value, there.end, value)
+
+
+def _remove_json(text: str, addition: Addition, made: int | None) -> str:
+    """The text, which can be read, without the addition, and without what was made for it and is empty now."""
+    layout = _JsonLayout(text)
+    boxes = list(layout.along(addition.path)) if layout.plain.strip(_BLANK) else []
+    if len(boxes) <= len(addition.path):
+        return text
+    named = [box.last(key) for box, key in zip(boxes, (*addition.path, addition.key), strict=True) if key is not None]
+    alike = [member for member in boxes[-1].members if layout.value(member) == addition.value]
+    members = named if addition.key is not None else [*named, *alike[-1:]]
+    depth = len(addition.path)
+    if len(members) <= depth or (ours := members[depth]) is None:
+        return text
+    while made is not None and depth >= made and layout.holds_only(boxes[depth], ours):
+        if depth == 0:
+            return text[: boxes[0].start].rstrip(_BLANK) + text[boxes[0].end + 1 :].removeprefix(layout.newline)
+        depth -= 1
+        ours = cast(_Member, members[depth])
+    return layout.without(boxes[depth], ours)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    key: str | None
+    start: int
+    value: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """An object or a list: where its brackets are, and what is in it. Another value has no members."""
+
+    start: int
+    end: int
+    members: Sequence[_Member] = ()
+
+    def last(self, key: str) -> _Member | None:
+        """The member that counts where a key is there twice."""
+        return next((member for member in reversed(self.members) if member.key == key), None)
+
+
+class _JsonLayout:
+    """One text that can be read, and how it is laid out."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.bare = _without_comments(text)
+        self.plain = _without_last_commas(self.bare)
+        self.newline = "\r\n" if "\r\n" in text else "\n"
+        indented = re.search(r"\n([ \t]+)[^ \t\r\n]", text)
+        self._unit = indented[1] if indented else "  "
+
+    def value(self, member: _Member) -> Any:
+        return _DECODER.raw_decode(self.plain, member.value)[0]
+
+    def along(self, path: Sequence[str]) -> Iterator[_Box]:
+        """The document, and each box to which the path leads from there."""
+        box = self._box(_skip(self.plain, 0))
+        yield box
+        for step in path:
+            if (member := box.last(step)) is None:
+                return
+            box = self._box(member.value)
+            yield box
+
+    def _box(self, start: int) -> _Box:
+        opening = self.plain[start]
+        if opening not in "{[":
+            return _Box(start, start)
+        members: list[_Member] = []
+        at = _skip(self.plain, start + 1)
+        while self.plain[at] not in "}]":
+            begin, key = at, None
+            if opening == "{":
+                key, at = _DECODER.raw_decode(self.plain, at)
+                at = _skip(self.plain, _skip(self.plain, at) + 1)
+            value = at
+            _, at = _DECODER.raw_decode(self.plain, at)
+            members.append(_Member(key, begin, value, at))
+            at = _skip(self.plain, at)
+            if self.plain[at] == ",":
+                at = _skip(self.plain, at + 1)
+        return _Box(start, at, members)
+
+    def holds_only(self, box: _Box, member: _Member) -> bool:
+        around = self.text[box.start + 1 : member.start] + self.text[member.end : box.end]
+        return len(box.members) == 1 and not around.strip(_BLANK + ",")
+
+    def indent_at(self, position: int) -> str:
+        line = self.text[self.text.rfind("\n", 0, position) + 1 : position]
+        return line[: len(line) - len(line.lstrip(" \t"))]
+
+    def _indent_in(self, box: _Box) -> str:
+        if box.members:
+            first = box.members[0].start
+            if "\n" in self.text[:first] and not self.text[self.text.rfind("\n", 0, first) : first].strip(_BLANK):
+                return self.indent_at(first)
+        return self.indent_at(box.start) + self._unit
+
+    def written(self, value: Any, indent: str) -> str:
+        lines = json.dumps(value, indent=self._unit, ensure_ascii=False).split("\n")
+        return (self.newline + indent).join(lines)
+
+    def replaced(self, start: int, end: int, new: str, made: int | None = None) -> tuple[str, Trace]:
+        return self.text[:start] + new + self.text[end:], Trace(new, self.text[start:end], made)
+
+    def put(self, box: _Box, key: str | None, value: Any, made: int | None = None) -> tuple[str, Trace]:
+        """The text with one member more at the end of the box."""
+        text, name = self.text, "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
+        end = box.start + 1 + len(text[box.start + 1 : box.end].rstrip(_BLANK))  # of the last member, or comment
+        indent = self._indent_in(box)
+        item = self.newline + indent + name + self.written(value, indent)
+        if not box.members:
+            return self.replaced(end, box.end, item + self.newline + self.indent_at(box.start), made)
+        last = box.members[-1].end
+        comma = _skip(self.bare, last)
+        has_comma = self.bare[comma] == ","
+        if "\n" not in text[box.start : box.end]:
+            item, end = " " + name + json.dumps(value, ensure_ascii=False), comma + 1 if has_comma else last
+        if has_comma:
+            return self.replaced(end, end, item + ",", made)
+        return self.replaced(last, end, "," + text[last:end] + item, made)
+
+    def without(self, box: _Box, member: _Member) -> str:
+        """The text without a member of the box. Comments around it stay."""
+        text, end = self.text, member.end
+        comma = _skip(self.bare, end)
+        has_comma = self.bare[comma] == ","
+        if has_comma and member is not box.members[-1]:  # the next one takes its place
+            return text[: member.start] + text[end:comma] + text[_skip(text, comma + 1) :]
+        head, tail = text[: member.start], text[end:comma] + text[comma + 1 :] if has_comma else text[end:]
+        if not has_comma and len(box.members) > 1:
+            before = self.bare.rindex(",", 0, member.start)
+            head = text[:before] + text[before + 1 : member.start]
+        return head.rstrip(_BLANK) + tail
+
+
+def _skip(text: str, at: int) -> int:
+    """The next position that is not blank."""
+    while at < len(text) and text[at] in _BLANK:
+        at += 1
+    return at
+
+
+def _without_comments(text: str) -> str:
+    def blanked(token: re.Match[str]) -> str:
+        return token[0] if token["comment"] is None else re.sub(r"[^\r\n]", " ", token[0])
+
+    return _COMMENTS.sub(blanked, text) if "/" in text else text
+
+
+def _without_last_commas(bare: str) -> str:
+    def blanked(token: re.Match[str]) -> str:
+        return token[0] if token["comma"] is None else f"{token[0][:-1]} "
+
+    return _COMMAS.sub(blanked, bare)

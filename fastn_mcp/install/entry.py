@@ -9,8 +9,8 @@ from urllib.parse import quote, urlencode
 
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.command_line import CommandLine, by_uvx
-from fastn_mcp.install.addition import Addition, NotInstalled
 from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, McpClient, TokenSource
+from fastn_mcp.install.edit import Addition, NotInstalled
 
 Key = Literal["profile", "environment", "prompt"]
 """Where the key comes from: the user's own profile, a variable, or the client, which asks for it and keeps it."""

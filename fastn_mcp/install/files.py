@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastn_mcp.config.paths import read_regular
-from fastn_mcp.install.addition import Addition, Trace
+from fastn_mcp.install.edit import Addition, Trace
 
 LARGEST = 64 << 20
 """Bytes of a file that is still read."""

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
-from fastn_mcp.cli.audit import audit_group
+from fastn_mcp.cli import cli
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, entries
@@ -56,7 +56,7 @@ def serving(path: Path) -> Generator[AuditFile]:
 
 
 def run(path: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(audit_group, ["--file", str(path), *arguments])
+    return CliRunner().invoke(cli, ["audit", "--file", str(path), *arguments])
 
 
 def verified(path: Path) -> Result:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from command_line import run_command
 from rich.cells import cell_len
 
+from fastn_mcp.cli import cli
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, verify
@@ -50,7 +51,7 @@ def kept(path: Path) -> Generator[AuditFile]:
 
 
 def run(path: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(audit_group, ["--file", str(path), *arguments])
+    return CliRunner().invoke(cli, ["audit", "--file", str(path), *arguments])
 
 
 def lines(result: Result) -> list[list[str]]:
@@ -294,5 +295,5 @@ def test_where_there_is_no_audit_yet_that_is_said(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     """Ours: no traceback for a folder in its place."""
-    result = CliRunner().invoke(audit_group, ["--file", str(tmp_path), "verify"])
+    result = CliRunner().invoke(cli, ["audit", "--file", str(tmp_path), "verify"])
     assert isinstance(result.exception, SettingsError)

@@ -12,7 +12,7 @@ from tool_pages import toolsets
 from fastn_mcp import errors
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Stopped, UnknownOutcome
-from fastn_mcp.install.addition import NotInstalled
+from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.procedures.catalog import OFFERS
 
 DOCS = Path(__file__).parents[2] / "docs"

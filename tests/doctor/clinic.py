@@ -16,9 +16,9 @@ from world import Clock
 
 from fastn_mcp.build.account import client_account, offered
 from fastn_mcp.config.load import load
-from fastn_mcp.doctor import hosts
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
+from fastn_mcp.doctor.settings import check_settings
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import InProcess, Sandbox
 from fastn_mcp.sandbox.variants import Guise
@@ -47,7 +47,7 @@ async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> DoctorReport:
         lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )
-    return await examine(patient, hosts.check(settings, {}, None), lambda _: None)
+    return await examine(patient, check_settings(settings, {}, None), lambda _: None)
 
 
 def named(found: DoctorReport, name: str) -> Check:

@@ -12,8 +12,8 @@ from world import Clock
 
 from fastn_mcp.client.http import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
-from fastn_mcp.doctor.key import form
-from fastn_mcp.doctor.probe import MOST, Looking
+from fastn_mcp.doctor.key import check_form
+from fastn_mcp.doctor.probe import MOST, Probe
 from fastn_mcp.doctor.reads import READS, compared, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
@@ -72,22 +72,22 @@ def test_every_operation_is_read_or_asked_for() -> None:
 async def test_whatever_could_change_something_is_not_sent(method: str, has_body: bool) -> None:
     """Issue 7, ours: the one way to Fastn lets through GET and OPTIONS without a body."""
     sent: list[Request] = []
-    looking = Looking(_Answering(sent), Clock().system())
+    probe = Probe(_Answering(sent), Clock().system())
     with pytest.raises(NotSent, match="doctor sends no"):
-        await looking(Request(method, "/api/v1/customers", body={} if has_body else None))
+        await probe(Request(method, "/api/v1/customers", body={} if has_body else None))
     with pytest.raises(NotSent):
-        await looking(Request("GET", "/api/v1/customers", body={}))
-    assert (sent, looking.sent) == ([], 0)
+        await probe(Request("GET", "/api/v1/customers", body={}))
+    assert (sent, probe.sent) == ([], 0)
 
 
 async def test_a_visit_is_bounded() -> None:
     """Ours."""
     sent: list[Request] = []
-    looking = Looking(_Answering(sent), Clock().system())
+    probe = Probe(_Answering(sent), Clock().system())
     for _ in range(MOST):
-        await looking(Request("GET", "/"))
+        await probe(Request("GET", "/"))
     with pytest.raises(NotSent, match=f"{MOST} requests at most"):
-        await looking(Request("GET", "/"))
+        await probe(Request("GET", "/"))
     assert len(sent) == MOST
 
 
@@ -229,11 +229,11 @@ async def test_an_account_that_asks_for_no_key_is_said(clock: Clock) -> None:
 
 def test_what_kind_of_key_it_is_is_told_by_its_beginning_alone() -> None:
     """Issue 7: the format and the mode, never the key."""
-    assert form("fsk_test_C4N4RY").seen == "A test key (fsk_test_)."
-    assert form("fsk_live_C4N4RY").seen == "A live key (fsk_live_)."
-    other = form("C4N4RY")
+    assert check_form("fsk_test_C4N4RY").seen == "A test key (fsk_test_)."
+    assert check_form("fsk_live_C4N4RY").seen == "A live key (fsk_live_)."
+    other = check_form("C4N4RY")
     assert (other.verdict, "fsk_test_" in other.next) == (CheckResult.OK, True)
-    assert "C4N4RY" not in repr([form("fsk_test_C4N4RY"), form("fsk_live_C4N4RY"), other])
+    assert "C4N4RY" not in repr([check_form("fsk_test_C4N4RY"), check_form("fsk_live_C4N4RY"), other])
 
 
 @pytest.mark.parametrize("envelope", Envelope)

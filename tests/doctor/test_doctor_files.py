@@ -18,10 +18,10 @@ from world import Clock
 
 from fastn_mcp.config.load import Resolved, load, resolve
 from fastn_mcp.config.model import ConfigFile
-from fastn_mcp.doctor import hosts
 from fastn_mcp.doctor.check import Proposal
-from fastn_mcp.doctor.reads import DECLARED_NAMES, Names, envelope_of, fields_of
-from fastn_mcp.doctor.report import document, evidence, markdown
+from fastn_mcp.doctor.reads import DECLARED_NAMES, FieldNames, envelope_of, fields_of
+from fastn_mcp.doctor.runner import document, evidence, markdown
+from fastn_mcp.doctor.settings import check_settings, origins
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour
 from fastn_mcp.sandbox.faults import Status
@@ -106,9 +106,9 @@ async def test_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixtur
 @given(st.text(min_size=1))
 def test_a_name_that_is_somebody_s_value_is_never_told(text: str) -> None:
     """Ours: whatever it looks like, unless it is a word of this project."""
-    names = Names()
+    names = FieldNames()
     names.learn([{"x": [text, 1, None]}])
-    assert not names.may_be_told(text) or text in DECLARED_NAMES
+    assert not names.is_reportable(text) or text in DECLARED_NAMES
 
 
 def test_shapes_are_blind_to_values() -> None:
@@ -199,7 +199,7 @@ def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     resolved = resolve({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
-    found = hosts.origins(resolved, {"mode": "manual", "env": None}, environment, file)
+    found = origins(resolved, {"mode": "manual", "env": None}, environment, file)
     assert found == {
         "api_key": "environment FASTN_API_KEY",
         "auth": "FASTN_AUTH",
@@ -207,13 +207,13 @@ def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
         "proxy": "HTTPS_PROXY",
         "routes": "the file",
     }
-    check = hosts.check(resolved.settings, found, Path("config.toml"))
+    check = check_settings(resolved.settings, found, Path("config.toml"))
     assert "C4N4RY" not in repr(check)
     assert "mode (--mode)" in check.seen
     assert "base_url https://live.fastn.ai" in check.here
     profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
     kept = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
-    told = hosts.origins(kept, {}, {}, profiles)
+    told = origins(kept, {}, {}, profiles)
     assert told == {"auth": "its profile", "api_key": "a file"}
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fastn_mcp.doctor import runner
 from fastn_mcp.doctor.check import CheckResult
+from fastn_mcp.doctor.settings import check_folder, check_ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -14,13 +14,13 @@ pytestmark = pytest.mark.anyio
 
 def test_folder_that_is_not_there_yet_is_fine(tmp_path: Path) -> None:
     """Ours: it is made with the first change."""
-    assert runner.folder(tmp_path / "state").verdict is CheckResult.OK
+    assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
 def test_file_in_the_place_of_the_folder_fails(tmp_path: Path) -> None:
     """Ours: said before a change is refused."""
     (tmp_path / "state").write_text("a file")
-    found = runner.folder(tmp_path / "state")
+    found = check_folder(tmp_path / "state")
     assert (found.verdict, "FASTN_STATE_DIR" in found.next) == (CheckResult.FAILED, True)
     assert str(tmp_path) not in found.seen + found.next
 
@@ -29,9 +29,9 @@ def test_file_in_the_place_of_the_folder_fails(tmp_path: Path) -> None:
 def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
     """Ours: previews of changes are in it."""
     tmp_path.chmod(0o755)
-    assert runner.folder(tmp_path).verdict is CheckResult.DIFFERS
+    assert check_folder(tmp_path).verdict is CheckResult.DIFFERS
     tmp_path.chmod(0o700)
-    assert runner.folder(tmp_path).verdict is CheckResult.OK
+    assert check_folder(tmp_path).verdict is CheckResult.OK
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
@@ -40,14 +40,14 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
     ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
     assert await ledger.spend("calls", "2026-11-26", 1)
     ledger.close()
-    assert runner.folder(tmp_path / "state").verdict is CheckResult.OK
+    assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
     """Ours: what may be passed on holds no path."""
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
-    found = await runner.ledger(SqliteLedger(str(path)).check, None, str(path))
+    found = await check_ledger(SqliteLedger(str(path)).check, None, str(path))
     assert (found.verdict, "is damaged" in found.seen) == (CheckResult.FAILED, True)
     assert "move the file away" in found.next
     assert str(path) in found.here
@@ -58,7 +58,7 @@ async def test_ledger_that_is_reached_without_tls_differs(tmp_path: Path) -> Non
     """Ours: a warning, with what to write instead."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     weakness = "it is used without TLS. Whoever reads that network can approve calls. Use valkeys://"
-    found = await runner.ledger(ledger.check, weakness, "ledger.example:6379")
+    found = await check_ledger(ledger.check, weakness, "ledger.example:6379")
     ledger.close()
     assert (found.verdict, found.seen) == (CheckResult.DIFFERS, "It is used without TLS.")
     assert found.next.startswith("Whoever reads")
@@ -67,6 +67,6 @@ async def test_ledger_that_is_reached_without_tls_differs(tmp_path: Path) -> Non
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     """Ours: so is one that nobody has needed yet."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
-    assert (await runner.ledger(ledger.check, None, "the file")).verdict is CheckResult.OK
+    assert (await check_ledger(ledger.check, None, "the file")).verdict is CheckResult.OK
     ledger.close()
-    assert (await runner.ledger(None, None, "the file")).verdict is CheckResult.OK
+    assert (await check_ledger(None, None, "the file")).verdict is CheckResult.OK

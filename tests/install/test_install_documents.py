@@ -1,15 +1,15 @@
 """What is put into a document comes out again and leaves it as it was, byte for byte, whatever the document."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from documents_of import json_texts, toml_texts
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from fastn_mcp.install.addition import Addition, NoPlace, UnreadableConfig, found, with_, without
 from fastn_mcp.install.clients import Format
-from fastn_mcp.install.edit import load, put, same, take
+from fastn_mcp.install.edit import Addition, NoPlace, UnreadableConfig, found, load, put, same, take, with_, without
 
 ENTRY = {"command": "/opt/fastn mcp/bin/fastn-mcp", "args": ["--profile", 'a"b'], "env": {"K": "${env:K}"}}
 SERVER = Addition(("mcpServers",), "fastn", ENTRY)
@@ -96,6 +96,21 @@ def test_what_somebody_added_meanwhile_stays(text: str, place: str) -> None:
             assert without(load(Format.JSONC, left), theirs).get("mcpServers", {}) == before.get("mcpServers", {})
     except NoPlace:
         assume(False)
+
+
+@QUICK
+@given(json_texts(comments=True))
+def test_an_entry_that_the_client_wrote_anew_comes_out(text: str) -> None:
+    """Ours: the text that was added is no longer there, its value is. What was made for it and is empty goes too."""
+    before = load(Format.JSONC, text.encode())
+    assume(found(before, SERVER) is None)
+    try:
+        then, traces = put(Format.JSONC, text.encode(), [SERVER])
+    except NoPlace:
+        assume(False)
+        raise
+    left = take(Format.JSONC, then, [SERVER], [replace(trace, added="") for trace in traces])
+    assert same(load(Format.JSONC, left), before)
 
 
 @QUICK

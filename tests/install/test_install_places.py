@@ -8,8 +8,8 @@ import pytest
 
 from fastn_mcp.config.command_line import CommandLine, by_uvx, running
 from fastn_mcp.install import entry
-from fastn_mcp.install.addition import NotInstalled
 from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format, Machine, is_present, place
+from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import Key, additions, check_url, http_additions
 
 POSSIBLE = {
