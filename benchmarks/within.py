@@ -10,7 +10,7 @@ from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
@@ -68,7 +68,7 @@ def within(client: FastnClient, ledger: Ledger, folder: Path) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""
     system = System()
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
-    journalling = Journalling(ledger, ACCOUNT, system)
+    journalling = ChangeJournal(ledger, ACCOUNT, system)
     judge = Evaluator(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
     secrets = SecretValues({}, [])
     guard = Guard(judge, ledger, recorder, journalling, client, secrets, None, system, None)

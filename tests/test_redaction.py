@@ -24,7 +24,7 @@ from fastn_mcp.errors import Failed
 from fastn_mcp.fastn.dependents import Dependence
 from fastn_mcp.guard.audit.log import AuditEvent, about, written
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
 from fastn_mcp.redaction import (
     REDACTED,
@@ -155,7 +155,7 @@ def _as_audit(value: JsonValue) -> object:
 
 def _as_journal(value: JsonValue) -> object:
     kept = _Kept()
-    journalling = Journalling(cast(Any, kept), "test", System())
+    journalling = ChangeJournal(cast(Any, kept), "test", System())
     target = FastnObject.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
     begun = journalling.begin(_update(value), "digest", "local", target, cast(Any, None))
     with pytest.raises(StopIteration):

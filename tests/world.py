@@ -14,15 +14,15 @@ from fastn_mcp.client.http import Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
-from fastn_mcp.guard.approval.request import Asking, PendingApproval, Question, Submitted, Yes
+from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
-from fastn_mcp.guard.ledger.ledger import GrantState, Ledger, bound_account
+from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy, PolicyDecision
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -64,7 +64,7 @@ class Desk:
     """Where questions are put that no form asks."""
 
     shown: list[str] = field(default_factory=list[str])
-    verifies: bool = False
+    identifies_people: bool = False
 
     async def show(self, grant: str) -> str:
         self.shown.append(grant)
@@ -75,15 +75,15 @@ class Desk:
 class FormNow:
     """A form that is answered in the middle of a call, after `seconds`."""
 
-    answer: Callable[[Question], Said]
+    answer: Callable[[ApprovalForm], Said]
     clock: Clock
     seconds: float = 5.0
-    asked: list[Question] = field(default_factory=list[Question])
+    asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
     name: str = "client_form"
-    surely_seen: bool = False
-    resumed: tuple[str, Said] | None = None
+    trusts_fast_answers: bool = False
+    submitted: tuple[str, Said] | None = None
 
-    async def ask(self, question: Question) -> Said:
+    async def ask(self, question: ApprovalForm) -> Said:
         self.asked.append(question)
         self.clock.pass_(self.seconds)
         return self.answer(question)
@@ -93,19 +93,19 @@ class FormNow:
 class FormLater:
     """A form that ends the call; `resumed` is what the next round brings."""
 
-    resumed: tuple[str, Said | Submitted] | None = None
-    asked: list[Question] = field(default_factory=list[Question])
+    submitted: tuple[str, Said | Submitted] | None = None
+    asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
     name: str = "client_form"
-    surely_seen: bool = False
+    trusts_fast_answers: bool = False
 
-    async def ask(self, question: Question) -> Asking:
+    async def ask(self, question: ApprovalForm) -> PendingForm:
         self.asked.append(question)
-        return Asking(question)
+        return PendingForm(question)
 
 
-def yes(question: Question) -> Yes:
+def yes(question: ApprovalForm) -> Approve:
     """A person who reads, and types what is asked."""
-    return Yes(question.expected)
+    return Approve(question.expected)
 
 
 class World:
@@ -140,13 +140,13 @@ class World:
         self.bound = bound
         self.own: Callable[[FastnObject], bool] = lambda _: False
         self.recorder = Recorder(self.audit, "test", self.system, watch)
-        self.journalling = Journalling(self.ledger, bound_account("test", bound), self.system)
+        self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
         self.evaluator = self.judge()
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
         self, call: Tool[Any], form: FormNow | FormLater | None = None
-    ) -> Done | Asking | PendingApproval | FastnError:
+    ) -> Done | PendingForm | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
             return await self.dispatch(call, Caller("local", form))
@@ -194,7 +194,7 @@ class World:
         return [heard for heard in self.sandbox.requests if heard.method != "GET"]
 
     async def burnt(self) -> int:
-        return sum(grant.state is GrantState.BURNT for grant in await self.ledger.decided(1000))
+        return sum(grant.state is RequestState.USED for grant in await self.ledger.decided(1000))
 
     def close(self) -> None:
         if isinstance(self.ledger, SqliteLedger):

@@ -30,7 +30,7 @@ from fastn_mcp.guard.audit.log import Audit, AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
 from fastn_mcp.guard.policy import ApprovedPlan, Policy, Rules
@@ -221,7 +221,7 @@ def assemble(
     recorder = Recorder(audit, named, system, tally)
     run = tenant.run if tenant else None
     kept = bound_account_of(settings)
-    journalling = Journalling(ledger, kept, system)
+    journalling = ChangeJournal(ledger, kept, system)
     judge = Evaluator(
         policy, named, ledger, journalling, system, _reads(client), may_own(settings.api_key), _bound(settings), run
     )

@@ -6,7 +6,7 @@ import anyio
 from mcp.server import ServerRequestContext
 from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
-from fastn_mcp.guard.approval.request import Answer, Asking, Nobody, Question, Submitted
+from fastn_mcp.guard.approval.request import Answer, ApprovalForm, NoAnswer, PendingForm, Submitted
 from fastn_mcp.guard.quoting import show
 
 Context = ServerRequestContext[Any]
@@ -31,47 +31,47 @@ class ElicitationForm:
     """Up to 2025-11-25: a request from the server to the client, in the middle of the call."""
 
     name = "client_form"
-    surely_seen = False
-    resumed = None
+    trusts_fast_answers = False
+    submitted = None
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: ApprovalForm) -> Answer:
         with anyio.move_on_after(question.lifetime):
             given = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
             return Submitted(given.action, given.content).answer(question)
-        return Nobody("the form stayed open too long")
+        return NoAnswer("the form stayed open too long")
 
 
 class RoundTrip:
     """From 2026-07-28: the call ends with the question, and comes again with the answer."""
 
     name = "client_form"
-    surely_seen = False
+    trusts_fast_answers = False
 
     def __init__(self, params: CallToolRequestParams) -> None:
         self._state = params.request_state
         self._responses = params.input_responses or {}
 
     @property
-    def resumed(self) -> tuple[str, Submitted] | None:
+    def submitted(self) -> tuple[str, Submitted] | None:
         given = self._responses.get(_KEY)
         if self._state is None or not isinstance(given, ElicitResult):
             return None
         return self._state, Submitted(given.action, given.content)
 
-    async def ask(self, question: Question) -> Asking:
-        return Asking(question)
+    async def ask(self, question: ApprovalForm) -> PendingForm:
+        return PendingForm(question)
 
 
-def round_trip(question: Question) -> InputRequiredResult:
+def round_trip(question: ApprovalForm) -> InputRequiredResult:
     """The answer to a call about which a person is asked. The SDK seals the state; the ledger makes it single use."""
     form = ElicitRequestFormParams(message=question.text, requested_schema=_schema(question))
     return InputRequiredResult(input_requests={_KEY: ElicitRequest(params=form)}, request_state=question.grant)
 
 
-def _schema(question: Question) -> dict[str, Any]:
+def _schema(question: ApprovalForm) -> dict[str, Any]:
     # No field for a note: some clients do not submit a form that has an empty one, and others drop it.
     if question.expected is not None:
         field: dict[str, Any] = {

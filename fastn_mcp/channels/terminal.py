@@ -12,14 +12,14 @@ from unicodedata import east_asian_width
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.guard.approval.request import SCOPE_MINUTES, Answer, No, Nobody, Question, Yes
+from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, Answer, ApprovalForm, Approve, Decline, NoAnswer
 from fastn_mcp.redaction import sanitize
 
 
 class TerminalDesk:
     """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of whoever has the state."""
 
-    verifies = False
+    identifies_people = False
 
     def __init__(self, command: str, place: str = "on this computer") -> None:
         self._command = command
@@ -61,7 +61,7 @@ def _cells(text: str) -> int:
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-_CLOSED = Nobody("the terminal was closed")
+_CLOSED = NoAnswer("the terminal was closed")
 _LONGEST_NOTE = 500
 _WIDEST = 100
 """Columns of a line of prose, however wide the terminal is."""
@@ -73,8 +73,8 @@ class Terminal:
     """Asks on one terminal; `device` is the open file of it, to read and to write."""
 
     name = "terminal"
-    surely_seen = True
-    resumed = None
+    trusts_fast_answers = True
+    submitted = None
 
     def __init__(self, device: int) -> None:
         self._device = device
@@ -118,26 +118,26 @@ class Terminal:
             columns = 0
         return min(columns or 80, _WIDEST)
 
-    async def ask(self, question: Question, *, may_wait: bool = False) -> Answer:
-        """Ask, and wait for the answer. Where it `may_wait`, Enter alone leaves it undecided: `Nobody`."""
+    async def ask(self, question: ApprovalForm, *, may_wait: bool = False) -> Answer:
+        """Ask, and wait for the answer. Where it `may_wait`, Enter alone leaves it undecided: `NoAnswer`."""
         self._forget()
         self.say(f"\n{question.text}")
         if question.expected is not None:
             return await self._typing(question.expected, question.typing, may_wait=may_wait)
         choices = ["y = approve", "n = decline"]
-        if question.scope:
-            choices.insert(1, f"{SCOPE_MINUTES} = approve this tool on this target for {SCOPE_MINUTES} minutes")
+        if question.allows_temporary:
+            choices.insert(1, f"{TEMPORARY_MINUTES} = approve this tool on this target for {TEMPORARY_MINUTES} minutes")
         choices.append("Enter = leave it waiting" if may_wait else "Enter = decline")
         while (typed := await self.line(", ".join(choices))) is not None:
             match typed.casefold():
                 case "y" | "yes":
-                    return Yes()
+                    return Approve()
                 case "n" | "no":
                     return await self._no()
                 case "":
                     return _waiting() if may_wait else await self._no()
-                case minutes if question.scope and minutes == str(SCOPE_MINUTES):
-                    return Yes(minutes=SCOPE_MINUTES)
+                case minutes if question.allows_temporary and minutes == str(TEMPORARY_MINUTES):
+                    return Approve(minutes=TEMPORARY_MINUTES)
                 case _:
                     self.say("That is not one of the choices.")
         return _CLOSED
@@ -147,7 +147,7 @@ class Terminal:
         while (typed := await self.line(f"the {what}, n = decline, {enter}")) is not None:
             # As it is, or as it is shown where it holds what no keyboard has.
             if typed in (expected.strip(), sanitize(expected).strip()):
-                return Yes(expected)
+                return Approve(expected)
             if not typed and may_wait:
                 return _waiting()
             if typed.casefold() in ("", "n", "no"):
@@ -157,7 +157,7 @@ class Terminal:
 
     async def _no(self) -> Answer:
         note = await self.line("A note for the agent, or Enter")
-        return No((note or "")[:_LONGEST_NOTE])
+        return Decline((note or "")[:_LONGEST_NOTE])
 
     if sys.platform == "win32":
 
@@ -192,5 +192,5 @@ class Terminal:
             return typed.decode(errors="replace")
 
 
-def _waiting() -> Nobody:
-    return Nobody("it was left waiting")
+def _waiting() -> NoAnswer:
+    return NoAnswer("it was left waiting")

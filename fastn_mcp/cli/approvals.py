@@ -33,10 +33,25 @@ from fastn_mcp.config.load import ledger_setting
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.request import SCOPE_MINUTES, No, Nobody, Yes, for_a_while, may_scope, question
+from fastn_mcp.guard.approval.request import (
+    TEMPORARY_MINUTES,
+    Approve,
+    Decline,
+    NoAnswer,
+    can_be_temporary,
+    question,
+    temporary_approval,
+)
 from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, LedgerUnusable, Scope, account_name
+from fastn_mcp.guard.ledger.ledger import (
+    ApprovalRequest,
+    Ledger,
+    LedgerUnusable,
+    RequestState,
+    TemporaryApproval,
+    account_name,
+)
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.quoting import show
@@ -101,7 +116,7 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
         _with(kept, partial(walk, terminal=terminal))
     else:
         for grant in waiting:
-            say("\n".join(sanitize(line) for line in (_asked(grant), *grant.lines, "")))
+            say("\n".join(sanitize(line) for line in (_asked(grant), *grant.text, "")))
         say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {kept.program.to('approvals')}")
     if not as_json:
         for line in _ran_out(kept):
@@ -115,9 +130,9 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
 @click.pass_obj
 def scopes_(kept: ApprovalStores, as_json: bool) -> None:
     """List the temporary approvals: each for one tool on one target."""
-    scopes = _with(kept, lambda desk: desk.ledger.scopes(desk.now())) or []
+    scopes = _with(kept, lambda desk: desk.ledger.temporary_approvals(desk.now())) or []
     if as_json:
-        rows = [{name: getattr(scope, name) for name in Scope.__dataclass_fields__} for scope in scopes]
+        rows = [{name: getattr(scope, name) for name in TemporaryApproval.__dataclass_fields__} for scope in scopes]
         click.echo(json.dumps(rows))
         return
     for scope in scopes:
@@ -169,43 +184,43 @@ async def walk(desk: ApprovalsCommand, terminal: Terminal) -> None:
         grant = left[0]
         seen.add(grant.id)
         terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
-        if grant.asks == Decision.FOUR_EYES.value:
+        if grant.required == Decision.FOUR_EYES.value:
             terminal.say(
                 "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
             )
         given = await terminal.ask(question(grant), may_wait=True)
         match given:
-            case Yes(_, minutes):
+            case Approve(_, minutes):
                 said = await approve(desk, grant, minutes)
-            case No(note):
+            case Decline(note):
                 said = await decline(desk, grant, note)
-            case Nobody():
+            case NoAnswer():
                 said = "Left waiting."
         terminal.say(said)
     terminal.say("\nNothing else waits.")
 
 
-async def approve(desk: ApprovalsCommand, grant: Grant, minutes: int = 0) -> str:
+async def approve(desk: ApprovalsCommand, grant: ApprovalRequest, minutes: int = 0) -> str:
     """Approve a grant, and where `minutes` are given its tool on its target; what became of it, in words."""
-    if grant.asks == Decision.FOUR_EYES.value:
+    if grant.required == Decision.FOUR_EYES.value:
         return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
     now = desk.now()
-    if not await desk.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by=_BY):
+    if not await desk.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by=_BY):
         return _TOO_LATE
     said = "Approved. It is sent when the agent makes the same call again."
     await desk.ledger.note_answer(grant.holder, declined=False, now=now)
-    scope = for_a_while(grant, desk.system.token(), now, _BY) if minutes and may_scope(grant) else None
+    scope = temporary_approval(grant, desk.system.token(), now, _BY) if minutes and can_be_temporary(grant) else None
     if scope is not None:
-        await desk.ledger.grant_scope(scope)
+        await desk.ledger.add_temporary(scope)
         said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
-    also = f"also for {SCOPE_MINUTES} minutes, scope {scope.id}" if scope else None
+    also = f"also for {TEMPORARY_MINUTES} minutes, scope {scope.id}" if scope else None
     return said + _recorded(desk, decided(AuditEvent.APPROVED, grant, _BY, also))
 
 
-async def decline(desk: ApprovalsCommand, grant: Grant, note: str) -> str:
+async def decline(desk: ApprovalsCommand, grant: ApprovalRequest, note: str) -> str:
     """Decline a grant; what became of it, in words."""
     now = desk.now()
-    if not await desk.ledger.move(grant.id, [GrantState.OPEN], GrantState.DECLINED, now, by=_BY, note=note or None):
+    if not await desk.ledger.move(grant.id, [RequestState.OPEN], RequestState.DECLINED, now, by=_BY, note=note or None):
         return _TOO_LATE
     said = f"Declined. The same call stays declined until {_clock(grant.expires)}."
     said += _recorded(desk, decided(AuditEvent.DECLINED, grant, _BY, note or None))
@@ -213,10 +228,10 @@ async def decline(desk: ApprovalsCommand, grant: Grant, note: str) -> str:
     return said
 
 
-async def revoke(desk: ApprovalsCommand, beginning: str) -> Scope | None:
+async def revoke(desk: ApprovalsCommand, beginning: str) -> TemporaryApproval | None:
     """End the one scope whose id begins so; None where there is none, or more than one."""
-    found = [scope for scope in await desk.ledger.scopes(desk.now()) if scope.id.startswith(beginning)]
-    if len(found) != 1 or not await desk.ledger.revoke_scope(found[0].id):
+    found = [scope for scope in await desk.ledger.temporary_approvals(desk.now()) if scope.id.startswith(beginning)]
+    if len(found) != 1 or not await desk.ledger.revoke_temporary(found[0].id):
         return None
     scope = found[0]
     entry = LogEntry(
@@ -332,18 +347,18 @@ def _places(start: StartOptions) -> Iterator[tuple[str, ApprovalStores]]:
             yield f"at the tenant {tenant}", ApprovalStores(ledger.parent, None, kept_in(program, ledger.parent))
 
 
-def _waiting(kept: ApprovalStores) -> list[Grant]:
+def _waiting(kept: ApprovalStores) -> list[ApprovalRequest]:
     return _with(kept, _left) or []
 
 
-async def _left(desk: ApprovalsCommand) -> list[Grant]:
+async def _left(desk: ApprovalsCommand) -> list[ApprovalRequest]:
     """What waits. What ran out meanwhile is closed, and recorded."""
     for account in {grant.account for grant in await desk.ledger.waiting(0.0)}:
         await record_expired(desk.ledger, account, desk.now(), partial(_expired, desk))
     return await desk.ledger.waiting(desk.now())
 
 
-def _expired(desk: ApprovalsCommand, event: AuditEvent, grant: Grant, note: str | None) -> None:
+def _expired(desk: ApprovalsCommand, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
     if problem := _recorded(desk, decided(event, grant, None, note)):
         click.echo(problem.strip(), err=True)
 
@@ -353,9 +368,9 @@ def _ran_out(kept: ApprovalStores) -> list[str]:
     past = _with(kept, lambda desk: desk.ledger.decided(_LATEST)) or []
     day_ago = System().now().timestamp() - 86_400
     return [
-        sanitize(f"Expired unanswered at {_clock(grant.expires)}: {grant.lines[0] if grant.lines else grant.tool}")
+        sanitize(f"Expired unanswered at {_clock(grant.expires)}: {grant.text[0] if grant.text else grant.tool}")
         for grant in past
-        if grant.state is GrantState.UNANSWERED and grant.by is None and grant.expires > day_ago
+        if grant.state is RequestState.UNANSWERED and grant.by is None and grant.expires > day_ago
     ]
 
 
@@ -395,7 +410,7 @@ def _with(kept: ApprovalStores, work: Callable[[ApprovalsCommand], Awaitable[Res
     return anyio.run(done)
 
 
-def _asked(grant: Grant) -> str:
+def _asked(grant: ApprovalRequest) -> str:
     return f"{grant.principal} asked at {_clock(grant.created)}; it waits until {_clock(grant.expires)}."
 
 
@@ -403,8 +418,13 @@ def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M")
 
 
-def _data(grant: Grant) -> dict[str, JsonValue]:
-    return {"principal": grant.principal, "asked": grant.created, "until": grant.expires, "preview": dict(grant.card)}
+def _data(grant: ApprovalRequest) -> dict[str, JsonValue]:
+    return {
+        "principal": grant.principal,
+        "asked": grant.created,
+        "until": grant.expires,
+        "preview": dict(grant.preview),
+    }
 
 
 def _recorded(desk: ApprovalsCommand, entry: LogEntry) -> str:

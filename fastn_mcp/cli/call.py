@@ -16,7 +16,7 @@ from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
 from fastn_mcp.cli.help import lines_of
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
@@ -129,7 +129,7 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
         case PendingApproval(preview, where, until):
             say(waiting(preview.data(), where, until))
             return Exit.WAITING
-        case Asking():  # a terminal answers at once
+        case PendingForm():  # a terminal answers at once
             raise TypeError("an approval request was left open")
 
 

@@ -21,7 +21,7 @@ from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.serve import Reporting
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
@@ -328,7 +328,7 @@ async def _one(running: _Run, step: ScriptCall, caller: Caller, dry_run: bool) -
             return ended(DONE, None, shaped(wanted.call, result, parts.label, change))
         case PendingApproval(preview, where, until):
             return ended(WAITING, f"Nothing was sent. {where}", waiting(preview.data(), where, until))
-        case Asking():  # a terminal answers at once
+        case PendingForm():  # a terminal answers at once
             raise TypeError("an approval request was left open")
 
 

@@ -16,7 +16,7 @@ from fastn_mcp.fastn.targets import Call, Send, no_such, read_label, read_target
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.audit.recorder import Consent
 from fastn_mcp.guard.changes import Batch
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder, rate_free_at
 from fastn_mcp.guard.plans.plan import would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, PlanEntry, Policy, PolicyDecision, Situation
@@ -168,7 +168,7 @@ class Evaluator:
         policy: Policy,
         account: str,
         ledger: Ledger,
-        journalling: Journalling,
+        journalling: ChangeJournal,
         system: System,
         read: Send,
         owns: Callable[[FastnObject], bool],

@@ -15,12 +15,12 @@ from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, Caller, OutOfBandChannel
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.audit.log import Unwritten
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import FINAL, MADE, Batch, BatchResult, BatchStep, Done, NotDone
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation, Evaluator
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision, PolicyDecision
@@ -38,7 +38,7 @@ class Guard:
         judge: Evaluator,
         ledger: Ledger,
         recorder: Recorder,
-        journal: Journalling,
+        journal: ChangeJournal,
         client: FastnClient,
         secrets: SecretValues,
         delivery: KeyFileWriter | None,
@@ -60,7 +60,7 @@ class Guard:
 
     async def execute(
         self, batch: Batch, caller: Caller, report: Report = no_progress
-    ) -> BatchResult | Asking | PendingApproval:
+    ) -> BatchResult | PendingForm | PendingApproval:
         """Send what may be sent, or return the approval request that is open. Raises where nothing was sent."""
         with self._span(batch.tool) as said, self._fail_closed(batch.tool, caller):
             execution = await self._resume(batch, caller)

@@ -43,9 +43,9 @@ class ResponseDelivery:
     def __init__(self, lost: anyio.Event | None = None) -> None:
         """`lost` is set by the transport when the client is found not to have received what was written."""
         self.lost = lost or anyio.Event()
-        self._changes: list[tuple[Journalling, Change]] = []
+        self._changes: list[tuple[ChangeJournal, Change]] = []
 
-    def add(self, journalling: "Journalling", change: Change) -> None:
+    def add(self, journalling: "ChangeJournal", change: Change) -> None:
         self._changes.append((journalling, change))
 
     async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: anyio.Event | None = None) -> None:
@@ -87,7 +87,7 @@ async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
         tasks.start_soon(wait, other)
 
 
-class Journalling:
+class ChangeJournal:
     """Journals the changes on one account, which `account` names."""
 
     def __init__(self, journal: Journal, account: str, system: System) -> None:

@@ -18,7 +18,7 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.audit.log import Audit, AuditEvent, decided
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, LedgerLost, Scope
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
@@ -54,16 +54,16 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], asks, tuple(rules))
 
 
-def effects_of(request: Grant) -> frozenset[str]:
+def effects_of(request: ApprovalRequest) -> frozenset[str]:
     """What a request does: of several calls, all that any of them does. An effect that is not known is nobody's."""
-    effects = request.card.get("effects")
-    return frozenset(map(str, effects if isinstance(effects, list) else [request.card.get("effect")]))
+    effects = request.preview.get("effects")
+    return frozenset(map(str, effects if isinstance(effects, list) else [request.preview.get("effect")]))
 
 
 class TenantInbox:
     """The approval channel of one tenant: its requests wait on the page, for those who may decide about them."""
 
-    verifies = True
+    identifies_people = True
 
     def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
         self._team = team
@@ -138,12 +138,12 @@ class TeamInbox(Inbox):
         return await super().revision() if self._shared is None else str(await self._shared.revision())
 
     @override
-    def sees(self, tenant: str, request: Grant) -> bool:
+    def sees(self, tenant: str, request: ApprovalRequest) -> bool:
         """It is theirs to decide, or they asked it and may withdraw it."""
         return self._is_own(request.principal) or self._is_covered(tenant, request)
 
     @override
-    def barred(self, tenant: str, request: Grant) -> str | None:
+    def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
         if not self._is_own(request.principal):
             return None if self._is_covered(tenant, request) else "This call is not yours to approve."
         if quorum.needed(request) > 1:
@@ -153,7 +153,7 @@ class TeamInbox(Inbox):
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 
     @override
-    def may_revoke(self, tenant: str, scope: Scope) -> bool:
+    def may_revoke(self, tenant: str, scope: TemporaryApproval) -> bool:
         return self._is_own(scope.principal) or any(
             tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules
         )
@@ -162,13 +162,13 @@ class TeamInbox(Inbox):
     def name_of(self, approver: str) -> str:
         return "you" if approver == self.approver else approver.removeprefix(f"{self._person.issuer}|")
 
-    def _is_covered(self, tenant: str, request: Grant) -> bool:
+    def _is_covered(self, tenant: str, request: ApprovalRequest) -> bool:
         return any(rule.covers(tenant, effects_of(request)) for rule in self._rules)
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()
 
-    def _record(self, audit: Audit, event: AuditEvent, request: Grant, note: str | None) -> None:
+    def _record(self, audit: Audit, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
             entry = decided(event, request, quorum.VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=show(self._person.name, 100))

@@ -10,13 +10,13 @@ from typing_extensions import override
 from fastn_mcp.errors import NotSent
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, BatchResult, Done, Journal
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
-Pending = Asking | PendingApproval | Evaluation
+Pending = PendingForm | PendingApproval | Evaluation
 """What comes instead of a result: a person is asked, or what would be changed is evaluated and not sent."""
 
 Allowance = Callable[[], Awaitable[dict[str, JsonValue]]]

@@ -9,12 +9,12 @@ from pydantic_core import to_json
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
-from fastn_mcp.guard.journal import Journalling
+from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.ai import build, chat
@@ -37,7 +37,7 @@ class Dispatcher:
         client: FastnClient,
         guard: Guard,
         recorder: Recorder,
-        journalling: Journalling,
+        journalling: ChangeJournal,
         secrets: SecretValues,
         system: System,
     ) -> None:
@@ -52,7 +52,7 @@ class Dispatcher:
 
     async def __call__(
         self, call: Tool[Any], caller: Caller, report: Report = no_progress
-    ) -> Done | Asking | PendingApproval:
+    ) -> Done | PendingForm | PendingApproval:
         """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
         outcome = await self._run(call, caller, report)
         if isinstance(outcome, Evaluation):
@@ -121,7 +121,7 @@ def _said_of(outcome: FastnObject | Done | Pending) -> str:
     match outcome:
         case Evaluation():
             return "previewed"
-        case Asking() | PendingApproval():
+        case PendingForm() | PendingApproval():
             return "approval_required"
         case _:
             return "done"

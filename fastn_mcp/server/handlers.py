@@ -35,7 +35,7 @@ from pydantic_core import to_json
 from fastn_mcp import __version__
 from fastn_mcp.channels import elicitation_form
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import Asking, PendingApproval
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -105,7 +105,7 @@ class _Handlers:
         except FastnError as error:
             return result(dispatch.redacted(failed(error.data())), is_error=True)
         match outcome:
-            case Asking(question):
+            case PendingForm(question):
                 return elicitation_form.round_trip(question)
             case PendingApproval(preview, where, until):
                 return result(waiting(preview.data(), where, until))

@@ -22,7 +22,7 @@ from mcp.types import (
 from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.client import retry
 from fastn_mcp.guard.approval.flow import FormChannel
-from fastn_mcp.guard.approval.request import Answer, Asking, Question, Submitted
+from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm, Submitted
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System, no_progress
 
@@ -147,11 +147,11 @@ class _Told:
         self._form = form
         self._telling = telling
         self.name = form.name
-        self.surely_seen = form.surely_seen
+        self.trusts_fast_answers = form.trusts_fast_answers
 
     @property
-    def resumed(self) -> tuple[str, Answer | Submitted] | None:
-        return self._form.resumed
+    def submitted(self) -> tuple[str, Answer | Submitted] | None:
+        return self._form.submitted
 
-    async def ask(self, question: Question) -> Answer | Asking:
+    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
         return await self._telling.while_asking(lambda: self._form.ask(question))

@@ -313,7 +313,7 @@ async def test_call_that_is_too_long_for_a_form_goes_to_the_next_channel(version
     assert "too long for a form" in answer["message"]
     assert person.asked == []
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    (call,) = (line for line in grant.lines if line.startswith("create_role "))
+    (call,) = (line for line in grant.text if line.startswith("create_role "))
     assert "workflows:read:199" in call
     assert call.index('"*"') < call.index("workflows:read:0")
     assert world.changes == []

@@ -16,9 +16,9 @@ from world import FormLater, World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, Submitted
+from fastn_mcp.guard.approval.request import PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
@@ -131,12 +131,12 @@ class Agent:
             (grant,) = await self.world.ledger.waiting(self.now)
             self.world.clock.pass_(5)
             assert await self.world.ledger.move(
-                grant.id, [GrantState.OPEN], GrantState.APPROVED, self.now, by="local_page"
+                grant.id, [RequestState.OPEN], RequestState.APPROVED, self.now, by="local_page"
             )
             return grant
         if self.channel == "unsealed":
             asking = await self.world.call(parse(BY_NAME, call.tool, call.arguments).call, FormLater())
-            if not isinstance(asking, Asking):
+            if not isinstance(asking, PendingForm):
                 return None
             self.world.clock.pass_(5)
             name = asking.question.expected
@@ -168,7 +168,7 @@ class Agent:
             case _:
                 try:
                     call = parse(BY_NAME, tool, arguments).call
-                    return await self.world.dispatch(call, Caller("local", FormLater(resumed=approved)))
+                    return await self.world.dispatch(call, Caller("local", FormLater(submitted=approved)))
                 except FastnError as error:
                     return error
 

@@ -8,7 +8,7 @@ from declining import each_version, session
 from world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
-from fastn_mcp.guard.approval.request import No
+from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.tools.catalog import CATALOG
@@ -155,7 +155,7 @@ async def test_each_undocumented_field_is_asked_about(operation: Any, tmp_path: 
     ids = there(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
     assert len(set(UNDOCUMENTED)) == 40
     for name in UNDOCUMENTED:
-        form = FormNow(lambda _: No(), world.clock)
+        form = FormNow(lambda _: Decline(), world.clock)
         given = operation.model_validate(ids | PLAIN[tool] | {"extra": {name: True}})
         documented = name in map(operation.wire, operation.model_fields)  # has to be given as the argument that it is
         outcome = await world.call(given, form)

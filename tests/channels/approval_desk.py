@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as entrance_file
 from fastn_mcp.channels.page.page import ApprovalPage, entrance
-from fastn_mcp.guard.ledger.ledger import Grant
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
@@ -34,7 +34,7 @@ class Clock:
         await anyio.sleep(seconds / 10)
 
 
-def question(id_: str = "grant-1", **changes: Any) -> Grant:
+def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
     """What an agent asks: to delete a customer, unless told otherwise."""
     now = datetime.now(UTC).timestamp()
     card: dict[str, JsonValue] = {
@@ -48,7 +48,7 @@ def question(id_: str = "grant-1", **changes: Any) -> Grant:
         "used_by": [{"kind": "connections", "count": 2, "at_least": False, "as": ["Shopify", "Slack"]}],
         "not_checked": ["triggers"],
     }
-    grant = Grant(
+    grant = ApprovalRequest(
         id=id_,
         principal="local",
         account="default at live.fastn.ai",
@@ -56,12 +56,12 @@ def question(id_: str = "grant-1", **changes: Any) -> Grant:
         target="cus_8fQ2",
         call=f"call of {id_}",
         binding=f"binding of {id_}",
-        asks="confirm",
+        required="confirm",
         expected=None,
-        scope=False,
-        elsewhere=True,
-        card=card,
-        lines=(
+        allows_temporary=False,
+        out_of_band=True,
+        preview=card,
+        text=(
             'delete_customer customer_id="cus_8fQ2"',
             "Account: default at live.fastn.ai.",
             'Target: "Globex", id "cus_8fQ2".',
@@ -72,7 +72,7 @@ def question(id_: str = "grant-1", **changes: Any) -> Grant:
     return replace(grant, **changes)
 
 
-def update_of_workflow(id_: str = "grant-2", **changes: Any) -> Grant:
+def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
     """A question that may be answered for a while."""
     card: dict[str, JsonValue] = {
         "call": "update_workflow",
@@ -94,13 +94,13 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> Grant:
         'name: "Orders" becomes "Orders v2".',
         'status: "Draft" becomes "Live".',
     )
-    given = {"tool": "update_workflow", "target": "wf_31", "scope": True, "card": card, "lines": lines}
+    given = {"tool": "update_workflow", "target": "wf_31", "allows_temporary": True, "preview": card, "text": lines}
     return question(id_, **(given | changes))
 
 
-def batch(id_: str = "grant-8", **changes: Any) -> Grant:
+def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
     """Two calls that are decided together."""
-    parts = [question().card, {**update_of_workflow().card, "because": "Fastn is asked less often then."}]
+    parts = [question().preview, {**update_of_workflow().preview, "because": "Fastn is asked less often then."}]
     calls: list[JsonValue] = [{"number": number, **part} for number, part in enumerate(parts, 1)]
     card: dict[str, JsonValue] = {
         "call": "apply_changes",
@@ -112,7 +112,7 @@ def batch(id_: str = "grant-8", **changes: Any) -> Grant:
         "does": "Make several changes in order, approved by one question.",
     }
     lines = ("DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW: 2 calls in order, each once.", "1. delete_customer", "2. update")
-    given = {"tool": "apply_changes", "target": None, "expected": card["sum"], "card": card, "lines": lines}
+    given = {"tool": "apply_changes", "target": None, "expected": card["sum"], "preview": card, "text": lines}
     return question(id_, **(given | changes))
 
 
@@ -138,7 +138,7 @@ class Desk:
         self.opened.append(url)
         return self.opens
 
-    async def ask(self, *grants: Grant) -> None:
+    async def ask(self, *grants: ApprovalRequest) -> None:
         for grant in grants:
             await self.ledger.open(grant)
 
@@ -160,7 +160,7 @@ class Desk:
         return [
             await self.ledger.waiting(now),
             await self.ledger.decided(100),
-            await self.ledger.scopes(now),
+            await self.ledger.temporary_approvals(now),
             await self.ledger.declines("local"),
         ]
 

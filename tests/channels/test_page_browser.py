@@ -12,7 +12,7 @@ from approval_desk import Desk, batch, question, update_of_workflow
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
 from pydantic import JsonValue
 
-from fastn_mcp.guard.ledger.ledger import GrantState, Scope
+from fastn_mcp.guard.ledger.ledger import RequestState, TemporaryApproval
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -67,7 +67,7 @@ async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
     return tab
 
 
-async def state(desk: Desk, grant: str = "grant-1") -> GrantState:
+async def state(desk: Desk, grant: str = "grant-1") -> RequestState:
     found = await desk.ledger.find(grant)
     assert found is not None
     return found.state
@@ -104,8 +104,8 @@ async def test_a_call_is_approved_by_keyboard_alone(desk: Desk, chromium: Browse
     ]
     await tab.keyboard.press("Enter")
     await expect(tab.get_by_role("status").filter(has_text="Approved: Update workflow.")).to_be_focused()
-    assert await state(desk) is GrantState.OPEN
-    assert await state(desk, "grant-2") is GrantState.APPROVED
+    assert await state(desk) is RequestState.OPEN
+    assert await state(desk, "grant-2") is RequestState.APPROVED
 
 
 async def test_the_focus_can_be_seen(desk: Desk, chromium: Browser) -> None:
@@ -133,12 +133,12 @@ async def test_the_name_is_typed_and_a_wrong_one_is_explained_before_it_is_sent(
     await expect(field).to_have_attribute("aria-invalid", "true")
     await field.fill("globex")
     await expect(hint).to_have_text("This is not the same: look at capitals, spaces and signs.")
-    assert await state(desk) is GrantState.OPEN
+    assert await state(desk) is RequestState.OPEN
     await field.fill("Globex")
     await expect(hint).to_have_text("This is the name. You can approve.")
     await field.press("Enter")
     await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
-    assert await state(desk) is GrantState.APPROVED
+    assert await state(desk) is RequestState.APPROVED
 
 
 async def test_a_name_with_signs_that_cannot_be_seen_can_be_approved(desk: Desk, chromium: Browser) -> None:
@@ -163,7 +163,7 @@ async def test_a_call_is_declined_with_a_note(desk: Desk, chromium: Browser) -> 
     await expect(tab.get_by_text('"Pause it instead."')).to_be_visible()
     found = await desk.ledger.find("grant-1")
     assert found is not None
-    assert (found.state, found.note) == (GrantState.DECLINED, "Pause it instead.")
+    assert (found.state, found.note) == (RequestState.DECLINED, "Pause it instead.")
 
 
 async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
@@ -174,7 +174,7 @@ async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
     await tab.get_by_role("button", name='Revoke update_workflow on "wf_31"').click()
     await expect(tab.get_by_text("Revoked. Such calls need approval again.")).to_be_visible()
-    assert await desk.ledger.scopes(0.0) == []
+    assert await desk.ledger.temporary_approvals(0.0) == []
 
 
 async def test_a_new_question_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
@@ -196,7 +196,7 @@ async def test_a_new_question_appears_without_a_reload(desk: Desk, chromium: Bro
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     await tab.keyboard.press("Enter")
     await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
-    assert await state(desk, "grant-2") is GrantState.OPEN
+    assert await state(desk, "grant-2") is RequestState.OPEN
 
 
 async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chromium: Browser) -> None:
@@ -205,7 +205,7 @@ async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chrom
     tab = await visit(chromium, desk)
     await tab.get_by_label("Or decline, with a note to the agent").first.press_sequentially("Wait")
     await desk.ledger.move(
-        "grant-1", [GrantState.OPEN], GrantState.DECLINED, desk.clock.now().timestamp(), by="terminal"
+        "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
     )
     await expect(tab.get_by_role("heading", level=1)).to_have_text("One call waits for you")
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
@@ -226,11 +226,11 @@ async def test_a_page_that_moves_under_the_pointer_takes_no_decision(desk: Desk,
            }).observe(document.getElementById("main"), {attributes: true})"""
     )
     await desk.ledger.move(
-        "grant-1", [GrantState.OPEN], GrantState.DECLINED, desk.clock.now().timestamp(), by="terminal"
+        "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
     )
     await expect(tab.locator("#announce")).to_have_text("The page has just changed. Look again, then decide.")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
-    assert await state(desk, "grant-2") is GrantState.OPEN
+    assert await state(desk, "grant-2") is RequestState.OPEN
     await tab.get_by_role("button", name="Approve this one call").click()
     await expect(tab.get_by_text("Approved: Update workflow.")).to_be_visible()
 
@@ -291,7 +291,7 @@ async def test_a_page_elsewhere_can_neither_frame_it_nor_read_it_nor_send_its_fo
     await stranger.wait_for_load_state("networkidle")
     for frame in stranger.frames[1:]:
         assert "Delete customer" not in await frame.content()
-    assert await state(desk) is GrantState.OPEN
+    assert await state(desk) is RequestState.OPEN
 
 
 async def everything(desk: Desk) -> None:
@@ -304,17 +304,17 @@ async def everything(desk: Desk) -> None:
         "changes": [{"field": "f" * 80, "from": "b" * 300, "to": ["c" * 300]}],
         "not_checked": ["triggers", "workflows"],
     }
-    await desk.ask(question(expected="Globex"), update_of_workflow(), question("grant-3", asks="four_eyes"))
-    await desk.ask(replace(long, card={**long.card, **awkward}, principal="p" * 120, account="a" * 120))
+    await desk.ask(question(expected="Globex"), update_of_workflow(), question("grant-3", required="four_eyes"))
+    await desk.ask(replace(long, preview={**long.preview, **awkward}, principal="p" * 120, account="a" * 120))
     await desk.ask(
-        batch(), batch("grant-9", card={**batch().card, "calls": [{"number": 1, **long.card, **awkward}] * 2})
+        batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
     await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
-    await desk.ledger.move("grant-5", [GrantState.OPEN], GrantState.DECLINED, now, by="local_page", note="n" * 300)
-    await desk.ledger.move("grant-6", [GrantState.OPEN], GrantState.BURNT, now, by="client_form")
-    await desk.ledger.move("grant-7", [GrantState.OPEN], GrantState.UNANSWERED, now, by="client_form")
-    await desk.ledger.grant_scope(
-        Scope("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
+    await desk.ledger.move("grant-5", [RequestState.OPEN], RequestState.DECLINED, now, by="local_page", note="n" * 300)
+    await desk.ledger.move("grant-6", [RequestState.OPEN], RequestState.USED, now, by="client_form")
+    await desk.ledger.move("grant-7", [RequestState.OPEN], RequestState.UNANSWERED, now, by="client_form")
+    await desk.ledger.add_temporary(
+        TemporaryApproval("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
     )
 
 
@@ -333,7 +333,7 @@ async def test_several_calls_are_listed_and_decided_by_one_answer(desk: Desk, ch
     await expect(tab.get_by_text("Approved: Apply changes")).to_be_visible()
     found = await desk.ledger.find("grant-8")
     assert found is not None
-    assert found.state is GrantState.APPROVED
+    assert found.state is RequestState.APPROVED
 
 
 @pytest.mark.parametrize("width", [320, 375, 900, 1600])

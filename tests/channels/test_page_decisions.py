@@ -13,13 +13,13 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
 
 
-async def found(desk: Desk, grant: str = "grant-1") -> Grant:
+async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
     there = await desk.ledger.find(grant)
     assert there is not None
     return there
@@ -42,9 +42,9 @@ async def test_approving_opens_the_way_for_one_call(desk: Desk, visitor: Visitor
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     grant = await found(desk)
-    assert (grant.state, grant.by, grant.note) == (GrantState.APPROVED, "local_page", None)
+    assert (grant.state, grant.by, grant.note) == (RequestState.APPROVED, "local_page", None)
     assert await desk.ledger.declines("local") == (0, 0.0)
-    assert await desk.ledger.scopes(0.0) == []
+    assert await desk.ledger.temporary_approvals(0.0) == []
     page = words(await visitor.look())
     assert "Approved: Delete customer. It is sent when the agent makes the call again." in page
     assert "Nothing waits for you" in page
@@ -59,7 +59,7 @@ async def test_declining_gives_the_note_to_the_agent(desk: Desk, visitor: Visito
     assert answer.status_code == 303
     grant = await found(desk)
     assert (grant.state, grant.by, grant.note) == (
-        GrantState.DECLINED,
+        RequestState.DECLINED,
         "local_page",
         "Pause it instead.\nThey come back.",
     )
@@ -88,7 +88,7 @@ async def test_a_note_that_is_too_long_decides_nothing_and_is_not_lost(desk: Des
     assert answer.status_code == 422
     assert "the note has 501 characters, and 500 is the limit" in answer.text
     assert note in answer.text
-    assert (await found(desk)).state is GrantState.OPEN
+    assert (await found(desk)).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1", note=note[1:])).status_code == 303
 
 
@@ -103,14 +103,14 @@ async def test_another_name_approves_nothing(typed: str, desk: Desk, visitor: Vi
     assert 'aria-invalid="true" autofocus' in answer.text
     assert await desk.snapshot() == before
     assert (await visitor.decide("approve", "grant-1", name="Globex")).status_code == 303
-    assert (await found(desk)).state is GrantState.APPROVED
+    assert (await found(desk)).state is RequestState.APPROVED
 
 
 async def test_a_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
     """Ours: a form without the field is no empty name that could match."""
     await desk.ask(question(expected="Globex"))
     assert (await visitor.decide("approve", "grant-1")).status_code == 422
-    assert (await found(desk)).state is GrantState.OPEN
+    assert (await found(desk)).state is RequestState.OPEN
 
 
 @pytest.mark.parametrize(
@@ -136,16 +136,18 @@ async def test_approving_for_a_while_covers_this_tool_on_this_target(desk: Desk,
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
     grant = await found(desk, "grant-2")
-    (scope,) = await desk.ledger.scopes(desk.clock.now().timestamp())
-    assert (grant.state, grant.by) == (GrantState.APPROVED, "local_page")
+    (scope,) = await desk.ledger.temporary_approvals(desk.clock.now().timestamp())
+    assert (grant.state, grant.by) == (RequestState.APPROVED, "local_page")
     since = grant.decided or 0.0
-    wanted = Scope(scope.id, "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page")
+    wanted = TemporaryApproval(
+        scope.id, "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page"
+    )
     assert scope == wanted
     page = words(await visitor.look())
     assert "and more such calls on its target for 15 minutes" in page
     assert 'update_workflow on "wf_31" asked by local , account default at live.fastn.ai , 1' in page
     assert (await visitor.decide("revoke", scope.id)).status_code == 303
-    assert await desk.ledger.scopes(desk.clock.now().timestamp()) == []
+    assert await desk.ledger.temporary_approvals(desk.clock.now().timestamp()) == []
     assert "Revoked. Such calls need approval again." in await visitor.look()
 
 
@@ -153,15 +155,15 @@ async def test_a_scope_that_ended_says_so(desk: Desk, visitor: Visitor) -> None:
     """Ours: revoking twice changes nothing the second time."""
     await desk.ask(update_of_workflow())
     await visitor.decide("approve", "grant-2", extent="while")
-    (scope,) = await desk.ledger.scopes(0.0)
+    (scope,) = await desk.ledger.temporary_approvals(0.0)
     form = await visitor.form("revoke", scope.id)
-    await desk.ledger.revoke_scope(scope.id)
+    await desk.ledger.revoke_temporary(scope.id)
     answer = await visitor.send("revoke", form)
     assert answer.status_code == 409
     assert "has already ended" in answer.text
 
 
-@pytest.mark.parametrize("changes", [{"scope": False}, {"target": None}, {"expected": "Orders"}], ids=str)
+@pytest.mark.parametrize("changes", [{"allows_temporary": False}, {"target": None}, {"expected": "Orders"}], ids=str)
 async def test_a_while_is_not_to_be_had_where_it_is_not_offered(
     changes: dict[str, Any], desk: Desk, visitor: Visitor
 ) -> None:
@@ -171,8 +173,8 @@ async def test_a_while_is_not_to_be_had_where_it_is_not_offered(
     assert "for 15 minutes" not in await visitor.look()
     answer = await visitor.decide("approve", "grant-1", extent="while", name="Orders")
     assert answer.status_code == 400
-    assert (await found(desk)).state is GrantState.OPEN
-    assert await desk.ledger.scopes(0.0) == []
+    assert (await found(desk)).state is RequestState.OPEN
+    assert await desk.ledger.temporary_approvals(0.0) == []
 
 
 async def test_an_approval_without_an_extent_is_none(desk: Desk, visitor: Visitor) -> None:
@@ -180,27 +182,27 @@ async def test_an_approval_without_an_extent_is_none(desk: Desk, visitor: Visito
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
-    assert (await found(desk, "grant-2")).state is GrantState.OPEN
+    assert (await found(desk, "grant-2")).state is RequestState.OPEN
 
 
 @pytest.mark.parametrize(
     ("state", "became"),
     [
-        (GrantState.APPROVED, "was approved already"),
-        (GrantState.BURNT, "the call was made"),
-        (GrantState.DECLINED, "was declined already"),
-        (GrantState.STALE, "its target changed"),
-        (GrantState.UNANSWERED, "was left unanswered"),
+        (RequestState.APPROVED, "was approved already"),
+        (RequestState.USED, "the call was made"),
+        (RequestState.DECLINED, "was declined already"),
+        (RequestState.STALE, "its target changed"),
+        (RequestState.UNANSWERED, "was left unanswered"),
     ],
 )
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_what_was_decided_elsewhere_is_not_decided_again(
-    state: GrantState, became: str, action: str, desk: Desk, visitor: Visitor
+    state: RequestState, became: str, action: str, desk: Desk, visitor: Visitor
 ) -> None:
     """Ours: whoever is second is told what became of it."""
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
-    await desk.ledger.move("grant-1", [GrantState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
+    await desk.ledger.move("grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
     before = await desk.snapshot()
     answer = await visitor.send(action, form | {"extent": "once"})
     assert answer.status_code == 409
@@ -217,7 +219,7 @@ async def test_what_ran_out_or_never_was_is_not_decided(desk: Desk, visitor: Vis
         answer = await visitor.send(action, form | {"extent": "once"})
         assert answer.status_code == 409
         assert "has expired" in answer.text
-    assert (await found(desk)).state is GrantState.OPEN
+    assert (await found(desk)).state is RequestState.OPEN
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
@@ -228,27 +230,27 @@ async def test_a_question_in_the_clients_own_form_is_not_answered_here(
     """Ours: it is not shown, and neither it nor one that never was is decided by a form that was made for it."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
-    change(desk, "UPDATE grants SET elsewhere = 0 WHERE id = 'grant-1'")
-    change(desk, "DELETE FROM grants WHERE id = 'grant-3'")
+    change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
+    change(desk, "DELETE FROM requests WHERE id = 'grant-3'")
     assert "Delete customer" not in await visitor.look()
     for form in forms:
         answer = await visitor.send(action, form)
         assert answer.status_code == 409
         assert "There is no such approval request. Nothing was decided." in answer.text
-    assert (await found(desk)).state is GrantState.OPEN
+    assert (await found(desk)).state is RequestState.OPEN
 
 
 async def test_two_people_cannot_be_told_apart_here(desk: Desk, visitor: Visitor) -> None:
     """Ours: a call that needs four eyes can only be declined on a page of one person."""
     await desk.ask(question(), update_of_workflow())
     form = await visitor.form("approve", "grant-1")
-    change(desk, "UPDATE grants SET asks = 'four_eyes' WHERE id = 'grant-1'")
+    change(desk, "UPDATE requests SET required = 'four_eyes' WHERE id = 'grant-1'")
     page = await visitor.look()
     assert "Two different people have to approve this call" in page
     assert page.count("Approve this one call") == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
-    assert (await found(desk)).state is GrantState.OPEN
+    assert (await found(desk)).state is RequestState.OPEN
     assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
@@ -256,9 +258,9 @@ class Overtaken(SqliteLedger):
     """Somebody at a terminal is quicker, by as little as can be."""
 
     @override
-    async def find(self, grant: str) -> Grant | None:
+    async def find(self, grant: str) -> ApprovalRequest | None:
         there = await super().find(grant)
-        await super().move(grant, [GrantState.OPEN], GrantState.DECLINED, 0.0, by="terminal")
+        await super().move(grant, [RequestState.OPEN], RequestState.DECLINED, 0.0, by="terminal")
         return there
 
 
@@ -271,10 +273,10 @@ async def test_whoever_is_overtaken_is_told(action: str, tmp_path: Path) -> None
     answer = await visitor.decide(action, "grant-1", extent="while")
     assert answer.status_code == 409
     assert "This question was declined already. Nothing was decided now." in answer.text
-    assert await desk.ledger.scopes(0.0) == []
+    assert await desk.ledger.temporary_approvals(0.0) == []
     assert await desk.ledger.declines("local") == (0, 0.0)
     (grant,) = await desk.ledger.decided(5)
-    assert (grant.state, grant.by) == (GrantState.DECLINED, "terminal")
+    assert (grant.state, grant.by) == (RequestState.DECLINED, "terminal")
     await visitor.http.aclose()
     await desk.aclose()
 
@@ -285,7 +287,7 @@ async def test_one_of_many_clicks_decides(desk: Desk, visitor: Visitor) -> None:
     approve, decline = await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-1")
     assert (await visitor.send("approve", approve | {"extent": "once"})).status_code == 303
     assert (await visitor.send("decline", decline)).status_code == 409
-    assert (await found(desk)).state is GrantState.APPROVED
+    assert (await found(desk)).state is RequestState.APPROVED
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
@@ -293,7 +295,7 @@ async def test_a_ledger_that_fails_approves_nothing_and_tells_nothing(desk: Desk
     """Ours: the page says that something failed, without its inside."""
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
-    change(desk, "ALTER TABLE grants RENAME TO lost")
+    change(desk, "ALTER TABLE requests RENAME TO lost")
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 500
     assert "Something failed here" in answer.text
@@ -338,7 +340,7 @@ async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visito
         "environment": "production",
         "used_by": [{"kind": "triggers", "count": 300, "at_least": True, "as": []}],
     }
-    await desk.ask(replace(grant, card={**grant.card, **more}))
+    await desk.ask(replace(grant, preview={**grant.preview, **more}))
     page = html.unescape(await visitor.look())
     assert long in page
     assert "y" * 5000 + 'its end"' in page
@@ -351,7 +353,7 @@ async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visito
 
 async def test_an_effect_that_is_not_known_is_shown_as_the_worst(desk: Desk, visitor: Visitor) -> None:
     """Ours: a card without what was expected is no reason for calm."""
-    await desk.ask(question(card={}))
+    await desk.ask(question(preview={}))
     page = await visitor.look()
     assert "Unknown effect" in page
     assert 'class="question unknown"' in page
@@ -361,15 +363,15 @@ async def test_the_history_says_what_became_of_each_question(desk: Desk, visitor
     """Ours: the newest first, by whom, with the exact call."""
     now = desk.clock.now().timestamp()
     became = {
-        "burnt": (GrantState.BURNT, "client_form", "Approved and used"),
-        "stale": (GrantState.STALE, None, "Void: the target changed"),
-        "nobody": (GrantState.UNANSWERED, "client_form", "Nobody answered"),
-        "no": (GrantState.DECLINED, "terminal", "Declined"),
-        "waits": (GrantState.APPROVED, "another way", "Approved, not used yet"),
+        "burnt": (RequestState.USED, "client_form", "Approved and used"),
+        "stale": (RequestState.STALE, None, "Void: the target changed"),
+        "nobody": (RequestState.UNANSWERED, "client_form", "Nobody answered"),
+        "no": (RequestState.DECLINED, "terminal", "Declined"),
+        "waits": (RequestState.APPROVED, "another way", "Approved, not used yet"),
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
-        await desk.ledger.move(id_, [GrantState.OPEN], state, now - 7200 + number, by=by)
+        await desk.ledger.move(id_, [RequestState.OPEN], state, now - 7200 + number, by=by)
     page = words(await visitor.look())
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
     assert order == sorted(order)

@@ -7,7 +7,7 @@ import pytest
 from approval_desk import Desk, Visitor, question
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ async def test_each_change_is_said_and_nothing_of_what_it_was(desk: Desk, visito
         first = await event(lines)
         await desk.ask(question())
         second = await event(lines)
-        await desk.ledger.move("grant-1", [GrantState.OPEN], GrantState.DECLINED, 1.0, by="terminal")
+        await desk.ledger.move("grant-1", [RequestState.OPEN], RequestState.DECLINED, 1.0, by="terminal")
         third = await event(lines)
     assert [name for name, _ in (first, second, third)] == ["event: changed"] * 3
     assert len({number for _, number in (first, second, third)}) == 3

@@ -249,9 +249,9 @@ def test_only_so_many_keys_and_sessions_are_kept() -> None:
 async def test_a_get_never_decides_whatever_it_carries(desk: Desk, visitor: Visitor) -> None:
     """Ours: every address of the page, with everything that a form holds in its query and its body."""
     await desk.ask(question(expected="Globex"), update_of_workflow())
-    await desk.ask(question("grant-3", elsewhere=False))
+    await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
-    (scope,) = await desk.ledger.scopes(desk.clock.now().timestamp())
+    (scope,) = await desk.ledger.temporary_approvals(desk.clock.now().timestamp())
     await desk.ask(update_of_workflow("grant-4"))
     before = await desk.snapshot()
     forms = [

@@ -11,7 +11,7 @@ from approval_desk import Desk, Visitor, question, update_of_workflow
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ def structure(page: str) -> Structure:
     return read
 
 
-def filled(grant: Grant, value: str, id_: str, **changes: Any) -> Grant:
+def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> ApprovalRequest:
     """A grant that holds `value` wherever something of Fastn's or the agent's can stand."""
     card: dict[str, JsonValue] = {
         "call": grant.tool,
@@ -79,8 +79,8 @@ def filled(grant: Grant, value: str, id_: str, **changes: Any) -> Grant:
         "principal": value,
         "account": value,
         "target": value,
-        "card": card,
-        "lines": (value, value),
+        "preview": card,
+        "text": (value, value),
     }
     return replace(grant, id=id_, **(given | changes))
 
@@ -92,8 +92,10 @@ async def fill(desk: Desk, value: str) -> None:
         filled(update_of_workflow(), value, "grant-2"),
         filled(question(), value, "grant-3"),
     )
-    await desk.ledger.move("grant-3", [GrantState.OPEN], GrantState.DECLINED, now, by=value, note=value)
-    await desk.ledger.grant_scope(Scope("scope-1", value, value, "update_workflow", value, now, now + 900, value))
+    await desk.ledger.move("grant-3", [RequestState.OPEN], RequestState.DECLINED, now, by=value, note=value)
+    await desk.ledger.add_temporary(
+        TemporaryApproval("scope-1", value, value, "update_workflow", value, now, now + 900, value)
+    )
 
 
 @pytest.fixture
@@ -101,8 +103,8 @@ async def harmless(desk: Desk, visitor: Visitor) -> Structure:
     await fill(desk, "Harmless")
     read = structure(await visitor.look())
     database = desk.ledger._database  # pyright: ignore[reportPrivateUsage]
-    database.execute("DELETE FROM grants")
-    database.execute("DELETE FROM scopes")
+    database.execute("DELETE FROM requests")
+    database.execute("DELETE FROM temporary_approvals")
     return read
 
 

@@ -18,7 +18,7 @@ ASK = """
 import os, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.guard.approval.request import Question
+from fastn_mcp.guard.approval.request import ApprovalForm
 terminal = Terminal.here()
 text, expected, scope, ready = sys.argv[1:]
 if terminal is None:
@@ -27,7 +27,7 @@ if terminal is None:
 if ready:
     print(ready, flush=True)
     select.select([0], [], [])
-print("answer:", anyio.run(terminal.ask, Question("g1", text, expected or None, bool(scope))))
+print("answer:", anyio.run(terminal.ask, ApprovalForm("g1", text, expected or None, bool(scope))))
 """
 
 
@@ -81,7 +81,7 @@ def test_y_approves(typed: str) -> None:
     with asked() as person:
         assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
         person.types(f"{typed}\r")
-        assert answer(person) == "Yes(typed=None, minutes=0)"
+        assert answer(person) == "Approve(typed=None, minutes=0)"
 
 
 @pytest.mark.parametrize("typed", ["n", "no", ""])
@@ -92,7 +92,7 @@ def test_n_and_enter_decline_with_a_note(typed: str) -> None:
         person.types(f"{typed}\r")
         person.sees("A note for the agent, or Enter > ")
         person.types("not on a Friday, bitte ☂\r")
-        assert answer(person) == "No(note='not on a Friday, bitte ☂')"
+        assert answer(person) == "Decline(note='not on a Friday, bitte ☂')"
 
 
 def test_a_decline_needs_no_note() -> None:
@@ -102,7 +102,7 @@ def test_a_decline_needs_no_note() -> None:
         person.types("n\r")
         person.sees("or Enter > ")
         person.types("\r")
-        assert answer(person) == "No(note='')"
+        assert answer(person) == "Decline(note='')"
 
 
 def test_what_is_no_choice_is_asked_again() -> None:
@@ -114,7 +114,7 @@ def test_what_is_no_choice_is_asked_again() -> None:
             person.sees("That is not one of the choices.")
         person.sees("Enter = decline > ")
         person.types("y\r")
-        assert answer(person) == "Yes(typed=None, minutes=0)"
+        assert answer(person) == "Approve(typed=None, minutes=0)"
 
 
 def test_15_approves_for_a_while_where_that_is_offered() -> None:
@@ -122,7 +122,7 @@ def test_15_approves_for_a_while_where_that_is_offered() -> None:
     with asked(scope="yes") as person:
         assert "15 = approve this tool on this target for 15 minutes" in person.sees("Enter = decline > ")
         person.types("15\r")
-        assert answer(person) == "Yes(typed=None, minutes=15)"
+        assert answer(person) == "Approve(typed=None, minutes=15)"
 
 
 def test_the_name_has_to_be_typed_where_it_is_asked_for() -> None:
@@ -130,7 +130,7 @@ def test_the_name_has_to_be_typed_where_it_is_asked_for() -> None:
     with asked(expected="Acme GmbH & Söhne") as person:
         assert "y = approve" not in person.sees("Enter = decline > ")
         person.types("Acme GmbH & Söhne\r")
-        assert answer(person) == "Yes(typed='Acme GmbH & Söhne', minutes=0)"
+        assert answer(person) == "Approve(typed='Acme GmbH & Söhne', minutes=0)"
 
 
 def test_another_name_is_asked_for_again() -> None:
@@ -141,7 +141,7 @@ def test_another_name_is_asked_for_again() -> None:
         person.sees("That is not the name. Type it again, or n to decline.")
         person.sees("Enter = decline > ")
         person.types("Acme\r")
-        assert answer(person) == "Yes(typed='Acme', minutes=0)"
+        assert answer(person) == "Approve(typed='Acme', minutes=0)"
 
 
 def test_a_name_that_no_keyboard_has_is_typed_as_it_is_shown() -> None:
@@ -149,7 +149,7 @@ def test_a_name_that_no_keyboard_has_is_typed_as_it_is_shown() -> None:
     with asked(expected="Ac\u200bme") as person:
         person.sees("Enter = decline > ")
         person.types("Ac\\u{200b}me\r")
-        assert answer(person) == "Yes(typed='Ac\\u200bme', minutes=0)"
+        assert answer(person) == "Approve(typed='Ac\\u200bme', minutes=0)"
 
 
 def test_a_name_that_is_a_choice_is_the_name() -> None:
@@ -157,7 +157,7 @@ def test_a_name_that_is_a_choice_is_the_name() -> None:
     with asked(expected="n") as person:
         person.sees("Enter = decline > ")
         person.types("n\r")
-        assert answer(person) == "Yes(typed='n', minutes=0)"
+        assert answer(person) == "Approve(typed='n', minutes=0)"
 
 
 def test_n_declines_where_a_name_is_asked_for() -> None:
@@ -167,7 +167,7 @@ def test_n_declines_where_a_name_is_asked_for() -> None:
         person.types("n\r")
         person.sees("or Enter > ")
         person.types("use the test account\r")
-        assert answer(person) == "No(note='use the test account')"
+        assert answer(person) == "Decline(note='use the test account')"
 
 
 def test_what_was_typed_before_the_question_is_no_answer_to_it() -> None:
@@ -179,7 +179,7 @@ def test_what_was_typed_before_the_question_is_no_answer_to_it() -> None:
         person.types("\r")
         person.sees("or Enter > ")
         person.types("\r")
-        assert answer(person) == "No(note='')"
+        assert answer(person) == "Decline(note='')"
 
 
 def test_a_closed_terminal_is_nobody() -> None:
@@ -187,7 +187,7 @@ def test_a_closed_terminal_is_nobody() -> None:
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x04")
-        assert answer(person) == "Nobody(reason='the terminal was closed')"
+        assert answer(person) == "NoAnswer(reason='the terminal was closed')"
 
 
 def test_ctrl_c_ends_it_at_once_without_an_answer() -> None:

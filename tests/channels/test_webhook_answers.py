@@ -15,7 +15,7 @@ from fastn_mcp.channels.webhook.answers import MOST, SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
@@ -58,7 +58,7 @@ async def sent(world: WebhookWorld, question: dict[str, Any], body: object, sign
 async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: Any) -> None:
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    assert grant.state is GrantState.OPEN
+    assert grant.state is RequestState.OPEN
     assert await world.ledger.votes(grant.id) == []
     assert not isinstance(await world.call(call), Done)
     assert world.changes == []
@@ -214,7 +214,7 @@ async def test_a_question_of_a_form_or_of_another_account_is_none_of_theirs(worl
     question = await asked(world, call)
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    for changes in ({"id": "form", "elsewhere": False}, {"id": "account", "account": "other"}):
+    for changes in ({"id": "form", "out_of_band": False}, {"id": "account", "account": "other"}):
         await world.ledger.open(replace(grant, **changes))
         assert (await world.answer(world.dana, {**question, "grant": changes["id"]})).status == 404
 

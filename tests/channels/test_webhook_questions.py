@@ -239,6 +239,6 @@ async def test_what_does_not_fit_slack_whole_is_not_asked_there(world: WebhookWo
     question = await asked(world, await run(world))
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    long = replace(grant, lines=("<" * 30_000,))
+    long = replace(grant, text=("<" * 30_000,))
     with pytest.raises(Refused, match="longer than Slack accepts"):
         slack(WebhookRequest(long, [], 1, "c", "p"))

@@ -21,7 +21,7 @@ from command_line import run_command
 from pydantic import JsonValue
 
 from fastn_mcp.guard.audit.log import entries
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 KEY = "the-key-of-the-page"
@@ -53,13 +53,13 @@ class Folder:
         asked = replace(GRANT, created=time.time(), expires=time.time() + 600)
         self.do(lambda ledger: ledger.open(replace(asked, **changed)))  # pyright: ignore[reportArgumentType]
 
-    def grant(self, name: str = "g1") -> Grant:
+    def grant(self, name: str = "g1") -> ApprovalRequest:
         found = self.do(lambda ledger: ledger.find(name))
         assert found is not None
         return found
 
-    def scopes(self) -> list[Scope]:
-        return self.do(lambda ledger: ledger.scopes(time.time()))
+    def scopes(self) -> list[TemporaryApproval]:
+        return self.do(lambda ledger: ledger.temporary_approvals(time.time()))
 
     def recorded(self) -> list[tuple[JsonValue, ...]]:
         names = ("event", "tool", "target", "consent", "message")
@@ -74,7 +74,7 @@ class Folder:
             yield person
 
 
-GRANT = Grant(
+GRANT = ApprovalRequest(
     id="g1",
     principal="local",
     account="default at live.fastn.ai",
@@ -82,12 +82,16 @@ GRANT = Grant(
     target="wf_1",
     call="call",
     binding="binding",
-    asks="confirm",
+    required="confirm",
     expected=None,
-    scope=True,
-    elsewhere=True,
-    card={"call": "run_workflow", "arguments": {"workflow_id": "wf_1", "input": {"apiKey": KEY}}, "effect": "external"},
-    lines=(
+    allows_temporary=True,
+    out_of_band=True,
+    preview={
+        "call": "run_workflow",
+        "arguments": {"workflow_id": "wf_1", "input": {"apiKey": KEY}},
+        "effect": "external",
+    },
+    text=(
         'run_workflow workflow_id="wf_1"',
         "Account: default at live.fastn.ai.",
         'Target: "Nightly sync", id "wf_1".',
@@ -95,8 +99,14 @@ GRANT = Grant(
     created=0,
     expires=0,
 )
-TYPED = {"asks": "typed", "tool": "delete_customer", "target": "cus_1", "expected": "Acme", "scope": False}
-SCOPE = Scope("scope-1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", 0, 0, "local_page")
+TYPED = {
+    "required": "typed",
+    "tool": "delete_customer",
+    "target": "cus_1",
+    "expected": "Acme",
+    "allows_temporary": False,
+}
+SCOPE = TemporaryApproval("scope-1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", 0, 0, "local_page")
 
 
 @pytest.fixture
@@ -113,7 +123,7 @@ def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Fold
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
     assert "deciding needs a person at a terminal" in ran.stdout
-    assert [state.grant(name).state for name in ("g1", "g2")] == [GrantState.OPEN, GrantState.OPEN]
+    assert [state.grant(name).state for name in ("g1", "g2")] == [RequestState.OPEN, RequestState.OPEN]
     assert not (state.folder / "audit.jsonl").exists()
 
 
@@ -130,7 +140,7 @@ def test_there_is_no_option_that_decides(option: str, state: Folder) -> None:
     """THREATS T2: an agent with a shell finds nothing here that approves."""
     state.asks()
     assert state.run(option).returncode == 2
-    assert state.grant().state is GrantState.OPEN
+    assert state.grant().state is RequestState.OPEN
 
 
 def test_where_nothing_waits_that_is_said_and_no_file_is_made(state: Folder) -> None:
@@ -162,14 +172,14 @@ def test_a_person_approves_one_call(state: Folder) -> None:
     state.asks()
     with state.at_a_terminal() as person:
         shown = person.sees(CHOICES)
-        assert all(f"\n{line}\n" in shown for line in GRANT.lines)
+        assert all(f"\n{line}\n" in shown for line in GRANT.text)
         assert "local asked at" in shown
         assert shown.index("Approve this one call?") > shown.index("Nightly sync")
         person.types("y\r")
         person.sees("Approved. It is sent when the agent makes the same call again.")
         assert person.leaves()[0] == 0
     decided = state.grant()
-    assert (decided.state, decided.by) == (GrantState.APPROVED, "terminal")
+    assert (decided.state, decided.by) == (RequestState.APPROVED, "terminal")
     assert state.scopes() == []
     assert state.recorded() == [("approved", "run_workflow", "wf_1", "terminal", None)]
     assert KEY not in (state.folder / "audit.jsonl").read_text()
@@ -186,7 +196,7 @@ def test_a_person_declines_with_a_note(state: Folder) -> None:
         person.sees("Declined.")
         person.leaves()
     declined = state.grant()
-    assert (declined.state, declined.by, declined.note) == (GrantState.DECLINED, "terminal", "wait for the backup")
+    assert (declined.state, declined.by, declined.note) == (RequestState.DECLINED, "terminal", "wait for the backup")
     assert state.do(lambda ledger: ledger.declines("local"))[0] == 1
     assert state.recorded() == [("declined", "run_workflow", "wf_1", "terminal", "wait for the backup")]
 
@@ -215,11 +225,13 @@ def test_a_person_approves_for_a_quarter_of_an_hour(state: Folder) -> None:
         "local", "default at live.fastn.ai", "run_workflow", "wf_1", "terminal",
     )  # fmt: skip
     assert scope.expires - scope.created == 900
-    assert state.grant().state is GrantState.APPROVED
+    assert state.grant().state is RequestState.APPROVED
     assert state.recorded()[0][4] == f"also for 15 minutes, scope {scope.id}"
 
 
-@pytest.mark.parametrize("changed", [TYPED, TYPED | {"scope": True}, {"scope": False}, {"target": None}])
+@pytest.mark.parametrize(
+    "changed", [TYPED, TYPED | {"allows_temporary": True}, {"allows_temporary": False}, {"target": None}]
+)
 def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, object], state: Folder) -> None:
     """DESIGN 5.5: never for what destroys or gives access, and never without a target."""
     state.asks(**changed)
@@ -231,7 +243,7 @@ def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, objec
         person.types("\r")
         person.leaves()
     assert state.scopes() == []
-    assert state.grant().state is GrantState.OPEN
+    assert state.grant().state is RequestState.OPEN
 
 
 def test_enter_leaves_it_waiting(state: Folder) -> None:
@@ -243,7 +255,7 @@ def test_enter_leaves_it_waiting(state: Folder) -> None:
         person.sees("Left waiting.")
         person.sees("Nothing else waits.")
         person.leaves()
-    assert state.grant().state is GrantState.OPEN
+    assert state.grant().state is RequestState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
 
 
@@ -255,23 +267,23 @@ def test_only_the_name_approves_where_it_is_asked_for(state: Folder) -> None:
         for slip in ("y", "yes", "acme", "Acme GmbH"):
             person.types(f"{slip}\r")
             person.sees("That is not the name.")
-            assert state.grant().state is GrantState.OPEN
+            assert state.grant().state is RequestState.OPEN
             person.sees(CHOICES)
         person.types("Acme\r")
         person.sees("Approved.")
         person.leaves()
-    assert state.grant().state is GrantState.APPROVED
+    assert state.grant().state is RequestState.APPROVED
 
 
 def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
     """DESIGN 5.5: four eyes are two different people, which a terminal cannot tell apart."""
-    state.asks(asks="four_eyes")
+    state.asks(required="four_eyes")
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("y\r")
         person.sees("two people have to approve")
         person.leaves()
-    assert state.grant().state is GrantState.OPEN
+    assert state.grant().state is RequestState.OPEN
 
 
 def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder) -> None:
@@ -291,20 +303,20 @@ def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder)
         person.sees("Nothing else waits.")
         person.leaves()
     assert [state.grant(name).state for name in ("g1", "g2", "g3")] == [
-        GrantState.OPEN,
-        GrantState.APPROVED,
-        GrantState.DECLINED,
+        RequestState.OPEN,
+        RequestState.APPROVED,
+        RequestState.DECLINED,
     ]
 
 
-@pytest.mark.parametrize("became", [GrantState.BURNT, GrantState.APPROVED, GrantState.DECLINED])
+@pytest.mark.parametrize("became", [RequestState.USED, RequestState.APPROVED, RequestState.DECLINED])
 @pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
-def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became: GrantState, state: Folder) -> None:
+def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became: RequestState, state: Folder) -> None:
     """Ours: whoever decides second decides nothing, and is told so."""
     state.asks()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
-        state.do(lambda ledger: ledger.move("g1", [GrantState.OPEN], became, time.time(), by="local_page"))
+        state.do(lambda ledger: ledger.move("g1", [RequestState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
         person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has expired.")
         person.leaves()
@@ -315,14 +327,14 @@ def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became
 
 def test_a_question_that_a_client_asks_in_its_form_is_not_asked_here(state: Folder) -> None:
     """Ours: one question, one place."""
-    state.asks(elsewhere=False)
+    state.asks(out_of_band=False)
     with state.at_a_terminal() as person:
         assert person.leaves() == (0, "Nothing waits for an approval.\n")
 
 
 def test_a_name_cannot_speak_for_us(state: Folder) -> None:
     """THREATS T15: whatever a preview holds, it stays on its line and shows what it is."""
-    state.asks(lines=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
+    state.asks(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
     with state.at_a_terminal() as person:
         shown = person.sees(CHOICES)
         person.types("\r")
@@ -345,13 +357,13 @@ def test_an_audit_that_cannot_be_written_is_said_and_a_decline_holds(state: Fold
         person.sees("Declined. The same call stays declined until ")
         person.sees("(Is a directory).")
         person.leaves()
-    assert state.grant().state is GrantState.DECLINED
+    assert state.grant().state is RequestState.DECLINED
 
 
 def holding(state: Folder, *names: str) -> None:
     for name in names:
         scope = replace(SCOPE, id=name, created=time.time(), expires=time.time() + 900)
-        state.do(lambda ledger, scope=scope: ledger.grant_scope(scope))
+        state.do(lambda ledger, scope=scope: ledger.add_temporary(scope))
 
 
 def test_scopes_are_listed_and_one_is_revoked_without_a_terminal(state: Folder) -> None:

@@ -18,7 +18,7 @@ from fleet import Fleet
 from team_world import META, Caller, modern, request
 
 from fastn_mcp.cli.approvals import ApprovalsCommand, approve
-from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""
@@ -181,10 +181,10 @@ async def deciding(desk: ApprovalsCommand, book: Book) -> None:
 async def _decide(desk: ApprovalsCommand, book: Book, begun: dict[str, str]) -> None:
     for name, id_ in list(begun.items()):
         found = await desk.ledger.find(id_)
-        if found is not None and found.state is not GrantState.OPEN:
+        if found is not None and found.state is not RequestState.OPEN:
             _approved(book, name, begun.pop(name))
     for grant in await desk.ledger.waiting(desk.now()):
-        name = _asked_for(grant.card)
+        name = _asked_for(grant.preview)
         if name is not None and name not in book.approved:
             begun[name] = grant.id
             if "Approved" in await approve(desk, grant):

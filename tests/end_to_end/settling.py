@@ -12,7 +12,7 @@ from typing import Any
 from crowd import BROKEN, NOTHING_SENT, Book
 from fleet import KEYS, Fleet
 
-from fastn_mcp.guard.ledger.ledger import GrantState, Ledger
+from fastn_mcp.guard.ledger.ledger import Ledger, RequestState
 
 
 @dataclass
@@ -51,7 +51,7 @@ async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[st
             summary["cut off, and not made"] += "done" not in fates and BROKEN in fates and heard[name] == 0
     for name, id_ in book.approved.items():
         grant = await ledger.find(id_)
-        if grant is None or grant.state is not GrantState.BURNT:
+        if grant is None or grant.state is not RequestState.USED:
             fates = [told for (_, of), told in book.told.items() if of == name]
             found.append(f"{name}: its approval is {grant and grant.state}: {fates}")
     return found

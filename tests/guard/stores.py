@@ -13,7 +13,7 @@ import anyio
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Scope, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, TooManyWaiting, Vote
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
@@ -25,9 +25,11 @@ def opened(where: str) -> Ledger:
     return ledger_at(where, Path(), System())
 
 
-def grant(name: str = "g1", principal: str = "local", created: float = NOW, expires: float = NOW + 600) -> Grant:
+def grant(
+    name: str = "g1", principal: str = "local", created: float = NOW, expires: float = NOW + 600
+) -> ApprovalRequest:
     """A question about one call, asked elsewhere."""
-    return Grant(
+    return ApprovalRequest(
         id=name,
         principal=principal,
         account="default at live.fastn.ai",
@@ -35,20 +37,22 @@ def grant(name: str = "g1", principal: str = "local", created: float = NOW, expi
         target="cus_1",
         call=f"call of {name}",
         binding=f"binding of {name}",
-        asks="typed",
+        required="typed",
         expected="Acme",
-        scope=False,
-        elsewhere=True,
-        card={"call": "delete_customer", "arguments": {"customer_id": "cus_1"}},
-        lines=('delete_customer customer_id="cus_1"', "Account: default."),
+        allows_temporary=False,
+        out_of_band=True,
+        preview={"call": "delete_customer", "arguments": {"customer_id": "cus_1"}},
+        text=('delete_customer customer_id="cus_1"', "Account: default."),
         created=created,
         expires=expires,
         dependents={"connections": 2, "executions": 300.5, "triggers": None},
     )
 
 
-def scope(name: str = "s1", expires: float = NOW + 900) -> Scope:
-    return Scope(name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal", "input")
+def scope(name: str = "s1", expires: float = NOW + 900) -> TemporaryApproval:
+    return TemporaryApproval(
+        name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal", "input"
+    )
 
 
 def change(name: str = "c1", at: float = NOW) -> Change:
@@ -68,7 +72,7 @@ def change(name: str = "c1", at: float = NOW) -> Change:
 
 
 async def _burn(ledger: Ledger, _: str) -> bool:
-    return await ledger.move("g1", [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW)
+    return await ledger.move("g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW)
 
 
 async def _spend(ledger: Ledger, _: str) -> bool:
@@ -97,7 +101,7 @@ async def _claim(ledger: Ledger, _: str) -> bool:
 
 
 async def _vote(ledger: Ledger, name: str) -> bool:
-    return await ledger.vote(Vote("g1", name, True, NOW), 2, by="four_eyes") is GrantState.APPROVED
+    return await ledger.vote(Vote("g1", name, True, NOW), 2, by="four_eyes") is RequestState.APPROVED
 
 
 async def _nonce(ledger: Ledger, _: str) -> bool:

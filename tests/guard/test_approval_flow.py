@@ -16,19 +16,19 @@ from fastn_mcp.guard.approval.flow import Caller, covers
 from fastn_mcp.guard.approval.quorum import DESTROY, WRITE, InsufficientScope, Rights
 from fastn_mcp.guard.approval.request import (
     Answer,
-    Asking,
-    No,
-    Nobody,
+    ApprovalForm,
+    Approve,
+    Decline,
+    NoAnswer,
     PendingApproval,
-    Question,
+    PendingForm,
     Submitted,
-    Yes,
     extent,
 )
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
@@ -64,14 +64,14 @@ def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
 
 
 def form(
-    world: World, answer: Answer | None = None, seconds: float = 5.0, does: Callable[[Question], Answer] = yes
+    world: World, answer: Answer | None = None, seconds: float = 5.0, does: Callable[[ApprovalForm], Answer] = yes
 ) -> FormNow:
     """A form that brings this answer, or what `does` makes of the question."""
     return FormNow(does if answer is None else lambda _: answer, world.clock, seconds)
 
 
-def for_a_while(question: Question) -> Yes:
-    return Yes(question.expected, minutes=15)
+def temporary_approval(question: ApprovalForm) -> Approve:
+    return Approve(question.expected, minutes=15)
 
 
 async def approved_on_the_desk(world: World, call: Any) -> str:
@@ -79,7 +79,7 @@ async def approved_on_the_desk(world: World, call: Any) -> str:
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert await world.ledger.move(
-        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     return grant.id
 
@@ -91,14 +91,14 @@ async def test_a_yes_counts_from_one_second_on_or_where_it_is_typed_at_a_termina
     world: World, seconds: float, seen: bool, counts: bool
 ) -> None:
     answered = form(world, seconds=seconds)
-    answered.surely_seen = seen
+    answered.trusts_fast_answers = seen
     outcome = await world.call(run(world), answered)
     assert isinstance(outcome, Done if counts else PendingApproval)
     assert len(world.changes) == int(counts)
 
 
 async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour_by_its_caller(world: World) -> None:
-    call, quick, slow = run(world), form(world, seconds=0.5), form(world, No())
+    call, quick, slow = run(world), form(world, seconds=0.5), form(world, Decline())
     await world.call(call, quick)
     other = await world.dispatch(deletion(world), Caller("another", form(world)))
     assert isinstance(other, Done)
@@ -110,7 +110,7 @@ async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour
 
 
 async def test_a_form_without_an_answer_is_asked_again_at_once_unless_it_was_quick(world: World) -> None:
-    nobody = form(world, Nobody("closed"), 30)
+    nobody = form(world, NoAnswer("closed"), 30)
     for call in (run(world), deletion(world)):
         outcome = await world.call(call, nobody)
         assert isinstance(outcome, PendingApproval)
@@ -135,7 +135,7 @@ async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_
     tmp_path: Path, rules: str, destroys: bool, expected: str | None
 ) -> None:
     world = ruled(tmp_path, rules)
-    world.desk.verifies = True
+    world.desk.identifies_people = True
     call = deletion(world) if destroys else run(world)
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -147,18 +147,18 @@ async def test_the_name_is_typed_where_the_policy_says_so_and_for_what_destroys_
         call.tool_name(),
         call.target,
     )
-    assert (grant.elsewhere, grant.created, grant.expires) == (True, at, at + 600)
-    assert grant.lines[0].startswith(f"{call.title()} ")
-    assert grant.card["call"] == call.tool_name()
+    assert (grant.out_of_band, grant.created, grant.expires) == (True, at, at + 600)
+    assert grant.text[0].startswith(f"{call.title()} ")
+    assert grant.preview["call"] == call.tool_name()
 
 
 async def test_a_text_that_is_not_the_name_declines_for_good(world: World) -> None:
     call = deletion(world)
-    refused = await world.call(call, form(world, Yes("Globex")))
+    refused = await world.call(call, form(world, Approve("Globex")))
     assert isinstance(refused, Declined)
     assert "not the one that approves this call. It counts as declined." in refused.what
     (grant,) = await world.ledger.decided(9)
-    assert (grant.state, grant.by, grant.note) == (GrantState.DECLINED, "client_form", "another text was typed")
+    assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "client_form", "another text was typed")
     assert await world.ledger.declines("local") == (1, world.clock.at.timestamp())
 
 
@@ -184,12 +184,12 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
     make, offered = OFFERED[what]
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     call: Any = make(world)
-    answered = form(world, does=for_a_while)
+    answered = form(world, does=temporary_approval)
     outcome = await world.call(call, answered)
     assert isinstance(outcome, Done)
-    assert (answered.asked[0].scope, answered.asked[0].calls) == (offered, 1)
+    assert (answered.asked[0].allows_temporary, answered.asked[0].calls) == (offered, 1)
     assert ("Approving for 15 minutes covers run_workflow on this target" in answered.asked[0].text) is offered
-    assert len(await world.ledger.scopes(world.clock.at.timestamp())) == int(offered)
+    assert len(await world.ledger.temporary_approvals(world.clock.at.timestamp())) == int(offered)
 
 
 @pytest.mark.parametrize(
@@ -216,16 +216,16 @@ async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(
     workflow = run(world).workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
     asking = await world.call(declined, FormLater())
-    assert isinstance(asking, Asking)
-    assert isinstance(await world.call(other, form(world, Yes(minutes=15))), Done)
-    assert isinstance(await world.call(declined, FormLater(resumed=(asking.question.grant, No()))), Declined)
+    assert isinstance(asking, PendingForm)
+    assert isinstance(await world.call(other, form(world, Approve(minutes=15))), Done)
+    assert isinstance(await world.call(declined, FormLater(submitted=(asking.question.grant, Decline()))), Declined)
     assert len(world.changes) == 1
     assert isinstance(await world.call(declined, FormLater()), Done)
 
 
 async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside_of_the_client(tmp_path: Path) -> None:
     world = World(tmp_path)
-    assert isinstance(await world.call(run(world), form(world, Yes(minutes=15))), Done)
+    assert isinstance(await world.call(run(world), form(world, Approve(minutes=15))), Done)
     strict = ruled(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
     assert isinstance(await strict.call(run(strict), form(strict)), PendingApproval)
     assert strict.changes == []
@@ -233,7 +233,7 @@ async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside
 
 async def test_a_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nexternal = 2\n")
-    answered = form(world, Yes(minutes=15))
+    answered = form(world, Approve(minutes=15))
     outcomes = [await world.call(run(world), answered) for _ in range(3)]
     assert [isinstance(outcome, Done) for outcome in outcomes] == [True, True, False]
     assert (len(answered.asked), len(world.changes)) == (1, 2)
@@ -252,9 +252,9 @@ async def test_what_came_to_be_forbidden_while_a_person_read_is_not_sent(world: 
     """Ours: the yes is to what was shown, and the policy is asked again."""
     row = (await world.rows(ListApiKeys()))[0]
 
-    def answer(question: Question) -> Yes:
+    def answer(question: ApprovalForm) -> Approve:
         world.own = lambda record: getattr(record, "id", None) == row.id
-        return Yes(question.expected)
+        return Approve(question.expected)
 
     refused = await world.call(RevokeApiKey(api_key_id=str(row.id)), form(world, does=answer))
     assert isinstance(refused, Refused)
@@ -269,10 +269,10 @@ class Busy(FormNow):
         super().__init__(yes, world.clock)
         self._world = world
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: ApprovalForm) -> Answer:
         for n in range(5):
             other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": run(self._world).workflow_id}])
-            assert isinstance(await self._world.call(other, form(self._world, No())), Declined)
+            assert isinstance(await self._world.call(other, form(self._world, Decline())), Declined)
         return await super().ask(question)
 
 
@@ -292,7 +292,7 @@ async def test_changes_rest_after_declines_that_came_while_a_person_read(world: 
 async def test_changes_rest_for_exactly_as_long_as_the_breaker_says(world: World) -> None:
     call = run(world)
     for _ in range(5):
-        assert isinstance(await world.call(call, form(world, No())), Declined)
+        assert isinstance(await world.call(call, form(world, Decline())), Declined)
     world.clock.pass_(599.5)
     assert "until 09:10:25 UTC." in str(await world.call(call, form(world)))
     world.clock.pass_(0.5)
@@ -353,7 +353,10 @@ def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
 @pytest.mark.parametrize("asked", Decision)
 @pytest.mark.parametrize("wanted", Decision)
 def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decision, wanted: Decision) -> None:
-    approval, preview = replace(stores.grant(), asks=asked.value), SimpleNamespace(dependents=dict[str, float | None])
+    approval, preview = (
+        replace(stores.grant(), required=asked.value),
+        SimpleNamespace(dependents=dict[str, float | None]),
+    )
     shown: Any = preview
     assert covers(approval, approval.binding, PolicyDecision(wanted, "rule"), shown) is (asked.rank >= wanted.rank)
     unread = replace(approval, dependents=None)
@@ -364,7 +367,7 @@ def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decisio
 async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_path: Path, decision: Decision) -> None:
     """Ours: a rule on arguments is judged before anything is read, and all it does not allow is asked or refused."""
     world = ruled(tmp_path, f'[[rule]]\ntool = "create_customer"\nthen = "{decision.value}"\n')
-    world.desk.verifies = True
+    world.desk.identifies_people = True
     call = CreateCustomer(name="Initech")
     outcome = await world.call(call)
     assert isinstance(outcome, {Decision.ALLOW: Done, Decision.DENY: Refused}.get(decision, PendingApproval))
@@ -379,10 +382,10 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
     page = await approved_on_the_desk(world, run(world))
     await world.call(run(world))
     await world.call(deletion(world), form(world))
-    await world.call(run(world), form(world, Yes(minutes=15)))
+    await world.call(run(world), form(world, Approve(minutes=15)))
     await world.call(run(world))
     await world.call(CreateCustomer(name="Initech"))
-    (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
+    (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
     assert scope.expires - scope.created == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
@@ -404,14 +407,14 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
     assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
     asking = await world.call(deletion(world), FormLater())
-    assert isinstance(asking, Asking)
+    assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     for grant in (desk.id, asking.question.grant, "no such grant"):
-        refused = await world.call(call, FormLater(resumed=(grant, Yes())))
+        refused = await world.call(call, FormLater(submitted=(grant, Approve())))
         assert isinstance(refused, Refused)
         assert refused.what == "There is no such approval request for this call."
-    resumed = FormLater(resumed=(asking.question.grant, Yes("Globex Exports")))
-    assert isinstance(await world.call(deletion(world), resumed), Done)
+    submitted = FormLater(submitted=(asking.question.grant, Approve("Globex Exports")))
+    assert isinstance(await world.call(deletion(world), submitted), Done)
     assert len(world.changes) == 1
 
 
@@ -431,10 +434,10 @@ async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_
 ) -> None:
     call = deletion(world)
     asking = await world.call(call, FormLater())
-    assert isinstance(asking, Asking)
+    assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    resumed = FormLater(resumed=(asking.question.grant, Submitted(action, content)))
-    assert isinstance(await world.call(call, resumed), outcome)
+    submitted = FormLater(submitted=(asking.question.grant, Submitted(action, content)))
+    assert isinstance(await world.call(call, submitted), outcome)
     assert len(world.changes) == int(outcome is Done)
 
 
@@ -467,7 +470,7 @@ async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_
     class Late(SqliteLedger):
         """The other process opens it after this one has looked."""
 
-        async def latest(self, *_: object, **__: object) -> Grant | None:
+        async def latest(self, *_: object, **__: object) -> ApprovalRequest | None:
             return None
 
     world = World(tmp_path)
@@ -481,7 +484,7 @@ async def test_a_request_that_another_process_opens_at_the_same_time_is_the_one_
 async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_note(world: World) -> None:
     call = run(world)
     for note in ("not now", "", "no", "later"):
-        assert isinstance(await world.call(call, form(world, No(note))), Declined)
+        assert isinstance(await world.call(call, form(world, Decline(note))), Declined)
     assert sorted((grant.note or "") for grant in await world.ledger.decided(9)) == ["", "later", "no", "not now"]
     assert (await world.ledger.declines("local"))[0] == 4
     assert isinstance(await world.call(call, form(world)), Done)
@@ -496,7 +499,7 @@ async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(wo
     assert isinstance(await world.call(call, form(world)), Done)
     closed = await world.ledger.find(desk.id)
     assert closed is not None
-    assert (closed.state, closed.note) == (GrantState.STALE, "asked in a form instead")
+    assert (closed.state, closed.note) == (RequestState.STALE, "asked in a form instead")
 
 
 async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:

@@ -131,7 +131,7 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     target = FastnObject.model_validate({"id": name, "name": name, "slug": name})
     users = Dependence((Dependents("connections", 2, (name, name), more=True),), ("secrets",))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
-    return asked("grant", seen.lines(), seen.expected if asks is Decision.TYPED else None, scope=False).text
+    return asked("grant", seen.lines(), seen.expected if asks is Decision.TYPED else None, can_be_temporary=False).text
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:

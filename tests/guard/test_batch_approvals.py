@@ -23,9 +23,9 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Question, Yes
+from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, BatchStep, Done
-from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
@@ -87,7 +87,7 @@ def outcomes(outcome: object) -> list[str]:
     return [row["outcome"] for row in rows(outcome)]
 
 
-def form(world: World, answer: Callable[[Question], Any] = yes) -> FormNow:
+def form(world: World, answer: Callable[[ApprovalForm], Any] = yes) -> FormNow:
     return FormNow(answer, world.clock)
 
 
@@ -181,20 +181,20 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     targets = [part.target for part in call.made_of]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
-    assert {grant.state for grant in decided} == {GrantState.BURNT}
+    assert {grant.state for grant in decided} == {RequestState.USED}
     assert sorted(grant.tool for grant in decided) == ["apply_changes", *["delete_customer"] * 3]
     assert all(row["change_id"] for row in rows(outcome))
 
 
 async def test_nothing_else_than_the_words_approves(world: World) -> None:
     for typed in ("delete 3 customers", "DELETE 2 CUSTOMERS", "Globex Exports", "", None):
-        outcome = await world.call(deletions(world), form(world, lambda _, typed=typed: Yes(typed)))
+        outcome = await world.call(deletions(world), form(world, lambda _, typed=typed: Approve(typed)))
         assert isinstance(outcome, (Declined, Refused))
     assert world.changes == []
 
 
 async def test_a_no_is_for_all_of_them(world: World) -> None:
-    outcome = await world.call(deletions(world), form(world, lambda _: No("not on a Friday")))
+    outcome = await world.call(deletions(world), form(world, lambda _: Decline("not on a Friday")))
     assert isinstance(outcome, Declined)
     assert outcome.facts["note"] == "not on a Friday"
     assert world.changes == []
@@ -214,7 +214,7 @@ async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path
     delete = ("delete_customer", {"customer_id": key(world, "Katana")})
     await world.call(batch(("create_customer", {"name": "Initech"}), update, delete), FormLater())
     found = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
-    assert [(grant.tool, grant.asks) for grant in found] == [("apply_changes", asks)]
+    assert [(grant.tool, grant.required) for grant in found] == [("apply_changes", asks)]
     words = "DELETE 1 CUSTOMER, CREATE 1 CUSTOMER AND UPDATE 1 CUSTOMER"
     assert found[0].expected == (None if asks == "confirm" else words)
     assert world.changes == []
@@ -255,7 +255,7 @@ async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
     assert [(row["number"], row["target"]["id"]) for row in data["calls"]] == [
         (number, part.target) for number, part in enumerate(call.made_of, 1)
     ]
-    person = form(world, lambda _: Nobody("away"))
+    person = form(world, lambda _: NoAnswer("away"))
     await world.call(call, person)
     assert person.asked[0].text.startswith("\n".join(shown.lines()))
     assert world.changes == []
@@ -313,7 +313,7 @@ async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: 
 async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
     world = ruled(tmp_path, '[breaker]\ndeclined = 2\nrest = "10m"\n')
     for _ in range(2):
-        assert isinstance(await world.call(deletions(world), form(world, lambda _: No())), Declined)
+        assert isinstance(await world.call(deletions(world), form(world, lambda _: Decline())), Declined)
     person = form(world)
     outcome = await world.call(deletions(world), person)
     assert isinstance(outcome, Refused)
@@ -364,10 +364,10 @@ async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> N
 
 
 async def test_a_target_that_changed_while_the_person_read_is_asked_about_anew(world: World) -> None:
-    def slow(question: Question) -> Yes:
+    def slow(question: ApprovalForm) -> Approve:
         there = world.sandbox.state.rows["customers"][key(world, "Katana")]
         world.sandbox.state.put("customers", {**there, "plan": "Enterprise"})
-        return Yes(question.expected)
+        return Approve(question.expected)
 
     assert isinstance(await world.call(deletions(world), form(world, slow)), TargetChanged)
     assert world.changes == []
@@ -542,12 +542,12 @@ async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: Wo
     """The MCP specification of 2026-07-28: the call ends with the question and comes again with the answer."""
     call, first = deletions(world), FormLater()
     asked = await world.call(call, first)
-    assert isinstance(asked, Asking)
+    assert isinstance(asked, PendingForm)
     world.clock.pass_(5)
-    other = FormLater(resumed=(asked.question.grant, Yes("DELETE 3 CUSTOMERS")))
+    other = FormLater(submitted=(asked.question.grant, Approve("DELETE 3 CUSTOMERS")))
     assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
     assert world.changes == []
-    outcome = await world.call(call, FormLater(resumed=(asked.question.grant, Yes(asked.question.expected))))
+    outcome = await world.call(call, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
     assert outcomes(outcome) == ["done"] * 3
 
 
@@ -560,7 +560,7 @@ async def test_what_lies_elsewhere_is_found_when_the_batch_is_called_again(world
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert (grant.tool, grant.expected) == ("apply_changes", "DELETE 3 CUSTOMERS")
     await world.ledger.move(
-        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     assert world.changes == []
     assert outcomes(await world.call(call)) == ["done"] * 3
@@ -607,7 +607,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Create secret "SECRET_{n:02}"' in text for n in range(MOST))
     await world.ledger.move(
-        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     outcome = await world.call(call)
     assert isinstance(outcome, Done)
@@ -629,7 +629,7 @@ async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: P
     found = [(attempt.tool, attempt.group) for attempt in tally.attempts]
     assert found == [("delete_customer", OutcomeGroup.DONE), ("delete_customer", OutcomeGroup.FAILED)]
     assert [link.event for link in tally.attempts[0].audit] == ["asked", "agreed", "intent", "outcome"]
-    await world.call(call, form(world, lambda _: No()))
+    await world.call(call, form(world, lambda _: Decline()))
     assert [(attempt.tool, attempt.group) for attempt in tally.attempts[2:]] == [
         ("apply_changes", OutcomeGroup.DECLINED)
     ]

@@ -12,7 +12,7 @@ from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import No
+from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator
@@ -109,7 +109,7 @@ async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path)
     for name in ("A", "B", "C"):
         assert isinstance(await world.call(CreateSecret(name=name, value="v"), FormNow(yes, world.clock)), Done)
     secrets = [str(row.id) for row in await world.rows(ListSecrets())][-3:]
-    no, approves = FormNow(lambda _: No(), world.clock), FormNow(yes, world.clock)
+    no, approves = FormNow(lambda _: Decline(), world.clock), FormNow(yes, world.clock)
     deletion = DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", "Katana", by="name")["id"]))
     for _ in range(3):
         assert isinstance(await world.call(deletion, no), Declined)

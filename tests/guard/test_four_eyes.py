@@ -12,10 +12,10 @@ from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.quorum import Counted, count, incomplete
-from fastn_mcp.guard.approval.request import PendingApproval, Yes
+from fastn_mcp.guard.approval.request import Approve, PendingApproval
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import GrantState, Vote
+from fastn_mcp.guard.ledger.ledger import RequestState, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -148,12 +148,12 @@ async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: Webho
     question = await asked(world, call)
     await world.answer(world.dana, question)
     now = world.clock.at.timestamp()
-    assert await world.ledger.move(question["grant"], [GrantState.OPEN], GrantState.APPROVED, now, by="terminal")
+    assert await world.ledger.move(question["grant"], [RequestState.OPEN], RequestState.APPROVED, now, by="terminal")
     assert isinstance(await world.call(call), TargetChanged)
     assert world.changes == []
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    assert grant.state is GrantState.STALE
+    assert grant.state is RequestState.STALE
 
 
 async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld) -> None:
@@ -161,8 +161,8 @@ async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld
     call = await deletion(world)
     question = await asked(world, call)
     for _ in range(2):
-        resumed = FormLater(resumed=(question["grant"], Yes("Globex Exports")))
-        assert isinstance(await world.call(call, resumed), Refused)
+        submitted = FormLater(submitted=(question["grant"], Approve("Globex Exports")))
+        assert isinstance(await world.call(call, submitted), Refused)
         await world.answer(world.dana, question)
     assert world.changes == []
 
@@ -177,8 +177,8 @@ async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_ane
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
     now = world.clock.at.timestamp()
-    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.STALE, now)
-    await world.ledger.open(replace(grant, id="lesser", asks="typed", created=now + 1))
+    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.STALE, now)
+    await world.ledger.open(replace(grant, id="lesser", required="typed", created=now + 1))
     assert (await world.answer(world.dana, {**question, "grant": "lesser"})).body["state"] == "approved"
     assert isinstance(await world.call(call), TargetChanged)
     assert world.changes == []
@@ -202,22 +202,22 @@ YES, NO = True, False
 @pytest.mark.parametrize(
     ("asks", "said", "state", "consent", "events", "declines"),
     [
-        ("typed", [("dana", YES, "fine")], GrantState.APPROVED, ("verified", None), ["approved: fine"], 0),
-        ("typed", [("dana", NO, "no")], GrantState.DECLINED, ("verified", "no"), ["declined: no"], 2),
-        ("four_eyes", [("dana", YES, None)], GrantState.OPEN, (None, None), ["approved: 1 of 2 approvers"], 1),
+        ("typed", [("dana", YES, "fine")], RequestState.APPROVED, ("verified", None), ["approved: fine"], 0),
+        ("typed", [("dana", NO, "no")], RequestState.DECLINED, ("verified", "no"), ["declined: no"], 2),
+        ("four_eyes", [("dana", YES, None)], RequestState.OPEN, (None, None), ["approved: 1 of 2 approvers"], 1),
         (
             "four_eyes",
             [("dana", YES, None), ("kim", YES, None)],
-            GrantState.APPROVED,
+            RequestState.APPROVED,
             ("four_eyes", None),
             ["approved: 1 of 2 approvers", "approved: 2 of 2 approvers"],
             0,
         ),
-        ("four_eyes", [("kim", NO, None)], GrantState.DECLINED, ("four_eyes", None), ["declined: None"], 2),
+        ("four_eyes", [("kim", NO, None)], RequestState.DECLINED, ("four_eyes", None), ["declined: None"], 2),
         (
             "four_eyes",
             [("dana", YES, "fine"), ("kim", NO, "stop")],
-            GrantState.DECLINED,
+            RequestState.DECLINED,
             ("four_eyes", "stop"),
             ["approved: fine", "declined: stop"],
             2,
@@ -227,13 +227,13 @@ YES, NO = True, False
 async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     asks: str,
     said: list[tuple[str, bool, str | None]],
-    state: GrantState,
+    state: RequestState,
     consent: tuple[str | None, str | None],
     events: list[str],
     declines: int,
 ) -> None:
     """Ours: a no counts towards the breaker, the last yes that is needed ends its count, one of two does neither."""
-    ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), asks=asks)
+    ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required=asks)
     await ledger.open(asked_for)
     await ledger.note_answer("local", declined=True, now=NOW - 1)
     recorded: list[str] = []
@@ -251,7 +251,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     found = await ledger.find("g1")
     assert found is not None
     assert (found.by, found.note) == consent
-    assert await incomplete(asked_for, ledger) is (asks == "four_eyes" and state is not GrantState.APPROVED)
+    assert await incomplete(asked_for, ledger) is (asks == "four_eyes" and state is not RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
     assert await count(Vote("gone", "dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
     assert recorded == events

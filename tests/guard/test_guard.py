@@ -11,11 +11,11 @@ from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.request import Answer, Asking, No, Nobody, PendingApproval, Yes
+from fastn_mcp.guard.approval.request import Answer, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten, verify
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -70,13 +70,13 @@ async def test_a_typed_name_deletes_once(world: World) -> None:
 )
 async def test_anything_but_the_exact_name_declines(world: World, typed: str | None) -> None:
     """Ours: no trimming, no folding."""
-    assert isinstance(await world.call(await deletion(world), now(world, Yes(typed))), Declined)
+    assert isinstance(await world.call(await deletion(world), now(world, Approve(typed))), Declined)
     assert world.changes == []
 
 
 async def test_a_no_is_final_and_its_note_reaches_the_agent(world: World) -> None:
     """Ours (DESIGN 5.5)."""
-    refused = await world.call(await run(world), now(world, No("after the release")))
+    refused = await world.call(await run(world), now(world, Decline("after the release")))
     assert isinstance(refused, Declined)
     assert refused.data()["note"] == "after the release"
     assert world.changes == []
@@ -84,7 +84,7 @@ async def test_a_no_is_final_and_its_note_reaches_the_agent(world: World) -> Non
 
 @pytest.mark.parametrize(
     ("answer", "seconds"),
-    [(No(), 0.01), (Nobody("the form was closed without a choice"), 0.01), (Nobody("closed"), 30.0)],
+    [(Decline(), 0.01), (NoAnswer("the form was closed without a choice"), 0.01), (NoAnswer("closed"), 30.0)],
     ids=["declined in 10 ms", "cancelled in 10 ms", "cancelled by nobody"],
 )
 async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
@@ -108,7 +108,7 @@ async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(w
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     await world.ledger.move(
-        grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp(), by="local_page"
+        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     assert isinstance(await world.call(call), Done)
     assert isinstance(await world.call(call), PendingApproval)
@@ -120,7 +120,7 @@ async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> Non
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.DECLINED, world.clock.at.timestamp(), note="no")
+    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.DECLINED, world.clock.at.timestamp(), note="no")
     for _ in range(3):
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, Declined)
@@ -136,11 +136,11 @@ async def test_an_approval_for_other_arguments_is_none(world: World) -> None:
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
     swapped = call.model_copy(update={"input": {"all": True}})
     assert isinstance(await world.call(swapped), PendingApproval)
-    resumed = FormLater(resumed=(grant.id, Yes()))
-    assert isinstance(await world.call(swapped, resumed), Refused)
+    submitted = FormLater(submitted=(grant.id, Approve()))
+    assert isinstance(await world.call(swapped, submitted), Refused)
     assert world.changes == []
 
 
@@ -149,10 +149,10 @@ async def test_a_round_trip_is_spent_once_however_often_it_comes(world: World) -
     call = await run(world)
     form = FormLater()
     asking = await world.call(call, form)
-    assert isinstance(asking, Asking)
+    assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     answers: list[object] = []
-    again = FormLater(resumed=(asking.question.grant, Yes()))
+    again = FormLater(submitted=(asking.question.grant, Approve()))
 
     async def repeat() -> None:
         answers.append(await world.call(call, again))
@@ -169,23 +169,25 @@ async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
     """THREATS T11: neither one that was used, nor after a no, nor after the scope was revoked, nor one that ran out."""
     call = await run(world)
     asking = await world.call(call, FormLater())
-    assert isinstance(asking, Asking)
+    assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    again = FormLater(resumed=(asking.question.grant, Yes(minutes=15)))
+    again = FormLater(submitted=(asking.question.grant, Approve(minutes=15)))
     assert isinstance(await world.call(call, again), Done)
-    (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
-    assert await world.ledger.revoke_scope(scope.id)
+    (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
+    assert await world.ledger.revoke_temporary(scope.id)
     assert not isinstance(await world.call(call, again), Done)
     declined = await world.call(call, FormLater())
-    assert isinstance(declined, Asking)
+    assert isinstance(declined, PendingForm)
     world.clock.pass_(5)
-    await world.call(call, FormLater(resumed=(declined.question.grant, No())))
-    assert not isinstance(await world.call(call, FormLater(resumed=(declined.question.grant, Yes(minutes=15)))), Done)
+    await world.call(call, FormLater(submitted=(declined.question.grant, Decline())))
+    assert not isinstance(
+        await world.call(call, FormLater(submitted=(declined.question.grant, Approve(minutes=15)))), Done
+    )
     late = await world.call(call, FormLater())
-    assert isinstance(late, Asking)
+    assert isinstance(late, PendingForm)
     world.clock.pass_(601)
-    assert not isinstance(await world.call(call, FormLater(resumed=(late.question.grant, Yes(minutes=15)))), Done)
-    assert await world.ledger.scopes(world.clock.at.timestamp()) == []
+    assert not isinstance(await world.call(call, FormLater(submitted=(late.question.grant, Approve(minutes=15)))), Done)
+    assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
     assert len(world.changes) == 1
 
 
@@ -195,7 +197,7 @@ async def test_an_approval_runs_out(world: World) -> None:
     assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
     world.clock.pass_(601)
     assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
@@ -206,7 +208,7 @@ async def test_a_target_that_changed_voids_the_approval_and_shows_what_is_there(
     call = await deletion(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, world.clock.at.timestamp())
+    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     void = await world.call(call)
     assert isinstance(void, TargetChanged)
@@ -225,24 +227,24 @@ async def test_a_target_that_is_gone_is_not_asked_about(world: World) -> None:
 async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(world: World) -> None:
     """Ours (DESIGN 5.5): and it can be revoked at once."""
     call = (await run(world)).model_copy(update={"input": {"n": 1}})
-    form = now(world, Yes(minutes=15))
+    form = now(world, Approve(minutes=15))
     assert isinstance(await world.call(call, form), Done)
     assert isinstance(await world.call(call.model_copy(update={"input": {"n": 2}}), form), Done)
     assert len(form.asked) == 1
     other = RunWorkflow(workflow_id=str((await world.rows(ListWorkflows(limit=100)))[0].id))
     if other.workflow_id != call.workflow_id:
-        assert not isinstance(await world.call(other, now(world, No())), Done)
-    (scope,) = await world.ledger.scopes(world.clock.at.timestamp())
-    assert await world.ledger.revoke_scope(scope.id)
-    assert isinstance(await world.call(call, now(world, No())), Declined)
+        assert not isinstance(await world.call(other, now(world, Decline())), Done)
+    (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
+    assert await world.ledger.revoke_temporary(scope.id)
+    assert isinstance(await world.call(call, now(world, Decline())), Declined)
 
 
 async def test_what_destroys_or_gives_access_has_no_scope(world: World) -> None:
     """Ours: even where the form says so."""
-    form = FormNow(lambda question: Yes(question.expected, minutes=15), world.clock)
+    form = FormNow(lambda question: Approve(question.expected, minutes=15), world.clock)
     await world.call(await deletion(world), form)
-    assert form.asked[0].scope is False
-    assert await world.ledger.scopes(world.clock.at.timestamp()) == []
+    assert form.asked[0].allows_temporary is False
+    assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
 
 
 async def test_questions_are_capped(world: World) -> None:
@@ -257,7 +259,7 @@ async def test_questions_are_capped(world: World) -> None:
 async def test_declines_in_a_row_give_everybody_a_rest(world: World) -> None:
     """Ours (DESIGN 5.2): an agent that is told no again and again stops asking."""
     call = await run(world)
-    form = now(world, No())
+    form = now(world, Decline())
     for _ in range(5):
         assert isinstance(await world.call(call, form), Declined)
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Refused)
@@ -290,7 +292,7 @@ async def test_a_ledger_that_fails_is_a_refusal(world: World, broken: str, monke
     monkeypatch.setattr(world.ledger, broken, fail)
     form: FormNow | FormLater = FormNow(yes, world.clock)
     if broken == "find":
-        form = FormLater(resumed=("t1", Yes()))
+        form = FormLater(submitted=("t1", Approve()))
     refused = await world.call(await run(world), form)
     assert isinstance(refused, Refused)
     assert world.changes == []
@@ -315,7 +317,7 @@ async def test_every_change_is_recorded_before_and_after(world: World) -> None:
     """Ours (DESIGN 5.7): intent, outcome, question, refusal; the chain holds; a secret is nowhere."""
     await world.call(CreateCustomer(name="Initech"))
     await world.call(await run(world), FormNow(yes, world.clock))
-    await world.call(await run(world), now(world, No()))
+    await world.call(await run(world), now(world, Decline()))
     events = [json.loads(line)["event"] for line in world.audit_path.read_text().splitlines()]
     assert events == ["intent", "outcome", "asked", "intent", "outcome", "asked", "declined"]
     assert verify(world.audit_path).broken is None
@@ -397,10 +399,10 @@ async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: 
 async def test_a_temporary_approval_does_not_cover_what_may_have_happened(world: World) -> None:
     """Ours: a person has to know that the earlier one may have happened."""
     call = await run(world)
-    assert isinstance(await world.call(call, now(world, Yes(minutes=15))), Done)
+    assert isinstance(await world.call(call, now(world, Approve(minutes=15))), Done)
     assert isinstance(await world.call(call), Done)
     await _hanging(world, call)
-    form = now(world, No())
+    form = now(world, Decline())
     assert isinstance(await world.call(call, form), Declined)
     assert "it may have happened" in form.asked[0].text
     assert len(world.changes) == 2
@@ -434,7 +436,7 @@ async def test_pausing_a_trigger_is_not_asked_about_but_letting_it_fire_is(world
     """Ours (DESIGN 5.1): a trigger update is a write until it makes the trigger fire more."""
     rows = await world.rows(ListTriggers(limit=100))
     active = next(row for row in rows if str(row.status).casefold() == "active" and row.type == "scheduler")
-    form = now(world, No())
+    form = now(world, Decline())
     pause = UpdateTrigger(trigger_id=str(active.id), status="Disabled")
     assert isinstance(await world.call(pause, form), Done)
     assert form.asked == []
@@ -445,7 +447,7 @@ async def test_pausing_a_trigger_is_not_asked_about_but_letting_it_fire_is(world
 
 async def test_changing_what_is_live_or_in_use_is_asked_about(world: World) -> None:
     """Ours (DESIGN 5.1): a live workflow, a connector with connections; not a draft, not one that nobody uses."""
-    form = now(world, No())
+    form = now(world, Decline())
     workflows = await world.rows(ListWorkflows(limit=100))
     live = next(row for row in workflows if row.name == "process-new-orders")
     assert isinstance(await world.call(UpdateWorkflow(workflow_id=str(live.id), description="x"), form), Declined)
@@ -464,7 +466,7 @@ async def test_a_preview_reads_and_sends_nothing(world: World) -> None:
     assert kinds["connections"] == 3
     assert shown.name == "Acme Corp"
     assert world.changes == []
-    form = now(world, No())
+    form = now(world, Decline())
     await world.call(call, form)
     assert form.asked[0].text.splitlines()[:-1] == shown.lines()
 
@@ -494,7 +496,7 @@ async def test_no_name_can_speak_for_us(world: World) -> None:
     await world.call(CreateCustomer(name="Initech"))
     world.sandbox.state.named("customers", "Initech", by="name")["name"] = HOSTILE  # by somebody else
     created = next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == HOSTILE)
-    form = now(world, No())
+    form = now(world, Decline())
     await world.call(DeleteCustomer(customer_id=str(created.id)), form)
     text = form.asked[0].text
     lines = text.splitlines()
@@ -526,7 +528,7 @@ async def test_an_outcome_that_cannot_be_recorded_does_not_hide_what_happened(
 async def test_triggers_that_fire_at_once_are_asked_about(world: World) -> None:
     """Ours: a disabled one is a write."""
     routes: list[dict[str, JsonValue]] = [{"routeId": (await run(world)).workflow_id, "environment": "live"}]
-    form = now(world, No())
+    form = now(world, Decline())
     fires = CreateTrigger(name="n", type="webhook", routes=routes)
     assert isinstance(await world.call(fires, form), Declined)
     paused = fires.model_copy(update={"status": "Disabled"})
@@ -539,7 +541,7 @@ async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repea
     create = CreateCustomer(name="Initech")
     lost = await world.call(create)
     assert isinstance(lost, UnknownOutcome)
-    form = now(world, No())
+    form = now(world, Decline())
     assert isinstance(await world.call(create, form), Declined)
     assert "its outcome is not known" in form.asked[0].text
     assert isinstance(await world.call(CreateCustomer(name="Umbrella"), form), Done)
@@ -585,10 +587,10 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     world = World(tmp_path, Policy("guarded", load_rules(file)))
     call = await run(world)
     asking = await world.call(call, FormLater())
-    assert isinstance(asking, Asking)
+    assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     for _ in range(20):
-        await world.call(call, FormLater(resumed=(asking.question.grant, Yes())))
+        await world.call(call, FormLater(submitted=(asking.question.grant, Approve())))
     assert len(world.changes) == 1
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
     refused = await world.call(call, FormNow(yes, world.clock))
@@ -605,15 +607,15 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     one = World(tmp_path, Policy("guarded", load_rules(file)), tokens="one", bound="a" * 64)
     two = World(tmp_path, Policy("guarded", load_rules(file)), tokens="two", bound="b" * 64)
     call = await run(one)
-    assert isinstance(await one.call(call, now(one, Yes(minutes=15))), Done)
+    assert isinstance(await one.call(call, now(one, Approve(minutes=15))), Done)
     assert isinstance(await one.call(call), Done)
     assert isinstance(await one.call(call), Refused)
     assert isinstance(await two.call(call), PendingApproval)
     delete = await deletion(one)
     for _ in range(5):
-        assert isinstance(await one.call(delete, now(one, No())), Declined)
-    assert isinstance(await one.call(delete, now(one, No())), Refused)
-    assert isinstance(await two.call(delete, now(two, No())), Declined)
+        assert isinstance(await one.call(delete, now(one, Decline())), Declined)
+    assert isinstance(await one.call(delete, now(one, Decline())), Refused)
+    assert isinstance(await two.call(delete, now(two, Decline())), Declined)
     one.clock.pass_(601)
     two.clock.pass_(601)
     for number in range(MOST_WAITING):

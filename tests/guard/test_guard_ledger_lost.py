@@ -14,7 +14,7 @@ from fastn_mcp.client.http import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -98,7 +98,7 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
         world = World(tmp_path, ledger=ledger)
         call = DeleteCustomer(customer_id=await _customer(world))
         await ledger.open(grant())
-        await ledger.move("g1", [GrantState.OPEN], GrantState.STALE, NOW)  # so that the server has the script
+        await ledger.move("g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
         proxy.lose, proxy.hang_up = b"burnt", True
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, LedgerLost)

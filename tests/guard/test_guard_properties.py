@@ -14,9 +14,9 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from world import FormLater, FormNow, World
 
-from fastn_mcp.guard.approval.request import Asking, No, Nobody, PendingApproval, Yes
+from fastn_mcp.guard.approval.request import Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.tools.account import InviteUser
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
@@ -27,11 +27,11 @@ Call = Operation[Any]
 
 SUBJECTS = ["run", "delete_customer", "delete_connection", "delete_workflow", "invite", "create"]
 ANSWERS = {
-    "approve": Yes("Globex Exports"),
-    "approve for a while": Yes(minutes=15),
-    "wrong name": Yes("Acme"),
-    "decline": No("no"),
-    "cancel": Nobody("closed"),
+    "approve": Approve("Globex Exports"),
+    "approve for a while": Approve(minutes=15),
+    "wrong name": Approve("Acme"),
+    "decline": Decline("no"),
+    "cancel": NoAnswer("closed"),
 }
 ACTIONS = st.one_of(
     st.tuples(
@@ -78,16 +78,16 @@ async def act(world: World, action: Action) -> None:
         case "round trip":
             call = await subject(world, name)
             asked = await world.call(call, FormLater())
-            if isinstance(asked, Asking):
+            if isinstance(asked, PendingForm):
                 world.clock.pass_(2)
                 for _ in range(int(number)):
-                    await world.call(call, FormLater(resumed=(asked.question.grant, ANSWERS[how])))
+                    await world.call(call, FormLater(submitted=(asked.question.grant, ANSWERS[how])))
         case "swapped":
             asked = await world.call(await subject(world, name), FormLater())
             other = await subject(world, how)
-            if isinstance(asked, Asking) and name != how:
+            if isinstance(asked, PendingForm) and name != how:
                 world.clock.pass_(2)
-                await world.call(other, FormLater(resumed=(asked.question.grant, Yes(asked.question.expected))))
+                await world.call(other, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
         case "desk":
             await at_the_desk(world, await subject(world, name), how, int(number))
         case "time":
@@ -103,7 +103,7 @@ async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
     now = world.clock.at.timestamp()
     for grant in await world.ledger.waiting(now):
         if how != "open":
-            await world.ledger.move(grant.id, [GrantState.OPEN], GrantState(how), now, by="local_page")
+            await world.ledger.move(grant.id, [RequestState.OPEN], RequestState(how), now, by="local_page")
     for _ in range(repeats):
         await world.call(call)
 
@@ -144,7 +144,7 @@ async def _approved_run(world: World) -> RunWorkflow:
     assert isinstance(await world.call(call), PendingApproval)
     now = world.clock.at.timestamp()
     (grant,) = await world.ledger.waiting(now)
-    assert await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="local_page")
+    assert await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
     return call
 
 
@@ -230,7 +230,7 @@ def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
         await world.call(call)
         now = world.clock.at.timestamp()
         (grant,) = await world.ledger.waiting(now)
-        await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="local_page")
+        await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
         await world.client.send(call)
         await world.client.send(CreateCustomer(name="Globex Exports"))
         again = await subject(world, "delete_customer")

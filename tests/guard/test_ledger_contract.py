@@ -14,11 +14,11 @@ from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.changes import BEGUN, BatchStep
 from fastn_mcp.guard.changes import FINAL as OVER
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState, Ledger, TooManyWaiting, Vote, rate_free_at
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, RequestState, TooManyWaiting, Vote, rate_free_at
 
 pytestmark = pytest.mark.anyio
 
-FINAL = [GrantState.BURNT, GrantState.DECLINED, GrantState.UNANSWERED, GrantState.STALE]
+FINAL = [RequestState.USED, RequestState.DECLINED, RequestState.UNANSWERED, RequestState.STALE]
 
 
 @pytest.fixture(params=stores.KINDS)
@@ -85,7 +85,7 @@ async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, 
     assert sum(race(where, "burn")) == 1
     spent = await ledger.find("g1")
     assert spent is not None
-    assert spent.state is GrantState.BURNT
+    assert spent.state is RequestState.USED
 
 
 @pytest.mark.long
@@ -117,16 +117,18 @@ async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> N
 
 async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
     """Ours: by one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
-    form = replace(grant("form"), elsewhere=False)
+    form = replace(grant("form"), out_of_band=False)
     for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):
         await ledger.open(asked)
     await ledger.open(replace(grant("others"), account="acme at live.fastn.ai"))
-    await ledger.move("answered", [GrantState.OPEN], GrantState.APPROVED, NOW, by="local_page")
+    await ledger.move("answered", [RequestState.OPEN], RequestState.APPROVED, NOW, by="local_page")
     assert await ledger.expire(form.account, NOW + 599) == []
     closed = [*await ledger.expire(form.account, NOW + 600), *await other.expire(form.account, NOW + 600)]
     assert sorted(one.id for one in closed) == ["form", "page"]
     found = [await other.find(one.id) for one in closed]
-    assert [one and (one.state, one.by, one.decided) for one in found] == [(GrantState.UNANSWERED, None, NOW + 600)] * 2
+    assert [one and (one.state, one.by, one.decided) for one in found] == [
+        (RequestState.UNANSWERED, None, NOW + 600)
+    ] * 2
     assert {one.id for one in await other.decided(9)} == {"form", "page", "answered"}
     assert [one.id for one in await ledger.expire("acme at live.fastn.ai", NOW + 600)] == ["others"]
     assert [one.id for one in await ledger.waiting(NOW + 600)] == ["later"]
@@ -135,44 +137,44 @@ async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledg
 async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
     """Ours: an approval that comes too late is none."""
     await ledger.open(grant())
-    assert not await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW + 600)
+    assert not await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
     assert await ledger.waiting(NOW + 600) == []
     assert await ledger.latest("call of g1", NOW + 600) is None
-    assert await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW + 599)
+    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 599)
 
 
 async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
     """Ours: whoever decides second decides nothing."""
     await ledger.open(grant())
-    assert not await ledger.move("g1", [GrantState.APPROVED], GrantState.BURNT, NOW)
-    assert await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW + 1, by="terminal")
-    assert not await ledger.move("g1", [GrantState.OPEN], GrantState.DECLINED, NOW + 2, by="local_page", note="no")
+    assert not await ledger.move("g1", [RequestState.APPROVED], RequestState.USED, NOW)
+    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
+    assert not await ledger.move("g1", [RequestState.OPEN], RequestState.DECLINED, NOW + 2, by="local_page", note="no")
     approved = await ledger.find("g1")
     assert approved is not None
     assert (approved.state, approved.by, approved.note, approved.decided) == (
-        GrantState.APPROVED,
+        RequestState.APPROVED,
         "terminal",
         None,
         NOW + 1,
     )
-    assert await ledger.move("g1", [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW + 3)
+    assert await ledger.move("g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW + 3)
     burnt = await ledger.find("g1")
     assert burnt is not None
-    assert (burnt.by, burnt.state) == ("terminal", GrantState.BURNT)
+    assert (burnt.by, burnt.state) == ("terminal", RequestState.USED)
 
 
 async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
     """THREATS T12: a guessed id is worth nothing."""
-    assert not await ledger.move("g1", list(GrantState), GrantState.APPROVED, NOW)
+    assert not await ledger.move("g1", list(RequestState), RequestState.APPROVED, NOW)
 
 
 @pytest.mark.parametrize("final", FINAL)
-@pytest.mark.parametrize("after", list(GrantState))
-async def test_what_is_decided_for_good_stays_so(final: GrantState, after: GrantState, ledger: Ledger) -> None:
+@pytest.mark.parametrize("after", list(RequestState))
+async def test_what_is_decided_for_good_stays_so(final: RequestState, after: RequestState, ledger: Ledger) -> None:
     """THREATS T11: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
     await ledger.open(grant())
-    assert await ledger.move("g1", [GrantState.OPEN], final, NOW)
-    assert not await ledger.move("g1", list(GrantState), after, NOW)
+    assert await ledger.move("g1", [RequestState.OPEN], final, NOW)
+    assert not await ledger.move("g1", list(RequestState), after, NOW)
     found = await ledger.find("g1")
     assert found is not None
     assert found.state is final
@@ -181,8 +183,8 @@ async def test_what_is_decided_for_good_stays_so(final: GrantState, after: Grant
 async def test_nothing_is_opened_again(ledger: Ledger) -> None:
     """THREATS T11: an approval is not taken back into a question that can be approved again."""
     await ledger.open(grant())
-    assert await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
-    assert not await ledger.move("g1", list(GrantState), GrantState.OPEN, NOW)
+    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert not await ledger.move("g1", list(RequestState), RequestState.OPEN, NOW)
 
 
 async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
@@ -193,7 +195,7 @@ async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Le
         await ledger.open(grant("more"))
     assert await ledger.find("more") is None
     await ledger.open(grant("another's", principal="other"))
-    assert await ledger.move("g0", [GrantState.OPEN], GrantState.DECLINED, NOW)
+    assert await ledger.move("g0", [RequestState.OPEN], RequestState.DECLINED, NOW)
     await ledger.open(grant("more"))
     # Those that ran out wait no longer.
     await ledger.open(grant("later", created=NOW + 601, expires=NOW + 1201))
@@ -211,9 +213,9 @@ async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
     """Ours: a person sees first what has waited longest, and only what is asked elsewhere."""
     await ledger.open(grant("late", created=NOW + 2))
     await ledger.open(grant("early", created=NOW + 1))
-    await ledger.open(replace(grant("form"), elsewhere=False))
+    await ledger.open(replace(grant("form"), out_of_band=False))
     assert [found.id for found in await ledger.waiting(NOW + 3)] == ["early", "late"]
-    assert await ledger.move("early", [GrantState.OPEN], GrantState.APPROVED, NOW + 3)
+    assert await ledger.move("early", [RequestState.OPEN], RequestState.APPROVED, NOW + 3)
     assert [found.id for found in await ledger.waiting(NOW + 3)] == ["late"]
 
 
@@ -222,16 +224,16 @@ async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledge
     first = replace(grant("first"), call="call")
     await ledger.open(first)
     await ledger.open(replace(grant("second", created=NOW + 1), call="call"))
-    await ledger.open(replace(grant("form", created=NOW + 2), call="call", elsewhere=False))
+    await ledger.open(replace(grant("form", created=NOW + 2), call="call", out_of_band=False))
     found = await ledger.latest("call", NOW + 3)
     assert found is not None
     assert found.id == "second"
-    assert await ledger.move("second", [GrantState.OPEN], GrantState.BURNT, NOW + 3)
+    assert await ledger.move("second", [RequestState.OPEN], RequestState.USED, NOW + 3)
     assert await ledger.latest("call", NOW + 3) == first
-    assert await ledger.move("first", [GrantState.OPEN], GrantState.DECLINED, NOW + 3, note="not today")
+    assert await ledger.move("first", [RequestState.OPEN], RequestState.DECLINED, NOW + 3, note="not today")
     declined = await ledger.latest("call", NOW + 3)
     assert declined is not None
-    assert (declined.state, declined.note) == (GrantState.DECLINED, "not today")
+    assert (declined.state, declined.note) == (RequestState.DECLINED, "not today")
     assert await ledger.latest("another call", NOW + 3) is None
 
 
@@ -239,31 +241,33 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
     """Ours: the history shows what became of each question."""
     for number, state in enumerate(FINAL):
         await ledger.open(grant(state.value))
-        assert await ledger.move(state.value, [GrantState.OPEN], state, NOW + number)
+        assert await ledger.move(state.value, [RequestState.OPEN], state, NOW + number)
     await ledger.open(grant("open"))
     assert [found.id for found in await ledger.decided(3)] == ["stale", "unanswered", "declined"]
 
 
 async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
     """THREATS T13: a temporary approval is for one principal, account, tool and target."""
-    await ledger.grant_scope(scope())
+    await ledger.add_temporary(scope())
     exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
-    assert await other.scope_of(*exact, NOW) == scope()
-    assert await other.scopes(NOW) == [scope()]
+    assert await other.find_temporary(*exact, NOW) == scope()
+    assert await other.temporary_approvals(NOW) == [scope()]
     for place in range(5):
         changed = [*exact]
         changed[place] += "x"
-        assert await other.scope_of(changed[0], changed[1], changed[2], changed[3], changed[4], NOW) is None
-    assert await other.scope_of(*exact, NOW + 900) is None
-    assert await other.scopes(NOW + 900) == []
+        assert await other.find_temporary(changed[0], changed[1], changed[2], changed[3], changed[4], NOW) is None
+    assert await other.find_temporary(*exact, NOW + 900) is None
+    assert await other.temporary_approvals(NOW + 900) == []
 
 
 async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
     """Ours: what a person revokes holds no longer, in any process, and cannot be revoked twice."""
-    await ledger.grant_scope(scope())
-    assert await other.revoke_scope("s1")
-    assert not await ledger.revoke_scope("s1")
-    assert await ledger.scope_of("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input", NOW) is None
+    await ledger.add_temporary(scope())
+    assert await other.revoke_temporary("s1")
+    assert not await ledger.revoke_temporary("s1")
+    assert (
+        await ledger.find_temporary("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input", NOW) is None
+    )
 
 
 async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:
@@ -322,9 +326,9 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
     seen.append(await ledger.revision())
     await other.open(grant("g2"))
     seen.append(await ledger.revision())
-    await other.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
+    await other.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     seen.append(await ledger.revision())
-    await ledger.grant_scope(scope())
+    await ledger.add_temporary(scope())
     seen.append(await ledger.revision())
     assert len(set(seen)) == len(seen)
     assert await ledger.revision() == seen[-1]
@@ -394,7 +398,7 @@ async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: s
 
 async def vote(
     ledger: Ledger, approver: str, *, approves: bool = True, at: float = NOW, needed: int = 2
-) -> GrantState | None:
+) -> RequestState | None:
     note = None if approves else "not now"
     return await ledger.vote(Vote("g1", approver, approves, at), needed, by="four_eyes", note=note)
 
@@ -402,26 +406,26 @@ async def vote(
 async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
     """DESIGN 5.5: four eyes; the first vote is kept for every process."""
     await ledger.open(grant())
-    assert await vote(ledger, "dana") is GrantState.OPEN
+    assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(other, "dana") is None
     assert await other.votes("g1") == [Vote("g1", "dana", True, NOW)]
-    assert await vote(other, "kim", at=NOW + 5) is GrantState.APPROVED
+    assert await vote(other, "kim", at=NOW + 5) is RequestState.APPROVED
     found = await ledger.find("g1")
     assert found is not None
-    assert (found.state, found.by, found.note, found.decided) == (GrantState.APPROVED, "four_eyes", None, NOW + 5)
+    assert (found.state, found.by, found.note, found.decided) == (RequestState.APPROVED, "four_eyes", None, NOW + 5)
     assert [each.approver for each in await ledger.votes("g1")] == ["dana", "kim"]
 
 
 async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: Ledger) -> None:
     """Ours: whoever sees their mistake in time can take it back."""
     await ledger.open(grant())
-    assert await vote(ledger, "dana") is GrantState.OPEN
-    assert await vote(ledger, "dana", approves=False, at=NOW + 1) is GrantState.DECLINED
+    assert await vote(ledger, "dana") is RequestState.OPEN
+    assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
     assert await vote(ledger, "kim") is None
     assert await vote(ledger, "dana") is None
     found = await ledger.find("g1")
     assert found is not None
-    assert (found.state, found.note) == (GrantState.DECLINED, "not now")
+    assert (found.state, found.note) == (RequestState.DECLINED, "not now")
     assert await ledger.votes("g1") == [Vote("g1", "dana", False, NOW + 1)]
 
 
@@ -430,9 +434,9 @@ async def test_a_vote_counts_only_on_what_is_open_elsewhere(ledger: Ledger) -> N
     assert await vote(ledger, "dana") is None
     await ledger.open(grant())
     assert await vote(ledger, "dana", at=NOW + 600) is None
-    await ledger.move("g1", [GrantState.OPEN], GrantState.STALE, NOW)
+    await ledger.move("g1", [RequestState.OPEN], RequestState.STALE, NOW)
     assert await vote(ledger, "dana", needed=1) is None
-    await ledger.open(replace(grant("g2"), elsewhere=False))
+    await ledger.open(replace(grant("g2"), out_of_band=False))
     assert await ledger.vote(Vote("g2", "dana", True, NOW), 1, by="verified") is None
     assert await ledger.votes("g1") == []
     assert await ledger.votes("g2") == []
@@ -507,20 +511,22 @@ async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) 
 
 async def test_a_grant_that_was_approved_with_others_is_opened_as_that(ledger: Ledger, other: Ledger) -> None:
     """Issue 6: one question for several calls, and a grant for each; none of them waits for anybody."""
-    approved = replace(grant(), elsewhere=False, state=GrantState.APPROVED, by="verified", decided=NOW)
+    approved = replace(grant(), out_of_band=False, state=RequestState.APPROVED, by="verified", decided=NOW)
     await ledger.open(approved)
     assert await other.find("g1") == approved
     assert await other.waiting(NOW) == []
     assert await other.latest("call of g1", NOW) is None
     assert await other.decided(5) == [approved]
-    assert await other.move("g1", [GrantState.APPROVED], GrantState.BURNT, NOW)
-    assert not await ledger.move("g1", [GrantState.APPROVED], GrantState.BURNT, NOW)
+    assert await other.move("g1", [RequestState.APPROVED], RequestState.USED, NOW)
+    assert not await ledger.move("g1", [RequestState.APPROVED], RequestState.USED, NOW)
 
 
 async def test_grants_that_were_approved_with_others_take_no_place_of_what_waits(ledger: Ledger) -> None:
     """Issue 6: a hundred calls are approved by one answer, and a person can still be asked about something else."""
     for number in range(MOST_WAITING + 1):
-        approved = replace(grant(f"g{number}"), elsewhere=False, state=GrantState.APPROVED, by="verified", decided=NOW)
+        approved = replace(
+            grant(f"g{number}"), out_of_band=False, state=RequestState.APPROVED, by="verified", decided=NOW
+        )
         await ledger.open(approved)
     await ledger.open(grant("asked"))
     assert [found.id for found in await ledger.waiting(NOW)] == ["asked"]
@@ -545,9 +551,9 @@ async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
     assert [one.id for one in await other.waiting(NOW)] == ["g1"]
     assert await other.open(replace(again, id="g3", binding="another state")) == "g3"
     assert await other.open(replace(again, id="g4", principal="another")) == "g4"
-    assert await other.open(replace(again, id="g5", elsewhere=False)) == "g5"
+    assert await other.open(replace(again, id="g5", out_of_band=False)) == "g5"
     assert await other.open(replace(again, id="g6", created=NOW + 601, expires=NOW + 1201)) == "g6"
-    assert await ledger.move("g1", [GrantState.OPEN], GrantState.DECLINED, NOW)
+    assert await ledger.move("g1", [RequestState.OPEN], RequestState.DECLINED, NOW)
     assert await other.open(replace(again, id="g7", created=NOW + 2)) in ("g6", "g7")
 
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from stores import NOW, change, grant, scope
 
-from fastn_mcp.guard.ledger.ledger import GrantState, LedgerUnusable, Vote
+from fastn_mcp.guard.ledger.ledger import LedgerUnusable, RequestState, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -50,13 +50,13 @@ async def test_it_outlives_its_process(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.sqlite")
     ledger = SqliteLedger(path)
     await ledger.open(grant())
-    assert await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
+    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     ledger.close()
     again = SqliteLedger(path)
     found = await again.find("g1")
     again.close()
     assert found is not None
-    assert found.state is GrantState.APPROVED
+    assert found.state is RequestState.APPROVED
 
 
 async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ async def test_full_disk_is_said(tmp_path: Path) -> None:
     await ledger.open(grant())
     ledger._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(LedgerUnusable, match="the disk is full") as full:
-        await ledger.open(replace(grant("g2"), lines=("x" * 200_000,)))
+        await ledger.open(replace(grant("g2"), text=("x" * 200_000,)))
     assert "free space" in full.value.next_step
     ledger._database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
     assert await ledger.open(grant("g3")) == "g3"
@@ -142,11 +142,11 @@ async def test_full_disk_is_said(tmp_path: Path) -> None:
 async def test_text_stays_text(tmp_path: Path) -> None:
     """Ours: whatever a name holds, it is bound and never part of a statement."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
-    hostile = "'; DROP TABLE grants; --\x00\u202e"
-    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, lines=(hostile,)))
+    hostile = "'; DROP TABLE requests; --\x00\u202e"
+    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,)))
     found = await ledger.find(hostile)
     assert found is not None
-    assert (found.principal, found.target, found.lines) == (hostile, hostile, (hostile,))
+    assert (found.principal, found.target, found.text) == (hostile, hostile, (hostile,))
     ledger.close()
 
 
@@ -157,7 +157,7 @@ async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_fir
     await first.open(grant())
     await second.open(grant("g2"))
     # Whoever closes last takes away the write-ahead log; while we hold our locks, another process is not the last.
-    look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT id FROM grants'); d.close()"
+    look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT id FROM requests'); d.close()"
     await anyio.run_process([sys.executable, "-c", look, str(path)])
     assert path.with_name("ledger.sqlite-wal").exists()
     first.close()
@@ -211,25 +211,31 @@ CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 
 
 async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Ours: what an earlier version wrote is read. What it did not bind (dependents, fields) covers no call."""
+    """Ours: the journal of an earlier version is read. What it approved covers no call: it bound too little."""
     path = str(tmp_path / "ledger.sqlite")
-    kept, made, given = grant(), change(), scope()
-    lacks = {"dependents", "similar", "extent", "call", "unsettled_until", "approved_by"}
+    made = change()
     with closing(sqlite3.connect(path)) as before, before:
         before.executescript(_FIRST)
-        for table, row in (("grants", kept), ("changes", made), ("scopes", given)):
-            fields = {name: value for name, value in asdict(row).items() if table == "grants" or name not in lacks}
-            fields = {name: value for name, value in fields.items() if name not in lacks - {"call"}}
-            values = [json.dumps(v) if isinstance(v, (dict, tuple, list)) else v for v in fields.values()]
-            values = [value.value if isinstance(value, GrantState) else value for value in values]
-            marks = ", ".join("?" * len(values))
-            before.execute(f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks})", values)  # noqa: S608
+        fields = {
+            name: value
+            for name, value in asdict(made).items()
+            if name not in ("call", "unsettled_until", "approved_by")
+        }
+        values = [json.dumps(v) if isinstance(v, (dict, tuple, list)) else v for v in fields.values()]
+        marks = ", ".join("?" * len(values))
+        before.execute(f"INSERT INTO changes ({', '.join(fields)}) VALUES ({marks})", values)  # noqa: S608
+        given = ("s1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, NOW + 900, "terminal")
+        before.execute("INSERT INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", given)
+        columns = "id, principal, account, tool, call, binding, asks, scope, elsewhere, card, lines, created, expires"
+        asked = ("g1", "local", "default", "t", "call", "binding", "confirm", 0, 1, "{}", "[]", NOW, NOW + 600)
+        marks = ", ".join("?" * len(asked))
+        before.execute(f"INSERT INTO grants ({columns}, state) VALUES ({marks}, 'approved')", asked)  # noqa: S608
     one, two = SqliteLedger(path), SqliteLedger(path)
-    assert await one.find("g1") == replace(kept, dependents=None)
+    assert await one.find("g1") is None
+    assert await one.latest("call", NOW) is None
     assert await one.change(made.account, made.id) == made
-    assert await one.scopes(NOW) == [replace(given, similar="")]
-    assert await one.scope_of("local", given.account, "run_workflow", "wf_1", "input", NOW) is None
-    assert await one.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
+    assert await one.temporary_approvals(NOW) == []
+    assert await one.find_temporary("local", "default at live.fastn.ai", "run_workflow", "wf_1", "", NOW) is None
     await two.open(replace(grant("g2"), trace="00-1-2-01"))
     assert await one.find("g2") == replace(grant("g2"), trace="00-1-2-01")
     lost = replace(change("c2"), call="a", unsettled_until=NOW + 1)
@@ -249,11 +255,11 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
     for number in range(size):
         await ledger.note(change(f"kept {number}", at=NOW - number))
         await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
-        await ledger.move(f"kept {number}", [GrantState.OPEN], GrantState.BURNT, NOW - 1_500 - number)
+        await ledger.move(f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
         await ledger.vote(Vote(f"kept {number}", "ann", True, NOW - number), 1, by="terminal")
         await ledger.hold_steps(f"kept {number}", {1: "g", 2: "h"}, NOW - number)
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
-        await ledger.grant_scope(replace(scope(f"kept {number}"), target=f"wf_{number}"))
+        await ledger.add_temporary(replace(scope(f"kept {number}"), target=f"wf_{number}"))
 
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
@@ -262,11 +268,13 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
     "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
     "a grant is opened": lambda ledger: ledger.open(grant("new")),
     "a grant is looked for": lambda ledger: ledger.latest("call of kept 1", NOW),
-    "a grant is burnt": lambda ledger: ledger.move("new", [GrantState.OPEN], GrantState.BURNT, NOW),
+    "a grant is burnt": lambda ledger: ledger.move("new", [RequestState.OPEN], RequestState.USED, NOW),
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
-    "a scope is looked for": lambda ledger: ledger.scope_of("local", "default at live.fastn.ai", "t", "wf_1", "", NOW),
+    "a scope is looked for": lambda ledger: ledger.find_temporary(
+        "local", "default at live.fastn.ai", "t", "wf_1", "", NOW
+    ),
     "steps are held": lambda ledger: ledger.hold_steps("new", {1: "g"}, NOW),
 }
 

@@ -14,11 +14,11 @@ from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.changes import FINAL
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, GrantState, Ledger, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, RequestState, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
-STATES = st.sampled_from(list(GrantState))
+STATES = st.sampled_from(list(RequestState))
 WHO = st.sampled_from(["dana", "kim", "lee"])
 TIMES = st.integers(0, 700).map(lambda seconds: NOW + seconds / 2)
 Step = Callable[[Ledger], Awaitable[Any]]
@@ -26,9 +26,9 @@ Step = Callable[[Ledger], Awaitable[Any]]
 FEW = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-async def _opened(ledger: Ledger, id_: str, *, elsewhere: bool, state: GrantState = GrantState.OPEN) -> str:
+async def _opened(ledger: Ledger, id_: str, *, out_of_band: bool, state: RequestState = RequestState.OPEN) -> str:
     try:
-        await ledger.open(replace(grant(id_), elsewhere=elsewhere, call="call", state=state))
+        await ledger.open(replace(grant(id_), out_of_band=out_of_band, call="call", state=state))
     except TooManyWaiting:
         return "too many"
     except Exception:
@@ -49,8 +49,8 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
     before, after, limit = draw(st.lists(STATES, max_size=3)), draw(STATES), draw(st.integers(0, 3))
     outcome = draw(st.sampled_from([*FINAL, "conflict", "declined"]))
     steps: dict[str, Step] = {
-        "open": lambda ledger: _opened(ledger, id_, elsewhere=yes),
-        "approved": lambda ledger: _opened(ledger, id_, elsewhere=yes, state=GrantState.APPROVED),
+        "open": lambda ledger: _opened(ledger, id_, out_of_band=yes),
+        "approved": lambda ledger: _opened(ledger, id_, out_of_band=yes, state=RequestState.APPROVED),
         "move": lambda ledger: ledger.move(id_, before, after, now, by=who, note="no" if yes else None),
         "vote": lambda ledger: ledger.vote(Vote(id_, who, yes, now), limit, by="verified"),
         "find": lambda ledger: ledger.find(id_),
@@ -59,8 +59,8 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
         "nonce": lambda ledger: ledger.use_nonce(who, now + 10, now),
         "decline": lambda ledger: ledger.note_answer(who, declined=yes, now=now),
         "declines": lambda ledger: ledger.declines(who),
-        "revoke": lambda ledger: ledger.revoke_scope("s1"),
-        "scopes": lambda ledger: ledger.scopes(now),
+        "revoke": lambda ledger: ledger.revoke_temporary("s1"),
+        "scopes": lambda ledger: ledger.temporary_approvals(now),
         "claim": lambda ledger: ledger.claim("c1"),
         "release": lambda ledger: ledger.release("c1"),
         "limit": lambda ledger: ledger.note_limit(who, now + 10, now),
@@ -95,7 +95,7 @@ def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
         model, one, two = SqliteLedger(":memory:"), opened(url), opened(url)
         try:
             for ledger in (model, one):
-                await ledger.grant_scope(scope())
+                await ledger.add_temporary(scope())
                 await ledger.note(change())
             for step, second in steps:
                 assert await step(two if second else one) == await step(model)
@@ -109,11 +109,11 @@ def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
 async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, str] | None:
     match kind:
         case "burn":
-            done = await ledger.move(id_, [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW)
+            done = await ledger.move(id_, [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW)
         case "decline":
-            done = await ledger.move(id_, [GrantState.OPEN], GrantState.DECLINED, NOW)
+            done = await ledger.move(id_, [RequestState.OPEN], RequestState.DECLINED, NOW)
         case "vote":
-            done = await ledger.vote(Vote(id_, who, True, NOW), 2, by="four_eyes") is GrantState.APPROVED
+            done = await ledger.vote(Vote(id_, who, True, NOW), 2, by="four_eyes") is RequestState.APPROVED
         case "spend":
             done = await ledger.spend("destroy", "monday", 2)
         case "claim":
@@ -153,7 +153,7 @@ def test_whatever_is_tried_at_once_happens_once(
                 assert not (done["vote", id_] and done["decline", id_])
             for kind, most in (("spend", 2), ("claim", 1), ("nonce", 1)):
                 assert sum(count for (what, _), count in done.items() if what == kind) <= most
-            asked = [_opened(ledger, f"q{n}", elsewhere=True) for n in range(questions) for ledger in (one, two)]
+            asked = [_opened(ledger, f"q{n}", out_of_band=True) for n in range(questions) for ledger in (one, two)]
             assert Counter(await asyncio.gather(*asked))["opened"] <= MOST_WAITING
             assert len(await two.waiting(NOW)) <= MOST_WAITING
         finally:
@@ -169,8 +169,8 @@ async def test_of_fifty_parallel_burns_one_succeeds(valkey: ValkeyServer) -> Non
     url = valkey.url()
     one, two = opened(url), opened(url)
     await one.open(grant())
-    assert await two.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
-    burn = [GrantState.OPEN, GrantState.APPROVED], GrantState.BURNT, NOW
+    assert await two.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    burn = [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW
     won = await asyncio.gather(*(ledger.move("g1", *burn) for ledger in (one, two) for _ in range(25)))
     assert sum(won) == 1
     await one.aclose()

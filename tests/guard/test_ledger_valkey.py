@@ -21,7 +21,7 @@ from valkey_server import ValkeyServer
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.changes import BEGUN, BatchStep
-from fastn_mcp.guard.ledger.ledger import GrantState, LedgerLost, Vote
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState, Vote
 from fastn_mcp.guard.ledger.valkey.approvals import UnreadableGrant
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
@@ -30,7 +30,7 @@ from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
 
-ASKABLE = (GrantState.OPEN, GrantState.APPROVED)
+ASKABLE = (RequestState.OPEN, RequestState.APPROVED)
 
 
 class Clock:
@@ -91,8 +91,8 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         await ledger.open(grant())
         await ledger.vote(Vote("g1", "dana", True, NOW), 2, by="four_eyes")
         await ledger.open(grant("g2"))
-        await ledger.move("g2", ASKABLE, GrantState.DECLINED, NOW)
-        await ledger.grant_scope(scope())
+        await ledger.move("g2", ASKABLE, RequestState.DECLINED, NOW)
+        await ledger.add_temporary(scope())
         await ledger.spend("destroy", "monday", 5)
         await ledger.spend("entry", PLANNED, 5)
         await ledger.note_answer("local", declined=True, now=NOW)
@@ -132,10 +132,10 @@ async def test_text_stays_text(valkey: ValkeyServer) -> None:
     """Ours: whatever a name holds, it is one key or one value, and never part of a script or of another key."""
     hostile = "}:grant:g1\r\n*1\r\n\x00\u202e{x}"
     async with ledger_on(valkey.url()) as ledger:
-        await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, lines=(hostile,), expected=""))
+        await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
         found = await ledger.find(hostile)
         assert found is not None
-        assert (found.principal, found.target, found.lines, found.expected) == (hostile, hostile, (hostile,), "")
+        assert (found.principal, found.target, found.text, found.expected) == (hostile, hostile, (hostile,), "")
         assert await ledger.find("g1") is None
         assert await ledger.spend("a", "b c", 1)
         assert await ledger.spend("a b", "c", 1)
@@ -153,17 +153,17 @@ async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeySe
     """Issue 8: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.open(grant())
-        assert await ledger.move("g1", [GrantState.OPEN], GrantState.APPROVED, NOW)
+        assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
         proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
         with pytest.raises(LedgerLost) as caught:
-            await ledger.move("g1", ASKABLE, GrantState.BURNT, NOW)
+            await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
         assert caught.value.known == NOTHING_SENT
         assert proxy.lost == 1
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             found = await another.find("g1")
             assert found is not None
-            assert found.state is GrantState.BURNT
-            assert not await another.move("g1", ASKABLE, GrantState.BURNT, NOW)
+            assert found.state is RequestState.USED
+            assert not await another.move("g1", ASKABLE, RequestState.USED, NOW)
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
@@ -243,7 +243,7 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
     """Issue 8: an empty server knows no approval, so none can be used, burnt or guessed."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
-        assert await ledger.move("g1", ASKABLE, GrantState.APPROVED, NOW)
+        assert await ledger.move("g1", ASKABLE, RequestState.APPROVED, NOW)
         own.stop()
         own.start()
         found: object = "not asked"
@@ -254,10 +254,10 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
             except LedgerLost:
                 await anyio.sleep(0.02)
         assert found is None
-        assert not await ledger.move("g1", ASKABLE, GrantState.BURNT, NOW)
+        assert not await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
         assert await ledger.latest("call of g1", NOW) is None
         await ledger.open(grant("g2"))
-        assert await ledger.move("g2", ASKABLE, GrantState.BURNT, NOW)
+        assert await ledger.move("g2", ASKABLE, RequestState.USED, NOW)
 
 
 async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
@@ -266,13 +266,13 @@ async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
     url = server.url()
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
-        assert await ledger.move("g1", ASKABLE, GrantState.BURNT, NOW)
+        assert await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
     server.stop()
     server.start()
     async with ledger_on(url) as ledger:
         found = await ledger.find("g1")
         assert found is not None
-        assert found.state is GrantState.BURNT
+        assert found.state is RequestState.USED
 
 
 async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
@@ -341,10 +341,10 @@ async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found
         await ledger.open(grant())
         own.ask("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(LedgerLost, match="it has become a replica"):
-            await ledger.move("g1", ASKABLE, GrantState.BURNT, NOW)
+            await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
         own.ask("REPLICAOF", "NO", "ONE")
         clock.passed += 1
-        assert await ledger.move("g1", ASKABLE, GrantState.BURNT, NOW)
+        assert await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
 
 
 async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(start: Start) -> None:
@@ -361,7 +361,7 @@ async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(s
             name = f"g{attempt}"
             with suppress(LedgerLost) if attempt < 19 else nullcontext():
                 await ledger.open(grant(name))
-                assert await ledger.move(name, ASKABLE, GrantState.BURNT, NOW)
+                assert await ledger.move(name, ASKABLE, RequestState.USED, NOW)
                 break
         assert await ledger.spent("destroy", "monday") == 1
     first.stop()
@@ -380,12 +380,12 @@ async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
     for name in ("a", "b", "c", "d"):  # two of them on each node
         async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name={name}&cluster=yes") as ledger:
             await ledger.open(grant())
-            await ledger.grant_scope(scope())
-            assert await ledger.scopes(NOW) == [scope()]
-            assert await ledger.vote(Vote("g1", "dana", True, NOW), 1, by="verified") is GrantState.APPROVED
+            await ledger.add_temporary(scope())
+            assert await ledger.temporary_approvals(NOW) == [scope()]
+            assert await ledger.vote(Vote("g1", "dana", True, NOW), 1, by="verified") is RequestState.APPROVED
             # As a group: where one of them fails, none goes on and opens a connection that nobody closes.
             async with asyncio.TaskGroup() as tasks:
-                moves = [tasks.create_task(ledger.move("g1", ASKABLE, GrantState.BURNT, NOW)) for _ in range(10)]
+                moves = [tasks.create_task(ledger.move("g1", ASKABLE, RequestState.USED, NOW)) for _ in range(10)]
             assert sum(move.result() for move in moves) == 1
             assert [found.id for found in await ledger.decided(5)] == ["g1"]
             await ledger.note(change())

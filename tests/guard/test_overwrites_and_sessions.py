@@ -6,10 +6,10 @@ import pytest
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.request import No, PendingApproval
+from fastn_mcp.guard.approval.request import Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.evaluation import AiSessions
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
@@ -31,7 +31,7 @@ async def approved_outside(world: World, call: Tool[Any]) -> None:
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     now = world.clock.at.timestamp()
-    assert await world.ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="local_page")
+    assert await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
 
 
 def make(world: World, status: str) -> str:
@@ -69,7 +69,7 @@ async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
 async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: World, call: Tool[Any], path: str) -> None:
     """Ours: a list that cannot be read says nothing about what is free."""
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
-    form = FormNow(lambda _: No(), world.clock)
+    form = FormNow(lambda _: Decline(), world.clock)
     assert isinstance(await world.call(call, form), Declined)
     assert "is unknown whether" in form.asked[0].text
     assert world.changes == []
@@ -150,7 +150,7 @@ async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> Non
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     assert isinstance(await world.call(answer, FormNow(yes, world.clock)), UnknownOutcome)
-    form = FormNow(lambda _: No(), world.clock)
+    form = FormNow(lambda _: Decline(), world.clock)
     assert isinstance(await world.call(answer.model_copy(update={"message": "approve"}), form), Declined)
     assert "seen no answer" in form.asked[0].text
 

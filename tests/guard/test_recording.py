@@ -7,7 +7,7 @@ import pytest
 from pydantic import JsonValue
 from world import FormNow, World, yes
 
-from fastn_mcp.guard.approval.request import No
+from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import CreateSecret
@@ -81,7 +81,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
 
 
 async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
-    await world.call(CreateSecret(name="TOKEN", value="hunter2"), FormNow(lambda _: No("not\nnow"), world.clock))
+    await world.call(CreateSecret(name="TOKEN", value="hunter2"), FormNow(lambda _: Decline("not\nnow"), world.clock))
     await world.call(DeleteCustomer(customer_id="gone"), FormNow(yes, world.clock))
     secret: JsonValue = {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
     assert recorded(world) == [

@@ -21,7 +21,7 @@ from world import Clock
 
 from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio
@@ -117,7 +117,7 @@ async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) 
     assert {status for status, _ in replies} == {401}
     grant = await world.ledger.find(question["grant"])
     assert grant is not None
-    assert grant.state is GrantState.OPEN
+    assert grant.state is RequestState.OPEN
     assert (await world.answer(world.dana, question)).body["decided"] is True
     world.close()
 

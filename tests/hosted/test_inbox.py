@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from fastn_mcp.guard.audit.log import AuditFile, entries
-from fastn_mcp.guard.ledger.ledger import Grant, LedgerLost, Vote
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, LedgerLost, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import Approvals, ApproverRule, Team, Tenant
@@ -33,11 +33,11 @@ class Shared(SqliteLedger):
         super().__init__(str(path))
         self.reads = Counter[str]()
 
-    async def waiting(self, now: float) -> list[Grant]:
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
         self.reads["waiting"] += 1
         return await super().waiting(now)
 
-    async def find(self, grant: str) -> Grant | None:
+    async def find(self, grant: str) -> ApprovalRequest | None:
         self.reads["find"] += 1
         return await super().find(grant)
 
@@ -47,11 +47,11 @@ class Shared(SqliteLedger):
         return await super().votes(grant)
 
 
-def grant(account: str) -> Grant:
-    return Grant(
+def grant(account: str) -> ApprovalRequest:
+    return ApprovalRequest(
         id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tool="delete_workflow", target="wf_1",
-        call="call", binding="binding", asks="confirm", expected=None, scope=False, elsewhere=True,
-        card={"effect": "trash"}, lines=("delete_workflow",), created=NOW, expires=NOW + 600,
+        call="call", binding="binding", required="confirm", expected=None, allows_temporary=False, out_of_band=True,
+        preview={"effect": "trash"}, text=("delete_workflow",), created=NOW, expires=NOW + 600,
     )  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import No, PendingApproval, Question
+from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
@@ -189,8 +189,8 @@ async def test_what_was_made_is_taken_away_again_after_asking(world: World) -> N
 async def test_an_undo_that_a_person_declines_can_be_tried_again(world: World) -> None:
     """Ours: what was not made was not undone."""
 
-    def no(_: Question) -> No:
-        return No()
+    def no(_: ApprovalForm) -> Decline:
+        return Decline()
 
     change = await changed(world, CreateConnector(name="Initech", slug="initech"))
     assert isinstance(await world.call(UndoChange(change_id=change.id), FormNow(no, world.clock)), Declined)
@@ -204,7 +204,7 @@ async def test_an_undo_that_waits_for_a_person_is_made_when_it_is_repeated(world
     assert isinstance(first, PendingApproval)
     (grant,) = world.desk.shown
     assert await world.ledger.move(
-        grant, [GrantState.OPEN], GrantState.APPROVED, world.clock.now().timestamp(), by="local_page"
+        grant, [RequestState.OPEN], RequestState.APPROVED, world.clock.now().timestamp(), by="local_page"
     )
     assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
     assert world.sandbox.state.get("customers", change.target) is None

@@ -9,7 +9,7 @@ from world import Clock, FormLater, FormNow, World, yes
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.request import Asking
+from fastn_mcp.guard.approval.request import PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import Report
@@ -302,11 +302,11 @@ async def test_approval_does_not_depend_on_how_long_we_wait(world: World) -> Non
     """Ours: `OURS` arguments are about the answer, and no part of what a person approves."""
     form = FormLater()
     asked = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), form)
-    assert isinstance(asked, Asking)
+    assert isinstance(asked, PendingForm)
     assert world.changes == []
     world.clock.pass_(5)
-    resumed = FormLater(resumed=(asked.question.grant, yes(asked.question)))
-    done = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=5), resumed)
+    submitted = FormLater(submitted=(asked.question.grant, yes(asked.question)))
+    done = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=5), submitted)
     assert fields(done)["waited_seconds"]
 
 

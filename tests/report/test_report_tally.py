@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.guard.approval.request import No, PendingApproval, Yes
+from fastn_mcp.guard.approval.request import Approve, Decline, PendingApproval
 from fastn_mcp.guard.audit.log import entries
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
@@ -89,16 +89,16 @@ async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watc
     assert watched.only().group is OutcomeGroup.WAITING
     watched.clock.pass_(5)
     question = form.asked[0]
-    await watched.call(call, FormLater(resumed=(question.grant, Yes(question.expected))))
+    await watched.call(call, FormLater(submitted=(question.grant, Approve(question.expected))))
     assert watched.only().group is OutcomeGroup.DONE
 
 
 async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched: Watched) -> None:
     """Ours."""
     call = DeleteCustomer(customer_id=await watched.globex())
-    await watched.call(call, FormNow(lambda _: No("not today"), watched.clock))
+    await watched.call(call, FormNow(lambda _: Decline("not today"), watched.clock))
     assert watched.only().group is OutcomeGroup.DECLINED
-    await watched.call(call, FormNow(lambda _: No("not today"), watched.clock))
+    await watched.call(call, FormNow(lambda _: Decline("not today"), watched.clock))
     assert {attempt.group for attempt in watched.tally.attempts} == {OutcomeGroup.DECLINED}
 
 

@@ -15,7 +15,7 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import GrantState
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
@@ -54,7 +54,7 @@ class Desk:
         ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
         now = System().now().timestamp()
         for grant in await ledger.waiting(now):
-            assert await ledger.move(grant.id, [GrantState.OPEN], GrantState.APPROVED, now, by="terminal")
+            assert await ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="terminal")
         ledger.close()
 
 
@@ -70,7 +70,7 @@ async def test_the_profile_is_named_in_the_question_the_result_and_the_audit_of_
     named = "acme at localhost, environment test, tenant t-1"
     assert account_of(parts.settings) == named
     for call in changes:
-        form = FormNow(yes, Clock(), surely_seen=True)
+        form = FormNow(yes, Clock(), trusts_fast_answers=True)
         assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
         done = await parts.dispatch(call, Caller("local", form))
         assert isinstance(done, Done), call.tool_name()
@@ -113,7 +113,7 @@ async def test_the_changes_of_one_profile_are_not_those_of_another(desk: Desk) -
     """Ours: so neither can be undone as the other."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
-    form = FormNow(yes, Clock(), surely_seen=True)
+    form = FormNow(yes, Clock(), trusts_fast_answers=True)
     assert isinstance(await ours.dispatch(call, Caller("local", form)), Done)
     for parts, count in ((ours, 1), (theirs, 0)):
         listed = await parts.dispatch(ListChanges(), ALONE)

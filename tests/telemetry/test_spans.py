@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval.request import Asking, No, Question, Yes
+from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -152,9 +152,9 @@ async def test_the_link_is_found_in_another_process(told: Collected, tmp_path: P
     two = other.world(tmp_path, clock=one.clock, tokens="u")
     customer = DeleteCustomer(customer_id=await _globex(one))
     asked = await one.call(customer, FormLater())
-    assert isinstance(asked, Asking)
+    assert isinstance(asked, PendingForm)
     one.clock.pass_(30)
-    await two.call(customer, FormLater(resumed=(asked.question.grant, Yes(asked.question.expected))))
+    await two.call(customer, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
     guard = told.named("guard delete_customer")
     assert guard.context is not None
     (link,) = other.named("guard delete_customer").links
@@ -237,7 +237,7 @@ async def test_decisions_are_counted(told: Collected, tmp_path: Path) -> None:
     globex = await _globex(world)
     assert isinstance(await world.call(DeleteCustomer(customer_id=globex)), Refused)
     other = next(str(row.id) for row in await world.rows(ListCustomers()) if str(row.id) != globex)
-    saying = FormNow(lambda _: No("canary note"), world.clock)
+    saying = FormNow(lambda _: Decline("canary note"), world.clock)
     assert isinstance(await world.call(DeleteCustomer(customer_id=other), saying), Declined)
     await world.call(DeleteCustomer(customer_id=other), FormNow(yes, world.clock))
     await world.call(CreateCustomer(name="Initech"))
@@ -296,7 +296,7 @@ async def test_how_many_calls_are_being_made_is_known_while_they_are(told: Colle
     """Ours: what the Helm chart scales by. A form that asks is in the middle of one."""
     seen: list[object] = []
 
-    def answer(question: Question) -> Yes:
+    def answer(question: ApprovalForm) -> Approve:
         seen.extend(value for _, value in told.points("fastn_mcp.calls.active"))
         return yes(question)
 

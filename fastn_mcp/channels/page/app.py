@@ -17,8 +17,8 @@ from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, Seal, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.approval.request import SCOPE_MINUTES, may_scope
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, LedgerLost
+from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, can_be_temporary
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
@@ -222,7 +222,7 @@ class _Page:
     async def approve(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "approve")
         grant, extent = pending.request, fields.get("extent")
-        if extent not in ("once", "while") or (extent == "while" and not may_scope(grant)):
+        if extent not in ("once", "while") or (extent == "while" and not can_be_temporary(grant)):
             raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
@@ -236,7 +236,7 @@ class _Page:
         more = ""
         if extent == "while":
             await session.inbox.approve_similar(pending, now)
-            more = f", and more such calls on its target for {SCOPE_MINUTES} minutes"
+            more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes"
         return self._back(request, session, f"Approved: {view.title(grant.tool)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
@@ -343,7 +343,7 @@ class _Page:
             "scopes": [view.temporary_approval(scope, now) for scope in await inbox.scopes(now)],
             "decided": [view.decided(each, now) for each in await inbox.decided(_PAST)],
             "draft": draft,
-            "minutes": SCOPE_MINUTES,
+            "minutes": TEMPORARY_MINUTES,
             "longest_note": LONGEST_NOTE,
             "token": token,
         }
@@ -367,5 +367,5 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     return static
 
 
-def _is_open(grant: Grant, now: float) -> bool:
-    return grant.elsewhere and grant.state is GrantState.OPEN and grant.expires > now
+def _is_open(grant: ApprovalRequest, now: float) -> bool:
+    return grant.out_of_band and grant.state is RequestState.OPEN and grant.expires > now

@@ -7,21 +7,21 @@ from typing import TypeVar
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import for_a_while
+from fastn_mcp.guard.approval.request import temporary_approval
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Scope, Vote
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
 
 T = TypeVar("T")
 
-Record = Callable[[AuditEvent, Grant, str | None], None]
+Record = Callable[[AuditEvent, ApprovalRequest, str | None], None]
 """Records what was decided, about which request, with the note to the agent."""
 
 
-def unrecorded(_: AuditEvent, __: Grant, ___: str | None) -> None:
+def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
     """Record nothing."""
 
 
@@ -29,7 +29,7 @@ def unrecorded(_: AuditEvent, __: Grant, ___: str | None) -> None:
 class PendingRequest:
     """A request, as one person has it before them."""
 
-    request: Grant
+    request: ApprovalRequest
     barred: str | None = None
     """Why they cannot approve it, in a sentence; None where they can."""
     so_far: str | None = None
@@ -40,7 +40,7 @@ class PendingRequest:
 class DecidedRequest:
     """A request that was decided, and by whom, where people are told apart."""
 
-    request: Grant
+    request: ApprovalRequest
     who: str | None = None
 
 
@@ -53,7 +53,7 @@ class InboxAccount:
     record: Record
     tenant: str = ""
 
-    def has(self, found: Grant | Scope) -> bool:
+    def has(self, found: ApprovalRequest | TemporaryApproval) -> bool:
         """Whether it is of this account: several can share a ledger."""
         return self.name in (None, found.account)
 
@@ -79,17 +79,17 @@ class Inbox:
     shares_ledger = False
     """Whether all accounts are in one ledger."""
 
-    def sees(self, tenant: str, request: Grant) -> bool:  # noqa: ARG002 - everything, here
+    def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002 - everything, here
         """Whether a request is before them at all."""
         return True
 
-    def barred(self, tenant: str, request: Grant) -> str | None:  # noqa: ARG002
+    def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
         """Why they cannot approve what they see; None where they can."""
         if quorum.needed(request) == 1:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
-    def may_revoke(self, tenant: str, scope: Scope) -> bool:  # noqa: ARG002
+    def may_revoke(self, tenant: str, scope: TemporaryApproval) -> bool:  # noqa: ARG002
         """Whether a temporary approval is theirs to end."""
         return True
 
@@ -114,11 +114,11 @@ class Inbox:
         ]
         return sorted(found, key=lambda pending: pending.request.created)
 
-    async def scopes(self, now: float) -> list[Scope]:
+    async def scopes(self, now: float) -> list[TemporaryApproval]:
         """The temporary approvals that hold."""
         return [
             scope
-            async for account, scopes in self._read(lambda ledger: ledger.scopes(now))
+            async for account, scopes in self._read(lambda ledger: ledger.temporary_approvals(now))
             for scope in scopes
             if account.has(scope) and self.may_revoke(account.tenant, scope)
         ]
@@ -154,8 +154,8 @@ class Inbox:
     async def approve_similar(self, pending: PendingRequest, now: float) -> None:
         """Approve such calls on its target for a while. It is approved already."""
         async with self._account_of(pending.request) as account:
-            scope = for_a_while(pending.request, self._system.token(), now, self.consent)
-            await account.ledger.grant_scope(scope)
+            scope = temporary_approval(pending.request, self._system.token(), now, self.consent)
+            await account.ledger.add_temporary(scope)
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> bool:
         """Decline it; False where it was not open to them any more."""
@@ -164,12 +164,12 @@ class Inbox:
     async def revoke(self, scope: str, now: float) -> bool:
         """End a temporary approval; False where there is none of theirs."""
         async for account in self.accounts():
-            for found in await account.ledger.scopes(now):
+            for found in await account.ledger.temporary_approvals(now):
                 if found.id == scope and account.has(found) and self.may_revoke(account.tenant, found):
-                    return await account.ledger.revoke_scope(scope)
+                    return await account.ledger.revoke_temporary(scope)
         return False
 
-    async def _vote(self, request: Grant, now: float, *, approves: bool, note: str | None) -> int | None:
+    async def _vote(self, request: ApprovalRequest, now: float, *, approves: bool, note: str | None) -> int | None:
         """How many approve it from now on; None where nothing was counted."""
         async with self._account_of(request) as account:
             # Once more, at the last moment: whatever was shown, this is who may.
@@ -183,10 +183,10 @@ class Inbox:
             counted = await quorum.count(vote, request, account.ledger, self.consent, note, record)
             return None if counted is None else counted.approving
 
-    def _is_theirs(self, account: InboxAccount, request: Grant) -> bool:
-        return request.elsewhere and account.has(request) and self.sees(account.tenant, request)
+    def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
+        return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
-    async def _pending(self, account: InboxAccount, request: Grant) -> PendingRequest:
+    async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
         barred, so_far = self.barred(account.tenant, request), None
         if self.tells_people_apart and (needed := quorum.needed(request)) > 1:
             votes = [vote for vote in await account.ledger.votes(request.id) if vote.approves]
@@ -196,13 +196,13 @@ class Inbox:
                 barred = "You approved it, and another has to."
         return PendingRequest(request, barred, so_far)
 
-    async def _who(self, account: InboxAccount, request: Grant) -> str | None:
-        approves = request.state is not GrantState.DECLINED
+    async def _who(self, account: InboxAccount, request: ApprovalRequest) -> str | None:
+        approves = request.state is not RequestState.DECLINED
         votes = [vote for vote in await account.ledger.votes(request.id) if vote.approves is approves]
         return " and ".join(self.name_of(vote.approver) for vote in votes) or None
 
     @asynccontextmanager
-    async def _account_of(self, request: Grant) -> AsyncGenerator[InboxAccount]:
+    async def _account_of(self, request: ApprovalRequest) -> AsyncGenerator[InboxAccount]:
         """The account of a request, which is one of theirs. Raises `Refused` where it is gone meanwhile."""
         async for account in self.accounts():
             if account.has(request):

@@ -81,7 +81,7 @@ class ApprovalPage:
     """
 
     name = "local_page"
-    verifies = False
+    identifies_people = False
 
     def __init__(
         self, ledger: Ledger, system: System, opener: Callable[[str], bool], door: Path, record: Record = unrecorded,

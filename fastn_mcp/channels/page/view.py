@@ -12,8 +12,8 @@ from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.approval.request import may_scope, temporary
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Scope, account_name
+from fastn_mcp.guard.approval.request import can_be_temporary, temporary
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.redaction import sanitize
 
@@ -47,7 +47,7 @@ View = dict[str, Any]
 def pending(pending: PendingRequest, now: float) -> View:
     """A request that waits."""
     request = pending.request
-    card = request.card
+    card = request.preview
     effect = _text(card.get("effect"))
     calls = [_mapping(row) for row in _items(card.get("calls"))]
     return {
@@ -63,7 +63,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "expected": None if request.expected is None else sanitize(request.expected),
         "barred": pending.barred,
         "so_far": None if pending.so_far is None else sanitize(pending.so_far),
-        "temporary": sanitize(temporary(request)) if may_scope(request) else None,
+        "temporary": sanitize(temporary(request)) if can_be_temporary(request) else None,
         "asked": _time(request.created, ago(now - request.created)),
         "until": _time(request.expires, left(request.expires - now)),
     }
@@ -91,7 +91,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     }
 
 
-def temporary_approval(scope: Scope, now: float) -> View:
+def temporary_approval(scope: TemporaryApproval, now: float) -> View:
     """A temporary approval that holds."""
     return {
         "id": scope.id,
@@ -119,40 +119,40 @@ def decided(decided: DecidedRequest, now: float) -> View:
         "by": by if decided.who is None else f"by {sanitize(decided.who)}",
         "note": _note(request.note) if request.note else None,
         "when": _time(when, ago(now - when)),
-        "lines": [sanitize(line) for line in request.lines],
+        "lines": [sanitize(line) for line in request.text],
     }
 
 
-def _outcome(request: Grant, now: float) -> tuple[bool | None, str]:
+def _outcome(request: ApprovalRequest, now: float) -> tuple[bool | None, str]:
     match request.state:
-        case GrantState.BURNT:
+        case RequestState.USED:
             return True, "Approved and used"
-        case GrantState.APPROVED if request.expires > now:
+        case RequestState.APPROVED if request.expires > now:
             return True, "Approved, not used yet"
-        case GrantState.APPROVED:
+        case RequestState.APPROVED:
             return None, "Approved, expired unused"
-        case GrantState.DECLINED:
+        case RequestState.DECLINED:
             return False, "Declined"
-        case GrantState.STALE:
+        case RequestState.STALE:
             return None, "Void: the target changed"
-        case GrantState.UNANSWERED if request.by is not None:
+        case RequestState.UNANSWERED if request.by is not None:
             return None, "Nobody answered"
-        case GrantState.OPEN | GrantState.UNANSWERED:
+        case RequestState.OPEN | RequestState.UNANSWERED:
             return None, "Expired unanswered"
 
 
-def what_became(request: Grant | None) -> str:
+def what_became(request: ApprovalRequest | None) -> str:
     """Why a request cannot be decided any more, for whom tries."""
-    if request is None or not request.elsewhere:
+    if request is None or not request.out_of_band:
         return "There is no such approval request. Nothing was decided."
-    if request.state is GrantState.OPEN or (request.state is GrantState.UNANSWERED and request.by is None):
+    if request.state is RequestState.OPEN or (request.state is RequestState.UNANSWERED and request.by is None):
         return "This request has expired. Nothing was decided; the agent can ask again."
     became = {
-        GrantState.APPROVED: "was approved already",
-        GrantState.BURNT: "was approved already, and the call was made",
-        GrantState.DECLINED: "was declined already",
-        GrantState.STALE: "is void, since its target changed",
-        GrantState.UNANSWERED: "was left unanswered",
+        RequestState.APPROVED: "was approved already",
+        RequestState.USED: "was approved already, and the call was made",
+        RequestState.DECLINED: "was declined already",
+        RequestState.STALE: "is void, since its target changed",
+        RequestState.UNANSWERED: "was left unanswered",
     }[request.state]
     return f"This question {became}. Nothing was decided now."
 
@@ -201,10 +201,10 @@ def _note(note: str) -> str:
     return '"' + "\n".join(sanitize(line) for line in note.split("\n")) + '"'
 
 
-def _subject(request: Grant) -> str | None:
+def _subject(request: ApprovalRequest) -> str | None:
     """What a call is about, as short as a heading has to be; all of it stands below."""
-    target = _mapping(request.card.get("target"))
-    name = request.card.get("sum") or target.get("name") or request.target or request.card.get("makes")
+    target = _mapping(request.preview.get("target"))
+    name = request.preview.get("sum") or target.get("name") or request.target or request.preview.get("makes")
     return show(name, 80) if isinstance(name, str) else None
 
 

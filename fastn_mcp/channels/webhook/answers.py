@@ -21,7 +21,7 @@ from fastn_mcp.channels.webhook.payloads import SIGNATURE, digest
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, LedgerLost, Vote, account_name
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
@@ -108,7 +108,9 @@ class AnswerResponse:
 class _Nothing(Exception):
     """The answer decides nothing. An approver is told why; `approver` and `grant` are those that are known for sure."""
 
-    def __init__(self, status: int, why: str, approver: Approver | None = None, grant: Grant | None = None) -> None:
+    def __init__(
+        self, status: int, why: str, approver: Approver | None = None, grant: ApprovalRequest | None = None
+    ) -> None:
         super().__init__(why)
         self.status = status
         self.why = why
@@ -172,25 +174,27 @@ class WebhookAnswers:
             raise _Nothing(401, _STRANGER)
         return answer, approver
 
-    async def _asked(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> Grant:
+    async def _asked(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> ApprovalRequest:
         """The open question that this approver may answer."""
         if answer.grant != id_:
             raise _Nothing(400, "It names a different request than the address it was sent to.", approver)
         grant = await self._ledger.find(id_)
-        if grant is None or not grant.elsewhere or grant.account != self._account:
+        if grant is None or not grant.out_of_band or grant.account != self._account:
             raise _Nothing(404, "There is no such approval request.", approver)
-        if grant.state is not GrantState.OPEN:
+        if grant.state is not RequestState.OPEN:
             raise _Nothing(409, f"It is already decided or void: {grant.state.value}.", approver, grant)
         if grant.expires <= now:
             raise _Nothing(410, "This request has expired; the agent can ask again.", approver, grant)
         if not approver.may_answer(grant):
             why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
             raise _Nothing(403, why, approver, grant)
-        if answer.question is not None and answer.question != digest(grant.lines):
+        if answer.question is not None and answer.question != digest(grant.text):
             raise _Nothing(409, "What you were shown does not match the request.", approver, grant)
         return grant
 
-    async def _voted(self, answer: _SignedAnswer, grant: Grant, approver: Approver, now: float) -> AnswerResponse:
+    async def _voted(
+        self, answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver, now: float
+    ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
         vote = Vote(grant.id, approver.name, answer.decision == "approve", now)
 
@@ -200,7 +204,7 @@ class WebhookAnswers:
         counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
         if counted is None:
             raise _Nothing(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
-        over, needed = counted.state is not GrantState.OPEN, quorum.needed(grant)
+        over, needed = counted.state is not RequestState.OPEN, quorum.needed(grant)
         state = counted.state.value if over else "waiting"
         return AnswerResponse(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
 
@@ -224,7 +228,7 @@ class WebhookAnswers:
         self._refusals.record(replace(entry, **known))
 
 
-def _complete(answer: _SignedAnswer, grant: Grant, approver: Approver) -> None:
+def _complete(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
         raise _Nothing(422, "The typed text does not match exactly.", approver, grant)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, keyed
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.ledger.ledger import Grant
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest
 from fastn_mcp.tools.tool import Effect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -69,11 +69,11 @@ class Approver:
     principal: str
     effects: frozenset[str] = _ALL
 
-    def may_answer(self, grant: Grant) -> bool:
+    def may_answer(self, grant: ApprovalRequest) -> bool:
         """Whether they may decide about it: of effects that are all theirs, and asked by somebody else."""
         asked_by = grant.principal.casefold()
-        several = grant.card.get("effects")
-        effects = several if isinstance(several, list) else [grant.card.get("effect")]
+        several = grant.preview.get("effects")
+        effects = several if isinstance(several, list) else [grant.preview.get("effect")]
         return all(effect in self.effects for effect in effects) and asked_by not in (
             self.principal.casefold(),
             self.name.casefold(),

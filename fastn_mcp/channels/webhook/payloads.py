@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.ledger.ledger import Grant, account_name
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name
 from fastn_mcp.guard.quoting import show
 
 _CHARACTERS = 550
@@ -30,7 +30,7 @@ _BLOCKS = 40
 class WebhookRequest:
     """A grant, who approved it already, how many it takes, and where the answer goes."""
 
-    grant: Grant
+    grant: ApprovalRequest
     approved: Sequence[str]
     needed: int
     callback: str
@@ -51,11 +51,11 @@ def generic(asked: WebhookRequest) -> dict[str, JsonValue]:
         "grant": grant.id,
         "requester": grant.principal,
         "account": account_name(grant.account),
-        "asks": grant.asks,
+        "asks": grant.required,
         "expected": grant.expected,
-        "lines": list(grant.lines),
-        "question": digest(grant.lines),
-        "preview": dict(grant.card),
+        "lines": list(grant.text),
+        "question": digest(grant.text),
+        "preview": dict(grant.preview),
         "approvals": {"needed": asked.needed, "by": list(asked.approved)},
         "callback": asked.callback,
         "path": asked.path,
@@ -67,7 +67,7 @@ def generic(asked: WebhookRequest) -> dict[str, JsonValue]:
 def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
     """For Slack. Its buttons carry what a relay needs to answer. Raises `Refused` where it does not fit whole."""
     grant = asked.grant
-    texts = [f"{grant.principal} asks:", *grant.lines]
+    texts = [f"{grant.principal} asks:", *grant.text]
     if asked.needed > 1:
         by = f" ({', '.join(asked.approved)})" if asked.approved else ""
         texts.append(f"It takes {asked.needed} approvers; {len(asked.approved)} approved{by}.")

@@ -30,7 +30,7 @@ from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.audit.log import Audit
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Webhook:
     """The approval channel. `body` words requests for the receiver."""
 
     name = "webhook"
-    verifies = True
+    identifies_people = True
 
     def __init__(
         self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,
@@ -211,7 +211,7 @@ class Webhook:
             await server.stop()
         await self._sender.aclose()
 
-    async def _ask(self, grant: Grant, needed: int) -> None:
+    async def _ask(self, grant: ApprovalRequest, needed: int) -> None:
         url = self._listen()
         now = self._system.now().timestamp()
         known = self._deliveries.items()

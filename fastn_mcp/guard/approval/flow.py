@@ -12,21 +12,21 @@ from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.quorum import Rights
 from fastn_mcp.guard.approval.request import (
     Answer,
-    Asking,
-    No,
-    Nobody,
+    ApprovalForm,
+    Approve,
+    Decline,
+    NoAnswer,
     PendingApproval,
-    Question,
+    PendingForm,
     Submitted,
-    Yes,
+    can_be_temporary,
     extent,
-    for_a_while,
-    may_scope,
     question,
+    temporary_approval,
 )
 from fastn_mcp.guard.audit.recorder import Consent, Recorder, record_expired
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Scope, holder
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, holder
 from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.runtime import System
@@ -39,22 +39,22 @@ _TOO_FAST = 1.0
 _DISTRUST = 900.0
 """Seconds that a channel is left alone after it was found not to reach a person."""
 
-ASKABLE = (GrantState.OPEN, GrantState.APPROVED)
+ASKABLE = (RequestState.OPEN, RequestState.APPROVED)
 
 
 class FormChannel(Protocol):
     """The client's own way to ask its person."""
 
     name: str
-    surely_seen: bool
+    trusts_fast_answers: bool
     """Whether the answer is typed at a terminal after the question was shown, where even a quick one is a person's."""
 
     @property
-    def resumed(self) -> tuple[str, Answer | Submitted] | None:
+    def submitted(self) -> tuple[str, Answer | Submitted] | None:
         """The grant whose question this call answers, with the answer, where it does."""
         ...
 
-    async def ask(self, question: Question) -> Answer | Asking:
+    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
         """Ask, and wait for the answer where that can be done."""
         ...
 
@@ -62,7 +62,7 @@ class FormChannel(Protocol):
 class OutOfBandChannel(Protocol):
     """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
 
-    verifies: bool
+    identifies_people: bool
     """Whether it tells people apart by credentials of theirs, so that two can be known to be two."""
 
     async def show(self, grant: str) -> str:
@@ -91,15 +91,15 @@ class Approval:
 
     by: str
     """`policy`, `scope`, or who approved it and how."""
-    grants: Mapping[int, Grant] = field(default_factory=dict[int, Grant])
+    grants: Mapping[int, ApprovalRequest] = field(default_factory=dict[int, ApprovalRequest])
     """The grant of each call, by number, where a person approved it."""
-    scope: Scope | None = None
+    scope: TemporaryApproval | None = None
     """The temporary approval that it is by."""
-    answer: Grant | None = None
+    answer: ApprovalRequest | None = None
     """The grant that a person has answered just now, for all calls of the batch."""
     is_stale: bool = False
     """Whether the calls have to be evaluated again. A person takes time."""
-    for_a_while: bool = False
+    temporary_approval: bool = False
     """Whether they approved such calls on its target for a while, too."""
 
 
@@ -125,7 +125,7 @@ class ApprovalFlow:
         self._desk = desk
         self._budgets = budgets
 
-    async def obtain(self, matter: Evaluation, caller: Caller) -> Approval | Asking | PendingApproval:
+    async def obtain(self, matter: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
         """The approval of these calls, or the one request about them that is open. Raises a `FastnError`."""
         if matter.verdict.decision is Decision.ALLOW:
             return Approval("policy")
@@ -146,7 +146,7 @@ class ApprovalFlow:
             return approval
         holds = covers(grant, matter.binding, matter.verdict, matter.preview)
         if not holds or await quorum.incomplete(grant, self._ledger):
-            await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, now)
+            await self._ledger.move(grant.id, ASKABLE, RequestState.STALE, now)
             raise _changed("Look at the preview; call again to ask anew.", {"preview": matter.preview.data()})
         if not matter.batch.is_list:
             return replace(approval, grants={1: grant})
@@ -175,23 +175,23 @@ class ApprovalFlow:
         await self._budgets.spend(effect, principal, is_counted=approval.answer is None)
         return Consent(grant.by or approval.by, verdict, effect, grant.id, current.target, current.name, grant.trace)
 
-    async def _burn(self, approval: Approval, grant: Grant) -> None:
+    async def _burn(self, approval: Approval, grant: ApprovalRequest) -> None:
         now = self._system.now().timestamp()
-        if not await self._ledger.move(grant.id, ASKABLE, GrantState.BURNT, now, by=grant.by or approval.by):
+        if not await self._ledger.move(grant.id, ASKABLE, RequestState.USED, now, by=grant.by or approval.by):
             raise used_up()
         if grant is not approval.answer:
             return
         await self._ledger.note_answer(grant.holder, declined=False, now=now)
-        if approval.for_a_while:  # only now: an answer that comes again opens nothing
-            await self._ledger.grant_scope(for_a_while(grant, self._system.token(), now, approval.by))
+        if approval.temporary_approval:  # only now: an answer that comes again opens nothing
+            await self._ledger.add_temporary(temporary_approval(grant, self._system.token(), now, approval.by))
 
-    async def _scope(self, matter: Evaluation, caller: Caller) -> Scope | None:
+    async def _scope(self, matter: Evaluation, caller: Caller) -> TemporaryApproval | None:
         """The temporary approval that covers a call; none for one about which a person has just answered."""
-        tool, answered = matter.batch.tool, caller.form is not None and caller.form.resumed is not None
+        tool, answered = matter.batch.tool, caller.form is not None and caller.form.submitted is not None
         if answered or matter.similar is None or tool.target is None:
             return None
         now = self._system.now().timestamp()
-        return await self._ledger.scope_of(
+        return await self._ledger.find_temporary(
             caller.principal, self._account, tool.tool_name(), tool.target, matter.similar, now
         )
 
@@ -200,23 +200,23 @@ class ApprovalFlow:
         if not matter.batch.is_list:
             return None
         kept = {step.number: step.grant for step in await self._ledger.steps(matter.id)}
-        now, grants = self._system.now().timestamp(), dict[int, Grant]()
+        now, grants = self._system.now().timestamp(), dict[int, ApprovalRequest]()
         for number, current in matter.calls.items():
             grant = None if (id_ := kept.get(number)) is None else await self._ledger.find(id_)
-            if grant is None or grant.state is not GrantState.APPROVED or grant.expires <= now:
+            if grant is None or grant.state is not RequestState.APPROVED or grant.expires <= now:
                 return None
             if current.preview is None or not covers(grant, current.binding, current.verdict, current.preview):
                 return None
             grants[number] = grant
         return Approval(next(grant.by or "elsewhere" for grant in grants.values()), grants)
 
-    async def _granted(self, matter: Evaluation, asked: Grant, by: str) -> Approval:
+    async def _granted(self, matter: Evaluation, asked: ApprovalRequest, by: str) -> Approval:
         """Open a grant for each call of a list whose request was approved as a whole."""
         now = self._system.now().timestamp()
         for step in await self._ledger.steps(matter.id):
             if step.grant is not None:  # of an earlier answer, which this one replaces
-                await self._ledger.move(step.grant, ASKABLE, GrantState.STALE, now)
-        grants: dict[int, Grant] = {}
+                await self._ledger.move(step.grant, ASKABLE, RequestState.STALE, now)
+        grants: dict[int, ApprovalRequest] = {}
         for number, current in matter.calls.items():
             assert current.preview is not None  # noqa: S101 - the calls of a list are always read
             grants[number] = replace(
@@ -227,12 +227,12 @@ class ApprovalFlow:
                 call=current.digest,
                 binding=current.binding,
                 expected=None,
-                elsewhere=False,
-                card=current.preview.data(),
-                lines=tuple(current.preview.lines()),
+                out_of_band=False,
+                preview=current.preview.data(),
+                text=tuple(current.preview.lines()),
                 created=now,
                 expires=now + self._lifetime,
-                state=GrantState.APPROVED,
+                state=RequestState.APPROVED,
                 by=by,
                 note=None,
                 decided=now,
@@ -243,10 +243,10 @@ class ApprovalFlow:
         self._recorder.agreed(matter.batch.tool, asked, by)
         return Approval(by, grants)
 
-    async def _ask(self, matter: Evaluation, caller: Caller) -> Approval | Asking | PendingApproval:
+    async def _ask(self, matter: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
         """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
         tool = matter.batch.tool.tool_name()
-        if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.verifies):
+        if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.identifies_people):
             raise Refused(
                 f"{tool} needs two people ({matter.verdict.rule}), and this server cannot tell people apart.",
                 "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
@@ -254,24 +254,24 @@ class ApprovalFlow:
             )
         now = self._system.now().timestamp()
         await record_expired(self._ledger, self._account, now, self._recorder.decided)
-        if caller.form is not None and (resumed := caller.form.resumed) is not None:
-            return await self._resumed(matter, caller, caller.form, *resumed)
+        if caller.form is not None and (submitted := caller.form.submitted) is not None:
+            return await self._resumed(matter, caller, caller.form, *submitted)
         form, why_not = caller.form, await self._why_no_form(caller, matter, now)
         if (earlier := await self._ledger.latest(matter.digest, now)) is not None:
-            if form is None or why_not is not None or earlier.state is not GrantState.OPEN:
+            if form is None or why_not is not None or earlier.state is not RequestState.OPEN:
                 return await self._earlier(earlier, matter, caller)
             # The person is at a form now: what another client put elsewhere is not asked twice.
             await self._ledger.move(
-                earlier.id, [GrantState.OPEN], GrantState.STALE, now, note="asked in a form instead"
+                earlier.id, [RequestState.OPEN], RequestState.STALE, now, note="asked in a form instead"
             )
         if form is None or why_not is not None:
             return await self._elsewhere(matter, caller, why_not or "")
-        grant = self._grant(matter, caller, elsewhere=False)
+        grant = self._grant(matter, caller, out_of_band=False)
         await self._open(grant, matter)
         with self._system.span("ask", form.name, {"channel": form.name}) as said:
             given = await form.ask(question(grant))
-            said["is_answered"] = not isinstance(given, Asking)
-        if isinstance(given, Asking):
+            said["is_answered"] = not isinstance(given, PendingForm)
+        if isinstance(given, PendingForm):
             return given
         return await self._answered(matter, caller, form, grant, given, fresh=False)
 
@@ -283,7 +283,7 @@ class ApprovalFlow:
             return "The policy requires approval outside of the client. "
         if matter.verdict.decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
-        if not matter.preview.fits_form and not caller.form.surely_seen:
+        if not matter.preview.fits_form and not caller.form.trusts_fast_answers:
             return "Its arguments must be shown in full and are too long for a form. "
         if await self._ledger.distrusted(holder(caller.principal, self._account), caller.form.name, now):
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
@@ -293,50 +293,57 @@ class ApprovalFlow:
         self, matter: Evaluation, caller: Caller, form: FormChannel, grant_id: str, given: Answer | Submitted
     ) -> Approval | PendingApproval:
         grant = await self._ledger.find(grant_id)
-        if grant is None or grant.elsewhere or grant.call != matter.digest:
+        if grant is None or grant.out_of_band or grant.call != matter.digest:
             raise Refused(
                 "There is no such approval request for this call.", "Call again without it, to be asked anew."
             )
-        if grant.state is not GrantState.OPEN:
+        if grant.state is not RequestState.OPEN:
             raise used_up()
         answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
         return await self._answered(matter, caller, form, grant, answer, fresh=True)
 
     async def _answered(
-        self, matter: Evaluation, caller: Caller, form: FormChannel, grant: Grant, answer: Answer, *, fresh: bool
+        self,
+        matter: Evaluation,
+        caller: Caller,
+        form: FormChannel,
+        grant: ApprovalRequest,
+        answer: Answer,
+        *,
+        fresh: bool,
     ) -> Approval | PendingApproval:
         """What follows from the answer that the client's form brought."""
         by = form.name
         now = self._system.now().timestamp()
-        quick = now - grant.created < _TOO_FAST and not form.surely_seen
-        if quick and not isinstance(answer, Nobody):
-            answer = Nobody("the form was answered in less than a second, which only a program does")
+        quick = now - grant.created < _TOO_FAST and not form.trusts_fast_answers
+        if quick and not isinstance(answer, NoAnswer):
+            answer = NoAnswer("the form was answered in less than a second, which only a program does")
         match answer:
-            case Nobody(reason):
-                ended = await self._ledger.move(grant.id, ASKABLE, GrantState.UNANSWERED, now, by=by, note=reason)
+            case NoAnswer(reason):
+                ended = await self._ledger.move(grant.id, ASKABLE, RequestState.UNANSWERED, now, by=by, note=reason)
                 if not ended and now < grant.expires:
                     raise used_up()
                 if quick or not ended:
                     await self._ledger.distrust(grant.holder, by, now + _DISTRUST)
                 return await self._elsewhere(matter, caller, f"No person answered: {reason}. ")
-            case No(note, why):
+            case Decline(note, why):
                 await self._decline(grant, now, by, note or why)
                 raise _declined(note, why)
-            case Yes(typed, minutes):
+            case Approve(typed, minutes):
                 if grant.expected is not None and typed != grant.expected:
                     await self._decline(grant, now, by, "another text was typed")
                     raise _declined(why="The text that was typed is not the one that approves this call.")
-                for_a_while = bool(minutes) and may_scope(grant)
-                return Approval(by, answer=grant, is_stale=not fresh, for_a_while=for_a_while)
+                temporary_approval = bool(minutes) and can_be_temporary(grant)
+                return Approval(by, answer=grant, is_stale=not fresh, temporary_approval=temporary_approval)
 
-    async def _earlier(self, grant: Grant, matter: Evaluation, caller: Caller) -> Approval | PendingApproval:
+    async def _earlier(self, grant: ApprovalRequest, matter: Evaluation, caller: Caller) -> Approval | PendingApproval:
         """What became of a question that was put elsewhere."""
-        if grant.state is GrantState.DECLINED:
+        if grant.state is RequestState.DECLINED:
             raise _declined(grant.note or "", until=grant.expires)
-        if grant.state is GrantState.APPROVED:
+        if grant.state is RequestState.APPROVED:
             return Approval(grant.by or "elsewhere", answer=grant)
         if not covers(grant, matter.binding, matter.verdict, matter.preview):
-            await self._ledger.move(grant.id, ASKABLE, GrantState.STALE, self._system.now().timestamp())
+            await self._ledger.move(grant.id, ASKABLE, RequestState.STALE, self._system.now().timestamp())
             return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
         where = await self._where(grant.id)
         return PendingApproval(matter.preview, "It is still waiting for an answer. " + where, grant.expires)
@@ -349,11 +356,11 @@ class ApprovalFlow:
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
                 facts={"preview": matter.preview.data()},
             )
-        grant = self._grant(matter, caller, elsewhere=True)
+        grant = self._grant(matter, caller, out_of_band=True)
         opened = await self._open(grant, matter)
         return PendingApproval(matter.preview, why + await self._where(opened.id), opened.expires)
 
-    async def _open(self, grant: Grant, matter: Evaluation) -> Grant:
+    async def _open(self, grant: ApprovalRequest, matter: Evaluation) -> ApprovalRequest:
         """Record that a person is asked; or find the request that another replica has opened at the same time."""
         opened = await self._ledger.open(grant)
         if opened != grant.id:
@@ -367,16 +374,16 @@ class ApprovalFlow:
         assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere
         return await self._desk.show(grant)
 
-    async def _decline(self, grant: Grant, now: float, by: str, note: str) -> None:
-        await self._ledger.move(grant.id, ASKABLE, GrantState.DECLINED, now, by=by, note=note or None)
+    async def _decline(self, grant: ApprovalRequest, now: float, by: str, note: str) -> None:
+        await self._ledger.move(grant.id, ASKABLE, RequestState.DECLINED, now, by=by, note=note or None)
         await self._ledger.note_answer(grant.holder, declined=True, now=now)
 
-    def _grant(self, matter: Evaluation, caller: Caller, *, elsewhere: bool) -> Grant:
+    def _grant(self, matter: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         now, tool = self._system.now().timestamp(), matter.batch.tool
         asks = matter.verdict.decision
         severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
         typed = asks is Decision.TYPED or (severe and matter.effect is Effect.DESTROY)
-        return Grant(
+        return ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
             account=self._account,
@@ -384,12 +391,12 @@ class ApprovalFlow:
             target=tool.target,
             call=matter.digest,
             binding=matter.binding,
-            asks=asks.value,
+            required=asks.value,
             expected=matter.preview.expected if typed else None,
-            scope=matter.similar is not None and tool.target is not None,
-            elsewhere=elsewhere,
-            card=matter.preview.data(),
-            lines=tuple(matter.preview.lines()),
+            allows_temporary=matter.similar is not None and tool.target is not None,
+            out_of_band=out_of_band,
+            preview=matter.preview.data(),
+            text=tuple(matter.preview.lines()),
             created=now,
             expires=now + self._lifetime,
             trace=self._system.trace(),
@@ -399,9 +406,9 @@ class ApprovalFlow:
         )
 
 
-def covers(grant: Grant, binding: str, verdict: PolicyDecision, shown: Shown) -> bool:
+def covers(grant: ApprovalRequest, binding: str, verdict: PolicyDecision, shown: Shown) -> bool:
     """Whether a grant still covers this call: same binding, no more dependents, no stricter decision of the policy."""
-    same = grant.binding == binding and not quorum.less_than(grant.asks, verdict.decision)
+    same = grant.binding == binding and not quorum.less_than(grant.required, verdict.decision)
     return same and grant.dependents is not None and _no_more(shown.dependents(), grant.dependents)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.ledger.ledger import Grant, GrantState, Ledger, Vote
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.tools.tool import Effect
 
@@ -22,9 +22,9 @@ VERIFIED = "verified"
 """The consent of one person who is told from all others."""
 
 
-def needed(grant: Grant) -> int:
+def needed(grant: ApprovalRequest) -> int:
     """How many approvers it takes."""
-    return PEOPLE if grant.asks == Decision.FOUR_EYES.value else 1
+    return PEOPLE if grant.required == Decision.FOUR_EYES.value else 1
 
 
 def less_than(asked: str, decision: Decision) -> bool:
@@ -32,7 +32,7 @@ def less_than(asked: str, decision: Decision) -> bool:
     return Decision(asked).rank < decision.rank
 
 
-async def incomplete(grant: Grant, ledger: Ledger) -> bool:
+async def incomplete(grant: ApprovalRequest, ledger: Ledger) -> bool:
     """Whether a call of four eyes lacks an approver, whatever state its grant is in."""
     return needed(grant) > 1 and await approving(grant.id, ledger) < PEOPLE
 
@@ -46,13 +46,13 @@ async def approving(grant: str, ledger: Ledger) -> int:
 class Counted:
     """What an answer came to: the state of its grant, and how many approve it."""
 
-    state: GrantState
+    state: RequestState
     approving: int
 
 
 async def count(
     vote: Vote,
-    grant: Grant,
+    grant: ApprovalRequest,
     ledger: Ledger,
     by: str,
     note: str | None,
@@ -73,7 +73,7 @@ async def count(
         have = await approving(grant.id, ledger)
         if vote.approves and several:
             said = note or f"{have} of {PEOPLE} approvers"
-        if state is not GrantState.OPEN:
+        if state is not RequestState.OPEN:
             await ledger.note_answer(grant.holder, declined=not vote.approves, now=vote.at)
     finally:
         record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, said)

@@ -4,32 +4,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastn_mcp.guard.ledger.ledger import Grant, Scope
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.quoting import show
 from fastn_mcp.tools.operation import Operation
 
-SCOPE_MINUTES = 15
+TEMPORARY_MINUTES = 15
 """How long an approval of a tool on a target holds, where a person gives one."""
 
 FREE = frozenset({"input", "idempotency_key", "code", "name", "description"})
 """Arguments whose values may differ from call to call under a temporary approval. All other values are part of it."""
 
-DECLINE, APPROVE, FOR_A_WHILE = "decline", "approve", f"approve for {SCOPE_MINUTES} minutes"
+DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
 
 _LONGEST_NOTE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ApprovalForm:
     """One question about one call, or about several."""
 
     grant: str
     text: str
     expected: str | None
     """What has to be typed, where typing is asked."""
-    scope: bool = False
+    allows_temporary: bool = False
     """Whether it may be answered for this tool on this target for a while."""
     calls: int = 1
     lifetime: float = 0.0
@@ -48,11 +48,11 @@ class Question:
     @property
     def choices(self) -> tuple[str, ...]:
         """The values of that field, where nothing has to be typed; the first is the default."""
-        return (DECLINE, APPROVE, *((FOR_A_WHILE,) if self.scope else ()))
+        return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
 @dataclass(frozen=True, slots=True)
-class Yes:
+class Approve:
     """A person approved; `typed` is what they typed, `minutes` for how long beyond this call."""
 
     typed: str | None = None
@@ -60,7 +60,7 @@ class Yes:
 
 
 @dataclass(frozen=True, slots=True)
-class No:
+class Decline:
     """A person declined, perhaps with a note for the agent; `why` explains an answer that is not a valid approval."""
 
     note: str = ""
@@ -68,17 +68,17 @@ class No:
 
 
 @dataclass(frozen=True, slots=True)
-class Nobody:
+class NoAnswer:
     """No person answered."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class PendingForm:
     """The question is in the client's form; the answer comes with a later round of this call."""
 
-    question: Question
+    question: ApprovalForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class PendingApproval:
     until: float
 
 
-Answer = Yes | No | Nobody
+Answer = Approve | Decline | NoAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +100,49 @@ class Submitted:
     action: str
     content: Mapping[str, object] | None
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: ApprovalForm) -> Answer:
         """The answer to `question`. Only its one field, alone and with a value that was offered, approves."""
         given = self.content or {}
         note = given.get("note")
         said = note[:_LONGEST_NOTE] if isinstance(note, str) else ""
         if self.action == "cancel":
-            return Nobody("the form was closed without a choice")
+            return NoAnswer("the form was closed without a choice")
         if self.action != "accept" or given.get("decision") == DECLINE:
-            return No(said)
+            return Decline(said)
         if not given:
-            return Nobody("the form came back without a choice")
+            return NoAnswer("the form came back without a choice")
         value = given.get(question.field)
         if given.keys() != {question.field} or not isinstance(value, str):
             why = f"The form has to come back with exactly one text field, {question.field!r}, and did not."
-            return No(why=why)
+            return Decline(why=why)
         if question.expected is not None:
-            return Yes(value)
+            return Approve(value)
         if value not in question.choices:
-            return No(why=f"The form came back with a decision that was not offered: {show(value, 60)}.")
-        return Yes(minutes=SCOPE_MINUTES if value == FOR_A_WHILE else 0)
+            return Decline(why=f"The form came back with a decision that was not offered: {show(value, 60)}.")
+        return Approve(minutes=TEMPORARY_MINUTES if value == APPROVE_TEMPORARILY else 0)
 
 
-def question(grant: Grant) -> Question:
+def question(grant: ApprovalRequest) -> ApprovalForm:
     """The question about a grant."""
-    lines = [*grant.lines, *([temporary(grant)] if may_scope(grant) else [])]
-    said = asked(grant.id, lines, grant.expected, scope=may_scope(grant), calls=count(grant))
+    lines = [*grant.text, *([temporary(grant)] if can_be_temporary(grant) else [])]
+    said = asked(grant.id, lines, grant.expected, can_be_temporary=can_be_temporary(grant), calls=count(grant))
     return replace(said, lifetime=grant.expires - grant.created)
 
 
-def temporary(grant: Grant) -> str:
+def temporary(grant: ApprovalRequest) -> str:
     """What a temporary approval of `grant` would cover, in words."""
-    return f"Approving for {SCOPE_MINUTES} minutes covers {grant.extent}"
+    return f"Approving for {TEMPORARY_MINUTES} minutes covers {grant.extent}"
 
 
-def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool, calls: int = 1) -> Question:
+def asked(
+    grant: str, lines: Iterable[str], typed: str | None, *, can_be_temporary: bool, calls: int = 1
+) -> ApprovalForm:
     """The question in these lines, with our own behind them, so that no name can speak for us.
 
     `typed` is what has to be typed, where something has.
     """
     what = "this one call" if calls == 1 else f"these {calls} calls"
-    said = Question(grant, "", typed, scope, calls)
+    said = ApprovalForm(grant, "", typed, can_be_temporary, calls)
     if typed is not None:
         action = f"To approve {what}, type the {said.typing} between the quotes: {show(typed)}"
     else:
@@ -148,15 +150,15 @@ def asked(grant: str, lines: Iterable[str], typed: str | None, *, scope: bool, c
     return replace(said, text="\n".join([*lines, action]))
 
 
-def count(grant: Grant) -> int:
+def count(grant: ApprovalRequest) -> int:
     """How many calls it is about."""
-    calls = grant.card.get("calls")
+    calls = grant.preview.get("calls")
     return len(calls) if isinstance(calls, list) else 1
 
 
-def may_scope(grant: Grant) -> bool:
+def can_be_temporary(grant: ApprovalRequest) -> bool:
     """Whether it may be approved for more than one call."""
-    return grant.scope and grant.target is not None and grant.expected is None
+    return grant.allows_temporary and grant.target is not None and grant.expected is None
 
 
 def extent(call: Operation[Any]) -> str:
@@ -175,10 +177,10 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def for_a_while(grant: Grant, token: str, now: float, by: str) -> Scope:
+def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) -> TemporaryApproval:
     """The scope that an approval of `grant` for a while opens, from `now` in Unix seconds."""
-    until = now + SCOPE_MINUTES * 60
-    return Scope(
+    until = now + TEMPORARY_MINUTES * 60
+    return TemporaryApproval(
         token,
         grant.principal,
         grant.account,

@@ -32,7 +32,7 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
 from fastn_mcp.guard.audit import chain
 from fastn_mcp.guard.audit.chain import SHORTENED, End, Report, sealed
 from fastn_mcp.guard.audit.files import Keeping, lines_of, log_files, moved_end, opened, read_end, rotated_name
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger, account_name
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, account_name
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Tool
@@ -135,9 +135,9 @@ def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> L
     )
 
 
-def decided(event: AuditEvent, grant: Grant, by: str | None, message: str | None = None) -> LogEntry:
+def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
     """An entry about a grant on which a person decided, on the channel `by`; or nobody, until it expired."""
-    arguments, effect = grant.card.get("arguments"), grant.card.get("effect")
+    arguments, effect = grant.preview.get("arguments"), grant.preview.get("effect")
     return LogEntry(
         event,
         grant.principal,
@@ -146,7 +146,7 @@ def decided(event: AuditEvent, grant: Grant, by: str | None, message: str | None
         grant.target,
         arguments=showable(arguments) if isinstance(arguments, dict) else None,
         effect=effect if isinstance(effect, str) else None,
-        decision=grant.asks,
+        decision=grant.required,
         consent=by,
         grant=grant.id,
         message=message,
@@ -154,8 +154,8 @@ def decided(event: AuditEvent, grant: Grant, by: str | None, message: str | None
     )
 
 
-def _target(grant: Grant) -> Mapping[str, JsonValue]:
-    target = grant.card.get("target")
+def _target(grant: ApprovalRequest) -> Mapping[str, JsonValue]:
+    target = grant.preview.get("target")
     return target if isinstance(target, dict) else {}
 
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import Call, own_label
 from fastn_mcp.guard.audit.log import Audit, AuditEvent, about, decided, named, written
-from fastn_mcp.guard.ledger.ledger import Grant, Ledger
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.guard.policy import PolicyDecision
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.quoting import show
@@ -60,7 +60,7 @@ class Watch(Protocol):
 
 
 async def record_expired(
-    ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, Grant, str | None], None]
+    ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, ApprovalRequest, str | None], None]
 ) -> None:
     """Close the requests of an account that ran out unanswered, and have each recorded: once, by whoever closed it."""
     for grant in await ledger.expire(account, now):
@@ -149,12 +149,12 @@ class Recorder:
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
         self._audit.record(replace(asked, grant=grant, name=named(name), **verdicts))
 
-    def agreed(self, batch: Tool[Any], grant: Grant, by: str) -> None:
+    def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
         """Record that the calls of a batch may be made, each by its own grant. Raises a `Refused`."""
         agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account)
-        self._audit.record(replace(agreed, decision=grant.asks, consent=by, grant=grant.id, arguments=None))
+        self._audit.record(replace(agreed, decision=grant.required, consent=by, grant=grant.id, arguments=None))
 
-    def decided(self, event: AuditEvent, grant: Grant, note: str | None) -> None:
+    def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
         """Record what a person decided on the approval page, or that nobody did. It holds: failures are logged."""
         try:
             self._audit.record(decided(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note))

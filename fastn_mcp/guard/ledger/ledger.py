@@ -62,19 +62,19 @@ def holder(principal: str, account: str) -> str:
     return f"{key} {principal}" if name else principal
 
 
-class GrantState(Enum):
+class RequestState(Enum):
     """What became of a grant. Only what is OPEN or APPROVED can be spent, and only once."""
 
     OPEN = "open"
     APPROVED = "approved"
-    BURNT = "burnt"
+    USED = "burnt"
     DECLINED = "declined"
     UNANSWERED = "unanswered"
     STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class ApprovalRequest:
     """The right to make one exact call once, on one exact state of its target, until it expires."""
 
     id: str
@@ -86,21 +86,21 @@ class Grant:
     """Digest of who calls what, with which arguments, on which account."""
     binding: str
     """Digest of that, the target's state and the policy."""
-    asks: str
+    required: str
     """The decision of the policy: confirm, typed, out_of_band, four_eyes."""
     expected: str | None
     """What has to be typed, where typing is asked."""
-    scope: bool
+    allows_temporary: bool
     """Whether the approval may cover this tool on this target for a while."""
-    elsewhere: bool
+    out_of_band: bool
     """Whether it is answered on the page or a terminal; otherwise in the client's own form."""
-    card: Mapping[str, JsonValue]
+    preview: Mapping[str, JsonValue]
     """The preview, as data."""
-    lines: tuple[str, ...]
+    text: tuple[str, ...]
     """The preview, in words."""
     created: float
     expires: float
-    state: GrantState = GrantState.OPEN
+    state: RequestState = RequestState.OPEN
     by: str | None = None
     note: str | None = None
     decided: float | None = None
@@ -120,7 +120,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class TemporaryApproval:
     """A temporary approval: the right to make similar calls of one tool on one target, until it ends or is revoked."""
 
     id: str
@@ -153,9 +153,9 @@ def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
 
 
 class Ledger(Journal, Protocol):
-    """Keeps grants, votes, scopes, budgets, the breaker, the journal, and how far batches have come."""
+    """Keeps approval requests, votes, temporary approvals, budgets, declines, the journal and batches."""
 
-    async def open(self, grant: Grant) -> str:
+    async def open(self, grant: ApprovalRequest) -> str:
         """Record a grant as it is: one about which a person is asked, or one that was approved with others.
 
         If the same is asked elsewhere already, the id of that grant is returned and nothing is recorded: of replicas
@@ -163,19 +163,19 @@ class Ledger(Journal, Protocol):
         """
         ...
 
-    async def find(self, grant: str) -> Grant | None:
+    async def find(self, grant: str) -> ApprovalRequest | None:
         """The grant of this id, whatever became of it."""
         ...
 
-    async def latest(self, call: str, now: float) -> Grant | None:
+    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         """The newest grant for this exact call that was asked elsewhere, is not spent, and has not expired."""
         ...
 
     async def move(
         self,
         grant: str,
-        before: Iterable[GrantState],
-        after: GrantState,
+        before: Iterable[RequestState],
+        after: RequestState,
         now: float,
         *,
         by: str | None = None,
@@ -188,7 +188,7 @@ class Ledger(Journal, Protocol):
         """
         ...
 
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> GrantState | None:
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> RequestState | None:
         """Count a vote on what is asked elsewhere, atomically, at the time of the vote.
 
         One no declines; the yes of the `needed`-th approver approves; `by` and `note` are then the grant's. The state
@@ -205,37 +205,37 @@ class Ledger(Journal, Protocol):
         """Note that a nonce was used, atomically, and keep it until `until`; False where it was used before."""
         ...
 
-    async def waiting(self, now: float) -> list[Grant]:
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
         """What is asked elsewhere and not decided, the oldest first."""
         ...
 
-    async def expire(self, account: str, now: float) -> list[Grant]:
+    async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
         """Move what was asked on an account and ran out unanswered to UNANSWERED, by nobody and at its end.
 
         Atomically: of any number of processes one is given each of them.
         """
         ...
 
-    async def decided(self, limit: int) -> list[Grant]:
+    async def decided(self, limit: int) -> list[ApprovalRequest]:
         """What was decided or spent, or has expired, the newest first."""
         ...
 
-    async def grant_scope(self, scope: Scope) -> None:
-        """Record a scope."""
+    async def add_temporary(self, approval: TemporaryApproval) -> None:
+        """Record a temporary approval."""
         ...
 
-    async def scope_of(
+    async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float
-    ) -> Scope | None:
-        """The scope that covers this, if there is one."""
+    ) -> TemporaryApproval | None:
+        """The temporary approval that covers this, if there is one."""
         ...
 
-    async def scopes(self, now: float) -> list[Scope]:
-        """The scopes that hold."""
+    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
+        """The temporary approvals that hold."""
         ...
 
-    async def revoke_scope(self, scope: str) -> bool:
-        """End a scope at once; False where there is none."""
+    async def revoke_temporary(self, approval: str) -> bool:
+        """End a temporary approval at once; False where there is none."""
         ...
 
     async def spent(self, budget: str, period: str) -> int:

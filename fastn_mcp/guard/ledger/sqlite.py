@@ -21,10 +21,10 @@ from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.guard.changes import BEGUN, FINAL, BatchStep, Change
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
-    Grant,
-    GrantState,
+    ApprovalRequest,
     LedgerUnusable,
-    Scope,
+    RequestState,
+    TemporaryApproval,
     TooManyWaiting,
     Vote,
     rate_free_at,
@@ -36,29 +36,28 @@ FILE = "ledger.sqlite"
 """Its name in the folder of the state."""
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS grants (
+CREATE TABLE IF NOT EXISTS requests (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
-    call TEXT NOT NULL, binding TEXT NOT NULL, asks TEXT NOT NULL, expected TEXT, scope INTEGER NOT NULL,
-    elsewhere INTEGER NOT NULL, card TEXT NOT NULL, lines TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL,
-    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT, dependents TEXT, similar TEXT,
-    extent TEXT NOT NULL DEFAULT ''
+    call TEXT NOT NULL, binding TEXT NOT NULL, required TEXT NOT NULL, expected TEXT,
+    allows_temporary INTEGER NOT NULL, out_of_band INTEGER NOT NULL, preview TEXT NOT NULL, text TEXT NOT NULL,
+    created REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT,
+    dependents TEXT, similar TEXT, extent TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
-CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
-CREATE INDEX IF NOT EXISTS grants_by_end ON grants (expires);
-CREATE INDEX IF NOT EXISTS grants_by_decision ON grants (coalesce(decided, created));
+CREATE INDEX IF NOT EXISTS requests_by_call ON requests (call, created);
+CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, principal);
+CREATE INDEX IF NOT EXISTS requests_by_end ON requests (expires);
+CREATE INDEX IF NOT EXISTS requests_by_decision ON requests (coalesce(decided, created));
 CREATE TABLE IF NOT EXISTS votes (
     "grant" TEXT, approver TEXT, approves INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY ("grant", approver)
 );
 CREATE INDEX IF NOT EXISTS votes_by_time ON votes (at);
 CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
-CREATE TABLE IF NOT EXISTS scopes (
+CREATE TABLE IF NOT EXISTS temporary_approvals (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
-    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL DEFAULT '',
-    extent TEXT NOT NULL DEFAULT ''
+    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL, extent TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS scopes_by_call ON scopes (principal, account, tool, target);
+CREATE INDEX IF NOT EXISTS temporary_by_call ON temporary_approvals (principal, account, tool, target);
 CREATE TABLE IF NOT EXISTS budgets (
     budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
 );
@@ -84,8 +83,6 @@ CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 """
 _ADDED = {
-    "grants": {"trace": "TEXT", "dependents": "TEXT", "similar": "TEXT", "extent": "TEXT NOT NULL DEFAULT ''"},
-    "scopes": {"similar": "TEXT NOT NULL DEFAULT ''", "extent": "TEXT NOT NULL DEFAULT ''"},
     "changes": {
         "call": "TEXT NOT NULL DEFAULT ''",
         "unsettled_until": "REAL NOT NULL DEFAULT 0",
@@ -94,11 +91,12 @@ _ADDED = {
 }
 """Columns that a ledger of an earlier version lacks, by table."""
 
-_COLUMNS = ", ".join(name for name in Grant.__dataclass_fields__)
+_COLUMNS = ", ".join(name for name in ApprovalRequest.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
 _SAME = (
-    "WHERE call = :call AND binding = :binding AND asks = :asks AND principal = :principal AND account = :account"
-    " AND id != :id AND elsewhere = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
+    "WHERE call = :call AND binding = :binding AND required = :required AND principal = :principal"
+    " AND account = :account AND id != :id"
+    " AND out_of_band = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
 )
 """What is asked elsewhere already."""
 
@@ -243,7 +241,7 @@ def _lacks(database: sqlite3.Connection, table: str) -> dict[str, str]:
 
 
 class SqliteLedger:
-    """Grants in a file, or in memory for the life of the process (`:memory:`)."""
+    """The ledger in a file, or in memory for the life of the process (`:memory:`)."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -283,34 +281,34 @@ class SqliteLedger:
     async def aclose(self) -> None:
         self.close()
 
-    async def open(self, grant: Grant) -> str:
-        values = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
-        values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
+    async def open(self, grant: ApprovalRequest) -> str:
+        values = {name: getattr(grant, name) for name in ApprovalRequest.__dataclass_fields__}
+        values |= {"preview": json.dumps(grant.preview), "text": json.dumps(grant.text), "state": grant.state.value}
         values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
         names = ", ".join(f":{name}" for name in values)
-        values |= {"once": grant.elsewhere and grant.state is GrantState.OPEN, "most": MOST_WAITING}
+        values |= {"once": grant.out_of_band and grant.state is RequestState.OPEN, "most": MOST_WAITING}
         # One statement, so that two processes can neither both take the last place nor both ask the same.
         opened = self._database.execute(
-            f"INSERT INTO grants ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM grants"  # noqa: S608
+            f"INSERT INTO requests ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM requests"  # noqa: S608
             " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created) < :most"
-            f" AND NOT (:once AND EXISTS (SELECT 1 FROM grants {_SAME}))",
+            f" AND NOT (:once AND EXISTS (SELECT 1 FROM requests {_SAME}))",
             values,
         )
         if opened.rowcount != 1:
-            same = self._database.execute(f"SELECT id FROM grants {_SAME}", values).fetchone()  # noqa: S608
+            same = self._database.execute(f"SELECT id FROM requests {_SAME}", values).fetchone()  # noqa: S608
             if same is None or not values["once"]:
                 raise TooManyWaiting
             return str(same[0])
-        self._database.execute("DELETE FROM grants WHERE expires < ?", (grant.created - _KEPT,))
+        self._database.execute("DELETE FROM requests WHERE expires < ?", (grant.created - _KEPT,))
         self._database.execute("DELETE FROM votes WHERE at < ?", (grant.created - _KEPT,))
         return grant.id
 
-    async def find(self, grant: str) -> Grant | None:
+    async def find(self, grant: str) -> ApprovalRequest | None:
         return next(self._grants("WHERE id = ?", grant), None)
 
-    async def latest(self, call: str, now: float) -> Grant | None:
+    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         where = (
-            "WHERE call = ? AND elsewhere = 1 AND expires > ? AND state IN ('open', 'approved', 'declined')"
+            "WHERE call = ? AND out_of_band = 1 AND expires > ? AND state IN ('open', 'approved', 'declined')"
             " ORDER BY created DESC LIMIT 1"
         )
         return next(self._grants(where, call, now), None)
@@ -318,25 +316,25 @@ class SqliteLedger:
     async def move(
         self,
         grant: str,
-        before: Iterable[GrantState],
-        after: GrantState,
+        before: Iterable[RequestState],
+        after: RequestState,
         now: float,
         *,
         by: str | None = None,
         note: str | None = None,
     ) -> bool:
-        states = [state.value for state in before if state in (GrantState.OPEN, GrantState.APPROVED)]
-        if after is GrantState.OPEN:
+        states = [state.value for state in before if state in (RequestState.OPEN, RequestState.APPROVED)]
+        if after is RequestState.OPEN:
             return False
         marks = ", ".join("?" * len(states))
         moved = self._database.execute(
-            "UPDATE grants SET state = ?, by = coalesce(?, by), note = coalesce(?, note), decided = ?"  # noqa: S608
+            "UPDATE requests SET state = ?, by = coalesce(?, by), note = coalesce(?, note), decided = ?"  # noqa: S608
             f" WHERE id = ? AND expires > ? AND state IN ({marks})",
             (after.value, by, note, now, grant, now, *states),
         )
         return moved.rowcount == 1
 
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> GrantState | None:
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> RequestState | None:
         # Its own writing begins at once, so that no other process counts meanwhile.
         self._database.execute("BEGIN IMMEDIATE")
         try:
@@ -347,10 +345,10 @@ class SqliteLedger:
         self._database.execute("COMMIT")
         return after
 
-    def _voted(self, vote: Vote, needed: int, by: str, note: str | None) -> GrantState | None:
+    def _voted(self, vote: Vote, needed: int, by: str, note: str | None) -> RequestState | None:
         counted = self._database.execute(
             "INSERT INTO votes SELECT ?, ?, ?, ? WHERE EXISTS"
-            " (SELECT 1 FROM grants WHERE id = ? AND elsewhere = 1 AND state = 'open' AND expires > ?)"
+            " (SELECT 1 FROM requests WHERE id = ? AND out_of_band = 1 AND state = 'open' AND expires > ?)"
             " ON CONFLICT DO UPDATE SET approves = 0, at = excluded.at WHERE approves = 1 AND excluded.approves = 0",
             (vote.grant, vote.approver, vote.approves, vote.at, vote.grant, vote.at),
         )
@@ -360,10 +358,10 @@ class SqliteLedger:
             'SELECT count(*) FROM votes WHERE "grant" = ? AND approves = 1', (vote.grant,)
         ).fetchone()
         if vote.approves and approving < needed:
-            return GrantState.OPEN
-        after = GrantState.APPROVED if vote.approves else GrantState.DECLINED
+            return RequestState.OPEN
+        after = RequestState.APPROVED if vote.approves else RequestState.DECLINED
         self._database.execute(
-            "UPDATE grants SET state = ?, by = ?, note = coalesce(?, note), decided = ? WHERE id = ?",
+            "UPDATE requests SET state = ?, by = ?, note = coalesce(?, note), decided = ? WHERE id = ?",
             (after.value, by, note, vote.at, vote.grant),
         )
         return after
@@ -380,10 +378,10 @@ class SqliteLedger:
         )
         return used.rowcount == 1
 
-    async def waiting(self, now: float) -> list[Grant]:
-        return list(self._grants("WHERE elsewhere = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
+        return list(self._grants("WHERE out_of_band = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
 
-    async def expire(self, account: str, now: float) -> list[Grant]:
+    async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
         over = "WHERE state = 'open' AND account = ? AND expires <= ?"
         if next(self._grants(over, account, now), None) is None:
             return []
@@ -391,7 +389,7 @@ class SqliteLedger:
         try:
             found = list(self._grants(over, account, now))
             self._database.execute(
-                f"UPDATE grants SET state = 'unanswered', decided = expires {over}",  # noqa: S608
+                f"UPDATE requests SET state = 'unanswered', decided = expires {over}",  # noqa: S608
                 (account, now),
             )
         except BaseException:
@@ -400,38 +398,38 @@ class SqliteLedger:
         self._database.execute("COMMIT")
         return found
 
-    async def decided(self, limit: int) -> list[Grant]:
+    async def decided(self, limit: int) -> list[ApprovalRequest]:
         return list(self._grants("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
 
-    def _grants(self, where: str, *values: object) -> Iterator[Grant]:
-        for row in self._database.execute(f"SELECT {_COLUMNS} FROM grants {where}", values):  # noqa: S608
-            fields: dict[str, Any] = dict(zip(Grant.__dataclass_fields__, row, strict=True))
-            fields |= {"card": json.loads(fields["card"]), "lines": tuple(json.loads(fields["lines"]))}
-            fields |= {"scope": bool(fields["scope"]), "elsewhere": bool(fields["elsewhere"])}
-            fields["state"] = GrantState(fields["state"])
+    def _grants(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
+        for row in self._database.execute(f"SELECT {_COLUMNS} FROM requests {where}", values):  # noqa: S608
+            fields: dict[str, Any] = dict(zip(ApprovalRequest.__dataclass_fields__, row, strict=True))
+            fields |= {"preview": json.loads(fields["preview"]), "text": tuple(json.loads(fields["text"]))}
+            fields |= {name: bool(fields[name]) for name in ("allows_temporary", "out_of_band")}
+            fields["state"] = RequestState(fields["state"])
             fields["dependents"] = json.loads(fields["dependents"] or "null")
-            yield Grant(**fields)
+            yield ApprovalRequest(**fields)
 
-    async def grant_scope(self, scope: Scope) -> None:
-        values = [getattr(scope, name) for name in Scope.__dataclass_fields__]
-        self._database.execute("INSERT INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    async def add_temporary(self, approval: TemporaryApproval) -> None:
+        values = [getattr(approval, name) for name in TemporaryApproval.__dataclass_fields__]
+        self._database.execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    async def scope_of(
+    async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float
-    ) -> Scope | None:
+    ) -> TemporaryApproval | None:
         row = self._database.execute(
-            "SELECT * FROM scopes WHERE principal = ? AND account = ? AND tool = ? AND target = ?"
+            "SELECT * FROM temporary_approvals WHERE principal = ? AND account = ? AND tool = ? AND target = ?"
             " AND similar = ? AND expires > ?",
             (principal, account, tool, target, similar, now),
         ).fetchone()
-        return None if row is None else Scope(*row)
+        return None if row is None else TemporaryApproval(*row)
 
-    async def scopes(self, now: float) -> list[Scope]:
-        rows = self._database.execute("SELECT * FROM scopes WHERE expires > ? ORDER BY created", (now,))
-        return [Scope(*row) for row in rows]
+    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
+        rows = self._database.execute("SELECT * FROM temporary_approvals WHERE expires > ? ORDER BY created", (now,))
+        return [TemporaryApproval(*row) for row in rows]
 
-    async def revoke_scope(self, scope: str) -> bool:
-        return self._database.execute("DELETE FROM scopes WHERE id = ?", (scope,)).rowcount == 1
+    async def revoke_temporary(self, approval: str) -> bool:
+        return self._database.execute("DELETE FROM temporary_approvals WHERE id = ?", (approval,)).rowcount == 1
 
     async def spent(self, budget: str, period: str) -> int:
         found = self._database.execute(

@@ -7,13 +7,21 @@ from dataclasses import asdict
 from typing import Any
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Grant, GrantState, Scope, TooManyWaiting, Vote, holder
+from fastn_mcp.guard.ledger.ledger import (
+    MOST_WAITING,
+    ApprovalRequest,
+    RequestState,
+    TemporaryApproval,
+    TooManyWaiting,
+    Vote,
+    holder,
+)
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
 from fastn_mcp.redaction import sanitize
 
 _log = logging.getLogger(__name__)
 
-_SAME = ("binding", "asks", "principal", "account")
+_SAME = ("binding", "required", "principal", "account")
 """What two grants of one call have in common, if they ask the same."""
 
 
@@ -35,7 +43,7 @@ class Grants:
     def _expiring_of(self, account: str) -> str:
         return self._server.key("expiring", account)
 
-    async def open(self, grant: Grant) -> str:
+    async def open(self, grant: ApprovalRequest) -> str:
         at = grant.created if grant.decided is None else grant.decided
         opened = await self._server.run(
             "open",
@@ -51,10 +59,10 @@ class Grants:
             grant.id,
             grant.created,
             grant.expires,
-            int(grant.elsewhere),
+            int(grant.out_of_band),
             MOST_WAITING,
             KEPT,
-            "" if grant.state is GrantState.OPEN else at,
+            "" if grant.state is RequestState.OPEN else at,
             self._grant(""),
             *_SAME,
             *(getattr(grant, name) for name in _SAME),
@@ -68,20 +76,20 @@ class Grants:
             raise ValueError("a grant of this id exists already")
         return grant.id
 
-    async def find(self, grant: str) -> Grant | None:
+    async def find(self, grant: str) -> ApprovalRequest | None:
         found = await self._server.gather([self._grant(grant)])
         return _read(found[0]) if found else None
 
-    async def latest(self, call: str, now: float) -> Grant | None:
+    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         ids = await self._server.read("ZRANGE", self._server.key("call", call), 0, -1, "REV")
-        usable = (GrantState.OPEN, GrantState.APPROVED, GrantState.DECLINED)
+        usable = (RequestState.OPEN, RequestState.APPROVED, RequestState.DECLINED)
         return next((grant for grant in await self._all(ids) if grant.state in usable and grant.expires > now), None)
 
     async def move(
         self,
         grant: str,
-        before: Iterable[GrantState],
-        after: GrantState,
+        before: Iterable[RequestState],
+        after: RequestState,
         now: float,
         *,
         by: str | None = None,
@@ -103,7 +111,7 @@ class Grants:
         moved = await self._server.run("move", keys, grant, now, after.value, KEPT, len(states), *states, *said)
         return moved == 1
 
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> GrantState | None:
+    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> RequestState | None:
         principal, account = await self._server.read("HMGET", self._grant(vote.grant), "principal", "account")
         if principal is None:
             return None
@@ -117,7 +125,7 @@ class Grants:
         ]
         counted = (vote.grant, vote.approver, int(vote.approves), vote.at, needed, KEPT)
         after = await self._server.run("vote", keys, *counted, *_flat({"by": by, "note": note}))
-        return GrantState(after) if after else None
+        return RequestState(after) if after else None
 
     async def votes(self, grant: str) -> list[Vote]:
         found = await self._server.gather([self._server.key("votes", grant)])
@@ -125,12 +133,12 @@ class Grants:
         votes.sort(key=lambda vote: (float(vote[2]), int(vote[3])))
         return [Vote(grant, approver, approves == "1", float(at)) for approver, approves, at, _ in votes]
 
-    async def waiting(self, now: float) -> list[Grant]:
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
         ids = await self._server.read("ZRANGE", self._waiting, f"({now!r}", "+inf", "BYSCORE")
-        open_ = [grant for grant in await self._readable(ids) if grant.state is GrantState.OPEN]
+        open_ = [grant for grant in await self._readable(ids) if grant.state is RequestState.OPEN]
         return sorted(open_, key=lambda grant: grant.created)
 
-    async def expire(self, account: str, now: float) -> list[Grant]:
+    async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
         expiring = self._expiring_of(account)
         ids = await self._server.read("ZRANGE", expiring, "-inf", repr(now), "BYSCORE")
         found = {fields["id"]: fields for fields in await self._server.gather([self._grant(id_) for id_ in ids])}
@@ -142,15 +150,15 @@ class Grants:
                 expired.append(id_)
         return await self._readable(expired)
 
-    async def decided(self, limit: int) -> list[Grant]:
+    async def decided(self, limit: int) -> list[ApprovalRequest]:
         return await self._readable(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))
 
-    async def _all(self, ids: Iterable[str]) -> list[Grant]:
+    async def _all(self, ids: Iterable[str]) -> list[ApprovalRequest]:
         return [_read(fields) for fields in await self._server.gather([self._grant(id_) for id_ in ids])]
 
-    async def _readable(self, ids: Iterable[str]) -> list[Grant]:
+    async def _readable(self, ids: Iterable[str]) -> list[ApprovalRequest]:
         """Those that can be read; the others are named in the log. For lists only: nothing is decided by them."""
-        found: list[Grant] = []
+        found: list[ApprovalRequest] = []
         unreadable: list[str] = []
         for fields in await self._server.gather([self._grant(id_) for id_ in ids]):
             try:
@@ -163,11 +171,11 @@ class Grants:
         return found
 
 
-def _written(grant: Grant) -> Mapping[str, str | float | None]:
-    values: dict[str, Any] = {name: getattr(grant, name) for name in Grant.__dataclass_fields__}
-    values |= {"card": json.dumps(grant.card), "lines": json.dumps(grant.lines), "state": grant.state.value}
+def _written(grant: ApprovalRequest) -> Mapping[str, str | float | None]:
+    values: dict[str, Any] = {name: getattr(grant, name) for name in ApprovalRequest.__dataclass_fields__}
+    values |= {"preview": json.dumps(grant.preview), "text": json.dumps(grant.text), "state": grant.state.value}
     values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
-    return values | {"scope": int(grant.scope), "elsewhere": int(grant.elsewhere)}
+    return values | {"allows_temporary": int(grant.allows_temporary), "out_of_band": int(grant.out_of_band)}
 
 
 _OPTIONAL = ("target", "expected", "by", "note", "decided", "trace", "dependents", "similar")
@@ -184,21 +192,21 @@ class UnreadableGrant(Refused):
         )
 
 
-def _read(fields: Mapping[str, str]) -> Grant:
+def _read(fields: Mapping[str, str]) -> ApprovalRequest:
     try:
         return _parsed(fields)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UnreadableGrant(fields) from None
 
 
-def _parsed(fields: Mapping[str, str]) -> Grant:
+def _parsed(fields: Mapping[str, str]) -> ApprovalRequest:
     values: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict(fields)
-    values |= {"card": json.loads(values["card"]), "lines": tuple(json.loads(values["lines"]))}
-    values |= {name: values[name] == "1" for name in ("scope", "elsewhere")}
+    values |= {"preview": json.loads(values["preview"]), "text": tuple(json.loads(values["text"]))}
+    values |= {name: values[name] == "1" for name in ("allows_temporary", "out_of_band")}
     values |= {name: float(values[name]) for name in ("created", "expires", "decided") if values[name] is not None}
-    values["state"] = GrantState(values["state"])
+    values["state"] = RequestState(values["state"])
     values["dependents"] = json.loads(values["dependents"] or "null")
-    return Grant(**values)
+    return ApprovalRequest(**values)
 
 
 def _flat(values: Mapping[str, str | float | None]) -> list[str | float]:
@@ -220,27 +228,29 @@ class Scopes:
     def _covering(self, principal: str, account: str, tool: str, target: str, similar: str) -> str:
         return self._server.key("covering", self._server.digest(principal, account, tool, target, similar))
 
-    async def grant_scope(self, scope: Scope) -> None:
-        covering = self._covering(scope.principal, scope.account, scope.tool, scope.target, scope.similar)
-        keys = [self._scope(scope.id), covering, self._every, self._revision]
-        lives = max(1, round((scope.expires - scope.created) * 1000))
-        await self._server.run("scope", keys, scope.id, json.dumps(asdict(scope)), scope.created, scope.expires, lives)
+    async def add_temporary(self, approval: TemporaryApproval) -> None:
+        of = (approval.principal, approval.account, approval.tool, approval.target, approval.similar)
+        covering = self._covering(*of)
+        keys = [self._scope(approval.id), covering, self._every, self._revision]
+        lives = max(1, round((approval.expires - approval.created) * 1000))
+        fields = json.dumps(asdict(approval))
+        await self._server.run("scope", keys, approval.id, fields, approval.created, approval.expires, lives)
 
-    async def scope_of(
+    async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float
-    ) -> Scope | None:
+    ) -> TemporaryApproval | None:
         covering = self._covering(principal, account, tool, target, similar)
         return next(iter(await self._holding(covering, now)), None)
 
-    async def scopes(self, now: float) -> list[Scope]:
+    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
         return sorted(await self._holding(self._every, now), key=lambda scope: scope.created)
 
-    async def revoke_scope(self, scope: str) -> bool:
-        return await self._server.run("remove", [self._scope(scope), self._revision]) == 1
+    async def revoke_temporary(self, approval: str) -> bool:
+        return await self._server.run("remove", [self._scope(approval), self._revision]) == 1
 
-    async def _holding(self, listed: str, now: float) -> list[Scope]:
+    async def _holding(self, listed: str, now: float) -> list[TemporaryApproval]:
         ids: list[str] = await self._server.read("ZRANGE", listed, f"({now!r}", "+inf", "BYSCORE")
         if not ids:
             return []
         found: list[str | None] = await self._server.read("MGET", *map(self._scope, ids))
-        return [Scope(**json.loads(text)) for text in found if text is not None]
+        return [TemporaryApproval(**json.loads(text)) for text in found if text is not None]

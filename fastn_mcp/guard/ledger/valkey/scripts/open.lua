@@ -12,7 +12,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 if ARGV[4] == '1' and decided == '' then
   for _, other in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    local found = redis.call('HMGET', ARGV[8] .. other, 'state', 'elsewhere', 'expires', unpack(ARGV, 9, 12))
+    local found = redis.call('HMGET', ARGV[8] .. other, 'state', 'out_of_band', 'expires', unpack(ARGV, 9, 12))
     local same = found[1] == 'open' and found[2] == '1' and tonumber(found[3]) > tonumber(created)
     for i = 1, 4 do
       same = same and found[3 + i] == ARGV[12 + i]

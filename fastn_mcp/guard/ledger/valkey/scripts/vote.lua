@@ -2,7 +2,7 @@
 -- KEYS: the grant, its votes, the open ones of its principal, all that wait elsewhere, all that are decided, the revision
 -- ARGV: id, approver, approves (1 or 0), at, needed, milliseconds to keep, then fields and values of the decided grant
 local id, approver, approves, at, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
-local state, elsewhere, expires = unpack(redis.call('HMGET', KEYS[1], 'state', 'elsewhere', 'expires'))
+local state, elsewhere, expires = unpack(redis.call('HMGET', KEYS[1], 'state', 'out_of_band', 'expires'))
 if state ~= 'open' or elsewhere ~= '1' or tonumber(expires) <= tonumber(at) then
   return ''
 end
