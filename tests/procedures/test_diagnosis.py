@@ -11,9 +11,8 @@ from world import World
 from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.diagnosis.failure_groups import failure, grouped, normalised
-from fastn_mcp.procedures.diagnosis.findings import LONGEST
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import LONGEST, DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.failures import by_cause, ended_run, normalised
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.dataset.executions import execution
 from fastn_mcp.sandbox.failures import no_connection, out_of_memory, timed_out
@@ -389,6 +388,6 @@ def test_what_differs_from_run_to_run_is_no_part_of_a_cause() -> None:
 def test_the_failing_step_is_found_in_the_steps_where_the_error_names_none() -> None:
     """Fastn's older documentation: steps with status and errors."""
     steps: list[JsonValue] = [{"name": "get", "status": "completed"}, {"name": "send", "status": "FAILED"}, 3]
-    found = failure({"id": "e", "status": "failed", "steps": steps})
+    found = ended_run({"id": "e", "status": "failed", "steps": steps})
     assert (found.failed_at, found.at, found.customer) == ("send", None, None)
-    assert grouped([found])[0].first_seen is None
+    assert by_cause([found])[0].times == []

@@ -10,9 +10,11 @@ from world import World
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.overview.connection_impact import Breakage
+from fastn_mcp.procedures.diagnosis.account_parts import connection_states
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.failures import by_workflow, ended_runs
+from fastn_mcp.procedures.overview.connection_impact import connection_impact
 from fastn_mcp.procedures.overview.get_overview import GetOverview, believable
-from fastn_mcp.procedures.overview.run_checks import by_workflow
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.rendering import BUDGET, shaped
@@ -57,6 +59,22 @@ async def test_broken_connections_are_told_with_whose_they_are_and_what_fails(wo
     assert answer["not_checked"] == []
 
 
+async def test_both_diagnosers_say_who_authorises_the_accounts_own_connection(world: World) -> None:
+    """Ours: it belongs to no customer, so no customer can."""
+    state = world.sandbox.state
+    row = next(row for row in state.all("connections") if row["status"] == "FAILED")
+    state.put("connections", row | {"endOrgId": None})
+    for run in state.all("executions"):
+        if run["workflowId"] == "wf_96d1b3072c5a":
+            run["endOrgId"] = None
+    findings = (await focus(world, "connections"))["fix"]
+    assert "somebody for the account itself" in findings
+    overview: Any = await world.call(GetOverview())
+    assert "no longer fits; somebody has to authorise again" in str(overview.result)
+    diagnosis: Any = await world.call(DiagnoseWorkflow(workflow_id="wf_96d1b3072c5a"))
+    assert "Somebody has to authorise the app again in the dashboard, for the account itself" in str(diagnosis.result)
+
+
 async def test_all_broken_connections_of_a_large_account_stand_in_one_answer(large_world: World) -> None:
     """Ours: forty of them, by customer, within the budget; bounded requests, and the ids are left to find."""
     state = large_world.sandbox.state
@@ -90,7 +108,7 @@ def test_two_connections_of_one_customer_are_both_told() -> None:
     """Ours: a customer may be connected twice to the same app."""
     row: dict[str, Any] = {"status": "EXPIRED", "connectorId": "c1", "endOrgId": "one"}
     rows: list[Any] = [row | {"id": "a"}, row | {"id": "b", "lastUsedAt": "2026-11-20T00:00:00Z"}]
-    seen: Any = Breakage(rows, [], [], {"one": "One"}, NOW).data()
+    seen: Any = connection_impact(connection_states(rows, {}), [], [], {"one": "One"}, NOW)
     assert seen["by_connector"][0]["expired"] == {
         "One": "unknown since when",
         "One, b": "last used 2026-11-20 (5 days ago)",
@@ -105,7 +123,8 @@ def test_a_failure_that_names_the_connection_counts_where_the_workflow_does_not_
         {"workflowId": "wf_2", "endOrgId": "one", "error": {"message": "out of memory"}},
         {"workflowId": "wf_3", "endOrgId": "two", "error": "ucl:1"},
     ]
-    seen: Any = Breakage([connection], [], by_workflow(runs, {}), {}, NOW).data()
+    failing = by_workflow(ended_runs(runs), {})
+    seen: Any = connection_impact(connection_states([connection], {}), [], failing, {}, NOW)
     assert seen["by_connector"][0]["breaks"] == {"wf_1": "wf_1"}
 
 

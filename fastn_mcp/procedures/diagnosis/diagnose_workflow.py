@@ -1,39 +1,47 @@
 """The tool `diagnose_workflow`: why a workflow fails or does not run, by bounded reads."""
 
 import re
-from collections.abc import Iterable
-from datetime import timedelta
-from typing import Annotated
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, cast
 
 import anyio
 from pydantic import Field, JsonValue
+from pydantic_core import to_json
 
-from fastn_mcp.fastn.rows import Row, owner_of, text, timestamp
+from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, text, timestamp
+from fastn_mcp.fastn.states import State
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup, failure, grouped
-from fastn_mcp.procedures.diagnosis.findings import (
-    DiagnosisResult,
-    FailureFinding,
-    RunSummary,
-    Success,
-    changes,
-    verdict,
-)
-from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, remedy
-from fastn_mcp.procedures.diagnosis.workflow_state import (
-    ConnectionState,
-    Setup,
+from fastn_mcp.procedures.diagnosis.account_parts import (
+    PartState,
+    WorkflowSetup,
     connection_states,
-    setup,
+    connections_to,
+    starting,
     trigger_states,
+    workflow_setup,
 )
-from fastn_mcp.procedures.reads import ReadRecord
+from fastn_mcp.procedures.diagnosis.failures import (
+    EndedRun,
+    FailureGroup,
+    Period,
+    by_cause,
+    ended_run,
+    ended_runs,
+    time_of,
+)
+from fastn_mcp.procedures.diagnosis.reads import AccountReads
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
+from fastn_mcp.procedures.diagnosis.workflow_summary import WorkflowFacts, verdict
+from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.fields import CustomerId, WorkflowId
-from fastn_mcp.tools.tool import Effect, FastnObject
-from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.tool import Effect, FastnObject, suggested
+from fastn_mcp.tools.triggers import GetTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions
 
 _WORKFLOW, _FAILED, _TIMED_OUT, _COMPLETED = "workflow", "failed runs", "timed-out runs", "completed runs"
@@ -46,6 +54,22 @@ _TRIGGER_PAGES = 5
 
 _CUSTOMERS = 2
 """Customers whose names and connections are read."""
+
+LONGEST = 4_300
+"""Characters of JSON."""
+
+_SHORT = 120
+"""Characters of a text."""
+
+_DROPS = (
+    *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
+    ("changes", 2, LONGEST),
+    ("connections", 2, LONGEST),
+    ("triggers", 1, LONGEST),
+    ("not_checked", 3, LONGEST),
+    ("causes", 1, LONGEST),
+)
+"""What is dropped in turn: of which list, down to how many entries, while the answer has more characters than these."""
 
 
 class Diagnosis(FastnObject):
@@ -66,197 +90,270 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
         return self.workflow_id
 
     async def run(self, means: ProcedureContext) -> Diagnosis:
-        return Diagnosis.model_validate(await _Diagnosing(self, means).findings())
+        return Diagnosis.model_validate(await _WorkflowDiagnosis(self, means).findings())
 
 
-class _Diagnosing:
-    """One diagnosis."""
+class _WorkflowDiagnosis:
+    """One diagnosis, and what was read for it."""
 
-    def __init__(self, asked: DiagnoseWorkflow, means: ProcedureContext) -> None:
-        self._asked = asked
-        self._means = means
-        self._now = means.system.now()
-        self._since = (self._now - timedelta(hours=asked.hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._reading = ReadRecord(means.read)
-        self._more_triggers = False
-        self._read: list[str] = []
+    def __init__(self, call: DiagnoseWorkflow, context: ProcedureContext) -> None:
+        self._call = call
+        self._context = context
+        self._reads = AccountReads(context.read)
+        self._period = Period(call.hours, context.system.now())
+        self._setup = workflow_setup({})
+        self._customers: list[str] = []
+        """Ids of the customers concerned, the most concerned first."""
+        self._names: dict[str, str] = {}
+        """Names of customers, by id."""
+        self._connections: list[PartState] | None = None
+        """None where none could be read."""
 
     async def findings(self) -> dict[str, JsonValue]:
         """All that was found. Raises a `FastnError` where there is nothing to go by."""
-        asked, reading = self._asked, self._reading
-        await self._means.report("reading runs, triggers and changes", 0, 2)
-        await reading.together(
+        reads, workflow_id, now = self._reads, self._call.workflow_id, self._period.now
+        await self._context.report("reading runs and triggers", 0, 2)
+        await reads.read(
             {
-                _WORKFLOW: GetWorkflow(workflow_id=asked.workflow_id),
-                _FAILED: self._runs("failed", self._since),
-                _TIMED_OUT: self._runs("timeout", self._since),
+                _WORKFLOW: GetWorkflow(workflow_id=workflow_id),
+                _FAILED: self._runs("failed", self._period.since),
+                _TIMED_OUT: self._runs("timeout", self._period.since),
                 _COMPLETED: self._runs("completed"),  # also older ones: the last success
                 _TRIGGERS: ListTriggers(limit=100),
-                _AUDIT: QueryAuditLog(resource_id=asked.workflow_id, since=self._since, limit=50),
             }
         )
-        failures, more = await self._failures()
-        if _WORKFLOW in reading.failed and not failures:
-            raise reading.failed[_WORKFLOW]
-        causes = grouped(failures)
+        failures, more_failures = await self._failures()
+        if _WORKFLOW in reads.failed and not failures:
+            raise reads.failed[_WORKFLOW]
+        self._setup = workflow_setup(reads.records.get(_WORKFLOW, {}))
+        causes = by_cause(failures)
         # Where nothing fails, the question is what starts it.
         triggers = await self._triggers(pages=2 if failures else _TRIGGER_PAGES)
-        summary = self._summary(failures, more, triggers)
-        customers = self._customers(causes, triggers or [])
-        await self._means.report("reading the failures and connections", 1, 2)
-        full, names, connected = await self._closer(causes[:_CAUSES], customers)
-        explained = [
-            self._explained(cause, full.get(cause.newest.execution, cause.newest), summary.setup, connected, names)
-            for cause in causes[:_CAUSES]
-        ]
-        first = min((seen for cause in causes if (seen := cause.first_seen)), default=None)
-        workflow = reading.row(_WORKFLOW) or {}
-        return DiagnosisResult(
-            workflow_id=asked.workflow_id,
-            verdict=verdict(summary, explained[0].remedy.short if explained else "", names),
-            summary=summary,
-            causes=explained,
-            other_causes=causes[_CAUSES:],
-            connections=self._connections(connected, summary.setup, explained, customers, names),
-            changes=changes(reading.page(_AUDIT) or [], workflow, asked.workflow_id, first),
-            names=names,
-            not_checked=reading.not_checked(),
-        ).data()
+        successes = reads.rows(_COMPLETED)
+        facts = WorkflowFacts(
+            period=self._period,
+            failures=None if _FAILED in reads.failed and not failures else failures,
+            more_failures=more_failures,
+            successes=None if successes is None else list(map(ended_run, successes)),
+            more_successes=successes is not None and reads.lists[_COMPLETED].more,
+            setup=self._setup,
+            triggers=None if triggers is None else trigger_states(triggers, now),
+            more_triggers=triggers is not None and reads.lists[_TRIGGERS].more,
+        )
+        await self._context.report("reading failures, connections and changes", 1, 2)
+        full = await self._read_closer(causes, triggers or [])
+        newest = [full.get(cause.newest.id, cause.newest) for cause in causes[:_CAUSES]]
+        remedies = [self._remedy(cause, run) for cause, run in zip(causes, newest, strict=False)]
+        explained = zip(causes, newest, remedies, strict=False)
+        others = causes[_CAUSES:]
+        found: dict[str, JsonValue] = {
+            "verdict": verdict(facts, remedies[0].short if remedies else "", self._names),
+            "workflow": {"id": workflow_id, "name": _cut(self._setup.name)},
+            "runs": _run_counts(facts),
+            "causes": [self._cause(*cause, len(failures)) for cause in explained],
+            "other_causes": {"causes": len(others), "failures": sum(len(cause.runs) for cause in others)}
+            if others
+            else None,
+            "connections": [
+                {"id": connection.id, "what": _cut(connection.label), "status": connection.status}
+                for connection in self._concerned(newest)
+            ],
+            "triggers": None if facts.triggers is None else list(map(_trigger, facts.triggers)),
+            "changes": [*self._changes(min((at for cause in causes for at in cause.times), default=None))],
+            "not_checked": [_cut(f"{gap.what}: {gap.why}".removesuffix(": "), 160) for gap in reads.not_checked()]
+            or None,
+        }
+        return _fitting({name: value for name, value in found.items() if value is not None})
 
     def _runs(self, status: str, since: str | None = None) -> ListExecutions:
-        asked = self._asked
+        call = self._call
         return ListExecutions(
-            workflow_id=asked.workflow_id, customer_id=asked.customer_id, status=status, since=since, limit=100
+            workflow_id=call.workflow_id, customer_id=call.customer_id, status=status, since=since, limit=100
         )
 
-    async def _failures(self) -> tuple[list[Failure], bool]:
+    async def _failures(self) -> tuple[list[EndedRun], bool]:
         """The runs that failed, newest first, of three pages at most, and whether there are more."""
-        reading = self._reading
-        found = [row for what in (_FAILED, _TIMED_OUT) for row in reading.page(what) or ()]
-        statuses = {_FAILED: "failed", _TIMED_OUT: "timeout"}
-        further = {what: cursor for what in statuses if (cursor := reading.following(what)) is not None}
-        if not further:
-            return _failures(found), False
-        what, cursor = next(iter(further.items()))
-        third = f"more {what}"
-        await reading.together({third: self._runs(statuses[what], self._since).model_copy(update={"cursor": cursor})})
-        found += reading.page(third) or []
-        more = len(further) > 1 or third in reading.failed or reading.following(third) is not None
+        reads, statuses = self._reads, {_FAILED: "failed", _TIMED_OUT: "timeout"}
+        longer = [what for what in statuses if what in reads.lists and reads.lists[what].more]
+        if longer:
+            await reads.read_list(longer[0], self._runs(statuses[longer[0]], self._period.since))
+        failures = ended_runs(row for what in statuses for row in reads.rows(what) or ())
+        more = any(reads.lists[what].more for what in longer)
         if more:
-            reading.bounds.append("runs: there are more than the three pages of failures that were read")
-        return _failures(found), more
+            why = "there are more than the three pages of failures that were read"
+            reads.gaps.append(Unchecked("runs", why))
+        return sorted(failures, key=time_of, reverse=True), more
 
     async def _triggers(self, pages: int) -> list[Row] | None:
-        """The rows of so many pages of triggers; None where they could not be read."""
-        reading, what = self._reading, _TRIGGERS
-        found = reading.page(what)
-        for number in range(2, pages + 1):
-            cursor = reading.following(what)
-            if cursor is None or found is None:
-                break
-            what = f"triggers, page {number}"
-            await reading.together({what: ListTriggers(limit=100, cursor=cursor)})
-            found += reading.page(what) or []
-        self._more_triggers = found is not None and (reading.following(what) is not None or what in reading.failed)
-        if self._more_triggers:
-            reading.bounds.append(f"triggers: only {len(found or [])} were read")
-        return found
+        """The triggers that start it, of so many pages; None where they could not be read."""
+        reads = self._reads
+        if _TRIGGERS not in reads.lists:
+            return None
+        await reads.read_list(_TRIGGERS, ListTriggers(limit=100), pages - 1)
+        found = reads.lists[_TRIGGERS]
+        if found.more:
+            reads.gaps.append(Unchecked(_TRIGGERS, f"only {len(found.rows)} were read"))
+        return starting(self._call.workflow_id, found.rows)
 
-    def _summary(self, failures: list[Failure], more: bool, triggers: list[Row] | None) -> RunSummary:
-        reading = self._reading
-        completed = reading.page(_COMPLETED)
-        unread = _FAILED in reading.failed and not failures
-        return RunSummary(
-            now=self._now,
-            hours=self._asked.hours,
-            failures=None if unread else failures,
-            more_failures=more,
-            successes=None if completed is None else [_success(row) for row in completed],
-            more_successes=reading.following(_COMPLETED) is not None,
-            setup=setup(reading.row(_WORKFLOW) or {}),
-            triggers=None if triggers is None else trigger_states(triggers, self._asked.workflow_id, self._now),
-            more_triggers=self._more_triggers,
-        )
-
-    def _customers(self, causes: list[FailureGroup], triggers: list[Row]) -> list[str]:
-        """The customers concerned, the most concerned first; those of its triggers where none failed."""
-        if self._asked.customer_id is not None:
-            return [self._asked.customer_id]
-        failing = dict.fromkeys(customer for cause in causes for customer in cause.customers)
-        starting = [
-            c for row in triggers if trigger_states([row], self._asked.workflow_id, self._now) and (c := owner_of(row))
-        ]
-        return list(failing or dict.fromkeys(starting))
-
-    async def _closer(
-        self, causes: list[FailureGroup], customers: list[str]
-    ) -> tuple[dict[str, Failure], dict[str, str], list[Row] | None]:
-        """The newest run of each cause in full, the names of customers, and connections."""
-        reading = self._reading
+    async def _read_closer(self, causes: Sequence[FailureGroup], triggers: Sequence[Row]) -> dict[str, EndedRun]:
+        """Read the customers concerned, with their names and connections, and the newest run of each cause."""
+        reads, asked = self._reads, self._call.customer_id
+        failing = [customer for cause in causes for customer in cause.customers]
+        concerned = failing or filter(None, map(owner_of, triggers))
+        self._customers = list(dict.fromkeys(concerned)) if asked is None else [asked]
+        known = self._customers[:_CUSTOMERS]
         runs: dict[str, Call] = {
-            f"run {key}": GetExecution(execution_id=key) for cause in causes if (key := cause.newest.execution)
+            f"run {cause.newest.id}": GetExecution(execution_id=cause.newest.id)
+            for cause in causes[:_CAUSES]
+            if cause.newest.id
         }
-        self._read = read = customers[:_CUSTOMERS]
+        audit = QueryAuditLog(resource_id=self._call.workflow_id, since=self._period.since, limit=50)
         listings: dict[str, Call] = {
-            f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in read
+            f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in known
         }
-        if len(read) < _CUSTOMERS:
+        if len(known) < _CUSTOMERS:
             listings["connections of the account"] = ListConnections(limit=100)
-        names: dict[str, str] = {}
 
-        async def name() -> None:
-            names.update(await self._means.directory.names("customer", read, self._means.read))
+        async def read_names() -> None:
+            self._names = await self._context.directory.names("customer", known, self._context.read)
 
         async with anyio.create_task_group() as group:
-            group.start_soon(name)
-            group.start_soon(reading.together, runs | listings)
-        if len(customers) > len(read):
-            reading.bounds.append(f"connections of {len(customers) - len(read)} more customers")
-        full = {what.removeprefix("run "): failure(row) for what in runs if (row := reading.row(what)) is not None}
-        pages = [page for what in listings if (page := reading.page(what)) is not None]
-        return full, names, [row for page in pages for row in page] if pages else None
+            group.start_soon(read_names)
+            group.start_soon(reads.read, runs | listings | {_AUDIT: audit})
+        if unread := len(self._customers) - len(known):
+            reads.gaps.append(Unchecked(f"connections of {unread} more customers", ""))
+        if any(what in reads.lists for what in listings):
+            rows = {key_of(row) or str(row): row for what in listings for row in reads.rows(what) or ()}
+            self._connections = connection_states(rows.values(), self._names)
+        return {run.id: run for what in runs if what in reads.records for run in [ended_run(reads.records[what])]}
 
-    def _explained(
-        self, cause: FailureGroup, newest: Failure, made: Setup, connected: list[Row] | None, names: dict[str, str]
-    ) -> FailureFinding:
-        connector = _connector(newest, made)
-        there = connection_states(connected or [], [connector] if connector else made.apps, names)
+    def _remedy(self, cause: FailureGroup, newest: EndedRun) -> Remedy:
+        connector = _connector(newest, self._setup)
+        there = connections_to([connector] if connector else self._setup.apps, self._connections or ())
         own = [connection for connection in there if connection.customer in cause.customers]
         known = own or [connection for connection in there if connection.customer is None]
-        unread = connected is None or (cause.customers and not {*cause.customers} & {*self._read})
-        evidence = FailureEvidence(cause, newest, made, connector, None if unread else tuple(known))
-        return FailureFinding(cause, newest, remedy(evidence))
+        unread = cause.customers and not {*cause.customers} & {*self._customers[:_CUSTOMERS]}
+        connections = None if self._connections is None or unread else known
+        return remedy(FailureEvidence(newest, self._setup, bool(cause.customers), connector, connections))
 
-    def _connections(
-        self,
-        connected: list[Row] | None,
-        made: Setup,
-        explained: list[FailureFinding],
-        customers: list[str],
-        names: dict[str, str],
-    ) -> list[ConnectionState]:
-        apps = {*made.apps, *(app for finding in explained if (app := _connector(finding.newest, made)))}
-        there = connection_states(connected or [], apps, names)
+    def _cause(self, cause: FailureGroup, newest: EndedRun, found: Remedy, failures: int) -> dict[str, JsonValue]:
+        customers: list[JsonValue] = [_cut(self._names.get(key, key), 60) for key in cause.customers[:3]]
+        if (more := len(cause.customers) - 3) > 0:
+            customers.append(f"{more} more")
+        times, now = cause.times, self._period.now
+        arguments: dict[Any, dict[str, JsonValue]] = {
+            GetExecution: {"execution_id": newest.id},
+            GetWorkflow: {"workflow_id": self._call.workflow_id},
+            ListConnections: {"customer_id": cause.customers[0]} if cause.customers else {},
+        }
+        return _told(
+            {
+                "count": len(cause.runs),
+                "share": f"{100 * len(cause.runs) / failures:.0f} %",
+                "first_seen": aged(min(times), now) if times else None,
+                "last_seen": aged(max(times), now) if times else None,
+                "failing_step": _cut(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})")))),
+                "headline": _cut(newest.headline),
+                "message": _cut(newest.message, 200),
+                "category": _cut(newest.category, 60),
+                "fastn_suggests": _cut(newest.suggestion, 200),
+                "example": newest.id,
+                "customers": customers,
+                "likely_cause": found.likely,
+                "fix": found.fix,
+                "will_not_help": found.will_not_help,
+                "next": suggested(found.see, **arguments.get(found.see, {})),
+            }
+        )
+
+    def _concerned(self, newest: Iterable[EndedRun]) -> list[PartState]:
+        """The connections of the customers concerned, and of the account, to its apps and to those where runs fail."""
+        apps = {*self._setup.apps, *filter(None, (_connector(run, self._setup) for run in newest))}
+        owners = {None, *self._customers}
+        there = connections_to(apps, self._connections or ())
+        return [connection for connection in there if not self._customers or connection.customer in owners]
+
+    def _changes(self, first: datetime | None) -> list[dict[str, JsonValue]]:
+        """What was done to the workflow, newest first. `first` is when the first failure was."""
+        reads, workflow_id, now = self._reads, self._call.workflow_id, self._period.now
+        found: list[tuple[datetime | None, str, str, str]] = []
+        for row in reads.rows(_AUDIT) or ():
+            action, named = text(row, "action", "event", "type"), text(row, "resource.id", "resourceId")
+            # Where a row names no resource, the filter is believed.
+            if not action.startswith("workflow.execute") and named in ("", workflow_id):
+                by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
+                found.append((timestamp(row, "timestamp", "createdAt", "at"), by, action, text(row, "outcome")))
+        workflow = reads.records.get(_WORKFLOW, {})
+        if (at := timestamp(workflow, "updatedAt")) is not None:
+            found.append((at, text(workflow, "updatedBy"), "last update of the workflow", ""))
+        found.sort(key=lambda change: change[0].timestamp() if change[0] else 0.0, reverse=True)
         return [
-            connection
-            for connection in there
-            if not customers or connection.customer is None or connection.customer in customers
+            _told(
+                {
+                    "at": aged(at, now) if at else None,
+                    "by": _cut(by, 60),
+                    "what": _cut(what, 60),
+                    "outcome": "" if outcome == "Success" else outcome,
+                    "before_failures": True if at and first and at <= first else None,
+                }
+            )
+            for at, by, what, outcome in found
         ]
 
 
-def _failures(rows: Iterable[Row]) -> list[Failure]:
-    """Each run once, newest first."""
-    once = {text(row, "id") or str(number): failure(row) for number, row in enumerate(rows)}
-    return sorted(once.values(), key=lambda found: found.at.timestamp() if found.at else 0.0, reverse=True)
-
-
-def _connector(found: Failure, made: Setup) -> str | None:
+def _connector(run: EndedRun, setup: WorkflowSetup) -> str | None:
     """Slug of the app at which a run failed."""
-    named = re.match(r"connector\.([\w-]+)", found.failed_at) or re.search(
-        r'connector "([\w-]+)"', f"{found.message} {found.headline}"
+    named = re.match(r"connector\.([\w-]+)", run.failed_at) or re.search(
+        r'connector "([\w-]+)"', f"{run.message} {run.headline}"
     )
-    return named[1] if named else next((app for app in made.apps if app.casefold() in found.text), None)
+    return named[1] if named else next((app for app in setup.apps if app.casefold() in run.text), None)
 
 
-def _success(row: Row) -> Success:
-    return Success(timestamp(row, "createdAt", "startedAt"), owner_of(row))
+def _run_counts(facts: WorkflowFacts) -> dict[str, JsonValue]:
+    last = facts.last_success
+    failed = None if facts.failures is None else len(facts.failures)
+    completed = None if facts.successes is None else len(facts.completed)
+    return {
+        "hours": facts.period.hours,
+        "failed": f"{failed} or more" if facts.more_failures else failed,
+        "completed": f"{completed} or more" if facts.more_completed else completed,
+        "last_success": None if last is None else aged(last, facts.period.now),
+    }
+
+
+def _trigger(trigger: PartState) -> dict[str, JsonValue]:
+    entry: dict[str, JsonValue] = {"id": trigger.id, "name": _cut(trigger.label, 60), "type": text(trigger.row, "type")}
+    entry |= {"status": trigger.status} | ({"problem": _cut(trigger.problem, 160)} if trigger.problem else {})
+    if trigger.state is State.OFF:
+        entry["fix"] = "Fix the cause first, then switch it on."
+        entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
+    elif trigger.state is State.BROKEN:
+        entry["fix"] = "Repair its connection, then retry the subscription in the dashboard."
+        entry["next"] = suggested(GetTrigger, trigger_id=trigger.id)
+    return entry
+
+
+def _told(entry: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What says something."""
+    return {name: value for name, value in entry.items() if value not in (None, "", [])}
+
+
+def _fitting(found: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """What fits, at most five of a kind; then fewer, then without messages, then without the last causes."""
+    left_out: Counter[str] = Counter()
+    for name, least, longest in _DROPS:
+        entries = cast("list[JsonValue]", found.get(name, []))
+        while len(entries) > least and len(to_json(found)) > longest:
+            entries.pop()
+            left_out[name] += 1
+    for cause in cast("list[dict[str, JsonValue]]", found["causes"]):
+        for name in ("fastn_suggests", "message"):
+            if len(to_json(found)) > LONGEST:
+                cause.pop(name, None)
+    if left_out:
+        found["left_out"] = {**left_out}
+    return found
+
+
+def _cut(said: str, longest: int = _SHORT) -> str:
+    return said if len(said) <= longest else f"{said[:longest]}…"

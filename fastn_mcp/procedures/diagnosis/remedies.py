@@ -1,16 +1,17 @@
 """The likely cause of a failure, what would fix it and what would not.
 
-The first rule that the evidence meets decides. The words are ours; what Fastn says is looked through, never repeated.
+The first rule that applies decides. The words are ours; what Fastn says is looked through, never repeated.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fastn_mcp.fastn.names import sentence
 from fastn_mcp.fastn.states import State
-from fastn_mcp.procedures.diagnosis.failure_groups import Failure, FailureGroup
-from fastn_mcp.procedures.diagnosis.workflow_state import ConnectionState, Setup
+from fastn_mcp.procedures.diagnosis.account_parts import PartState, WorkflowSetup, who_authorises
+from fastn_mcp.procedures.diagnosis.failures import EndedRun
 from fastn_mcp.tools.account import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import Tool
@@ -21,22 +22,25 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 class FailureEvidence:
     """What is known of one cause."""
 
-    cause: FailureGroup
-    failure: Failure
+    run: EndedRun
     """The newest of it, as fully as it could be read."""
-    setup: Setup
+    setup: WorkflowSetup
+    for_customers: bool
+    """Whether it failed for customers, and not only for the account itself."""
     connector: str | None
     """Slug of the app at which it fails."""
-    connections: tuple[ConnectionState, ...] | None
+    connections: Sequence[PartState] | None
     """The connections to that app of the customers concerned; None where they could not be read."""
 
-    def speaks_of(self, pattern: str) -> bool:
-        return re.search(pattern, self.failure.text) is not None
+    def mentions(self, pattern: str) -> bool:
+        ended = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
+        said = " ".join([self.run.text, *(words for words, is_so in ended.items() if is_so)])
+        return re.search(pattern, said) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What to think of a cause, and what to do."""
+    """What a failure is likely caused by, and what to do."""
 
     short: str
     """For the verdict: a clause without a full stop."""
@@ -49,76 +53,113 @@ class Remedy:
 
 def remedy(evidence: FailureEvidence) -> Remedy:
     """The remedy for this cause."""
-    return next(found for rule in _RULES if (found := rule(evidence)) is not None)
+    return (
+        _first_matching(_SURE, evidence)
+        or _connection(evidence)
+        or _first_matching(_LESS_SURE, evidence)
+        or Remedy(
+            "the cause is not a known one",
+            "Not one of the known causes."
+            + ("" if evidence.run.text.strip() else " The run does not say why it failed."),
+            "Read the run (get_execution) and the code of its failing step (get_workflow).",
+            "Guessing: a rerun has real effects.",
+        )
+    )
 
 
-def _quota(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(r"quota_exceeded|quota exceeded|payment_required"):
+def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> Remedy | None:
+    """The remedy of the first pattern that the error mentions, with what differs from workflow to workflow."""
+    found = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
+    if found is None:
         return None
-    return Remedy(
+    setup, app = evidence.setup, evidence.connector
+    facts = {
+        "app": app or "an app",
+        "App": app or "An app",
+        "called": app or "An app that it calls",
+        "limit": "" if setup.timeout_ms is None else f" of {setup.timeout_ms / 1000:.0f} s",
+        "tier": f" (tier {setup.tier})" if setup.tier else "",
+        "longer": _LONGER.get(
+            setup.tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
+        ),
+    }
+    short, likely, fix = (text.format_map(facts) for text in (found.short, found.likely, found.fix))
+    return replace(found, short=short, likely=likely, fix=fix)
+
+
+_LONGER = {
+    "INSTANT": "Set execution_tier STANDARD (up to 15 min) by update_workflow, and publish it.",
+    "STANDARD": "Raise timeout_ms (up to 15 min) or set execution_tier LONG by update_workflow, and publish it.",
+}
+
+_SURE = {
+    r"quota_exceeded|quota exceeded|payment_required": Remedy(
         "a quota of the plan is used up",
         "A quota of the plan is used up, which stops new work.",
         "See get_quotas; wait for its reset, or have the plan or the customer's override raised.",
         "Running it again before the reset.",
         GetQuotas,
-    )
-
-
-def _unpublished(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(r"not_published|not published|no published version"):
-        return None
-    return Remedy(
+    ),
+    r"not_published|not published|no published version": Remedy(
         "the workflow is not published (WORKFLOW_NOT_PUBLISHED)",
         "The workflow has no published version in the environment that was run.",
         "Have somebody publish and deploy it in the dashboard; nothing here can.",
         "Running it again, or changing its code without publishing.",
         GetWorkflow,
-    )
-
-
-def _memory(evidence: FailureEvidence) -> Remedy | None:
-    spoken = evidence.speaks_of(r"memory limit|out of memory|heap (out|limit)|\boom\b")
-    if not spoken and evidence.failure.memory_used < 0.97:
-        return None
-    return Remedy(
+    ),
+    r"memory limit|out of memory|heap (out|limit)|\boom\b": Remedy(
         "it runs out of memory",
         "It needs more memory than a run has.",
         "Read less at once: smaller batches or pages in the code, or a narrower input.",
         "A retry: running out of memory is never retried, and the same input fails again.",
         GetWorkflow,
-    )
-
-
-def _timeout(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.failure.timed_out and not evidence.speaks_of(r"wf-timeout|workflow_timeout|workflow took too long"):
-        return None
-    tier = evidence.setup.tier
-    limit = "" if evidence.setup.timeout_ms is None else f" of {evidence.setup.timeout_ms / 1000:.0f} s"
-    fix = {
-        "INSTANT": "Set execution_tier STANDARD (up to 15 min) by update_workflow, and publish it.",
-        "STANDARD": "Raise timeout_ms (up to 15 min) or set execution_tier LONG by update_workflow, and publish it.",
-    }.get(tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less.")
-    return Remedy(
-        f"it takes longer than its limit{limit}",
-        f"It takes longer than its limit{limit}{f' (tier {tier})' if tier else ''}.",
-        fix,
+    ),
+    r"wf-timeout|workflow_timeout|workflow took too long": Remedy(
+        "it takes longer than its limit{limit}",
+        "It takes longer than its limit{limit}{tier}.",
+        "{longer}",
         "A retry with as much to do.",
         GetWorkflow,
-    )
-
-
-def _rate_limit(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(r"rate.?limit|too many requests|\b429\b|throttl"):
-        return None
-    return Remedy(
-        f"{evidence.connector or 'an app'} limits how often it may be called",
-        f"{evidence.connector or 'An app'} is called more often than it allows.",
+    ),
+    r"rate.?limit|too many requests|\b429\b|throttl": Remedy(
+        "{app} limits how often it may be called",
+        "{App} is called more often than it allows.",
         "Spread the calls: a rarer schedule, fewer calls for each run, retryPolicy with backoff.",
         "Running it again at once, which uses up the limit once more.",
-    )
+    ),
+}
+"""By a pattern of the error, the first of which counts."""
 
+_LESS_SURE = {
+    r"typeerror|referenceerror|syntaxerror|rangeerror|usercodeerror|user.?code|is not a function|undefined": Remedy(
+        "its code throws an error",
+        "The workflow's own code throws an error.",
+        "Look at its code (get_workflow) and at the run's input, fix it with update_workflow, and have it published.",
+        "A rerun with the same input.",
+    ),
+    r"dependency|conn-exec|upstream|\b50[0234]\b|econn|enotfound|service unavailable": Remedy(
+        "{called} does not respond as expected",
+        "{called} failed or could not be reached.",
+        "Look at the run for the app's answer. If the app is down, run it again once it is back.",
+        "A retry: an error of a dependency is not fixed by a retry.",
+    ),
+    r"\b(user_)?data\b|validation|\b4(00|04|22)\b|invalid|missing": Remedy(
+        "it is given data that it or an app does not accept",
+        "The input, or what an app was sent, is not accepted.",
+        "Compare the input of the run (get_execution) with what the failing step needs.",
+        "A rerun with the same input.",
+    ),
+    r"configuration|secret": Remedy(
+        "a setting is missing or wrong",
+        "A setting is missing or wrong: a secret, a mapping, an environment.",
+        "Look at the run (get_execution), and whether the secrets that the code reads are there (list_secrets).",
+        "A rerun before that is set.",
+    ),
+}
+"""The same, for what an error of a connection may mention too."""
 
 _AUTHORISE_FIRST = "A rerun, a retry, or a change of the code."
+_TRY_FIRST = "Authorising again before that was tried."
 _CONNECTION = (
     r"\bconnection\b|conn-auth|conn-refresh|no active|pinned|unauthori[sz]ed|\b401\b|invalid_grant|token expired"
 )
@@ -126,31 +167,16 @@ _CONNECTION = (
 
 def _connection(evidence: FailureEvidence) -> Remedy | None:
     connections = evidence.connections or ()
-    broken = [connection for connection in connections if connection.state is State.BROKEN]
-    off = [connection for connection in connections if connection.state is State.OFF]
-    working = [connection for connection in connections if connection.state is State.LIVE]
-    if not evidence.speaks_of(_CONNECTION) and not ((broken or off) and evidence.speaks_of(r"connector\.")):
+    usable = [connection for connection in connections if connection.state is State.LIVE]
+    unusable = [
+        connection for state in (State.BROKEN, State.OFF) for connection in connections if connection.state is state
+    ]
+    if not evidence.mentions(_CONNECTION) and not (unusable and evidence.mentions(r"connector\.")):
         return None
     app = evidence.connector or "an app"
-    if broken:
-        who = "The customer has" if broken[0].customer else "Somebody has"
-        where = "the widget" if broken[0].customer else "the dashboard, for the account itself"
-        return Remedy(
-            f"the connection {broken[0].label} is {broken[0].status}",
-            f"The connection {broken[0].label} is {broken[0].status}: Fastn can no longer use its credentials.",
-            f"{who} to authorise the app again in {where}; then run the workflow once.",
-            _AUTHORISE_FIRST,
-            ListConnections,
-        )
-    if off:
-        return Remedy(
-            f"the connection {off[0].label} is {off[0].status}",
-            f"The connection {off[0].label} is {off[0].status}: somebody switched it off.",
-            "Have it reconnected in the dashboard; nothing here can. Then run the workflow once.",
-            "Waiting, a rerun, or a change of the code.",
-            ListConnections,
-        )
-    if connections and not working:
+    if unusable:
+        return _unusable(unusable[0])
+    if connections and not usable:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
             f"The connection {connections[0].label} is {connections[0].status}, which is no documented status.",
@@ -158,22 +184,22 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
             _AUTHORISE_FIRST,
             ListConnections,
         )
-    if evidence.speaks_of("no active connection") and any(connection.customer for connection in working):
+    now = f"A connection to {app} is ACTIVE now: it was authorised since, or the run"
+    if evidence.mentions("no active connection") and any(connection.customer for connection in usable):
         return Remedy(
             f"the connection to {app} was not found, though one is ACTIVE now",
-            f"A connection to {app} is ACTIVE now: it was authorised since, or the run did not name the installation "
-            "that it belongs to.",
+            f"{now} did not name the installation that it belongs to.",
             "Run it once with customer_id and, where a widget installed the workflow, this customer's installation_id "
             "(inst_…).",
-            "Authorising again before that was tried.",
+            _TRY_FIRST,
             GetWorkflow,
         )
-    if working:
+    if usable:
         return Remedy(
             f"the connection to {app} was refused, though one is ACTIVE now",
-            f"A connection to {app} is ACTIVE now: it was authorised since, or the run is pinned to another one.",
+            f"{now} is pinned to another one.",
             "Run it once. If it fails again, look in the workflow for the connection that it is pinned to.",
-            "Authorising again before that was tried.",
+            _TRY_FIRST,
             GetWorkflow,
         )
     known = "Its state could not be read." if evidence.connections is None else "There is none for whom it ran."
@@ -181,80 +207,28 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         f"there is no usable connection to {app}",
         f"The connection to {app} cannot be used. {known}",
         f"The customer has to connect {app} in the widget; then run the workflow once."
-        if evidence.cause.customers
+        if evidence.for_customers
         else "Run it for a customer: customer_id, and installation_id where a widget installed it.",
         _AUTHORISE_FIRST,
         ListConnections,
     )
 
 
-def _code(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(
-        r"typeerror|referenceerror|syntaxerror|rangeerror|usercodeerror|user.?code|is not a function|undefined"
-    ):
-        return None
+def _unusable(connection: PartState) -> Remedy:
+    state = f"he connection {connection.label} is {connection.status}"
+    if connection.state is State.OFF:
+        return Remedy(
+            f"t{state}",
+            f"T{state}: somebody switched it off.",
+            "Have it reconnected in the dashboard; nothing here can. Then run the workflow once.",
+            "Waiting, a rerun, or a change of the code.",
+            ListConnections,
+        )
+    who, where = who_authorises([connection])
     return Remedy(
-        "its code throws an error",
-        "The workflow's own code throws an error.",
-        "Look at its code (get_workflow) and at the run's input, fix it with update_workflow, and have it published.",
-        "A rerun with the same input.",
+        f"t{state}",
+        f"T{state}: Fastn can no longer use its credentials.",
+        f"{sentence(who)} has to authorise the app again in {where}; then run the workflow once.",
+        _AUTHORISE_FIRST,
+        ListConnections,
     )
-
-
-def _app(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(r"dependency|conn-exec|upstream|\b50[0234]\b|econn|enotfound|service unavailable"):
-        return None
-    app = evidence.connector or "An app that it calls"
-    return Remedy(
-        f"{app} does not respond as expected",
-        f"{app} failed or could not be reached.",
-        "Look at the run for the app's answer. If the app is down, run it again once it is back.",
-        "A retry: an error of a dependency is not fixed by a retry.",
-    )
-
-
-def _data(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(r"\b(user_)?data\b|validation|\b4(00|04|22)\b|invalid|missing"):
-        return None
-    return Remedy(
-        "it is given data that it or an app does not accept",
-        "The input, or what an app was sent, is not accepted.",
-        "Compare the input of the run (get_execution) with what the failing step needs.",
-        "A rerun with the same input.",
-    )
-
-
-def _configuration(evidence: FailureEvidence) -> Remedy | None:
-    if not evidence.speaks_of(r"configuration|secret"):
-        return None
-    return Remedy(
-        "a setting is missing or wrong",
-        "A setting is missing or wrong: a secret, a mapping, an environment.",
-        "Look at the run (get_execution), and whether the secrets that the code reads are there (list_secrets).",
-        "A rerun before that is set.",
-    )
-
-
-def _unknown(evidence: FailureEvidence) -> Remedy:
-    said = "" if evidence.failure.text.strip() else " The run does not say why it failed."
-    return Remedy(
-        "the cause is not a known one",
-        f"Not one of the known causes.{said}",
-        "Read the run (get_execution) and the code of its failing step (get_workflow).",
-        "Guessing: a rerun has real effects.",
-    )
-
-
-_RULES: tuple[Callable[[FailureEvidence], Remedy | None], ...] = (
-    _quota,
-    _unpublished,
-    _memory,
-    _timeout,
-    _rate_limit,
-    _connection,
-    _code,
-    _app,
-    _data,
-    _configuration,
-    _unknown,
-)

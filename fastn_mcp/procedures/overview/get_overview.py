@@ -1,7 +1,4 @@
-"""The tool `get_overview`: the account at a glance, or one subject in full.
-
-Reads three counts for each of the worst by the sender that it is given; a count that cannot be believed is not told.
-"""
+"""The tool `get_overview`: the account at a glance, or one subject in full."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,286 +12,59 @@ from pydantic_core import to_json
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
-from fastn_mcp.fastn.rows import Row, key_of, owner_of, text, word
+from fastn_mcp.fastn.rows import key_of, text
 from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
 from fastn_mcp.fastn.targets import LOOKUPS
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.diagnosis.account_parts import connection_states
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.diagnosis.failure_groups import failed_at, failed_why
-from fastn_mcp.procedures.overview import account_checks, run_checks
-from fastn_mcp.procedures.overview.connection_impact import Breakage, not_working
-from fastn_mcp.procedures.overview.run_checks import Failing, Period, by_workflow
-from fastn_mcp.procedures.overview.snapshot import FEW, AccountFinding, Seen, Survey, survey, worst_first
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailingWorkflow, Period, by_workflow, ended_runs
+from fastn_mcp.procedures.diagnosis.reads import RowList
+from fastn_mcp.procedures.overview.checks import (
+    FEW,
+    NAMED,
+    AccountFinding,
+    failing_workflows,
+    full_quotas,
+    invited_users,
+    key_problems,
+    pending_customers,
+    plan,
+    spent_credits,
+    trigger_problems,
+    unusable_connections,
+    worst_first,
+)
+from fastn_mcp.procedures.overview.connection_impact import connection_impact
+from fastn_mcp.procedures.overview.snapshot import COUNTS, FAILED, AccountSnapshot
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 from fastn_mcp.tools.workflows import ListExecutions
 
-FAILED = ("failed runs", "timed-out runs")
-
-NO_TOTALS = Unchecked("success rate", "Fastn gives no totals that certainly cover this period.")
-
-
-def told(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
-    """The findings, with as many examples as there is room for, and one at least."""
-    said: list[JsonValue] = []
-    while most:
-        said = [finding.data(most) for finding in findings]
-        if len(to_json(said)) <= room:
-            break
-        most -= 1
-    return said
-
-
-def findings(found: Survey, names: Mapping[str, str], period: run_checks.Period) -> dict[str, list[AccountFinding]]:
-    """Everything that is wrong by subject, in the order in which equals are told. `names` are of customers, by id."""
-    failed = [found.all[kind] for kind in FAILED if kind in found.all]
-    more = any(seen.more for seen in failed)
-    workflows = {key_of(row): name_of(row) for row in found.rows("workflows")}
-    waiting = found.chosen("customers")
-    return {
-        "runs": run_checks.failing(failures(found), workflows, period, more),
-        "connections": account_checks.not_working(found.rows("connections"), names, found.chosen("connections").more),
-        "triggers": run_checks.wrong_with(found.rows("triggers"), found.rows("workflows")),
-        "quotas": [
-            *account_checks.near(found.answers.get("quotas")),
-            *account_checks.credits_left(found.answers.get("billing", {})),
-        ],
-        "access": [
-            *account_checks.pending(
-                waiting.rows, waiting.total if "customers" in found.matching else None, waiting.more
-            ),
-            *account_checks.keys(found.rows("API keys"), period.now),
-            *account_checks.invited(found.rows("users"), period.now, found.chosen("users").more),
-        ],
-    }
-
-
-def failures(found: Survey) -> list[Row]:
-    """The runs that failed, as far as they were read."""
-    return [row for kind in FAILED if kind in found.all for row in found.all[kind].rows]
-
-
-async def customers(found: Survey, means: ProcedureContext) -> dict[str, str]:
-    """Names by id: those on the page that was read, and those of the first connections that do not work."""
-    read = found.all.get("customers", Seen())
-    names = {key_of(row): name_of(row) for row in (*read.rows, *found.rows("customers"))}
-    wanted: list[str] = []
-    for status in NOT_WORKING:
-        owners = [owner_of(row) for row in found.rows("connections") if word(row, "status") == status.lower()]
-        wanted += [owner for owner in owners[: account_checks.NAMED] if owner and owner not in names]
-    return names | await means.directory.names("customer", wanted, means.read)
-
-
-def totals(found: Survey) -> run_checks.Totals:
-    def total(kind: str) -> int | None:
-        seen = found.all.get(kind)
-        return None if seen is None else seen.total
-
-    return run_checks.Totals(
-        ever=total("executions"),
-        all=total("runs"),
-        completed=total("completed runs"),
-        failed=total("failed runs"),
-        timeout=total("timed-out runs"),
-    )
-
-
-def not_checked(found: Survey) -> dict[str, JsonValue]:
-    """What was not looked at or not understood, and why."""
-    gaps = [*found.gaps, *_unknown_states(found)]
-    return {"not_checked": [{"what": gap.what, "why": gap.why} for gap in _together(gaps)]}
-
-
-def _unknown_states(found: Survey) -> list[Unchecked]:
-    """Resources of which nothing was said, since nobody documented what their rows say."""
-    counts = {kind: sum(state(row) is State.UNKNOWN for row in found.rows(kind)) for kind, state in STATES.items()}
-    why = "Their status is missing or undocumented."
-    return [Unchecked(counted(count, kind.removesuffix("s")), why) for kind, count in counts.items() if count]
-
-
-def _together(gaps: list[Unchecked]) -> list[Unchecked]:
-    """What was not checked for the same reason, said once."""
-    by_reason: dict[str, list[str]] = {}
-    for gap in gaps:
-        by_reason.setdefault(gap.why, []).append(gap.what)
-    return [Unchecked(", ".join(what), why) for why, what in by_reason.items()]
-
-
-WORST = 8
-"""Workflows of which the runs are counted."""
-
-_ERRORS = 5
-_STATUSES = ("completed", "failed", "timeout")
-
-
-async def rates(
-    failures: Sequence[Row],
-    names: Mapping[str, str],
-    period: Period,
-    overall: Mapping[str, JsonValue],
-    means: ProcedureContext,
-) -> dict[str, JsonValue]:
-    """The workflows of these failed runs, the worst first. `names` are of workflows by id, `overall` all runs."""
-    found = by_workflow(failures, names)
-    counts = await _counted([workflow.key for workflow in found[:WORST] if workflow.key], period, means)
-    worst = sorted(found[:WORST], key=lambda workflow: -_failed(counts.get(workflow.key, {}), workflow))
-    workflows = [_told(workflow, counts.get(workflow.key, {}), overall, period) for workflow in worst]
-    answer: dict[str, JsonValue] = {"workflows": [*workflows]}
-    if len(found) > WORST:
-        answer["more_failing_workflows"] = len(found) - WORST
-    errors = Counter(why for run in failures if (why := failed_why(run)))
-    answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
-    if worst and worst[0].key:
-        answer["next"] = suggested(DiagnoseWorkflow, workflow_id=worst[0].key, hours=period.hours)
-    return answer
-
-
-async def _counted(keys: list[str], period: Period, means: ProcedureContext) -> dict[str, dict[str, int]]:
-    """How many runs of each workflow ended how, where Fastn says so."""
-    found: dict[str, dict[str, int]] = {key: {} for key in keys}
-
-    async def count(key: str, status: str) -> None:
-        reading: Any = ListExecutions(limit=1, workflow_id=key, status=status, since=period.since)
-        try:
-            page = cast("Listed[Any]", await means.read(reading))
-        except FastnError:
-            return
-        total = page.total if page.total is not None or page.next_cursor else len(page.items)
-        if total is not None:
-            found[key][status] = total
-
-    await means.report("Counting the runs of the worst workflows", 0, None)
-    async with anyio.create_task_group() as group:
-        for key in keys:
-            for status in _STATUSES:
-                group.start_soon(count, key, status)
-    return found
-
-
-def _failed(counts: Mapping[str, int], workflow: Failing) -> int:
-    return max(counts.get("failed", 0) + counts.get("timeout", 0), len(workflow.runs))
-
-
-def _told(
-    workflow: Failing, counts: Mapping[str, int], overall: Mapping[str, JsonValue], period: Period
-) -> dict[str, JsonValue]:
-    told: dict[str, JsonValue] = {"id": workflow.key, "name": workflow.name}
-    if believable(counts, overall, len(workflow.runs)):
-        ended = sum(counts.values())
-        told |= {status: count for status, count in counts.items() if count}
-        told["success_rate"] = f"{100 * counts['completed'] / ended:.1f} %"
-    else:
-        told["failed_at_least"] = len(workflow.runs)
-    if (when := failed_at(workflow.last)) is not None:
-        told["last_failure"] = aged(when, period.now)
-    if why := failed_why(workflow.last):
-        told["why"] = why
-    return told
-
-
-def believable(counts: Mapping[str, int], overall: Mapping[str, JsonValue], seen: int) -> bool:
-    """Whether these can be one workflow's: a Fastn that ignores a filter counts the same runs each time."""
-    whole = [overall.get(status) for status in _STATUSES]
-    if any(status not in counts for status in _STATUSES) or any(not isinstance(number, int) for number in whole):
-        return False
-    fits = all(counts[status] <= cast(int, number) for status, number in zip(_STATUSES, whole, strict=True))
-    return fits and seen <= counts["failed"] + counts["timeout"]
-
-
-About = Literal["runs", "connections", "triggers", "access"]
-
-_DETAIL_ROOM = 7_000
-"""Characters for findings."""
-
-_MANY = 20
-"""Examples of a finding at most."""
-
-_PAGES = 5
-"""Pages of failed runs."""
-
-_COUNTS = ("completed runs", "the number of runs", "the number of all runs")
-
-
-async def focused(about: About, period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
-    """All that is known of this subject. Raises a `FastnError`."""
-    match about:
-        case "runs":
-            return await _runs(period, means)
-        case "connections":
-            return await _connections(period, means)
-        case "triggers":
-            return await _findings(about, ("triggers", "workflows"), period, means)
-        case "access":
-            return await _findings(about, ("customers", "users", "API keys"), period, means)
-
-
-async def _findings(
-    about: About, read: Sequence[str], period: run_checks.Period, means: ProcedureContext
-) -> dict[str, JsonValue]:
-    """What is wrong, with as many examples as there is room for."""
-    found = await survey(period.since, means.read, means.report, read)
-    wrong = worst_first(findings(found, await customers(found, means), period)[about])
-    answer: dict[str, JsonValue] = {"findings": told(wrong, _DETAIL_ROOM, _MANY)}
-    return answer | not_checked(found)
-
-
-async def _runs(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
-    """The workflows that fail, in numbers."""
-    found = await survey(period.since, means.read, means.report, (*FAILED, *_COUNTS), _PAGES)
-    overall = run_checks.summary(totals(found))
-    answer: dict[str, JsonValue] = {"runs": {"hours": period.hours, **overall}}
-    if not overall:
-        found.gaps.append(NO_TOTALS)
-    failed = failures(found)
-    if (since := _read_since(found)) is not None:
-        failed = [row for row in failed if (when := failed_at(row)) is None or when >= since]
-        answer["looked_at"] = f"The failures since {aged(since, period.now)}; the numbers are of the whole period."
-    return answer | await rates(failed, await _names(failed, means), period, overall, means) | not_checked(found)
-
-
-def _read_since(found: Survey) -> datetime | None:
-    """From when on all failures were read, where there are older ones: or else what is frequent looks rare."""
-    cut = [found.all[kind].rows for kind in FAILED if kind in found.all and found.all[kind].more]
-    oldest = [min(when for row in rows if (when := failed_at(row))) for rows in cut if any(map(failed_at, rows))]
-    return max(oldest, default=None)
-
-
-async def _names(failed: Sequence[Row], means: ProcedureContext) -> dict[str, str]:
-    """Of workflows by id, where runs do not say them themselves."""
-    wanted = [text(row, "workflowId") for row in failed if not text(row, "workflowName")]
-    return await means.directory.names("workflow", filter(None, wanted), means.read)
-
-
-async def _connections(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
-    """The connections that no longer work, and what fails for want of them."""
-    found = await survey(period.since, means.read, means.report, (*FAILED, "connections", "workflows"), _PAGES)
-    rows = not_working(found.rows("connections"))
-    if found.chosen("connections").more:
-        found.gaps.append(
-            Unchecked("more broken connections", "Only the first hundred were read; list_connections goes on.")
-        )
-    owners = list(dict.fromkeys(owner for row in rows if (owner := owner_of(row))))
-    if len(owners) > LOOKUPS:
-        try:
-            await means.directory.contents("customer", means.read)
-        except FastnError as error:
-            found.gaps.append(Unchecked("names of customers", error.what))
-    names = await means.directory.names("customer", owners, means.read)
-    failed = failures(found)
-    failing = run_checks.by_workflow(failed, await _names(failed, means))
-    answer: dict[str, JsonValue] = {"hours": period.hours}
-    if (since := _read_since(found)) is not None:
-        answer["looked_at"] = f"The failures since {aged(since, period.now)}."
-    seen = Breakage(rows, found.rows("workflows"), failing, names, period.now)
-    return answer | seen.data() | not_checked(found)
-
+Subject = Literal["runs", "connections", "triggers", "access"]
 
 MOST = 12
 """Findings in an answer; the others are counted."""
 
 _ROOM = 3_000
-"""Characters for the findings; beyond, they are told with fewer examples."""
+"""Characters for the findings of the account; beyond, they have fewer examples."""
+
+_DETAIL_ROOM = 7_000
+"""Characters for the findings of one subject."""
+
+_MANY = 20
+"""Examples of a finding at most."""
+
+_FAILURE_PAGES = 5
+
+_COUNTED = {
+    **{kind: kind for kind in ("customers", "connectors", "connections", "workflows", "triggers", "users")},
+    "API keys": "api_keys",
+    "secrets": "secrets",
+    "the number of all runs": "executions",
+}
+"""Counts in an answer, by what was read."""
 
 
 class Overview(FastnObject):
@@ -307,53 +77,256 @@ class GetOverview(Procedure[Overview]):
     effect = Effect.READ
 
     hours: Annotated[int, Field(ge=1, le=720, description="For runs: 1-720, default 24.")] = 24
-    about: Annotated[About | None, Field(description="Only this, in full.")] = None
+    about: Annotated[Subject | None, Field(description="Only this, in full.")] = None
 
     async def run(self, means: ProcedureContext) -> Overview:
-        period = run_checks.Period(self.hours, means.system.now())
-        answer = await (_glance(period, means) if self.about is None else focused(self.about, period, means))
-        return Overview.model_validate(answer)
+        snapshot = AccountSnapshot(means, Period(self.hours, means.system.now()))
+        match self.about:
+            case None:
+                answer = await _everything(snapshot)
+            case "runs":
+                answer = await _runs(snapshot)
+            case "connections":
+                answer = await _connections(snapshot)
+            case "triggers":
+                await snapshot.take(("triggers", "workflows"))
+                answer = await _all_findings(snapshot, self.about)
+            case "access":
+                await snapshot.take(("customers", "users", "API keys"))
+                answer = await _all_findings(snapshot, self.about)
+        return Overview.model_validate(answer | _not_checked(snapshot))
 
 
-async def _glance(period: run_checks.Period, means: ProcedureContext) -> dict[str, JsonValue]:
+async def _everything(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
     """Everything, in little."""
-    found = await survey(period.since, means.read, means.report)
-    subjects = findings(found, await customers(found, means), period)
-    wrong = worst_first(finding for of_subject in subjects.values() for finding in of_subject)
-    answer: dict[str, JsonValue] = {"findings": told(wrong[:MOST], _ROOM)}
+    await snapshot.take()
+    wrong = worst_first(finding for found in (await _findings(snapshot)).values() for finding in found)
+    answer: dict[str, JsonValue] = {"findings": _fitting(wrong[:MOST], _ROOM)}
     if rest := Counter(finding.severity.value for finding in wrong[MOST:]):
         answer["more_findings"] = dict(rest)
-    if summary := run_checks.summary(totals(found)):
-        answer["runs"] = {"hours": period.hours, **summary}
-    else:
-        found.gaps.append(NO_TOTALS)
-    answer["counts"] = {_field(kind): found.all[kind].count for kind in _COUNTED if _is_counted(found, kind)}
-    if "billing" in found.answers and (plan := account_checks.plan(found.answers["billing"])):
-        answer["plan"] = plan
+    if totals := _run_totals(snapshot):
+        answer["runs"] = {"hours": snapshot.period.hours, **totals}
+    counts = {name: _count(snapshot.lists[kind]) for kind, name in _COUNTED.items() if kind in snapshot.lists}
+    if snapshot.total("the number of all runs") is None:
+        counts.pop("executions", None)  # one row was read, which says nothing
+    answer["counts"] = {**counts}
+    if found := plan(snapshot.records.get("billing", {})):
+        answer["plan"] = found
     try:
-        answer["guard"] = await means.allowance()
+        answer["guard"] = await snapshot.context.allowance()
     except FastnError as error:
-        found.gaps.append(Unchecked("budgets", error.what))
-    return answer | not_checked(found)
+        snapshot.gaps.append(Unchecked("budgets", error.what))
+    return answer
 
 
-_COUNTED = (
-    "customers",
-    "connectors",
-    "connections",
-    "workflows",
-    "triggers",
-    "users",
-    "API keys",
-    "secrets",
-    "executions",
-)
+async def _all_findings(snapshot: AccountSnapshot, about: Subject) -> dict[str, JsonValue]:
+    """What is wrong, with as many examples as there is room for."""
+    wrong = worst_first((await _findings(snapshot))[about])
+    return {"findings": _fitting(wrong, _DETAIL_ROOM, _MANY)}
 
 
-def _is_counted(found: Survey, kind: str) -> bool:
-    """Of the runs only one row was read, which says nothing without a total."""
-    return kind in found.all and (kind != "executions" or found.all[kind].total is not None)
+async def _findings(snapshot: AccountSnapshot) -> dict[str, list[AccountFinding]]:
+    """Everything that is wrong by subject, in the order of equals."""
+    period, records = snapshot.period, snapshot.records
+    workflows, connections, users, customers = map(snapshot.chosen, ("workflows", "connections", "users", "customers"))
+    more_failures = any(snapshot.lists[kind].more for kind in FAILED if kind in snapshot.lists)
+    names = {key_of(row): name_of(row) for row in workflows.rows}
+    waiting = customers.total if "customers" in snapshot.matching else None
+    return {
+        "runs": failing_workflows(snapshot.failures(), names, period, more=more_failures),
+        "connections": unusable_connections(connections.rows, await _customers(snapshot), more=connections.more),
+        "triggers": trigger_problems(snapshot.chosen("triggers").rows, workflows.rows),
+        "quotas": [*full_quotas({**records.get("quotas", {})}), *spent_credits(records.get("billing", {}))],
+        "access": [
+            *pending_customers(customers.rows, waiting, more=customers.more),
+            *key_problems(snapshot.chosen("API keys").rows, period.now),
+            *invited_users(users.rows, period.now, more=users.more),
+        ],
+    }
 
 
-def _field(kind: str) -> str:
-    return kind.lower().replace(" ", "_")
+async def _customers(snapshot: AccountSnapshot) -> dict[str, str]:
+    """Names by id: of the customers that were read, and of the first connections that do not work."""
+    read = (*(snapshot.rows("customers") or ()), *snapshot.chosen("customers").rows)
+    names = {key_of(row): name_of(row) for row in read}
+    wanted: list[str] = []
+    connections = connection_states(snapshot.chosen("connections").rows, names)
+    for status in NOT_WORKING:
+        owners = [connection.customer for connection in connections if connection.status == status]
+        wanted += [owner for owner in owners[:NAMED] if owner and owner not in names]
+    return names | await snapshot.context.directory.names("customer", wanted, snapshot.context.read)
+
+
+def _fitting(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
+    """The findings, with as many examples as there is room for, and one at least."""
+    found: list[JsonValue] = [finding.data(most) for finding in findings]
+    return found if most == 1 or len(to_json(found)) <= room else _fitting(findings, room, most - 1)
+
+
+def _count(found: RowList) -> int | str:
+    """As a number, or in words where it is not known exactly."""
+    if found.more:
+        return f"at least {len(found.rows)}" if found.total is None else max(found.total, len(found.rows))
+    return len(found.rows)
+
+
+def _not_checked(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+    """What was not looked at or not understood, said once for each reason."""
+    gaps = snapshot.not_checked()
+    for kind, state in STATES.items():
+        unknown = sum(state(row) is State.UNKNOWN for row in snapshot.chosen(kind).rows)
+        if unknown:
+            why = "Their status is missing or undocumented."
+            gaps.append(Unchecked(counted(unknown, kind.removesuffix("s")), why))
+    by_reason: dict[str, list[str]] = {}
+    for gap in gaps:
+        by_reason.setdefault(gap.why, []).append(gap.what)
+    return {"not_checked": [{"what": ", ".join(what), "why": why} for why, what in by_reason.items()]}
+
+
+def _run_totals(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+    """The period in numbers; where they cannot be believed nothing, which is noted."""
+    completed, period, ever = map(snapshot.total, COUNTS)
+    failed, timeout = map(snapshot.total, FAILED)
+    totals = run_totals(ever, period, completed, failed, timeout)
+    if not totals:
+        snapshot.gaps.append(Unchecked("success rate", "Fastn gives no totals that certainly cover this period."))
+    return totals
+
+
+def run_totals(
+    ever: int | None, period: int | None, completed: int | None, failed: int | None, timeout: int | None
+) -> dict[str, JsonValue]:
+    """How many runs there were in a period, and of `ever`, with a success rate; nothing that cannot be believed.
+
+    A Fastn that ignores filters counts the same runs each time, which then do not add up.
+    """
+    if period is None or completed is None or failed is None or timeout is None:
+        return {}
+    ended = completed + failed + timeout
+    # As many as ever there were: the period was perhaps ignored too.
+    if ended > period or period == ever:
+        return {}
+    rate: dict[str, JsonValue] = {"success_rate": f"{100 * completed / ended:.1f} %"} if ended else {}
+    return {"runs": period, "completed": completed, "failed": failed, "timeout": timeout, **rate}
+
+
+_WORST = 8
+"""Workflows of which the runs are counted."""
+
+_ERRORS = 5
+_STATUSES = ("completed", "failed", "timeout")
+
+
+async def _runs(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+    """The workflows that fail, the worst first, in numbers."""
+    await snapshot.take((*FAILED, *COUNTS), _FAILURE_PAGES)
+    period, overall = snapshot.period, _run_totals(snapshot)
+    answer: dict[str, JsonValue] = {"runs": {"hours": period.hours, **overall}}
+    failures = snapshot.failures()
+    if (since := _read_since(snapshot)) is not None:
+        failures = [run for run in failures if run.at is None or run.at >= since]
+        answer["looked_at"] = f"The failures since {aged(since, period.now)}; the numbers are of the whole period."
+    found = by_workflow(failures, await _workflow_names(failures, snapshot.context))
+    counts = await _count_runs([workflow.id for workflow in found[:_WORST] if workflow.id], snapshot)
+
+    def failed(workflow: FailingWorkflow) -> int:
+        known = counts.get(workflow.id, {})
+        return max(known.get("failed", 0) + known.get("timeout", 0), len(workflow.runs))
+
+    worst = sorted(found[:_WORST], key=lambda workflow: -failed(workflow))
+    answer["workflows"] = [
+        _failing_workflow(workflow, counts.get(workflow.id, {}), overall, period.now) for workflow in worst
+    ]
+    if len(found) > _WORST:
+        answer["more_failing_workflows"] = len(found) - _WORST
+    errors = Counter(run.reason for run in failures if run.reason)
+    answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
+    if worst and worst[0].id:
+        answer["next"] = suggested(DiagnoseWorkflow, workflow_id=worst[0].id, hours=period.hours)
+    return answer
+
+
+def _read_since(snapshot: AccountSnapshot) -> datetime | None:
+    """From when on all failures were read, where there are older ones: or else what is frequent looks rare."""
+    cut = [snapshot.lists[kind].rows for kind in FAILED if kind in snapshot.lists and snapshot.lists[kind].more]
+    times = [[run.at for run in ended_runs(rows) if run.at] for rows in cut]
+    return max((min(of_list) for of_list in times if of_list), default=None)
+
+
+async def _workflow_names(failures: Sequence[EndedRun], context: ProcedureContext) -> dict[str, str]:
+    """Of workflows by id, where runs do not say them themselves."""
+    wanted = [text(run.row, "workflowId") for run in failures if not text(run.row, "workflowName")]
+    return await context.directory.names("workflow", filter(None, wanted), context.read)
+
+
+async def _count_runs(keys: Sequence[str], snapshot: AccountSnapshot) -> dict[str, dict[str, int]]:
+    """How many runs of each workflow ended how, where Fastn says so."""
+    found: dict[str, dict[str, int]] = {key: {} for key in keys}
+
+    async def count(key: str, status: str) -> None:
+        reading: Any = ListExecutions(limit=1, workflow_id=key, status=status, since=snapshot.period.since)
+        try:
+            page = cast("Listed[Any]", await snapshot.context.read(reading))
+        except FastnError:
+            return
+        total = page.total if page.total is not None or page.next_cursor else len(page.items)
+        if total is not None:
+            found[key][status] = total
+
+    await snapshot.context.report("Counting the runs of the worst workflows", 0, None)
+    async with anyio.create_task_group() as group:
+        for key in keys:
+            for status in _STATUSES:
+                group.start_soon(count, key, status)
+    return found
+
+
+def _failing_workflow(
+    workflow: FailingWorkflow, counts: Mapping[str, int], overall: Mapping[str, JsonValue], now: datetime
+) -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {"id": workflow.id, "name": workflow.name}
+    if believable(counts, overall, len(workflow.runs)):
+        found |= {status: count for status, count in counts.items() if count}
+        found["success_rate"] = f"{100 * counts['completed'] / sum(counts.values()):.1f} %"
+    else:
+        found["failed_at_least"] = len(workflow.runs)
+    last = workflow.last
+    if last.at is not None:
+        found["last_failure"] = aged(last.at, now)
+    if last.reason:
+        found["why"] = last.reason
+    return found
+
+
+def believable(counts: Mapping[str, int], overall: Mapping[str, JsonValue], failures: int) -> bool:
+    """Whether these can be one workflow's: a Fastn that ignores a filter counts the same runs each time."""
+    whole = {status: total for status in _STATUSES if isinstance(total := overall.get(status), int)}
+    if any(status not in counts or status not in whole for status in _STATUSES):
+        return False
+    fits = all(counts[status] <= total for status, total in whole.items())
+    return fits and failures <= counts["failed"] + counts["timeout"]
+
+
+async def _connections(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+    """The connections that no longer work, and what fails for want of them."""
+    await snapshot.take((*FAILED, "connections", "workflows"), _FAILURE_PAGES)
+    context, period, connections = snapshot.context, snapshot.period, snapshot.chosen("connections")
+    if connections.more:
+        why = "Only the first hundred were read; list_connections goes on."
+        snapshot.gaps.append(Unchecked("more broken connections", why))
+    states = connection_states(connections.rows, {})
+    unusable = [found for state in (State.BROKEN, State.OFF) for found in states if found.state is state]
+    owners = list(dict.fromkeys(owner for connection in unusable if (owner := connection.customer)))
+    if len(owners) > LOOKUPS:
+        try:
+            await context.directory.contents("customer", context.read)
+        except FastnError as error:
+            snapshot.gaps.append(Unchecked("names of customers", error.what))
+    names = await context.directory.names("customer", owners, context.read)
+    failures = snapshot.failures()
+    failing = by_workflow(failures, await _workflow_names(failures, context))
+    answer: dict[str, JsonValue] = {"hours": period.hours}
+    if (since := _read_since(snapshot)) is not None:
+        answer["looked_at"] = f"The failures since {aged(since, period.now)}."
+    return answer | connection_impact(unusable, snapshot.chosen("workflows").rows, failing, names, period.now)

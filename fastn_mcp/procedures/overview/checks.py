@@ -1,0 +1,365 @@
+"""What is wrong with an account, in findings. A row that does not say something is never accused of it."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from pydantic import JsonValue
+
+from fastn_mcp.fastn.names import counted, label_of, name_of, sentence
+from fastn_mcp.fastn.rows import Row, inside, key_of, number, short, text, timestamp, value, word
+from fastn_mcp.fastn.states import (
+    MANY_FAILURES,
+    NOT_WORKING,
+    PENDING,
+    State,
+    switched_off,
+    trigger_state,
+    workflow_state,
+)
+from fastn_mcp.procedures.diagnosis.account_parts import (
+    connection_states,
+    failures_in_a_row,
+    is_public,
+    starting,
+    who_authorises,
+)
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailingWorkflow, Period, by_workflow
+from fastn_mcp.procedures.tables import age
+from fastn_mcp.tools.account import EXPIRES, GetBilling, GetQuotas, ListApiKeys, ListUsers
+from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.tool import Tool
+from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
+
+FEW = 3
+"""Examples of a finding that stands among others."""
+
+SOON = timedelta(days=14)
+"""A key that expires within this time is worth a word."""
+
+UNUSED = timedelta(days=7)
+"""Nobody has to use a key, or accept an invitation, on the first day."""
+
+NAMED = 2
+"""Connections of one status that are named: their ids are long, and the focus on connections shows them all."""
+
+NEAR = 80
+"""Percent of a limit at which it is worth a word."""
+
+
+class Severity(Enum):
+    """How bad it is, the worst first."""
+
+    HIGH = "high"
+    """Something does not work."""
+    MEDIUM = "medium"
+    """Something will stop working, or is open to the wrong people."""
+    LOW = "low"
+    """Something to tidy up."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFinding:
+    """One thing found: `what` in a sentence with numbers, and `more`, the call that shows more of it."""
+
+    severity: Severity
+    what: str
+    more: Tool[Any]
+    examples: Sequence[tuple[str, str]] = ()
+    """Ids and names of all resources that it is about."""
+
+    def data(self, most: int = FEW) -> dict[str, JsonValue]:
+        """As an agent reads it, with at most so many examples."""
+        found: dict[str, JsonValue] = {"severity": self.severity.value, "what": self.what}
+        if self.examples:
+            found["examples"] = [{"id": key, "name": name} for key, name in self.examples[:most]]
+        found["more"] = {"tool": self.more.tool_name(), "arguments": self.more.model_dump(exclude_unset=True)}
+        return found
+
+
+def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
+    """By severity; what is equally bad stays in its order."""
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _examples(rows: Iterable[Row], kind: str = "") -> list[tuple[str, str]]:
+    """Id and name of those of these rows that have an id."""
+    return [
+        (key, short(str(label_of(kind, row) or key)) if kind else name_of(row)) for row in rows if (key := key_of(row))
+    ]
+
+
+def _about(
+    severity: Severity, rows: Sequence[Row], noun: str, one: str, many: str, more: Tool[Any]
+) -> list[AccountFinding]:
+    """A finding about these rows, `one` or `many`, if there are any."""
+    if not rows:
+        return []
+    what = f"{counted(len(rows), noun)} {one if len(rows) == 1 else many}."
+    return [AccountFinding(severity, what, more, _examples(rows))]
+
+
+def failing_workflows(
+    runs: Sequence[EndedRun], names: Mapping[str, str], period: Period, *, more: bool
+) -> list[AccountFinding]:
+    """The workflows of these failed runs, those that failed most first. `more`: there are older ones."""
+    ordered = by_workflow(runs, names)
+    rest = ordered[FEW:]
+    findings = [_failing_workflow(workflow, period, more=more) for workflow in ordered[:FEW]]
+    if rest:
+        count = counted(sum(len(workflow.runs) for workflow in rest), "time", at_least=more)
+        what = f"{counted(len(rest), 'more workflow', at_least=more)} failed {count} in {period}."
+        examples = [(workflow.id, workflow.name) for workflow in rest if workflow.id]
+        shows = ListExecutions(status="failed", since=period.since)
+        findings.append(AccountFinding(Severity.HIGH, sentence(what), shows, examples))
+    return findings
+
+
+def _failing_workflow(workflow: FailingWorkflow, period: Period, *, more: bool) -> AccountFinding:
+    last = workflow.last
+    what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
+    what += f", last {age(last.at, period.now)}" if last.at else ""
+    what += f": {last.reason}." if last.reason else "."
+    shows: Tool[Any] = ListExecutions(status="failed", since=period.since)
+    if workflow.id.startswith("wf_"):  # and not a slug, which is all that some rows have
+        shows = DiagnoseWorkflow(workflow_id=workflow.id)
+    elif last.id:
+        shows = GetExecution(execution_id=last.id)
+    examples = [(workflow.id, workflow.name)] if workflow.id else []
+    return AccountFinding(Severity.HIGH, what, shows, examples)
+
+
+def unusable_connections(rows: Sequence[Row], customers: Mapping[str, str], *, more: bool) -> list[AccountFinding]:
+    """Connections that cannot be used. `customers` are names by id; `more`: there are others that were not read."""
+    findings: list[AccountFinding] = []
+    states = connection_states(rows, customers)
+    for status in NOT_WORKING:
+        found = [connection for connection in states if connection.status == status]
+        if not found:
+            continue
+        is_broken, why = found[0].state is State.BROKEN, found[0].problem
+        who, _ = who_authorises(found)
+        cure = f"{who} has to authorise again" if is_broken else "somebody has to reconnect it in the dashboard"
+        if len(found) > 1:
+            why = re.sub(r"^its", "their", re.sub(r"^it was", "they were", why))
+            cure = cure.replace("reconnect it", "reconnect them")
+        what = f"{counted(len(found), 'connection', at_least=more)} {'is' if len(found) == 1 else 'are'} {status}"
+        named = [(connection.id, connection.label) for connection in found[:NAMED] if connection.id]
+        severity = Severity.HIGH if is_broken else Severity.LOW
+        findings.append(
+            AccountFinding(severity, sentence(f"{what}: {why}; {cure}."), ListConnections(status=status), named)
+        )
+    return findings
+
+
+def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[AccountFinding]:
+    """All that is wrong with triggers, as far as they and the workflows say. One that is off starts nothing."""
+    off = [row for row in triggers if trigger_state(row) is State.OFF]
+    on = [row for row in triggers if trigger_state(row) is not State.OFF]
+    silent = [row for row in on if trigger_state(row) is State.BROKEN]
+    stopped = [row for row in off if switched_off(row).is_platform]
+    drafts = [row for row in workflows if workflow_state(row) is State.DRAFT and starting(key_of(row), on)]
+    failing = [row for row in on if failures_in_a_row(row) >= MANY_FAILURES]
+    public = [row for row in on if is_public(row)]
+
+    def shows(rows: Sequence[Row], wider: ListTriggers) -> Tool[Any]:
+        return GetTrigger(trigger_id=key) if len(rows) == 1 and (key := key_of(rows[0])) else wider
+
+    def most_failures(rows: Sequence[Row], noun: str) -> str:
+        failures = max(map(failures_in_a_row, rows), default=0)
+        return f"{'' if len(rows) == 1 else 'up to '}{counted(failures, noun)} in a row" if failures else ""
+
+    subscriptions = ", ".join(sorted({text(row, "subscriptionStatus") for row in silent}))[:60]
+    probably = " probably" if stopped and switched_off(stopped[0]).is_presumed else ""
+    after = f" after {failures}" if (failures := most_failures(stopped, "failure")) else ""
+    by_platform = f"{probably} switched off by the platform{after}"
+    times = most_failures(failing, "time")
+    findings = [
+        *_about(
+            Severity.HIGH,
+            silent,
+            "trigger",
+            f"is not disabled and never fires: its subscription at the app is {subscriptions}",
+            f"are not disabled and never fire: their subscription at the app is {subscriptions}",
+            shows(silent, ListTriggers(type="app_event")),
+        ),
+        *_about(
+            Severity.HIGH,
+            stopped,
+            "trigger",
+            f"was{by_platform}",
+            f"were{by_platform}",
+            shows(stopped, ListTriggers(status="Disabled")),
+        ),
+    ]
+    if drafts:
+        one = len(drafts) == 1
+        what = f"Triggers start {counted(len(drafts), 'workflow')} that {'was' if one else 'were'} never published, "
+        more = GetWorkflow(workflow_id=key_of(drafts[0])) if one else ListWorkflows(status="draft")
+        findings.append(AccountFinding(Severity.HIGH, f"{what}so that nothing runs.", more, _examples(drafts)))
+    return [
+        *findings,
+        *_about(
+            Severity.MEDIUM,
+            failing,
+            "trigger",
+            f"failed {times}",
+            f"failed {times}",
+            shows(failing, ListTriggers(status="Active")),
+        ),
+        *_about(
+            Severity.MEDIUM,
+            public,
+            "webhook",
+            "takes calls from anybody: authentication is NONE",
+            "take calls from anybody: authentication is NONE",
+            shows(public, ListTriggers(type="webhook")),
+        ),
+    ]
+
+
+def key_problems(rows: Sequence[Row], now: datetime) -> list[AccountFinding]:
+    """API keys that expire, have expired, were never used, or may do everything."""
+    usable = [row for row in rows if word(row, "status") not in ("revoked", "expired", "disabled")]
+    gone = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now]
+    usable = [row for row in usable if row not in gone]
+    soon = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now + SOON]
+    full = [row for row in usable if word(row, "permissions.preset", "permissions", "preset") == "full access"]
+    unused = [row for row in usable if _is_unused(row) and _is_older(row, now)]
+    first = age(min((timestamp(row, *EXPIRES) or now for row in soon), default=now), now)
+    return [
+        finding
+        for severity, found, one, many in (
+            (Severity.MEDIUM, soon, f"expires {first}", f"expire within two weeks, the first {first}"),
+            (Severity.MEDIUM, full, "has Full access", "have Full access"),
+            (Severity.LOW, gone, "has expired", "have expired"),
+            (
+                Severity.LOW,
+                unused,
+                "was never used and could be revoked",
+                "were never used and could be revoked",
+            ),
+        )
+        for finding in _about(severity, found, "API key", one, many, ListApiKeys())
+    ]
+
+
+def _is_unused(key: Row) -> bool:
+    fields = ("lastUsed", "lastUsedAt", "last_used", "last_used_at")
+    return any(field in key for field in fields) and value(key, *fields) in (None, "", "never", "Never")
+
+
+def _is_older(row: Row, now: datetime) -> bool:
+    made = timestamp(row, "createdAt", "addedAt", "invitedAt")
+    return made is not None and made < now - UNUSED
+
+
+def invited_users(users: Sequence[Row], now: datetime, *, more: bool) -> list[AccountFinding]:
+    """People who never came."""
+    rows = [row for row in users if word(row, "status") in ("invited", "pending") and _is_older(row, now)]
+    if not rows:
+        return []
+    who = counted(len(rows), "person", at_least=more, plural="people")
+    what = f"{who} {'was' if len(rows) == 1 else 'were'} invited over a week ago and never came."
+    return [AccountFinding(Severity.LOW, sentence(what), ListUsers(status="Invited"), _examples(rows, "user"))]
+
+
+def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool) -> list[AccountFinding]:
+    """Customers whose admin has not activated them; `total` of them where Fastn says so, else `more` than these."""
+    rows = [row for row in customers if word(row, "status").startswith("pending")]
+    if not rows:
+        return []
+    who = counted(total or len(rows), "customer", at_least=more and total is None)
+    what = f"{who} {'waits' if len(rows) == 1 else 'wait'} for activation by the admin; nothing runs there yet."
+    return [AccountFinding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), _examples(rows))]
+
+
+_LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
+_USES = ("used", "usage", "current", "consumed", "count", "value")
+_PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
+_DEEPEST = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit and how much of it is used, in percent."""
+
+    name: str
+    percent: float
+    numbers: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.numbers}{self.percent:.0f} %"
+
+
+def full_quotas(answer: JsonValue) -> list[AccountFinding]:
+    """The limits that are nearly used up, the fullest first."""
+    near = sorted((quota for quota in _quotas(answer) if quota.percent >= NEAR), key=lambda quota: -quota.percent)
+    if not near:
+        return []
+    verb = "quota is" if len(near) == 1 else "quotas are"
+    severity = Severity.HIGH if near[0].percent >= 100 else Severity.MEDIUM
+    named = ", ".join(map(str, near[:FEW])) + (f" and {more} more" if (more := len(near) - FEW) > 0 else "")
+    return [AccountFinding(severity, f"{len(near)} {verb} at {NEAR} % or more: {named}.", GetQuotas())]
+
+
+def _quotas(found: JsonValue, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[Quota]:
+    """Every limit in an answer."""
+    if depth > _DEEPEST:
+        return
+    if isinstance(found, list):
+        for item in found:
+            yield from _quotas(item, path, depth + 1)
+    elif isinstance(found, dict):
+        if (quota := _quota(found, path)) is not None:
+            yield quota
+            return
+        for name, item in found.items():
+            # What merely wraps the quotas names none of them.
+            wraps = isinstance(item, list) or name in ("data", "value", "quotas", "limits")
+            yield from _quotas(item, path if wraps else (*path, name), depth + 1)
+
+
+def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
+    limit, used, percent = number(row, *_LIMITS), number(row, *_USES), number(row, *_PERCENTS)
+    numbers = ""
+    if limit is not None and used is not None and limit > 0:
+        percent = 100 * used / limit
+        numbers = f"{used:,.10g} of {limit:,.10g}, "
+    if percent is None:
+        return None
+    name = text(row, "name", "metric", "resource", "key") or " ".join(path)
+    name = " ".join(filter(None, (name, text(row, "scope"))))
+    return Quota(short(name or "a quota", 60), percent, numbers)
+
+
+def plan(billing: Row) -> dict[str, JsonValue]:
+    """Plan and credits, as far as they are said."""
+    credits_ = _credits(billing)
+    found: dict[str, JsonValue] = {
+        "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
+        "credits_used": number(credits_, *_USES),
+        "credits_included": number(credits_, *_LIMITS),
+        "credits_reset_at": short(text(credits_, "resetsAt")),
+    }
+    return {name: said for name, said in found.items() if said not in (None, "")}
+
+
+def spent_credits(billing: Row) -> list[AccountFinding]:
+    """AI credits that are nearly spent."""
+    used, included = number(_credits(billing), *_USES), number(_credits(billing), *_LIMITS)
+    if used is None or not included or 100 * used / included < NEAR:
+        return []
+    severity = Severity.HIGH if used >= included else Severity.MEDIUM
+    return [AccountFinding(severity, f"{used:,.10g} of {included:,.10g} AI credits are used.", GetBilling())]
+
+
+def _credits(billing: Row) -> Row:
+    return inside(billing, "credits") or inside(billing, "aiCredits")
