@@ -9,7 +9,7 @@ from fastn_mcp.errors import Failed, NotFound
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.targets import find_row
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.tools.operation import ListPage
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -73,7 +73,7 @@ class CompleteId(Procedure[Ids]):
 async def _contents(kind: str, means: ProcedureContext) -> Contents:
     if kind != "execution":
         return await means.directory.contents(kind, means.read)
-    page = cast("ListPage[FastnObject]", await means.read(ListExecutions(limit=MOST)))
+    page = cast("Listed[FastnObject]", await means.read(ListExecutions(limit=MOST)))
     return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
 
 

@@ -205,7 +205,7 @@ async def _collected(call: List[Any], means: ProcedureContext) -> Rows:
     page = cast(Rows, await means.read(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
-    while call.filters() and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
+    while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
         await means.report(f"{len(items)} of {call.limit} rows found", read, None)
         try:
             page = cast(Rows, await means.read(call.wider(page.next_cursor, call.limit - len(items))))

@@ -94,8 +94,8 @@ def _page(call: Tool[Any], page: Listed[FastnObject]) -> dict[str, JsonValue]:
     if (missing := len(page.items) - shown) > 0:
         # Fastn's cursor would jump over the rows that were left out.
         around.pop("next_cursor", None)
-        if (cursor := page.cursor_after(shown)) is not None:
-            around["next_cursor"] = cursor
+        if 0 < shown <= len(page.positions):
+            around["next_cursor"] = page.positions[shown - 1].encode()
             left_out.insert(0, f"{counted(missing, 'row')} did not fit; next_cursor goes on with them.")
         else:
             more = f"Call again with limit {shown} and go on from there."

@@ -1,16 +1,13 @@
-"""A tool that is one API request: its route, its evidence, and how a create or an update is built.
-
-Subclass `Operation`, say where it goes, what it does to the world and how its shape is known, and list its arguments
-as fields. An instance is one exact call: it can be validated, shown, refused or sent.
-"""
+"""A tool that is one API request: its route, its evidence, and how a create or an update is built."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from functools import cache, partial
+from typing import Any, ClassVar, Generic, Self, cast
 from urllib.parse import quote, unquote
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
@@ -18,6 +15,7 @@ from fastn_mcp.tools.tool import KEEP_NULLS, Effect, FastnObject, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +29,15 @@ class ShapeEvidence:
         return self.kind
 
 
-def INFERRED(source: str) -> ShapeEvidence:
-    """Judged from other facts; nobody documented it."""
-    return ShapeEvidence("inferred", source)
+INFERRED = partial(ShapeEvidence, "inferred")
+"""Derived from other facts; nobody documented it."""
 
-
-def DOCUMENTED(source: str) -> ShapeEvidence:
-    """Stated by Fastn's own documentation."""
-    return ShapeEvidence("documented", source)
+DOCUMENTED = partial(ShapeEvidence, "documented")
+"""Stated by Fastn's own documentation."""
 
 
 def OBSERVED(day: str, host: str) -> ShapeEvidence:
-    """Seen in an answer of the live API, on `day` (ISO 8601) at `host`."""
+    """Seen in a response of the live API, on `day` (ISO 8601) at `host`."""
     return ShapeEvidence("observed", f"{day} {host}")
 
 
@@ -90,21 +85,6 @@ class Route:
         return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
 
 
-def _is_harmless(extra: object, clears: frozenset[str]) -> bool:
-    """Whether `extra` holds nothing but prose and keywords, or nulls that clear them or what may be cleared."""
-    if extra is None:
-        return True
-    return isinstance(extra, dict) and all(
-        name in HARMLESS_EXTRA | clears if value is None else name in HARMLESS_EXTRA and _is_prose(value)
-        for name, value in cast("dict[str, object]", extra).items()
-    )
-
-
-def _is_prose(value: object) -> bool:
-    items = cast("list[object]", value) if isinstance(value, list) else [value]
-    return all(isinstance(item, str) for item in items)
-
-
 def _segment(argument: str, value: object) -> str:
     if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
         raise RefusedValue(
@@ -113,20 +93,7 @@ def _segment(argument: str, value: object) -> str:
     return quote(value, safe="")
 
 
-def GET(path: str) -> Route:
-    return Route("GET", path)
-
-
-def POST(path: str) -> Route:
-    return Route("POST", path)
-
-
-def PUT(path: str) -> Route:
-    return Route("PUT", path)
-
-
-def DELETE(path: str) -> Route:
-    return Route("DELETE", path)
+GET, POST, PUT, DELETE = (partial(Route, method) for method in ("GET", "POST", "PUT", "DELETE"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,38 +109,30 @@ class Request:
     """The path as its route has it, with the names of its parameters instead of ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What came back: the status, lower-cased header names, and the decoded body (None where there was none)."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: JsonValue
-
-
-Item = TypeVar("Item", bound=FastnObject)
-
-
-class ListPage(FastnObject, Generic[Item]):
-    """One page of a list."""
-
-    items: list[Item]
-    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
-    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
-
-
 UNKNOWN = FastnObject()
-"""A target of which nothing could be learnt: every rule takes it for the strictest case."""
+"""A target that could not be read: every rule takes it for the strictest case."""
 
 HARMLESS_EXTRA = frozenset({"description", "label", "labels", "note", "notes", "tag", "tags"})
-"""Fields of `extra` that leave a write a write: prose and keywords, which people read and nothing acts on.
+"""Fields of `extra` that leave a write a write: prose and keywords. Any other may publish something or give access."""
 
-Any other name may switch something on, publish it or give access: nobody has documented what Fastn makes of it.
-"""
+
+def _is_harmless(extra: object, clears: frozenset[str]) -> bool:
+    """Whether `extra` contains only prose and keywords, or nulls for them or for fields that may be cleared."""
+    return isinstance(extra, dict) and all(
+        name in HARMLESS_EXTRA | clears if value is None else name in HARMLESS_EXTRA and _is_prose(value)
+        for name, value in cast("dict[str, object]", extra).items()
+    )
+
+
+def _is_prose(value: object) -> bool:
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    return all(isinstance(item, str) for item in items)
 
 
 class Operation(Tool[Result], Generic[Result]):
-    """One API operation. Subclasses give exactly `route`, `effect` and `evidence`; an oddity overrides a method."""
+    """One API operation. Subclasses declare `route`, `effect` and `evidence`; an oddity overrides a method."""
+
+    _declares: ClassVar[tuple[str, ...]] = ("route", "effect", "evidence")
 
     route: ClassVar[Route]
     evidence: ClassVar[ShapeEvidence]
@@ -188,18 +147,19 @@ class Operation(Tool[Result], Generic[Result]):
     @override
     def effective(self) -> Effect:
         extra: object = getattr(self, "extra", None)
-        return self.effect if _is_harmless(extra, self.clears) else self.effect.raised_to(self.extra_effect)
+        is_safe = extra is None or _is_harmless(extra, self.clears)
+        return self.effect if is_safe else self.effect.raised_to(self.extra_effect)
 
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
         """The effect on `target`, which `dependents` others use: `effective` or stricter.
 
-        `target` is None where nothing is there; `UNKNOWN`, and None for `dependents`, are what could not be learnt.
+        `target` is None where there is nothing, and `UNKNOWN` where that could not be read; so is `dependents` None.
         """
         return self.effective
 
     @property
     def needs_person(self) -> str:
-        """Why a person approves this call in every mode, whatever a policy allows; empty where the policy decides.
+        """Why a person approves this call in every mode; empty where the policy decides.
 
         A plan covers such a call only where it gives exactly its arguments.
         """
@@ -213,18 +173,12 @@ class Operation(Tool[Result], Generic[Result]):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if hasattr(cls, "route") and (unknown := set(cls.route.parameters) - cls.model_fields.keys()):
+        if not hasattr(cls, "route"):
+            return
+        if unknown := set(cls.route.parameters) - cls.model_fields.keys():
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
-
-    @classmethod
-    @override
-    def _facts(cls) -> tuple[str, ...]:
-        return ("route", "effect", "evidence")
-
-    @classmethod
-    @override
-    def _layout(cls) -> str:
-        return "" if cls.route.method in ("GET", "DELETE") else super()._layout()  # a query has no lines
+        if cls.route.method in ("GET", "DELETE"):
+            cls._control_characters = _CONTROL  # a query has no lines
 
     @property
     @override
@@ -255,8 +209,9 @@ class Operation(Tool[Result], Generic[Result]):
         `route` replaces the type's own where the account's paths differ.
         """
         route = route or type(self).route
-        fields = self.arguments()
-        path = route.fill({name: fields.pop(name, None) for name in route.parameters})
+        fields, path = self.arguments(), route.path
+        if "{" in path:
+            path = route.fill({name: fields.pop(name, None) for name in route.parameters})
         extra = fields.pop("extra", None)
         fields = {self.wire(name): value for name, value in fields.items()}
         if isinstance(extra, dict):
@@ -270,6 +225,7 @@ class Operation(Tool[Result], Generic[Result]):
         return Request(route.method, path, body=fields, template=route.path)
 
     @classmethod
+    @cache
     def wire(cls, name: str) -> str:
         """Fastn's name of an argument."""
         return cls.model_fields[name].serialization_alias or to_camel(name)
@@ -301,23 +257,21 @@ class Operation(Tool[Result], Generic[Result]):
         return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"), context=KEEP_NULLS)
 
     def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:  # noqa: ARG002 - subclasses use both
-        """The unwrapped answer, with what stands in headers (lower-cased) that belongs to it."""
+        """The unwrapped answer, with facts from its headers (lower-cased)."""
         return body
 
     def result(self, body: JsonValue) -> Result:
         """The unwrapped answer as the type that this operation promises."""
-        returns = type(self).returns
-        if isinstance(body, dict):
-            return cast(Result, returns.model_validate(body))
-        return cast(Result, returns.model_validate({} if body is None else {"value": body}))
+        fields = body if isinstance(body, dict) else {} if body is None else {"value": body}
+        return cast(Result, type(self).returns.model_validate(fields))
 
 
-# Fastn keeps these itself; a merged update does not send them back.
-_KEPT_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy"})
+# Fastn sets these itself; a merged update does not send them back.
+_SET_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy"})
 
 
 class Update(Operation[Result], Generic[Result]):
-    """What every update has in common."""
+    """An update of the named fields."""
 
     @model_validator(mode="after")
     def _names_a_change(self) -> Self:
@@ -328,8 +282,8 @@ class Update(Operation[Result], Generic[Result]):
 
     @staticmethod
     def merged(current: dict[str, JsonValue], changes: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """The whole resource with the changes made, since Fastn's `PUT` may replace what it is not given."""
-        return {name: value for name, value in current.items() if name not in _KEPT_BY_FASTN} | changes
+        """The whole resource with the changes: Fastn's `PUT` may replace what it is not given."""
+        return {name: value for name, value in current.items() if name not in _SET_BY_FASTN} | changes
 
 
 class Create(Operation[Result], Generic[Result]):
@@ -345,5 +299,5 @@ class Create(Operation[Result], Generic[Result]):
 
 
 def _key(name: object) -> str:
-    """A slug or name as it is compared: Fastn may derive the one from the other in a way that nobody has documented."""
+    """A slug or name as it is compared: Fastn may derive the one from the other in an undocumented way."""
     return "".join(letter for letter in name.casefold() if letter.isalnum()) if isinstance(name, str) else ""

@@ -6,26 +6,27 @@ Nothing is known of Fastn's pagination and filters, so they are sent, and then a
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Generic, Self, TypeGuard, cast
+from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, field_validator
 from pydantic_core import to_json
+from typing_extensions import override
 
 from fastn_mcp.errors import nearest
 from fastn_mcp.fastn.rows import owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
-from fastn_mcp.tools.operation import Item, ListPage, Operation, Request, Route
-from fastn_mcp.tools.tool import OURS
+from fastn_mcp.tools.operation import Operation, Request, Route
+from fastn_mcp.tools.tool import OURS, FastnObject
+
+LARGEST = 100
+"""Rows that are asked for at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Fastn's own cursor or an offset, how many rows were asked for there, and how many of them were shown already.
+class Position(NamedTuple):
+    """Where a page begins: Fastn's own cursor or an offset, and how many rows from there were shown already.
 
-    `before` tells the page before, so that a server that takes no offset and answers the same rows again is noticed.
-    `size` of 0 means as many rows as the client wants.
+    `before` identifies the page before, so that a server that ignores the offset and sends the same rows again is
+    noticed. `size` is how many rows are asked for; 0 for as many as the client wants.
     """
 
     cursor: str | None = None
@@ -34,19 +35,12 @@ class Position:
     before: str = ""
     size: int = 0
 
-    def after(self, rows: int, size: int) -> "Position":
-        """The position so many rows on, with as many asked for. One is made for each row of a list."""
-        return Position(self.cursor, self.offset, self.skip + rows, self.before, size)
-
     def encode(self) -> str:
-        parts = [self.cursor, self.offset, self.skip, self.before, self.size]
-        return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+        return base64.urlsafe_b64encode(json.dumps(self).encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, text: str | None) -> "Position":
+    def decode(cls, text: str) -> "Position":
         """The inverse. Raises ValueError."""
-        if text is None:
-            return cls()
         try:
             cursor, *numbers, before, size = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             offset, skip = map(int, numbers)
@@ -59,6 +53,7 @@ class Position:
             raise ValueError("not a next_cursor of an earlier page") from error
 
 
+_START = Position()
 _TIMES = ("createdAt", "startedAt", "timestamp")
 """Fields that say when a row came to be, the surest first."""
 
@@ -68,7 +63,8 @@ _SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "admin
 def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> bool | None:
     """Whether the row has the wanted value; None where it does not say."""
     if name == "search":
-        return str(wanted).casefold() in " ".join(map(str, _searched(row))).casefold()
+        searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
+        return str(wanted).casefold() in " ".join(searched).casefold()
     if name in ("since", "until"):
         there, bound = timestamp(row, *_TIMES), parse_timestamp(wanted)
         if there is None or bound is None:
@@ -80,10 +76,6 @@ def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> 
         return there.casefold() == asked.casefold() if there else None
     there = word(row, wire)
     return there == word({wire: str(wanted)}, wire) if there else None
-
-
-def _searched(row: dict[str, JsonValue]) -> Iterable[JsonValue]:
-    return (row.get(key) for key in _SEARCHED if row.get(key) is not None)
 
 
 _NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
@@ -102,10 +94,15 @@ def _known(detail: str | None) -> str | None:
 Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_known), OURS]
 Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
+Item = TypeVar("Item", bound=FastnObject)
 
-class Listed(ListPage[Item], Generic[Item]):
-    """A page. It can be cut at any row, and gone on with from there."""
 
+class Listed(FastnObject, Generic[Item]):
+    """A page of a list. It can be cut at any row, and continued from there."""
+
+    items: list[Item]
+    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
+    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
     looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
     ids: Annotated[
@@ -118,7 +115,7 @@ class Listed(ListPage[Item], Generic[Item]):
     _positions: list[Position] = PrivateAttr(default_factory=list[Position])
 
     def placed(self, positions: list[Position]) -> Self:
-        """The same page, with the position behind each of its rows."""
+        """This page, with the position behind each of its rows."""
         self._positions = positions
         return self
 
@@ -126,10 +123,6 @@ class Listed(ListPage[Item], Generic[Item]):
     def positions(self) -> list[Position]:
         """The position behind each row."""
         return self._positions
-
-    def cursor_after(self, rows: int) -> str | None:
-        """The cursor by which to go on behind the first `rows` rows; None where it is not known."""
-        return self._positions[rows - 1].encode() if 0 < rows <= len(self._positions) else None
 
 
 class List(Operation[Listed[Item]], Generic[Item]):
@@ -147,10 +140,21 @@ class List(Operation[Listed[Item]], Generic[Item]):
             Position.decode(cursor)
         return cursor
 
+    @classmethod
+    @override
+    def _result_type(cls) -> type[FastnObject]:
+        return Listed[cast("type[Item]", super()._result_type())]
+
+    @property
+    def position(self) -> Position:
+        """Where it begins."""
+        return _START if self.cursor is None else Position.decode(self.cursor)
+
+    @override
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)
         request.query.pop("cursor", None)
-        position = Position.decode(self.cursor)
+        position = self.position
         request.query["limit"] = position.size or self.limit
         if position.cursor is not None:
             request.query["cursor"] = position.cursor
@@ -160,89 +164,86 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def wider(self, cursor: str, limit: int) -> Self:
         """The list from `cursor` on, read in the largest pages, of which `limit` rows are wanted."""
-        position = replace(Position.decode(cursor), size=LARGEST)
+        position = Position.decode(cursor)._replace(size=LARGEST)
         return self.model_copy(update={"cursor": position.encode(), "limit": limit})
 
+    @property
     def filters(self) -> dict[str, Any]:
         """The filters that were given."""
         about = {"limit", "cursor", *self.ours()}
-        names = (name for name in type(self).model_fields if name not in about)
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {name: value for name, value in self if value is not None and name not in about}
 
     def unknown(self) -> list[str]:
         """The filters whose value is none of those that are known, in words: it may be mistyped."""
         return [
             f"{name}: {str(value)[:64]!r} is not known{nearest(str(value), known.values)}; "
             f"known are {in_words(known.values)}"
-            for name, value in self.filters().items()
+            for name, value in self.filters.items()
             for known in type(self).model_fields[name].metadata
             if isinstance(known, Known) and str(value).casefold() not in map(str.casefold, known.values)
         ]
 
+    @override
     def result(self, body: JsonValue) -> Listed[Item]:
-        position = Position.decode(self.cursor)
+        position = self.position
         rows, around = rows_of(body)
         if position.before and _mark(rows) == position.before:
             rows = []  # no offset was taken: these rows were shown already
         fresh = rows[position.skip :]
-        total = next((v for k in _TOTAL if _is_count(v := around.get(k))), None)
-        matching, unchecked = self._filtered(fresh)
+        counts = (around.get(key) for key in _TOTAL)
+        total = next((n for n in counts if isinstance(n, int) and n is not True and 0 <= n < 2**53), None)
+        matching, unchecked = list(enumerate(fresh, 1)), list[str]()
+        if filters := self.filters:
+            matching, unchecked = self._matching(matching, filters)
         page = matching[: self.limit]
         asked = position.size or self.limit
-        following = (
-            position.after(page[-1][0], asked)
-            if len(matching) > len(page)
-            else _following(position, asked, len(rows), fresh, around, total)
-        )
+        cursor, offset, skip, before, _ = position
+        positions = [Position(cursor, offset, skip + number, before, asked) for number, _ in page]
+        following = positions[-1] if len(matching) > len(page) else None
+        if following is None:
+            following = _following(position, asked, len(rows), fresh, around, total)
         values: dict[str, Any] = {
             "items": [row for _, row in page],
-            "next_cursor": None if following is None else following.encode(),
+            "next_cursor": following and following.encode(),
             # One that counts rows which do not match would mislead.
             "total": total if len(matching) == len(fresh) else None,
             "not_checked": unchecked or None,
         }
-        listed = cast(Listed[Item], type(self).returns.model_validate(values))
-        return listed.placed([position.after(number, asked) for number, _ in page])
+        return cast("Listed[Item]", type(self).returns.model_validate(values)).placed(positions)
 
-    def _filtered(self, rows: list[dict[str, JsonValue]]) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
-        """The rows that match, each with its number from 1, and the filters that could not be checked."""
-        wanted = {name: (self.wire(name), value) for name, value in self.filters().items()}
-        kept: list[tuple[int, dict[str, JsonValue]]] = []
+    def _matching(
+        self, rows: list[tuple[int, dict[str, JsonValue]]], filters: dict[str, Any]
+    ) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
+        """The numbered rows that match, and the filters that could not be checked."""
+        found: list[tuple[int, dict[str, JsonValue]]] = []
         unchecked: set[str] = set()
-        for number, row in enumerate(rows, 1):
-            answers = {name: matches(row, name, wire, value) for name, (wire, value) in wanted.items()}
+        for number, row in rows:
+            answers = {name: matches(row, name, self.wire(name), value) for name, value in filters.items()}
             if False not in answers.values():
-                kept.append((number, row))
+                found.append((number, row))
                 unchecked |= {name for name, answer in answers.items() if answer is None}
-        return kept, sorted(unchecked)
-
-
-LARGEST = 100
-"""Rows that are asked for at most."""
+        return found, sorted(unchecked)
 
 
 def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
     """The rows of an answer, and what stood around them."""
-    if isinstance(body, list):
-        return [row if isinstance(row, dict) else {"value": row} for row in body], {}
+    around: dict[str, JsonValue] = {}
     if isinstance(body, dict):
-        lists = [v for k, v in body.items() if isinstance(v, list) and (k in _ROWS or all(map(_is_object, v)))]
-        if lists:
-            around = dict(body)
-            for nested in ("pagination", "meta", "page"):
-                if isinstance(more := body.get(nested), dict):
-                    around |= more
-            return rows_of(lists[0])[0], around
-        return ([body] if body else []), {}
+        lists = [v for k, v in body.items() if isinstance(v, list) and (k in _ROWS or _are_objects(v))]
+        if not lists:
+            return ([body] if body else []), {}
+        around = dict(body)
+        for nested in ("pagination", "meta", "page"):
+            if isinstance(more := body.get(nested), dict):
+                around |= more
+        body = lists[0]
+    if isinstance(body, list):
+        return [row if isinstance(row, dict) else {"value": row} for row in body], around
     return ([] if body is None else [{"value": body}]), {}
 
 
-def _is_count(value: JsonValue) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-
-
-def _is_object(value: JsonValue) -> bool:
-    return isinstance(value, dict)
+def _are_objects(values: list[JsonValue]) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _following(
@@ -265,5 +266,5 @@ def _following(
 
 
 def _mark(rows: list[dict[str, JsonValue]]) -> str:
-    """What tells a page by its first row."""
+    """What identifies a page: its first row."""
     return hashlib.sha256(to_json(rows[0])).hexdigest()[:12] if rows else ""

@@ -1,7 +1,4 @@
-"""A tool is a type and a call is a value: declaration, arguments, effect and result.
-
-`Operation` adds how a call goes to Fastn, `Procedure` how it is made of others.
-"""
+"""A tool is a type and a call is a value: declaration, arguments, effect and result."""
 
 import re
 from collections.abc import Iterator
@@ -16,17 +13,15 @@ from typing_extensions import override
 
 from fastn_mcp.redaction import REDACTED, redact_object, redact_row
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
 KEEP_NULLS = "keep nulls"
-"""The validation context of what is not a client's arguments, where a null is a value."""
+"""The validation context of a request, in which a null is a value; among a client's arguments it is none."""
 
 DRY_RUN = "dry_run"
-"""The argument that asks for a preview. It is about a call, and no part of it."""
+"""The argument that asks for a preview. It is not part of the call."""
 
 
 class Effect(Enum):
-    """What a call does to the world, in the order in which we grow careful."""
+    """What a call does to the world. Later ones need more care."""
 
     READ = "read"
     WRITE = "write"
@@ -38,25 +33,24 @@ class Effect(Enum):
 
     @property
     def rank(self) -> int:
-        """How careful: 0 for a read, more for each step."""
+        """How much care it needs: 0 for a read."""
         return list(Effect).index(self)
 
     def raised_to(self, other: "Effect") -> "Effect":
-        """The one of the two that needs more care."""
         return max(self, other, key=lambda effect: effect.rank)
 
 
 class FastnObject(BaseModel):
-    """Anything Fastn answers with. Unknown fields are kept: the documentation gives no schemas."""
+    """A response of Fastn. Unknown fields are kept: the documentation gives no schemas."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     columns: ClassVar[tuple[str, ...]] = ()
-    """The fields that a person would want in a table, by Fastn's names; any plain ones where none is said."""
+    """The fields of a concise list, by Fastn's names; where there are none, any plain ones."""
 
 
 class SecretRow(FastnObject):
-    """A row that is about a secret: what it is not known to show stays hidden, even if Fastn sends it."""
+    """A row about a secret: only what is known to be harmless is kept, whatever Fastn sends."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,15 +87,12 @@ class ToolSchema(GenerateJsonSchema):
         return False
 
 
-class Ours:
-    """Marks an argument about the answer, or about how we go on: Fastn never sees it, and no approval depends on it."""
-
-
-OURS = Ours()
+OURS = object()
+"""Marks an argument that Fastn never sees and no approval depends on: it is about our answer."""
 
 
 class Tool(BaseModel, Generic[Result]):
-    """What an agent can call. Subclasses say their `effect`; an instance is one exact call."""
+    """What an agent can call. Subclasses declare their `effect`; an instance is one exact call."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -113,52 +104,53 @@ class Tool(BaseModel, Generic[Result]):
 
     effect: ClassVar[Effect]
     returns: ClassVar[type[FastnObject]]
+    _declares: ClassVar[tuple[str, ...]] = ("effect",)
+    """What each class has to declare."""
+    _control_characters: ClassVar[re.Pattern[str]] = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+    """What its texts must not contain."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, given: object, info: ValidationInfo) -> object:
-        """A null is an argument that was not given, also where its default is something else.
-
-        Not so in a request, which would send it: there it is as wrong as any other type.
-        """
-        if info.context == KEEP_NULLS or not isinstance(given, dict):
-            return given
-        arguments = cast("dict[str, object]", given)
-        absent = [name for name, value in arguments.items() if value is None and _has_default(cls, name)]
-        return {name: value for name, value in arguments.items() if name not in absent} if absent else arguments
+        """A null is an argument that was not given, also where its default is something else."""
+        if not isinstance(given, dict) or info.context == KEEP_NULLS or None not in given.values():
+            return cast(object, given)
+        arguments, fields = cast("dict[str, object]", given), cls.model_fields
+        return {
+            name: value
+            for name, value in arguments.items()
+            if value is not None or name not in fields or fields[name].default is None or fields[name].is_required()
+        }
 
     @model_validator(mode="after")
     def _refuse_control_characters(self) -> Self:
-        for name in type(self).model_fields:
-            for text in _texts(getattr(self, name)):
-                found = next((found for found in _CONTROL.finditer(text) if found[0] not in self._layout()), None)
-                if found is not None:
-                    raise ValueError(f"{name}: holds the control character U+{ord(found[0]):04X}; leave it out")
+        for name, value in self:
+            if isinstance(value, (str, dict, list)):
+                for text in _texts(cast(JsonValue, value)):
+                    if (found := self._control_characters.search(text)) is not None:
+                        raise ValueError(f"{name}: holds the control character U+{ord(found[0]):04X}; leave it out")
         return self
-
-    @classmethod
-    def _layout(cls) -> str:
-        """The control characters that texts may hold."""
-        return "\t\n\f\r"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         generic = cls.__pydantic_generic_metadata__
         if generic["args"] or generic["parameters"]:
             return  # a base that several share
-        for name in cls._facts():
+        for name in cls._declares:
             if not hasattr(cls, name):
                 raise TypeError(f"{cls.__name__} does not say its {name}")
-        cls.returns = _result_of(cls)
+        cls.returns = cls._result_type()
 
     @classmethod
-    def _facts(cls) -> tuple[str, ...]:
-        """What a class has to say."""
-        return ("effect",)
+    def _result_type(cls) -> type[FastnObject]:
+        """The `Result` that the class binds."""
+        bound = (base.__pydantic_generic_metadata__["args"] for base in cls.__mro__ if issubclass(base, Tool))
+        return cast("type[FastnObject]", next(filter(None, bound))[0])
 
     @classmethod
+    @cache
     def tool_name(cls) -> str:
-        """`DeleteWorkflow` is offered as `delete_workflow`."""
+        """`delete_workflow` of `DeleteWorkflow`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod
@@ -183,6 +175,7 @@ class Tool(BaseModel, Generic[Result]):
         return cls.effect is not Effect.READ
 
     @classmethod
+    @cache
     def secrets(cls) -> frozenset[str]:
         """The arguments that hold secrets, which nothing shows or records."""
         return frozenset(
@@ -193,7 +186,7 @@ class Tool(BaseModel, Generic[Result]):
 
     @property
     def effective(self) -> Effect:
-        """The least effect of this call, by its arguments. They can raise the type's effect, never lower it."""
+        """The least effect of this call. Arguments can raise the type's effect, never lower it."""
         return self.effect
 
     @property
@@ -203,7 +196,7 @@ class Tool(BaseModel, Generic[Result]):
 
     @property
     def made_of(self) -> "tuple[Tool[Any], ...]":
-        """The calls that it makes, where it is given them. Each has to be one that may be made by itself."""
+        """The calls that it is given to make. Each has to be allowed by itself."""
         return ()
 
     @classmethod
@@ -222,14 +215,15 @@ class Tool(BaseModel, Generic[Result]):
         return cls.effect not in (Effect.READ, Effect.WRITE)
 
     def arguments(self) -> dict[str, JsonValue]:
-        """The arguments that were given, by field name: secrets included, without those that are only ours."""
-        given = {name: getattr(self, name) for name in type(self).model_fields if name not in self.ours()}
-        return {name: value for name, value in given.items() if value is not None}
+        """The arguments that were given, secrets included, without those that are only ours."""
+        ours = self.ours()
+        return {name: value for name, value in self if value is not None and name not in ours}
 
     @classmethod
+    @cache
     def ours(cls) -> frozenset[str]:
         """The arguments that are not Fastn's: marked with `OURS`."""
-        return _marked(cls)
+        return frozenset(name for name, info in cls.model_fields.items() if OURS in info.metadata)
 
     def shown(self) -> dict[str, JsonValue]:
         """The arguments as they may be shown and recorded: secrets hidden."""
@@ -249,36 +243,13 @@ def suggested(offer: AnyTool, **arguments: object) -> dict[str, JsonValue] | Non
     return {"tool": call.tool_name(), "arguments": call.model_dump(exclude_unset=True)}
 
 
-def _has_default(offer: AnyTool, name: str) -> bool:
-    info = offer.model_fields.get(name)
-    return info is not None and not info.is_required() and info.default is not None
-
-
-def _texts(value: object) -> Iterator[str]:
+def _texts(value: JsonValue) -> Iterator[str]:
     """Every text in a JSON value, the names of its fields included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for name, inner in cast("dict[str, object]", value).items():
-            yield name
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
             yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in cast("list[object]", value):
-            yield from _texts(inner)
-
-
-@cache
-def _marked(offer: AnyTool) -> frozenset[str]:
-    return frozenset(name for name, info in offer.model_fields.items() if OURS in info.metadata)
-
-
-def _result_of(offer: AnyTool) -> type[FastnObject]:
-    """The `Result` that a class binds, directly or through a base such as `List[Item]`."""
-    declared = [base.__pydantic_generic_metadata__ for base in offer.__mro__ if issubclass(base, Tool)]
-    bound = next(base for base in declared if base["args"])
-    (argument,) = bound["args"]
-    inner = [base["args"][0] for base in declared if base["args"] and base is not bound]
-    for wrapper in inner:
-        if not isinstance(wrapper, TypeVar) and wrapper.__pydantic_generic_metadata__["parameters"]:
-            return cast(type[FastnObject], wrapper[argument])
-    return cast(type[FastnObject], argument)

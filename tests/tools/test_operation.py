@@ -18,7 +18,6 @@ from fastn_mcp.tools.operation import (
     INFERRED,
     OBSERVED,
     POST,
-    ListPage,
     Operation,
     RefusedValue,
     Request,
@@ -65,6 +64,7 @@ def test_an_operation_has_exactly_these_class_attributes() -> None:
     }  # fmt: skip
     assert set(Operation.__class_vars__) == {
         "route", "effect", "evidence", "returns", "raises_to", "extra_effect", "clears",
+        "_declares", "_control_characters",
     }  # fmt: skip
     assert Operation.model_fields == {}
 
@@ -74,7 +74,7 @@ def test_what_comes_back_is_known_from_the_declaration() -> None:
     assert GetCustomer.returns is Customer
     assert UpdateCustomer.returns is Customer
     assert ListCustomers.returns is Listed[Customer]
-    assert issubclass(ListCustomers.returns, ListPage)
+    assert issubclass(ListCustomers.returns, Listed)
 
 
 def test_names_come_from_the_class() -> None:
