@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from json import dumps
 from typing import NamedTuple, cast
-from urllib.parse import quote, unquote
+from urllib import parse
 
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
@@ -39,54 +39,13 @@ _HOLDING = frozenset({"value", "values", "val", "default", "defaultvalue", "curr
 """In {"name": "apiKey", "value": "..."}: what names it, and what holds it."""
 
 # What a row of an API key or a secret is known to show. A text under any other name is hidden.
-_ROW = frozenset(
-    [
-        "id",
-        "name",
-        "type",
-        "kind",
-        "mode",
-        "status",
-        "state",
-        "environment",
-        "env",
-        "scope",
-        "scopes",
-        "permission",
-        "permissions",
-        "role",
-        "customer",
-        "customers",
-        "customerid",
-        "customerids",
-        "endorgid",
-        "orgid",
-        "spaceid",
-        "tenantid",
-        "workspaceid",
-        "createdat",
-        "createdby",
-        "updatedat",
-        "updatedby",
-        "expiresat",
-        "expires",
-        "expiry",
-        "lastused",
-        "lastusedat",
-        "revokedat",
-        "deletedat",
-        "rotatedat",
-        "allowedips",
-        "description",
-        "version",
-        "enabled",
-        "active",
-        "deleted",
-        "outcome",
-        "tags",
-        "slug",
-    ]
-)
+_ROW = frozenset({
+    "id", "name", "type", "kind", "mode", "status", "state", "environment", "env", "scope", "scopes", "permission",
+    "permissions", "role", "customer", "customers", "customerid", "customerids", "endorgid", "orgid", "spaceid",
+    "tenantid", "workspaceid", "createdat", "createdby", "updatedat", "updatedby", "expiresat", "expires", "expiry",
+    "lastused", "lastusedat", "revokedat", "deletedat", "rotatedat", "allowedips", "description", "version",
+    "enabled", "active", "deleted", "outcome", "tags", "slug",
+})  # fmt: skip
 _HEAD = frozenset({"keyprefix", "prefix", "start"})
 _TAIL = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
 _MASKED = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
@@ -94,31 +53,11 @@ _FRAGMENTS = _HEAD | _TAIL | _MASKED
 """Names of a part of a key, by which people tell keys apart."""
 
 _SCHEMA_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
-_SCHEMA_WORDS = frozenset(
-    [
-        "type",
-        "title",
-        "description",
-        "format",
-        "required",
-        "properties",
-        "items",
-        "additionalProperties",
-        "minLength",
-        "maxLength",
-        "minimum",
-        "maximum",
-        "pattern",
-        "writeOnly",
-        "readOnly",
-        "nullable",
-        "deprecated",
-        "anyOf",
-        "oneOf",
-        "allOf",
-        "$ref",
-    ]
-)
+_SCHEMA_WORDS = frozenset({
+    "type", "title", "description", "format", "required", "properties", "items", "additionalProperties",
+    "minLength", "maxLength", "minimum", "maximum", "pattern", "writeOnly", "readOnly", "nullable", "deprecated",
+    "anyOf", "oneOf", "allOf", "$ref",
+})  # fmt: skip
 """What describes a field without a value of it."""
 
 
@@ -188,8 +127,13 @@ def redact_text(text: str) -> str:
     return _text(text, 0)
 
 
+_ORDINARY = re.compile(r"[\w .,/@+-]*|[\d-]{10}T[\d:.]+Z?")
+"""No assignment, header, address or JSON: the text of most fields."""
+_TRACE = re.compile(r"fsk_|eyJ|-----BEGIN|(?i:bearer|basic)")
+
+
 def _text(text: str, level: int) -> str:
-    if text.isalnum():
+    if text.isalnum() or (_ORDINARY.fullmatch(text) and not _TRACE.search(text)):
         return text
     if text[:64].lstrip()[:1] in ("{", "[", '"'):
         held = _json(text)
@@ -239,7 +183,7 @@ def _json_text(text: str, held: JsonValue, level: int) -> str:
 
 
 def _after_its_name(found: "re.Match[str]") -> str:
-    name = unquote(found["name"])
+    name = parse.unquote(found["name"])
     groups = found.groupdict()
     secret = is_secret_name(name)
     if "before" in groups:
@@ -277,9 +221,7 @@ def _json(text: str) -> JsonValue:
 
 def redact(value: JsonValue) -> JsonValue:
     """The value without the secrets that can be told by their names, or by their shape."""
-    if isinstance(value, str):
-        return _text(value, 0)
-    return found[0] if (found := _quickly(value)) is not None else _walk(value, 0)
+    return _walk(value, 0)
 
 
 def redact_object(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -350,121 +292,25 @@ def _raw(value: object) -> bytes | None:
         return None
 
 
-_LARGEST_CHECKED = 65_536
-_NESTED = frozenset({dict, list})
-
-
-class _Shape(NamedTuple):
+class _Names(NamedTuple):
     """The names of an object: the same for each row of a list."""
 
     names: tuple[_Name, ...]
-    pairs: bool
-    """Whether one name may say what stands under another."""
-    secrets: dict[str, bool] | None
-    """The names of secrets, with `many`. None where more than the values under these has to be changed."""
+    has_pairs: bool
+    """Whether one name may say what stands under another, as in {"name": "apiKey", "value": "..."}."""
 
 
-@lru_cache(1024)
-def _shape(names: tuple[str, ...]) -> _Shape:
+def _names(value: dict[str, JsonValue]) -> _Names:
+    return _known_names(tuple(value)) if len(value) <= 64 else _read_names(tuple(value))
+
+
+def _read_names(names: tuple[str, ...]) -> _Names:
     known = tuple(map(_name, names))
-    pairs = not _NAMING.isdisjoint(each.plain for each in known) and any(each.plain in _HOLDING for each in known)
-    if pairs or any(each.safe != name for each, name in zip(known, names, strict=True)):
-        return _Shape(known, pairs, None)
-    return _Shape(known, pairs, {name: each.many for each, name in zip(known, names, strict=True) if each.secret})
+    plain = {name.plain for name in known}
+    return _Names(known, not _NAMING.isdisjoint(plain) and not _HOLDING.isdisjoint(plain))
 
 
-def _shape_of(value: dict[str, JsonValue]) -> _Shape:
-    return _shape(tuple(value)) if len(value) <= 64 else _shape.__wrapped__(tuple(value))
-
-
-def _quickly(value: JsonValue) -> tuple[JsonValue, bytes] | None:
-    """What `_walk` makes of the value, and its JSON, where a look at each of its texts is not needed."""
-    if (value := _without_named(value)) is None or (raw := _raw(value)) is None or len(raw) > _LARGEST_CHECKED:
-        return None
-    # A name can be written in letters that only look like its own.
-    return (value, raw) if raw.isascii() and not _has_traces(raw) else None
-
-
-def _without_named(value: JsonValue) -> JsonValue:
-    """The value with what stands under names of secrets hidden; None where that could be too little."""
-    if isinstance(value, dict):
-        if (secrets := _shape_of(value).secrets) is None:
-            return None
-        if not secrets and _NESTED.isdisjoint(map(type, value.values())):
-            return value
-        changed = value.copy()
-        for name, item in value.items():
-            if name in secrets:
-                changed[name] = REDACTED if type(item) is str and item else _hide(item, many=secrets[name])
-            elif type(item) in _NESTED:
-                if (shown := _without_named(item)) is None:
-                    return None
-                changed[name] = shown
-        return changed
-    if isinstance(value, list):
-        # A list in a list can be a header and its value.
-        if any(isinstance(item, list) for item in value):
-            return None
-        rows = [_without_named(item) if isinstance(item, dict) else item for item in value]
-        return (
-            None if any(row is None and isinstance(item, dict) for row, item in zip(rows, value, strict=True)) else rows
-        )
-    return value
-
-
-def _has_traces(raw: bytes) -> bool:
-    """Whether a text in this JSON can have the shape of a secret. Written out, since each row of a list passes here."""
-    if b"\\" in raw or b"fsk_" in raw or (b"J" in raw and b"eyJ" in raw) or b"-----" in raw:
-        return True
-    lowered = raw.lower()
-    return (
-        (b"bearer" in lowered or b"basic" in lowered)
-        or (b"@" in raw and b"://" in raw and _USER.search(raw) is not None)
-        or (b"=" in raw and _has_secret_before_equals(raw))
-        or (_has_colon_in_a_text(raw) and _has_secret_before_colon(raw))
-    )
-
-
-def _has_colon_in_a_text(raw: bytes) -> bool:
-    """Whether there is a colon besides those of the JSON itself, of timestamps, and of texts that are addresses."""
-    rest = raw.translate(None, b"0123456789.").replace(b'":', b"").replace(b"--T::Z", b"")
-    return b":" in rest.replace(b'"https:', b"").replace(b'"http:', b"")
-
-
-_USER = re.compile(rb"://[^\s/?#\"'<>\\]+@")
-_LETTERS_OF_NAMES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
-_LETTERS_OF_PARAMETERS = _LETTERS_OF_NAMES + b"%."
-
-
-def _has_secret_before_equals(raw: bytes) -> bool:
-    for text in raw.split(b"=")[:-1]:
-        name = text[len(text.rstrip(_LETTERS_OF_PARAMETERS)) :]
-        if name and _is_secret_assignment(name, text[: -len(name)].endswith((b"?", b"&", b"#"))):
-            return True
-    return False
-
-
-def _has_secret_before_colon(raw: bytes) -> bool:
-    for text in raw.split(b":")[:-1]:
-        if text.endswith(b'"'):  # a name of the JSON itself
-            continue
-        if text.endswith((b" ", b"'")):
-            return True
-        name = text[len(text.rstrip(_LETTERS_OF_NAMES)) :]
-        if name[:1].isalpha() and _is_secret_header(name):
-            return True
-    return False
-
-
-@lru_cache(1024)
-def _is_secret_assignment(name: bytes, queried: bool) -> bool:
-    text = unquote(name.decode())
-    return is_secret_name(text) or (queried and text.casefold() in _IN_A_QUERY)
-
-
-@lru_cache(1024)
-def _is_secret_header(name: bytes) -> bool:
-    return is_secret_name(name.decode())
+_known_names = lru_cache(1024)(_read_names)
 
 
 def _walk(value: JsonValue, level: int) -> JsonValue:
@@ -474,16 +320,16 @@ def _walk(value: JsonValue, level: int) -> JsonValue:
         return [_hidden_pair(item) or _walk(item, level) for item in value]
     if not isinstance(value, dict):
         return value
-    shape = _shape_of(value)
-    pair = shape.pairs and any(
+    names, has_pairs = _names(value)
+    is_pair = has_pairs and any(
         name.plain in _NAMING and isinstance(item, str) and is_secret_name(item)
-        for name, item in zip(shape.names, value.values(), strict=True)
+        for name, item in zip(names, value.values(), strict=True)
     )
     return {
         name.safe: _hide(item, many=name.many)
-        if name.secret or (pair and name.plain in _HOLDING)
+        if name.secret or (is_pair and name.plain in _HOLDING)
         else _walk(item, level)
-        for name, item in zip(shape.names, value.values(), strict=True)
+        for name, item in zip(names, value.values(), strict=True)
     }
 
 
@@ -608,7 +454,12 @@ class Redactor:
 def _spellings(secret: str) -> str:
     """A pattern of the secret with any of its characters percent-encoded, or escaped as in JSON, however often."""
     if len(secret) > _LONGEST_SPELLED:
-        whole = {quote(secret), quote(secret, safe=""), dumps(secret)[1:-1], dumps(secret, ensure_ascii=False)[1:-1]}
+        whole = {
+            parse.quote(secret),
+            parse.quote(secret, safe=""),
+            dumps(secret)[1:-1],
+            dumps(secret, ensure_ascii=False)[1:-1],
+        }
         return "|".join(map(re.escape, sorted(whole)))
     return "".join(map(_spelling, secret))
 
@@ -710,8 +561,6 @@ def safe(value: JsonValue) -> JsonValue:
 
 def safe_json(value: JsonValue) -> tuple[JsonValue, bytes | None]:
     """The same with its JSON; None for what JSON cannot hold."""
-    if (found := _quickly(value)) is not None and b"\x7f" not in found[1]:
-        return found  # it is in ASCII, and without a backslash
     value = _walk(value, 0)
     if (raw := _raw(value)) is None or not _is_plain(raw):
         value = _each_text(value, lambda text: sanitize(text, keep="\n\t"))
@@ -732,6 +581,23 @@ def shorten(text: str, longest: int) -> str:
 def left_out(characters: int) -> str:
     """What stands after a text that `characters` were cut from; nothing where it is whole."""
     return f" [{characters} more character{'s' if characters > 1 else ''}]" if characters > 0 else ""
+
+
+LONGEST_VALUE = 200
+"""Characters of a quoted value."""
+
+
+def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -> str:
+    """A value on one line for people, quoted where it is text, so that none can speak for us, and cut with a count.
+
+    `is_name` is for names such as `api-keys:create`, in which nothing is secret.
+    """
+    text = value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
+    text = text if is_name else redact_text(text)
+    shown = text[:limit]
+    if isinstance(value, str):
+        shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return sanitize(shown) + left_out(len(text) - limit)
 
 
 def name_as_read(name: str) -> str:

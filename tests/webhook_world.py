@@ -19,7 +19,7 @@ from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
 from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules

@@ -26,7 +26,7 @@ from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
-from fastn_mcp.guard.audit.log import Audit, AuditFile
+from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
@@ -267,7 +267,7 @@ def _terminal(program: CommandLine, tenant: TenantContext | None) -> TerminalDes
 
 
 def _webhook(
-    settings: Settings, account: str, ledger: Ledger, audit: Audit, system: System, *, stays: bool
+    settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, *, stays: bool
 ) -> "Webhook | None":
     if settings.webhook_url is None:
         return None

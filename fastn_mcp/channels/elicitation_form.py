@@ -7,7 +7,7 @@ from mcp.server import ServerRequestContext
 from mcp.types import CallToolRequestParams, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, NoAnswer, PendingForm, Submitted
-from fastn_mcp.guard.quoting import show
+from fastn_mcp.redaction import quote
 
 Context = ServerRequestContext[Any]
 
@@ -77,7 +77,7 @@ def _schema(question: ApprovalForm) -> dict[str, Any]:
         field: dict[str, Any] = {
             "type": "string",
             "title": question.typing.capitalize(),
-            "description": f"To approve, type the {question.typing} between the quotes: {show(question.expected)}",
+            "description": f"To approve, type the {question.typing} between the quotes: {quote(question.expected)}",
         }
     else:
         field = {

@@ -42,7 +42,7 @@ from fastn_mcp.guard.approval.request import (
     question,
     temporary_approval,
 )
-from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.ledger.ledger import (
     ApprovalRequest,
@@ -54,8 +54,7 @@ from fastn_mcp.guard.ledger.ledger import (
 )
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.quoting import show
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
 _BY = "terminal"
@@ -67,7 +66,7 @@ class ApprovalsCommand:
     """What deciding works with."""
 
     ledger: Ledger
-    audit: Audit
+    audit: AuditFile
     system: System
 
     def now(self) -> float:
@@ -137,7 +136,7 @@ def scopes_(kept: ApprovalStores, as_json: bool) -> None:
         return
     for scope in scopes:
         line = (
-            f"{scope.id}  {scope.tool} on {show(scope.target)}, {account_name(scope.account)}, for {scope.principal},"
+            f"{scope.id}  {scope.tool} on {quote(scope.target)}, {account_name(scope.account)}, for {scope.principal},"
             f" by {scope.by}"
         )
         say(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
@@ -154,7 +153,7 @@ def revoke_(kept: ApprovalStores, scope: str) -> None:
     if revoked is None:
         listed = kept.program.to("approvals", "scopes")
         raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
-    say(sanitize(f"Revoked: {revoked.tool} on {show(revoked.target)} needs approval again."))
+    say(sanitize(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again."))
 
 
 @approvals_group.command(name="keygen", short_help="Make the key pair of an approver, for the webhook.")

@@ -39,10 +39,9 @@ from fastn_mcp.guard.plans.file import (
     written,
 )
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
-from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.redaction import is_redacted, sanitize
+from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.parsing import current
@@ -282,5 +281,5 @@ async def _consequences(call: Call, parts: AccountParts) -> list[str]:
     try:
         shown = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:
-        return [f"{type(call).title()} {show(call.target or '')}: {error}"]
+        return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
     return shown.lines()[:2]

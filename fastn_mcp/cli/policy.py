@@ -23,9 +23,8 @@ from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import UNKNOWN, Operation
 from fastn_mcp.tools.parsing import current
@@ -137,7 +136,7 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
 
 
 def _said(call: Call, verdict: PolicyDecision) -> Iterator[str]:
-    given = " ".join(f"{name}={show(value)}" for name, value in call.shown().items())
+    given = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
     yield f"{call.tool_name()} {given}".rstrip()
     yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
     yield f"Rule: {sanitize(verdict.rule)}."
@@ -151,8 +150,8 @@ def _seen(seen: CallEvaluation) -> Iterator[str]:
         return
     yield f"  effect: {preview.effect.value}"
     if preview.target is not None:
-        name = f"{show(preview.name)}, id " if preview.name else "id "
-        yield f"  target: {name}{show(preview.target)}"
+        name = f"{quote(preview.name)}, id " if preview.name else "id "
+        yield f"  target: {name}{quote(preview.target)}"
     found = "; ".join(each.words() for each in preview.dependence.found)
     unchecked = ", ".join(preview.dependence.unchecked)
     if unchecked:
@@ -168,7 +167,7 @@ def _unseen(call: Call, why: str) -> Iterator[str]:
     yield "  the clock"
     yield "Unknown, and assumed so that nothing is loosened:"
     if call.target is not None:
-        yield f"  the target {show(call.target)}: its name, its state, what it belongs to"
+        yield f"  the target {quote(call.target)}: its name, its state, what it belongs to"
     yield "  dependents"
     yield "Unknown, and left out: the budget's calls so far, declines in a row, whether a key is the one in use."
     yield sanitize(why)

@@ -23,9 +23,8 @@ from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.quoting import show
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, WAITING, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import moment, readable
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
@@ -86,7 +85,7 @@ class _Run:
         if _is_told(step, ended.outcome, known):
             self.tally.add(self._attempt(step, ended))
         target, name = _target(step, known)
-        named = " ".join(show(part) for part in (name, target) if part is not None)
+        named = " ".join(quote(part) for part in (name, target) if part is not None)
         said = "  ".join(part for part in (f"{step.number:>3}", step.tool.tool_name(), named, ended.outcome) if part)
         say(sanitize(f"{said}: {ended.message}" if ended.message else said), err=True)
         if self.as_json:

@@ -11,9 +11,8 @@ from pydantic import JsonValue
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import Label, counted, typed_id
 from fastn_mcp.fastn.targets import own_label
-from fastn_mcp.guard.quoting import LONGEST, show
 from fastn_mcp.guard.undo import foreseen
-from fastn_mcp.redaction import redact, redact_object
+from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -133,24 +132,26 @@ class Preview:
 
         As `Delete customer "Acme", with 1 secret ("KEY").`
         """
-        name = f" {show(self.name)}" if self.name else ""
-        id_ = f", id {show(self.target)}" if self.target and self.target not in self.arguments.values() else ""
+        name = f" {quote(self.name)}" if self.name else ""
+        id_ = f", id {quote(self.target)}" if self.target and self.target not in self.arguments.values() else ""
         goes = [f for f in self.dependence.found if f.kind in _GO_WITH and self.effect is Effect.DESTROY]
         uses = [f for f in self.dependence.found if f not in goes]
         found = (f"with {_listed(goes)}" if goes else "", f"used by {_listed(uses)}" if uses else "")
         return f"{', '.join(filter(None, (self.title + name + id_, *found)))}."
 
     def _call(self) -> str:
-        limit = _WHOLE if self._is_whole else LONGEST
+        limit = _WHOLE if self._is_whole else LONGEST_VALUE
         given = " ".join(
-            f"{name}={show(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
+            f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
         )
         return f"{self.tool} {given}".rstrip()
 
     def _impact(self) -> str:
         """What would change, what could not be checked, and whether it can be undone."""
         limit = _WHOLE if self._is_whole else 80
-        changes = [f"{show(c.field, 60)}: {show(c.before, limit)} becomes {show(c.after, limit)}" for c in self.changes]
+        changes = [
+            f"{quote(c.field, 60)}: {quote(c.before, limit)} becomes {quote(c.after, limit)}" for c in self.changes
+        ]
         more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
         changed = "; ".join([*changes, *more])
         unchecked = ", ".join(self.dependence.unchecked)
@@ -158,7 +159,7 @@ class Preview:
             f"{changed}." if changed else "",
             f"Not checked: {unchecked}." if unchecked else "",
             # Never cut: nobody approves what they could not read.
-            f"Pending there: {', '.join(show(item, _WHOLE) for item in self.pending)}." if self.pending else "",
+            f"Pending there: {', '.join(quote(item, _WHOLE) for item in self.pending)}." if self.pending else "",
             self.because,
             self.undo,
         )
@@ -269,7 +270,7 @@ def _rank(permission: JsonValue) -> int:
 
 def _listed(found: Iterable[Dependents]) -> str:
     """As `2 secrets ("KEY", "TOKEN")`."""
-    return ", ".join(f"{each.words()} ({', '.join(show(name, 60) for name in each.examples)})" for each in found)
+    return ", ".join(f"{each.words()} ({', '.join(quote(name, 60) for name in each.examples)})" for each in found)
 
 
 def _changes(call: Operation[Any], target: FastnObject | None) -> list[FieldChange]:

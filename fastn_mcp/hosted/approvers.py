@@ -17,11 +17,11 @@ from typing_extensions import override
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.audit.log import Audit, AuditEvent, decided
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval
-from fastn_mcp.guard.quoting import show
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -168,10 +168,10 @@ class TeamInbox(Inbox):
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()
 
-    def _record(self, audit: Audit, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
+    def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
             entry = decided(event, request, quorum.VERIFIED, note)
-            entry = replace(entry, approver=self.approver, approver_name=show(self._person.name, 100))
+            entry = replace(entry, approver=self.approver, approver_name=quote(self._person.name, 100))
         else:
             entry = decided(event, request, None, note)
         try:

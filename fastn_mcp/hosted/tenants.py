@@ -14,7 +14,7 @@ import anyio
 from starlette.types import ASGIApp
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.audit.log import Audit
+from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.runtime import System
@@ -107,7 +107,7 @@ class TenantAccount:
 
     context: AccountContext
     ledger: Ledger
-    audit: Audit
+    audit: AuditFile
     account: str
     """As its approval requests name it: several accounts can share a ledger."""
     limit: ConcurrencyLimit

@@ -20,7 +20,7 @@ from at_a_terminal import Person, sitting
 from command_line import run_command
 from pydantic import JsonValue
 
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 

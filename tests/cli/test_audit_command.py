@@ -17,7 +17,8 @@ from rich.cells import cell_len
 from fastn_mcp.cli import cli
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, verify
+from fastn_mcp.guard.audit.files import verify
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer

@@ -24,7 +24,7 @@ from ports import free_port
 from team_world import Caller
 
 from fastn_mcp.guard.audit.chain import Report
-from fastn_mcp.guard.audit.log import entries, verify
+from fastn_mcp.guard.audit.files import entries, verify
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"

@@ -17,7 +17,7 @@ from playwright.async_api import async_playwright, expect
 from ports import free_port
 from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Sandbox

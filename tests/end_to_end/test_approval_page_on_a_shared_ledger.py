@@ -25,7 +25,7 @@ from switchboard import Switchboard, switchboard
 from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Sandbox

@@ -12,7 +12,7 @@ from driving import ERAS, Upstream, environment, over_http, running
 from mcp import Client
 from ports import free_port
 
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 
 pytestmark = pytest.mark.anyio
 

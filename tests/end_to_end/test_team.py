@@ -26,7 +26,7 @@ from otlp_receiver import Receiver, values
 from ports import free_port
 from team_world import Caller
 
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 from fastn_mcp.sandbox.request_context import HeardRequest

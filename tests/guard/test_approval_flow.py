@@ -25,7 +25,7 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     extent,
 )
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState

@@ -14,8 +14,8 @@ from fastn_mcp.fastn.names import LONGEST_TYPED
 from fastn_mcp.guard.approval.request import asked
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, by_power, phrase, preview, state
-from fastn_mcp.guard.quoting import LONGEST, show
 from fastn_mcp.guard.undo import RULES
+from fastn_mcp.redaction import LONGEST_VALUE, quote
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -45,21 +45,21 @@ def unseen(text: str) -> list[str]:
 @given(text=texts)
 def test_a_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> None:
     """Ours (DESIGN 5.3, THREATS T15)."""
-    shown = show(text)
+    shown = quote(text)
     assert unseen(shown) == []
     assert shown.startswith('"')
-    body, quote, rest = shown[1:].rpartition('"')
-    assert quote
+    body, closing, rest = shown[1:].rpartition('"')
+    assert closing
     assert '"' not in body.replace("\\\\", "").replace('\\"', "")
-    assert rest == (f" [{len(text) - LONGEST} more characters]" if len(text) > LONGEST else "")
-    assert len(shown) <= LONGEST * 10 + 40
+    assert rest == (f" [{len(text) - LONGEST_VALUE} more characters]" if len(text) > LONGEST_VALUE else "")
+    assert len(shown) <= LONGEST_VALUE * 10 + 40
 
 
 @given(first=texts, second=texts)
 def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) -> None:
     """Ours: an escape that somebody typed is not the letter it stands for."""
-    if show(first) == show(second):
-        assert (first[:LONGEST], len(first)) == (second[:LONGEST], len(second))
+    if quote(first) == quote(second):
+        assert (first[:LONGEST_VALUE], len(first)) == (second[:LONGEST_VALUE], len(second))
 
 
 @given(
@@ -69,7 +69,7 @@ def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) ->
 )
 def test_a_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None:
     """Ours: the same for what is no text."""
-    shown = show(value)
+    shown = quote(value)
     assert unseen(shown) == []
     assert shown.startswith("{")
 
@@ -93,7 +93,7 @@ def test_a_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None
 )
 def test_values_are_shown_so(value: object, shown: str) -> None:
     """Ours: examples that a person would read."""
-    assert show(value) == shown
+    assert quote(value) == shown
 
 
 def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
@@ -187,7 +187,7 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
         ],
         "not_checked": ["triggers", "runs"],
     }
-    changed = "; ".join(f"{show(c['field'])}: {show(c['from'])} becomes {show(c['to'])}" for c in changes[:12])
+    changed = "; ".join(f"{quote(c['field'])}: {quote(c['from'])} becomes {quote(c['to'])}" for c in changes[:12])
     impact = f"{changed}; and 1 more field. Not checked: triggers, runs. The same may have happened. {undo}"
     used = 'used by at least 2 connections ("Katana", "HubSpot"), 1 secret ("KEY")'
     first, second, third, last = shown.lines()
@@ -265,7 +265,7 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
     shown = preview(call, Effect.SPEND, "a", target, Dependence())
     assert shown.data()["pending"] == [long, {"tool": "x"}]
-    assert f'Pending there: "{long}", {show({"tool": "x"})}.' in shown.lines()[1]
+    assert f'Pending there: "{long}", {quote({"tool": "x"})}.' in shown.lines()[1]
     quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
     assert quiet.pending == ("nothing, according to the last answer that this server saw",)
     assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()

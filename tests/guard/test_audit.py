@@ -18,18 +18,8 @@ import pytest
 from pydantic import JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.guard.audit.files import Keeping
-from fastn_mcp.guard.audit.log import (
-    AuditEvent,
-    AuditFile,
-    LogEntry,
-    Unwritten,
-    about,
-    digest,
-    entries,
-    showable,
-    verify,
-)
+from fastn_mcp.guard.audit.files import Keeping, entries, verify
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection

@@ -13,7 +13,7 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Decline
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator
 from fastn_mcp.guard.policy import Policy

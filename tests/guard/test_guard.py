@@ -12,7 +12,8 @@ from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import Answer, Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten, verify
+from fastn_mcp.guard.audit.files import verify
+from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, RequestState

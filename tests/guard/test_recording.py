@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from world import FormNow, World, yes
 
 from fastn_mcp.guard.approval.request import Decline
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer

@@ -13,7 +13,7 @@ import pytest
 from identity_provider import AUDIENCE, ISSUER
 from team_world import HEAD, META, MODERN, TeamWorld, challenge, modern, request
 
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.hosted.app import Health
 from fastn_mcp.runtime import System
 

@@ -15,7 +15,7 @@ import pytest
 from team_world import HEAD, META, Caller, TeamWorld, modern, request
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio

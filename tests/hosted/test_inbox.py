@@ -10,7 +10,8 @@ from typing import Any, cast
 import anyio.lowlevel
 import pytest
 
-from fastn_mcp.guard.audit.log import AuditFile, entries
+from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, LedgerLost, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox

@@ -8,7 +8,7 @@ import pytest
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.guard.approval.request import Approve, Decline, PendingApproval
-from fastn_mcp.guard.audit.log import entries
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.sandbox.faults import Reset

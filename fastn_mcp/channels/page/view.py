@@ -14,8 +14,7 @@ from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.request import can_be_temporary, temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
-from fastn_mcp.guard.quoting import show
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import quote, sanitize
 
 _EFFECTS = {
     "write": "Changes the account",
@@ -166,9 +165,9 @@ def title(tool: str) -> str:
 def shown(value: JsonValue) -> str:
     """A value, whole: text in quotes; anything with parts as JSON, a part to a line."""
     if isinstance(value, str):
-        return show(value, len(value))
+        return quote(value, len(value))
     if not isinstance(value, (dict, list)) or not value:
-        return show(value, 1 << 20)
+        return quote(value, 1 << 20)
     lines = to_json(value, indent=2, inf_nan_mode="strings").decode().split("\n")
     return "\n".join(sanitize(line) for line in lines)
 
@@ -205,7 +204,7 @@ def _subject(request: ApprovalRequest) -> str | None:
     """What a call is about, as short as a heading has to be; all of it stands below."""
     target = _mapping(request.preview.get("target"))
     name = request.preview.get("sum") or target.get("name") or request.target or request.preview.get("makes")
-    return show(name, 80) if isinstance(name, str) else None
+    return quote(name, 80) if isinstance(name, str) else None
 
 
 def _change(change: Mapping[str, JsonValue]) -> View:
@@ -218,7 +217,7 @@ def _used(used: Mapping[str, JsonValue]) -> View:
     """What uses the target: how many of a kind, and some of them."""
     kind = sanitize(_text(used.get("kind"))).removesuffix("s")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
-    return {"count": count, "examples": [show(example, 120) for example in _items(used.get("as"))]}
+    return {"count": count, "examples": [quote(example, 120) for example in _items(used.get("as"))]}
 
 
 def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:

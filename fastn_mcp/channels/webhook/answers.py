@@ -20,7 +20,7 @@ from fastn_mcp.channels.webhook.approvers import Approver, Approvers, ApproverSe
 from fastn_mcp.channels.webhook.payloads import SIGNATURE, digest
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.audit.log import Audit, AuditEvent, LogEntry, decided
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
@@ -44,7 +44,7 @@ class _Kind:
 class Refusals:
     """Those of strangers and those of approvers are counted apart: no stranger can hide what an approver's key did."""
 
-    def __init__(self, audit: Audit, system: System) -> None:
+    def __init__(self, audit: AuditFile, system: System) -> None:
         self._audit = audit
         self._system = system
         self._kinds = {True: _Kind(), False: _Kind()}
@@ -121,7 +121,7 @@ class _Nothing(Exception):
 class WebhookAnswers:
     """Decides about calls on one account."""
 
-    def __init__(self, approvers: Approvers, account: str, ledger: Ledger, audit: Audit, system: System) -> None:
+    def __init__(self, approvers: Approvers, account: str, ledger: Ledger, audit: AuditFile, system: System) -> None:
         self._approvers = approvers
         self._account = account
         self._ledger = ledger

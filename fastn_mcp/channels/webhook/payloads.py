@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name
-from fastn_mcp.guard.quoting import show
+from fastn_mcp.redaction import quote
 
 _CHARACTERS = 550
 """Of a text in a block: five times as many, once escaped, are within the 3,000 that Slack takes."""
@@ -72,7 +72,7 @@ def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
         by = f" ({', '.join(asked.approved)})" if asked.approved else ""
         texts.append(f"It takes {asked.needed} approvers; {len(asked.approved)} approved{by}.")
     if grant.expected is not None:
-        texts.append(f"To approve, the text between the quotes has to be typed: {show(grant.expected)}")
+        texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")
     blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _packed(texts)]
     if len(blocks) > _BLOCKS:
         raise Refused(

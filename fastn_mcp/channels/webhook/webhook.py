@@ -29,7 +29,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.audit.log import Audit
+from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.runtime import System
 
@@ -280,7 +280,7 @@ _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def webhook_of(
-    settings: Settings, account: str, ledger: Ledger, audit: Audit, system: System, *, stays: bool
+    settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, *, stays: bool
 ) -> Webhook | None:
     """The webhook that the settings ask for; None where none is set up. Raises `SettingsError`.
 

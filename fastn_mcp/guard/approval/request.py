@@ -6,7 +6,7 @@ from typing import Any
 
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.guard.quoting import show
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Operation
 
 TEMPORARY_MINUTES = 15
@@ -118,7 +118,7 @@ class Submitted:
         if question.expected is not None:
             return Approve(value)
         if value not in question.choices:
-            return Decline(why=f"The form came back with a decision that was not offered: {show(value, 60)}.")
+            return Decline(why=f"The form came back with a decision that was not offered: {quote(value, 60)}.")
         return Approve(minutes=TEMPORARY_MINUTES if value == APPROVE_TEMPORARILY else 0)
 
 
@@ -144,7 +144,7 @@ def asked(
     what = "this one call" if calls == 1 else f"these {calls} calls"
     said = ApprovalForm(grant, "", typed, can_be_temporary, calls)
     if typed is not None:
-        action = f"To approve {what}, type the {said.typing} between the quotes: {show(typed)}"
+        action = f"To approve {what}, type the {said.typing} between the quotes: {quote(typed)}"
     else:
         action = f"Approve {what}?"
     return replace(said, text="\n".join([*lines, action]))

@@ -9,11 +9,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import Call, own_label
-from fastn_mcp.guard.audit.log import Audit, AuditEvent, about, decided, named, written
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.guard.policy import PolicyDecision
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.guard.quoting import show
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
@@ -70,7 +70,7 @@ async def record_expired(
 class Recorder:
     """Records the calls on one account. Reads are not recorded: they change nothing."""
 
-    def __init__(self, audit: Audit, account: str, system: System, watch: Watch | None = None) -> None:
+    def __init__(self, audit: AuditFile, account: str, system: System, watch: Watch | None = None) -> None:
         """`watch` hears of what is in no audit; of what is, the audit tells it."""
         self._audit = audit
         self._account = account
@@ -171,7 +171,7 @@ class Recorder:
                 effect=call.effective.value,
                 rule=rule if isinstance(rule, str) else None,
                 outcome=error.outcome,
-                message=f"{error.what} The person's note: {show(note)}" if note else error.what,
+                message=f"{error.what} The person's note: {quote(note)}" if note else error.what,
             )
         )
 
