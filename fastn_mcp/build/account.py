@@ -33,7 +33,7 @@ from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
-from fastn_mcp.guard.policy import ApprovedPlan, Policy, Rules
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.redaction import is_own_key
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
     from fastn_mcp.channels.webhook.webhook import Webhook
+    from fastn_mcp.guard.plans.plan import Plan
+    from fastn_mcp.guard.policy_rules.rules import FileRules
 
 
 def _as_it_is(_: "Server[Any]") -> None:
@@ -143,7 +145,7 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
     )
 
 
-def _rules(file: Path | None, program: CommandLine) -> Rules | None:
+def _rules(file: Path | None, program: CommandLine) -> "FileRules | None":
     if file is None:
         return None
     from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
@@ -151,7 +153,7 @@ def _rules(file: Path | None, program: CommandLine) -> Rules | None:
     return load_rules(file, program)
 
 
-def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> ApprovedPlan | None:
+def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> "Plan | None":
     if settings.plan is None:
         return None
     from fastn_mcp.guard.plans.file import KEYS, signed  # as above

@@ -129,7 +129,7 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
                 return [*_said(call, seen.verdict), *_seen(seen), under]
             except FastnError as error:
                 unknown = f"The guard would refuse the call as it is: {error}"
-        verdict = policy.judge(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
+        verdict = policy.decide(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
         return [*_said(call, verdict), *_unseen(call, unknown), under]
     finally:
         await parts.aclose()

@@ -122,7 +122,7 @@ class _History:
 def _judged(number: int, entry: Entry, history: _History) -> Replayed:
     call = _call(entry)
     situation = history.before(entry, call, _effect(entry))
-    verdict = history.policy.judge(situation)
+    verdict = history.policy.decide(situation)
     recorded = str(entry.get("decision") or _of_a_refusal(entry))
     return Replayed(number, situation.now, call, recorded, verdict)
 

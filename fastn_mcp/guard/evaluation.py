@@ -18,8 +18,8 @@ from fastn_mcp.guard.audit.recorder import Consent
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder, rate_free_at
-from fastn_mcp.guard.plans.plan import would_allow
-from fastn_mcp.guard.policy import PLANNED, Decision, PlanEntry, Policy, PolicyDecision, Situation
+from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
+from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat, shaped_reply
@@ -202,7 +202,7 @@ class Evaluator:
         digest = self.digest(call, principal)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
-        verdict = self.policy.judge(await self._situation(call, principal, call.effective))
+        verdict = self.policy.decide(await self._situation(call, principal, call.effective))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
         return _of_one(batch, CallEvaluation(call, digest, call.effective, verdict))
@@ -250,7 +250,7 @@ class Evaluator:
             dependents=known,
             own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
         )
-        verdict, digest = self.policy.judge(situation), self.digest(call, principal)
+        verdict, digest = self.policy.decide(situation), self.digest(call, principal)
         denied = verdict.decision is Decision.DENY
         earlier = None if denied else await self._journalling.unsettled(call, digest)
         if earlier is not None and verdict.decision is Decision.ALLOW:
@@ -395,9 +395,9 @@ class Evaluator:
     async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
 
-    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[PlanEntry | None, PlanEntry | None]:
+    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[PlannedCalls | None, PlannedCalls | None]:
         """The entry of the plan that covers `call`, or else one that is used up."""
-        used_up: PlanEntry | None = None
+        used_up: PlannedCalls | None = None
         for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
             if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
                 return permit, None

@@ -3,16 +3,21 @@
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
+from fastn_mcp.config.model import Mode
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 
-Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
+if TYPE_CHECKING:
+    from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
+    from fastn_mcp.guard.policy_rules.rules import FileRules
 
 
 class Decision(Enum):
@@ -66,52 +71,6 @@ PLANNED = "plan"
 """The period in which the calls of a plan are counted: for as long as there is the plan."""
 
 
-class PlanEntry(Protocol):
-    """An entry of a signed plan that covers a call."""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        ...
-
-    @property
-    def budget(self) -> str:
-        """What its calls are counted by."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """How many calls it covers."""
-        ...
-
-    @property
-    def signers(self) -> int:
-        """How many people signed it."""
-        ...
-
-    def words(self) -> str:
-        """What it covers, in words."""
-        ...
-
-
-class ApprovedPlan(Protocol):
-    """What was agreed to beforehand."""
-
-    @property
-    def digest(self) -> str:
-        """Names exactly this text."""
-        ...
-
-    @property
-    def permits(self) -> Sequence[PlanEntry]:
-        """Its entries."""
-        ...
-
-    def covering(self, call: Operation[Any], now: datetime) -> Iterator[PlanEntry]:
-        """The entries that cover a call, while the plan holds."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Situation:
     """A call, and the facts by which it is judged. `None` means that a fact could not be learnt."""
@@ -134,9 +93,9 @@ class Situation:
     """When the last of them was."""
     live: bool = False
     """Whether it would be made with a live key; the policy says it."""
-    permit: PlanEntry | None = None
+    permit: PlannedCalls | None = None
     """The entry of the plan that covers the call and is not used up."""
-    used_up: PlanEntry | None = None
+    used_up: PlannedCalls | None = None
     """One that covers it, and is."""
     destroyed: int = 0
     """Approvals that destroyed, within the time of `destroy_rate`."""
@@ -149,51 +108,8 @@ class PolicyDecision:
     decision: Decision
     rule: str
     reason: str = ""
-    permit: PlanEntry | None = None
+    permit: PlannedCalls | None = None
     """The entry of a plan by which it is allowed, which counts its calls."""
-
-
-class Rules(Protocol):
-    """What a policy file adds to a mode."""
-
-    @property
-    def digest(self) -> str:
-        """Names exactly this text."""
-        ...
-
-    def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
-        """What it says of an effect in place of the mode, by the key; None where the mode's default stays."""
-        ...
-
-    def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
-        """What each part of the file that matches says; the strictest of them holds. Empty: the default holds."""
-        ...
-
-    def limit(self, effect: Effect) -> int | None:
-        """How many calls of an effect a period allows; None for any number."""
-        ...
-
-    def run_limit(self, effect: Effect) -> int | None:
-        """How many calls of an effect one run allows besides; None for any number."""
-        ...
-
-    @property
-    def breaker(self) -> tuple[int, float]:
-        """Declines in a row after which changes rest, and for how many seconds."""
-        ...
-
-    @property
-    def destroy_rate(self) -> tuple[int, float]:
-        """Approvals that destroy, and the seconds within which there are no more."""
-        ...
-
-    def period(self, now: datetime) -> str:
-        """The budget period that `now` lies in: a day in UTC, as 2026-03-29, or `run`."""
-        ...
-
-    def mentions(self, call: Operation[Any]) -> bool:
-        """Whether it may say something of this call that depends on the facts."""
-        ...
 
 
 _OWN_KEY = (
@@ -207,8 +123,8 @@ class Policy:
     """A mode, and the rules of a policy file, if there is one."""
 
     mode: Mode = "guarded"
-    rules: Rules | None = None
-    plan: ApprovedPlan | None = None
+    rules: FileRules | None = None
+    plan: Plan | None = None
     live: bool = False
     """Whether calls are made with a live key, or with one that is not known to be a test key."""
     approval_lifetime: float = 600.0
@@ -244,15 +160,15 @@ class Policy:
 
     def limit(self, effect: Effect) -> int | None:
         """How many calls of an effect a period allows; None for any number."""
-        return self.rules.limit(effect) if self.rules else None
+        return self.rules.budget.get(effect) if self.rules else None
 
     def run_limit(self, effect: Effect) -> int | None:
         """How many calls of an effect one run allows besides; None for any number."""
-        return self.rules.run_limit(effect) if self.rules else None
+        return self.rules.run_budget.get(effect) if self.rules else None
 
     def period(self, now: datetime) -> str:
-        """The budget period that `now` lies in."""
-        return self.rules.period(now) if self.rules else now.astimezone(UTC).strftime("%Y-%m-%d")
+        """The budget period that `now` lies in: a day in UTC, as 2026-03-29, or `run`."""
+        return "run" if self.rules and self.rules.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
 
     def needs_facts(self, call: Operation[Any]) -> bool:
         """Whether the target must be read before anything can be said."""
@@ -265,8 +181,8 @@ class Policy:
             or (self.rules is not None and self.rules.mentions(call))
         )
 
-    def judge(self, situation: Situation) -> PolicyDecision:
-        """The verdict on a call."""
+    def decide(self, situation: Situation) -> PolicyDecision:
+        """Decide what is to happen with a call."""
         situation = replace(situation, live=self.live)
         if situation.effect is Effect.READ:
             return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")

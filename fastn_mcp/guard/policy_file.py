@@ -1,6 +1,6 @@
 """Load the policy file. Anything wrong in it, an unreachable rule included, stops the start with its line."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
 from fastn_mcp.guard.policy_rules.schema import (
     CHANGING,
     DependentsForm,
+    KeyDefaults,
     PolicyForm,
+    Protect,
     RuleForm,
     Window,
     kind_of,
@@ -38,15 +40,14 @@ def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> fr
     )
 
 
-def unreachable(
-    rules: Sequence[PolicyRule], defaults: Mapping[bool, Mapping[Effect, Decision]]
-) -> Iterator[tuple[int, str]]:
-    """The number of each rule that never decides, and why. `defaults` are by whether the key is a live one."""
+def unreachable(file: FileRules) -> Iterator[tuple[int, str]]:
+    """The number of each rule that never decides, and why."""
+    rules = file.rules
     reached = [cases(rule.tools, rule.effects) for rule in rules]
     for number, rule in enumerate(rules):
         if (cover := _cover(number, rules, reached)) is not None:
             yield number, f"never applies: {rules[cover].name} covers it and is at least as strict"
-        elif (asked := _least_default(rule, reached[number], defaults)).rank > rule.then.rank > Decision.ALLOW.rank:
+        elif (asked := _least_default(rule, reached[number], file)).rank > rule.then.rank > Decision.ALLOW.rank:
             yield number, f"never applies: {asked.value} is asked for anyway. {_LOOSENING}"
 
 
@@ -63,21 +64,19 @@ def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset
     return None
 
 
-def _least_default(
-    rule: PolicyRule, reached: frozenset[Case], defaults: Mapping[bool, Mapping[Effect, Decision]]
-) -> Decision:
+def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) -> Decision:
     """The loosest that any mode asks for in any of these cases, with a key that the rule speaks of."""
-    found = [
-        # A customer on which nothing depends is deleted on a plain confirmation.
-        Decision.CONFIRM
-        if tool == "delete_customer" and effect not in said
-        else said.get(effect, least(mode, effect, live=live))
-        for tool, effect in reached
-        for mode in MODES
-        if mode != "read-only"
-        for live, said in defaults.items()
-        if rule.key in (None, "live" if live else "test")
-    ]
+    found: list[Decision] = []
+    for live in (True, False):
+        if rule.key not in (None, "live" if live else "test"):
+            continue
+        for tool, effect in reached:
+            if (own := file.default(effect, live=live)) is not None:
+                found.append(own.decision)
+            elif tool == "delete_customer":  # one on which nothing depends is deleted on a plain confirmation
+                found.append(Decision.CONFIRM)
+            else:
+                found += (least(mode, effect, live=live) for mode in MODES if mode != "read-only")
     return min(found, key=lambda decision: decision.rank)
 
 
@@ -88,134 +87,110 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
     """
     data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
     hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
-    return load(data, path, "policy", lambda table, source: _Builder(source).rules(table), hint)
+    return load(data, path, "policy", _build, hint)
 
 
-class _Builder:
-    def __init__(self, source: TomlSource) -> None:
-        self._source = source
+def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
+    """The rules of a file. Raises `ConfigError`, for the first that is wrong."""
+    form = validate(PolicyForm, table, source)
 
-    def rules(self, table: Mapping[str, Any]) -> FileRules:
-        """The rules of a file. Raises `ConfigError`, for the first that is wrong."""
-        form = validate(PolicyForm, table, self._source)
-        rules = tuple(self._rule(number, rule) for number, rule in enumerate(form.rule))
-        defaults = {
-            effect: PolicyDecision(said, self._name(f"default {key}", "defaults", key))
-            for effect, key, said in _set(form.defaults)
+    def defaults(form: KeyDefaults, *at: str) -> dict[Effect, PolicyDecision]:
+        return {
+            effect: PolicyDecision(decision, _name(source, " ".join(("default", *at, key)), "defaults", *at, key))
+            for effect, key, decision in _set(form)
         }
-        of_live, of_test = (
-            {
-                effect: PolicyDecision(said, self._name(f"default {kind} {key}", "defaults", kind, key))
-                for effect, key, said in _set(getattr(form.defaults, kind))
-            }
-            for kind in ("live", "test")
-        )
-        decisions = {
-            live: {effect: said.decision for effect, said in (defaults | own).items()}
-            for live, own in ((True, of_live), (False, of_test))
-        }
-        if flaws := [
-            ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(rules, decisions)
-        ]:
-            raise self._source.first(flaws)
-        return FileRules(
-            digest=self._source.digest,
-            defaults=defaults,
-            live_defaults=of_live,
-            test_defaults=of_test,
-            protected=tuple(self._protected(number, entry) for number, entry in enumerate(form.protect)),
-            rules=rules,
-            openings=tuple(self._opening(number, window) for number, window in enumerate(form.window)),
-            budget={effect: limit for effect, _, limit in _set(form.budget)},
-            budget_name=self._name("budget", "budget"),
-            per=form.budget.per,
-            run_budget={effect: limit for effect, _, limit in _set(form.budget.run)},
-            destroy_rate=form.budget.destroy_rate,
-            breaker=(form.breaker.declined, form.breaker.rest),
-        )
 
-    def _name(self, what: str, *at: str | int) -> str:
-        return f"{self._source.file} line {self._source.line(at)}: {what}"
-
-    def _bounds(self, at: Key, when: Mapping[str, Any]) -> UserCount | None:
-        if "dependents" not in when:
-            return None
-        form = validate(DependentsForm, when["dependents"], self._source, at)
-        return UserCount(form.min, form.max)
-
-    def _protected(self, number: int, entry: Any) -> Protected:
-        at: Key = ("protect", number)
-        globs = {kind: tuple(found) for kind in KINDS if (found := getattr(entry, kind)) is not None}
-        if not globs:
-            raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
-        found = Protected("", globs, entry.then, entry.reason)
-        return Protected(self._name(f"protected {found}", *at), globs, entry.then, entry.reason)
-
-    def _opening(self, number: int, window: Window) -> TimeWindow:
-        at: Key = ("window", number)
-        operations = _tools((*at, "tools"), window.tools)
-        tools = None if window.tools is None else _names(operations)
-        _reaching(at, tools, window.effects)
-        what = ", ".join(map(str, window.tools or [])) or ", ".join(effect.value for effect in window.effects)
-        return TimeWindow(
-            self._name(f"window {what}", *at), frozenset(window.effects), tools, tuple(window.open), window.reason
-        )
-
-    def _rule(self, number: int, form: RuleForm) -> PolicyRule:
-        at: Key = ("rule", number)
-        operations = _tools((*at, "tool"), form.tool)
-        tools = None if form.tool is None else _names(operations)
-        _reaching(at, tools, form.effects)
-        if form.effects is not None:
-            possible = {name for name, _ in cases(tools, frozenset(form.effects))}
-            operations = [operation for operation in operations if operation.tool_name() in possible]
-        what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
-        return PolicyRule(
-            name=self._name(f"rule {what}", *at),
-            tools=tools,
-            effects=None if form.effects is None else frozenset(form.effects),
-            targets=tuple(form.target or ()),
-            key=form.key,
-            dependents=self._bounds((*at, "when", "dependents"), form.when),
-            arguments={
-                name: _choice((*at, "when", name), operations, value)
-                for name, value in form.when.items()
-                if name != "dependents"
-            },
-            then=form.then,
-            reason=form.reason,
-        )
+    rules = tuple(_rule(number, rule, source) for number, rule in enumerate(form.rule))
+    found = FileRules(
+        digest=source.digest,
+        defaults=defaults(form.defaults),
+        live_defaults=defaults(form.defaults.live, "live"),
+        test_defaults=defaults(form.defaults.test, "test"),
+        protected=tuple(_protected(number, entry, source) for number, entry in enumerate(form.protect)),
+        rules=rules,
+        windows=tuple(_window(number, window, source) for number, window in enumerate(form.window)),
+        budget={effect: limit for effect, _, limit in _set(form.budget)},
+        budget_name=_name(source, "budget", "budget"),
+        per=form.budget.per,
+        run_budget={effect: limit for effect, _, limit in _set(form.budget.run)},
+        destroy_rate=form.budget.destroy_rate,
+        breaker=(form.breaker.declined, form.breaker.rest),
+    )
+    if flaws := [ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(found)]:
+        raise source.first(flaws)
+    return found
 
 
-def _names(operations: Iterable[AnyOperation]) -> frozenset[str]:
-    return frozenset(operation.tool_name() for operation in operations)
+def _name(source: TomlSource, what: str, *at: str | int) -> str:
+    return f"{source.file} line {source.line(at)}: {what}"
 
 
-def _tools(at: Key, globs: list[Glob] | None) -> list[AnyOperation]:
+def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
+    at: Key = ("protect", number)
+    globs = {kind: tuple(found) for kind in KINDS if (found := getattr(entry, kind)) is not None}
+    if not globs:
+        raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
+    what = "; ".join(f"{kind} {' or '.join(map(str, found))}" for kind, found in globs.items())
+    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason)
+
+
+def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
+    at: Key = ("window", number)
+    tools, _ = _tools((*at, "tools"), form.tools, form.effects)
+    what = ", ".join(map(str, form.tools or [])) or ", ".join(effect.value for effect in form.effects)
+    name = _name(source, f"window {what}", *at)
+    return TimeWindow(name, frozenset(form.effects), tools, tuple(form.open), form.reason)
+
+
+def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
+    at: Key = ("rule", number)
+    tools, operations = _tools((*at, "tool"), form.tool, form.effects)
+    what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
+    when = dict(form.when)
+    dependents = None
+    if "dependents" in when:
+        bounds = validate(DependentsForm, when.pop("dependents"), source, (*at, "when", "dependents"))
+        dependents = UserCount(bounds.min, bounds.max)
+    return PolicyRule(
+        name=_name(source, f"rule {what}", *at),
+        tools=tools,
+        effects=None if form.effects is None else frozenset(form.effects),
+        targets=tuple(form.target or ()),
+        key=form.key,
+        dependents=dependents,
+        arguments={name: _choice((*at, "when", name), operations, value) for name, value in when.items()},
+        then=form.then,
+        reason=form.reason,
+    )
+
+
+def _tools(
+    at: Key, globs: list[Glob] | None, effects: list[Effect] | None
+) -> tuple[frozenset[str] | None, list[AnyOperation]]:
+    """The names that globs at `at` name, None for all; and the operations of these that can have one of the effects.
+
+    Raises `ConfigError` where a glob names none, or where none can have an effect.
+    """
     found: dict[str, AnyOperation] = {}
     for index, glob in enumerate(globs or ()):
         try:
             found |= {operation.tool_name(): operation for operation in named(glob.text)}
         except ValueError as error:
             raise ConfigError((*at, index), f"{at[-1]}: {error}") from None
-    return list(CHANGING) if globs is None else list(found.values())
-
-
-def _reaching(at: Key, tools: frozenset[str] | None, effects: list[Effect] | None) -> None:
+    tools = None if globs is None else frozenset(found)
+    operations = list(CHANGING) if globs is None else list(found.values())
     for index, effect in enumerate(effects or ()):
-        if not cases(tools, frozenset({effect})):
-            had = sorted({found.value for _, found in cases(tools, None)})
+        if not any(effect in possible_effects(operation) for operation in operations):
+            had = sorted({each.value for operation in operations for each in possible_effects(operation)})
             raise ConfigError(
-                (*at, "effects", index), f"effects: none of its tools can {_verb(effect)}; they have {', '.join(had)}"
+                (*at[:-1], "effects", index),
+                f"effects: none of its tools can have the effect {effect.value}; they have {', '.join(had)}",
             )
+    wanted = frozenset(Effect if effects is None else effects)
+    return tools, [operation for operation in operations if possible_effects(operation) & wanted]
 
 
-def _verb(effect: Effect) -> str:
-    return f"have the effect {effect.value}"
-
-
-def _choice(at: Key, operations: Iterable[AnyOperation], value: object) -> Choice:
-    operations = list(operations)
+def _choice(at: Key, operations: list[AnyOperation], value: object) -> Choice:
     name = str(at[-1])
     try:
         kind = kind_of(operations, name)

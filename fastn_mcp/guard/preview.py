@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
@@ -37,42 +37,6 @@ class FieldChange:
     field: str
     before: JsonValue
     after: JsonValue
-
-
-class Shown(Protocol):
-    """What a person is shown before they decide, of one call or of several."""
-
-    @property
-    def effect(self) -> Effect:
-        """The one that wants the most care."""
-        ...
-
-    @property
-    def name(self) -> str | None:
-        """How people call the target, where there is one."""
-        ...
-
-    @property
-    def expected(self) -> str:
-        """What is to be typed, where typing is asked."""
-        ...
-
-    @property
-    def fits_form(self) -> bool:
-        """Whether all that has to be shown uncut has room in a client's form."""
-        ...
-
-    def dependents(self) -> dict[str, float | None]:
-        """How many dependents there are by kind, as `Dependence.counts` says."""
-        ...
-
-    def lines(self) -> list[str]:
-        """In words."""
-        ...
-
-    def data(self) -> dict[str, JsonValue]:
-        """As data."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +321,10 @@ class ListPreview:
         row = {name: value for name, value in shown.data().items() if name not in _OF_THE_LIST}
         said: dict[str, JsonValue] = {"refused": self.refused[number]} if number in self.refused else {}
         return {"number": number} | row | said
+
+
+Shown = Preview | ListPreview
+"""What a person is shown before they decide, of one call or of several."""
 
 
 def phrase(calls: Iterable[tuple[str, Effect]]) -> str:

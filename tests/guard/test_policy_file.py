@@ -245,10 +245,11 @@ def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
 def test_an_empty_file_changes_nothing(file: Path) -> None:
     """Ours: the defaults of the mode, no budget, the breaker's own."""
     rules = load_rules(file)
-    assert Policy("guarded", rules).breaker == Policy("guarded").breaker
-    assert all(rules.limit(effect) is None for effect in Effect)
+    policy = Policy("guarded", rules)
+    assert policy.breaker == Policy("guarded").breaker
+    assert all(policy.limit(effect) is None for effect in Effect)
     assert all(rules.default(effect, live=live) is None for effect in Effect for live in (True, False))
-    assert rules.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
+    assert policy.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
 
 
 def test_the_digest_is_of_every_byte(file: Path) -> None:
@@ -262,10 +263,10 @@ def test_the_digest_is_of_every_byte(file: Path) -> None:
 def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
     """Ours."""
     file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
-    rules = load_rules(file)
-    assert rules.breaker == (5, 90.0)
-    assert rules.limit(Effect.WRITE) == 0
-    assert rules.period(datetime(2026, 3, 29, tzinfo=UTC)) == "run"
+    policy = Policy("guarded", load_rules(file))
+    assert policy.breaker == (5, 90.0)
+    assert policy.limit(Effect.WRITE) == 0
+    assert policy.period(datetime(2026, 3, 29, tzinfo=UTC)) == "run"
 
 
 @pytest.mark.parametrize(

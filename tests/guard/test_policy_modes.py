@@ -45,7 +45,7 @@ ROWS = {effect: decisions for effect, *decisions in (line.split() for line in TA
 def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> None:
     """Ours (DESIGN 5.1)."""
     said = [
-        Policy(mode).judge(Situation(CALLS[effect], effect, NOW)).decision.value
+        Policy(mode).decide(Situation(CALLS[effect], effect, NOW)).decision.value
         for mode in ("guarded", "manual", "auto")
     ]
     assert said == ROWS[effect.value]
@@ -65,7 +65,7 @@ def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effe
 def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
     """Ours: nothing that Fastn's AI asks is answered by the agent, whatever the mode allows besides."""
     call = AiChat.model_validate({"message": "yes", **given})
-    verdict = Policy(mode).judge(Situation(call, effect, NOW))
+    verdict = Policy(mode).decide(Situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
     assert Policy(mode).needs_facts(call)
@@ -74,7 +74,7 @@ def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict
 @pytest.mark.parametrize("effect", Effect)
 def test_read_only_refuses_everything_but_reads(effect: Effect) -> None:
     """Ours (DESIGN 5.1), and it says so."""
-    verdict = Policy("read-only").judge(Situation(CALLS[effect], effect, NOW))
+    verdict = Policy("read-only").decide(Situation(CALLS[effect], effect, NOW))
     assert (verdict.decision is Decision.ALLOW) is (effect is Effect.READ)
     assert (verdict.decision is Decision.DENY) is (effect is not Effect.READ)
 
@@ -83,7 +83,7 @@ def test_every_verdict_names_its_rule() -> None:
     """Ours (DESIGN 5.7): the audit records it."""
     for mode in MODES:
         for effect, call in CALLS.items():
-            assert Policy(mode).judge(Situation(call, effect, NOW)).rule
+            assert Policy(mode).decide(Situation(call, effect, NOW)).rule
 
 
 @pytest.mark.parametrize(("dependents", "decision"), [(0, "confirm"), (1, "typed"), (None, "typed")])
@@ -92,14 +92,14 @@ def test_only_a_customer_known_to_have_nothing_is_deleted_on_a_plain_confirmatio
 ) -> None:
     """Ours (DESIGN 5.1): friction follows blast radius, and the unknown loosens nothing."""
     situation = Situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
-    assert Policy().judge(situation).decision.value == decision
+    assert Policy().decide(situation).decision.value == decision
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_key_in_use_is_never_revoked(mode: Mode) -> None:
     """Ours (DESIGN 5.1)."""
     situation = Situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
-    assert Policy(mode).judge(situation).decision is Decision.DENY
+    assert Policy(mode).decide(situation).decision is Decision.DENY
 
 
 @pytest.mark.parametrize(("declines", "denied"), [(4, False), (5, True), (6, True)])
@@ -107,7 +107,7 @@ def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: in
     """Ours (DESIGN 5.2), and the reason says until when."""
     at = NOW - timedelta(minutes=3)
     for effect, call in CALLS.items():
-        verdict = Policy("auto").judge(Situation(call, effect, NOW, declines=declines, declined_at=at))
+        verdict = Policy("auto").decide(Situation(call, effect, NOW, declines=declines, declined_at=at))
         if denied and effect is not Effect.READ:
             assert verdict.decision is Decision.DENY
             assert "until 09:07:00 UTC" in verdict.reason
@@ -117,7 +117,7 @@ def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: in
 
 def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known() -> None:
     """Ours."""
-    verdict = Policy().judge(Situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
+    verdict = Policy().decide(Situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
     assert "09:10:00 UTC at the latest" in verdict.reason
 
 
@@ -152,8 +152,8 @@ def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give
     """Ours (DESIGN 5.1)."""
     call = UpdateWorkflow(workflow_id="wf", name="n")
     target = FastnObject.model_validate({"id": "wf"})
-    assert Policy().judge(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
-    assert Policy().judge(Situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW
+    assert Policy().decide(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
+    assert Policy().decide(Situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -166,7 +166,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
         call = operation.model_construct(status=None, extra=None)
         for effect in possible_effects(operation):
             situation = Situation(call, effect, NOW, target=FastnObject(), dependents=dependents)
-            live, test = (Policy(mode, live=key).judge(situation).decision for key in (True, False))
+            live, test = (Policy(mode, live=key).decide(situation).decision for key in (True, False))
             assert live.rank >= test.rank, operation.tool_name()
         assert Policy(mode, live=True).needs_facts(call) or not Policy(mode).needs_facts(call)
 
@@ -174,7 +174,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
 def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
     """Issue 7: what stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
     for mode in MODES:
-        verdict = Policy(mode, live=True).judge(Situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
+        verdict = Policy(mode, live=True).decide(Situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
         if mode in ("guarded", "manual", "auto"):
             assert (verdict.decision, verdict.rule) == (Decision.TYPED, f"mode {mode}: trash, live key")
         else:

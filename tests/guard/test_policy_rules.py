@@ -51,7 +51,7 @@ def judge(policy: Callable[[str, Mode], Policy]) -> Judge:
         if "target" not in facts and call.target is not None:
             facts["target"] = record(id=call.target)
         effect = facts.pop("effect", call.effective)
-        return policy(text, mode).judge(Situation(call, effect, facts.pop("now", NOW), **facts))
+        return policy(text, mode).decide(Situation(call, effect, facts.pop("now", NOW), **facts))
 
     return judge
 
@@ -681,7 +681,7 @@ def test_the_order_of_rules_decides_nothing(
 ) -> None:
     """Ours: the strictest wins."""
     shuffled = order.sample(rules, len(rules))
-    first, second = (Policy(mode, replace(EMPTY, rules=tuple(r))).judge(situation) for r in (rules, shuffled))
+    first, second = (Policy(mode, replace(EMPTY, rules=tuple(r))).decide(situation) for r in (rules, shuffled))
     assert first.decision is second.decision
 
 
@@ -691,8 +691,8 @@ def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
 ) -> None:
     """Ours: only `allow` loosens."""
     strict = tuple(rule for rule in rules if rule.then is not Decision.ALLOW)
-    default = Policy(mode).judge(situation).decision
-    assert Policy(mode, replace(EMPTY, rules=strict)).judge(situation).decision.rank >= default.rank
+    default = Policy(mode).decide(situation).decision
+    assert Policy(mode, replace(EMPTY, rules=strict)).decide(situation).decision.rank >= default.rank
 
 
 @given(modes, any_rules, situations)
@@ -702,7 +702,7 @@ def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
     """Ours: facts that could not be learnt never loosen."""
     policy = Policy(mode, replace(EMPTY, rules=tuple(rules)))
     unknown = replace(situation, target=None, dependents=None)
-    assert policy.judge(unknown).decision.rank >= policy.judge(situation).decision.rank
+    assert policy.decide(unknown).decision.rank >= policy.decide(situation).decision.rank
 
 
 @given(any_rules, situations, decisions)
@@ -712,10 +712,10 @@ def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
     """Ours (DESIGN 5.1, 5.2)."""
     defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
     file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
-    assert Policy("read-only", file).judge(situation).decision is Decision.DENY
+    assert Policy("read-only", file).decide(situation).decision is Decision.DENY
     for held in (replace(situation, own_key=True), replace(situation, declines=5)):
-        assert Policy("auto", file).judge(held).decision is Decision.DENY
-    assert Policy("read-only", file).judge(replace(situation, effect=Effect.READ)).decision is Decision.ALLOW
+        assert Policy("auto", file).decide(held).decision is Decision.DENY
+    assert Policy("read-only", file).decide(replace(situation, effect=Effect.READ)).decision is Decision.ALLOW
 
 
 @given(modes, any_rules, situations, st.sampled_from([d for d in Decision if d is not Decision.ALLOW]))
@@ -726,9 +726,9 @@ def test_no_rule_escapes_a_protection_a_window_or_a_budget(
     file = replace(EMPTY, rules=tuple(rules))
     every = tuple(Glob(glob) for glob in ("*",))
     kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
-    protected = Policy(mode, replace(file, protected=(Protected("p", kinds, then),))).judge(situation)
+    protected = Policy(mode, replace(file, protected=(Protected("p", kinds, then),))).decide(situation)
     assert isinstance(situation.call, AiChat) or protected.decision.rank >= then.rank
-    used_up = Policy(mode, replace(file, budget={situation.effect: 0})).judge(situation)
+    used_up = Policy(mode, replace(file, budget={situation.effect: 0})).decide(situation)
     least = Decision.CONFIRM if situation.effect is Effect.SPEND else Decision.DENY
     assert used_up.decision.rank >= least.rank
 
@@ -736,9 +736,9 @@ def test_no_rule_escapes_a_protection_a_window_or_a_budget(
 @given(modes, any_rules, situations)
 def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
     """Ours (DESIGN 5.2)."""
-    opening = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
-    closed = replace(EMPTY, rules=tuple(rules), openings=(opening,))
-    assert Policy(mode, closed).judge(situation).decision is Decision.DENY
+    window = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
+    closed = replace(EMPTY, rules=tuple(rules), windows=(window,))
+    assert Policy(mode, closed).decide(situation).decision is Decision.DENY
 
 
 # --- live and test keys ------------------------------------------------------------------------------------------
@@ -767,10 +767,10 @@ def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
     policy = replace(by_key, live=live)
     calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
     calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
-    said = {effect: policy.judge(Situation(call, effect, NOW)).decision.value for effect, call in calls.items()}
+    said = {effect: policy.decide(Situation(call, effect, NOW)).decision.value for effect, call in calls.items()}
     assert said == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
     update = Situation(UpdateCustomer(customer_id="c", plan="Free"), Effect.WRITE, NOW)
-    assert (policy.judge(update).decision is Decision.DENY) is not live
+    assert (policy.decide(update).decision is Decision.DENY) is not live
 
 
 def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:

@@ -250,7 +250,7 @@ def test_an_undocumented_field_is_asked_about_in_the_best_case(operation: AnyOpe
         for extra in each({name: True}, {name: None}, {name: ""}, {name.upper(): []}, {"tags": [], f" {name}": {}}):
             call = operation.model_validate({**table.needed, "extra": extra})
             effect = call.effect_on(*table.states[0])
-            verdict = Policy(mode).judge(Situation(call, effect, System().now(), dependents=0))
+            verdict = Policy(mode).decide(Situation(call, effect, System().now(), dependents=0))
             assert verdict.decision is not Decision.ALLOW, (name, extra)
 
 

@@ -6,13 +6,19 @@ together by that alone, whatever they are called. They are looked for beside the
 """
 
 import gzip
+import json
 import os
+import sys
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from fastn_mcp.guard.audit.chain import End, end_of, first_of
+from pydantic import JsonValue
+
+from fastn_mcp.guard.audit.chain import End, Report, end_of, first_of
+from fastn_mcp.guard.audit.chain import verify as verify_lines
 
 _BLOCK = 65_536
 _LONGEST_FILE = 4 * 1024**3
@@ -135,3 +141,95 @@ def _tail(file: Path) -> bytes:
             read += len(block)
             data = (data + block)[-4 * _BLOCK :]
     return data
+
+
+def verify(path: Path, head: str | None = None, anchor: End | None = None, deleted: End | None = None) -> Report:
+    """What the chain of a log shows, over all of its files. Raises `OSError`.
+
+    `head` is a hash that was noted elsewhere; `anchor` and `deleted` are the newest and the newest deleted entry that
+    the ledger knows of.
+    """
+    files = log_files(path)
+    first = first_of(lines_of(files))
+    start = deleted if deleted and first and (deleted.n, deleted.head) == (first.n, first.head) else None
+    counts = [0] * len(files)
+
+    def lines() -> Iterator[bytes]:
+        for number, file in enumerate(files):
+            with opened(file) as found:
+                for line in found:
+                    counts[number] += 1
+                    yield line
+
+    report = verify_lines(lines(), head, start=start, anchor=anchor)
+    return replace(report, files=tuple(zip((file.name for file in files), counts, strict=True)))
+
+
+def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
+    """The entries of a log, in order, over all of its files; what is none is passed over. Raises `OSError`."""
+    return (entry for line in lines_of(log_files(path)) if (entry := parsed(line)) is not None)
+
+
+def parsed(line: bytes) -> dict[str, JsonValue] | None:
+    """The entry that a line holds."""
+    try:
+        entry: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, JsonValue]", entry) if isinstance(entry, dict) and "event" in entry else None
+
+
+_PATIENCE = 10_000
+"""Attempts, half a millisecond apart, to get the file from another process."""
+
+if sys.platform == "win32":
+    import msvcrt
+
+    # Locks are mandatory there, so one byte is locked that nobody reads.
+    _FAR = 1 << 40
+
+    def _try_lock(file: int) -> None:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+    def unlock(file: int) -> None:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
+    sync = os.fsync
+
+    def sync_folder(folder: Path) -> None:
+        """NTFS journals the names of files."""
+else:
+    import fcntl
+
+    def sync(file: int) -> None:
+        """Wait until the file is on disk. The fsync of macOS does not."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(file)
+
+    def sync_folder(folder: Path) -> None:
+        """Wait until the name of a new file is on disk."""
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+    def _try_lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def lock(file: int) -> None:
+    """Lock the file against other processes. Raises `TimeoutError`."""
+    for _ in range(_PATIENCE):
+        try:
+            return _try_lock(file)
+        except (BlockingIOError, PermissionError):
+            time.sleep(0.0005)
+    raise TimeoutError(0, "another process keeps it locked")

@@ -14,24 +14,33 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
 from fastn_mcp.guard.audit import chain
-from fastn_mcp.guard.audit.chain import SHORTENED, End, Report, sealed
-from fastn_mcp.guard.audit.files import Keeping, lines_of, log_files, moved_end, opened, read_end, rotated_name
+from fastn_mcp.guard.audit.chain import SHORTENED, End, sealed
+from fastn_mcp.guard.audit.files import (
+    Keeping,
+    lines_of,
+    lock,
+    log_files,
+    moved_end,
+    read_end,
+    rotated_name,
+    sync,
+    sync_folder,
+    unlock,
+)
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, account_name
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
@@ -104,22 +113,6 @@ class LogEntry:
 
 class Unwritten(Refused):
     """The audit log cannot be written. What was to be sent is not sent."""
-
-
-class Audit(Protocol):
-    """Keeps a record of every decision and outcome."""
-
-    def record(self, entry: LogEntry) -> str:
-        """Record it, and name the entry. Raises where it cannot: the caller refuses the call."""
-        ...
-
-    async def anchor(self) -> None:
-        """Keep in the ledger how far the log has come. Raises a `FastnError` where that cannot be done."""
-        ...
-
-    async def settle(self) -> None:
-        """As `anchor`, if there is anything new: what cannot be kept now is logged, and kept at the next call."""
-        ...
 
 
 def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> LogEntry:
@@ -198,9 +191,6 @@ def _cut(value: JsonValue) -> JsonValue:
 
 # --- the file ----------------------------------------------------------------------------------------------------
 
-_PATIENCE = 10_000
-"""Attempts, half a millisecond apart, to get the file from another process."""
-
 
 class AuditFile:
     """The audit log in files that several processes add to, opened when it is first needed.
@@ -278,13 +268,14 @@ class AuditFile:
             try:
                 with self._thread:
                     if self._file is not None:
-                        _sync(self._file)
+                        sync(self._file)
             except OSError as error:
                 raise Unwritten(f"The audit log cannot be written to disk ({error.strerror}).") from error
             await self._ledger.mark_audit(self._name, end.n, end.head)
             self._anchored = max(self._anchored, end.n)
 
     async def settle(self) -> None:
+        """As `anchor`, if there is anything new: what cannot be kept now is logged, and kept at the next call."""
         if self._known.n <= max(self._anchored, 0):
             return
         try:
@@ -341,7 +332,7 @@ class AuditFile:
         while written_bytes < len(data):  # less is written where the disk is full; the next attempt says so
             written_bytes += os.write(file, data[written_bytes:])
         if is_synced:
-            _sync(file)
+            sync(file)
         self._end, self._size = end, size + len(data)
         self._longest = self._size
         self._know(end)
@@ -370,13 +361,13 @@ class AuditFile:
         while True:
             if self._file is None:
                 self._file = _open(self.path)
-            _lock(self._file)
+            lock(self._file)
             try:
                 if _same(self._file, self.path) and not self._rotate(self._file):
                     yield self._file
                     return
             finally:
-                _unlock(self._file)
+                unlock(self._file)
             self._reopen()  # rotated, by this process or by another: go on in a new one
 
     def _rotate(self, file: int) -> bool:
@@ -456,7 +447,7 @@ def _open(path: Path) -> int:
     is_new = not path.exists()
     file = os.open(path, flags, 0o600)
     if is_new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return file
 
 
@@ -470,94 +461,3 @@ def _same(file: int, path: Path) -> bool:
 def _last_byte(file: int, size: int) -> bytes:
     os.lseek(file, size - 1, os.SEEK_SET)
     return os.read(file, 1)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    # Locks are mandatory there, so one byte is locked that nobody reads.
-    _FAR = 1 << 40
-
-    def _try_lock(file: int) -> None:
-        os.lseek(file, _FAR, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-
-    def _unlock(file: int) -> None:
-        os.lseek(file, _FAR, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
-
-    _sync = os.fsync
-
-    def _sync_folder(folder: Path) -> None:
-        """NTFS journals the names of files."""
-else:
-    import fcntl
-
-    def _sync(file: int) -> None:
-        """Wait until the file is on disk. The fsync of macOS does not."""
-        if sys.platform == "darwin":
-            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(file)
-
-    def _sync_folder(folder: Path) -> None:
-        """Wait until the name of a new file is on disk."""
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-    def _try_lock(file: int) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _unlock(file: int) -> None:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _lock(file: int) -> None:
-    for _ in range(_PATIENCE):
-        try:
-            return _try_lock(file)
-        except (BlockingIOError, PermissionError):
-            time.sleep(0.0005)
-    raise TimeoutError(0, "another process keeps it locked")
-
-
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def verify(path: Path, head: str | None = None, anchor: End | None = None, deleted: End | None = None) -> Report:
-    """What the chain of a log shows, over all of its files. Raises `OSError`.
-
-    `head` is a hash that was noted elsewhere; `anchor` and `deleted` are the newest and the newest deleted entry that
-    the ledger knows of.
-    """
-    files = log_files(path)
-    first = chain.first_of(lines_of(files))
-    start = deleted if deleted and first and (deleted.n, deleted.head) == (first.n, first.head) else None
-    counts = [0] * len(files)
-
-    def lines() -> Iterator[bytes]:
-        for number, file in enumerate(files):
-            with opened(file) as found:
-                for line in found:
-                    counts[number] += 1
-                    yield line
-
-    report = chain.verify(lines(), head, start=start, anchor=anchor)
-    return replace(report, files=tuple(zip((file.name for file in files), counts, strict=True)))
-
-
-def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
-    """The entries of a log, in order, over all of its files; what is none is passed over. Raises `OSError`."""
-    return (entry for line in lines_of(log_files(path)) if (entry := parsed(line)) is not None)
-
-
-def parsed(line: bytes) -> dict[str, JsonValue] | None:
-    """The entry that a line holds."""
-    try:
-        entry: object = json.loads(line)
-    except ValueError:
-        return None
-    return cast("dict[str, JsonValue]", entry) if isinstance(entry, dict) and "event" in entry else None

@@ -218,9 +218,6 @@ class Protected:
                 )
         return None
 
-    def __str__(self) -> str:
-        return "; ".join(f"{kind} {' or '.join(map(str, globs))}" for kind, globs in self.resources.items())
-
 
 def _is_unknown(situation: Situation) -> bool:
     return situation.call.target is not None and situation.target is None

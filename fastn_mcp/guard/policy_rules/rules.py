@@ -129,7 +129,7 @@ class FileRules:
     defaults: Mapping[Effect, PolicyDecision]
     protected: tuple[Protected, ...]
     rules: tuple[PolicyRule, ...]
-    openings: tuple[TimeWindow, ...]
+    windows: tuple[TimeWindow, ...]
     budget: Mapping[Effect, int]
     budget_name: str
     per: str
@@ -142,19 +142,12 @@ class FileRules:
     """The same with a test key."""
 
     def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
+        """What the file asks for in place of the mode; None where the mode's default stays."""
         own = self.live_defaults if live else self.test_defaults
         return own.get(effect) or self.defaults.get(effect)
 
-    def limit(self, effect: Effect) -> int | None:
-        return self.budget.get(effect)
-
-    def run_limit(self, effect: Effect) -> int | None:
-        return self.run_budget.get(effect)
-
-    def period(self, now: datetime) -> str:
-        return "run" if self.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
-
     def mentions(self, call: Call) -> bool:
+        """Whether it may say something of this call that depends on the facts."""
         acts_on_one = call.target is not None and bool(self.protected)
         return acts_on_one or any(rule.looks_at_facts(call) for rule in self.rules)
 
@@ -188,10 +181,10 @@ class FileRules:
         )
 
     def _closed(self, situation: Situation) -> PolicyDecision | None:
-        covering = [opening for opening in self.openings if opening.covers(situation)]
-        if not covering or any(opening.open_at(situation.now) for opening in covering):
+        covering = [window for window in self.windows if window.covers(situation)]
+        if not covering or any(window.open_at(situation.now) for window in covering):
             return None
-        first = min(covering, key=lambda opening: opening.next_after(situation.now))
+        first = min(covering, key=lambda window: window.next_after(situation.now))
         opens = first.next_after(situation.now)
         when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
         because = f" {first.reason.rstrip('.')}." if first.reason else ""
@@ -210,11 +203,11 @@ class FileRules:
             yield f"{resource.name}: {resource.then.value}, whatever the rules allow.{_because(resource.reason)}"
         for rule in self.rules:
             yield f"{rule.name}{rule.conditions()}: {rule.then.value}.{_because(rule.reason)}"
-        for opening in self.openings:
-            where = f" by {', '.join(sorted(opening.tools))}" if opening.tools is not None else ""
-            effects = ", ".join(effect.value for effect in Effect if effect in opening.effects)
-            hours = " or ".join(map(str, opening.hours))
-            yield f"{opening.name}: {effects}{where} only {hours}.{_because(opening.reason)}"
+        for window in self.windows:
+            where = f" by {', '.join(sorted(window.tools))}" if window.tools is not None else ""
+            effects = ", ".join(effect.value for effect in Effect if effect in window.effects)
+            hours = " or ".join(map(str, window.hours))
+            yield f"{window.name}: {effects}{where} only {hours}.{_because(window.reason)}"
         for per, budget in ((self.per, self.budget), ("run", self.run_budget)):
             for effect, limit in budget.items():
                 then = "a question" if effect is Effect.SPEND else "none"
