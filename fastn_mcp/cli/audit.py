@@ -82,7 +82,7 @@ class AuditLog:
 
     def verified(self, head: str | None, marks: "tuple[End | None, End | None]") -> Report:
         with self._readable():
-            return audit.verify(self.file, head, *marks)
+            return audit_files.verify(self.file, head, *marks)
 
     def marks(self) -> tuple[End | None, End | None]:
         """The newest entry that the ledger knows of, and the newest that retention deleted. Raises a `FastnError`."""
@@ -368,7 +368,7 @@ def _belongs(one: Entry, other: Entry) -> bool:
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
-    return (entry for line in lines if (entry := audit.parsed(line)) is not None)
+    return (entry for line in lines if (entry := audit_files.parsed(line)) is not None)
 
 
 def _put_json(found: Iterable[Entry]) -> None:

@@ -18,12 +18,12 @@ from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.file import read
 from fastn_mcp.config.model import ConfigFile, is_shared
+from fastn_mcp.config.paths import write_private
 from fastn_mcp.doctor import settings as local
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.report.writer import replace
 from fastn_mcp.runtime import System
 
 _EXIT_CODES = """\b
@@ -178,7 +178,7 @@ def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:
 
 def _put(path: Path, text: str) -> None:
     try:
-        replace(path, text)
+        write_private(path, text)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
     click.echo(f"Written: {path}", err=True)

@@ -1,8 +1,6 @@
 """Edit the configuration file in place. Comments are kept; an invalid result is not written."""
 
-import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from tomlkit.items import Table
 from fastn_mcp.config.file import check_name, parsed, read
 from fastn_mcp.config.load import choose
 from fastn_mcp.config.model import PROFILES, ConfigFile
-from fastn_mcp.config.paths import make_private_folder
+from fastn_mcp.config.paths import write_private
 from fastn_mcp.config.strict_toml import without_tables
 from fastn_mcp.errors import SettingsError
 
@@ -87,20 +85,9 @@ def unset(path: Path, profile: str | None, setting: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Replace the file at once: whoever reads it meanwhile reads the one or the other."""
-    data = text.encode()
-    choose({}, {}, parsed(data, path))
+    choose({}, {}, parsed(text.encode(), path))
     real = path.resolve()
     try:
-        make_private_folder(real.parent)
-        mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
-        handle, new = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}-")
-        try:
-            with os.fdopen(handle, "wb") as writing:
-                writing.write(data)
-            Path(new).chmod(mode)
-            Path(new).replace(real)
-        except BaseException:
-            Path(new).unlink(missing_ok=True)
-            raise
+        write_private(real, text, mode=real.stat().st_mode & 0o777 if real.exists() else 0o600)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror or type(error).__name__}.") from None

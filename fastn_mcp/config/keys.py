@@ -5,10 +5,11 @@ other. The file of the HTTP token is made once and stays, so that the configurat
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from fastn_mcp.config.model import PROFILES, ConfigFile, Settings, is_token
 from fastn_mcp.config.paths import read_private, write_private
@@ -25,72 +26,51 @@ class NoKeyring(SettingsError):
     """There is no keyring here, or it cannot be used."""
 
 
-class Keyring(Protocol):
-    """Keeps keys."""
-
-    def get(self, entry: str) -> str | None:
-        """The key of an entry. Raises `NoKeyring`."""
-        ...
-
-    def keep(self, entry: str, key: str) -> str:
-        """Keep a key; the name of the keyring for people. Raises `NoKeyring`."""
-        ...
-
-    def drop(self, entry: str) -> bool:
-        """Forget a key; False where none was kept. Raises `NoKeyring`."""
-        ...
-
-
 class SystemKeyring:
-    """The keyring that the library `keyring` finds, or that PYTHON_KEYRING_BACKEND names."""
+    """The keyring that the library `keyring` finds, or that PYTHON_KEYRING_BACKEND names. All raise `NoKeyring`."""
 
     def get(self, entry: str) -> str | None:
-        backend = self._backend()
-        try:
+        """The key of an entry."""
+        with _usable_backend() as backend:
             return backend.get_password(_SERVICE, entry)
-        except Exception as error:
-            raise _unusable(error) from None
 
     def keep(self, entry: str, key: str) -> str:
-        backend = self._backend()
-        try:
+        """Keep a key. Returns the name of the keyring for people."""
+        with _usable_backend() as backend:
             backend.set_password(_SERVICE, entry, key)  # pyright: ignore[reportUnknownMemberType]
-            kept = backend.get_password(_SERVICE, entry)
-        except Exception as error:
-            raise _unusable(error) from None
-        if kept != key:
-            raise NoKeyring(f"{backend.name} did not store the key.")
-        return backend.name
+            if backend.get_password(_SERVICE, entry) != key:
+                raise NoKeyring(f"{backend.name} did not store the key.")
+            return backend.name
 
     def drop(self, entry: str) -> bool:
-        backend = self._backend()
-        try:
+        """Forget a key. Returns False where none was kept."""
+        with _usable_backend() as backend:
             if backend.get_password(_SERVICE, entry) is None:
                 return False
             backend.delete_password(_SERVICE, entry)
-        except Exception as error:
-            raise _unusable(error) from None
-        return True
+            return True
 
     def check(self) -> None:
         """Raise `NoKeyring` where there is none."""
-        self._backend()
+        with _usable_backend():
+            pass
 
-    def _backend(self) -> "KeyringBackend":
-        import keyring
-        from keyring.backends import fail, null
 
-        try:
-            found = keyring.get_keyring()
-        except Exception as error:  # a backend that is named and cannot be loaded raises what it likes
-            raise _unusable(error) from None
+@contextmanager
+def _usable_backend() -> "Generator[KeyringBackend]":
+    """The system's keyring. What a backend raises, which can be anything, is raised as `NoKeyring`."""
+    import keyring
+    from keyring.backends import fail, null
+
+    try:
+        found = keyring.get_keyring()
         if isinstance(found, (fail.Keyring, null.Keyring)):
             raise NoKeyring("This system has no usable keyring.")
-        return found
-
-
-def _unusable(error: Exception) -> NoKeyring:
-    return NoKeyring(f"The system's keyring cannot be used ({type(error).__name__}).")
+        yield found
+    except NoKeyring:
+        raise
+    except Exception as error:
+        raise NoKeyring(f"The system's keyring cannot be used ({type(error).__name__}).") from None
 
 
 VARIABLE = "FASTN_API_KEY"
@@ -133,12 +113,6 @@ def written(
             raise SettingsError(f"{where}: api_key_file must be the path of a file.")
         return Key(_contents(path, where, profile), f"file {path}")
     return None
-
-
-def kept(keyring: Keyring, profile: str, host: str) -> Key | None:
-    """The key that the keyring has for this account. Raises `NoKeyring`."""
-    found = keyring.get(entry(profile, host))
-    return None if found is None else Key(found, "keyring")
 
 
 def _contents(path: Path, where: str, profile: str | None) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from fastn_mcp.config import keys
 from fastn_mcp.config.addresses import named_by
-from fastn_mcp.config.keys import VARIABLE, Key, Keyring, NoKeyring, SystemKeyring
+from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring
 from fastn_mcp.config.model import (
     DEFAULT_BASE_URL,
     KEY_HOST,
@@ -109,7 +109,7 @@ def load(
     file: Path | None,
     *,
     sandbox: bool = False,
-    keyring: Keyring | None = None,
+    keyring: SystemKeyring | None = None,
 ) -> Settings:
     """The settings of the chosen account, with its key. Raises `SettingsError`.
 
@@ -124,7 +124,7 @@ def resolve(
     file: Path | None,
     *,
     sandbox: bool = False,
-    keyring: Keyring | None = None,
+    keyring: SystemKeyring | None = None,
 ) -> Resolved:
     """The same, with where the key comes from. Raises `SettingsError`."""
     config = _read(file)
@@ -153,7 +153,7 @@ def _read(file: Path | None) -> ConfigFile:
     return read(file)
 
 
-def key_of(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
+def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     """The key that the file or the keyring has for an account. Raises `SettingsError`."""
     written = keys.written(account.table, account.file, account.profile, environment)
     if written is None:
@@ -260,11 +260,11 @@ def _given(flags: Mapping[str, object], environment: Mapping[str, str], account:
     return None
 
 
-def _kept(account: Chosen, environment: Mapping[str, str], keyring: Keyring) -> Key:
+def _kept(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     settings, why = account.keyless(), ""
     try:
-        if (key := keys.kept(keyring, settings.profile, settings.host)) is not None:
-            return key
+        if (key := keyring.get(keys.entry(settings.profile, settings.host))) is not None:
+            return Key(key, "keyring")
     except NoKeyring as error:
         why = error.what
     raise _no_key(account, settings, why, environment)

@@ -95,8 +95,8 @@ def make_private_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def write_private(path: Path, text: str, *, replace: bool = True) -> None:
-    """Write a file of mode 0600, whole or not at all. Raises `OSError`.
+def write_private(path: Path, text: str, *, replace: bool = True, mode: int = 0o600) -> None:
+    """Write a file, whole or not at all, that is on disk afterwards. Raises `OSError`.
 
     Missing folders are created with mode 0700. Without `replace`, a file that is there already stays.
     """
@@ -104,8 +104,12 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> None:
     # A new file of a new name: never one that others have open, and never readable by others for a moment.
     written = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
+        descriptor = os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        written.chmod(mode)
         if replace:
             written.replace(path)
         else:

@@ -5,9 +5,8 @@ same one; so is a declined one that is repeated.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, cast
 
 from pydantic import JsonValue
 
@@ -39,16 +38,12 @@ DECLINED = "declined"
 DONE = "done"
 
 _GROUPS: Mapping[str, OutcomeGroup] = {
-    DONE: OutcomeGroup.DONE,
     "applied_unreadable": OutcomeGroup.DONE,
     "gone": OutcomeGroup.DONE,
-    "refused": OutcomeGroup.REFUSED,
     "target_changed": OutcomeGroup.REFUSED,
-    DECLINED: OutcomeGroup.DECLINED,
     WAITING: OutcomeGroup.WAITING,
     UNKNOWN: OutcomeGroup.UNKNOWN,
-    LEFT: OutcomeGroup.LEFT,
-    PREVIEWED: OutcomeGroup.PREVIEWED,
+    **{outcome: OutcomeGroup(outcome) for outcome in (DONE, "refused", DECLINED, LEFT, PREVIEWED)},
 }
 
 
@@ -66,7 +61,7 @@ class Link:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """A call. Times are as the audit has them, in UTC; what is None is not known."""
 
@@ -91,6 +86,8 @@ class Attempt:
     digest: str | None = None
     """Of its arguments."""
     audit: tuple[Link, ...] = ()
+    is_split: bool = False
+    """Whether it is a batch that was approved: its calls stand for it."""
 
     @property
     def group(self) -> OutcomeGroup:
@@ -107,55 +104,43 @@ class Tally:
 
     def __init__(self) -> None:
         self._heard: list[Attempt] = []
-        self._split: set[int] = set()
-        """Batches that were agreed to: their calls stand for them."""
         self.reads = 0
         self.head: Link | None = None
         """The newest entry of the audit."""
         self._step: int | None = None
-        self._of_grant: dict[str, int] = {}
-        self._of_intent: dict[str, int] = {}
-        self._of_call: dict[tuple[object, ...], int] = {}
+        self._of_grant: dict[str, Attempt] = {}
+        self._of_intent: dict[str, Attempt] = {}
+        self._of_call: dict[tuple[object, ...], Attempt] = {}
 
     @property
     def attempts(self) -> list[Attempt]:
-        """All of them."""
-        return [attempt for at, attempt in enumerate(self._heard) if at not in self._split]
+        return [attempt for attempt in self._heard if not attempt.is_split]
 
     def read(self) -> None:
-        """A read was made."""
+        """Count a read."""
         self.reads += 1
 
     def entry(self, line: Mapping[str, JsonValue]) -> None:
-        """An entry of the audit, or one like it that is in none."""
-        try:
-            event = AuditEvent(line.get("event"))
-        except ValueError:
-            return
-        if (link := _link(line)) is not None:
-            self.head = link
-        match event:
-            case AuditEvent.ASKED:
+        """Add an entry of the audit, or one like it that is in none."""
+        self.head = _link(line) or self.head
+        match line.get("event"):
+            case AuditEvent.ASKED.value:
                 self._asked(line)
-            case AuditEvent.INTENT:
+            case AuditEvent.INTENT.value:
                 self._intent(line)
-            case AuditEvent.OUTCOME:
+            case AuditEvent.OUTCOME.value:
                 self._outcome(line)
-            case AuditEvent.REFUSED | AuditEvent.DECLINED:
+            case AuditEvent.REFUSED.value | AuditEvent.DECLINED.value as event:
                 self._not_sent(line, event)
-            case AuditEvent.APPROVED | AuditEvent.AGREED:
-                self._approved(line, event)
-            case (
-                AuditEvent.EXPIRED
-                | AuditEvent.SCOPE_REVOKED
-                | AuditEvent.ANSWER_REFUSED
-                | AuditEvent.LOG_SHORTENED
-                | AuditEvent.LOG_DELETED
-            ):
-                pass
+            case AuditEvent.APPROVED.value | AuditEvent.AGREED.value as event:
+                if (attempt := self._of_grant.get(_text(line, "grant") or "")) is not None:
+                    self._update(attempt, line, WAITING, _APPROVED)
+                    attempt.is_split = attempt.is_split or event == AuditEvent.AGREED.value
+            case _:
+                pass  # of no call
 
     def begin_step(self, number: int) -> None:
-        """What follows belongs to call `number` of the script."""
+        """Count what follows to call `number` of the script."""
         self._step = number
 
     def of_step(self, number: int) -> list[Attempt]:
@@ -163,81 +148,70 @@ class Tally:
         return [attempt for attempt in self.attempts if attempt.step == number]
 
     def add(self, attempt: Attempt) -> None:
-        """A call of which the audit knows nothing: one that never came so far."""
+        """Add a call of which the audit knows nothing: one that never came so far."""
         self._heard.append(attempt)
 
     def _asked(self, line: Mapping[str, JsonValue]) -> None:
-        at = self._latest(line, OutcomeGroup.WAITING)
-        if at is not None and "n" not in line:
+        attempt = self._latest(line, OutcomeGroup.WAITING)
+        if attempt is not None and "n" not in line:
             return  # nothing new
-        at = self._put(at, line, WAITING, _text(line, "message"))
+        attempt = self._update(attempt or self._begin(line), line, WAITING, _text(line, "message"))
         if (grant := _text(line, "grant")) is not None:
-            self._of_grant[grant] = at
-
-    def _approved(self, line: Mapping[str, JsonValue], event: AuditEvent) -> None:
-        at = self._of_grant.get(_text(line, "grant") or "")
-        if at is None:
-            return
-        self._put(at, line, WAITING, _APPROVED)
-        if event is AuditEvent.AGREED:
-            self._split.add(at)
+            self._of_grant[grant] = attempt
 
     def _intent(self, line: Mapping[str, JsonValue]) -> None:
-        at = self._of_grant.get(_text(line, "grant") or "")
-        if at is not None and self._heard[at].step != self._step:
-            at = None  # another call of the script was approved by the same answer
-        at = self._put(self._latest(line, OutcomeGroup.WAITING) if at is None else at, line, UNKNOWN, _UNANSWERED)
-        together = self._of_grant.get((_text(line, "grant") or "").rpartition(".")[0])
-        if together is not None:
-            had = self._heard[at]
-            self._heard[at] = replace(had, audit=(*self._heard[together].audit, *had.audit))
-        self._of_intent[str(line.get("n"))] = at
+        grant = _text(line, "grant") or ""
+        attempt = self._of_grant.get(grant)
+        if attempt is not None and attempt.step != self._step:
+            attempt = None  # another call of the script was approved by the same answer
+        if attempt is None:
+            attempt = self._latest(line, OutcomeGroup.WAITING) or self._begin(line)
+        self._update(attempt, line, UNKNOWN, _UNANSWERED)
+        if (batch := self._of_grant.get(grant.rpartition(".")[0])) is not None:
+            attempt.audit = (*batch.audit, *attempt.audit)
+        self._of_intent[str(line.get("n"))] = attempt
 
     def _outcome(self, line: Mapping[str, JsonValue]) -> None:
-        at = self._of_intent.pop(str(line.get("of")), None)
-        if at is None:
+        attempt = self._of_intent.pop(str(line.get("of")), None)
+        if attempt is None:
             return  # of a call that was sent before this began to listen
         took = line.get("duration_ms")
-        self._put(at, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
-        self._heard[at] = replace(self._heard[at], duration_ms=took if isinstance(took, (int, float)) else None)
+        self._update(attempt, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
+        attempt.duration_ms = took if isinstance(took, (int, float)) else None
 
-    def _not_sent(self, line: Mapping[str, JsonValue], event: AuditEvent) -> None:
-        outcome = _text(line, "outcome") or event.value
-        if (grant := _text(line, "grant")) is not None:  # a person decided, where the question lay
-            if (at := self._of_grant.get(grant)) is not None:
-                self._put(at, line, outcome, _text(line, "message"))
-            return
-        again = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED) if outcome == DECLINED else (OutcomeGroup.WAITING,)
-        self._put(self._latest(line, *again), line, outcome, _text(line, "message"))
+    def _not_sent(self, line: Mapping[str, JsonValue], event: str) -> None:
+        outcome = _text(line, "outcome") or event
+        if (grant := _text(line, "grant")) is not None:  # a person decided on another channel
+            attempt = self._of_grant.get(grant)
+        else:
+            again = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED) if outcome == DECLINED else (OutcomeGroup.WAITING,)
+            attempt = self._latest(line, *again) or self._begin(line)
+        if attempt is not None:
+            self._update(attempt, line, outcome, _text(line, "message"))
 
-    def _latest(self, line: Mapping[str, JsonValue], *groups: OutcomeGroup) -> int | None:
+    def _latest(self, line: Mapping[str, JsonValue], *groups: OutcomeGroup) -> Attempt | None:
         """The newest attempt at exactly this call, where it is one of `groups`."""
-        at = self._of_call.get(self._key(line))
-        if at is None or at in self._split:
-            return None
-        return at if self._heard[at].group in groups else None
+        attempt = self._of_call.get(self._key(line))
+        return None if attempt is None or attempt.is_split or attempt.group not in groups else attempt
 
     def _key(self, line: Mapping[str, JsonValue]) -> tuple[object, ...]:
         return (self._step, *(line.get(name) for name in ("principal", "account", "tool", "digest")))
 
-    def _put(self, at: int | None, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> int:
-        """Add to an attempt, or begin one; where it stands."""
-        if at is None:
-            self._heard.append(Attempt(_text(line, "time") or "", _text(line, "tool") or "", outcome, step=self._step))
-            at = len(self._heard) - 1
-            self._of_call[self._key(line)] = at
-        had = self._heard[at]
-        said = {name: value for name in _TAKEN if (value := _text(line, name)) is not None}
-        link = _link(line)
-        self._heard[at] = replace(
-            had,
-            outcome=outcome,
-            message=message,
-            settled=_text(line, "time"),
-            audit=had.audit if link is None else (*had.audit, link),
-            **cast("dict[str, Any]", said),
-        )
-        return at
+    def _begin(self, line: Mapping[str, JsonValue]) -> Attempt:
+        attempt = Attempt(_text(line, "time") or "", _text(line, "tool") or "", UNKNOWN, step=self._step)
+        self._heard.append(attempt)
+        self._of_call[self._key(line)] = attempt
+        return attempt
+
+    def _update(self, attempt: Attempt, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> Attempt:
+        """Add what an entry says to the attempt that it is about."""
+        attempt.outcome, attempt.message, attempt.settled = outcome, message, _text(line, "time")
+        for name in _TAKEN:
+            if (value := _text(line, name)) is not None:
+                setattr(attempt, name, value)
+        if (link := _link(line)) is not None:
+            attempt.audit = (*attempt.audit, link)
+        return attempt
 
 
 def _link(line: Mapping[str, JsonValue]) -> Link | None:

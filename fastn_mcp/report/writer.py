@@ -20,9 +20,7 @@ of somebody and no other cell.
 import json
 import os
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +29,9 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp import __version__
+from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.redaction import safe_text, sanitize, shorten
+from fastn_mcp.redaction import quote, safe_text, sanitize, shorten
 from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 
 SCHEMA = "fastn-mcp/report"
@@ -139,17 +138,11 @@ def markdown(report: Document) -> str:
 
 
 def code(value: object) -> str:
-    """A value as a code span; texts of others are to be `quoted` first."""
+    """A value as a code span. Quote the texts of others first."""
     text = shorten(sanitize(str(value)), _LONGEST)
     # A span ends at a backtick, a cell at a bar, whatever stands before them.
     text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")
     return f"`{text}`" if text.strip() else ""
-
-
-def quoted(text: str) -> str:
-    """A name, which cannot pass for one of our own words."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
@@ -212,7 +205,7 @@ def _row(call: dict[str, Any]) -> str:
 
 
 def _target(target: dict[str, Any]) -> str:
-    name = "" if target["name"] is None else code(quoted(target["name"]))
+    name = "" if target["name"] is None else code(quote(target["name"], _LONGEST))
     return " ".join(part for part in (name, code(target["id"] or "")) if part)
 
 
@@ -236,20 +229,5 @@ def check(path: Path) -> None:
 
 def write(path: Path, report: Document) -> None:
     """Write both, over what was there. Raises `OSError`."""
-    replace(path, json.dumps(report, indent=2) + "\n")
-    replace(readable(path), markdown(report))
-
-
-def replace(path: Path, text: str) -> None:
-    """Put `text` there, whole or not at all. Raises `OSError`."""
-    file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-    try:
-        with os.fdopen(file, "w", encoding="utf-8", newline="\n") as writing:
-            writing.write(text)
-            writing.flush()
-            os.fsync(writing.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    write_private(path, json.dumps(report, indent=2) + "\n")
+    write_private(readable(path), markdown(report))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_mcp.config.keys import NoKeyring
+from fastn_mcp.config.keys import NoKeyring, SystemKeyring
 from fastn_mcp.config.load import load, resolve
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SECRETS, SOURCES, Trait, settings_with
 from fastn_mcp.errors import SettingsError
@@ -34,7 +34,7 @@ ACME = {"ACME_KEY": "fsk_live_acme"}
 
 
 @dataclass
-class Kept:
+class Kept(SystemKeyring):
     """A keyring that holds this."""
 
     entries: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -43,12 +43,6 @@ class Kept:
     def get(self, entry: str) -> str | None:
         self.asked.append(entry)
         return self.entries.get(entry)
-
-    def keep(self, entry: str, key: str) -> str:
-        raise NotImplementedError
-
-    def drop(self, entry: str) -> bool:
-        raise NotImplementedError
 
 
 class Nothing(Kept):
