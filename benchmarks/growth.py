@@ -36,7 +36,7 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.procedures.find.find import Find
+from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System

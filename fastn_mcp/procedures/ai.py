@@ -16,7 +16,7 @@ from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
-from fastn_mcp.procedures.find.find import Find
+from fastn_mcp.procedures.find import Find
 from fastn_mcp.tools.ai import (
     FAILED,
     GOING_ON,

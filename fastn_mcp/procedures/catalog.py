@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.find.find import Find
+from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange

@@ -15,9 +15,8 @@ from fastn_mcp.fastn.directory import LISTS, PAGES, Directory
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.find.find import NEXT, Find
-from fastn_mcp.procedures.find.query import units
-from fastn_mcp.procedures.find.search_data import SearchData
+from fastn_mcp.procedures.find import NEXT, Find, SearchData
+from fastn_mcp.procedures.ranking import units
 from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.faults import Status
