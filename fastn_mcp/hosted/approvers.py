@@ -54,16 +54,10 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], asks, tuple(rules))
 
 
-def effects_of(request: ApprovalRequest) -> frozenset[str]:
-    """What a request does: of several calls, all that any of them does. An effect that is not known is nobody's."""
-    effects = request.preview.get("effects")
-    return frozenset(map(str, effects if isinstance(effects, list) else [request.preview.get("effect")]))
-
-
 class TenantInbox:
     """The approval channel of one tenant: its requests wait on the page, for those who may decide about them."""
 
-    identifies_people = True
+    verifies = True
 
     def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
         self._team = team
@@ -78,7 +72,7 @@ class TenantInbox:
         approvals, needed = self._team.approvals, quorum.needed(found)
         rules = approvals.approver if approvals else ()
         own = approvals is not None and approvals.own and needed == 1
-        if not own and not any(rule.covers(self._tenant, effects_of(found)) for rule in rules):
+        if not own and not any(rule.covers(self._tenant, quorum.effects_of(found)) for rule in rules):
             raise Refused(
                 "Nobody may approve this call: no approver in the team file covers it.",
                 "Tell the operator: [[approvals.approver]] says who may approve what.",
@@ -163,7 +157,7 @@ class TeamInbox(Inbox):
         return "you" if approver == self.approver else approver.removeprefix(f"{self._person.issuer}|")
 
     def _is_covered(self, tenant: str, request: ApprovalRequest) -> bool:
-        return any(rule.covers(tenant, effects_of(request)) for rule in self._rules)
+        return any(rule.covers(tenant, quorum.effects_of(request)) for rule in self._rules)
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, cast
-from urllib.parse import urlencode
 
 import anyio
 import httpx2
@@ -26,11 +25,11 @@ _LARGEST = 512 * 1024
 
 
 class Provider:
-    """One issuer. Whatever it answers that cannot be used raises `ValueError`, `TypeError` or `KeyError`."""
+    """One issuer. An answer of it that cannot be used raises `ValueError`, `TypeError` or `KeyError`."""
 
     def __init__(self, issuer: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.issuer = issuer
-        self._given = transport
+        self._transport = transport
 
     async def metadata(self) -> dict[str, Any]:
         """Its discovery document."""
@@ -47,59 +46,51 @@ class Provider:
         return str(address)
 
     async def get(self, address: str) -> dict[str, Any]:
-        """What lies at an address, a JSON object."""
-        status, found = await self._asked("GET", address, {}, b"")
+        """The JSON object at an address."""
+        status, body = await self._request("GET", address)
         if status != 200:
             raise ValueError(f"{httpx2.URL(address).host} answered {status}")
-        return found()
+        return _json_object(body)
 
     async def post(
         self, address: str, fields: Mapping[str, str], headers: Mapping[str, str]
     ) -> tuple[int, dict[str, Any]]:
         """The status of an answer to a form, and its JSON object."""
-        form = {"Content-Type": "application/x-www-form-urlencoded", **headers}
-        status, found = await self._asked("POST", address, form, urlencode(fields).encode())
-        return status, found()
+        status, body = await self._request("POST", address, data=dict(fields), headers=dict(headers))
+        return status, _json_object(body)
 
-    async def _asked(self, method: str, address: str, headers: Mapping[str, str], content: bytes) -> Any:
-        wait = {"connect": PATIENCE, "read": PATIENCE, "write": PATIENCE, "pool": PATIENCE}
-        ours = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "fastn-mcp"}
-        asked = httpx2.Request(
-            method, address, headers={**ours, **headers}, content=content, extensions={"timeout": wait}
-        )
-        response = await self._transport.handle_async_request(asked)
-        host = asked.url.host
-        try:
-            body = bytearray()
-            async for chunk in cast(httpx2.AsyncByteStream, response.stream):
+    async def _request(self, method: str, address: str, **content: Any) -> tuple[int, bytes]:
+        body = bytearray()
+        async with self._client.stream(method, address, **content) as response:
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > _LARGEST:
-                    raise ValueError(f"{host} answered more than {_LARGEST} bytes")
-        finally:
-            await response.aclose()
-
-        def found() -> dict[str, Any]:
-            said: object = from_json(bytes(body))
-            if not isinstance(said, dict):
-                raise TypeError(f"{host} did not answer with a JSON object")
-            return cast("dict[str, Any]", said)
-
-        return response.status_code, found
+                    raise ValueError(f"{response.url.host} answered more than {_LARGEST} bytes")
+        return response.status_code, bytes(body)
 
     @cached_property
-    def _transport(self) -> httpx2.AsyncBaseTransport:
-        if self._given is not None:
-            return self._given
+    def _client(self) -> httpx2.AsyncClient:
         plain = self.issuer.startswith("http://")  # this machine only, which the team file sees to
-        return httpx2.AsyncHTTPTransport(
+        return httpx2.AsyncClient(
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "fastn-mcp"},
+            timeout=PATIENCE,
             verify=False if plain else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0),
+            trust_env=False,
+            transport=self._transport,
         )
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if "_transport" in self.__dict__:
-            await self._transport.aclose()
+        if "_client" in self.__dict__:
+            await self._client.aclose()
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    found: object = from_json(body)
+    if not isinstance(found, dict):
+        raise TypeError("it did not answer with a JSON object")
+    return cast("dict[str, Any]", found)
 
 
 log = logging.getLogger(__name__)
@@ -136,7 +127,7 @@ class IssuerKeys:
         self._keys: list[Mapping[str, Any]] = []
         self._read = float("-inf")
         self._tried = float("-inf")
-        self._turn = anyio.Lock()
+        self._refreshing = anyio.Lock()
 
     @property
     def known(self) -> bool:
@@ -152,7 +143,7 @@ class IssuerKeys:
     async def find(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
         """The key of this id, or without an id the only one, for this algorithm. Raises `UnknownKey`, `NoKeys`."""
         # Where somebody is reading them already, those that are known serve meanwhile.
-        if self._system.monotonic() - self._read >= FRESH and not (self.known and self._turn.locked()):
+        if self._system.monotonic() - self._read >= FRESH and not (self.known and self._refreshing.locked()):
             await self.refresh()
         if (key := self._fitting(kid, algorithm)) is None:
             await self.refresh()
@@ -164,28 +155,24 @@ class IssuerKeys:
         raise UnknownKey
 
     async def refresh(self) -> None:
-        """Read the keys, unless that was tried just now. Those that are known stay where it fails."""
+        """Refresh the JWKS at most once per interval. Keep the cached keys on failure."""
         began = self._system.monotonic()
-        async with self._turn:  # calls at once read them once
+        async with self._refreshing:  # calls at once read them once
             if began - self._tried < (AGAIN if self.known else EAGER):
                 return
             self._tried = self._system.monotonic()
             try:
                 with anyio.fail_after(PATIENCE):
-                    self._keys = await self._fetched()
+                    metadata = await self.provider.metadata()
+                    found = (await self.provider.get(self.provider.endpoint(metadata, "jwks_uri"))).get("keys")
+                if not isinstance(found, list):
+                    raise TypeError("its key set holds no keys")
             except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
                 log.warning("the keys of the issuer could not be read: %s: %s", type(error).__name__, error)
-            else:
-                self._read = self._system.monotonic()
-
-    async def _fetched(self) -> list[Mapping[str, Any]]:
-        """The keys that can sign. Raises what `refresh` catches."""
-        metadata = await self.provider.metadata()
-        found = (await self.provider.get(self.provider.endpoint(metadata, "jwks_uri"))).get("keys")
-        if not isinstance(found, list):
-            raise TypeError("its key set holds no keys")
-        keys = [cast("Mapping[str, Any]", key) for key in cast("list[object]", found) if isinstance(key, dict)]
-        return [key for key in keys if key.get("use", "sig") == "sig"]
+                return
+            keys = [cast("Mapping[str, Any]", key) for key in cast("list[object]", found) if isinstance(key, dict)]
+            self._keys = [key for key in keys if key.get("use", "sig") == "sig"]
+            self._read = self._system.monotonic()
 
     def _fitting(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
         if not self.known:

@@ -18,7 +18,7 @@ import anyio
 import httpx2
 
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
-from fastn_mcp.hosted.tokens import IdTokens, TokenRefused, Trust
+from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class SignIn:
     ) -> None:  # fmt: skip
         self._trust = trust
         self._provider = keys.provider
-        self._tokens = IdTokens(trust, keys, system, client)
+        self._tokens = Tokens(trust, keys, system)
         self._client = client
         self._secret = secret
         self._scopes = scopes
@@ -109,7 +109,7 @@ class SignIn:
         """The claims of who signed in. A code is good once. Raises `NotSignedIn`."""
         token = await self._exchanged(await self._metadata(), code, pending.verifier)
         try:
-            return await self._tokens.claims(token, pending.nonce)
+            return await self._tokens.id_claims(token, self._client, pending.nonce)
         except TokenRefused as refused:
             log.warning("an ID token was refused: %s", refused)
             raise NotSignedIn("The identity provider's statement about you could not be verified.") from None

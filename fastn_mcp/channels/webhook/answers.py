@@ -1,12 +1,13 @@
 """Answers to webhook requests: `POST /approvals/{grant}`, verification, decisions and the record of rejected ones.
 
-Whoever is not known by their signature learns nothing: not which approvers there are, not which questions.
+Whoever is not known by their signature learns nothing: not which approvers there are, not which requests.
 """
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -16,8 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.approvers import Approver, Approvers, ApproverSecret
-from fastn_mcp.channels.webhook.payloads import SIGNATURE, digest
+from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
@@ -28,45 +28,10 @@ from fastn_mcp.runtime import System
 log = logging.getLogger(__name__)
 
 MOST = 20
-"""Entries of one kind in a span."""
+"""Rejected answers that are recorded in a span, of strangers and of approvers each."""
 
 SPAN = 3600.0
 """Seconds."""
-
-
-@dataclass(slots=True)
-class _Kind:
-    began: float = float("-inf")
-    recorded: int = 0
-    left_out: int = 0
-
-
-class Refusals:
-    """Those of strangers and those of approvers are counted apart: no stranger can hide what an approver's key did."""
-
-    def __init__(self, audit: AuditFile, system: System) -> None:
-        self._audit = audit
-        self._system = system
-        self._kinds = {True: _Kind(), False: _Kind()}
-
-    def record(self, entry: LogEntry) -> None:
-        """Record it, or count it. What cannot be written is logged: the answer decides nothing in any case."""
-        kind = self._kinds[entry.approver is not None]
-        now = self._system.monotonic()
-        if now - kind.began >= SPAN:
-            kind.began, kind.recorded = now, 0
-        if kind.recorded >= MOST:
-            kind.left_out += 1
-            return
-        kind.recorded += 1
-        if kind.left_out:
-            entry = replace(entry, message=f"{entry.message} Before it {kind.left_out} more were not recorded.")
-            kind.left_out = 0
-        try:
-            self._audit.record(entry)
-        except FastnError:
-            log.exception("an answer that decides nothing could not be audited")
-
 
 LONGEST_BODY = 16_384
 """Bytes of an answer."""
@@ -74,7 +39,11 @@ LONGEST_BODY = 16_384
 _SLACK = 60.0
 """Seconds that a nonce is kept beyond its need, for clocks that differ between replicas."""
 
+_PATIENCE = 10.0
+"""Seconds for a body to arrive."""
+
 _STRANGER = "This is not an approver's answer. Nothing was decided."
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def path(grant: str) -> str:
@@ -99,13 +68,13 @@ class _SignedAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class AnswerResponse:
-    """What is answered to an answer."""
+    """The HTTP response to an answer."""
 
     status: int
     body: dict[str, JsonValue]
 
 
-class _Nothing(Exception):
+class _Rejected(Exception):
     """The answer decides nothing. An approver is told why; `approver` and `grant` are those that are known for sure."""
 
     def __init__(
@@ -121,22 +90,25 @@ class _Nothing(Exception):
 class WebhookAnswers:
     """Decides about calls on one account."""
 
-    def __init__(self, approvers: Approvers, account: str, ledger: Ledger, audit: AuditFile, system: System) -> None:
+    def __init__(
+        self, approvers: Mapping[str, Approver], account: str, ledger: Ledger, audit: AuditFile, system: System
+    ) -> None:
         self._approvers = approvers
         self._account = account
         self._ledger = ledger
         self._audit = audit
         self._system = system
-        self._refusals = Refusals(audit, system)
         self._nobody = ApproverSecret(system.token())
+        # Those of strangers and those of approvers are counted apart: no stranger can hide what an approver's key did.
+        self._rejections = {True: _Rejections(), False: _Rejections()}
 
     async def __call__(self, grant: str, signature: str | None, body: bytes) -> AnswerResponse:
         """What became of an answer that was sent to the path of `grant`."""
         try:
             return await self._decided(grant, signature, body)
-        except _Nothing as nothing:
-            self._refuse(nothing)
-            return AnswerResponse(nothing.status, {"decided": False, "message": nothing.why})
+        except _Rejected as rejected:
+            self._record_rejection(rejected)
+            return AnswerResponse(rejected.status, {"decided": False, "message": rejected.why})
         except LedgerLost as lost:
             return AnswerResponse(
                 503, {"message": f"{lost.what} It may have counted: send it again, with another nonce."}
@@ -144,55 +116,55 @@ class WebhookAnswers:
 
     def too_large(self) -> AnswerResponse:
         """What becomes of an answer that was not read to its end."""
-        self._refuse(_Nothing(413, "It is too large."))
+        self._record_rejection(_Rejected(413, "It is too large."))
         return AnswerResponse(413, {"decided": False, "message": _STRANGER})
 
     async def _decided(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
-        answer, approver = self._told(id_, signature, body)
+        answer, approver = self._verified(id_, signature, body)
         now = self._system.now().timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
-            raise _Nothing(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
+            raise _Rejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
         keep = answer.timestamp + payloads.WINDOW + _SLACK
         if not await self._ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
-            raise _Nothing(409, "This nonce was used before: each answer needs a new one.", approver)
-        grant = await self._asked(answer, id_, approver, now)
+            raise _Rejected(409, "This nonce was used before: each answer needs a new one.", approver)
+        grant = await self._open_request(answer, id_, approver, now)
         if answer.decision == "approve":
-            _complete(answer, grant, approver)
-        return await self._voted(answer, grant, approver, now)
+            _check_typed(answer, grant, approver)
+        return await self._count(answer, grant, approver, now)
 
-    def _told(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
+    def _verified(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
         """The answer, and who surely signed it. Until then nothing that it says is believed."""
         try:
             answer = _SignedAnswer.model_validate_json(body)
         except ValidationError:
-            raise _Nothing(400, _STRANGER) from None
+            raise _Rejected(400, _STRANGER) from None
         approver = self._approvers.get(answer.approver)
         text = payloads.answer(path(id_), answer.timestamp, answer.nonce, body)
         # Somebody's who is not there as well, so that the time it takes says less about who is.
         signed = (approver.credential if approver else self._nobody).signed(text, payloads.given(signature))
         if approver is None or not signed:
-            raise _Nothing(401, _STRANGER)
+            raise _Rejected(401, _STRANGER)
         return answer, approver
 
-    async def _asked(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> ApprovalRequest:
+    async def _open_request(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> ApprovalRequest:
         """The open question that this approver may answer."""
         if answer.grant != id_:
-            raise _Nothing(400, "It names a different request than the address it was sent to.", approver)
+            raise _Rejected(400, "It names a different request than the address it was sent to.", approver)
         grant = await self._ledger.find(id_)
         if grant is None or not grant.out_of_band or grant.account != self._account:
-            raise _Nothing(404, "There is no such approval request.", approver)
+            raise _Rejected(404, "There is no such approval request.", approver)
         if grant.state is not RequestState.OPEN:
-            raise _Nothing(409, f"It is already decided or void: {grant.state.value}.", approver, grant)
+            raise _Rejected(409, f"It is already decided or void: {grant.state.value}.", approver, grant)
         if grant.expires <= now:
-            raise _Nothing(410, "This request has expired; the agent can ask again.", approver, grant)
+            raise _Rejected(410, "This request has expired; the agent can ask again.", approver, grant)
         if not approver.may_answer(grant):
             why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
-            raise _Nothing(403, why, approver, grant)
-        if answer.question is not None and answer.question != digest(grant.text):
-            raise _Nothing(409, "What you were shown does not match the request.", approver, grant)
+            raise _Rejected(403, why, approver, grant)
+        if answer.question is not None and answer.question != payloads.digest(grant.text):
+            raise _Rejected(409, "What you were shown does not match the request.", approver, grant)
         return grant
 
-    async def _voted(
+    async def _count(
         self, answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver, now: float
     ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
@@ -203,62 +175,70 @@ class WebhookAnswers:
 
         counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
         if counted is None:
-            raise _Nothing(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
+            raise _Rejected(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
         over, needed = counted.state is not RequestState.OPEN, quorum.needed(grant)
         state = counted.state.value if over else "waiting"
         return AnswerResponse(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
 
     def _record(self, entry: LogEntry) -> None:
-        """It holds already: what cannot be written is logged, and sending records again or refuses."""
+        """A decision holds already, and a rejected answer decides nothing: what cannot be written is logged."""
         try:
             self._audit.record(entry)
         except FastnError:
-            log.exception("the decision %s on %s could not be audited", entry.event.value, entry.tool)
+            log.exception("%s of %s could not be audited", entry.event.value, entry.tool)
 
-    def _refuse(self, nothing: _Nothing) -> None:
-        known: dict[str, Any] = {"message": nothing.why, "approver": nothing.approver and nothing.approver.name}
-        grant = nothing.grant
-        if grant is None:
-            entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
-        else:
-            entry = LogEntry(
-                AuditEvent.ANSWER_REFUSED, grant.principal, account_name(grant.account), grant.tool, grant.target
-            )
-            known["grant"] = grant.id
-        self._refusals.record(replace(entry, **known))
+    def _record_rejection(self, rejected: _Rejected) -> None:
+        """Record it, or count it where many were recorded in this span."""
+        grant, approver, message = rejected.grant, rejected.approver, rejected.why
+        seen, now = self._rejections[approver is not None], self._system.monotonic()
+        if now - seen.began >= SPAN:
+            seen.began, seen.recorded = now, 0
+        if seen.recorded >= MOST:
+            seen.left_out += 1
+            return
+        seen.recorded += 1
+        if seen.left_out:
+            message = f"{message} Before it {seen.left_out} more were not recorded."
+            seen.left_out = 0
+        entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
+        if grant is not None:
+            known = {"principal": grant.principal, "account": account_name(grant.account), "tool": grant.tool}
+            entry = replace(entry, **known, target=grant.target, grant=grant.id)
+        self._record(replace(entry, message=message, approver=approver and approver.name))
 
 
-def _complete(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
+@dataclass(slots=True)
+class _Rejections:
+    began: float = float("-inf")
+    recorded: int = 0
+    left_out: int = 0
+
+
+def _check_typed(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
     """As it is, or as it is shown where it holds what no keyboard has."""
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
-        raise _Nothing(422, "The typed text does not match exactly.", approver, grant)
+        raise _Rejected(422, "The typed text does not match exactly.", approver, grant)
 
 
-_PATIENCE = 10.0
-"""Seconds for a body to arrive."""
-
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-
-def routes(deciding: WebhookAnswers) -> list[Route]:
+def routes(answers: WebhookAnswers) -> list[Route]:
     """The one route, for an application that serves more."""
 
     async def answer(request: Request) -> JSONResponse:
         body = await _body(request)
         if body is None:
-            reply = deciding.too_large()
+            response = answers.too_large()
         else:
-            signatures = request.headers.getlist(SIGNATURE)
+            signatures = request.headers.getlist(payloads.SIGNATURE)
             signature = signatures[0] if len(signatures) == 1 else None
-            reply = await deciding(request.path_params["grant"], signature, body)
-        return _json(reply)
+            response = await answers(request.path_params["grant"], signature, body)
+        return JSONResponse(response.body, response.status, _HEADERS)
 
     return [Route(path("{grant}"), answer, methods=["POST"])]
 
 
-def application(deciding: WebhookAnswers) -> Starlette:
+def application(answers: WebhookAnswers) -> Starlette:
     """The route and nothing else."""
-    return Starlette(routes=routes(deciding))
+    return Starlette(routes=routes(answers))
 
 
 async def _body(request: Request) -> bytes | None:
@@ -274,7 +254,3 @@ async def _body(request: Request) -> bytes | None:
             return None
         return bytes(body)
     return None
-
-
-def _json(reply: AnswerResponse) -> JSONResponse:
-    return JSONResponse(reply.body, reply.status, _HEADERS)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, keyed
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest
 from fastn_mcp.tools.tool import Effect
 
@@ -71,16 +72,8 @@ class Approver:
 
     def may_answer(self, grant: ApprovalRequest) -> bool:
         """Whether they may decide about it: of effects that are all theirs, and asked by somebody else."""
-        asked_by = grant.principal.casefold()
-        several = grant.preview.get("effects")
-        effects = several if isinstance(several, list) else [grant.preview.get("effect")]
-        return all(effect in self.effects for effect in effects) and asked_by not in (
-            self.principal.casefold(),
-            self.name.casefold(),
-        )
-
-
-Approvers = Mapping[str, Approver]
+        is_own = grant.principal.casefold() in (self.principal.casefold(), self.name.casefold())
+        return not is_own and quorum.effects_of(grant) <= self.effects
 
 
 def load_approvers(path: Path) -> dict[str, Approver]:

@@ -27,6 +27,12 @@ def needed(grant: ApprovalRequest) -> int:
     return PEOPLE if grant.required == Decision.FOUR_EYES.value else 1
 
 
+def effects_of(grant: ApprovalRequest) -> frozenset[str]:
+    """What a request does: of several calls, all that any of them does. An effect that is not known is nobody's."""
+    effects = grant.preview.get("effects")
+    return frozenset(map(str, effects if isinstance(effects, list) else [grant.preview.get("effect")]))
+
+
 def less_than(asked: str, decision: Decision) -> bool:
     """Whether what was asked takes less than what the policy wants now: it may know more than it did."""
     return Decision(asked).rank < decision.rank
