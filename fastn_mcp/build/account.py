@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.page.page import DOOR, ApprovalPage
-from fastn_mcp.channels.terminal import TerminalDesk
+from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
     from fastn_mcp.channels.webhook.webhook import Webhook
-    from fastn_mcp.guard.plans.plan import Plan
-    from fastn_mcp.guard.policy_rules.rules import FileRules
 
 
 def _as_it_is(_: "Server[Any]") -> None:
@@ -85,8 +83,8 @@ class TenantContext:
 
     name: str
     run: str
-    desk: Callable[[Ledger], OutOfBandChannel] | None = None
-    """Where its questions lie, where that is no webhook."""
+    channel: Callable[[Ledger], OutOfBandChannel] | None = None
+    """Makes its approval channel, where that is neither a webhook nor a terminal."""
     system: System = field(default_factory=System)
 
 
@@ -134,32 +132,19 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
 
     `program` is what a person starts at a shell for that.
     """
+    rules = plan = None
+    if (file := policy_file(settings, environment)) is not None:
+        from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
+
+        rules = load_rules(file, program)
+    if settings.plan is not None:
+        from fastn_mcp.guard.plans.file import KEYS, signed  # as above
+
+        keys = settings.plan_keys or config_dir(environment) / KEYS
+        plan = signed(settings.plan, keys, account_of(settings), System().now(), program)
     mode = "read-only" if settings.reads_only else settings.mode
-    rules = _rules(policy_file(settings, environment), program)
-    return Policy(
-        mode,
-        rules,
-        _plan(settings, environment, program),
-        live=settings.key_kind != "test",
-        approval_lifetime=settings.approval_minutes * 60.0,
-    )
-
-
-def _rules(file: Path | None, program: CommandLine) -> "FileRules | None":
-    if file is None:
-        return None
-    from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
-
-    return load_rules(file, program)
-
-
-def _plan(settings: Settings, environment: Mapping[str, str], program: CommandLine) -> "Plan | None":
-    if settings.plan is None:
-        return None
-    from fastn_mcp.guard.plans.file import KEYS, signed  # as above
-
-    keys = settings.plan_keys or config_dir(environment) / KEYS
-    return signed(settings.plan, keys, account_of(settings), System().now(), program)
+    lifetime = settings.approval_minutes * 60.0
+    return Policy(mode, rules, plan, live=settings.key_kind != "test", approval_lifetime=lifetime)
 
 
 def account_of(settings: Settings) -> str:
@@ -215,67 +200,53 @@ def assemble(
     system = kinds.system(tenant.system if tenant else System())
     account = client_account(settings, no_key)
     exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
-    named = account_of(settings)
+    name, bound_name = account_of(settings), bound_account_of(settings)
     ledger = ledger_at(settings.ledger, state, system)
     client = FastnClient(account, exchange, system, ledger if settings.shares else None)
     keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
     audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None)
-    recorder = Recorder(audit, named, system, tally)
-    run = tenant.run if tenant else None
-    kept = bound_account_of(settings)
-    journalling = ChangeJournal(ledger, kept, system)
-    judge = Evaluator(
-        policy, named, ledger, journalling, system, _reads(client), may_own(settings.api_key), _bound(settings), run
-    )
-    webhook = _webhook(settings, kept, ledger, audit, system, stays=browser or tenant is not None)
-    page = None
+    recorder = Recorder(audit, name, system, tally)
+    journal = ChangeJournal(ledger, bound_name, system)
+    evaluator = Evaluator(
+        policy, name, ledger, journal, system, _reads(client), may_own(settings.api_key), _bound(settings),
+        tenant.run if tenant else None,
+    )  # fmt: skip
+    webhook = page = None
+    if settings.webhook_url is not None:
+        from fastn_mcp.channels.webhook.webhook import webhook_of  # only where one is set up
+
+        webhook = webhook_of(settings, bound_name, ledger, audit, system, stays=browser or tenant is not None)
     if browser and webhook is None:
-        page = ApprovalPage(ledger, system, webbrowser.open, state / DOOR, recorder.decided, kept, program)
-    desk = tenant.desk(ledger) if tenant is not None and tenant.desk is not None else None
-    delivery = KeyFileWriter(state / "keys") if settings.reveal == "file" else None
-    secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
-    asking = webhook or page or desk or _terminal(program, tenant)
-    guard = Guard(judge, ledger, recorder, journalling, client, secrets, delivery, system, asking)
-    dispatch = Dispatcher(client, guard, recorder, journalling, secrets, system)
-    about = About(
-        named,
-        policy.mode,
-        policy.rules.digest if policy.rules else None,
-        str(state / AUDIT),
-        policy.plan.digest if policy.plan else None,
-    )
-    return AccountParts(
-        settings,
-        dispatch,
-        guard,
-        ledger,
-        page,
-        webhook,
-        offered(settings),
-        about,
-        tally,
-        system,
-        audit,
-        kinds.observe,
-        program,
-    )
-
-
-def _terminal(program: CommandLine, tenant: TenantContext | None) -> TerminalDesk:
+        page = ApprovalPage(ledger, system, webbrowser.open, state / DOOR, recorder.decided, bound_name, program)
     command = program.to("approvals")
     if tenant is None:
-        return TerminalDesk(command)
-    return TerminalDesk(f"{command}, for the tenant {tenant.name}", "on the server")
-
-
-def _webhook(
-    settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, *, stays: bool
-) -> "Webhook | None":
-    if settings.webhook_url is None:
-        return None
-    from fastn_mcp.channels.webhook.webhook import webhook_of  # only where one is set up
-
-    return webhook_of(settings, account, ledger, audit, system, stays=stays)
+        other: OutOfBandChannel = TerminalChannel(command)
+    elif tenant.channel is not None:
+        other = tenant.channel(ledger)
+    else:
+        other = TerminalChannel(f"{command}, for the tenant {tenant.name}", "on the server")
+    key_files = KeyFileWriter(state / "keys") if settings.reveal == "file" else None
+    secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
+    guard = Guard(evaluator, ledger, recorder, journal, client, secrets, key_files, system, webhook or page or other)
+    about = About(
+        name, policy.mode, policy.rules.digest if policy.rules else None, str(state / AUDIT),
+        policy.plan.digest if policy.plan else None,
+    )  # fmt: skip
+    return AccountParts(
+        settings=settings,
+        dispatch=Dispatcher(client, guard, recorder, journal, secrets, system),
+        guard=guard,
+        ledger=ledger,
+        page=page,
+        webhook=webhook,
+        offered=offered(settings),
+        about=about,
+        tally=tally,
+        system=system,
+        audit=audit,
+        observe=kinds.observe,
+        program=program,
+    )
 
 
 def _reads(client: FastnClient) -> Send:

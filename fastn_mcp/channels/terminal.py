@@ -16,7 +16,7 @@ from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, Answer, Approval
 from fastn_mcp.redaction import sanitize
 
 
-class TerminalDesk:
+class TerminalChannel:
     """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of whoever has the state."""
 
     identifies_people = False

@@ -57,7 +57,7 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
 class TenantInbox:
     """The approval channel of one tenant: its requests wait on the page, for those who may decide about them."""
 
-    verifies = True
+    identifies_people = True
 
     def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
         self._team = team

@@ -13,9 +13,8 @@ from pydantic import JsonValue
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.server.completion import IdCompletion
 from fastn_mcp.server.prompts import PromptCatalog
-from fastn_mcp.server.resources import ResourceReader
+from fastn_mcp.server.resources import IdCompletion, ResourceReader
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 Context = ServerRequestContext[Any]

@@ -20,7 +20,7 @@ HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 _ENVELOPE = tuple(f"io.modelcontextprotocol/{name}" for name in ("protocolVersion", "clientCapabilities", "clientInfo"))
 _CAPABILITIES = {"elicitation", "experimental", "extensions", "roots", "sampling"}
 
-_DESCRIBES = {"name", "version", "title", "description", "websiteUrl"}
+_CLIENT_INFO = {"name", "version", "title", "description", "websiteUrl"}
 
 _LONGEST = 4096
 """Bytes of a message that is looked at here."""
@@ -44,8 +44,8 @@ class Introduction:
         self._toolsets = toolsets
         self._reads_only = reads_only
         self._attended = attended
-        self._era: str | None = None
-        self._shaken = False
+        self._version: str | None = None
+        self._initialized = False
 
     def reply(self, line: bytes) -> HandshakeReply | None:
         """The reply to a line of input; None where only the SDK can tell."""
@@ -54,12 +54,12 @@ class Introduction:
         except (ValueError, RecursionError):
             return None
         match message:
-            case {"jsonrpc": "2.0", "method": "notifications/initialized", **rest} if self._era in HANDSHAKE:
-                self._shaken = rest in ({}, {"params": {}})
-                return HandshakeReply() if self._shaken else None
+            case {"jsonrpc": "2.0", "method": "notifications/initialized", **rest} if self._version in HANDSHAKE:
+                self._initialized = rest in ({}, {"params": {}})
+                return HandshakeReply() if self._initialized else None
             case {"jsonrpc": "2.0", "id": str() | int() as given, "method": str() as method, **rest}:
                 params = rest.pop("params", {})
-                if rest or not _told_back(given) or not isinstance(params, dict):
+                if rest or not _can_be_repeated(given) or not isinstance(params, dict):
                     return None
                 result = self._result(method, cast(Json, params))
                 return None if result is None else HandshakeReply(given, _answer(given, result), method == "tools/list")
@@ -69,15 +69,15 @@ class Introduction:
     def _result(self, method: str, params: Json) -> Json | None:
         text = self._text
         match method:
-            case "initialize" if self._era is None and _shakes_hands(params):
-                self._era = params["protocolVersion"]
-                return text["initialize"] | {"protocolVersion": self._era}
-            case "server/discover" if self._era in (None, MODERN) and _is_modern(params):
-                self._era = MODERN
+            case "initialize" if self._version is None and _is_handshake(params):
+                self._version = params["protocolVersion"]
+                return text["initialize"] | {"protocolVersion": self._version}
+            case "server/discover" if self._version in (None, MODERN) and _is_modern(params):
+                self._version = MODERN
                 return text["discover"]
-            case "tools/list" if self._shaken and params in ({}, {"_meta": {}}):
+            case "tools/list" if self._initialized and params in ({}, {"_meta": {}}):
                 return {"tools": self._listed()}
-            case "tools/list" if self._era in (None, MODERN) and _is_modern(params):
+            case "tools/list" if self._version in (None, MODERN) and _is_modern(params):
                 return text["listed"] | {"tools": self._listed()}
             case _:
                 return None
@@ -91,9 +91,6 @@ class Introduction:
             and (known["reads"] or not self._reads_only)
         ]
 
-    def _offers(self, toolset: str) -> bool:
-        return self._toolsets is None or toolset in self._toolsets
-
     @cached_property
     def _text(self) -> Json:
         return json.loads((files("fastn_mcp") / FILE).read_bytes())
@@ -103,15 +100,19 @@ def _answer(given: str | int, result: Json) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": given, "result": result}, separators=(",", ":")).encode() + b"\n"
 
 
-def _told_back(given: str | int) -> bool:
-    """Whether an id can be told back as it came: no truth value, no half of a character."""
+def _can_be_repeated(given: str | int) -> bool:
+    """Whether an id can be repeated as it came: no boolean, no half of a character."""
     return not isinstance(given, bool) and (isinstance(given, int) or given.isascii())
 
 
-def _shakes_hands(params: Json) -> bool:
+def _is_handshake(params: Json) -> bool:
     if params.keys() != {"protocolVersion", "capabilities", "clientInfo"}:
         return False
-    return params["protocolVersion"] in HANDSHAKE and _can(params["capabilities"]) and _named(params["clientInfo"])
+    return (
+        params["protocolVersion"] in HANDSHAKE
+        and _are_capabilities(params["capabilities"])
+        and _is_client_info(params["clientInfo"])
+    )
 
 
 def _is_modern(params: Json) -> bool:
@@ -119,10 +120,10 @@ def _is_modern(params: Json) -> bool:
     if len(params) != 1 or not isinstance(meta, dict) or cast(Json, meta).keys() != set(_ENVELOPE):
         return False
     version, can, who = (cast(Json, meta)[name] for name in _ENVELOPE)
-    return version == MODERN and _can(can) and _named(who)
+    return version == MODERN and _are_capabilities(can) and _is_client_info(who)
 
 
-def _can(capabilities: object) -> bool:
+def _are_capabilities(capabilities: object) -> bool:
     """Whether these are capabilities as the specification has them: what is odd is for the SDK to judge."""
     if not isinstance(capabilities, dict) or cast(Json, capabilities).keys() - _CAPABILITIES:
         return False
@@ -133,11 +134,9 @@ def _can(capabilities: object) -> bool:
     )
 
 
-def _named(client: object) -> bool:
+def _is_client_info(client: object) -> bool:
     return (
         isinstance(client, dict)
-        and {"name", "version"}
-        <= cast(Json, client).keys()
-        <= {"name", "version", "title", "description", "websiteUrl"}
+        and {"name", "version"} <= cast(Json, client).keys() <= _CLIENT_INFO
         and all(isinstance(value, str) for value in cast(Json, client).values())
     )

@@ -1,14 +1,13 @@
-"""MCP resources: one table of URI templates, each with the call that reads it.
+"""MCP resources: one table of URI templates, each with the call that reads it; and completion of the ids in them.
 
-A resource is read by the same dispatch, guard and shaping as a tool's call, and holds the same JSON.
-
-An address is decoded and its id checked as a path's is, so that nothing enters a call here that an argument could not.
+A resource is read by the same dispatch, guard and rendering as a tool's call, and holds the same JSON. An address is
+decoded and its id checked as a path's is, so that nothing enters a call here that an argument could not.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mcp import MCPError
 from mcp.server import ServerRequestContext
@@ -16,12 +15,16 @@ from mcp.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     Annotations,
+    CompleteRequestParams,
+    CompleteResult,
+    Completion,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ReadResourceRequestParams,
     ReadResourceResult,
     Resource,
     ResourceTemplate,
+    ResourceTemplateReference,
     TextResourceContents,
 )
 from pydantic import JsonValue, ValidationError
@@ -34,7 +37,9 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.procedures.reads import ReadRow
+from fastn_mcp.procedures.reads import CompleteId, Ids, ReadRow
+from fastn_mcp.redaction import safe_text
+from fastn_mcp.server import prompts
 from fastn_mcp.server.progress import Levels, ProgressReporter
 from fastn_mcp.server.rendering import failed, shaped
 from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage
@@ -146,6 +151,9 @@ _NOT_FOUND_ONCE = -32002
 _LONGEST = 2_000
 """Characters of an address that an error repeats."""
 
+_LONGEST_TYPED = 200
+"""Characters of what was typed that completion looks at."""
+
 
 class ResourceReader:
     """The resources of one account."""
@@ -200,3 +208,48 @@ def _shown(place: Place) -> dict[str, Any]:
     annotations = Annotations(audience=["assistant"], priority=place.priority)
     shown = {"name": place.name, "title": place.title, "description": place.description}
     return {**shown, "mime_type": JSON, "annotations": annotations}
+
+
+class IdCompletion:
+    """Completion of ids in resource addresses and prompt arguments, where these tools are offered."""
+
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool]) -> None:
+        self._dispatch = dispatch
+        self._templates = {place.uri: {place.parameter: place.kind} for place in within(offered) if place.parameter}
+        self._prompts = {
+            recipe.name: {argument.name: argument.kind for argument in recipe.arguments}
+            for recipe in prompts.within(offered)
+        }
+
+    async def complete(
+        self, params: CompleteRequestParams, caller: Caller, room: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> CompleteResult:
+        """The ids that fit, best first. Raises `MCPError`."""
+        kind = self._kind(params)
+        if kind is None:
+            return CompleteResult(completion=Completion(values=[], total=0, has_more=False))
+        call = CompleteId(kind=kind, typed=params.argument.value[:_LONGEST_TYPED])
+        try:
+            async with room():
+                outcome = await self._dispatch(call, caller)
+        except FastnError as error:
+            raise MCPError(INTERNAL_ERROR, safe_text(str(error))) from None
+        if not isinstance(outcome, Done):
+            raise MCPError(INTERNAL_ERROR, "Nothing was sent. A person has to approve reading this list.")
+        found = cast(Ids, outcome.result)
+        values = [safe_text(value) for value in found.values]
+        return CompleteResult(completion=Completion(values=values, total=found.total, has_more=found.more))
+
+    def _kind(self, params: CompleteRequestParams) -> str | None:
+        """Of what ids are wanted; None for an argument that is free text."""
+        if isinstance(params.ref, ResourceTemplateReference):
+            arguments = self._templates.get(params.ref.uri)
+            missing = "There is no such resource template. See resources/templates/list."
+        else:
+            arguments = self._prompts.get(params.ref.name)
+            missing = "There is no such prompt. See prompts/list."
+        if arguments is None:
+            raise MCPError(INVALID_PARAMS, missing)
+        if params.argument.name not in arguments:
+            raise MCPError(INVALID_PARAMS, f"It has no argument {params.argument.name[:64]!r}.")
+        return arguments[params.argument.name]
