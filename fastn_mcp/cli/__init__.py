@@ -5,8 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,56 +102,13 @@ def cli(
     Without a command it serves agents over stdio. The API key comes from the environment, FASTN_API_KEY, or is kept in
     the system's keyring: fastn-mcp login.
     """
-
-    sandboxed = sandbox or sandbox_file is not None
-
-    def resolved() -> "Resolved":
-        from fastn_mcp.build.startup import resolved_of
-
-        return resolved_of(flags, os.environ, config or _config_file(), sandboxed=sandboxed)
-
-    def parts(
-        settings: "Settings | None" = None,
-        *,
-        browser: bool = False,
-        tally: "Tally | None" = None,
-        no_key: "NoKey | None" = None,
-    ) -> "AccountParts":
-        from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
-        from fastn_mcp.build.telemetry import kinds_of
-
-        chosen = Sandboxed(sandbox_file) if sandboxed else None
-        settings = settings or resolved().settings
-        if browser and settings.report is not None:
-            from fastn_mcp.report.collector import Tally  # a server that keeps no report must not gather one
-
-            tally = Tally()
-        lines = begin_log(settings)
-        program, state = _command_line(ctx), ctx.obj.state()
-        policy = policy_of(settings, os.environ, program)
-        kinds = kinds_of(os.environ, lines, ctx.call_on_close)(settings.profile)
-        if no_key is not None:
-            logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
-        return assemble(
-            settings,
-            chosen,
-            policy,
-            state,
-            os.environ,
-            browser=browser,
-            tally=tally,
-            kinds=kinds,
-            no_key=no_key,
-            program=program,
-        )
-
-    ctx.obj = StartOptions(parts, resolved, partial(_command_line, ctx), flags, config, sandboxed, sandbox_file)
+    start = ctx.obj = StartOptions(ctx, flags, config, sandbox or sandbox_file is not None, sandbox_file)
     _refuse_contradictions(ctx, team)
     if ctx.invoked_subcommand is None:
         if team is not None:
-            _team(team, http, flags, config or _config_file(), ctx.obj.state())
+            _serve_team(start, team, http or "")
         else:
-            _serve(ctx.obj, http)
+            _serve(start, http)
 
 
 def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
@@ -167,32 +123,19 @@ def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
         raise click.UsageError("--report is for serving, and for run.")
 
 
-def _command_line(root: click.Context) -> "CommandLine":
-    from fastn_mcp.build.startup import command_line_of
-
-    return command_line_of(root, os.environ)
-
-
-def _served(start: "StartOptions") -> "tuple[Settings, NoKey | None]":
-    """The settings to serve by, and why there is no key. Raises `SettingsError` for all else that is wrong.
-
-    A client only says of a server that ends that it could not connect: so one without a key says itself what is
-    missing. It sends nothing. A setting that is wrong or unsafe still stops the start.
-    """
-    from fastn_mcp.errors import NoKey
-
-    try:
-        return start.resolved().settings, None
-    except NoKey as error:
-        return start.keyless(), error.with_program(start.command_line().line())
-
-
 def _serve(start: "StartOptions", http: str | None) -> None:
     """Serve one account, over stdio or at `HOST:PORT`."""
     from fastn_mcp.build.startup import introduction_of
     from fastn_mcp.cli.serve import over_http, over_stdio
+    from fastn_mcp.errors import NoKey
 
-    settings, no_key = _served(start)
+    no_key: NoKey | None = None
+    try:
+        settings = start.resolved().settings
+    except NoKey as error:
+        # Of a server that ends a client only says that it could not connect. So it serves, sends nothing, and answers
+        # every call with what is missing. Any other setting that is wrong still stops the start.
+        settings, no_key = start.keyless(), error.with_program(start.command_line().line())
 
     def parts() -> "AccountParts":
         try:
@@ -222,31 +165,78 @@ def _collect_garbage() -> None:
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """How this start was asked for: what each command begins from."""
+    """The options before a command: its account, settings and folders. Loads what it builds only when asked."""
 
-    parts: "Callable[..., AccountParts]"
-    """What a command works with, of these settings or else of the account that is chosen."""
-    resolved: "Callable[[], Resolved]"
-    command_line: "Callable[[], CommandLine]"
-    """How a person starts this program again at a shell, on the same account and folders."""
+    context: click.Context
     flags: Mapping[str, object]
     config: Path | None
     """The configuration file of --config."""
     sandboxed: bool
     sandbox_file: Path | None
 
-    def __call__(self, tally: "Tally | None" = None) -> "AccountParts":
-        return self.parts(tally=tally)
+    def with_flags(self, **flags: object) -> "StartOptions":
+        """The same with settings of a command's own; None leaves one as it is."""
+        given = {name: value for name, value in flags.items() if value is not None}
+        return replace(self, flags={**self.flags, **given})
+
+    def resolved(self) -> "Resolved":
+        from fastn_mcp.build.startup import resolved_of
+
+        return resolved_of(self.flags, os.environ, self.existing_config(), sandboxed=self.sandboxed)
+
+    def parts(
+        self,
+        settings: "Settings | None" = None,
+        *,
+        browser: bool = False,
+        tally: "Tally | None" = None,
+        no_key: "NoKey | None" = None,
+    ) -> "AccountParts":
+        """What a command works with, of these settings or else of the account that is chosen."""
+        from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
+        from fastn_mcp.build.telemetry import kinds_of
+
+        settings = settings or self.resolved().settings
+        if browser and settings.report is not None:
+            from fastn_mcp.report.collector import Tally  # a server that keeps no report must not gather one
+
+            tally = Tally()
+        lines, program = begin_log(settings), self.command_line()
+        policy = policy_of(settings, os.environ, program)
+        kinds = kinds_of(os.environ, lines, self.context.call_on_close)(settings.profile)
+        if no_key is not None:
+            logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
+        return assemble(
+            settings,
+            Sandboxed(self.sandbox_file) if self.sandboxed else None,
+            policy,
+            self.state(),
+            os.environ,
+            browser=browser,
+            tally=tally,
+            kinds=kinds,
+            no_key=no_key,
+            program=program,
+        )
+
+    def command_line(self) -> "CommandLine":
+        """How a person starts this program again at a shell, on the same account and folders."""
+        from fastn_mcp.build.startup import command_line_of
+
+        return command_line_of(self.context, os.environ)
 
     def existing_config(self) -> Path | None:
-        """The configuration file, or None where there is none."""
-        return self.config or _config_file()
+        """The file of --config or FASTN_CONFIG, or the user's own. Never one in the working directory."""
+        if self.config is not None:
+            return self.config
+        if named := os.environ.get("FASTN_CONFIG"):
+            return Path(named)
+        own = _own_config()
+        return own if own.exists() else None
 
     def config_file(self) -> Path:
         """The configuration file, where it is or would be."""
-        from fastn_mcp.config.paths import CONFIG, config_dir
-
-        return self.existing_config() or config_dir(os.environ) / CONFIG
+        return self.existing_config() or _own_config()
 
     def state(self) -> Path:
         """Where grants and the audit are. The sandbox's are no part of an account's."""
@@ -270,26 +260,22 @@ class StartOptions:
         return choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
 
 
-def _team(file: Path, http: str | None, flags: dict[str, object], config: Path | None, state: Path) -> None:
+def _own_config() -> Path:
+    from fastn_mcp.config.paths import CONFIG, config_dir
+
+    return config_dir(os.environ) / CONFIG
+
+
+def _serve_team(start: StartOptions, file: Path, http: str) -> None:
     own = {"log_level", "log_file"}
-    for name, value in flags.items():
+    for name, value in start.flags.items():
         if value is not None and name not in own:
             raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
     from fastn_mcp.build.team import serve
 
-    sandboxed = click.get_current_context().obj.sandboxed
     _collect_garbage()
-    serve(file, http or "", {name: flags[name] for name in own}, config, state, sandboxed=sandboxed)
-
-
-def _config_file() -> Path | None:
-    """The file that FASTN_CONFIG names, or the user's own. Never one in the working directory."""
-    if named := os.environ.get("FASTN_CONFIG"):
-        return Path(named)
-    from fastn_mcp.config.paths import CONFIG, config_dir
-
-    own = config_dir(os.environ) / CONFIG
-    return own if own.exists() else None
+    flags = {name: start.flags[name] for name in own}
+    serve(file, http, flags, start.existing_config(), start.state(), sandboxed=start.sandboxed)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -62,8 +62,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalsCommand:
-    """What deciding works with."""
+class TerminalApprovals:
+    """The requests of a ledger, as one person decides about them at a terminal."""
 
     ledger: Ledger
     audit: AuditFile
@@ -72,10 +72,90 @@ class ApprovalsCommand:
     def now(self) -> float:
         return self.system.now().timestamp()
 
+    async def waiting(self) -> list[ApprovalRequest]:
+        """What waits. What expired meanwhile is closed, and recorded."""
+        for account in {request.account for request in await self.ledger.waiting(0.0)}:
+            await record_expired(self.ledger, account, self.now(), self._record_expired)
+        return await self.ledger.waiting(self.now())
+
+    async def walk(self, terminal: Terminal) -> None:
+        """Ask about each that waits, also about those that come meanwhile, until all were seen."""
+        seen: set[str] = set()
+        while left := [request for request in await self.ledger.waiting(self.now()) if request.id not in seen]:
+            request = left[0]
+            seen.add(request.id)
+            terminal.say(f"\n{_asked(request)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(request)}")
+            if request.required == Decision.FOUR_EYES.value:
+                terminal.say(
+                    "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
+                )
+            match await terminal.ask(question(request), may_wait=True):
+                case Approve(_, minutes):
+                    terminal.say(await self.approve(request, minutes))
+                case Decline(note):
+                    terminal.say(await self.decline(request, note))
+                case NoAnswer():
+                    terminal.say("Left waiting.")
+        terminal.say("\nNothing else waits.")
+
+    async def approve(self, request: ApprovalRequest, minutes: int = 0) -> str:
+        """Approve a request, and where `minutes` are given its tool on its target; what became of it, in words."""
+        if request.required == Decision.FOUR_EYES.value:
+            return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
+        now = self.now()
+        if not await self.ledger.move(request.id, [RequestState.OPEN], RequestState.APPROVED, now, by=_BY):
+            return _TOO_LATE
+        said = "Approved. It is sent when the agent makes the same call again."
+        await self.ledger.note_answer(request.holder, declined=False, now=now)
+        scope = (
+            temporary_approval(request, self.system.token(), now, _BY)
+            if minutes and can_be_temporary(request)
+            else None
+        )
+        if scope is not None:
+            await self.ledger.add_temporary(scope)
+            said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
+        also = f"also for {TEMPORARY_MINUTES} minutes, scope {scope.id}" if scope else None
+        return said + self._record(decided(AuditEvent.APPROVED, request, _BY, also))
+
+    async def decline(self, request: ApprovalRequest, note: str) -> str:
+        """Decline a request; what became of it, in words."""
+        now, why = self.now(), note or None
+        if not await self.ledger.move(request.id, [RequestState.OPEN], RequestState.DECLINED, now, by=_BY, note=why):
+            return _TOO_LATE
+        said = f"Declined. The same call stays declined until {_clock(request.expires)}."
+        said += self._record(decided(AuditEvent.DECLINED, request, _BY, why))
+        await self.ledger.note_answer(request.holder, declined=True, now=now)
+        return said
+
+    async def revoke(self, beginning: str) -> TemporaryApproval | None:
+        """End the one temporary approval whose id begins so; None where there is none, or more than one."""
+        found = [scope for scope in await self.ledger.temporary_approvals(self.now()) if scope.id.startswith(beginning)]
+        if len(found) != 1 or not await self.ledger.revoke_temporary(found[0].id):
+            return None
+        (scope,) = found
+        account = account_name(scope.account)
+        entry = LogEntry(AuditEvent.SCOPE_REVOKED, scope.principal, account, scope.tool, scope.target)
+        if problem := self._record(replace(entry, consent=_BY, grant=scope.id)):
+            click.echo(problem.strip(), err=True)
+        return scope
+
+    def _record_expired(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
+        if problem := self._record(decided(event, request, None, note)):
+            click.echo(problem.strip(), err=True)
+
+    def _record(self, entry: LogEntry) -> str:
+        """Nothing, or that it could not be recorded. Sending records again, and refuses where it still cannot."""
+        try:
+            self.audit.record(entry)
+        except FastnError as error:
+            return f" {error}"
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
-class ApprovalStores:
-    """Where what waits is kept: the folder of this machine's state, and the setting of the ledger."""
+class ApprovalStore:
+    """Where requests are stored: the folder of this machine's state, and the setting of the ledger."""
 
     folder: Path
     ledger: str | None
@@ -88,9 +168,32 @@ class ApprovalStores:
         return file_of(self.ledger, self.folder).resolve()
 
     @property
-    def is_begun(self) -> bool:
+    def exists(self) -> bool:
         """Whether there can be anything."""
         return is_shared(self.ledger) or self.file.exists()
+
+    def waiting(self) -> list[ApprovalRequest]:
+        return self.use(TerminalApprovals.waiting) or []
+
+    def use(self, work: Callable[[TerminalApprovals], Awaitable[Result]]) -> Result | None:
+        """Work with the ledger, and the audit log of this machine; None where no ledger exists yet."""
+        if not self.exists:
+            return None
+        # What a shared ledger logs is for operators of servers; here the error itself is shown.
+        logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
+        system = System()
+
+        async def done() -> Result:
+            ledger = ledger_at(self.ledger, self.folder, system)
+            record = audit_at(ledger, self.ledger, self.folder, system)
+            try:
+                return await work(TerminalApprovals(ledger, record, system))
+            finally:
+                await record.settle()
+                record.close()
+                await ledger.aclose()
+
+        return anyio.run(done)
 
 
 @click.group(name="approvals", invoke_without_command=True)
@@ -100,36 +203,36 @@ class ApprovalStores:
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
     start: StartOptions = ctx.obj
-    kept = ctx.obj = ApprovalStores(start.state(), start.ledger(), start.command_line())
+    store = ctx.obj = ApprovalStore(start.state(), start.ledger(), start.command_line())
     if ctx.invoked_subcommand is not None:
         return
     if in_browser:
-        _open_page(kept, start)
+        _open_page(store, start)
         return
-    waiting = _waiting(kept)
+    waiting = store.waiting()
     if as_json:
-        click.echo(json.dumps([_data(grant) for grant in waiting]))
+        click.echo(json.dumps([_data(request) for request in waiting]))
     elif not waiting:
         say("Nothing waits for an approval.")
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
-        _with(kept, partial(walk, terminal=terminal))
+        store.use(partial(TerminalApprovals.walk, terminal=terminal))
     else:
-        for grant in waiting:
-            say("\n".join(sanitize(line) for line in (_asked(grant), *grant.text, "")))
-        say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {kept.program.to('approvals')}")
+        for request in waiting:
+            say("\n".join(sanitize(line) for line in (_asked(request), *request.text, "")))
+        say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
     if not as_json:
-        for line in _ran_out(kept):
+        for line in _ran_out(store):
             say(line)
-        for line in _elsewhere(kept, start):
+        for line in _elsewhere(store, start):
             click.echo(line)  # unbroken: it ends with a command, to be pasted
 
 
 @approvals_group.command(name="scopes")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def scopes_(kept: ApprovalStores, as_json: bool) -> None:
+def scopes_(store: ApprovalStore, as_json: bool) -> None:
     """List the temporary approvals: each for one tool on one target."""
-    scopes = _with(kept, lambda desk: desk.ledger.temporary_approvals(desk.now())) or []
+    scopes = store.use(lambda found: found.ledger.temporary_approvals(found.now())) or []
     if as_json:
         rows = [{name: getattr(scope, name) for name in TemporaryApproval.__dataclass_fields__} for scope in scopes]
         click.echo(json.dumps(rows))
@@ -147,11 +250,11 @@ def scopes_(kept: ApprovalStores, as_json: bool) -> None:
 @approvals_group.command(name="revoke")
 @click.argument("scope")
 @click.pass_obj
-def revoke_(kept: ApprovalStores, scope: str) -> None:
+def revoke_(store: ApprovalStore, scope: str) -> None:
     """End what `approvals scopes` lists, at once. The beginning of its id is enough."""
-    revoked = _with(kept, partial(revoke, beginning=scope))
+    revoked = store.use(partial(TerminalApprovals.revoke, beginning=scope))
     if revoked is None:
-        listed = kept.program.to("approvals", "scopes")
+        listed = store.program.to("approvals", "scopes")
         raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
     say(sanitize(f"Revoked: {revoked.tool} on {quote(revoked.target)} needs approval again."))
 
@@ -176,94 +279,18 @@ def keygen_(name: str, output: Path | None) -> None:
     click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(made)}"')
 
 
-async def walk(desk: ApprovalsCommand, terminal: Terminal) -> None:
-    """Ask about each that waits, also about those that come meanwhile, until all were seen."""
-    seen: set[str] = set()
-    while left := [grant for grant in await desk.ledger.waiting(desk.now()) if grant.id not in seen]:
-        grant = left[0]
-        seen.add(grant.id)
-        terminal.say(f"\n{_asked(grant)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(grant)}")
-        if grant.required == Decision.FOUR_EYES.value:
-            terminal.say(
-                "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
-            )
-        given = await terminal.ask(question(grant), may_wait=True)
-        match given:
-            case Approve(_, minutes):
-                said = await approve(desk, grant, minutes)
-            case Decline(note):
-                said = await decline(desk, grant, note)
-            case NoAnswer():
-                said = "Left waiting."
-        terminal.say(said)
-    terminal.say("\nNothing else waits.")
-
-
-async def approve(desk: ApprovalsCommand, grant: ApprovalRequest, minutes: int = 0) -> str:
-    """Approve a grant, and where `minutes` are given its tool on its target; what became of it, in words."""
-    if grant.required == Decision.FOUR_EYES.value:
-        return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
-    now = desk.now()
-    if not await desk.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by=_BY):
-        return _TOO_LATE
-    said = "Approved. It is sent when the agent makes the same call again."
-    await desk.ledger.note_answer(grant.holder, declined=False, now=now)
-    scope = temporary_approval(grant, desk.system.token(), now, _BY) if minutes and can_be_temporary(grant) else None
-    if scope is not None:
-        await desk.ledger.add_temporary(scope)
-        said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
-    also = f"also for {TEMPORARY_MINUTES} minutes, scope {scope.id}" if scope else None
-    return said + _recorded(desk, decided(AuditEvent.APPROVED, grant, _BY, also))
-
-
-async def decline(desk: ApprovalsCommand, grant: ApprovalRequest, note: str) -> str:
-    """Decline a grant; what became of it, in words."""
-    now = desk.now()
-    if not await desk.ledger.move(grant.id, [RequestState.OPEN], RequestState.DECLINED, now, by=_BY, note=note or None):
-        return _TOO_LATE
-    said = f"Declined. The same call stays declined until {_clock(grant.expires)}."
-    said += _recorded(desk, decided(AuditEvent.DECLINED, grant, _BY, note or None))
-    await desk.ledger.note_answer(grant.holder, declined=True, now=now)
-    return said
-
-
-async def revoke(desk: ApprovalsCommand, beginning: str) -> TemporaryApproval | None:
-    """End the one scope whose id begins so; None where there is none, or more than one."""
-    found = [scope for scope in await desk.ledger.temporary_approvals(desk.now()) if scope.id.startswith(beginning)]
-    if len(found) != 1 or not await desk.ledger.revoke_temporary(found[0].id):
-        return None
-    scope = found[0]
-    entry = LogEntry(
-        AuditEvent.SCOPE_REVOKED,
-        scope.principal,
-        account_name(scope.account),
-        scope.tool,
-        scope.target,
-        consent=_BY,
-        grant=scope.id,
-    )
-    if problem := _recorded(desk, entry):
-        click.echo(problem.strip(), err=True)
-    return scope
-
-
-def _open_page(kept: ApprovalStores, start: StartOptions) -> None:
+def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     """Open the page by what its door file says. The key goes to the browser, and nowhere else."""
-    door = kept.folder / DOOR
-    at_a_terminal = f"Decide at a terminal: {kept.program.to('approvals')}"
-    try:
-        private = os.name == "nt" or door.stat().st_mode & 0o077 == 0
-        said: object = json.loads(door.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _no_page(kept, start, at_a_terminal) from None
-    except (OSError, ValueError):
-        raise SettingsError(f"{door} cannot be read.", at_a_terminal) from None
-    fields = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
-    address, key = fields.get("url"), fields.get("key")
-    if not private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
+    door = store.folder / DOOR
+    at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
+    if not door.exists():
+        raise _no_page(store, start, at_a_terminal)
+    address, key = page.entrance(door) or (None, None)
+    is_private = os.name == "nt" or door.stat().st_mode & 0o077 == 0
+    if not is_private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
         raise SettingsError(f"{door} does not have the expected content.", at_a_terminal)
     if not _is_listening(address):  # its server was ended before it could remove the file
-        raise _no_page(kept, start, at_a_terminal)
+        raise _no_page(store, start, at_a_terminal)
     folder = door.parent / FILES
     try:
         opened = webbrowser.open(page.write(folder, address, key, System().now().timestamp()))
@@ -275,16 +302,16 @@ def _open_page(kept: ApprovalStores, start: StartOptions) -> None:
     say("The approval page is open in your browser.")
 
 
-def _no_page(kept: ApprovalStores, start: StartOptions, at_a_terminal: str) -> SettingsError:
-    elsewhere = " ".join(_elsewhere(kept, start, "--open"))
-    if waiting := len(_waiting(kept)):
+def _no_page(store: ApprovalStore, start: StartOptions, at_a_terminal: str) -> SettingsError:
+    elsewhere = " ".join(_elsewhere(store, start, "--open"))
+    if waiting := len(store.waiting()):
         return SettingsError(
             f"No approval page is open, and {_calls(waiting)} here.", f"{at_a_terminal} {elsewhere}".strip()
         )
     until = "The page opens when a call needs approval; a terminal shows what waits"
     return SettingsError(
         "No approval page is open, and nothing waits for an approval here.",
-        elsewhere or f"{until}: {kept.program.to('approvals')}",
+        elsewhere or f"{until}: {store.program.to('approvals')}",
     )
 
 
@@ -301,23 +328,23 @@ def _is_listening(address: str) -> bool:
     return False
 
 
-def _elsewhere(kept: ApprovalStores, start: StartOptions, *options: str) -> list[str]:
+def _elsewhere(store: ApprovalStore, start: StartOptions, *options: str) -> list[str]:
     """A sentence for each other place of this person where calls wait: how many, and the command to decide."""
     found: list[str] = []
-    seen = {kept.file}
+    seen = {store.file}
     for name, other in _places(start):
-        if other.file in seen or is_shared(other.ledger) or not other.is_begun:  # no server is asked unasked
+        if other.file in seen or is_shared(other.ledger) or not other.exists:  # no server is asked unasked
             continue
         seen.add(other.file)
         with suppress(LedgerUnusable):
-            if waiting := len(_waiting(other)):
+            if waiting := len(other.waiting()):
                 opens = options if (other.folder / DOOR).exists() else ()
                 found.append(f"{_calls(waiting)} {name}: {other.program.to('approvals', *opens)}")
     return found
 
 
-def _places(start: StartOptions) -> Iterator[tuple[str, ApprovalStores]]:
-    """Where the approvals of other starts are kept: of all profiles, the sandbox and tenants, by name.
+def _places(start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
+    """Where the approvals of other starts are store: of all profiles, the sandbox and tenants, by name.
 
     Both with and without the variables that name another place than the usual one.
     """
@@ -337,39 +364,23 @@ def _places(start: StartOptions) -> Iterator[tuple[str, ApprovalStores]]:
                 ledger = ledger_setting({"profile": profile}, environment, file, sandbox=sandboxed)
                 yield (
                     name,
-                    ApprovalStores(
-                        state_of(environment, sandboxed=sandboxed), ledger, program.with_([*given, *chosen])
-                    ),
+                    ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, program.with_([*given, *chosen])),
                 )
         for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
             tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
-            yield f"at the tenant {tenant}", ApprovalStores(ledger.parent, None, kept_in(program, ledger.parent))
+            yield f"at the tenant {tenant}", ApprovalStore(ledger.parent, None, kept_in(program, ledger.parent))
 
 
-def _waiting(kept: ApprovalStores) -> list[ApprovalRequest]:
-    return _with(kept, _left) or []
-
-
-async def _left(desk: ApprovalsCommand) -> list[ApprovalRequest]:
-    """What waits. What ran out meanwhile is closed, and recorded."""
-    for account in {grant.account for grant in await desk.ledger.waiting(0.0)}:
-        await record_expired(desk.ledger, account, desk.now(), partial(_expired, desk))
-    return await desk.ledger.waiting(desk.now())
-
-
-def _expired(desk: ApprovalsCommand, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
-    if problem := _recorded(desk, decided(event, grant, None, note)):
-        click.echo(problem.strip(), err=True)
-
-
-def _ran_out(kept: ApprovalStores) -> list[str]:
+def _ran_out(store: ApprovalStore) -> list[str]:
     """A sentence for each of the latest requests that nobody answered in the last day."""
-    past = _with(kept, lambda desk: desk.ledger.decided(_LATEST)) or []
+    past = store.use(lambda found: found.ledger.decided(_LATEST)) or []
     day_ago = System().now().timestamp() - 86_400
     return [
-        sanitize(f"Expired unanswered at {_clock(grant.expires)}: {grant.text[0] if grant.text else grant.tool}")
-        for grant in past
-        if grant.state is RequestState.UNANSWERED and grant.by is None and grant.expires > day_ago
+        sanitize(
+            f"Expired unanswered at {_clock(request.expires)}: {request.text[0] if request.text else request.tool}"
+        )
+        for request in past
+        if request.state is RequestState.UNANSWERED and request.by is None and request.expires > day_ago
     ]
 
 
@@ -388,48 +399,18 @@ _PLACES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
 _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has expired."
 
 
-def _with(kept: ApprovalStores, work: Callable[[ApprovalsCommand], Awaitable[Result]]) -> Result | None:
-    """Do it with the ledger, and the audit of this machine; None where no ledger was begun."""
-    if not kept.is_begun:
-        return None
-    # What a shared ledger logs is for operators of servers; here the error itself is shown.
-    logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
-    system = System()
-
-    async def done() -> Result:
-        ledger = ledger_at(kept.ledger, kept.folder, system)
-        record = audit_at(ledger, kept.ledger, kept.folder, system)
-        try:
-            return await work(ApprovalsCommand(ledger, record, system))
-        finally:
-            await record.settle()
-            record.close()
-            await ledger.aclose()
-
-    return anyio.run(done)
-
-
-def _asked(grant: ApprovalRequest) -> str:
-    return f"{grant.principal} asked at {_clock(grant.created)}; it waits until {_clock(grant.expires)}."
+def _asked(request: ApprovalRequest) -> str:
+    return f"{request.principal} asked at {_clock(request.created)}; it waits until {_clock(request.expires)}."
 
 
 def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M")
 
 
-def _data(grant: ApprovalRequest) -> dict[str, JsonValue]:
+def _data(request: ApprovalRequest) -> dict[str, JsonValue]:
     return {
-        "principal": grant.principal,
-        "asked": grant.created,
-        "until": grant.expires,
-        "preview": dict(grant.preview),
+        "principal": request.principal,
+        "asked": request.created,
+        "until": request.expires,
+        "preview": dict(request.preview),
     }
-
-
-def _recorded(desk: ApprovalsCommand, entry: LogEntry) -> str:
-    """Nothing, or that it could not be recorded. Sending records again, and refuses where it still cannot."""
-    try:
-        desk.audit.record(entry)
-    except FastnError as error:
-        return f" {error}"
-    return ""

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
@@ -11,15 +13,15 @@ from typing_extensions import override
 
 from fastn_mcp.build.account import AccountParts
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import layout
-from fastn_mcp.cli.exit import EXIT_CODES, Exit, exit_of
+from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import lines_of
+from fastn_mcp.cli.layout import say
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
-from fastn_mcp.report.collector import OutcomeGroup, Tally
+from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import AnyTool
@@ -51,7 +53,7 @@ def _command(operation: AnyTool) -> click.Command:
         context = click.get_current_context()
         tally = Tally()
         try:
-            status = anyio.run(_call, context.obj(tally), operation.tool_name(), arguments)
+            status = anyio.run(_call, context.obj.parts(tally=tally), operation.tool_name(), arguments)
         except KeyboardInterrupt:
             known = NOTHING_SENT
             if any(attempt.group not in _NOT_SENT for attempt in tally.attempts):
@@ -96,20 +98,39 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What became of one call, and how an agent would read it."""
+
+    outcome: str
+    message: str | None = None
+    body: Mapping[str, JsonValue] | None = None
+
+
+async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = False) -> CallOutcome:
+    """Make a call as an agent would, or preview it. Approval is asked for at the terminal. Raises a `FastnError`."""
+
+    def outcome(name: str, body: dict[str, JsonValue], message: str | None = None) -> CallOutcome:
+        return CallOutcome(name, message, with_dashboard(body, wanted.call, parts.dispatch.dashboard_url))
+
+    caller = Caller("local", Terminal.here())
+    if dry_run or wanted.dry_run:
+        return outcome(PREVIEWED, previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
+    match await parts.dispatch(wanted.call, caller):
+        case Done(result, change):
+            return outcome(DONE, shaped(wanted.call, result, parts.label, change))
+        case PendingApproval(preview, where, until):
+            return outcome(WAITING, waiting(preview.data(), where, until), f"Nothing was sent. {where}")
+        case PendingForm():  # a terminal answers at once
+            raise TypeError("an approval request was left open")
+
+
 async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> int:
     wanted: ParsedCall | None = None
-
-    def say(answer: dict[str, JsonValue]) -> None:
-        _print(with_dashboard(answer, wanted and wanted.call, parts.dispatch.dashboard_url))
-
     try:
         try:
             wanted = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
-            caller = Caller("local", Terminal.here())
-            if wanted.dry_run:
-                say(previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
-                return Exit.DONE
-            outcome = await parts.dispatch(wanted.call, caller)
+            made = await make_call(parts, wanted)
         finally:
             await parts.aclose()
     except FastnError as error:
@@ -119,18 +140,11 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
             data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}
             said = f"Declined. {error.known}" if isinstance(error, Declined) else said
         if data:
-            say(data)
-        layout.say(f"fastn-mcp: {said}", err=True)
+            _print(with_dashboard(data, wanted and wanted.call, parts.dispatch.dashboard_url))
+        say(f"fastn-mcp: {said}", err=True)
         return exit_of(error.outcome)
-    match outcome:
-        case Done(result, change):
-            say(shaped(wanted.call, result, parts.label, change))
-            return Exit.DONE
-        case PendingApproval(preview, where, until):
-            say(waiting(preview.data(), where, until))
-            return Exit.WAITING
-        case PendingForm():  # a terminal answers at once
-            raise TypeError("an approval request was left open")
+    _print(made.body)
+    return exit_of(made.outcome)
 
 
 def _print(body: object) -> None:

@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "uninstall": CommandEntry("install:uninstall", "Remove the server from CLIENT's configuration."),
         "login": CommandEntry("login:login", "Ask for an account's API key, check it, and store it."),
         "logout": CommandEntry("login:logout", "Delete a stored key."),
-        "whoami": CommandEntry("whoami:whoami", "Show which account and key are used, and whether the key works."),
+        "whoami": CommandEntry("login:whoami", "Show which account and key are used, and whether the key works."),
         "profiles": CommandEntry(
             "profiles:profiles_group", "List the accounts of the configuration file, and change them."
         ),

@@ -1,23 +1,37 @@
-"""`fastn-mcp login` and `logout`: keep the key of an account, and forget it. A key is never an argument."""
+"""`fastn-mcp login`, `logout`, `whoami`: store an account's key, delete it, check it. A key is never an argument."""
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import anyio
 import click
+from pydantic import JsonValue
 
+from fastn_mcp.build.account import AccountParts
+from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
-from fastn_mcp.cli.whoami import checked
 from fastn_mcp.config.edit import put, read_or_none, unset
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
-from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, ConfigFile, Settings
+from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
+from fastn_mcp.fastn.names import name_of
+from fastn_mcp.fastn.rows import text, timestamp, word
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.tables import dated
+from fastn_mcp.redaction import is_own_key, sanitize
+from fastn_mcp.tools.account import EXPIRES, ListApiKeys
+from fastn_mcp.tools.tool import FastnObject
 
 _LONGEST = 4096
 
@@ -34,32 +48,32 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 
     Without PROFILE it is the key of the account that is used by default.
     """
-    path = start.config_file()
-    account = account_of(start, path, profile)
-    at_rest = account.keyless()
-    _only_one(account, in_file=in_file)
+    stored = _stored_key(start, profile)
+    account, at_rest = stored.account, stored.account.keyless()
+    stored.refuse_another(in_file=in_file)
     if in_file and not replace and "api_key_file" in account.table and account.key_host != at_rest.host.lower():
-        _agree_to_replace(account.key_host, at_rest)
+        _confirm_replacement(account.key_host, at_rest)
     keyring = SystemKeyring()
     if not in_file:
-        with _or_in_a_file(account.profile):
+        with _file_suggested(account.profile):
             keyring.check()  # before a person has pasted anything
     if not stdin and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise SettingsError(
             "There is no terminal to ask for the key at.", "Give it on the standard input: fastn-mcp login --stdin"
         )
-    key = _read() if stdin else _asked(f"API key of {at_rest.profile} at {at_rest.host} (not shown)")
+    what = f"API key of {at_rest.profile} at {at_rest.host} (not shown)"
+    key = _read() if stdin else str(click.prompt(what, hide_input=True, err=True)).strip()
     settings = account.with_key(Key(key, "what was given"))
     if not no_check:
-        result = anyio.run(checked, start.parts(settings))
+        result = anyio.run(check_key, start.parts(settings))
         if not result.works:
-            say(f"fastn-mcp: {result.said} Nothing was stored. To store it without a check: --no-check", err=True)
+            say(f"fastn-mcp: {result.message} Nothing was stored. To store it without a check: --no-check", err=True)
             return 1
-        say(result.said)
+        say(result.message)
     if in_file:
-        place = _in_file(path, account, settings)
+        place = stored.write_file(settings)
     else:
-        with _or_in_a_file(account.profile):
+        with _file_suggested(account.profile):
             place = keyring.keep(entry(settings.profile, settings.host), key)
     kind = f"The {settings.key_kind} key" if settings.key_kind != "unknown" else "The key"
     say(f"{kind} of {settings.profile} at {settings.host} is kept in {place}.")
@@ -73,88 +87,101 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
 @click.pass_obj
 def logout(start: StartOptions, profile: str | None) -> int:
     """Forget the API key of an account that login has kept. It is not revoked at Fastn."""
-    path = start.config_file()
-    account = account_of(start, path, profile)
-    settings = account.keyless()
-    done = forget(path, account)
+    stored = _stored_key(start, profile)
+    account, settings = stored.account, stored.account.keyless()
+    whose = f"{settings.profile} at {settings.host}"
+    done = stored.forget()
     for place in done:
-        say(f"The key of {settings.profile} at {settings.host} was removed from {place}.")
+        say(f"The key of {whose} was removed from {place}.")
     if done:
         say("It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.")
         return 0
-    if _is_kept_in_file(path, account) and account.key_host != settings.host.lower():
+    if stored.is_in_file and account.key_host != settings.host.lower():
         say(
             f"fastn-mcp: The key that is kept is of {settings.profile} at {account.key_host}, not at {settings.host}."
             " Nothing was changed. To forget it, leave out --base-url and FASTN_BASE_URL.",
             err=True,
         )
         return 1
-    elsewhere = next((f"{name} in {path}" for name in KEY_SETTINGS if name in account.table), None)
-    if elsewhere is None and account.profile is None and os.environ.get(VARIABLE):
-        elsewhere = f"the environment: {VARIABLE}"
-    said = f" Its key comes from {elsewhere}." if elsewhere else " Which account has one: fastn-mcp profiles"
-    say(f"fastn-mcp: login has kept no key of {settings.profile} at {settings.host}.{said}", err=True)
+    source = next((f"{name} in {stored.config}" for name in KEY_SETTINGS if name in account.table), None)
+    if source is None and account.profile is None and os.environ.get(VARIABLE):
+        source = f"the environment: {VARIABLE}"
+    hint = f" Its key comes from {source}." if source else " Which account has one: fastn-mcp profiles"
+    say(f"fastn-mcp: login has kept no key of {whose}.{hint}", err=True)
     return 1
 
 
-def forget(path: Path, account: Chosen, *, any_host: bool = False) -> list[str]:
-    """Forget what login has kept of an account; from where it was taken. Raises `SettingsError`.
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """The key of one account, as login stores it in the keyring or in a file beside the configuration file."""
 
-    A file with the key of another host stays, unless `any_host`: the account goes with all that it has.
-    """
-    settings, done = account.keyless(), list[str]()
-    own = key_file(path, account)
-    if _is_kept_in_file(path, account) and (any_host or account.key_host == settings.host.lower()):
-        own.unlink(missing_ok=True)
-        unset(path, account.profile, "api_key_file")
-        if KEY_HOST in account.table:
-            unset(path, account.profile, KEY_HOST)
-        done.append(str(own))
-    try:
-        if SystemKeyring().drop(entry(settings.profile, settings.host)):
-            done.append("the keyring")
-    except NoKeyring:
-        pass  # then none is kept there
-    return done
+    config: Path
+    account: Chosen
+
+    @property
+    def file(self) -> Path:
+        return self.config.absolute().parent / "keys" / f"{self.account.profile or DEFAULT}.key"
+
+    @property
+    def is_in_file(self) -> bool:
+        return self.account.table.get("api_key_file") == self.file
+
+    def refuse_another(self, *, in_file: bool) -> None:
+        """Refuse to store a key that would never be used."""
+        account = self.account
+        for name in KEY_SETTINGS:
+            if name in account.table and not (name == "api_key_file" and in_file):
+                at = ("profiles", account.profile, name) if account.profile else (name,)
+                what = f"{name} already says where the key is, so a stored key would not be used."
+                raise SettingsError(f"{account.file.line(*at)}: {what}", "Remove that line first.")
+
+    def write_file(self, settings: Settings) -> Path:
+        """Write the key to a file, and name it in the configuration. Raises `SettingsError`."""
+        profile, named = self.account.profile, self.account.table.get("api_key_file")
+        file = named if isinstance(named, Path) else self.file
+        try:
+            write_private(file, f"{settings.api_key}\n")
+        except OSError as error:
+            raise SettingsError(f"{file} cannot be written: {error.strerror or type(error).__name__}.") from None
+        put(self.config, profile, KEY_HOST, settings.host.lower())
+        if named is None:
+            put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))
+        return file
+
+    def forget(self, *, any_host: bool = False) -> list[str]:
+        """Delete what login has stored; from where it was deleted. Raises `SettingsError`.
+
+        A file with the key of another host stays, unless `any_host`: the account goes with all that it has.
+        """
+        settings, done, profile = self.account.keyless(), list[str](), self.account.profile
+        if self.is_in_file and (any_host or self.account.key_host == settings.host.lower()):
+            self.file.unlink(missing_ok=True)
+            unset(self.config, profile, "api_key_file")
+            if KEY_HOST in self.account.table:
+                unset(self.config, profile, KEY_HOST)
+            done.append(str(self.file))
+        with suppress(NoKeyring):  # then none is stored there
+            if SystemKeyring().drop(entry(settings.profile, settings.host)):
+                done.append("the keyring")
+        return done
 
 
-def _is_kept_in_file(path: Path, account: Chosen) -> bool:
-    return account.table.get("api_key_file") == key_file(path, account)
-
-
-def account_of(start: StartOptions, path: Path, profile: str | None) -> Chosen:
-    """The account that is meant, whatever key there is. Raises `SettingsError`."""
+def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
+    """The key of the account that is meant. Raises `SettingsError`."""
     if start.sandboxed:
         raise click.UsageError("The sandbox has a key of its own.")
-    asked = start.flags.get("profile")
+    asked, path = start.flags.get("profile"), start.config_file()
     if profile is not None and asked is not None and asked != profile:
         raise click.UsageError(f"--profile {asked} is another account than {profile}.")
     config = read_or_none(path)
     if profile is not None and not config.profiles:
         raise no_profile(profile, config)
-    return choose({**start.flags, "profile": profile or asked}, without_key(os.environ), config)
+    return StoredKey(path, choose({**start.flags, "profile": profile or asked}, without_key(os.environ), config))
 
 
 def without_key(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without the key of whoever is the default."""
     return {name: value for name, value in environment.items() if name != VARIABLE}
-
-
-def key_file(path: Path, account: Chosen) -> Path:
-    """The file in which login keeps the key of an account."""
-    return path.absolute().parent / "keys" / f"{account.profile or DEFAULT}.key"
-
-
-def _only_one(account: Chosen, *, in_file: bool) -> None:
-    """Refuse to keep a key that would never be used."""
-    file: ConfigFile = account.file
-    for name in KEY_SETTINGS:
-        if name in account.table and not (name == "api_key_file" and in_file):
-            at = ("profiles", account.profile, name) if account.profile else (name,)
-            raise SettingsError(
-                f"{file.line(*at)}: {name} already says where the key is, so a stored key would not be used.",
-                "Remove that line first.",
-            )
 
 
 def _read() -> str:
@@ -167,12 +194,7 @@ def _read() -> str:
     return lines[0]
 
 
-def _asked(text: str) -> str:
-    found: str = click.prompt(text, hide_input=True, err=True)
-    return found.strip()
-
-
-def _agree_to_replace(host: str, new: Settings) -> None:
+def _confirm_replacement(host: str, new: Settings) -> None:
     """Ask whether the key of another host is given up. Raises `SettingsError` where that is not agreed to."""
     what = f"The key of {new.profile} at {host} is kept there, and would be replaced by one for {new.host}."
     terminal = Terminal.here()
@@ -184,28 +206,110 @@ def _agree_to_replace(host: str, new: Settings) -> None:
     )
 
 
-def _in_file(path: Path, account: Chosen, settings: Settings) -> Path:
-    own = account.table.get("api_key_file")
-    file = own if isinstance(own, Path) else key_file(path, account)
+@contextmanager
+def _file_suggested(profile: str | None) -> Generator[None]:
+    """Where there is no keyring, say how to store the key without one."""
     try:
-        write_private(file, f"{settings.api_key}\n")
-    except OSError as error:
-        raise SettingsError(f"{file} cannot be written: {error.strerror or type(error).__name__}.") from None
-    put(path, account.profile, KEY_HOST, settings.host.lower())
-    if own is None:
-        put(path, account.profile, "api_key_file", str(file.relative_to(path.absolute().parent)))
-    return file
+        yield
+    except NoKeyring as error:
+        command = f"fastn-mcp login {profile} --file" if profile else "fastn-mcp login --file"
+        raise SettingsError(error.what, f"Keep it in a file that only you can read: {command}") from None
 
 
-class _or_in_a_file:  # noqa: N801 - read as a clause of the with statement
-    """Where there is no keyring, say how to do without."""
+# --- whoami ------------------------------------------------------------------------------------------------------
 
-    def __init__(self, profile: str | None) -> None:
-        self._command = f"fastn-mcp login {profile} --file" if profile else "fastn-mcp login --file"
 
-    def __enter__(self) -> None:
-        pass
+@dataclass(frozen=True, slots=True)
+class KeyCheck:
+    """Whether a key works, None where that is unknown."""
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, NoKeyring):
-            raise SettingsError(error.what, f"Keep it in a file that only you can read: {self._command}") from None
+    works: bool | None
+    message: str
+
+
+async def check_key(parts: AccountParts) -> KeyCheck:
+    """Ask Fastn for its API keys, of which this should be one."""
+    try:
+        try:
+            found = await parts.dispatch(ListApiKeys(limit=100), Caller("local", None))
+        finally:
+            await parts.aclose()
+    except Unauthorized as error:
+        return KeyCheck(
+            False, f"The key does not work. {error.what} Copy it again: Fastn dashboard, Settings, API keys."
+        )
+    except Forbidden:
+        return KeyCheck(True, "The key works. It may not list API keys, so its permissions are unknown.")
+    except FastnError as error:
+        return KeyCheck(None, f"Could not check whether the key works. {error}")
+    page = found.result if isinstance(found, Done) else None
+    rows = cast("list[FastnObject]", getattr(page, "items", []))
+    mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
+    if mine is None:
+        return KeyCheck(True, "The key works. It is not among the first 100 API keys, so its permissions are unknown.")
+    mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()
+    ends = "never expires"
+    if word(mine, *EXPIRES) not in ("", "never"):
+        expires = timestamp(mine, *EXPIRES)
+        ends = "expires at an unknown time" if expires is None else f"expires {dated(expires, parts.system.now())}"
+    known = ", ".join(filter(None, (mode and f"{mode} mode", permissions, ends)))
+    return KeyCheck(True, sanitize(f"The key works. Key {name_of(mine)!r}: {known}."))
+
+
+KINDS = {
+    "live": "live",
+    "test": "test (no sandbox: it acts on the same live connections)",
+    "unknown": "of unknown kind, so treated as live",
+}
+_WIDTH = 13
+
+
+@click.command(name="whoami")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def whoami(start: StartOptions, as_json: bool) -> int:
+    """Show the account, where its key comes from and the mode, and make one read request to see whether the key works.
+
+    \b
+    Exit codes:
+      0  the key works
+      1  it does not, or Fastn could not be asked
+      2  a setting is wrong, or there is no key
+    """
+    resolved = start.resolved()
+    settings = resolved.settings
+    parts = start.parts(settings)
+    more = {
+        "environment": settings.env,
+        "space": settings.space_id,
+        "tenant": settings.tenant_id,
+        "organisation": settings.end_org_id,
+    }
+    known: dict[str, JsonValue] = {
+        "sandbox": start.sandboxed,
+        "profile": settings.profile,
+        "host": settings.host,
+        **{name: value for name, value in more.items() if value},
+        "key": settings.key_kind,
+        "key_from": resolved.key,
+        "mode": "read-only" if settings.read_only else settings.mode,
+        "policy": str(policy_file(settings, os.environ) or "") or None,
+        "plan": str(settings.plan) if settings.plan else None,
+    }
+    if not as_json:
+        shown: dict[str, JsonValue] = known | {
+            "sandbox": "in this process: nothing reaches Fastn" if start.sandboxed else None,
+            "host": None if start.sandboxed else settings.host,
+            "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {resolved.key}",
+            "key_from": None,
+            "policy": known["policy"] or "no file",
+        }
+        for name, value in shown.items():
+            if value is not None:
+                click.echo(sanitize(f"{name:{_WIDTH}}{value}"))
+    result = anyio.run(check_key, parts)
+    if as_json:
+        click.echo(json.dumps(known | {"works": result.works, "said": result.message}, ensure_ascii=False))
+    else:
+        click.echo(result.message, err=not result.works)
+    return 0 if result.works else 1

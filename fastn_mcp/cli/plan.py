@@ -15,6 +15,7 @@ from fastn_mcp.build.account import AccountParts, account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.run import read
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
@@ -40,7 +41,6 @@ from fastn_mcp.guard.plans.file import (
 )
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation
@@ -61,7 +61,7 @@ def plan_group() -> None:
 
 
 @plan_group.command(name="new")
-@click.argument("calls", type=click.File("r"), required=False)
+@click.argument("calls", type=click.File("rb"), required=False)
 @click.option("--from-audit", "audit", type=click.Path(path_type=Path), help="Take the calls of a recorded run.")
 @click.option("--since", help="Of the audit, only from this moment on, ISO 8601.")
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
@@ -78,8 +78,8 @@ def new_(
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
-    settings = ctx.obj().settings
-    found = _from_audit(audit, since) if audit is not None else _from_lines(calls)
+    settings = ctx.obj.resolved().settings
+    found = _from_audit(audit, since) if audit is not None else _from_script(calls)
     counted: dict[str, int] = {}
     for call in found:
         entry = would_allow(call).removesuffix("count = 1")
@@ -101,20 +101,15 @@ def new_(
     )
 
 
-def _from_lines(lines: Iterable[str]) -> Iterator[Call]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            given: Any = json.loads(line)
-            call = parse(_PLANNABLE, str(given["tool"]), dict(given.get("arguments") or {})).call
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise click.ClickException(f'line {number} is not {{"tool": ..., "arguments": {{...}}}}') from None
-        except FastnError as error:
-            raise click.ClickException(f"line {number}: {error}") from None
-        for part in call.made_of or (call,):
-            if isinstance(part, Operation) and part.effect is not Effect.READ:
-                yield part
+def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
+    """The calls of a script that change something, and those of its batches."""
+    calls, errors = read(lines, _PLANNABLE)
+    if errors:
+        raise click.ClickException(errors[0])
+    for step in calls:
+        for call in step.wanted.call.made_of or (step.wanted.call,):
+            if isinstance(call, Operation) and call.effect is not Effect.READ:
+                yield call
 
 
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
@@ -232,7 +227,7 @@ def _program(ctx: click.Context) -> CommandLine:
 
 def _signed(ctx: click.Context, file: Path, keys: Path | None = None) -> Plan:
     """The plan as it would be used. Raises `SettingsError`."""
-    settings = ctx.obj().settings
+    settings = ctx.obj.resolved().settings
     known = keys or settings.plan_keys or config_dir(os.environ) / KEYS
     return signed(file, known, account_of(settings), datetime.now(UTC), _program(ctx))
 
@@ -248,7 +243,7 @@ async def _told(ctx: click.Context, plan: Plan) -> list[str]:
     """The plan in words: what each entry does to what, by name, with its consequences; then the entry with its ids."""
     heading, *entries = plan.words()
     try:
-        parts = cast(AccountParts, ctx.obj())
+        parts = cast(AccountParts, ctx.obj.parts())
     except SettingsError as error:
         return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
     lines = [heading]

@@ -3,18 +3,18 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import click
 
 from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli import EnumChoice
+from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.policy_simulation import Replayed, UnreadableLine, replayed
 from fastn_mcp.config.model import Settings
@@ -57,12 +57,7 @@ def policy_group() -> None:
 @click.pass_context
 def check_(ctx: click.Context, file: Path) -> None:
     """Say in words what FILE says. Exit code 2 where it is wrong, with the line."""
-    try:
-        rules = load_rules(file, ctx.obj.command_line())
-    except SettingsError as error:
-        click.echo(f"fastn-mcp: {error}", err=True)
-        sys.exit(2)
-    for line in rules.words():
+    for line in load_rules(file, ctx.obj.command_line()).words():
         say(sanitize(line))
     say(f"{file} is valid.")
 
@@ -84,16 +79,12 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
     name = current(tool.replace("-", "_"))
     try:
         call = parse(BY_NAME, name, dict(_argument(name, given) for given in arguments)).call
-        if not isinstance(call, Operation):
-            raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
-        for line in anyio.run(_explained, ctx, call, file, mode):
-            say(line)
     except UnknownTool as error:
-        click.echo(f"fastn-mcp: {error.what} {error.known} All of them: fastn-mcp tools", err=True)
-        sys.exit(2)
-    except FastnError as error:
-        click.echo(f"fastn-mcp: {error}", err=True)
-        sys.exit(2)
+        raise NotSent(error.what, "All of them: fastn-mcp tools") from None
+    if not isinstance(call, Operation):
+        raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
+    for line in anyio.run(_explained, ctx, call, file, mode):
+        say(line)
 
 
 def _argument(tool: str, given: str) -> tuple[str, Any]:
@@ -111,19 +102,22 @@ def _argument(tool: str, given: str) -> tuple[str, Any]:
 
 
 async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: str | None) -> list[str]:
+    start: StartOptions = ctx.obj.with_flags(policy=file, mode=mode)
+    parts: AccountParts | None = None
     unknown = ""
     try:
-        parts = _started(ctx, policy=file, mode=mode)
+        parts = start.parts()
+        settings = parts.settings
     except SettingsError as error:
-        parts, unknown = _started(ctx, policy=file, mode=mode, sandbox=True), f"Nothing was read: {error}"
-    policy = policy_of(parts.settings, os.environ, parts.program)
-    if unknown:
+        settings, unknown = start.keyless(), f"Nothing was read: {error}"
+    policy = policy_of(settings, os.environ, start.command_line())
+    if parts is None:
         policy = replace(policy, live=True)
-    under = _under(parts.settings, policy)
+    under = _under(settings, policy)
     try:
         if call.effect is Effect.READ:
             return [*_said(call, PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")), under]
-        if not unknown:
+        if parts is not None:
             try:
                 seen = await parts.guard.evaluate(call)
                 return [*_said(call, seen.verdict), *_seen(seen), under]
@@ -132,7 +126,8 @@ async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: st
         verdict = policy.decide(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
         return [*_said(call, verdict), *_unseen(call, unknown), under]
     finally:
-        await parts.aclose()
+        if parts is not None:
+            await parts.aclose()
 
 
 def _said(call: Call, verdict: PolicyDecision) -> Iterator[str]:
@@ -195,18 +190,14 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
 
     What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
     """
+    settings = ctx.obj.with_flags(policy=file, mode=mode).keyless()
+    policy = replace(policy_of(settings, os.environ, ctx.obj.command_line()), live=key == "live")
     try:
-        settings = anyio.run(_settings, ctx, file, mode)
-        policy = replace(policy_of(settings, os.environ, ctx.obj.command_line()), live=key == "live")
         with audit.open("rb") as lines:
             found = list(replayed(lines, policy))
     except FileNotFoundError:
-        error = f"There is no audit log at {audit}. It begins with the first call that changes something."
-        click.echo(f"fastn-mcp: {error}", err=True)
-        sys.exit(2)
-    except (SettingsError, OSError) as error:
-        click.echo(f"fastn-mcp: {error}", err=True)
-        sys.exit(2)
+        begins = "It begins with the first call that changes something."
+        raise SettingsError(f"There is no audit log at {audit}.", begins) from None
     judged = [row for row in found if isinstance(row, Replayed)]
     unreadable = [row for row in found if isinstance(row, UnreadableLine)]
     if judged:
@@ -217,13 +208,6 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
     for row in unreadable:
         click.echo(f"Line {row.line} was not evaluated: {sanitize(row.problem)}.", err=True)
     sys.exit(1 if unreadable else 0)
-
-
-async def _settings(ctx: click.Context, file: Path | None, mode: str | None) -> Settings:
-    """The settings, for which no account is needed."""
-    parts = _started(ctx, policy=file, mode=mode, sandbox=True)
-    await parts.aclose()
-    return parts.settings
 
 
 def _counts(rows: list[Replayed]) -> list[tuple[str, ...]]:
@@ -249,15 +233,3 @@ def _differences(rows: list[Replayed]) -> list[tuple[str, ...]]:
 
 def _minute(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M}Z"
-
-
-# --- what both need ----------------------------------------------------------------------------------------------
-
-
-def _started(ctx: click.Context, **flags: object) -> AccountParts:
-    """The parts, as if `flags` had been given before the command."""
-    root = ctx.find_root()
-    given = {name: value for name, value in flags.items() if value is not None}
-    if given and root.command.callback is not None:
-        root.invoke(root.command.callback, **(root.params | given))
-    return cast("Callable[[], AccountParts]", root.obj)()

@@ -8,7 +8,7 @@ import click
 
 from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.cli.login import forget
+from fastn_mcp.cli.login import StoredKey
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
@@ -108,7 +108,7 @@ def remove_(start: StartOptions, name: str) -> None:
         raise SettingsError(
             f"{name!r} is the default profile.", f"Choose another first: fastn-mcp profiles use {others[0]}"
         )
-    for place in forget(path, account, any_host=True):
+    for place in StoredKey(path, account).forget(any_host=True):
         say(f"Its key was removed from {place}; it is not revoked.")
     edit.remove(path, name)
     say(f"Removed from {path}: {name}.")

@@ -90,7 +90,7 @@ def test_a_recorded_run_becomes_a_plan(fastn: Run, environment: dict[str, str]) 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("nonsense", 'line 1 is not {"tool": ..., "arguments": {...}}'),
+        ("nonsense", "line 1: it is not JSON"),
         ('{"tool": "delete_trigger"}', "line 1: trigger_id: is required"),
         ('{"tool": "delete_triger", "arguments": {}}', "did you mean 'delete_trigger'?"),
         ('{"tool": "list_customers"}', "There is no call that changes something."),

@@ -1,29 +1,27 @@
 """`fastn-mcp policy`: what it prints, with which exit code, and that it sends no change. Ours (DESIGN 5.2)."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import Run, run_command
 
-from fastn_mcp.cli import cli
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.server import Sandbox
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "policy.toml").read_text(encoding="utf-8")
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """The command line, in folders of its own, without an account."""
-    variables = dict.fromkeys(("FASTN_API_KEY", "FASTN_POLICY", "FASTN_MODE", "FASTN_CONFIG"))
     folders = {"FASTN_CONFIG_DIR": str(tmp_path / "config"), "FASTN_STATE_DIR": str(tmp_path / "state")}
 
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(cli, arguments, env=variables | folders, catch_exceptions=False)
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return run_command(arguments, folders)
 
     return run
 
@@ -55,7 +53,7 @@ def kept(tmp_path: Path) -> Path:
 def test_check_says_the_file_in_words(run: Run, file: Callable[[str], str]) -> None:
     """Ours: a line for each part."""
     result = run("policy", "check", file(EXAMPLE))
-    assert result.exit_code == 0
+    assert result.returncode == 0
     for part in (
         "By default, destroy: out_of_band.",
         "protected customer acme-*: deny, whatever the rules allow. our largest customer.",
@@ -74,7 +72,7 @@ def test_check_ends_with_2_and_the_line_where_the_file_is_wrong(run: Run, file: 
     """Ours: nothing on the standard output."""
     path = file('[defaults]\ndestory = "deny"')
     result = run("policy", "check", path)
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert (
         f"fastn-mcp: {path}, line 2: there is no key 'destory' in [defaults] (did you mean 'destroy'?)."
         in result.stderr
@@ -100,7 +98,7 @@ def test_explain_names_the_rule_the_facts_and_the_channel(run: Run, kept: Path) 
     globex = customer(run, kept, "Globex")
     before = kept.read_bytes()
     result = run("--sandbox-file", str(kept), "policy", "explain", "delete_customer", f"customer_id={globex}")
-    assert result.exit_code == 0
+    assert result.returncode == 0
     assert "Decision: typed. A person is asked to type the target's name: in the client's form" in result.stdout
     assert "Rule: mode guarded: destroy." in result.stdout
     assert f'target: "Globex Exports", id "{globex}"' in result.stdout
@@ -137,7 +135,7 @@ def test_without_an_account_explain_says_what_is_unknown_and_loosens_nothing(
     """Ours."""
     path = file('[[rule]]\ntool = "delete_trigger"\nwhen = { dependents = { max = 0 } }\nthen = "allow"')
     result = run("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
-    assert result.exit_code == 0
+    assert result.returncode == 0
     assert "Decision: typed." in result.stdout
     assert "Unknown, and assumed so that nothing is loosened:" in result.stdout
     assert 'the target "t"' in result.stdout
@@ -157,7 +155,7 @@ def test_a_call_without_a_target_is_explained_and_secrets_are_not_shown(run: Run
     result = run("--sandbox", "policy", "explain", "create_secret", "name=A", "value=kanarienvogel")
     assert "Decision: confirm." in result.stdout
     assert "dependents: none" in result.stdout
-    assert "kanarienvogel" not in result.output
+    assert "kanarienvogel" not in result.stdout + result.stderr
 
 
 def test_a_read_is_always_allowed(run: Run) -> None:
@@ -180,7 +178,7 @@ def test_a_read_is_always_allowed(run: Run) -> None:
 def test_explain_names_what_is_wrong_with_the_question(run: Run, arguments: list[str], said: str) -> None:
     """Ours."""
     result = run("policy", "explain", *arguments)
-    assert result.exit_code == 2
+    assert result.returncode == 2
     assert said in result.stderr
 
 
@@ -219,7 +217,7 @@ def test_simulate_counts_and_names_what_would_be_decided_otherwise(
     )
     path = file('[[rule]]\ntool = "delete_trigger"\ntarget = "t*"\nthen = "deny"')
     result = run("policy", "simulate", "--audit", audit, "--file", path)
-    assert result.exit_code == 0
+    assert result.returncode == 0
     assert "5 calls, 3 with another decision." in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     for counted in (["typed", "deny", "1"], ["allow", "allow", "1"], ["confirm", "confirm", "1"],
@@ -263,7 +261,7 @@ def test_a_line_that_cannot_be_judged_is_named(
 ) -> None:
     """Ours: never passed over in silence; the rest is judged."""
     result = run("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
-    assert result.exit_code == 1
+    assert result.returncode == 1
     assert "2 calls, 0 with another decision." in result.stdout
     assert "Line 2 was not evaluated: " in result.stderr
     assert problem in result.stderr
@@ -275,15 +273,15 @@ def test_simulate_of_a_wrong_policy_or_of_no_file_ends_with_2(
     """Ours."""
     audit = audit_of(tmp_path, DELETED)
     result = run("policy", "simulate", "--audit", audit, "--file", file("[rules]"))
-    assert result.exit_code == 2
+    assert result.returncode == 2
     assert "line 1: there is no table 'rules' (did you mean 'rule'?)" in result.stderr
-    assert run("policy", "simulate", "--audit", str(tmp_path)).exit_code == 2
+    assert run("policy", "simulate", "--audit", str(tmp_path)).returncode == 2
 
 
 def test_simulate_says_where_there_is_no_audit(run: Run, tmp_path: Path) -> None:
     """Ours."""
     result = run("policy", "simulate", "--audit", str(tmp_path / "none.jsonl"))
-    assert result.exit_code == 2
+    assert result.returncode == 2
     assert "There is no audit log at" in result.stderr
 
 
@@ -292,7 +290,7 @@ def test_simulate_reads_what_this_server_records(run: Run, kept: Path, tmp_path:
     run("--sandbox-file", str(kept), "--mode", "auto", "call", "create-customer", "--name", "Delta")
     audit = next((tmp_path / "state").rglob("audit.jsonl"))
     result = run("policy", "simulate", "--audit", str(audit), "--mode", "manual")
-    assert result.exit_code == 0
+    assert result.returncode == 0
     assert ["allow", "confirm", "1"] in [line.split() for line in result.stdout.splitlines()]
 
 
@@ -303,6 +301,20 @@ def test_simulate_judges_the_calls_of_a_batch_and_not_the_batch(
     asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
     result = run("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
-    assert result.exit_code == 0
+    assert result.returncode == 0
     assert "1 calls, " in result.stdout
     assert "apply_changes" not in result.stdout
+
+
+def test_policy_of_a_profile_is_asked_without_its_key(run: Run, tmp_path: Path) -> None:
+    """Ours: its mode counts, and the sandbox does not come into it."""
+    config = tmp_path / "config" / "config.toml"
+    config.parent.mkdir()
+    config.write_text('[profiles.acme]\nmode = "manual"\n')
+    config.chmod(0o600)
+    (tmp_path / "audit.jsonl").touch()
+    simulated = run("--profile", "acme", "policy", "simulate", "--audit", str(tmp_path / "audit.jsonl"))
+    assert simulated.stdout == "0 calls, 0 with another decision. Policy: mode manual, live key, no file.\n"
+    explained = run("--profile", "acme", "policy", "explain", "run_workflow", "workflow_id=wf_1")
+    assert "Rule: mode manual: external." in explained.stdout
+    assert "Nothing was read: The profile 'acme' has no key" in explained.stdout

@@ -17,7 +17,7 @@ from driving import READING
 from fleet import Fleet
 from team_world import META, Caller, modern, request
 
-from fastn_mcp.cli.approvals import ApprovalsCommand, approve
+from fastn_mcp.cli.approvals import TerminalApprovals
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 
 BROKEN = "broken"
@@ -169,7 +169,7 @@ def _reply(answer: httpx2.Response) -> dict[str, Any]:
         return {"status": answer.status_code, "text": answer.text}
 
 
-async def deciding(desk: ApprovalsCommand, book: Book) -> None:
+async def deciding(desk: TerminalApprovals, book: Book) -> None:
     """A person at a terminal, who approves each question once, wherever it was asked."""
     begun: dict[str, str] = {}
     while True:
@@ -178,7 +178,7 @@ async def deciding(desk: ApprovalsCommand, book: Book) -> None:
         await anyio.sleep(0.2)
 
 
-async def _decide(desk: ApprovalsCommand, book: Book, begun: dict[str, str]) -> None:
+async def _decide(desk: TerminalApprovals, book: Book, begun: dict[str, str]) -> None:
     for name, id_ in list(begun.items()):
         found = await desk.ledger.find(id_)
         if found is not None and found.state is not RequestState.OPEN:
@@ -187,7 +187,7 @@ async def _decide(desk: ApprovalsCommand, book: Book, begun: dict[str, str]) -> 
         name = _asked_for(grant.preview)
         if name is not None and name not in book.approved:
             begun[name] = grant.id
-            if "Approved" in await approve(desk, grant):
+            if "Approved" in await desk.approve(grant):
                 _approved(book, name, grant.id)
             del begun[name]
 

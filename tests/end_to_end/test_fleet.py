@@ -22,7 +22,7 @@ from team_world import META, modern, request
 from valkey_server import ValkeyServer
 
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.cli.approvals import ApprovalsCommand, approve
+from fastn_mcp.cli.approvals import TerminalApprovals
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.runtime import System
 
@@ -50,9 +50,9 @@ async def workflow(fleet: Fleet) -> str:
     return found["data"][0]["id"]
 
 
-def desk(fleet: Fleet, folder: Path) -> ApprovalsCommand:
+def desk(fleet: Fleet, folder: Path) -> TerminalApprovals:
     """Where a person decides: a terminal of its own, on the same ledger."""
-    return ApprovalsCommand(
+    return TerminalApprovals(
         ledger_at(fleet.ledger, folder, System()), AuditFile(folder / "audit.jsonl", System()), System()
     )
 
@@ -106,7 +106,7 @@ async def test_fifty_repeats_of_one_approved_call_over_three_replicas_make_one_r
         await call()
         assert results.pop()["status"] == "approval_required"
         (grant,) = [one for one in await person.ledger.waiting(person.now()) if one.principal.endswith("|acme-fifty")]
-        assert "Approved" in await approve(person, grant)
+        assert "Approved" in await person.approve(grant)
         async with anyio.create_task_group() as tasks:
             for _ in range(REPEATS):
                 tasks.start_soon(call)
