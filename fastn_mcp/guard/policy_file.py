@@ -6,9 +6,8 @@ from typing import Any
 
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
-from fastn_mcp.errors import nearest
 from fastn_mcp.guard.policy import MODES, Decision, PolicyDecision, least
-from fastn_mcp.guard.policy_rules.matching import KINDS, Choice, Glob, PolicyRule, Protected, UserCount, choice
+from fastn_mcp.guard.policy_rules.matching import KINDS, Glob, PolicyRule, Protected, UserCount
 from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
 from fastn_mcp.guard.policy_rules.schema import (
     CHANGING,
@@ -18,7 +17,7 @@ from fastn_mcp.guard.policy_rules.schema import (
     Protect,
     RuleForm,
     Window,
-    kind_of,
+    condition,
     named,
     possible_effects,
 )
@@ -158,7 +157,9 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
         targets=tuple(form.target or ()),
         key=form.key,
         dependents=dependents,
-        arguments={name: _choice((*at, "when", name), operations, value) for name, value in when.items()},
+        arguments={
+            name: condition((*at, "when", name), operations, value, ["dependents"]) for name, value in when.items()
+        },
         then=form.then,
         reason=form.reason,
     )
@@ -188,21 +189,6 @@ def _tools(
             )
     wanted = frozenset(Effect if effects is None else effects)
     return tools, [operation for operation in operations if possible_effects(operation) & wanted]
-
-
-def _choice(at: Key, operations: list[AnyOperation], value: object) -> Choice:
-    name = str(at[-1])
-    try:
-        kind = kind_of(operations, name)
-    except ValueError as error:
-        near = "" if "(did" in str(error) else nearest(name, ["dependents"])
-        raise ConfigError(at, f"when: {error}{near}") from None
-    if (found := choice(value, kind)) is None:
-        raise ConfigError(at, f"when: {name} has to be compared with {_SAID[kind]}, or a list of such")
-    return found
-
-
-_SAID = {"text": "a text", "number": "a whole number"}
 
 
 def _set(table: Any) -> Iterator[tuple[Effect, str, Any]]:

@@ -28,8 +28,8 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy_rules.matching import Choice, choice
-from fastn_mcp.guard.policy_rules.schema import CHANGING, kind_of
+from fastn_mcp.guard.policy_rules.matching import Choice
+from fastn_mcp.guard.policy_rules.schema import CHANGING, condition
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current
 from fastn_mcp.tools.tool import Effect
@@ -121,7 +121,7 @@ def _bounds(
     if allow.arguments is not None and allow.when is not None:
         raise ConfigError((*at, "when"), "when: arguments are given, so there is nothing left to compare")
     if allow.when is not None:
-        return None, {name: _choice((*at, "when", name), operation, value) for name, value in allow.when.items()}
+        return None, {name: condition((*at, "when", name), [operation], value) for name, value in allow.when.items()}
     if allow.arguments is None:
         if takes:
             raise ConfigError(at, f'[[allow]] needs arguments, when, or arguments = "{_ANY}"')
@@ -143,16 +143,6 @@ def _bounds(
             (*at, "arguments"), "arguments: contain a value that JSON cannot express, such as a date"
         ) from None
     return allow.arguments, None
-
-
-def _choice(at: Key, operation: AnyOperation, value: object) -> Choice:
-    try:
-        kind = kind_of([operation], str(at[-1]))
-    except ValueError as error:
-        raise ConfigError(at, f"when: {error}") from None
-    if (found := choice(value, kind)) is None:
-        raise ConfigError(at, f"when: {at[-1]} has to be compared with a {kind}, or a list of such")
-    return found
 
 
 _PURPOSE = b"fastn-mcp run plan, version 1\n"
@@ -247,18 +237,6 @@ KEYS = "plan-keys.toml"
 """Name of the file of public keys in the configuration folder."""
 
 
-def _to_sign(path: Path, program: CommandLine) -> str:
-    return f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
-
-
-def _to_verify(path: Path, program: CommandLine) -> str:
-    return f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
-
-
-def _to_make(program: CommandLine) -> str:
-    return f"Correct the path, or make one: {program.to('plan', 'new')}"
-
-
 def signatures_of(path: Path) -> Path:
     """Where the signatures of a plan lie."""
     return path.with_name(path.name + ".sig")
@@ -266,25 +244,29 @@ def signatures_of(path: Path) -> Path:
 
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """The plan as it stands, whoever signed it. Raises `SettingsError`, which says what a person does at a shell."""
-    data, _ = read(path, "plan", _to_make(program))
-    return data, load(data, path, "plan", lambda table, source: plan(table, source, ()), _to_verify(path, program))
+    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
+    return data, _loaded(data, path, (), program)
 
 
 def signed(path: Path, keys: Path, account: str, now: datetime, program: CommandLine = PROGRAM) -> Plan:
     """A plan that holds for this account now. Raises `SettingsError`, which says what a person does at a shell."""
-    data, _ = read(path, "plan", _to_make(program))
-    beside = signatures_of(path)
-    marks, _ = read(beside, "file of signatures", _to_sign(path, program))
+    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
+    to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
+    signatures, _ = read(signatures_of(path), "file of signatures", to_sign)
     try:
-        who = signers(data, parsed(marks), trusted(keys, program))
+        found = _loaded(data, path, signers(data, parsed(signatures), trusted(keys, program)), program)
     except BadSignature as error:
-        raise SettingsError(f"{path}: {error}.", _to_sign(path, program)) from None
-    found = load(data, path, "plan", lambda table, source: plan(table, source, who), _to_verify(path, program))
+        raise SettingsError(f"{path}: {error}.", to_sign) from None
     if found.account != account:
         raise SettingsError(f"{path} is for {found.account}, and this is {account}.", "Make a plan for this account.")
     if now >= found.until:
         raise SettingsError(f"{path} has expired: it was valid until {found.until.isoformat()}.", "Make a new plan.")
     return found
+
+
+def _loaded(data: bytes, path: Path, signers: tuple[str, ...], program: CommandLine) -> Plan:
+    hint = f"Correct it there, and check it: {program.to('plan', 'verify', str(path))}"
+    return load(data, path, "plan", lambda table, source: plan(table, source, signers), hint)
 
 
 def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:

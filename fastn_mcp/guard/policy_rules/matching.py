@@ -93,17 +93,6 @@ class Choice:
         return " or ".join(str(option) or "not given" for option in self.options)
 
 
-def choice(value: object, kind: str) -> Choice | None:
-    """One of this value, or of this list of values; None if it is empty or a value is not of `kind`, text or number."""
-    options: list[object] = [value]
-    if isinstance(value, list):
-        options = cast("list[object]", value)
-    wanted = {"text": str, "number": int}[kind]
-    if not options or any(type(option) is not wanted for option in options):
-        return None
-    return Choice(tuple(Glob(option) if isinstance(option, str) else cast("int", option) for option in options))
-
-
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
     """A `[[rule]]`. What is None or empty says nothing."""

@@ -1,16 +1,16 @@
 """Keys, tables and values that a policy file may contain."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key
 from fastn_mcp.errors import nearest
 from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
-from fastn_mcp.guard.policy_rules.matching import Glob
+from fastn_mcp.guard.policy_rules.matching import Choice, Glob
 from fastn_mcp.guard.policy_rules.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.parsing import ALIASES, Aliases
@@ -212,19 +212,27 @@ def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
     raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING))}")
 
 
-def kind_of(operations: Iterable[AnyOperation], argument: str) -> str:
-    """What can be compared with an argument: `text` or `number`. Raises `ValueError`."""
+_COMPARED: Mapping[str | None, tuple[type, str]] = {"string": (str, "a text"), "integer": (int, "a whole number")}
+
+
+def condition(at: Key, operations: Iterable[AnyOperation], value: object, keys: Iterable[str] = ()) -> Choice:
+    """The condition in `when` on the argument that `at` ends in: one value, or a list of values. Raises `ConfigError`.
+
+    `keys` are what `when` can hold besides arguments.
+    """
+    argument = str(at[-1])
     takers = [operation for operation in operations if argument in operation.model_fields]
     if not takers:
-        known = sorted({name for operation in operations for name in operation.model_fields})
-        raise ValueError(f"none of its tools has an argument {argument!r}{nearest(argument, known)}")
+        known = sorted({*keys, *(name for operation in operations for name in operation.model_fields)})
+        raise ConfigError(at, f"when: none of its tools has an argument {argument!r}{nearest(argument, known)}")
     if any(argument in operation.secrets() for operation in takers):
-        raise ValueError(f"{argument!r} is a secret, which a policy file must not contain")
+        raise ConfigError(at, f"when: {argument!r} is a secret, which a policy file must not contain")
     shapes = [operation.input_schema()["properties"][argument] for operation in takers]
-    kinds = {_KINDS.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
-    if len(kinds) > 1 or None in kinds:
-        raise ValueError(f"{argument!r} has parts, and only texts and numbers can be compared")
-    return str(kinds.pop())
-
-
-_KINDS = {"string": "text", "integer": "number"}
+    kinds = {_COMPARED.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
+    if len(kinds) > 1 or (kind := kinds.pop()) is None:
+        raise ConfigError(at, f"when: {argument!r} has parts, and only texts and numbers can be compared")
+    wanted, called = kind
+    options = cast("list[str | int]", value if isinstance(value, list) else [value])
+    if not options or any(type(option) is not wanted for option in options):
+        raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
+    return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))
