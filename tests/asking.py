@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from faulty_sandbox import FaultyReply, FaultySandbox
+
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.reply import SandboxReply
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.operation import Operation
 
 MORNING = datetime(2026, 10, 6, 9, 30, tzinfo=UTC)
@@ -30,7 +30,7 @@ class Clock:
 class Answer:
     """A reply with its JSON read; `data` is what lies in the usual envelope."""
 
-    reply: SandboxReply
+    reply: FaultyReply
     value: Any
 
     @property
@@ -55,7 +55,7 @@ class Answer:
 class Fastn:
     """A caller with a key, which sends calls, or requests as they are."""
 
-    def __init__(self, sandbox: Sandbox, key: str = KEY) -> None:
+    def __init__(self, sandbox: FaultySandbox, key: str = KEY) -> None:
         self.sandbox = sandbox
         self.headers = {"x-fastn-api-key": key}
         if key.startswith("fsk_test_"):
@@ -76,7 +76,7 @@ class Fastn:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        reply = self.sandbox.answer(method, path, query or {}, self.headers | (headers or {}), content)
+        reply = self.sandbox.reply(method, path, query or {}, self.headers | (headers or {}), content)
         try:
             return Answer(reply, json.loads(reply.body))
         except ValueError:

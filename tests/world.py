@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from faulty_sandbox import FaultySandbox, HeardRequest
+
 from fastn_mcp.build.account import Kinds
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
@@ -28,9 +30,7 @@ from fastn_mcp.guard.policy import Policy, PolicyDecision
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.dataset import Dataset, dataset
-from fastn_mcp.sandbox.request_context import HeardRequest
-from fastn_mcp.sandbox.server import InProcess, Sandbox
+from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject, Tool
 
@@ -129,7 +129,7 @@ class World:
         kinds = kinds or Kinds()
         self.clock = clock or Clock()
         self.system = kinds.system(self.clock.system(tokens))
-        self.sandbox = Sandbox(self.clock.now, begin=begin)
+        self.sandbox = FaultySandbox(self.clock.now, begin=begin)
         account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))

@@ -12,9 +12,8 @@ from fastn_mcp.build.startup import must_be_free
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import this_program
-from fastn_mcp.sandbox.app import create_app
+from fastn_mcp.sandbox.app import Guise, create_app
 from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.variants import Guise
 
 
 @click.command(name="sandbox")
@@ -36,5 +35,5 @@ def sandbox(port: int, file: Path | None, guise: str) -> None:
     say(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
     variables = (("FASTN_BASE_URL", f"http://127.0.0.1:{port}"), ("FASTN_API_KEY", account.key))
     click.echo(f"  {replace(this_program(os.environ), variables=variables).to(*command)}")
-    app = create_app(served, control=True)
+    app = create_app(served)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False)

@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
-from pydantic import JsonValue
-
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter
-from fastn_mcp.sandbox.reply import SandboxRefusal, forbidden
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter, SandboxRefusal, forbidden
 from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
 
 KEY = "fsk_test_sandbox"
@@ -18,8 +15,8 @@ LIVE_KEY = "fsk_live_sandbox"
 VIEWER_KEY = "fsk_test_viewer"
 """May read workflows, connectors, connections, triggers and customers, and nothing else."""
 
-TEST_PREFIX = "fsk_test_"
-LIVE_PREFIX = "fsk_live_"
+_TEST_PREFIX = "fsk_test_"
+_LIVE_PREFIX = "fsk_live_"
 
 
 _GROUPS = {
@@ -91,27 +88,24 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def remember(state: SandboxState, row: Row, key: str) -> Row:
-    """Keep `row`, and let `key` be the key that it describes."""
-    described: Row = {**row, "keyPrefix": key[:9], "last4": key[-4:]}
+def store_key(state: SandboxState, row: Row, key: str) -> Row:
+    """Store the row that describes `key`, and the key's digest."""
     state.put("_keys", {"id": digest(key), "apiKeyId": row["id"]})
-    return state.put("apiKeys", described)
+    return state.put("apiKeys", {**row, "keyPrefix": key[:9], "last4": key[-4:]})
 
 
-def known(state: SandboxState, key: str) -> Row | None:
-    """The API key that this is, unless it was revoked."""
+def find_key(state: SandboxState, key: str) -> Row | None:
+    """The row of an API key, unless it was revoked."""
     entry = state.get("_keys", digest(key))
     return None if entry is None else state.get("apiKeys", entry["apiKeyId"])
 
 
 def permissions_of(row: Row) -> frozenset[str]:
-    matrix: JsonValue = row.get("matrix")
-    if isinstance(matrix, list):
-        return frozenset(str(permission) for permission in matrix)
-    return PRESETS[str(row["permissions"])]
+    matrix = row.get("matrix")
+    return PRESETS[row["permissions"]] if matrix is None else frozenset(matrix)
 
 
-WINDOW = 60
+_WINDOW = 60
 """Seconds of a rate limit's window."""
 
 
@@ -125,29 +119,28 @@ def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str
     return key if scheme.lower() == "bearer" and key else None
 
 
-def caller(state: SandboxState, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
+def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
     """The API key's row. Raises `SandboxRefusal`."""
     key = key_in(headers, behaviour.accepts)
-    row = None if key is None else known(state, key)
+    row = None if key is None else find_key(state, key)
     if key is None or row is None:
         raise SandboxRefusal(401, "AUTH_INVALID", "Missing or invalid API key")
     testing = headers.get("x-fastn-test-mode", "").lower() == "true"
-    if key.startswith(TEST_PREFIX) and testing is (behaviour.test_mode is ModeHeader.REFUSED):
+    if key.startswith(_TEST_PREFIX) and testing is (behaviour.test_mode is ModeHeader.REFUSED):
         if testing:
             raise SandboxRefusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
         raise SandboxRefusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")
-    if key.startswith(LIVE_PREFIX) and testing:
+    if key.startswith(_LIVE_PREFIX) and testing:
         raise SandboxRefusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")
     expires = row.get("expiresAt")
     if isinstance(expires, str) and moment(expires) <= now:
         raise SandboxRefusal(401, "AUTH_EXPIRED", "The API key has expired")
     # To the minute, so that looking at a key does not change it with every look.
-    used = stamp(now.replace(second=0, microsecond=0))
-    row["lastUsed"] = used
+    row["lastUsed"] = stamp(now.replace(second=0, microsecond=0))
     return row
 
 
-def permit(row: Row, needed: str | None) -> None:
+def authorize(row: Row, needed: str | None) -> None:
     """Raises `SandboxRefusal` where the key lacks this permission."""
     held = permissions_of(row)
     if needed == OWNERS_ONLY and held != ALL:
@@ -162,26 +155,29 @@ class RateLimiter:
     def __init__(self) -> None:
         self._used: dict[str, tuple[int, int]] = {}
 
-    def count(self, key: str, limit: int, now: datetime, retry_after: RetryAfter) -> tuple[bool, dict[str, str]]:
-        """Whether there is room for one more, and the headers that say so."""
-        window = int(now.timestamp()) // WINDOW
+    def count(
+        self, key: str, limit: int, now: datetime, retry_after: RetryAfter
+    ) -> tuple[SandboxRefusal | None, dict[str, str]]:
+        """The refusal where there is no room for one more, and the headers of any response."""
+        window = int(now.timestamp()) // _WINDOW
         last, used = self._used.get(key, (window, 0))
         used = used + 1 if last == window else 1
         self._used[key] = (window, used)
-        reset = (window + 1) * WINDOW
+        reset = (window + 1) * _WINDOW
         headers = {
             "x-ratelimit-limit": str(limit),
             "x-ratelimit-remaining": str(max(limit - used, 0)),
             "x-ratelimit-reset": str(reset),
         }
         if used <= limit:
-            return True, headers
+            return None, headers
         seconds = max(reset - int(now.timestamp()), 1)
+        refusal = SandboxRefusal(429, "RATE_LIMITED", f"More than {limit} requests in a minute")
         match retry_after:
             case RetryAfter.SECONDS:
-                headers["retry-after"] = str(seconds)
+                refusal.headers["retry-after"] = str(seconds)
             case RetryAfter.DATE:
-                headers["retry-after"] = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
+                refusal.headers["retry-after"] = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
             case RetryAfter.ABSENT:
                 pass
-        return False, headers
+        return refusal, headers

@@ -1,11 +1,60 @@
-"""What is not known of Fastn, as choices: envelopes, error shapes, paging, rate limits.
+"""How Fastn answers: replies and refusals, and, as choices, what is not known of it: envelopes, error shapes, paging.
 
 Everything that a client has to tolerate is one value here, so that a test can try each.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import to_json
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxReply:
+    """An HTTP response. Header names are lower-case."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
+
+
+class SandboxRefusal(Exception):
+    """Fastn does not do it. Becomes an error response in the shape that the sandbox is set to."""
+
+    def __init__(
+        self, status: int, code: str, message: str, details: JsonValue = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.headers = headers or {}
+
+
+def not_allowed(method: str, allowed: Iterable[str]) -> SandboxRefusal:
+    """There is such a path, but not by `method`."""
+    headers = {"allow": ", ".join(sorted(set(allowed)))}
+    return SandboxRefusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here", headers=headers)
+
+
+def invalid(field: str, problem: str) -> SandboxRefusal:
+    """A value that Fastn does not accept, by its name on the wire."""
+    return SandboxRefusal(422, "VALIDATION_ERROR", f"{field}: {problem}", [{"field": field, "problem": problem}])
+
+
+def conflict(message: str, details: JsonValue = None) -> SandboxRefusal:
+    return SandboxRefusal(409, "CONFLICT", message, details)
+
+
+def not_found() -> SandboxRefusal:
+    return SandboxRefusal(404, "NOT_FOUND", "The resource does not exist, or you do not have access.")
+
+
+def forbidden(message: str) -> SandboxRefusal:
+    return SandboxRefusal(403, "FORBIDDEN", message)
 
 
 class Envelope(Enum):
@@ -102,32 +151,34 @@ def wrapped(envelope: Envelope, value: JsonValue, around: dict[str, JsonValue]) 
             return {name if isinstance(value, list) else name.removesuffix("s"): value, **around}
 
 
-def error_body(
-    shape: ErrorShape, status: int, code: str, message: str, details: JsonValue = None, retry_after: int | None = None
-) -> JsonValue | bytes:
-    """An error in one of the shapes that were seen; bytes where it is no JSON."""
+def error_body(shape: ErrorShape, refusal: SandboxRefusal) -> tuple[str, bytes]:
+    """The content type and the body of an error, in one of the shapes that were seen."""
+    value: JsonValue
     match shape:
         case ErrorShape.CODED:
-            error: dict[str, JsonValue] = {"code": code, "message": message}
-            if details is not None:
-                error["details"] = details
-            if retry_after is not None:
-                error["retryAfter"] = retry_after
-            return {"error": error}
+            error: dict[str, JsonValue] = {"code": refusal.code, "message": refusal.message}
+            if refusal.details is not None:
+                error["details"] = refusal.details
+            if (seconds := refusal.headers.get("retry-after", "")).isdigit():
+                error["retryAfter"] = int(seconds)
+            value = {"error": error}
         case ErrorShape.TEXT:
-            return {"error": message}
+            value = {"error": refusal.message}
         case ErrorShape.MESSAGE:
-            return {"message": message}
+            value = {"message": refusal.message}
         case ErrorShape.CLASSIC:
-            debug: JsonValue = {"name": code, "jsonObject": {"message": message, "details": details}}
-            return {
-                "code": "DATASOURCE_CONNECTION_ERROR" if status >= 500 else code,
-                "statusCode": status,
+            inner: JsonValue = {"message": refusal.message, "details": refusal.details}
+            value = {
+                "code": "DATASOURCE_CONNECTION_ERROR" if refusal.status >= 500 else refusal.code,
+                "statusCode": refusal.status,
                 "isCustomAuthError": False,
                 "step": "request",
-                "datasourceDebug": debug,
+                "datasourceDebug": {"name": refusal.code, "jsonObject": inner},
             }
         case ErrorShape.HTML:
-            return f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>".encode()
+            status = refusal.status
+            page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
+            return "text/html", page.encode()
         case ErrorShape.EMPTY:
-            return b""
+            return "text/html", b""
+    return "application/json", to_json(value)

@@ -1,18 +1,16 @@
-"""Filters, order and pages of lists; stored runs and run history in one list.
-
-Of two runs from the same moment the kept one comes first.
-"""
+"""Filters, order and pages of lists; stored runs and run history in one list."""
 
 import base64
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from io import BytesIO
+from typing import Any
 
-from pydantic import JsonValue
+from pydantic_core import to_json
+from typing_extensions import override
 
-from fastn_mcp.sandbox.behaviour import Paging
-from fastn_mcp.sandbox.reply import Rows, SandboxRefusal, invalid
+from fastn_mcp.sandbox.behaviour import Envelope, Paging, SandboxRefusal, invalid, wrapped
 from fastn_mcp.sandbox.run_history import History, milliseconds
 from fastn_mcp.sandbox.state import Row, moment
 from fastn_mcp.tools.paging import List
@@ -20,29 +18,46 @@ from fastn_mcp.tools.paging import List
 _SEARCHED = ("name", "slug", "id", "email", "description")
 
 
-def newest_first(rows: list[Row]) -> list[Row]:
-    """By the time of making; of two from the same moment, the later one first."""
-    return sorted(rows, key=_time)[::-1]
+class Rows:
+    """All rows of a list, as `shown` shows each. A place is counted from 0."""
+
+    def __init__(self, rows: Sequence[Row], shown: Callable[[Row], Row]) -> None:
+        self._rows = rows
+        self._shown = shown
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def cut(self, start: int, end: int) -> Iterator[Row]:
+        """The rows from `start` until before `end`, as far as there are any."""
+        return map(self._shown, self._rows[start:end])
+
+    def place(self, key: str) -> int | None:
+        """Where the row with this id stands; None where the list does not have it."""
+        return next((place for place, row in enumerate(self._rows) if str(row["id"]) == key), None)
 
 
-def matching(rows: list[Row], call: List[Any]) -> list[Row]:
-    """The rows that the filters of `call` let through."""
+def select(rows: list[Row], call: List[Any]) -> list[Row]:
+    """The rows that the filters of `call` let through, newest first; of two from the same moment, the later one."""
     for name in type(call).model_fields.keys() - {"limit", "cursor"}:
         wanted: str | None = getattr(call, name)
         if wanted is None:
             continue
-        if name == "search":
-            rows = [row for row in rows if wanted.casefold() in _text(row)]
-        elif name == "since":
-            begin = instant(name, wanted)
-            rows = [row for row in rows if moment(_time(row)) >= begin]
-        elif name == "until":
-            end = instant(name, wanted)
-            rows = [row for row in rows if moment(_time(row)) < end]
-        else:
-            wire = call.wire(name)
-            rows = [row for row in rows if str(_value(row, wire)).casefold() == wanted.casefold()]
-    return rows
+        match name:
+            case "search":
+                rows = [row for row in rows if wanted.casefold() in _text(row)]
+            case "since":
+                begin = instant(name, wanted)
+                rows = [row for row in rows if moment(_time(row)) >= begin]
+            case "until":
+                end = instant(name, wanted)
+                rows = [row for row in rows if moment(_time(row)) < end]
+            case "resource_id":
+                rows = [row for row in rows if str(row["resource"]["id"]).casefold() == wanted.casefold()]
+            case _:
+                field = call.wire(name)
+                rows = [row for row in rows if str(row.get(field)).casefold() == wanted.casefold()]
+    return sorted(rows, key=_time)[::-1]
 
 
 def page(rows: Rows, limit: int, query: dict[str, str], paging: Paging) -> tuple[Iterable[Row], Row]:
@@ -98,34 +113,45 @@ def _text(row: Row) -> str:
     return " ".join(str(row[name]) for name in _SEARCHED if row.get(name) is not None).casefold()
 
 
-def _value(row: Row, wire: str) -> JsonValue:
-    if wire == "resourceId":
-        return cast(Row, row["resource"])["id"]
-    return row.get(wire)
+def list_body(envelope: Envelope, rows: Iterable[Row], around: Row) -> bytes:
+    """The rows in their envelope, with what stands beside them."""
+    # An envelope begins with the rows, so that the first empty list is where they go.
+    head, tail = to_json(wrapped(envelope, [], around)).split(b"[]", 1)
+    body = BytesIO()
+    body.write(head + b"[")
+    for number, row in enumerate(rows):
+        body.write(b"," + to_json(row) if number else to_json(row))
+    body.write(b"]" + tail)
+    return body.getvalue()
 
 
-class Merged:
-    """`kept` are newest first, `numbers` are runs of the history in its order. `shown` is how a list shows a row."""
+class MergedRows(Rows):
+    """Stored runs and runs of the history, newest first. Of two that began together the stored one comes first.
+
+    `numbers` are runs of the history in its order.
+    """
 
     def __init__(
-        self, kept: Sequence[Row], history: History, numbers: Sequence[int], shown: Callable[[Row], Row]
+        self, rows: Sequence[Row], shown: Callable[[Row], Row], history: History, numbers: Sequence[int]
     ) -> None:
-        self._kept = kept
+        super().__init__(rows, shown)
         self._history = history
         self._numbers = numbers
-        self._shown = shown
-        # For each kept row how many runs of the history come before it.
-        self._before = [self._newer(milliseconds(moment(str(row["createdAt"])))) for row in kept]
+        # For each stored row how many runs of the history come before it.
+        self._before = [self._newer(milliseconds(moment(str(row["createdAt"])))) for row in rows]
         self._places = [place + before for place, before in enumerate(self._before)]
 
+    @override
     def __len__(self) -> int:
-        return len(self._kept) + len(self._numbers)
+        return len(self._rows) + len(self._numbers)
 
+    @override
     def cut(self, start: int, end: int) -> Iterator[Row]:
         return (self._shown(self._row(place)) for place in range(start, min(end, len(self))))
 
+    @override
     def place(self, key: str) -> int | None:
-        for row, place in zip(self._kept, self._places, strict=True):
+        for row, place in zip(self._rows, self._places, strict=True):
             if row["id"] == key:
                 return place
         number = self._history.number(key)
@@ -143,5 +169,5 @@ class Merged:
     def _row(self, place: int) -> Row:
         kept = bisect_left(self._places, place)
         if kept < len(self._places) and self._places[kept] == place:
-            return self._kept[kept]
+            return self._rows[kept]
         return self._history.row(self._numbers[len(self._numbers) - 1 - (place - kept)])

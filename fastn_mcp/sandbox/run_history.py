@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from fastn_mcp.sandbox.dataset.executions import execution
+from fastn_mcp.sandbox.executions import execution
 from fastn_mcp.sandbox.state import Row, SandboxState
 
 _KEPT = ("_past", "past")
@@ -90,15 +90,12 @@ class RunSeries(BaseModel):
     @classmethod
     def of_triggers(cls, state: SandboxState) -> frozenset[str]:
         """The triggers whose runs a past describes, by id."""
-        row = state.get(*_KEPT) or {}
-        triggers = row.get("triggers")
-        return frozenset(str(key) for key in triggers) if isinstance(triggers, list) else frozenset()
+        return frozenset((state.get(*_KEPT) or {}).get("triggers", ()))
 
     @classmethod
-    def of(cls, state: SandboxState) -> "RunSeries | None":
-        """What `keep` kept; None where the account has no such past. Raises ValueError where it is something else."""
-        row: Row | None = state.get(*_KEPT)
-        return None if row is None else cls.model_validate(row)
+    def of(cls, state: SandboxState) -> "RunSeries":
+        """What `keep` stored; an empty one where the account has no such past. Raises ValueError."""
+        return cls.model_validate(state.get(*_KEPT) or {})
 
 
 _MINUTE = 60_000

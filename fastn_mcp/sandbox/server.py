@@ -3,42 +3,73 @@
 import random
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
-from fastn_mcp.client.http import Answer, ResponseLost
-from fastn_mcp.sandbox.auth import RateLimiter, caller, digest, key_in, known, permit
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, error_body, wrapped
-from fastn_mcp.sandbox.dataset import Dataset, dataset
-from fastn_mcp.sandbox.faults import Faults
-from fastn_mcp.sandbox.file import StateFile
-from fastn_mcp.sandbox.paging import page
-from fastn_mcp.sandbox.reply import (
-    BrokenReply,
-    Many,
-    Nothing,
-    One,
-    Outcome,
+from fastn_mcp.client.http import Answer
+from fastn_mcp.sandbox import (
+    account,
+    ai,
+    connectors,
+    customers,
+    keys,
+    past_runs,
+    runs,
+    triggers,
+    workflows,
+)
+from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
+from fastn_mcp.sandbox.behaviour import (
+    Behaviour,
+    Filtering,
     SandboxRefusal,
     SandboxReply,
+    error_body,
     invalid,
-    list_body,
     not_allowed,
     not_found,
+    wrapped,
 )
-from fastn_mcp.sandbox.request_context import LONGEST_LOG, HeardRequest, RouteContext, without_key
-from fastn_mcp.sandbox.routes import ENDPOINTS
+from fastn_mcp.sandbox.paging import list_body, page
+from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
 from fastn_mcp.sandbox.run_history import History, RunSeries
-from fastn_mcp.sandbox.runs import pass_time
-from fastn_mcp.sandbox.state import Row, SandboxState, record
+from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.paging import List
+
+HANDLERS = (account, ai, connectors, customers, keys, runs, triggers, workflows)
+"""The modules whose handlers are in `ENDPOINTS`."""
+
+Dataset = Callable[[datetime, random.Random], SandboxState]
+"""Makes an account as of a moment. The same randomness gives the same account."""
+
+
+def dataset(now: datetime, randomness: random.Random) -> SandboxState:
+    """The examples of Fastn's documentation, made consistent.
+
+    Every timestamp is relative to midnight UTC of the day of `now`, so that each process of a day has the same
+    account. What the rest of the day brings follows from it: see `runs.pass_time`.
+    """
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    state = SandboxState(randomness)
+    customers.add_customers(state, midnight)
+    connectors.add_connectors(state, midnight)
+    connectors.add_connections(state, midnight)
+    workflows.add_workflows(state, midnight)
+    triggers.add_triggers(state, midnight)
+    past_runs.add_executions(state, midnight)
+    customers.add_people(state, midnight)
+    keys.add_keys(state, midnight)
+    keys.add_secrets(state, midnight)
+    account.add_audit_log(state, midnight)
+    account.add_billing(state, midnight)
+    return state
 
 
 class Routes:
@@ -77,22 +108,22 @@ LARGEST_BODY = 1024 * 1024
 _JSON = {"content-type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """A request as it came: the log's entry, and what the log does not keep."""
+class SandboxRequest(NamedTuple):
+    """A request as it came. `path` is encoded, without the query; header names are lower-case."""
 
-    heard: HeardRequest
-    headers: Mapping[str, str]
-    operation: AnyOperation | None
-    problem: SandboxRefusal | None
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
 
 
 class Sandbox:
     """A Fastn account in this process.
 
-    `requests` is what it was asked, `faults` what is to go wrong, `behaviour` how it answers; all three can be changed
-    at any time. `begin` makes the account that it starts with. With a `file` the account outlives the process, and
-    several processes share it. Raises `SettingsError` where the file does not hold an account.
+    `behaviour` is how it answers, and can be changed at any time. `begin` makes the account that it starts with. With
+    a `file` the account outlives the process, and several processes share it. Raises `SettingsError` where the file
+    does not hold an account.
     """
 
     def __init__(
@@ -102,7 +133,6 @@ class Sandbox:
         seed: int = 1,
         begin: Dataset = dataset,
         file: Path | None = None,
-        envelope: Envelope = Envelope.DATA,
         behaviour: Behaviour | None = None,
         routes: Mapping[str, Route] | None = None,
     ) -> None:
@@ -110,11 +140,8 @@ class Sandbox:
         self._seed = seed
         self._begin = begin
         self._file = None if file is None else StateFile(file)
-        self._routes = Routes(routes or {})
-        self._usual = behaviour or Behaviour(envelope=envelope)
-        self.behaviour = self._usual
-        self.faults = Faults()
-        self.requests: list[HeardRequest] = []
+        self.routes = Routes(routes or {})
+        self.behaviour = behaviour or Behaviour()
         self._limiter = RateLimiter()
         self._answers = 0
         self.state, self.history = SandboxState(self._randomness(0)), History(RunSeries())
@@ -122,31 +149,15 @@ class Sandbox:
             if self.state.serial == 0:
                 self._begin_again()
 
-    def reset(self) -> None:
-        """Begin again: fresh data, an empty log, no faults, and the behaviour of the beginning."""
-        self.behaviour = self._usual
-        self.faults.clear()
-        self.requests.clear()
-        self._limiter = RateLimiter()
-        with self._at_work(self._now()):
-            self._begin_again()
-
     def answer(
         self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
     ) -> SandboxReply:
         """What Fastn answers. `path` is encoded, without the query; header names are lower-case."""
         now = self._now()
-        arrived = self._arrived(method, path, query, headers, body)
-        self._log(arrived.heard)
-        key = key_in(headers)
         with self._at_work(now):
-            room, limits = self._room(key, now)
-            if not room:
-                reply = self._refused(_rate_limited(limits))
-            elif (fault := self.faults.take(method, path)) is None:
-                reply = self._made(arrived, now)
-            else:
-                reply = fault.instead(key) or fault.spoiled(self._made(arrived, now), key)
+            limited, limits = self._rate_limit(key_in(headers), now)
+            request = SandboxRequest(method, path, query, headers, body)
+            reply = self._refused(limited) if limited else self._respond(request, now)
         self._answers += 1
         known_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
         if reply.status != 204:
@@ -161,7 +172,7 @@ class Sandbox:
             yield
             return
         with self._file.locked():
-            if (changed := self._file.read_changed(self._randomness)) is not None:
+            if (changed := self._file.read_changed(self._load)) is not None:
                 self._take(changed)
             state, serial = self.state, self.state.serial
             self._pass_time(now)
@@ -173,77 +184,57 @@ class Sandbox:
         self._take(self._begin(self._now(), self._randomness(0)))
         self._pass_time(self._now())
 
+    def _load(self, dumped: object) -> SandboxState:
+        state = SandboxState.load(dumped, self._randomness)
+        RunSeries.of(state)
+        return state
+
     def _take(self, state: SandboxState) -> None:
         self.state = state
-        past = RunSeries.of(state) or RunSeries()
+        past = RunSeries.of(state)
         if not self.history.is_of(past):
             self.history = History(past)
 
     def _pass_time(self, now: datetime) -> None:
         """Do what is due in the account: schedules fire, runs end."""
         self.history.pass_time(now)
-        pass_time(self.state, now)
+        runs.pass_time(self.state, now)
 
     def _randomness(self, serial: int) -> random.Random:
         return random.Random(f"{self._seed} {serial}")  # noqa: S311 it is to be repeatable
 
-    def _arrived(
-        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
-    ) -> _Arrived:
-        operation, problem = None, None
-        try:
-            operation = self._routes.find(method, path)
-        except SandboxRefusal as refusal:
-            problem = refusal
-        value: JsonValue = None
-        try:
-            value = _decoded(body)
-        except SandboxRefusal as refusal:
-            problem = problem or refusal
-        tool = None if operation is None else operation.tool_name()
-        return _Arrived(
-            HeardRequest(method, path, query, without_key(headers), value, tool), headers, operation, problem
-        )
-
-    def _log(self, heard: HeardRequest) -> None:
-        if len(self.requests) >= LONGEST_LOG:
-            del self.requests[: LONGEST_LOG // 2]
-        self.requests.append(heard)
-
-    def _room(self, key: str | None, now: datetime) -> tuple[bool, dict[str, str]]:
-        """Whether the key's rate limit has room, and the headers that say so."""
-        row = None if key is None else known(self.state, key)
+    def _rate_limit(self, key: str | None, now: datetime) -> tuple[SandboxRefusal | None, dict[str, str]]:
+        """The refusal of a request for which the key's rate limit has no room, and the headers of any response."""
+        row = None if key is None else find_key(self.state, key)
         own = None if row is None else row.get("rateLimitPerMinute")
         limit = min(own, self.behaviour.rate_limit) if isinstance(own, int) else self.behaviour.rate_limit
         who = digest(key) if key is not None and row is not None else "unknown"
         return self._limiter.count(who, limit, now, self.behaviour.retry_after)
 
-    def _made(self, arrived: _Arrived, now: datetime) -> SandboxReply:
+    def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
         """Do what was asked, and answer."""
         try:
-            who = caller(self.state, arrived.headers, now, self.behaviour)
-            if arrived.problem is not None:
-                raise arrived.problem
-            operation = cast(AnyOperation, arrived.operation)
-            endpoint = ENDPOINTS[operation]
+            who = authenticate(self.state, request.headers, now, self.behaviour)
+            operation = self.routes.find(request.method, request.path)
+            sent = _decoded(request.body)
+            permission = ENDPOINTS[operation].permission
             try:
-                permit(who, endpoint.permission)
+                authorize(who, permission)
             except SandboxRefusal:
                 verb, _, noun = operation.tool_name().partition("_")
                 resource = (operation.toolset(), None)
                 record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
                 raise
-            heard = arrived.heard
-            call = self._call(operation, heard)
-            body = self._ours(heard.body) if isinstance(heard.body, dict) else {}
-            outcome = endpoint.handler(RouteContext(self.state, self.history, now, who, body, arrived.headers), call)
-            return self._answered(outcome, call, heard)
+            body = self._renamed(sent or {}, {theirs: ours for ours, theirs in self.behaviour.fields.items()})
+            call = self._call(operation, request, None if sent is None else body)
+            context = RouteContext(self.state, self.history, now, who, body)
+            return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)
         except SandboxRefusal as refusal:
             return self._refused(refusal)
 
-    def _call(self, operation: AnyOperation, heard: HeardRequest) -> Operation[Any]:
+    def _call(self, operation: AnyOperation, request: SandboxRequest, body: Row | None) -> Operation[Any]:
         """The call that the client made. Raises `SandboxRefusal`."""
-        query: dict[str, JsonValue] = dict(heard.query)
+        query: dict[str, JsonValue] = dict(request.query)
         if _is_list(operation):
             # These two are Fastn's own position in a list; the tool's cursor is ours, and wraps them.
             query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
@@ -251,12 +242,9 @@ class Sandbox:
                 query = {name: value for name, value in query.items() if name == "limit"}
         elif query:
             raise invalid(next(iter(query)), "unknown parameter")
-        if heard.body is not None and not isinstance(heard.body, dict):
-            raise SandboxRefusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
-        body = None if heard.body is None else self._ours(heard.body)
-        request = Request(heard.method, heard.path, query, body, dict(heard.headers))
+        received = Request(request.method, request.path, query, body, request.headers)
         try:
-            call = operation.received(request, self._routes.of(operation))
+            call = operation.received(received, self.routes.of(operation))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = ".".join(map(str, first["loc"]))
@@ -266,61 +254,43 @@ class Sandbox:
             ) from None
         return cast("Operation[Any]", call)
 
-    def _answered(self, outcome: Outcome, call: Operation[Any], heard: HeardRequest) -> SandboxReply:
+    def _answered(self, outcome: Outcome, call: Operation[Any], query: dict[str, str]) -> SandboxReply:
+        envelope, names = self.behaviour.envelope, self.behaviour.fields
         match outcome:
-            case Nothing():
+            case None:
                 return SandboxReply(204)
             case One(row, status):
-                return SandboxReply(status, _JSON, to_json(wrapped(self.behaviour.envelope, self._theirs(row), {})))
-            case Many(rows):
-                limit = cast("List[Any]", call).limit
-                cut, around = page(rows, limit, dict(heard.query), self.behaviour.paging)
-                return SandboxReply(200, _JSON, list_body(self.behaviour.envelope, map(self._theirs, cut), around))
+                return SandboxReply(status, _JSON, to_json(wrapped(envelope, self._renamed(row, names), {})))
+            case rows:
+                cut, around = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
+                shown = (self._renamed(row, names) for row in cut)
+                return SandboxReply(200, _JSON, list_body(envelope, shown, around))
 
-    def _theirs(self, row: Row) -> Row:
-        """The row as this account calls its fields."""
-        names = self.behaviour.fields
+    def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
         return {names.get(name, name): value for name, value in row.items()} if names else row
 
-    def _ours(self, body: Row) -> Row:
-        names = {their: our for our, their in self.behaviour.fields.items()}
-        return {names.get(name, name): value for name, value in body.items()} if names else body
-
     def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
-        body = error_body(
-            self.behaviour.errors,
-            refusal.status,
-            refusal.code,
-            refusal.message,
-            refusal.details,
-            refusal.retry_after,
-        )
-        if isinstance(body, bytes):
-            return SandboxReply(refusal.status, refusal.headers | {"content-type": "text/html"}, body)
-        return SandboxReply(refusal.status, refusal.headers | _JSON, to_json(body))
+        kind, body = error_body(self.behaviour.errors, refusal)
+        return SandboxReply(refusal.status, refusal.headers | {"content-type": kind}, body)
 
 
 def _is_list(operation: AnyOperation) -> bool:
     return issubclass(operation, List)
 
 
-def _decoded(body: bytes) -> JsonValue:
+def _decoded(body: bytes) -> Row | None:
     """Raises `SandboxRefusal`."""
     if len(body) > LARGEST_BODY:
         raise SandboxRefusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {LARGEST_BODY} bytes")
     if not body.strip():
         return None
     try:
-        return cast(JsonValue, from_json(body, allow_inf_nan=False))
+        value = from_json(body, allow_inf_nan=False)
     except ValueError:
         raise SandboxRefusal(400, "VALIDATION_ERROR", "The body is not JSON") from None
-
-
-def _rate_limited(limits: Mapping[str, str]) -> SandboxRefusal:
-    refusal = SandboxRefusal(429, "RATE_LIMITED", f"More than {limits['x-ratelimit-limit']} requests in a minute")
-    if (seconds := limits.get("retry-after", "")).isdigit():
-        refusal.retry_after = int(seconds)
-    return refusal
+    if value is not None and not isinstance(value, dict):
+        raise SandboxRefusal(400, "VALIDATION_ERROR", "The body is not a JSON object")
+    return cast("Row | None", value)
 
 
 class InProcess:
@@ -331,16 +301,12 @@ class InProcess:
         self._headers = {name.lower(): value for name, value in headers.items()}
 
     async def __call__(self, request: Request) -> Answer:
-        """Raises `ResponseLost` where the sandbox is told to break the connection."""
         own = {name.lower(): value for name, value in request.headers.items()}
         query = {
             name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
         }
         body = b"" if request.body is None else to_json(request.body)
-        sent = {"content-type": "application/json"} | self._headers | own
-        reply = self._sandbox.answer(request.method, request.path, query, sent, body)
-        if isinstance(reply.delivery, BrokenReply):
-            raise ResponseLost("ReadError")
+        reply = self._sandbox.answer(request.method, request.path, query, _JSON | self._headers | own, body)
         return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
 
     async def aclose(self) -> None:

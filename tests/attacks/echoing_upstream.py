@@ -14,7 +14,7 @@ import uvicorn
 from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.reply import SandboxReply
+from fastn_mcp.sandbox.behaviour import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox
 
 
@@ -76,7 +76,7 @@ class Echoing(Sandbox):
 def main(port: int, canary: str) -> None:
     sandbox = Echoing(lambda: datetime.now(UTC))
     sandbox.canary, sandbox.heard, sandbox.failed = canary, [], False
-    inner = create_app(sandbox, control=False)
+    inner = create_app(sandbox)
 
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/heard":

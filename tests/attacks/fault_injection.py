@@ -36,6 +36,7 @@ import httpcore2  # noqa: E402
 import httpx2  # noqa: E402
 from asking import Fastn  # noqa: E402
 from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering, listening  # noqa: E402
+from faulty_sandbox import FaultySandbox  # noqa: E402
 from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
 from mcp.client.streamable_http import streamable_http_client  # noqa: E402
 from mcp.shared.message import SessionMessage  # noqa: E402
@@ -44,7 +45,6 @@ from ports import free_port  # noqa: E402
 from sensible_calls import sensible  # noqa: E402
 from valkey_server import ValkeyServer  # noqa: E402
 
-from fastn_mcp.sandbox.server import Sandbox  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.tool import Effect  # noqa: E402
 
@@ -75,7 +75,7 @@ class Upstream:
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
-        self.fastn = Fastn(Sandbox(lambda: datetime.now(UTC)))
+        self.fastn = Fastn(FaultySandbox(lambda: datetime.now(UTC)))
         self.counted: Counter[str] = Counter()
 
     async def hears(self, what: Callable[[Counter[str]], bool]) -> None:

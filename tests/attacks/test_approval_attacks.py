@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from approving import Content, Fields, Program, approval, changing, connected, each_version, said, typed
 from asking import Fastn
+from faulty_sandbox import Status
 from mcp import Client
 from world import World
 
@@ -14,7 +15,6 @@ from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 

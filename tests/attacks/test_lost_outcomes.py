@@ -18,7 +18,19 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, HTTP_TOKEN, KEY, Person, Upstream, approving, body, environment, over_http, running
+from driving import (
+    ERAS,
+    HTTP_TOKEN,
+    KEY,
+    Person,
+    Upstream,
+    approving,
+    body,
+    environment,
+    over_http,
+    running,
+    running_sandbox,
+)
 from mcp import Client, StdioServerParameters
 from ports import free_port
 
@@ -59,7 +71,7 @@ def introducing(version: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def fastn() -> Generator[Upstream]:
     port = free_port()
-    with running("sandbox", "--port", str(port), port=port):
+    with running_sandbox(port):
         yield Upstream(f"http://127.0.0.1:{port}")
 
 

@@ -28,7 +28,7 @@ CANARY = "fsk_test_C4N4RY"
 def address() -> Generator[str]:
     """A sandbox that listens, in this process."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(Sandbox(System().now), control=False)
+    app = create_app(Sandbox(System().now))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

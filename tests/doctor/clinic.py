@@ -12,6 +12,8 @@ from typing import Any
 
 import trustme
 import uvicorn
+from faulty_sandbox import FaultySandbox
+from served_sandbox import create_faulty_app
 from world import Clock
 
 from fastn_mcp.build.account import client_account, offered
@@ -19,9 +21,8 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
 from fastn_mcp.doctor.settings import check_settings
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.server import InProcess, Sandbox
-from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.sandbox.app import Guise
+from fastn_mcp.sandbox.server import InProcess
 
 HOST = "fastn.test"
 """A name that only the company's proxy knows."""
@@ -29,13 +30,13 @@ HOST = "fastn.test"
 LOOKS = {"GET", "OPTIONS"}
 
 
-def sandbox_in(guise: Guise, clock: Clock | None = None) -> Sandbox:
+def sandbox_in(guise: Guise, clock: Clock | None = None) -> FaultySandbox:
     account = guise.account()
     now = clock.now if clock is not None else lambda: datetime.now(UTC)
-    return Sandbox(now, behaviour=account.behaviour, routes=account.routes)
+    return FaultySandbox(now, behaviour=account.behaviour, routes=account.routes)
 
 
-async def visit(sandbox: Sandbox, clock: Clock, **values: Any) -> DoctorReport:
+async def visit(sandbox: FaultySandbox, clock: Clock, **values: Any) -> DoctorReport:
     """Examine a sandbox in this process, with these settings."""
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
     patient = DoctorTarget(
@@ -74,7 +75,7 @@ def _in_a_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]
 
 @contextmanager
 def serving(
-    sandbox: Sandbox, certificate: trustme.LeafCert | None = None, folder: Path | None = None
+    sandbox: FaultySandbox, certificate: trustme.LeafCert | None = None, folder: Path | None = None
 ) -> Generator[int]:
     """The sandbox on a port of this machine; over https with a certificate, which lies in the folder meanwhile."""
     ready = threading.Event()
@@ -85,7 +86,7 @@ def serving(
         certificate.private_key_and_cert_chain_pem.write_to_path(pem)
         secure = {"ssl_certfile": str(pem), "ssl_keyfile": str(pem)}
     config = uvicorn.Config(
-        create_app(sandbox, control=True), "127.0.0.1", 0, log_level="error", ws="none", lifespan="off", **secure
+        create_faulty_app(sandbox), "127.0.0.1", 0, log_level="error", ws="none", lifespan="off", **secure
     )
     server = uvicorn.Server(config)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from clinic import LOOKS, named, sandbox_in, unlike, visit
+from faulty_sandbox import FaultySandbox, Garbage, Redirect, Reset, Status
 from hypothesis import given
 from hypothesis import strategies as st
 from world import Clock
@@ -18,10 +19,8 @@ from fastn_mcp.doctor.reads import READS, compared, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import FastnError, NotSent
+from fastn_mcp.sandbox.app import Guise
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging, RetryAfter
-from fastn_mcp.sandbox.faults import Garbage, Redirect, Reset, Status
-from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.variants import Guise
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
@@ -38,7 +37,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def nothing_but_looks(sandbox: Sandbox) -> None:
+def nothing_but_looks(sandbox: FaultySandbox) -> None:
     assert sandbox.requests
     assert {heard.method for heard in sandbox.requests} <= LOOKS
 
@@ -107,7 +106,7 @@ class _Answering:
 @pytest.mark.parametrize("style", RetryAfter)
 async def test_it_goes_at_the_pace_that_the_limit_allows(style: RetryAfter, clock: Clock) -> None:
     """Issue 7: it honours rate limits, waits for the next minute, and finds the same."""
-    sandbox = Sandbox(clock.now, behaviour=Behaviour(rate_limit=15, retry_after=style))
+    sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15, retry_after=style))
     began = clock.at
     found = await visit(sandbox, clock)
     assert unlike(found) == {}
@@ -116,12 +115,12 @@ async def test_it_goes_at_the_pace_that_the_limit_allows(style: RetryAfter, cloc
 
 async def test_a_limit_that_opens_late_ends_the_visit_and_says_so(clock: Clock) -> None:
     """Ours: nobody waits for an hour before a terminal."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=429, retry_after=3600, path=ListWorkflows.route.path, times=None))
     found = await visit(sandbox, clock)
     assert (named(found, "authentication").verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
     assert named(found, "authentication").next == "Run doctor again in some minutes."
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=429, retry_after=3600, path=ListCustomers.route.path, times=None))
     check = named(await visit(sandbox, clock), "list_customers")
     assert (check.verdict, check.next) == (CheckResult.SKIPPED, "Run doctor again in some minutes.")
@@ -143,7 +142,7 @@ BROKEN: dict[str, tuple[Any, str, str]] = {
 async def test_an_operation_that_does_not_work_is_said_with_what_to_do(what: str, clock: Clock) -> None:
     """Issue 7: each line says what was seen and what to do; what Fastn says of an error is not repeated."""
     fault, seen, then = BROKEN[what]
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault.model_copy(update={"path": ListCustomers.route.path, "method": "GET"}))
     if what == "nothing there":
         for path in ("/api/v1/orgs", "/api/v1/organizations"):
@@ -161,7 +160,7 @@ async def test_an_operation_that_does_not_work_is_said_with_what_to_do(what: str
 
 async def test_where_no_operation_answers_it_cannot_work(clock: Clock) -> None:
     """Ours: exit code 2."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     for operation in READS:
         sandbox.faults.add(Garbage(path=operation.route.path, times=None))
     assert (await visit(sandbox, clock)).exit is DoctorExit.CANNOT_WORK
@@ -169,7 +168,7 @@ async def test_where_no_operation_answers_it_cannot_work(clock: Clock) -> None:
 
 async def test_a_key_that_is_refused_names_what_was_tried_and_no_other_host_is_asked(clock: Clock) -> None:
     """Ours (THREATS T7): Fastn's other hosts are named to the person; a key goes to no other origin."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     found = await visit(sandbox, clock, api_key="fsk_live_C4N4RY")
     check = named(found, "authentication")
     assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
@@ -184,7 +183,7 @@ async def test_a_key_that_is_refused_names_what_was_tried_and_no_other_host_is_a
 
 async def test_the_style_that_changes_least_is_taken(clock: Clock) -> None:
     """Ours: the one that is set, then the other header, then the other test mode."""
-    sandbox = Sandbox(clock.now, behaviour=Behaviour(accepts=Accepts.HEADER))
+    sandbox = FaultySandbox(clock.now, behaviour=Behaviour(accepts=Accepts.HEADER))
     found = await visit(sandbox, clock, auth="bearer", test_mode="off", api_key="fsk_test_sandbox")
     assert found.proposal.settings == {"auth": "header", "test_mode": "on"}
     assert named(found, "authentication").next == "Set auth and test_mode as proposed below."
@@ -198,7 +197,7 @@ async def test_a_host_that_is_another_s_is_said(clock: Clock) -> None:
         (Status(status=503, times=None), "Fastn answers with an error (503)."),
         (Reset(times=None), "The connection breaks"),
     ):
-        sandbox = Sandbox(clock.now)
+        sandbox = FaultySandbox(clock.now)
         sandbox.faults.add(fault)
         found = await visit(sandbox, clock)
         check = named(found, "authentication")
@@ -213,7 +212,7 @@ async def test_a_host_that_is_another_s_is_said(clock: Clock) -> None:
 
 async def test_a_refusal_that_everybody_gets_says_nothing_of_the_key(clock: Clock) -> None:
     """Ours: a 403 where nobody else gets in says that the key was known; one that comes without a key too does not."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=401, times=1), Status(status=403, times=1))
     assert named(await visit(sandbox, clock), "authentication").verdict is CheckResult.OK
     sandbox.faults.add(Status(status=403, times=None))
@@ -222,7 +221,7 @@ async def test_a_refusal_that_everybody_gets_says_nothing_of_the_key(clock: Cloc
 
 async def test_an_account_that_asks_for_no_key_is_said(clock: Clock) -> None:
     """Ours: somebody ought to know."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=200, path=ListWorkflows.route.path, times=1))
     assert "without a key" in named(await visit(sandbox, clock), "authentication").seen
 
@@ -242,7 +241,7 @@ async def test_every_known_envelope_is_named_and_no_difference(
     envelope: Envelope, paging: Paging, clock: Clock
 ) -> None:
     """Issue 7: the envelope is compared; those that are read as well need nothing to be done."""
-    found = await visit(Sandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock)
+    found = await visit(FaultySandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock)
     assert unlike(found) == {}
     assert found.observed["list_workflows"].shape is not None
     assert found.observed["list_workflows"].shape.envelope == envelope.value
@@ -252,7 +251,7 @@ async def test_every_known_envelope_is_named_and_no_difference(
 
 async def test_fields_that_are_missing_are_named(clock: Clock) -> None:
     """Issue 7: fields that the server uses, and those that lists show."""
-    sandbox = Sandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
+    sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
     found = await visit(sandbox, clock)
     assert "Missing: status." in named(found, "list_workflows").seen
     assert named(found, "list_workflows").verdict is CheckResult.DIFFERS
@@ -277,7 +276,7 @@ def test_another_name_is_one_that_can_only_be_the_same() -> None:
 
 async def test_an_account_with_nothing_in_it_is_well(clock: Clock) -> None:
     """Ours: no rows are no difference, and what has no id is left out."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     for collection in ("customers", "workflows", "triggers", "executions", "_runs", "secrets"):
         sandbox.state.rows[collection] = {}
     found = await visit(sandbox, clock)
@@ -289,7 +288,7 @@ async def test_an_account_with_nothing_in_it_is_well(clock: Clock) -> None:
 
 async def test_what_the_settings_leave_out_is_not_asked_for(clock: Clock) -> None:
     """Ours: --toolsets and --read-only hold for doctor too."""
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     found = await visit(sandbox, clock, toolsets="workflows", read_only=True)
     assert {heard.tool for heard in sandbox.requests} == {"list_workflows", "get_workflow"}
     assert "Not offered" in named(found, "list_customers").seen
@@ -307,7 +306,7 @@ MUTE = {
 async def test_where_options_says_nothing_writes_are_left_alone(what: str, clock: Clock) -> None:
     """Issue 7: compared by OPTIONS or skipped, never made."""
     fault, verdict = MUTE[what]
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault)
     found = await visit(sandbox, clock)
     assert {c.verdict for c in found.checks if c.group is CheckGroup.WRITES} == {verdict}
@@ -330,13 +329,13 @@ async def test_where_options_says_nothing_the_reads_say_where_the_writes_are_lik
 
 async def test_a_method_that_is_not_allowed_there_is_said(clock: Clock) -> None:
     """Ours: a path that is there, and does not take what we would send."""
-    sandbox = Sandbox(clock.now, routes={"delete_secret": _elsewhere("delete_secret")})
+    sandbox = FaultySandbox(clock.now, routes={"delete_secret": _elsewhere("delete_secret")})
     found = await visit(sandbox, clock)
     assert unlike(found) == {"delete_secret": CheckResult.DIFFERS}
     check = named(found, "delete_secret")
     assert "404 at /api/v1/secrets/{secret_id}" in check.seen
     assert '[routes] delete_secret = "DELETE /..."' in check.next
-    sandbox = Sandbox(clock.now, routes={"delete_customer": _elsewhere("delete_customer")})
+    sandbox = FaultySandbox(clock.now, routes={"delete_customer": _elsewhere("delete_customer")})
     check = named(await visit(sandbox, clock), "delete_customer")
     assert check.seen == "OPTIONS allows GET, PUT there, and not DELETE."
 
@@ -350,7 +349,7 @@ def _elsewhere(tool: str) -> Any:
 async def test_a_set_route_that_is_wrong_is_mended_by_the_declared_one(clock: Clock) -> None:
     """Ours: an account whose paths came back to what the specification says."""
     routes = {"list_customers": "GET /v0/customers", "delete_customer": "DELETE /v0/customers/{customer_id}"}
-    found = await visit(Sandbox(clock.now), clock, routes=routes)
+    found = await visit(FaultySandbox(clock.now), clock, routes=routes)
     assert found.proposal.routes == {
         "list_customers": "GET /api/v1/customers",
         "delete_customer": "DELETE /api/v1/customers/{customer_id}",
@@ -360,7 +359,7 @@ async def test_a_set_route_that_is_wrong_is_mended_by_the_declared_one(clock: Cl
 async def test_a_scope_is_named_only_where_it_is_one(clock: Clock) -> None:
     """Issue 7: named by permission where Fastn says it; its text is otherwise somebody's data."""
     for message, said in (("You lack Workflows.execute", "Missing scope: workflows:execute."), ("acme:read", "scope.")):
-        sandbox = Sandbox(clock.now)
+        sandbox = FaultySandbox(clock.now)
         sandbox.faults.add(Status(status=403, message=message, path=ListCustomers.route.path, times=None))
         check = named(await visit(sandbox, clock), "list_customers")
         assert (check.verdict, check.seen.endswith(said)) == (CheckResult.DIFFERS, True)

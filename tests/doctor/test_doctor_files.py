@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from at_a_terminal import sitting
 from clinic import account, sandbox_in, serving, visit
+from faulty_sandbox import FaultySandbox, Status
 from hypothesis import given
 from hypothesis import strategies as st
 from world import Clock
@@ -23,10 +24,8 @@ from fastn_mcp.doctor.reads import DECLARED_NAMES, FieldNames, envelope_of, fiel
 from fastn_mcp.doctor.runner import document, evidence, markdown
 from fastn_mcp.doctor.settings import check_settings, origins
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.sandbox.app import Guise
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour
-from fastn_mcp.sandbox.faults import Status
-from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.variants import Guise
 from fastn_mcp.tools.account import ListRoles, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
 
@@ -34,7 +33,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 
-def texts_of(sandbox: Sandbox) -> set[str]:
+def texts_of(sandbox: FaultySandbox) -> set[str]:
     """Every name, id, address and other text of the account that could not be one of our own words."""
     found: set[str] = set()
     waiting: list[Any] = list(sandbox.state.rows.values())
@@ -77,7 +76,7 @@ async def test_what_is_written_holds_nothing_of_the_account(guise: Guise) -> Non
 async def test_what_is_observed_is_what_a_maintainer_needs() -> None:
     """Issue 7: day, host, operation, status, envelope, fields with types; reads that answered well alone."""
     clock = Clock()
-    sandbox = Sandbox(clock.now)
+    sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
     said = evidence(await visit(sandbox, clock), NOW)
     assert (said["day"], said["host"]) == ("2026-11-25", "localhost")
@@ -94,7 +93,7 @@ async def test_what_is_observed_is_what_a_maintainer_needs() -> None:
 async def test_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """Ours: an object keyed by customers."""
     clock = Clock()
-    sandbox = Sandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))
+    sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))
     found = await visit(sandbox, clock)
     usage = document(found, NOW)["answers"]["get_usage"]
     assert usage["names_not_told"] == 2

@@ -13,10 +13,10 @@ import pytest
 import trustme
 from clinic import HOST, LOOKS, Proxy, account, proxying, sandbox_in, serving
 from command_line import run_command
+from faulty_sandbox import FaultySandbox
 from mcp import Client, StdioServerParameters
 
-from fastn_mcp.sandbox.server import Sandbox
-from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.sandbox.app import Guise
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -49,14 +49,14 @@ def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", json.loads(done.stdout)["data"])
 
 
-def nothing_but_looks(sandbox: Sandbox) -> None:
+def nothing_but_looks(sandbox: FaultySandbox) -> None:
     """Issue 7: writes are never made. A request that could change something has another method, or a body."""
     assert sandbox.requests
     assert {heard.method for heard in sandbox.requests} <= LOOKS
     assert all(heard.body is None for heard in sandbox.requests)
 
 
-def _created(env: Mapping[str, str], sandbox: Sandbox) -> None:
+def _created(env: Mapping[str, str], sandbox: FaultySandbox) -> None:
     done = program("call", "create-customer", "--name", "Initech", env=env)
     assert done.returncode == 0, done.stderr
     (heard,) = [heard for heard in sandbox.requests if heard.method == "POST"]
@@ -64,7 +64,7 @@ def _created(env: Mapping[str, str], sandbox: Sandbox) -> None:
     assert "Initech" in {row["name"] for row in rows(program("call", "list-customers", env=env))}
 
 
-def _renamed(env: Mapping[str, str], sandbox: Sandbox) -> None:
+def _renamed(env: Mapping[str, str], sandbox: FaultySandbox) -> None:
     first = rows(program("call", "list-customers", env=env))[0]
     done = program("call", "update-customer", "--customer-id", first["id"], "--name", "Initech", env=env)
     assert done.returncode == 0, done.stderr
@@ -75,11 +75,11 @@ def _renamed(env: Mapping[str, str], sandbox: Sandbox) -> None:
     assert rows(program("call", "list-customers", "--search", "Initech", env=env))[0]["id"] == first["id"]
 
 
-def _listed(env: Mapping[str, str], sandbox: Sandbox) -> None:  # noqa: ARG001
+def _listed(env: Mapping[str, str], sandbox: FaultySandbox) -> None:  # noqa: ARG001
     assert rows(program("call", "list-workflows", env=env))
 
 
-_EXPECTED: dict[Guise, tuple[set[str], str, Callable[[Mapping[str, str], Sandbox], None]]] = {
+_EXPECTED: dict[Guise, tuple[set[str], str, Callable[[Mapping[str, str], FaultySandbox], None]]] = {
     Guise.BEARER: ({"authentication"}, 'auth = "bearer"', _listed),
     Guise.PATHS: (
         set(Guise.PATHS.account().routes),

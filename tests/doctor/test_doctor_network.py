@@ -14,7 +14,7 @@ from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.doctor.check import Check, CheckResult, Proposal
 from fastn_mcp.doctor.network import checks
-from fastn_mcp.sandbox.variants import Guise
+from fastn_mcp.sandbox.app import Guise
 
 pytestmark = pytest.mark.anyio
 

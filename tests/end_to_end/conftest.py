@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import ERAS, Connect, Person, Upstream, environment, over_http, running
+from driving import ERAS, Connect, Person, Upstream, environment, over_http, running, running_sandbox
 from mcp import Client, StdioServerParameters
 from mcp.client import Transport
 from ports import free_port
@@ -16,7 +16,7 @@ from ports import free_port
 @pytest.fixture(scope="session")
 def sandbox_process() -> Generator[Upstream]:
     port = free_port()
-    with running("sandbox", "--port", str(port), port=port):
+    with running_sandbox(port):
         yield Upstream(f"http://127.0.0.1:{port}")
 
 

@@ -8,8 +8,9 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -90,9 +91,11 @@ Connect = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 @contextmanager
-def running(*command: str, port: int, env: dict[str, str] | None = None) -> Generator["subprocess.Popen[bytes]"]:
+def running(
+    *command: str, port: int, env: dict[str, str] | None = None, module: str = "fastn_mcp"
+) -> Generator["subprocess.Popen[bytes]"]:
     """A program of ours, once it listens, and until the test is over."""
-    program = [sys.executable, "-m", "fastn_mcp", *command]
+    program = [sys.executable, "-m", module, *command]
     with subprocess.Popen(program, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL) as process:
         try:
             listening(port, process)
@@ -100,6 +103,12 @@ def running(*command: str, port: int, env: dict[str, str] | None = None) -> Gene
         finally:
             process.terminate()
             process.wait(15)
+
+
+def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """The sandbox of the tests, in a process of its own."""
+    env = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return running("--port", str(port), port=port, env=env, module="served_sandbox")
 
 
 def listening(port: int, process: "subprocess.Popen[bytes]") -> None:

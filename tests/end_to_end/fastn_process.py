@@ -13,7 +13,7 @@ import uvicorn
 from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.reply import SandboxReply
+from fastn_mcp.sandbox.behaviour import SandboxReply
 from fastn_mcp.sandbox.server import Sandbox
 
 
@@ -35,7 +35,7 @@ class Remembering(Sandbox):
 def main(port: int) -> None:
     sandbox = Remembering(lambda: datetime.now(UTC))
     sandbox.heard = []
-    inner = create_app(sandbox, control=False)
+    inner = create_app(sandbox)
 
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/heard":

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from faulty_sandbox import FaultySandbox
 from identity_provider import Provider
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from playwright.async_api import Page, ViewportSize, expect
-
-from fastn_mcp.sandbox.server import Sandbox
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -51,7 +50,7 @@ class Team:
     """Who signs people in, and the Fastn that is changed."""
 
     provider: Provider
-    sandbox: Sandbox
+    sandbox: FaultySandbox
 
     @asynccontextmanager
     async def agent(self, port: int) -> AsyncGenerator[Client]:

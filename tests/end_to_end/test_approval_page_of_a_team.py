@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from driving import running
+from faulty_sandbox import FaultySandbox
 from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import async_playwright, expect
@@ -20,7 +21,6 @@ from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import Sandbox
 
 pytestmark = [
     pytest.mark.long,
@@ -49,7 +49,7 @@ def replicas(tmp_path: Path) -> Generator[Replicas]:
 def _running(folder: Path) -> Generator[Replicas]:
     login, fastn, port, other = (free_port() for _ in range(4))
     provider = Provider(f"http://127.0.0.1:{login}", "the-team")
-    sandbox = Sandbox(lambda: datetime.now(UTC))
+    sandbox = FaultySandbox(lambda: datetime.now(UTC))
     (folder / "policy.toml").write_text(POLICY)
     file = folder / "team.toml"
     at = f"http://127.0.0.1:{fastn}"
@@ -60,7 +60,7 @@ def _running(folder: Path) -> Generator[Replicas]:
     env |= {"FASTN_CONFIG": os.devnull, "ACME_KEY": KEY, "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
     with ExitStack() as stack:
         stack.enter_context(listening(provider.app, login))
-        stack.enter_context(listening(create_app(sandbox, control=False), fastn))
+        stack.enter_context(listening(create_app(sandbox), fastn))
         for one in (port, other):
             stack.enter_context(running("--http", f"127.0.0.1:{one}", "--team", str(file), port=one, env=env))
         yield Replicas(provider, sandbox, (port, other), folder)

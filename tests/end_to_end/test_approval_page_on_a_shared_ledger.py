@@ -17,6 +17,7 @@ import anyio.to_thread
 import httpx2
 import pytest
 from driving import running
+from faulty_sandbox import FaultySandbox
 from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import Page, Request, async_playwright, expect
@@ -28,7 +29,6 @@ from valkey_server import ValkeyServer
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import Sandbox
 
 pytestmark = [
     pytest.mark.long,
@@ -63,7 +63,7 @@ async def replicas(folder: Path) -> AsyncGenerator[Replicas]:
     login, fastn, site, one, other = (free_port() for _ in range(5))
     provider = Provider(f"http://127.0.0.1:{login}", "the-team")
     provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
-    sandbox = Sandbox(lambda: datetime.now(UTC))
+    sandbox = FaultySandbox(lambda: datetime.now(UTC))
     (folder / "policy.toml").write_text(POLICY)
     file, at = folder / "team.toml", f"http://127.0.0.1:{fastn}"
     text = FILE.format(port=site, other=one, issuer=provider.issuer, fastn=at)
@@ -77,7 +77,7 @@ async def replicas(folder: Path) -> AsyncGenerator[Replicas]:
     async with AsyncExitStack() as stack:
         stack.callback(valkey.stop)
         stack.enter_context(listening(provider.app, login))
-        stack.enter_context(listening(create_app(sandbox, control=False), fastn))
+        stack.enter_context(listening(create_app(sandbox), fastn))
         for port in (one, other):
             own = env | dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(folder / str(port)))
             command = ("--http", f"127.0.0.1:{port}", "--team", str(file))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from faulty_sandbox import Status
 from mcp import Client
 from pydantic import JsonValue
 from world import World
@@ -14,7 +15,6 @@ import fastn_mcp
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.rendering import with_dashboard
 

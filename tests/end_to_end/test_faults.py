@@ -17,21 +17,13 @@ from typing import Any, Literal
 import anyio
 import pytest
 import uvicorn
-
-from fastn_mcp.client.account import Account, headers
-from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import HttpExchange
-from fastn_mcp.errors import FastnError
-from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.behaviour import ErrorShape
-from fastn_mcp.sandbox.faults import (
+from faulty_sandbox import (
     DeepNesting,
     Drip,
     EchoKey,
     Fault,
     FaultMoment,
+    FaultySandbox,
     Garbage,
     GzipBomb,
     Hang,
@@ -43,7 +35,15 @@ from fastn_mcp.sandbox.faults import (
     Status,
     Truncate,
 )
-from fastn_mcp.sandbox.server import Sandbox
+from served_sandbox import create_faulty_app
+
+from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import HttpExchange
+from fastn_mcp.errors import FastnError
+from fastn_mcp.runtime import System
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.behaviour import ErrorShape
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 
@@ -151,7 +151,7 @@ TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
 class Served:
     """A sandbox and where it is."""
 
-    sandbox: Sandbox
+    sandbox: FaultySandbox
     url: str
 
     def asked(self, method: str) -> int:
@@ -174,8 +174,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def serving() -> Generator[Served]:
-    sandbox = Sandbox(lambda: datetime.now(UTC))
-    app = create_app(sandbox, control=True)
+    sandbox = FaultySandbox(lambda: datetime.now(UTC))
+    app = create_faulty_app(sandbox)
     config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 from command_line import run_command
 from driving import ERAS, Person, approving, body, running
+from faulty_sandbox import FaultySandbox, HeardRequest
 from identity_provider import Provider, listening
 from mcp import Client, MCPError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
@@ -24,13 +25,11 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from otlp_receiver import Receiver, values
 from ports import free_port
+from served_sandbox import create_faulty_app
 from team_world import Caller
 
 from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
-from fastn_mcp.sandbox.request_context import HeardRequest
-from fastn_mcp.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -73,14 +72,14 @@ base_url = "{slow}"
 class Fastn:
     """The Fastn of one tenant, in this process."""
 
-    sandbox: Sandbox
+    sandbox: FaultySandbox
     lines: list[str]
     """All header lines that reached it."""
     at: str = ""
 
     @property
     def app(self) -> Any:
-        inner = create_app(self.sandbox, control=True)
+        inner = create_faulty_app(self.sandbox)
 
         async def noting(scope: Any, receive: Any, send: Any) -> None:
             self.lines.extend(f"{name.decode()}: {value.decode()}".lower() for name, value in scope.get("headers", []))
@@ -146,7 +145,7 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
     login, at_acme, at_globex, at_slow, port = (free_port() for _ in range(5))
     url = f"http://127.0.0.1:{port}/mcp"
     provider = Provider(f"http://127.0.0.1:{login}", url)
-    acme, globex, slow = (Fastn(Sandbox(lambda: datetime.now(UTC)), []) for _ in range(3))
+    acme, globex, slow = (Fastn(FaultySandbox(lambda: datetime.now(UTC)), []) for _ in range(3))
     with ExitStack() as stack:
         stack.enter_context(listening(provider.app, login))
         acme.at = stack.enter_context(listening(acme.app, at_acme))

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from faulty_sandbox import FaultMoment, Reset, Status
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
@@ -31,7 +32,6 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
-from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.server.rendering import BUDGET, shaped
 from fastn_mcp.tools.customers import CreateCustomer
 

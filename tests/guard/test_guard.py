@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from faulty_sandbox import FaultMoment, Reset, Status
 from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
@@ -20,7 +21,6 @@ from fastn_mcp.guard.ledger.ledger import MOST_WAITING, RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector

@@ -20,7 +20,7 @@ from fastn_mcp.guard.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.reply import SandboxReply
+from fastn_mcp.sandbox.behaviour import SandboxReply
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
@@ -10,7 +11,6 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from faulty_sandbox import FaultMoment, Reset, Status
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
@@ -13,8 +14,7 @@ from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
-from fastn_mcp.sandbox.faults import FaultMoment, Reset, Status
-from fastn_mcp.sandbox.routes.workflows import new_workflow
+from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector

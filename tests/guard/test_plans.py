@@ -13,6 +13,7 @@ import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Refused, SettingsError
@@ -36,7 +37,6 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fastn_mcp.fastn.cron import next_run
-from fastn_mcp.sandbox.dataset import dataset
-from fastn_mcp.sandbox.dataset.connectors import connection
-from fastn_mcp.sandbox.dataset.executions import execution
-from fastn_mcp.sandbox.dataset.workflows import put, route, scheduled, workflow
-from fastn_mcp.sandbox.failures import unusable
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.connectors import connection
+from fastn_mcp.sandbox.executions import execution, unusable
+from fastn_mcp.sandbox.server import Sandbox, dataset
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
+from fastn_mcp.sandbox.triggers import add_trigger, route, scheduled
+from fastn_mcp.sandbox.workflows import workflow
 from large_account import catalogue, people, runs, workflows
 
 _SCHEDULE = "0 1-5 * * *"
@@ -38,7 +37,7 @@ def add_example(state: SandboxState, now: datetime, randomness: random.Random) -
     state.put("workflows", sync | {"version": 4, "publishedVersion": "v4"})
     trigger = scheduled(now, "Acme HubSpot sync, at night", _SCHEDULE, route(sync))
     trigger |= {"endOrgId": acme["id"], "lastRun": stamp(fired[-1]), "consecutiveFailures": len(failing)}
-    put(state, trigger, now - timedelta(days=45))
+    add_trigger(state, trigger, now - timedelta(days=45))
     error = unusable("hubspot", "listContacts", str(hubspot["id"]))
     for when in fired:
         state.put("executions", _run(state, randomness, sync, acme, when, error if when in failing else None))

@@ -4,7 +4,7 @@ import random
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from fastn_mcp.sandbox.dataset.connectors import OWN, connector
+from fastn_mcp.sandbox.connectors import OWN, connector
 from fastn_mcp.sandbox.state import Row, SandboxState, slug_of
 
 

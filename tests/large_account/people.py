@@ -3,9 +3,10 @@
 import random
 from datetime import datetime, timedelta
 
-from fastn_mcp.sandbox.auth import remember
-from fastn_mcp.sandbox.dataset.connectors import connection
-from fastn_mcp.sandbox.dataset.customers import api_key, customer_row, secret, user, waiting
+from fastn_mcp.sandbox.auth import store_key
+from fastn_mcp.sandbox.connectors import connection
+from fastn_mcp.sandbox.customers import customer_row, user, waiting
+from fastn_mcp.sandbox.keys import api_key, secret
 from fastn_mcp.sandbox.state import Row, SandboxState, moment, slug_of, stamp
 from large_account.catalogue import OF_THE_ACCOUNT, POPULAR
 from large_account.workflows import tenant_apps
@@ -141,7 +142,7 @@ def _keys(state: SandboxState, now: datetime, randomness: random.Random, custome
             row["lastUsed"] = stamp(now - timedelta(days=over, minutes=randomness.randrange(1, 60 * 24 * 40)))
         if number % 6 == 5:
             row["customers"] = [customer["id"] for customer in randomness.sample(customers, 3)]
-        remember(state, row, f"fsk_{mode.lower()}_{state.hex(48)}")
+        store_key(state, row, f"fsk_{mode.lower()}_{state.hex(48)}")
 
 
 def _secrets(state: SandboxState, now: datetime, randomness: random.Random, customers: list[Row]) -> None:

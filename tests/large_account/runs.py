@@ -12,8 +12,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.dataset.account import AuditRow, append, changed, refreshed
-from fastn_mcp.sandbox.failures import no_connection, out_of_memory, timed_out, unusable
+from fastn_mcp.sandbox.account import AuditRow, append, changed, refreshed
+from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out, unusable
 from fastn_mcp.sandbox.run_history import RunSeries, Series, Trouble, milliseconds
 from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
 from large_account.workflows import tenant_apps

@@ -4,8 +4,9 @@ import random
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.dataset.workflows import app_event, put, route, scheduled, webhook, workflow
-from fastn_mcp.sandbox.state import Row, SandboxState, slug_of, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, objects, slug_of, stamp
+from fastn_mcp.sandbox.triggers import add_trigger, app_event, route, scheduled, webhook
+from fastn_mcp.sandbox.workflows import workflow
 from large_account.catalogue import CATEGORIES, OF_THE_ACCOUNT, POPULAR
 
 _WORKFLOWS = 149
@@ -40,8 +41,7 @@ def add_workflows(state: SandboxState, now: datetime, randomness: random.Random)
 
 def tenant_apps(row: Row) -> list[str]:
     """The slugs of the apps that each customer has to connect."""
-    apps = row["connectors"] if isinstance(row["connectors"], list) else []
-    return [str(app["slug"]) for app in apps if isinstance(app, dict) and app["scope"] == "MULTI_TENANT"]
+    return [app["slug"] for app in objects(row, "connectors") if app["scope"] == "MULTI_TENANT"]
 
 
 def _workflow(state: SandboxState, now: datetime, randomness: random.Random) -> Row:
@@ -86,7 +86,7 @@ def add_triggers(
     count = _TRIGGERS - len(state.all("triggers"))
     rows += _of_one(randomness, state, at_work, connections, count - len(rows))
     when = [now - timedelta(days=randomness.randrange(35, 300)) for _ in rows]
-    return [put(state, row, made) for row, made in zip(rows[:count], when, strict=False)]
+    return [add_trigger(state, row, made) for row, made in zip(rows[:count], when, strict=False)]
 
 
 def _for_all(state: SandboxState, now: datetime, randomness: random.Random, workflow: Row) -> Row:

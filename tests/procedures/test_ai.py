@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from pydantic import JsonValue, ValidationError
 from world import Clock, FormNow, World, yes
 
@@ -15,10 +16,9 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, how_to_go_on
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
-from fastn_mcp.sandbox.faults import FaultMoment, Garbage, Reset, Status
-from fastn_mcp.sandbox.routes.connectors import new_connector
-from fastn_mcp.sandbox.routes.workflows import new_workflow
+from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
+from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, shaped_reply
 
 pytestmark = pytest.mark.anyio

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from faulty_sandbox import Status
 from world import World
 
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
@@ -11,7 +12,6 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.find_dependents import DETAILS, EXAMPLES, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.triggers import ListTriggers
@@ -241,7 +241,7 @@ async def test_a_total_of_everything_is_not_taken_for_the_customers_own(world: W
 async def test_more_than_is_read_without_a_hit_is_not_an_all_clear(world: World) -> None:
     """Ours: to the agent and to the guard."""
     state = world.sandbox.state
-    hook = state.named("triggers", "Shop events", by="name") | {"routes": []}
+    hook: dict[str, Any] = {**state.named("triggers", "Shop events", by="name"), "routes": []}
     for number in range(400):
         state.put("triggers", hook | {"id": f"t{number}", "createdAt": "2026-11-24T00:00:00.000Z"})
     flow = key(world, "workflows", "process-new-orders")

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
+from faulty_sandbox import Garbage, Status
 from pydantic import JsonValue
 from pydantic_core import to_json
 from world import World
@@ -14,9 +15,7 @@ from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import LONGEST, DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failures import by_cause, ended_run, normalised
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.sandbox.dataset.executions import execution
-from fastn_mcp.sandbox.failures import no_connection, out_of_memory, timed_out
-from fastn_mcp.sandbox.faults import Garbage, Status
+from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import shaped
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from faulty_sandbox import Status
 from many_names import Listing, large, uuid
 from pydantic_core import to_json
 from world import World
@@ -19,7 +20,6 @@ from fastn_mcp.procedures.find import NEXT, Find, SearchData
 from fastn_mcp.procedures.ranking import units
 from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.workflows import ListExecutions

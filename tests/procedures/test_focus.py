@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from faulty_sandbox import Status
 from pydantic_core import to_json
 from world import World
 
@@ -16,7 +17,6 @@ from fastn_mcp.procedures.diagnosis.failures import by_workflow, ended_runs
 from fastn_mcp.procedures.overview.connection_impact import connection_impact
 from fastn_mcp.procedures.overview.get_overview import GetOverview, believable
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.rendering import BUDGET, shaped
 
 pytestmark = pytest.mark.anyio

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from faulty_sandbox import Status
 from pydantic_core import to_json
 from world import World
 
@@ -13,7 +14,6 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.overview.get_overview import MOST, GetOverview, run_totals
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.account import ListApiKeys, ListUsers

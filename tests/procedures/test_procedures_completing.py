@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from faulty_sandbox import Status
 from world import World
 
 from fastn_mcp.errors import Failed, FastnError, NotFound
@@ -12,7 +13,6 @@ from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.reads import KINDS, MOST, CompleteId, Ids, ReadRow
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
 from fastn_mcp.tools.tool import FastnObject

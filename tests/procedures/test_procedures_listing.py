@@ -5,6 +5,7 @@ import io
 from typing import Any, cast
 
 import pytest
+from faulty_sandbox import Status
 from world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, NotSent
@@ -16,7 +17,6 @@ from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.tables import FURTHER, listed
 from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import BUDGET, shaped
 from fastn_mcp.tools.account import QueryAuditLog

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from asking import Fastn
+from faulty_sandbox import FaultMoment, Reset
 from pydantic import JsonValue
 from sensible_calls import sensible
 from world import FormNow, World, yes
@@ -19,7 +20,6 @@ from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
-from fastn_mcp.sandbox.faults import FaultMoment, Reset
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG

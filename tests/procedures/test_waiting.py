@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from faulty_sandbox import Garbage, Reset, Status
 from pydantic import JsonValue, ValidationError
 from world import Clock, FormLater, FormNow, World, yes
 
@@ -14,7 +15,6 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
-from fastn_mcp.sandbox.faults import Garbage, Reset, Status
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow

@@ -2,8 +2,7 @@
 
 import pytest
 from asking import Clock, Fastn
-
-from fastn_mcp.sandbox.server import Sandbox
+from faulty_sandbox import FaultySandbox
 
 
 @pytest.fixture
@@ -12,10 +11,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def sandbox(clock: Clock) -> Sandbox:
-    return Sandbox(clock)
+def sandbox(clock: Clock) -> FaultySandbox:
+    return FaultySandbox(clock)
 
 
 @pytest.fixture
-def fastn(sandbox: Sandbox) -> Fastn:
+def fastn(sandbox: FaultySandbox) -> Fastn:
     return Fastn(sandbox)

@@ -1,7 +1,6 @@
 """The account that the sandbox begins with, where it is kept, and when schedules fire."""
 
 import json
-import os
 import random
 import stat
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ from urllib.parse import quote
 
 import pytest
 from asking import MORNING, Clock, Fastn
+from faulty_sandbox import FaultySandbox
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.auth import LIVE_KEY
-from fastn_mcp.sandbox.dataset import dataset
-from fastn_mcp.sandbox.dataset.executions import INJECTION
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.past_runs import INJECTION
+from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import SandboxState
 from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.connectors import DeleteConnection
@@ -84,11 +83,11 @@ def test_a_name_that_the_account_does_not_have_is_an_error(fastn: Fastn) -> None
 def test_a_file_keeps_the_account(tmp_path: Path, clock: Clock) -> None:
     """Ours: with a file the account outlives the process, keys included, and ids are not given twice."""
     file = tmp_path / "there" / "sandbox.json"
-    first = Fastn(Sandbox(clock, file=file))
+    first = Fastn(FaultySandbox(clock, file=file))
     made = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
     key = first(CreateApiKey(name="BI", permissions="Full access")).data["key"]
 
-    second = Fastn(Sandbox(clock, file=file), key)
+    second = Fastn(FaultySandbox(clock, file=file), key)
 
     known = {row["id"] for row in second(ListCustomers(limit=100)).data}
     assert known >= set(made)
@@ -98,7 +97,7 @@ def test_a_file_keeps_the_account(tmp_path: Path, clock: Clock) -> None:
 def test_the_file_is_for_its_owner_alone_and_holds_no_key(tmp_path: Path, clock: Clock) -> None:
     """Ours: what is kept are digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
-    made = Fastn(Sandbox(clock, file=file))(CreateApiKey(name="BI")).data
+    made = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -111,7 +110,7 @@ def test_the_file_is_for_its_owner_alone_and_holds_no_key(tmp_path: Path, clock:
 def test_a_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
     """Ours: only a change is written."""
     file = tmp_path / "sandbox.json"
-    fastn = Fastn(Sandbox(clock, file=file))
+    fastn = Fastn(FaultySandbox(clock, file=file))
     file.unlink()
 
     fastn(ListCustomers())
@@ -122,15 +121,15 @@ def test_a_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
 def test_a_draft_that_was_left_behind_does_no_harm(tmp_path: Path, clock: Clock) -> None:
     """Ours: a process that died while writing leaves the old file whole, and the next one goes on."""
     file = tmp_path / "sandbox.json"
-    fastn = Fastn(Sandbox(clock, file=file))
+    fastn = Fastn(FaultySandbox(clock, file=file))
     fastn(CreateCustomer(name="Initech"))
-    draft = tmp_path / f".sandbox.json.{os.getpid()}"
-    draft.write_text("half")
+    (tmp_path / ".sandbox.json.0123456789abcdef").write_text("half")
+    before = sorted(tmp_path.iterdir())
 
     fastn(CreateCustomer(name="Initrode"))
 
     assert "Initrode" in file.read_text()
-    assert not draft.exists()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"serial": "x", "rows": {}}', b"\xff", b"[" * 100_000])
@@ -140,7 +139,7 @@ def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, clock: C
     file.write_bytes(content)
 
     with pytest.raises(SettingsError, match=r"sandbox\.json"):
-        Sandbox(clock, file=file)
+        FaultySandbox(clock, file=file)
 
     assert file.read_bytes() == content
 
@@ -148,7 +147,7 @@ def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, clock: C
 def test_resetting_begins_again(tmp_path: Path, clock: Clock) -> None:
     """Ours: fresh data, in the file too."""
     file = tmp_path / "sandbox.json"
-    fastn = Fastn(Sandbox(clock, file=file))
+    fastn = Fastn(FaultySandbox(clock, file=file))
     fastn(CreateCustomer(name="Initech"))
 
     fastn.sandbox.reset()

@@ -15,11 +15,11 @@ import httpx2
 import pytest
 import uvicorn
 from asking import Fastn
+from faulty_sandbox import Delay, Drip, FaultMoment, FaultySandbox, Hang, Reset, Status, Truncate
+from served_sandbox import create_faulty_app
 
 from fastn_mcp.sandbox.app import App, Message, create_app
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.faults import Delay, Drip, FaultMoment, Hang, Reset, Status, Truncate
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.connectors import DeleteConnection
 
 pytestmark = pytest.mark.anyio
@@ -38,15 +38,23 @@ class Naps:
         self.taken.append(seconds)
 
 
-def client(sandbox: Sandbox, *, control: bool = False, naps: Naps | None = None) -> httpx2.AsyncClient:
-    app = create_app(sandbox, control=control, broken=httpx2.ReadError, sleep=naps or Naps())
+def plain_client(sandbox: FaultySandbox) -> httpx2.AsyncClient:
+    """Of the app that `fastn-mcp sandbox` serves."""
+    return client_of(create_app(sandbox))
+
+
+def client(sandbox: FaultySandbox, *, naps: Naps | None = None) -> httpx2.AsyncClient:
+    return client_of(create_faulty_app(sandbox, broken=httpx2.ReadError, sleep=naps or Naps()))
+
+
+def client_of(app: App) -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(app=app)
     return httpx2.AsyncClient(transport=transport, base_url="http://localhost", headers=HEADERS)
 
 
-async def test_it_speaks_http_in_process(sandbox: Sandbox, fastn: Fastn) -> None:
+async def test_it_speaks_http_in_process(sandbox: FaultySandbox, fastn: Fastn) -> None:
     """Ours: the same answers as without HTTP; ids with colons arrive encoded."""
-    async with client(sandbox) as http:
+    async with plain_client(sandbox) as http:
         listed = await http.get(CUSTOMERS, params={"search": "ACME", "limit": 1})
         path = DeleteConnection(connection_id=fastn.connection("acme-corp", "xero")).request().path
         gone = await http.delete(path)
@@ -59,20 +67,20 @@ async def test_it_speaks_http_in_process(sandbox: Sandbox, fastn: Fastn) -> None
     assert sandbox.requests[-1].tool == "delete_connection"
 
 
-async def test_a_long_body_is_not_taken_in(sandbox: Sandbox) -> None:
+async def test_a_long_body_is_not_taken_in(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: 413. That the rest is thrown away while it streams is ours."""
 
     async def stream() -> AsyncGenerator[bytes]:
         for _ in range(8):
             yield b"x" * 400_000
 
-    async with client(sandbox) as http:
+    async with plain_client(sandbox) as http:
         answer = await http.post(CUSTOMERS, content=stream())
 
     assert answer.status_code == 413
 
 
-async def test_a_broken_connection_is_an_exception_in_process(sandbox: Sandbox) -> None:
+async def test_a_broken_connection_is_an_exception_in_process(sandbox: FaultySandbox) -> None:
     """Ours: there is no socket, so the exception is the one that the HTTP library raises."""
     async with client(sandbox) as http:
         sandbox.faults.add(Reset(), Reset(moment=FaultMoment.AFTER), Reset(sent=3))
@@ -83,7 +91,7 @@ async def test_a_broken_connection_is_an_exception_in_process(sandbox: Sandbox) 
     assert sandbox.state.first("customers", "name", "Initech") is not None
 
 
-async def test_a_short_body_is_short_in_process(sandbox: Sandbox) -> None:
+async def test_a_short_body_is_short_in_process(sandbox: FaultySandbox) -> None:
     """Ours: nobody counts bytes there, so it ends without a complaint."""
     sandbox.faults.add(Truncate(kept=12))
     async with client(sandbox) as http:
@@ -92,7 +100,7 @@ async def test_a_short_body_is_short_in_process(sandbox: Sandbox) -> None:
     assert answer.content == b'{"data":[{"i'
 
 
-async def test_a_late_answer_and_one_that_drips_take_their_time(sandbox: Sandbox) -> None:
+async def test_a_late_answer_and_one_that_drips_take_their_time(sandbox: FaultySandbox) -> None:
     """Ours: the time is passed in."""
     naps = Naps()
     sandbox.faults.add(Delay(seconds=3), Drip(seconds=0.5))
@@ -104,7 +112,7 @@ async def test_a_late_answer_and_one_that_drips_take_their_time(sandbox: Sandbox
     assert dripped.json()["total"] == 5
 
 
-async def test_a_request_that_hangs_can_be_given_up(sandbox: Sandbox) -> None:
+async def test_a_request_that_hangs_can_be_given_up(sandbox: FaultySandbox) -> None:
     """Ours: it waits for the client to leave, and no longer."""
     sandbox.faults.add(Hang())
     async with client(sandbox) as http:
@@ -128,23 +136,21 @@ async def told(app: App, scope: dict[str, Any], *messages: Message) -> list[Mess
     return said
 
 
-async def test_it_starts_and_stops_with_its_server(sandbox: Sandbox) -> None:
+async def test_it_starts_and_stops_with_its_server(sandbox: FaultySandbox) -> None:
     """ASGI: the lifespan protocol."""
-    app = create_app(sandbox, control=False)
+    app = create_app(sandbox)
 
     said = await told(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
 
     assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_it_speaks_no_websocket(sandbox: Sandbox) -> None:
+async def test_it_speaks_no_websocket(sandbox: FaultySandbox) -> None:
     """ASGI: closing before accepting refuses."""
-    assert await told(create_app(sandbox, control=False), {"type": "websocket"}) == [
-        {"type": "websocket.close", "code": 1000}
-    ]
+    assert await told(create_app(sandbox), {"type": "websocket"}) == [{"type": "websocket.close", "code": 1000}]
 
 
-async def test_a_server_without_raw_paths_will_do(sandbox: Sandbox) -> None:
+async def test_a_server_without_raw_paths_will_do(sandbox: FaultySandbox) -> None:
     """ASGI: raw_path is optional."""
     scope: dict[str, Any] = {
         "type": "http",
@@ -154,22 +160,22 @@ async def test_a_server_without_raw_paths_will_do(sandbox: Sandbox) -> None:
         "headers": [(name.encode(), value.encode()) for name, value in HEADERS.items()],
     }
 
-    said = await told(create_app(sandbox, control=False), scope, {"type": "http.request"})
+    said = await told(create_app(sandbox), scope, {"type": "http.request"})
 
     assert said[0]["status"] == 200
 
 
-async def test_a_client_that_left_is_not_answered(sandbox: Sandbox) -> None:
+async def test_a_client_that_left_is_not_answered(sandbox: FaultySandbox) -> None:
     """ASGI: http.disconnect."""
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
 
-    assert await told(create_app(sandbox, control=False), scope, {"type": "http.disconnect"}) == []
+    assert await told(create_app(sandbox), scope, {"type": "http.disconnect"}) == []
     assert sandbox.requests == []
 
 
-async def test_control_paths_work_where_they_were_enabled(sandbox: Sandbox) -> None:
+async def test_control_paths_work_where_they_were_enabled(sandbox: FaultySandbox) -> None:
     """Ours: what was asked, what is to go wrong, how it answers, and from the beginning."""
-    async with client(sandbox, control=True) as http:
+    async with client(sandbox) as http:
         await http.get(CUSTOMERS)
         seen = (await http.get("/__sandbox/requests")).json()["requests"]
         assert [(heard["tool"], heard["headers"]["x-fastn-api-key"]) for heard in seen] == [
@@ -195,9 +201,9 @@ async def test_control_paths_work_where_they_were_enabled(sandbox: Sandbox) -> N
         assert len((await http.get(CUSTOMERS)).json()["data"]) == 5
 
 
-async def test_a_wrong_order_is_refused_by_name(sandbox: Sandbox) -> None:
+async def test_a_wrong_order_is_refused_by_name(sandbox: FaultySandbox) -> None:
     """Ours: a fault that is not understood would not strike, and a test would pass."""
-    async with client(sandbox, control=True) as http:
+    async with client(sandbox) as http:
         unknown = await http.post("/__sandbox/faults", json={"kind": "status", "status": 503, "tims": 2})
         broken = await http.post("/__sandbox/behaviour", content=b"{")
         nowhere = await http.post("/__sandbox/nothing")
@@ -208,9 +214,9 @@ async def test_a_wrong_order_is_refused_by_name(sandbox: Sandbox) -> None:
     assert [nowhere.status_code, web.status_code] == [404, 403]
 
 
-async def test_control_paths_are_closed_otherwise(sandbox: Sandbox) -> None:
-    """Ours: without `control` they are paths that Fastn does not know."""
-    async with client(sandbox) as http:
+async def test_control_paths_are_closed_otherwise(sandbox: FaultySandbox) -> None:
+    """Ours: the sandbox of `fastn-mcp sandbox` takes no orders."""
+    async with plain_client(sandbox) as http:
         answers = [await http.get("/__sandbox/requests"), await http.post("/__sandbox/reset")]
 
     assert [answer.status_code for answer in answers] == [404, 404]
@@ -221,10 +227,10 @@ Raw = Callable[[bytes], Awaitable[tuple[bytes, BaseException | None]]]
 
 
 @asynccontextmanager
-async def served(sandbox: Sandbox) -> AsyncGenerator[Raw]:
+async def served(sandbox: FaultySandbox) -> AsyncGenerator[Raw]:
     """uvicorn on a loopback socket, and a client that shows every byte and how the connection ended."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(sandbox, control=True, broken=AssertionError)
+    app = create_faulty_app(sandbox, broken=AssertionError)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     running = asyncio.create_task(server.serve(sockets=[listening]))
 
@@ -256,11 +262,11 @@ def creating() -> bytes:
     return f"{first}{head}\r\n".encode() + body
 
 
-def made(sandbox: Sandbox) -> bool:
+def made(sandbox: FaultySandbox) -> bool:
     return sandbox.state.first("customers", "name", "Initech") is not None
 
 
-async def test_served_it_answers(sandbox: Sandbox) -> None:
+async def test_served_it_answers(sandbox: FaultySandbox) -> None:
     """HTTP/1.1."""
     async with served(sandbox) as ask:
         got, error = await ask(creating())
@@ -276,7 +282,7 @@ async def test_served_it_answers(sandbox: Sandbox) -> None:
     ids=["before", "after"],
 )
 async def test_served_a_reset_sends_no_byte(
-    sandbox: Sandbox, fault: Reset, changed: bool, caplog: pytest.LogCaptureFixture
+    sandbox: FaultySandbox, fault: Reset, changed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """TCP: the socket is reset, whether the change was made or not; the client cannot know."""
     sandbox.faults.add(fault)
@@ -289,7 +295,7 @@ async def test_served_a_reset_sends_no_byte(
     assert caplog.text == ""
 
 
-async def test_served_a_reset_can_come_amid_the_body(sandbox: Sandbox) -> None:
+async def test_served_a_reset_can_come_amid_the_body(sandbox: FaultySandbox) -> None:
     """TCP: the head went out, and some of the body, as far as the system passed it on."""
     sandbox.faults.add(Reset(sent=20))
     async with served(sandbox) as ask:
@@ -300,7 +306,7 @@ async def test_served_a_reset_can_come_amid_the_body(sandbox: Sandbox) -> None:
     assert made(sandbox)
 
 
-async def test_served_a_truncated_body_ends_too_early(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+async def test_served_a_truncated_body_ends_too_early(sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture) -> None:
     """HTTP/1.1: fewer bytes than Content-Length promised, and the connection ends in order."""
     sandbox.faults.add(Truncate(kept=20))
     async with served(sandbox) as ask:
@@ -313,7 +319,7 @@ async def test_served_a_truncated_body_ends_too_early(sandbox: Sandbox, caplog: 
     assert caplog.text == ""
 
 
-async def test_served_it_drips(sandbox: Sandbox) -> None:
+async def test_served_it_drips(sandbox: FaultySandbox) -> None:
     """HTTP/1.1: the whole of it, in the end."""
     sandbox.faults.add(Drip(seconds=0))
     async with served(sandbox) as ask:
@@ -323,7 +329,7 @@ async def test_served_it_drips(sandbox: Sandbox) -> None:
 
 
 async def test_served_a_client_that_gives_up_on_a_hanging_request_leaves_nothing_behind(
-    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     """ASGI: http.disconnect ends the wait, and the server goes on."""
     sandbox.faults.add(Hang(), Status(status=418))

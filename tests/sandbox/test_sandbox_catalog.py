@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from asking import Clock, Fastn
+from faulty_sandbox import FaultySandbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sensible_calls import SLACK, sensible
 
 from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
-from fastn_mcp.sandbox.routes import ENDPOINTS
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.resource import ENDPOINTS
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 
 
@@ -70,7 +70,7 @@ JSON = st.recursive(
 @given(data=st.data())
 def test_no_body_makes_the_sandbox_fall_over(data: st.DataObject) -> None:
     """Ours: whatever is sent is answered, and what is refused names what is wrong."""
-    fastn = Fastn(Sandbox(Clock()))
+    fastn = Fastn(FaultySandbox(Clock()))
     call = data.draw(st.sampled_from([call for call in sensible(fastn) if call.route.method in ("POST", "PUT")]))
     request = call.request()
     shown = fastn.ask("GET", request.path).value if request.method == "PUT" else None

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from asking import MORNING, Clock, Fastn
+from faulty_sandbox import FaultySandbox
 from large_account import large_account
 
-from fastn_mcp.sandbox.dataset import dataset
-from fastn_mcp.sandbox.dataset.workflows import output_of
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row
+from fastn_mcp.sandbox.workflows import output_of
 from fastn_mcp.tools.account import GetQuotas, GetUsage
 
 EVENING = MORNING.replace(hour=23, minute=50)
@@ -23,7 +23,7 @@ ACCOUNTS = {"morning": (dataset, MORNING), "evening": (dataset, EVENING), "large
 @pytest.fixture(scope="module", params=ACCOUNTS)
 def account(request: pytest.FixtureRequest) -> Fastn:
     begin, at = ACCOUNTS[request.param]
-    return Fastn(Sandbox(Clock(at), begin=begin))
+    return Fastn(FaultySandbox(Clock(at), begin=begin))
 
 
 def runs_of(account: Fastn, step: int = 97) -> list[Any]:

@@ -2,10 +2,10 @@
 
 import pytest
 from asking import Clock, Fastn
+from faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.account import CreateApiKey, GetBilling, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
@@ -14,18 +14,18 @@ from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 LIST = "/api/v1/workflows"
 
 
-def asked(sandbox: Sandbox, **headers: str) -> tuple[int, str]:
+def asked(sandbox: FaultySandbox, **headers: str) -> tuple[int, str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     reply = sandbox.answer("GET", LIST, {}, named, b"")
     return reply.status, reply.body.decode()
 
 
-def test_a_key_comes_in_the_header_of_the_reference(sandbox: Sandbox) -> None:
+def test_a_key_comes_in_the_header_of_the_reference(sandbox: FaultySandbox) -> None:
     """Fastn's reference: x-fastn-api-key."""
     assert asked(sandbox, x_fastn_api_key=LIVE_KEY)[0] == 200
 
 
-def test_a_key_comes_as_a_bearer_token(sandbox: Sandbox) -> None:
+def test_a_key_comes_as_a_bearer_token(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: Authorization: Bearer."""
     assert asked(sandbox, authorization=f"Bearer {LIVE_KEY}")[0] == 200
 
@@ -41,7 +41,7 @@ def test_a_key_comes_as_a_bearer_token(sandbox: Sandbox) -> None:
     ],
     ids=["none", "unknown", "basic", "bearer without key", "empty"],
 )
-def test_whoever_has_no_key_is_refused(sandbox: Sandbox, headers: dict[str, str]) -> None:
+def test_whoever_has_no_key_is_refused(sandbox: FaultySandbox, headers: dict[str, str]) -> None:
     """Fastn's reference: 401 for a missing or invalid API key."""
     status, body = asked(sandbox, **headers)
 
@@ -49,18 +49,18 @@ def test_whoever_has_no_key_is_refused(sandbox: Sandbox, headers: dict[str, str]
     assert "AUTH_INVALID" in body
 
 
-def test_a_test_key_without_the_test_mode_is_refused(sandbox: Sandbox) -> None:
+def test_a_test_key_without_the_test_mode_is_refused(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: test keys need X-fastn-Test-Mode: true."""
     assert asked(sandbox, x_fastn_api_key=KEY)[0] == 401
     assert asked(sandbox, x_fastn_api_key=KEY, x_fastn_test_mode="true")[0] == 200
 
 
-def test_a_live_key_in_the_test_mode_is_refused(sandbox: Sandbox) -> None:
+def test_a_live_key_in_the_test_mode_is_refused(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: live keys must not send the header."""
     assert asked(sandbox, x_fastn_api_key=LIVE_KEY, x_fastn_test_mode="true")[0] == 401
 
 
-def test_a_viewer_may_look_and_not_touch(sandbox: Sandbox) -> None:
+def test_a_viewer_may_look_and_not_touch(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: a viewer reads neither executions nor settings, and changes nothing."""
     viewer = Fastn(sandbox, VIEWER_KEY)
     before = len(sandbox.state.all("customers"))
@@ -71,7 +71,7 @@ def test_a_viewer_may_look_and_not_touch(sandbox: Sandbox) -> None:
     assert len(sandbox.state.all("customers")) == before
 
 
-def test_what_a_key_may_not_do_is_in_the_audit_log(sandbox: Sandbox) -> None:
+def test_what_a_key_may_not_do_is_in_the_audit_log(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: outcomes are Success, Failure and Denied."""
     Fastn(sandbox, VIEWER_KEY)(DeleteCustomer(customer_id="any"))
 

@@ -4,14 +4,11 @@ import gzip
 
 import pytest
 from asking import Answer, Fastn
-from pydantic_core import from_json
-
-from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.behaviour import Behaviour, ErrorShape
-from fastn_mcp.sandbox.faults import (
+from faulty_sandbox import (
     FAULT,
     DeepNesting,
     Delay,
+    Delivery,
     Drip,
     EchoKey,
     Fault,
@@ -27,7 +24,10 @@ from fastn_mcp.sandbox.faults import (
     Status,
     Truncate,
 )
-from fastn_mcp.sandbox.reply import BrokenReply, Dropwise, Late, NoReply, Prompt, Short
+from pydantic_core import from_json
+
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.behaviour import Behaviour, ErrorShape
 from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
@@ -118,7 +118,7 @@ def test_a_fault_strikes_before_the_change_or_after_it(fastn: Fastn, kind: Fault
     after = struck(fastn, kind.model_copy(update={"moment": FaultMoment.AFTER}))
 
     assert made(fastn)
-    assert type(after.reply.delivery) is type(before.reply.delivery)
+    assert after.reply.delivery == before.reply.delivery
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -145,13 +145,13 @@ def test_an_error_can_hold_the_key(fastn: Fastn) -> None:
 @pytest.mark.parametrize(
     ("fault", "delivery"),
     [
-        (Hang(moment=FaultMoment.AFTER), NoReply()),
-        (Delay(seconds=3), Late(3)),
-        (Drip(seconds=0.5), Dropwise(0.5)),
-        (Truncate(kept=9), Short(9)),
-        (Reset(moment=FaultMoment.AFTER), BrokenReply()),
-        (Reset(sent=4), BrokenReply(4)),
-        (GzipBomb(unpacked=2**20), Prompt()),
+        (Hang(moment=FaultMoment.AFTER), Delivery(end="hangs")),
+        (Delay(seconds=3), Delivery(delay=3)),
+        (Drip(seconds=0.5), Delivery(pause=0.5)),
+        (Truncate(kept=9), Delivery(sent=9, end="closed")),
+        (Reset(moment=FaultMoment.AFTER), Delivery(end="reset")),
+        (Reset(sent=4), Delivery(sent=4, end="reset")),
+        (GzipBomb(unpacked=2**20), Delivery()),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -165,10 +165,10 @@ def test_a_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
     """Ours: at least one byte is missing, even where there were few."""
     answer = struck(fastn, Truncate(kept=10_000))
 
-    assert answer.reply.delivery == Short(len(answer.reply.body) - 1)
+    assert answer.reply.delivery == Delivery(sent=len(answer.reply.body) - 1, end="closed")
     fastn.sandbox.faults.add(Truncate())
     gone = fastn(DeleteConnection(connection_id=fastn.connection("acme-corp", "xero")))
-    assert (gone.status, gone.reply.delivery) == (204, Short(0))
+    assert (gone.status, gone.reply.delivery) == (204, Delivery(sent=0, end="closed"))
 
 
 @pytest.mark.parametrize("fault", [Garbage(), NotANumber(), LoneSurrogate(), DeepNesting()], ids=lambda f: f.kind)

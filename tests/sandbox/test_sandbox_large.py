@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 from asking import MORNING, Clock, Fastn
+from faulty_sandbox import FaultySandbox
 from large_account import large_account
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
-from fastn_mcp.sandbox.paging import Merged
-from fastn_mcp.sandbox.reply import list_body
+from fastn_mcp.sandbox.paging import MergedRows, list_body
 from fastn_mcp.sandbox.run_history import History, RunSeries, milliseconds
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.account import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.ai import AiChat
@@ -36,13 +35,13 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(scope="module")
 def large() -> Fastn:
     """Made once, for tests that only read."""
-    return Fastn(Sandbox(Clock(), begin=large_account))
+    return Fastn(FaultySandbox(Clock(), begin=large_account))
 
 
 @pytest.fixture
 def fresh(clock: Clock) -> Fastn:
     """Of a day and a half: some thousand runs, so that a test can look at each."""
-    return of_days(Fastn(Sandbox(clock, begin=large_account)), 1.5)
+    return of_days(Fastn(FaultySandbox(clock, begin=large_account)), 1.5)
 
 
 def past_of(fastn: Fastn) -> RunSeries:
@@ -223,7 +222,7 @@ def test_acmes_sync_failed_last_night_because_its_connection_expired(large: Fast
 )
 def test_whenever_it_begins_what_is_over_is_over(at: datetime) -> None:
     """Ours: nothing lies in the future, the history is of thirty days, and the sync failed in the night before."""
-    fastn = Fastn(Sandbox(Clock(at), begin=large_account))
+    fastn = Fastn(FaultySandbox(Clock(at), begin=large_account))
     history = fastn.sandbox.history
     rows: list[Any] = [history.row(number) for number in (*range(100), *range(len(history) - 2_000, len(history)))]
 
@@ -278,13 +277,13 @@ def test_the_small_account_is_small(fastn: Fastn) -> None:
 
 def test_made_twice_it_is_the_same(large: Fastn) -> None:
     """Ours: the same moment and the same seed give the same account, another seed gives another one."""
-    again = Sandbox(Clock(), begin=large_account)
-    other = Sandbox(Clock(), begin=large_account, seed=2)
+    again = FaultySandbox(Clock(), begin=large_account)
+    other = FaultySandbox(Clock(), begin=large_account, seed=2)
 
-    def runs(sandbox: Sandbox) -> list[Row]:
+    def runs(sandbox: FaultySandbox) -> list[Row]:
         return [sandbox.history.row(number) for number in range(0, len(sandbox.history), 1_999)]
 
-    def customers(sandbox: Sandbox) -> list[Row]:
+    def customers(sandbox: FaultySandbox) -> list[Row]:
         return sandbox.state.all("customers")
 
     assert runs(again) == runs(large.sandbox)
@@ -424,7 +423,7 @@ def test_of_two_runs_from_one_moment_the_kept_one_comes_first(large: Fastn) -> N
     number = 1_000
     there = history.row(number)
     kept: list[Row] = [{**there, "id": "exec_kept"}]
-    rows = Merged(kept, history, range(number - 1, number + 2), lambda row: row)
+    rows = MergedRows(kept, lambda row: row, history, range(number - 1, number + 2))
 
     shown = ids(list(rows.cut(0, 10)))
     assert shown == [history.row(number + 1)["id"], "exec_kept", there["id"], history.row(number - 1)["id"]]
@@ -459,7 +458,7 @@ def test_a_server_that_ignores_paging_answers_everything(fresh: Fastn) -> None:
 def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
     """Ours: rows are written one by one."""
     history = large.sandbox.history
-    rows = Merged([], history, range(5_000), lambda row: row)
+    rows = MergedRows([], lambda row: row, history, range(5_000))
     tracemalloc.start()
     body = list_body(Behaviour().envelope, rows.cut(0, len(rows)), {})
     _, peak = tracemalloc.get_traced_memory()
@@ -473,7 +472,7 @@ def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
 def test_it_needs_little_memory() -> None:
     """Ours: two hundred thousand runs in columns, and not as rows."""
     tracemalloc.start()
-    sandbox = Sandbox(Clock(), begin=large_account)
+    sandbox = FaultySandbox(Clock(), begin=large_account)
     fastn = Fastn(sandbox)
     fastn(ListExecutions(status="completed", limit=100))
     held, peak = tracemalloc.get_traced_memory()
@@ -508,14 +507,14 @@ def test_what_is_deleted_stays_in_the_history(fresh: Fastn) -> None:
 def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
     """Ours: it holds what cannot be derived, and what was changed; the runs follow from it again."""
     file = tmp_path / "sandbox.json"
-    first = Fastn(Sandbox(clock, begin=large_account, file=file))
+    first = Fastn(FaultySandbox(clock, begin=large_account, file=file))
     first(CreateCustomer(name="Initech"))
     until = (clock.at - HOUR).isoformat()  # later ones are shown once all that began with them are over
     listed = first(ListExecutions(status="failed", limit=100, until=until)).data
     count = total(first, ListExecutions(until=until))
     clock.pass_(days=3)
 
-    second = Fastn(Sandbox(clock, begin=large_account, seed=7, file=file))
+    second = Fastn(FaultySandbox(clock, begin=large_account, seed=7, file=file))
 
     assert second(ListExecutions(status="failed", limit=100, until=until)).data == listed
     assert total(second, ListExecutions(until=until)) == count
@@ -526,7 +525,7 @@ def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_reset_makes_a_large_account_again(clock: Clock) -> None:
     """Ours: the account that it began with, up to now."""
-    fastn = Fastn(Sandbox(clock, begin=large_account))
+    fastn = Fastn(FaultySandbox(clock, begin=large_account))
     clock.pass_(days=3)
 
     fastn.sandbox.reset()
@@ -542,6 +541,6 @@ def test_a_file_whose_past_is_none_is_left_alone(tmp_path: Path, clock: Clock) -
     file.write_text('{"serial": 1, "rows": {"_past": {"past": {"id": "past", "series": 3}}}}')
 
     with pytest.raises(SettingsError, match="not a sandbox's state"):
-        Sandbox(clock, file=file)
+        FaultySandbox(clock, file=file)
 
     assert "series" in file.read_text()

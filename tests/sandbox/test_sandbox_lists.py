@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from asking import Clock, Fastn
+from faulty_sandbox import FaultySandbox
 
 from fastn_mcp.client.http import unwrap
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, ErrorShape, Filtering, Paging
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.tools.account import ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.operation import GET, POST
@@ -139,7 +139,7 @@ def test_a_row_of_a_list_leaves_out_what_is_long(fastn: Fastn) -> None:
 @pytest.mark.parametrize("envelope", Envelope)
 def test_every_envelope_can_be_unwrapped(clock: Clock, envelope: Envelope) -> None:
     """Third parties: {data}, {data: {data}} and bare answers were seen."""
-    fastn = Fastn(Sandbox(clock, envelope=envelope))
+    fastn = Fastn(FaultySandbox(clock, behaviour=Behaviour(envelope=envelope)))
 
     one = unwrap(fastn(GetWorkflow(workflow_id=SLACK)).value)
     listing = ListWorkflows(limit=2)
@@ -204,7 +204,7 @@ def test_an_account_can_have_other_paths(clock: Clock) -> None:
     """Ours: the specification says itself that its paths are inferred, so that they are settings."""
     run = POST("/api/v1/workflows/{workflow_id}/execute")
     tenant = GET("/api/v1/{workflow_id}/workflow")
-    fastn = Fastn(Sandbox(clock, routes={"run_workflow": run, "get_workflow": tenant}))
+    fastn = Fastn(FaultySandbox(clock, routes={"run_workflow": run, "get_workflow": tenant}))
 
     assert fastn.ask("POST", f"/api/v1/workflows/{SLACK}/execute", body={}).status == 202
     assert fastn.ask("GET", f"/api/v1/{SLACK}/workflow").data["id"] == SLACK

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from asking import Fastn
+from faulty_sandbox import FaultySandbox
 from sensible_calls import sensible
 from world import Clock, FormNow, yes
 
@@ -22,7 +23,6 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.server import Sandbox
 from fastn_mcp.server.rendering import shaped
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "sandbox.json"
-        self.fastn = Fastn(Sandbox(System().now, file=self.file))
+        self.fastn = Fastn(FaultySandbox(System().now, file=self.file))
 
     def parts(self, **settings: Any) -> AccountParts:
         chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})

@@ -213,10 +213,8 @@ def test_a_connection_names_what_is_wrong_with_it(fastn: Fastn) -> None:
     assert fastn(CreateConnection(connector_id=gamma, auth_method_id="nothing")).field == "authMethodId"
     assert fastn(CreateConnection(connector_id=gamma)).field == "credentials"
     assert fastn(CreateConnection(connector_id=gamma, customer_id="nobody")).field == "endOrgId"
-    method = fastn.sandbox.state.named("connectors", "openHolidays")["authMethods"]
-    assert isinstance(method, list)
-    assert isinstance(method[0], dict)
-    assert fastn(CreateConnection(connector_id=holidays, auth_method_id=str(method[0]["id"]))).status == 201
+    (method,) = fastn.sandbox.state.named("connectors", "openHolidays")["authMethods"]
+    assert fastn(CreateConnection(connector_id=holidays, auth_method_id=method["id"])).status == 201
 
 
 def test_a_workflow_begins_as_a_draft(fastn: Fastn) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import schemathesis.openapi
 from asking import Clock, Fastn
+from faulty_sandbox import FaultySandbox
 from hypothesis import settings
 from openapi_document import document
 from schemathesis.config import SchemathesisConfig
@@ -13,11 +14,10 @@ from sensible_calls import sensible
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import LIVE_KEY
-from fastn_mcp.sandbox.server import Sandbox
 
 # Schemathesis binds an application to its schema, and that to the tests: so one account for all, made anew whenever it
 # changed.
-SANDBOX = Sandbox(Clock())
+SANDBOX = FaultySandbox(Clock())
 CALLS = {call.tool_name(): call for call in sensible(Fastn(SANDBOX))}
 HEADERS = {"x-fastn-api-key": LIVE_KEY}
 
@@ -26,7 +26,7 @@ BEYOND_A_SCHEMA: Any = [vars(checks)["positive_data_acceptance"]]
 
 
 API: Any = schemathesis.openapi.from_dict(document("http://sandbox"), config=SchemathesisConfig(seed=1))
-API.app = create_app(SANDBOX, control=False)
+API.app = create_app(SANDBOX)
 
 
 def answered(case: Any) -> int:

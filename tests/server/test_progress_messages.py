@@ -6,13 +6,13 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 import pytest
+from faulty_sandbox import Status
 from world import World
 
 from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
-from fastn_mcp.sandbox.faults import Status
 from fastn_mcp.server.progress import Context, Levels, ProgressReporter
 from fastn_mcp.tools.account import GetBilling
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from collected import Collected
+from faulty_sandbox import Reset, Status
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
@@ -23,7 +24,6 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import OFFERS
-from fastn_mcp.sandbox.faults import Reset, Status
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 

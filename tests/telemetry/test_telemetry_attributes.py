@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from collected import Collected
+from faulty_sandbox import EchoKey, Garbage, Status
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from pydantic import JsonValue
@@ -15,7 +16,6 @@ from world import FormNow, World, yes
 
 from fastn_mcp.procedures.catalog import OFFERS
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.faults import EchoKey, Garbage, Status
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry import attributes as names
 from fastn_mcp.telemetry.exporter import LogRecordHandler

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_sandbox import HeardRequest
 from mcp import Client, MCPError
 from pydantic import JsonValue
 from world import World
@@ -17,7 +18,6 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.plans.file import plan
 from fastn_mcp.guard.policy_rules.schema import named
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
-from fastn_mcp.sandbox.request_context import HeardRequest
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.parsing import ALIASES, Renamed

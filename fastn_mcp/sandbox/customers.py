@@ -1,0 +1,236 @@
+"""Customers, users and roles: the account's own, their rows, and the handlers of their operations."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from fastn_mcp.sandbox.auth import ALL, ROLES, VIEWER
+from fastn_mcp.sandbox.behaviour import conflict, forbidden, invalid
+from fastn_mcp.sandbox.paging import Rows, select
+from fastn_mcp.sandbox.resource import One, Resource, RouteContext, disable, disconnect, endpoint, fields
+from fastn_mcp.sandbox.state import Row, SandboxState, provenance, slug_of, stamp
+from fastn_mcp.tools import customers as tools
+from fastn_mcp.tools.account import CreateRole, InviteUser, ListRoles, ListUsers
+
+_CUSTOMERS = (
+    # name, slug, external reference, admin, plan, region, days ago
+    ("Acme Corp", "acme-corp", "crm-1001", "ops@acme.example", "Growth", "US", 210),
+    ("Widget Inc", "widget-inc", "crm-1002", "it@widget.example", "Starter", "US", 160),
+    ("Katana", "katana-customer", None, "admin@katana.example", "Growth", "EU", 120),
+    ("Globex Exports", "globex-exports", "crm-1044", "apps@globex.example", "Enterprise", "EU", 75),
+    ("John-Acme", "acme-customer", None, "john@acme.ai", "Free", "US", 6),
+)
+
+
+def add_customers(state: SandboxState, now: datetime) -> None:
+    for name, slug, reference, admin, plan, region, days in _CUSTOMERS:
+        row = customer_row(state.uuid(), name, slug, admin, now - timedelta(days=days, minutes=17))
+        row |= {"externalRef": reference, "plan": plan, "region": region}
+        if slug == "globex-exports":
+            row["quotaOverrides"] = {"events.day": 200}
+        if slug == "acme-customer":
+            row |= waiting(admin)
+        state.put("customers", row)
+
+
+def customer_row(key: str, name: str, slug: str, admin: str, when: datetime) -> Row:
+    """One row: a customer who is at work."""
+    row = _customer(key, name, slug, admin) | provenance(stamp(when), "dana@fastn.example")
+    return row | {"status": "Active", "customerAdmin": {"email": admin, "inviteStatus": "Accepted"}}
+
+
+def waiting(admin: str) -> Row:
+    """What differs while the admin has not accepted."""
+    return {"status": "Pending Admin Activation", "customerAdmin": _invited(admin)}
+
+
+def _customer(key: str, name: str, slug: str, admin: str | None) -> Row:
+    return {
+        "id": key,
+        "name": name,
+        "slug": slug,
+        "externalRef": None,
+        "status": "Pending Admin Activation",
+        "adminEmail": admin,
+        "customerAdmin": _invited(admin),
+        "plan": "Free",
+        "region": "US",
+        "quotaOverrides": None,
+    }
+
+
+def _invited(email: str | None) -> Row | None:
+    return {"email": email, "inviteStatus": "Invite Pending"} if email else None
+
+
+CUSTOMERS = Resource(
+    "customers",
+    "customer",
+    settable=fields(text="name externalRef adminEmail plan region", object="quotaOverrides"),
+    fixed=fields(text="slug"),
+    unique=("name", "slug"),
+)
+
+
+@endpoint(tools.ListCustomers, None)
+def list_all(context: RouteContext, call: tools.ListCustomers) -> Rows:
+    connected = _connected(context)
+    return Rows(select(context.state.all("customers"), call), lambda row: _counted(row, connected))
+
+
+@endpoint(tools.GetCustomer, None)
+def get(context: RouteContext, call: tools.GetCustomer) -> One:
+    return One(_shown(context, CUSTOMERS.target(context, call)))
+
+
+@endpoint(tools.CreateCustomer, "settings:manage")
+def create(context: RouteContext, call: tools.CreateCustomer) -> One:
+    CUSTOMERS.check(context.body)
+    slug = call.slug or slug_of(call.name)
+    if not slug:
+        raise invalid("slug", "cannot be made from the name; give one")
+    row = _customer(context.state.uuid(), call.name, slug, call.admin_email)
+    row |= {
+        "externalRef": call.external_ref,
+        "plan": call.plan or "Free",
+        "region": context.body.get("region") or "US",
+        "quotaOverrides": context.body.get("quotaOverrides"),
+    }
+    return One(_shown(context, CUSTOMERS.make(context, row)), 201)
+
+
+@endpoint(tools.UpdateCustomer, "settings:manage")
+def update(context: RouteContext, call: tools.UpdateCustomer) -> One:
+    row = CUSTOMERS.target(context, call)
+    changed = CUSTOMERS.replaced(context, row, _shown(context, row))
+    if changed["adminEmail"] != row["adminEmail"]:
+        changed["customerAdmin"] = _invited(call.admin_email)
+    return One(_shown(context, CUSTOMERS.keep(context, changed)))
+
+
+@endpoint(tools.DeleteCustomer, "settings:manage")
+def delete(context: RouteContext, call: tools.DeleteCustomer) -> One:
+    row = CUSTOMERS.target(context, call)
+    disconnect(context, [c for c in context.state.all("connections") if c["endOrgId"] == row["id"]])
+    for secret in context.state.all("secrets"):
+        if secret["customerId"] == row["id"]:
+            context.state.drop("secrets", secret["id"])
+    for trigger in context.state.all("triggers"):
+        if trigger.get("endOrgId") == row["id"]:
+            disable(context, trigger, "its customer was deleted")
+    return CUSTOMERS.remove(context, row)
+
+
+def _shown(context: RouteContext, row: Row) -> Row:
+    return _counted(row, _connected(context))
+
+
+def _connected(context: RouteContext) -> Counter[str]:
+    """How many connections each customer has."""
+    return Counter(connection["endOrgId"] for connection in context.state.all("connections"))
+
+
+def _counted(row: Row, connected: Counter[str]) -> Row:
+    return {**row, "connectionsCount": connected[row["id"]]}
+
+
+_USERS = (
+    ("Dana Reyes", "dana@fastn.example", "Owner", "Active"),
+    ("Lee Okafor", "lee@fastn.example", "Admin", "Active"),
+    ("Priya Nair", "priya@fastn.example", "Admin", "Active"),
+    ("Tomas Lind", "tomas@fastn.example", "Developer", "Active"),
+    ("Mei Tanaka", "mei@fastn.example", "Operator", "Active"),
+    ("Sam Porter", "sam@fastn.example", "Viewer", "Invited"),
+)
+
+_DESCRIPTIONS = {
+    "Owner": "Everything. There is exactly one.",
+    "Admin": "Everything.",
+    "Developer": "Builds connectors and workflows.",
+    "Operator": "Runs and watches.",
+    "Viewer": "Looks.",
+    "End User": "A customer's person in the widget.",
+}
+
+
+def add_people(state: SandboxState, now: datetime) -> None:
+    for name, permissions in ROLES.items():
+        _add_role(state, now, name, _DESCRIPTIONS[name], None, permissions)
+    support = VIEWER - {"widgets:read", "unified:read"}
+    _add_role(state, now, "Support read-only", "Looks, for the support team.", "Viewer", support)
+    for number, (name, email, role, status) in enumerate(_USERS):
+        seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
+        made = now - timedelta(days=1_000 - 170 * number)
+        state.put("users", user(state.uuid(), name, email, role, made, seen))
+
+
+def user(key: str, name: str | None, email: str, role: str, made: datetime, seen: datetime | None) -> Row:
+    """One row. Whoever was never seen is invited, and has no name yet."""
+    return {
+        "id": key,
+        "name": name if seen else None,
+        "email": email,
+        "role": role,
+        "status": "Active" if seen else "Invited",
+        "lastActive": stamp(seen) if seen else None,
+        "createdAt": stamp(made),
+    }
+
+
+def _add_role(
+    state: SandboxState, now: datetime, name: str, description: str, parent: str | None, permissions: frozenset[str]
+) -> None:
+    row = _role(state.uuid(), name, description, parent, permissions)
+    row |= {"builtIn": parent is None, "createdAt": stamp(now - timedelta(days=1_000 if parent is None else 33))}
+    state.put("roles", row)
+
+
+def _role(key: str, name: str, description: str | None, parent: str | None, permissions: Iterable[str]) -> Row:
+    granted = sorted(set(permissions))
+    return {
+        "id": key,
+        "name": name,
+        "description": description,
+        "builtIn": False,
+        "parent": parent,
+        "permissions": granted,
+        "permissionCount": len(granted),
+    }
+
+
+USERS = Resource("users", "user", settable=fields(text="email role name"), unique=())
+ROLES_RESOURCE = Resource("roles", "role", settable=fields(text="name parent description", texts="permissions"))
+
+endpoint(ListUsers, "users:read")(USERS.list)
+endpoint(ListRoles, "settings:read")(ROLES_RESOURCE.list)
+
+
+@endpoint(InviteUser, "users:invite")
+def invite(context: RouteContext, call: InviteUser) -> One:
+    USERS.check(context.body)
+    role = context.state.get("roles", call.role) or context.state.first("roles", "name", call.role)
+    if role is None:
+        raise invalid("role", "there is no such role")
+    if role["name"] == "Owner":
+        raise forbidden("There is exactly one Owner")
+    if context.state.first("users", "email", call.email) is not None:
+        raise conflict("This person is here already", {"field": "email"})
+    row = user(context.state.uuid(), None, call.email, role["name"], context.now, None)
+    row["name"] = context.body.get("name")
+    context.audit("user.invite", "user", row["id"])
+    return One(context.state.put("users", row), 201)
+
+
+@endpoint(CreateRole, "settings:manage")
+def create_role(context: RouteContext, call: CreateRole) -> One:
+    ROLES_RESOURCE.check(context.body)
+    wanted = call.parent or "Viewer"
+    parent = context.state.get("roles", wanted) or context.state.first("roles", "name", wanted)
+    if parent is None:
+        raise invalid("parent", "there is no such role")
+    if unknown := sorted(set(call.permissions) - ALL):
+        raise invalid("permissions", f"unknown: {', '.join(unknown)}")
+    if more := sorted(set(call.permissions) - set(parent["permissions"])):
+        raise invalid("permissions", f"{parent['name']} does not hold {', '.join(more)}")
+    row = _role(context.state.uuid(), call.name, call.description, parent["name"], call.permissions)
+    return One(ROLES_RESOURCE.make(context, row), 201)

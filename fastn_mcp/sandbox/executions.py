@@ -1,0 +1,110 @@
+"""One execution as Fastn shows it, and the errors of failed ones, in the words of Fastn's documentation."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from fastn_mcp.sandbox.state import Row, as_object, moment, stamp
+
+
+def execution(
+    key: str,
+    workflow: Row,
+    status: str,
+    begun: datetime,
+    duration: int | None,
+    triggered_by: str,
+    **more: Any,
+) -> Row:
+    """One row. `duration` is in milliseconds, None while it runs."""
+    ended = None if duration is None else stamp(begun + timedelta(milliseconds=duration))
+    steps = len(workflow.get("connectors") or ()) or 1
+    failed = 1 if status in ("failed", "timeout") else 0
+    stopped = 1 if status == "cancelled" else failed
+    summary = None
+    if duration is not None:
+        summary = {
+            "totalSteps": steps,
+            "succeeded": steps - stopped,
+            "failed": failed,
+            "slowestStep": f"step {steps}",
+            "slowestMs": duration * 2 // 3,
+            "peakSandboxMB": 61,
+            "sandboxMemoryLimitMB": 512,
+        }
+    error = as_object(more.get("error"))
+    return {
+        "id": key,
+        "workflowId": workflow["id"],
+        "workflowName": workflow["name"],
+        "workflowSlug": workflow["slug"],
+        "version": _version(workflow, begun),
+        "tier": workflow["executionTier"],
+        "environment": "live",
+        "status": status,
+        "httpStatus": {"completed": 200, "failed": 500, "timeout": 504}.get(status),
+        "durationMs": duration,
+        "triggeredBy": triggered_by,
+        "endOrgId": None,
+        "input": {},
+        "output": {"ok": True} if status == "completed" else None,
+        "error": None,
+        "errorCategory": error.get("category"),
+        "fixSuggestion": as_object(error.get("diagnosis")).get("howToFix"),
+        "summary": summary,
+        "createdAt": stamp(begun),
+        "startedAt": stamp(begun + timedelta(milliseconds=40)) if status != "queued" else None,
+        "completedAt": ended,
+        **more,
+    }
+
+
+def _version(workflow: Row, begun: datetime) -> str | None:
+    published: str | None = workflow["publishedVersion"]
+    number = int(published.removeprefix("v")) if published else 1
+    changed = moment(workflow["updatedAt"])
+    return f"v{number - 1}" if begun < changed and number > 1 else published
+
+
+def unusable(app: str, action: str, pinned: str) -> Row:
+    """A pinned connection that no longer works."""
+    return _dependency_error(
+        f"The {app} connection cannot be used",
+        f"connector.{app}.{action}",
+        "Step 2 of 2",
+        f"The workflow called {action} and {app} did not accept the connection.",
+        "The pinned connection was revoked, expired, or belongs to another customer.",
+        f"Let the customer connect {app} again in the widget, then run the workflow once.",
+        f'Pinned connection "{pinned}" is not usable or does not belong to this org for connector "{app}"',
+    )
+
+
+def no_connection(app: str, customer: str) -> Row:
+    """A customer who never connected the app, or no longer does."""
+    return _dependency_error(
+        f"{app} is not connected",
+        f"connector.{app}",
+        "Step 1 of 2",
+        f"There is no active {app} connection for this customer.",
+        "It was never connected, or it was disconnected.",
+        f"Let the customer connect {app} in the widget.",
+        f'No active connection for connector "{app}" and end-org {customer}',
+    )
+
+
+def out_of_memory() -> Row:
+    return _error("DATA", "The workflow ran out of memory", "Sandbox memory limit exceeded: 512 MB of 512 MB")
+
+
+def timed_out(milliseconds: int) -> Row:
+    return _error("CONFIGURATION", "The workflow took too long", f"WF-TIMEOUT: no result after {milliseconds} ms")
+
+
+def _dependency_error(headline: str, failed_at: str, step: str, what: str, why: str, fix: str, raw: str) -> Row:
+    diagnosis = {"whatHappened": what, "why": why, "howToFix": fix}
+    error = _error("CONNECTION", headline, raw, failedAt=failed_at, step=step, diagnosis=diagnosis)
+    return {"tag": "Dependency Error", **error}
+
+
+def _error(code: str, headline: str, raw: str, **more: object) -> Row:
+    error: Row = {"category": "Configuration", "code": code, "severity": "Needs your attention", "headline": headline}
+    return error | more | {"raw": raw}

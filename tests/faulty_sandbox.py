@@ -1,0 +1,419 @@
+"""The sandbox as tests use it: it logs what was sent, and goes wrong on demand.
+
+A fault says which requests it waits for, by method and path, and how often it strikes. In a path `*` stands for
+anything and `{name}` for one segment, so that an operation's own route will do: `Status(path=RunWorkflow.route.path)`.
+"""
+
+import gzip
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic_core import from_json
+from typing_extensions import override
+
+from fastn_mcp.client.http import ResponseLost
+from fastn_mcp.redaction import REDACTED, is_secret_name
+from fastn_mcp.sandbox.auth import RateLimiter, key_in
+from fastn_mcp.sandbox.behaviour import Behaviour, ErrorShape, SandboxRefusal, SandboxReply, error_body
+from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
+
+_JSON = {"content-type": "application/json"}
+_MIB = 1024 * 1024
+
+LONGEST_LOG = 10_000
+
+_CODES = {
+    400: "VALIDATION_ERROR",
+    401: "AUTH_INVALID",
+    402: "PAYMENT_REQUIRED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    409: "CONFLICT",
+    413: "PAYLOAD_TOO_LARGE",
+    422: "VALIDATION_ERROR",
+    429: "RATE_LIMITED",
+    500: "INTERNAL_ERROR",
+    502: "UPSTREAM_ERROR",
+    503: "SERVICE_UNAVAILABLE",
+    504: "TIMEOUT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a reply goes out: after `delay` seconds, with a `pause` before each byte, and only `sent` bytes of the body.
+
+    After `sent` bytes the connection is closed, or reset; a reset before the head has `sent` None. One that hangs
+    sends nothing and stays open until the client gives up.
+    """
+
+    delay: float = 0
+    pause: float | None = None
+    sent: int | None = None
+    end: Literal["complete", "closed", "reset", "hangs"] = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyReply(SandboxReply):
+    """A reply, and how it is delivered."""
+
+    delivery: Delivery = Delivery()
+
+
+class FaultMoment(Enum):
+    """Whether a fault keeps the change from being made, or spoils its response alone."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class _Fault(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "*"
+    path: str = "*"
+    times: Annotated[int | None, Field(ge=1)] = 1
+    """How often; None is for ever."""
+
+    def awaits(self, method: str, path: str) -> bool:
+        parts = re.split(r"(\*|{\w+})", self.path)
+        pattern = "".join(".*" if p == "*" else "[^/]+" if p[:1] == "{" else re.escape(p) for p in parts)
+        return self.method in ("*", method) and re.fullmatch(pattern, path, re.DOTALL) is not None
+
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        """The reply to a request with this key; `perform` does what was asked."""
+        raise NotImplementedError
+
+
+class _Answered(_Fault):
+    """A reply of its own, before or after the change."""
+
+    moment: FaultMoment = FaultMoment.BEFORE
+
+    def reply(self, key: str | None) -> SandboxReply:
+        raise NotImplementedError
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        if self.moment is FaultMoment.AFTER:
+            perform()
+        return self.reply(key)
+
+
+class Status(_Answered):
+    """An error status. `retry_after` is seconds, or the header's text as it is."""
+
+    kind: Literal["status"] = "status"
+    status: Annotated[int, Field(ge=200, le=599)]
+    code: str | None = None
+    message: str = "Something went wrong"
+    shape: ErrorShape = ErrorShape.CODED
+    retry_after: int | str | None = None
+
+    @override
+    def reply(self, key: str | None) -> SandboxReply:
+        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        code = self.code or _CODES.get(self.status, f"HTTP_{self.status}")
+        kind, body = error_body(self.shape, SandboxRefusal(self.status, code, self.message, headers=headers))
+        return SandboxReply(self.status, headers | {"content-type": kind}, body)
+
+
+class EchoKey(_Answered):
+    """An error whose text holds the API key that came."""
+
+    kind: Literal["echo_key"] = "echo_key"
+    status: Annotated[int, Field(ge=400, le=599)] = 401
+
+    @override
+    def reply(self, key: str | None) -> SandboxReply:
+        code = _CODES.get(self.status, f"HTTP_{self.status}")
+        refusal = SandboxRefusal(self.status, code, f"The key {key} is not accepted", {"key": key})
+        return SandboxReply(self.status, {**_JSON, "x-echo": key or ""}, error_body(ErrorShape.CODED, refusal)[1])
+
+
+class Redirect(_Answered):
+    """A redirect to somewhere else."""
+
+    kind: Literal["redirect"] = "redirect"
+    status: Literal[301, 302, 303, 307, 308] = 302
+    to: str
+
+    @override
+    def reply(self, key: str | None) -> SandboxReply:
+        return SandboxReply(self.status, {"location": self.to})
+
+
+class Hang(_Answered):
+    """No answer at all; the connection stays open."""
+
+    kind: Literal["hang"] = "hang"
+
+    @override
+    def reply(self, key: str | None) -> SandboxReply:
+        return FaultyReply(200, delivery=Delivery(end="hangs"))
+
+
+class Reset(_Fault):
+    """The connection is reset: before the change, or after it, or once `sent` bytes of the body have gone out."""
+
+    kind: Literal["reset"] = "reset"
+    moment: FaultMoment = FaultMoment.BEFORE
+    sent: Annotated[int | None, Field(ge=0)] = None
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        before = self.moment is FaultMoment.BEFORE and self.sent is None
+        return _delivered(SandboxReply(200) if before else perform(), Delivery(sent=self.sent, end="reset"))
+
+
+class Delay(_Fault):
+    """The right answer, late."""
+
+    kind: Literal["delay"] = "delay"
+    seconds: Annotated[float, Field(ge=0)]
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        return _delivered(perform(), Delivery(delay=self.seconds))
+
+
+class Drip(_Fault):
+    """The right answer, a byte at a time."""
+
+    kind: Literal["drip"] = "drip"
+    seconds: Annotated[float, Field(ge=0)] = 0.05
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        return _delivered(perform(), Delivery(pause=self.seconds))
+
+
+class Truncate(_Fault):
+    """The first bytes of the right answer. Served, the connection ends before what its head promised."""
+
+    kind: Literal["truncate"] = "truncate"
+    kept: Annotated[int, Field(ge=0)] = 20
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        reply = perform()
+        return _delivered(reply, Delivery(sent=min(self.kept, max(len(reply.body) - 1, 0)), end="closed"))
+
+
+class _Spoiled(_Fault):
+    """The right status with another body."""
+
+    def body(self, right: bytes) -> bytes:
+        raise NotImplementedError
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        reply = perform()
+        status = 200 if reply.status == 204 else reply.status
+        return SandboxReply(status, reply.headers | _JSON, self.body(reply.body))
+
+
+class Garbage(_Spoiled):
+    """A body that is not JSON."""
+
+    kind: Literal["garbage"] = "garbage"
+
+    @override
+    def body(self, right: bytes) -> bytes:
+        return b"\x00\xff{not json"
+
+
+class NotANumber(_Spoiled):
+    """The right answer with a NaN in it, which Python writes and JSON does not know."""
+
+    kind: Literal["nan"] = "nan"
+
+    @override
+    def body(self, right: bytes) -> bytes:
+        return _with_member(right, b'"ratio":NaN')
+
+
+class LoneSurrogate(_Spoiled):
+    """The right answer with half a character in it."""
+
+    kind: Literal["lone_surrogate"] = "lone_surrogate"
+
+    @override
+    def body(self, right: bytes) -> bytes:
+        return _with_member(right, rb'"note":"\ud800"')
+
+
+class DeepNesting(_Spoiled):
+    """Arrays in arrays."""
+
+    kind: Literal["deep_nesting"] = "deep_nesting"
+
+    @override
+    def body(self, right: bytes) -> bytes:
+        return b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+class Huge(_Spoiled):
+    """More than a client should take in."""
+
+    kind: Literal["huge"] = "huge"
+    size: Annotated[int, Field(ge=16, le=256 * _MIB)] = 11 * _MIB
+    """Bytes."""
+
+    @override
+    def body(self, right: bytes) -> bytes:
+        return b'{"data":"' + b"0" * (self.size - 11) + b'"}'
+
+
+class GzipBomb(_Spoiled):
+    """A small body that unpacks to a large one."""
+
+    kind: Literal["gzip_bomb"] = "gzip_bomb"
+    unpacked: Annotated[int, Field(ge=_MIB, le=1024 * _MIB)] = 64 * _MIB
+
+    @override
+    def body(self, right: bytes) -> bytes:
+        return gzip.compress(b'{"data":"' + b"0" * self.unpacked + b'"}', mtime=0)
+
+    @override
+    def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
+        reply = super().strike(perform, key)
+        return replace(reply, headers=reply.headers | {"content-encoding": "gzip"})
+
+
+def _delivered(reply: SandboxReply, delivery: Delivery) -> FaultyReply:
+    return FaultyReply(reply.status, reply.headers, reply.body, delivery)
+
+
+def _with_member(right: bytes, member: bytes) -> bytes:
+    if right.endswith(b"}") and right != b"{}":
+        return right[:-1] + b"," + member + b"}"
+    return b'{"data":{' + member + b"}}"
+
+
+Fault = (
+    Status
+    | EchoKey
+    | Redirect
+    | Hang
+    | Reset
+    | Delay
+    | Drip
+    | Truncate
+    | Garbage
+    | NotANumber
+    | LoneSurrogate
+    | DeepNesting
+    | Huge
+    | GzipBomb
+)
+
+FAULT: TypeAdapter[Fault] = TypeAdapter(Annotated[Fault, Field(discriminator="kind")])
+
+
+class Faults:
+    """A queue. Of those that wait for a request, the one that came first strikes."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Fault, int | None]] = []
+
+    @property
+    def waiting(self) -> list[Fault]:
+        return [fault for fault, _ in self._waiting]
+
+    def add(self, *faults: Fault) -> None:
+        self._waiting += [(fault, fault.times) for fault in faults]
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    def take(self, method: str, path: str) -> Fault | None:
+        """The fault that strikes this request, counted down."""
+        for number, (fault, left) in enumerate(self._waiting):
+            if fault.awaits(method, path):
+                if left == 1:
+                    del self._waiting[number]
+                elif left is not None:
+                    self._waiting[number] = (fault, left - 1)
+                return fault
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class HeardRequest:
+    """A request. `tool` is the operation that it was, None where it was none; `path` is as it came, encoded.
+
+    `body` is all that was sent, a secret's value and credentials too: tests show by it that they arrived.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: JsonValue
+    tool: str | None
+
+    def shown(self) -> dict[str, JsonValue]:
+        return asdict(self)
+
+
+class FaultySandbox(Sandbox):
+    """A sandbox with a log of `requests`, and with `faults` to come."""
+
+    def __init__(self, now: Callable[[], datetime], **options: Any) -> None:
+        self.faults = Faults()
+        self.requests: list[HeardRequest] = []
+        super().__init__(now, **options)
+        self._usual: Behaviour = self.behaviour
+
+    def reset(self) -> None:
+        """Begin again: fresh data, an empty log, no faults, and the behaviour of the beginning."""
+        self.behaviour = self._usual
+        self.faults.clear()
+        self.requests.clear()
+        self._limiter = RateLimiter()
+        with self._at_work(self._now()):
+            self._begin_again()
+
+    def reply(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> FaultyReply:
+        """The answer, and how it is to be delivered."""
+        if len(self.requests) >= LONGEST_LOG:
+            del self.requests[: LONGEST_LOG // 2]
+        self.requests.append(self._heard(SandboxRequest(method, path, query, headers, body)))
+        reply = super().answer(method, path, query, headers, body)
+        return reply if isinstance(reply, FaultyReply) else _delivered(reply, Delivery())
+
+    @override
+    def answer(
+        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> SandboxReply:
+        """Raises `ResponseLost` where the connection is to break: there is none in process."""
+        reply = self.reply(method, path, query, headers, body)
+        if reply.delivery.end == "reset":
+            raise ResponseLost("ReadError")
+        return reply
+
+    @override
+    def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
+        def perform() -> SandboxReply:
+            return super(FaultySandbox, self)._respond(request, now)
+
+        fault = self.faults.take(request.method, request.path)
+        return perform() if fault is None else fault.strike(perform, key_in(request.headers))
+
+    def _heard(self, request: SandboxRequest) -> HeardRequest:
+        try:
+            tool = self.routes.find(request.method, request.path).tool_name()
+        except SandboxRefusal:
+            tool = None
+        try:
+            body = from_json(request.body, allow_inf_nan=False) if request.body.strip() else None
+        except ValueError:
+            body = None
+        headers = {name: REDACTED if is_secret_name(name) else value for name, value in request.headers.items()}
+        return HeardRequest(request.method, request.path, request.query, headers, body, tool)
