@@ -1,19 +1,18 @@
 """Resources that depend on another: which lists to read, how rows refer to it, and which kinds could not be checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
 
 import anyio
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted, example_name
 from fastn_mcp.fastn.rows import connector_keys, owner_of, row_of, text, word
-from fastn_mcp.fastn.targets import Call, Send, kind_of, own_label, read_names
+from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_names
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.account import ListSecrets
 from fastn_mcp.tools.connectors import CreateConnector, ListConnections, UpdateConnector
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
@@ -28,7 +27,7 @@ def every(_: FastnObject) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DependencyRule:
     """One kind that may depend on a resource. `detail` reads a row that does not say, as a list may show less."""
 
     kind: str
@@ -39,95 +38,71 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """Something of which nothing can be said, and why."""
+    """Something that could not be checked, and why."""
 
     what: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """Where to look: what uses the resource, what perhaps does, and what nobody can see."""
+class DependencyRules:
+    """What certainly uses a resource, what perhaps does, and what cannot be seen."""
 
-    surely: tuple[Look, ...] = ()
-    perhaps: tuple[Look, ...] = ()
+    surely: tuple[DependencyRule, ...] = ()
+    perhaps: tuple[DependencyRule, ...] = ()
     unchecked: tuple[Unchecked, ...] = ()
 
 
-def looks(kind: str, subject: str, target: FastnObject | None) -> Looks:
-    """Where to look for what uses this `kind` of resource. `target` is its record, as far as it could be read."""
-    table = _TABLE.get(kind)
-    return Looks(unchecked=(_OTHERS,)) if table is None else table(subject, target)
+def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> DependencyRules:
+    """How to find what uses the resource with the id `subject`. `target` is its record, as far as it could be read."""
+    triggers, row = ListTriggers(limit=100), row_of(target)
+    match kind:
+        case "customer":
+            return DependencyRules(
+                surely=(
+                    DependencyRule("connections", ListConnections(customer_id=subject, limit=100)),
+                    DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
+                    DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
+                ),
+                perhaps=(DependencyRule("triggers", triggers, _belongs(subject)),),
+            )
+        case "connector":
+            names = {subject, text(row, "slug") or subject}
+            return DependencyRules(
+                surely=(
+                    DependencyRule("connections", ListConnections(connector_id=subject, limit=100)),
+                    _of_workflows(_refers("connectors", names)),
+                    DependencyRule("triggers", triggers, _app_event("connectorId", names)),
+                )
+            )
+        case "connection":
+            names = connector_keys(row)
+            why = "They name connectors, not connections: none can be said to use this one."
+            return DependencyRules(
+                surely=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
+                perhaps=(_of_workflows(_refers("connectors", names)),) if names else (),
+                unchecked=(Unchecked("workflows", why),),
+            )
+        case "workflow":
+            return DependencyRules(
+                surely=(DependencyRule("triggers", triggers, _refers("routes", {subject})),),
+                unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
+            )
+        case "secret":
+            name, why = text(row, "name"), "A name that the code builds at run time is not visible."
+            return DependencyRules(
+                perhaps=(_of_workflows(_mentions(name)),) if name else (),
+                unchecked=(Unchecked("workflows that read it", why),),
+            )
+        case "trigger":
+            why = "Nothing in Fastn uses a trigger; who calls a webhook's address, or counts on its runs, is not known."
+            return DependencyRules(unchecked=(Unchecked("whatever uses it", why),))
+        case _:
+            return DependencyRules(unchecked=(Unchecked("whatever uses it", "Fastn does not say who does."),))
 
 
-_OTHERS = Unchecked("whatever uses it", "Fastn does not say who does.")
-
-
-def _customer(subject: str, _: FastnObject | None) -> Looks:
-    return Looks(
-        surely=(
-            Look("connections", ListConnections(customer_id=subject, limit=100)),
-            Look("secrets", ListSecrets(customer_id=subject, limit=100)),
-            Look("executions", ListExecutions(customer_id=subject, limit=100)),
-        ),
-        perhaps=(Look("triggers", ListTriggers(limit=100), _belongs(subject)),),
-    )
-
-
-def _connector(subject: str, target: FastnObject | None) -> Looks:
-    names = {subject, text(row_of(target), "slug") or subject}
-    return Looks(
-        surely=(
-            Look("connections", ListConnections(connector_id=subject, limit=100)),
-            Look("workflows", ListWorkflows(limit=100), _refers("connectors", names), _workflow),
-            Look("triggers", ListTriggers(limit=100), _app_event("connectorId", names)),
-        )
-    )
-
-
-def _connection(subject: str, target: FastnObject | None) -> Looks:
-    names = connector_keys(row_of(target))
-    perhaps = Look("workflows", ListWorkflows(limit=100), _refers("connectors", names), _workflow)
-    return Looks(
-        surely=(Look("triggers", ListTriggers(limit=100), _app_event("connectionId", {subject})),),
-        perhaps=(perhaps,) if names else (),
-        unchecked=(Unchecked("workflows", "They name connectors, not connections: none can be said to use this one."),),
-    )
-
-
-def _uses_of_workflow(subject: str, _: FastnObject | None) -> Looks:
-    return Looks(
-        surely=(Look("triggers", ListTriggers(limit=100), _refers("routes", {subject})),),
-        unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
-    )
-
-
-def _secret(_: str, target: FastnObject | None) -> Looks:
-    name = text(row_of(target), "name")
-    mentions = Look("workflows", ListWorkflows(limit=100), _mentions(name), _workflow)
-    return Looks(
-        perhaps=(mentions,) if name else (),
-        unchecked=(Unchecked("workflows that read it", "A name that the code builds at run time is not visible."),),
-    )
-
-
-def _trigger(_: str, __: FastnObject | None) -> Looks:
-    why = "Nothing in Fastn uses a trigger; who calls a webhook's address, or counts on its runs, is not known."
-    return Looks(unchecked=(Unchecked("whatever uses it", why),))
-
-
-_TABLE: dict[str, Callable[[str, FastnObject | None], Looks]] = {
-    "customer": _customer,
-    "connector": _connector,
-    "connection": _connection,
-    "workflow": _uses_of_workflow,
-    "secret": _secret,
-    "trigger": _trigger,
-}
-
-
-def _workflow(key: str) -> Call:
-    return GetWorkflow(workflow_id=key)
+def _of_workflows(depends: Depends) -> DependencyRule:
+    return DependencyRule("workflows", ListWorkflows(limit=100), depends, lambda key: GetWorkflow(workflow_id=key))
 
 
 def _refers(field: str, wanted: set[str], unsaid: Depends = lambda _: None) -> Depends:
@@ -182,7 +157,7 @@ class Dependents:
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """All that was found, and the kinds of which nothing can be said."""
+    """All that was found, and the kinds that could not be checked."""
 
     found: tuple[Dependents, ...] = ()
     unchecked: tuple[str, ...] = ()
@@ -214,26 +189,36 @@ class Uses:
 
 
 async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
-    """What surely uses the target of `call`."""
-    where = _looks(call, target)
+    """What certainly uses the target of `call`."""
+    rules = _rules(call, target)
     found: list[Dependents] = []
-    unchecked = [unchecked.what for unchecked in where.unchecked]
-    for look in where.surely:
+    unchecked = [unchecked.what for unchecked in rules.unchecked]
+    for rule in rules.surely:
         try:
-            uses = await uses_of(look, send)
+            uses = await uses_of(rule, send)
         except FastnError:
-            unchecked.append(look.kind)
+            unchecked.append(rule.kind)
             continue
         if uses.count:
-            examples = await _examples(look.kind, uses, call, target, send)
-            found.append(Dependents(look.kind, uses.count, examples, uses.more))
+            examples = await _examples(rule.kind, uses, call, target, send)
+            found.append(Dependents(rule.kind, uses.count, examples, uses.more))
         if not uses.conclusive:
-            unchecked.append(look.kind)
+            unchecked.append(rule.kind)
     return Dependence(tuple(found), tuple(unchecked))
 
 
+def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
+    if call.route.method == "DELETE" or isinstance(call, UpdateConnector):
+        return dependency_rules(call.toolset().removesuffix("s"), call.target or "", target)
+    if isinstance(call, CreateConnector) and target is not None:
+        id_ = getattr(target, "id", None)
+        # What it may overwrite is known by its id alone.
+        return dependency_rules("connector", str(id_), target) if id_ else dependency_rules("unknown", "", None)
+    return DependencyRules()
+
+
 async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | None, send: Send) -> tuple[str, ...]:
-    """What the first of them are called. What is acted on is read already, and needs no look-up."""
+    """The names of the first of them. What is acted on is read already, and needs no look-up."""
     rows = [row_of(row) for row in uses.rows[:_EXAMPLES]]
     own = {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
     owners = filter(None, map(owner_of, rows)) if kind == "connections" else ()
@@ -241,63 +226,45 @@ async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | Non
     return tuple(example_name(kind, row, names) for row in rows)
 
 
-async def uses_of(look: Look, send: Send, details: int = 0) -> Uses:
-    """Where `look` leads. Of the rows that do not say, `details` are read one by one. Raises a `FastnError`."""
+async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
+    """The rows that a rule finds. Of those that do not say, `details` are read one by one. Raises a `FastnError`."""
     rows: list[FastnObject] = []
     silent: list[FastnObject] = []
-    reading = look.reading
-    total: int | None = None
-    more = False
-    filtered = look.depends is every  # by Fastn, as far as can be seen: then its total is of what was asked for
-    for _ in range(PAGES):
-        page = cast("Listed[FastnObject]", await send(reading))
+    total, more = 0, False
+    filtered = rule.depends is every  # by Fastn, as far as can be seen: then its total is of what was asked for
+    pages = Pages(rule.reading, send, PAGES)
+    async for page in pages:
         if page.not_checked:
             raise FastnError("The rows do not say what they belong to.")
         for row in page.items:
-            answer = look.depends(row)
+            answer = rule.depends(row)
             if answer is None:
                 silent.append(row)
             elif answer:
                 rows.append(row)
-        if page.next_cursor is None:
-            total, more = None, False
-            break
         filtered = filtered and len(page.items) == 100
-        total = page.total if filtered else None
-        more = total is None
-        reading = reading.model_copy(update={"cursor": page.next_cursor})
-    if details and silent:
-        silent = await _looked_into(look, silent, rows, send, details)
-    return Uses(rows, max(len(rows), total or 0), more, len(silent))
+        if pages.is_complete:
+            total, more = 0, False
+        else:
+            total, more = (page.total or 0, page.total is None) if filtered else (0, True)
+    if rule.detail is not None and details:
+        answers = await _answers(rule, rule.detail, silent[:details], send)
+        rows += [row for row, answer in zip(silent, answers, strict=False) if answer]
+        silent = [row for row, answer in zip(silent, answers, strict=False) if answer is None] + silent[details:]
+    return Uses(rows, max(len(rows), total), more, len(silent))
 
 
-async def _looked_into(
-    look: Look, silent: list[FastnObject], rows: list[FastnObject], send: Send, details: int
-) -> list[FastnObject]:
-    """Read rows that did not say; adds those that depend to `rows`, and returns those that still do not say."""
-    detail = look.detail
-    if detail is None:
-        return silent
-    answers: dict[int, bool | None] = {}
+async def _answers(
+    rule: DependencyRule, detail: Callable[[str], Call], silent: Collection[FastnObject], send: Send
+) -> list[bool | None]:
+    """Whether each of these rows depends on the resource, by reading each by itself."""
+    answers: list[bool | None] = [None] * len(silent)
 
-    async def look_into(number: int, row: FastnObject) -> None:
-        try:
-            answers[number] = look.depends(await send(detail(str(getattr(row, "id", "")))))
-        except (FastnError, ValueError):
-            answers[number] = None
+    async def read(number: int, row: FastnObject) -> None:
+        with suppress(FastnError, ValueError):
+            answers[number] = rule.depends(await send(detail(str(getattr(row, "id", "")))))
 
     async with anyio.create_task_group() as group:
-        for number, row in enumerate(silent[:details]):
-            group.start_soon(look_into, number, row)
-    rows += [row for number, row in enumerate(silent) if answers.get(number)]
-    return [row for number, row in enumerate(silent) if answers.get(number) is None]
-
-
-def _looks(call: Call, target: FastnObject | None) -> Looks:
-    if call.route.method == "DELETE" or isinstance(call, UpdateConnector):
-        return looks(call.toolset().removesuffix("s"), call.target or "", target)
-    if isinstance(call, CreateConnector) and target is not None:
-        id_ = getattr(target, "id", None)
-        # What it may overwrite is known by its id alone.
-        return looks("connector", str(id_), target) if id_ else looks("unknown", "", None)
-    return Looks()
+        for number, row in enumerate(silent):
+            group.start_soon(read, number, row)
+    return answers

@@ -11,12 +11,12 @@ from typing import Any, TypeVar, cast
 import anyio
 
 from fastn_mcp.fastn.rows import key_of, owner_of, row_of, text
-from fastn_mcp.fastn.targets import GETS, LOOKUPS, Call, Send, read_name
+from fastn_mcp.fastn.targets import GETS, LOOKUPS, Call, Pages, Send, read_name
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListWorkflows
@@ -154,16 +154,12 @@ class Directory:
 
 async def _read(kind: str, send: Send) -> Contents:
     entries: dict[str, Entry] = {}
-    reading = cast(Call, LISTS[kind](limit=100))
-    for _ in range(PAGES):
-        page = cast("Listed[FastnObject]", await send(reading))
+    pages = Pages(cast(Call, LISTS[kind](limit=100)), send, PAGES)
+    async for page in pages:
         for found in (entry(kind, row) for row in page.items):
             if found.name:
                 entries.setdefault(found.id or f"without id {len(entries)}", found)
-        if page.next_cursor is None:
-            return Contents(tuple(entries.values()), complete=True)
-        reading = reading.model_copy(update={"cursor": page.next_cursor})
-    return Contents(tuple(entries.values()), complete=False)
+    return Contents(tuple(entries.values()), pages.is_complete)
 
 
 def entry(kind: str, record: FastnObject) -> Entry:

@@ -1,9 +1,8 @@
 """What a call acts on: a fresh read of the target, and the read that settles a lost response."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import anyio
 from pydantic import JsonValue
@@ -23,8 +22,11 @@ from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
 Call = Operation[Any]
 Send = Callable[[Call], Awaitable[FastnObject]]
 
-# A resource without a read of its own is looked for in its list: at most this many pages of a hundred rows.
 _PAGES = 20
+"""Pages of a hundred rows in which a resource without a read of its own is looked for."""
+
+_READS = {operation.route.path: operation for operation in CATALOG if operation.route.method == "GET"}
+"""The operations that read, by path."""
 
 
 @cache
@@ -32,9 +34,56 @@ def _reader(operation: AnyOperation) -> AnyOperation | None:
     """The operation that shows what this one acts on: its own GET, or else the list it belongs to."""
     template, brace, _ = operation.route.path.partition("}")
     own = template + brace
-    wanted = (own, own.rpartition("/")[0])
-    gets = {candidate.route.path: candidate for candidate in CATALOG if candidate.route.method == "GET"}
-    return next((gets[path] for path in wanted if path in gets), None)
+    return _READS.get(own) or _READS.get(own.rpartition("/")[0])
+
+
+class Pages:
+    """Reads a list page by page, `most` pages at most."""
+
+    def __init__(self, reading: Call, send: Send, most: int) -> None:
+        self._reading: Call | None = reading
+        self._send = send
+        self._left = most
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last page was read."""
+        return self._reading is None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Listed[FastnObject]:
+        if self._reading is None or self._left == 0:
+            raise StopAsyncIteration
+        self._left -= 1
+        page = cast("Listed[FastnObject]", await self._send(self._reading))
+        following = self._reading.model_copy(update={"cursor": page.next_cursor})
+        self._reading = None if page.next_cursor is None else following
+        return page
+
+
+async def find_row(
+    lister: type[List[Any]], matches: Callable[[FastnObject], bool | None], send: Send
+) -> tuple[FastnObject | None, int]:
+    """The first row that matches; where there is none, how many rows were read if that leaves a doubt, else 0.
+
+    A doubt is left by a row that does not say (None), and where there are more rows than are read.
+    """
+    seen, silent = 0, False
+    pages = Pages(cast(Call, lister(limit=100)), send, _PAGES)
+    async for page in pages:
+        for row in page.items:
+            if (answer := matches(row)) is True:
+                return row, 0
+            silent = silent or answer is None
+        seen += len(page.items)
+    return None, max(seen, 1) if silent or not pages.is_complete else 0
+
+
+def has_id(id_: str) -> Callable[[FastnObject], bool]:
+    """Whether a row has this id."""
+    return lambda row: str(getattr(row, "id", "")) == id_
 
 
 async def read_target(call: Call, send: Send) -> FastnObject | None:
@@ -53,7 +102,7 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
             return await send(reader.model_validate({name: call.target}))
         except NotFound:
             return None
-    row, _ = await find_row(cast("type[List[Any]]", reader), call.target, send)
+    row, _ = await find_row(cast("type[List[Any]]", reader), has_id(call.target), send)
     return row
 
 
@@ -123,7 +172,7 @@ async def read_name(kind: str, key: str, send: Send) -> str | None:
 
 
 def no_such(call: Call) -> tuple[str, str]:
-    """What is said where there is nothing with the id that `call` names, and the next step."""
+    """The message for an id that does not exist, and the next step."""
     kind = type(call).route.parameters[-1].removesuffix("_id").replace("_", " ").replace("api", "API")
     lister = f"list_{call.toolset()}"
     by_name = "" if call.toolset() == ListExecutions.toolset() else "find or "  # find knows no executions
@@ -136,54 +185,17 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
     if lister is None:
         return UNKNOWN
     try:
-        row = await _row(lister, call.may_overwrite, send)
-        if row is None or row is UNKNOWN:
-            return row
-        detail, id_ = _detail(lister), getattr(row, "id", None)
+        row, doubtful = await find_row(lister, call.may_overwrite, send)
+        if row is None:
+            return UNKNOWN if doubtful else None
+        start = f"{lister.route.path}/{{"
+        detail = next((each for path, each in _READS.items() if path.startswith(start) and path.endswith("}")), None)
         if detail is None:
             return row
+        id_ = getattr(row, "id", None)
         return await send(detail.model_validate({detail.route.parameters[-1]: id_})) if id_ else UNKNOWN
     except (FastnError, ValueError):
         return UNKNOWN
-
-
-async def _row(lister: type[List[Any]], wanted: Callable[[FastnObject], bool | None], send: Send) -> FastnObject | None:
-    """The first row that is wanted; `UNKNOWN` where there is none, but not all was read or a row did not say."""
-    cursor: str | None = None
-    silent = False
-    for _ in range(_PAGES):
-        page = cast("Listed[FastnObject]", await send(cast(Call, lister(limit=100, cursor=cursor))))
-        for row in page.items:
-            if (answer := wanted(row)) is True:
-                return row
-            silent = silent or answer is None
-        if (cursor := page.next_cursor) is None:
-            return UNKNOWN if silent else None
-    return UNKNOWN
-
-
-@cache
-def _detail(lister: AnyOperation) -> AnyOperation | None:
-    """The operation that reads one row of a list by its id."""
-    own = re.compile(rf"{re.escape(lister.route.path)}/{{\w+}}")
-    gets = (candidate for candidate in CATALOG if candidate.route.method == "GET")
-    return next((candidate for candidate in gets if own.fullmatch(candidate.route.path)), None)
-
-
-async def find_row(lister: type[List[Any]], wanted: str, send: Send) -> tuple[FastnObject | None, int]:
-    """The row of this id, and how many rows were looked at in vain where the list goes on behind them; else 0."""
-    cursor: str | None = None
-    seen = 0
-    for _ in range(_PAGES):
-        reading = cast(Call, lister(limit=100, cursor=cursor))
-        page = cast("Listed[FastnObject]", await send(reading))
-        for row in page.items:
-            if str(getattr(row, "id", "")) == wanted:
-                return row, 0
-        seen += len(page.items)
-        if (cursor := page.next_cursor) is None:
-            return None, 0
-    return None, seen
 
 
 def settling_read(call: Call) -> Call | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
-from fastn_mcp.fastn.dependents import Look, Unchecked, Uses, every, looks, uses_of
+from fastn_mcp.fastn.dependents import DependencyRule, Unchecked, Uses, dependency_rules, every, uses_of
 from fastn_mcp.fastn.names import example_name, label_of, references
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of
 from fastn_mcp.fastn.states import STATES, State
@@ -45,7 +45,7 @@ class FindDependents(Procedure[Impact]):
     async def run(self, means: ProcedureContext) -> Impact:
         deleting = self._deleting()
         target, doubts = await _record(deleting, means)
-        where = looks(self.kind, self.id, target)
+        where = dependency_rules(self.kind, self.id, target)
         used = await self._found(where.surely, means, doubts)
         perhaps = await self._found(where.perhaps, means, doubts)
         doubts += where.unchecked
@@ -67,7 +67,7 @@ class FindDependents(Procedure[Impact]):
         return operation.model_validate({operation.route.parameters[-1]: self.id})
 
     async def _found(
-        self, where: tuple[Look, ...], means: ProcedureContext, doubts: list[Unchecked]
+        self, where: tuple[DependencyRule, ...], means: ProcedureContext, doubts: list[Unchecked]
     ) -> list[JsonValue]:
         """What the looks find; adds what they leave open to `doubts`."""
         found: list[JsonValue] = []
@@ -97,7 +97,7 @@ async def _record(deleting: Call, means: ProcedureContext) -> tuple[FastnObject 
     return target, []
 
 
-def _open(look: Look, uses: Uses) -> list[Unchecked]:
+def _open(look: DependencyRule, uses: Uses) -> list[Unchecked]:
     """What was left open."""
     if uses.silent:
         return [
@@ -111,7 +111,7 @@ def _open(look: Look, uses: Uses) -> list[Unchecked]:
     return []
 
 
-async def _row(look: Look, uses: Uses, means: ProcedureContext) -> dict[str, JsonValue]:
+async def _row(look: DependencyRule, uses: Uses, means: ProcedureContext) -> dict[str, JsonValue]:
     rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
     owners = filter(None, map(owner_of, rows)) if look.kind == "connections" else ()
     of = {"customer": await means.directory.names("customer", owners, means.read)}

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fastn_mcp.errors import Failed, NotFound
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.fastn.targets import find_row
+from fastn_mcp.fastn.targets import find_row, has_id
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -28,7 +28,7 @@ class ReadRow(Procedure[FastnObject]):
 
     async def run(self, means: ProcedureContext) -> FastnObject:
         lister: Any = LISTS[self.kind]
-        row, seen = await find_row(lister, self.id, means.read)
+        row, seen = await find_row(lister, has_id(self.id), means.read)
         if row is not None:
             return row
         if seen:
