@@ -40,6 +40,7 @@ from fastn_mcp.errors import (
     AppliedUnreadable,
     Failed,
     FastnError,
+    NoKey,
     NotFound,
     NotSent,
     RateLimited,
@@ -158,7 +159,8 @@ class FastnClient:
         That is any call while there is no key, one with an argument that holds the key of the account in any encoding,
         and a change with a value that was redacted in a result: sent back, that would replace the real one.
         """
-        self._require_key()
+        if self._account.no_key is not None:
+            raise _missing_key(self._account.no_key)
         arguments = call.model_dump(mode="json")
         if self.redactor.may_stand_in(to_json(arguments)) and (where := self.redactor.find(arguments)) is not None:
             raise NotSent(
@@ -170,11 +172,6 @@ class FastnClient:
                 f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
                 "Give the real value, or leave the field out. Sent back, this text would replace the real value.",
             )
-
-    def _require_key(self) -> None:
-        if (missing := self._account.no_key) is not None:
-            person = "Only a person can fix this, outside of this chat; never ask for the key here."
-            raise NotSent(missing.what, f"{person} {missing.next_step.rstrip('.')}. Then restart this server.")
 
     def deadline(self, call: Operation[Any]) -> float:
         """Seconds within which `call` is made."""
@@ -197,7 +194,8 @@ class FastnClient:
                 raise
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
-        self._require_key()
+        if self._account.no_key is not None:
+            raise _missing_key(self._account.no_key)
         try:
             request = call.request(self._account.routes.get(attempts.operation))
         except RefusedValue as error:
@@ -210,7 +208,7 @@ class FastnClient:
             )
         if isinstance(call, Update) and self._account.update == "merge":
             request = await self._merged(cast(Call, call), request)
-        if names := self._account.fields.get(call.toolset()):
+        if self._account.fields and (names := self._account.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
             raise NotSent(
@@ -337,7 +335,7 @@ class FastnClient:
             body = call.read(unwrap(_decoded(answer.body)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
-            if names := self._account.fields.get(call.toolset()):
+            if self._account.fields and (names := self._account.fields.get(call.toolset())):
                 from_wire(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})
@@ -360,6 +358,11 @@ class FastnClient:
         style = self._account.auth
         other = "bearer" if style == "header" else "header"
         return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._account.host}), or try FASTN_AUTH={other} for {style}."
+
+
+def _missing_key(missing: NoKey) -> NotSent:
+    person = "Only a person can fix this, outside of this chat; never ask for the key here."
+    return NotSent(missing.what, f"{person} {missing.next_step.rstrip('.')}. Then restart this server.")
 
 
 def _decoded(body: bytes) -> JsonValue:

@@ -37,7 +37,7 @@ BY_NAME: dict[str, AnyTool] = {offer.tool_name(): offer for offer in OFFERS}
 
 @dataclass(frozen=True, slots=True)
 class ParsedCall:
-    """A call, and whether it is only to be previewed."""
+    """A call, and whether it is only a preview."""
 
     call: Tool[Any]
     dry_run: bool
@@ -51,17 +51,23 @@ def parse(
     offered: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
 ) -> ParsedCall:
     """The call that a client makes. Raises `NotSent`."""
-    name = current(name, aliases)
+    name = current(name, aliases) if name in aliases else name
     operation = offered.get(name)
     if operation is None:
         if name in BY_NAME:
             raise _switched_off(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, offered)}.", "See tools/list.")
     given = dict(arguments)
-    dry_run = operation.previews() and given.pop(DRY_RUN, False)
+    dry_run = DRY_RUN in given and operation.previews() and given.pop(DRY_RUN)
     if not isinstance(dry_run, bool):
         raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
-    if beyond := [field for field, value in given.items() if not _encodable(value)]:
+    # What only Python can hold would fail later, and without a word that helps.
+    try:
+        to_json(given)
+        beyond = []
+    except ValueError:
+        beyond = [field for field, value in given.items() if not _is_encodable(value)] or [*given]
+    if beyond:
         raise NotSent(
             f"{beyond[0][:64]!r} contains an incomplete character or is nested too deeply.",
             "Correct it and call again.",
@@ -81,8 +87,7 @@ def _switched_off(what: str) -> NotSent:
     return NotSent(f"{what} is disabled here, {by}.", "Only a person can change that.")
 
 
-def _encodable(value: object) -> bool:
-    """Whether JSON can carry it. What only Python can hold would fail later, and without a word that helps."""
+def _is_encodable(value: object) -> bool:
     try:
         to_json(value)
     except ValueError:

@@ -59,9 +59,9 @@ class Dispatcher:
             raise TypeError(f"{call.tool_name()} was evaluated, and not sent")
         return outcome
 
-    async def preview(self, call: Tool[Any], caller: Caller) -> Shown:
+    async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Shown:
         """What `call` would do, by fresh reads. Nothing is sent."""
-        outcome = await self._run(call, caller, no_progress, is_preview=True)
+        outcome = await self._run(call, caller, report, is_preview=True)
         return cast(Evaluation, outcome).preview
 
     async def _run(
@@ -81,16 +81,17 @@ class Dispatcher:
         )
         said: Said = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), said):
-            self._check(call, caller)
+            self._client.check(call)
+            if call.effect is not Effect.READ:
+                self._check_secrets(call, caller)
             outcome = await _perform(call, context)
             if is_preview and not isinstance(outcome, Evaluation):
                 raise NotSent(f"{call.tool_name()} would change nothing.")
-            said["outcome"] = _said_of(outcome)
+            said["outcome"] = _OUTCOMES.get(type(outcome), "done")
         return Done(outcome) if isinstance(outcome, FastnObject) else outcome
 
-    def _check(self, call: Tool[Any], caller: Caller) -> None:
-        """Refuse before a person is asked what could not be sent. Raises `NotSent`."""
-        self._client.check(call)
+    def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
+        """Refuse a missing secret before a person is asked. Raises `NotSent`."""
         for inner in (call, *call.made_of):
             try:
                 self._secrets.fill(inner)
@@ -117,14 +118,11 @@ class Dispatcher:
         await self._client.aclose()
 
 
-def _said_of(outcome: FastnObject | Done | Pending) -> str:
-    match outcome:
-        case Evaluation():
-            return "previewed"
-        case PendingForm() | PendingApproval():
-            return "approval_required"
-        case _:
-            return "done"
+_OUTCOMES: dict[type, str] = {
+    Evaluation: "previewed",
+    PendingForm: "approval_required",
+    PendingApproval: "approval_required",
+}
 
 
 async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | Done | Pending:

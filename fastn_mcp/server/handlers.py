@@ -5,6 +5,7 @@ Resources, prompts, completion and progress are modules beside this one; `contex
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mcp import MCPError
@@ -40,7 +41,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.context import AccountContext, RequestContext, alone, input_schema
-from fastn_mcp.server.progress import Levels, ProgressReporter
+from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
 from fastn_mcp.tools.tool import AnyTool
@@ -81,36 +82,41 @@ class _Handlers:
         return self._whose(ctx).served.listed
 
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
-        visit = self._whose(ctx)
-        served, dispatch = visit.served, visit.served.dispatch
-        telling = ProgressReporter(ctx, self.levels, dispatch.system)
-        said = hint(params.name, self._aliases)
+        request = self._whose(ctx)
+        served, dispatch = request.served, request.served.dispatch
         wanted: ParsedCall | None = None
-
-        def result(answer: dict[str, JsonValue], *, is_error: bool = False) -> CallToolResult:
-            linked = with_dashboard(answer, wanted and wanted.call, dispatch.dashboard_url)
-            return _result(linked | said, is_error=is_error)
-
+        is_error = False
         try:
             wanted = parse(served.by_name, params.name, params.arguments or {}, self._aliases)
-            caller = replace(visit.caller, form=telling.asking(elicitation_form.channel(ctx, params)))
-            async with visit.room():
-                if wanted.dry_run:
-                    preview = await telling.during(lambda _: dispatch.preview(wanted.call, caller))
-                    return result(previewed(preview.data()))
-                outcome = await telling.during(lambda report: dispatch(wanted.call, caller, report))
+            form = elicitation_form.channel(ctx, params)
+            reporter = ProgressReporter(ctx, self.levels, dispatch.system)
+            if form is not None and reporter.is_wanted:
+                form = ReportedForm(form, reporter)
+            make = dispatch.preview if wanted.dry_run else dispatch
+            work = partial(make, wanted.call, replace(request.caller, form=form))
+            async with request.room():
+                outcome = await (reporter.during(work) if reporter.is_wanted else work())
         except UnknownTool as error:
             # The specification makes this an error of the protocol, not of a tool.
             raise MCPError(INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
         except FastnError as error:
-            return result(dispatch.redacted(failed(error.data())), is_error=True)
-        match outcome:
-            case PendingForm(question):
-                return elicitation_form.round_trip(question)
-            case PendingApproval(preview, where, until):
-                return result(waiting(preview.data(), where, until))
-            case Done(done, change):
-                return result(shaped(wanted.call, done, served.account, change))
+            body, is_error = dispatch.redacted(failed(error.data())), True
+        else:
+            match outcome:
+                case PendingForm(question):
+                    return elicitation_form.round_trip(question)
+                case PendingApproval(preview, where, until):
+                    body = waiting(preview.data(), where, until)
+                case Done(done, change):
+                    body = shaped(wanted.call, done, served.account, change)
+                case _:
+                    body = previewed(outcome.data())
+        body = with_dashboard(body, wanted and wanted.call, dispatch.dashboard_url)
+        if params.name in self._aliases:
+            body |= hint(params.name, self._aliases)
+        # The same JSON twice: clients show the model either the text or the structure.
+        text = TextContent(type="text", text=to_json(body).decode())
+        return CallToolResult(content=[text], structured_content=body, is_error=is_error)
 
     async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
         return self._whose(ctx).served.reading.listed
@@ -190,9 +196,3 @@ def build_for(
     # Seals the grant of a pending question, so that an answer counts only for the call it was asked about.
     server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
     return server
-
-
-def _result(body: dict[str, JsonValue], *, is_error: bool) -> CallToolResult:
-    """The same JSON twice: clients show the model either the text or the structure."""
-    text = to_json(body).decode()
-    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=body, is_error=is_error)

@@ -1,8 +1,8 @@
 """Progress notifications to the client, and why a call waits.
 
 Progress goes to a client that gave a token. Log messages are deprecated since 2026-07-28, and still work: from then on
-a request names the level that it wants; before, `logging/setLevel` does, which only a connection that lasts can
-remember. Over HTTP, which is stateless here, clients of the old era are sent none.
+a request names the level that it wants; before, `logging/setLevel` does, which only stdio remembers: over HTTP, which
+is stateless here, clients of the legacy protocol get none.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ from mcp.types import (
 from fastn_mcp.channels.elicitation_form import MODERN
 from fastn_mcp.client import retry
 from fastn_mcp.guard.approval.flow import FormChannel
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm, Submitted
+from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System, no_progress
 
@@ -62,13 +62,14 @@ class Levels:
 
 
 class ProgressReporter:
-    """What one request's client is told."""
+    """Reports on one request to its client, if it asked for progress or for log messages."""
 
     def __init__(self, ctx: Context, levels: Levels, system: System) -> None:
         self._ctx = ctx
         self._system = system
         self._progresses = bool(ctx.meta and "progress_token" in ctx.meta)
         self._logs = levels.wants(ctx)
+        self.is_wanted = self._progresses or self._logs
         self._turn = anyio.Lock()
         self._reached = 0.0
         self._total: float | None = None
@@ -76,8 +77,8 @@ class ProgressReporter:
         self._doing = "Waiting for Fastn"
 
     async def during(self, work: Callable[[Report], Awaitable[T]]) -> T:
-        """Do the work, and tell of it while it lasts."""
-        if not self._progresses and not self._logs:
+        """Do the work, and report on it while it lasts."""
+        if not self.is_wanted:
             return await work(no_progress)
         heard = retry.listener.set(self._waits)
         try:
@@ -128,30 +129,24 @@ class ProgressReporter:
             total = None if self._total is None or self._total < self._reached else self._total
             await self._ctx.session.report_progress(self._reached, total, safe_text(message))
 
-    def asking(self, form: FormChannel | None) -> FormChannel | None:
-        """The client's form, where it has one, such that a call that waits for its person says so."""
-        return None if form is None else _Told(form, self)
-
-    async def while_asking(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, form: FormChannel, question: ApprovalForm) -> Answer | PendingForm:
+        """Ask by a form of the client; meanwhile the call waits for a person."""
         before, self._doing = self._doing, "Waiting for a person's answer"
         try:
-            return await ask()
+            return await form.ask(question)
         finally:
             self._doing = before
 
 
-class _Told:
+class ReportedForm:
     """A form whose waiting is reported as progress."""
 
-    def __init__(self, form: FormChannel, telling: ProgressReporter) -> None:
+    def __init__(self, form: FormChannel, reporter: ProgressReporter) -> None:
         self._form = form
-        self._telling = telling
+        self._reporter = reporter
         self.name = form.name
         self.trusts_fast_answers = form.trusts_fast_answers
-
-    @property
-    def submitted(self) -> tuple[str, Answer | Submitted] | None:
-        return self._form.submitted
+        self.submitted = form.submitted
 
     async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
-        return await self._telling.while_asking(lambda: self._form.ask(question))
+        return await self._reporter.ask(self._form, question)
