@@ -1,6 +1,6 @@
 """The stores that keep the ledger's promises, by an address; and attempts on one from a process of its own.
 
-A second store joins `KINDS`, and nothing else changes.
+A new store joins `KINDS`; its address is in the fixture `where` of the contract tests.
 """
 
 import sys
