@@ -13,7 +13,7 @@ from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import LONGEST_TYPED
 from fastn_mcp.guard.approval.request import asked
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import ListPreview, by_power, phrase, preview, state
+from fastn_mcp.guard.preview import ListPreview, Preview, by_power, phrase, preview, state
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.redaction import LONGEST_VALUE, quote
 from fastn_mcp.tools.account import CreateSecret
@@ -148,6 +148,28 @@ def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
     nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
     assert named.expected == "Acme"
     assert nameless.expected == "c1"
+
+
+@pytest.mark.parametrize("effect", Effect)
+def test_only_what_gives_access_or_destroys_is_shown_whole_and_has_to_fit_the_form(effect: Effect) -> None:
+    """Ours (DESIGN 5.3): such a call is never cut. One that is longer than a form shows is decided out-of-band."""
+    call = UpdateCustomer(customer_id="c1", extra={"note": "n" * 300})
+    target = FastnObject.model_validate({"id": "c1", "note": "o" * 300})
+    is_whole = effect in (Effect.ACCESS, Effect.DESTROY)
+
+    def shown(because: str = "") -> Preview:
+        return preview(call, effect, "a", target, Dependence(), because)
+
+    for cut in ("[220 more characters]", "[111 more characters]"):  # a value of 300 at 80, 311 of JSON at 200
+        assert (cut in shown().line()) is not is_whole
+    # One letter between what fits and what does not; the first of them parts with a space.
+    room = 1500 - len(shown("x").line())
+    fitting, longer = shown("x" * (room + 1)), shown("x" * (room + 2))
+    assert len(fitting.line()) == 1500
+    assert (fitting.fits_form, longer.fits_form) == (True, not is_whole)
+    together = ListPreview("apply_changes", "", {1: fitting, 2: longer}, {})
+    assert together.fits_form is not is_whole
+    assert ListPreview("apply_changes", "", {1: fitting}, {}).fits_form
 
 
 CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)

@@ -21,7 +21,7 @@ from fastn_mcp.tools.account import CreateApiKey, CreateSecret, DeleteSecret, Re
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
@@ -380,6 +380,16 @@ def test_a_closed_window_says_when_it_opens(judge: Judge) -> None:
     assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. somebody is there.")
 
 
+def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
+    """Ours."""
+    verdict = judge(HOURS, DeleteWorkflow(workflow_id="w"), now=datetime(2026, 11, 28, 13, tzinfo=UTC))
+    assert verdict == PolicyDecision(
+        Decision.DENY,
+        "policy.toml line 6: window delete_workflow",
+        "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
+    )
+
+
 # --- budgets and the breaker -------------------------------------------------------------------------------------
 
 
@@ -548,6 +558,48 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             ),
         ),
         (
+            "[budget]\nspend = 3",
+            "unattended",
+            CHAT,
+            {},
+            ("allow", "mode unattended: spend, inside budget", "3 of 3 spend calls are left today (UTC)."),
+        ),
+        (
+            "[budget.run]\nwrite = 3",
+            "guarded",
+            CreateCustomer(name="A"),
+            {},
+            ("allow", "mode guarded: write", "3 of 3 write calls are left in this run."),
+        ),
+        (
+            "[budget]\nwrite = 9\n[budget.run]\nwrite = 4",
+            "guarded",
+            CreateCustomer(name="A"),
+            {"spent": {Effect.WRITE: 8}, "spent_in_run": {Effect.WRITE: 2}},
+            ("allow", "mode guarded: write", "1 of 9 write calls are left today (UTC)."),
+        ),
+        (
+            "",
+            "guarded",
+            DELETION,
+            {"destroyed": 3},
+            ("typed", "mode guarded: destroy", "7 of 10 approvals that destroy are left in 5 minutes."),
+        ),
+        (
+            "",
+            "auto",
+            DELETION,
+            {"destroyed": 12},
+            ("typed", "mode auto: destroy", "0 of 10 approvals that destroy are left in 5 minutes."),
+        ),
+        (
+            "",
+            "unattended",
+            DELETION,
+            {"destroyed": 3},
+            ("deny", "no plan", "Nobody can be asked (mode unattended: destroy), and no plan covers this call."),
+        ),
+        (
             '[budget]\nwrite = 1\nper = "run"',
             "auto",
             CreateCustomer(name="A"),
@@ -606,6 +658,7 @@ def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
         ('[[rule]]\nwhen = {dependents={min=1}}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
         ('[[rule]]\nwhen = {plan = "p"}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), False),
         ('[defaults]\ndestroy = "allow"', DeleteTrigger(trigger_id="t"), True),
+        (ACME, GetCustomer(customer_id="c"), False),
     ],
 )
 def test_the_target_is_read_where_the_file_may_depend_on_it(
