@@ -121,11 +121,14 @@ async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
     """Ours: after a loss of power the ledger must not know of entries that the log has lost."""
     synced: list[str] = []
 
+    def noted(_: int) -> None:
+        synced.append("synced")
+
     def full(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     log = opened()
-    monkeypatch.setattr(audit_log, "sync", lambda _: synced.append("synced"))
+    monkeypatch.setattr(audit_log, "sync", noted)
     log.record(OUTCOME)
     assert synced == []
     log.record(INTENT)
@@ -147,7 +150,8 @@ async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_mi
     path.unlink()
     if left is not None:
         path.write_bytes(b"".join(lines[:left]))
-    anchor = End(*(await ledger.audit_mark("audit.jsonl") or ()))
+    anchor = End(5, head)
+    assert await ledger.audit_mark("audit.jsonl") == (5, head)
     gone = f"entries {(left or 0) + 1} to 5"
     cut = BrokenLine((left or 0) + 1, f"the ledger knows entry 5: {gone} were cut off or removed")
     assert verify(path, anchor=anchor).broken == cut
