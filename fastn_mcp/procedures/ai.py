@@ -4,19 +4,19 @@ Nothing here answers the AI: what wants approving is put before a person, and so
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
-import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
-from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.fastn.targets import Send
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
+from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.tools.ai import (
     FAILED,
     GOING_ON,
@@ -33,7 +33,7 @@ from fastn_mcp.tools.tool import FastnObject, suggested
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 
-def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
+def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
     """What to do next; None where the AI has ended and asks nothing."""
     session = reply.get("session_id")
     if session is None and waits_for_a_person(reply):
@@ -53,13 +53,13 @@ def how_to_go_on(reply: Mapping[str, JsonValue]) -> JsonValue:
     if session is None:
         return None
     if word(reply, "status") in GOING_ON:
-        return asking_how_it_goes(reply)
+        return ask_status(reply)
     if word(reply, "status") in FAILED:
         return {"what": "It failed. Ask in the same session why, by ai_chat.", "ai_chat": {"session_id": session}}
     return None
 
 
-def asking_how_it_goes(reply: Mapping[str, JsonValue]) -> JsonValue:
+def ask_status(reply: Mapping[str, JsonValue]) -> JsonValue:
     """What to do while a build goes on."""
     session = reply.get("session_id")
     if session is None:
@@ -82,103 +82,69 @@ _LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkf
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One resource, and what tells that it was changed."""
-
-    kind: str
-    id: str
-    name: str
-    state: str
-    created: datetime | None
-
-
-@dataclass(slots=True)
 class Inventory:
-    """What there is, by kind and id; `partial` says of which kinds not all could be read, and why."""
+    """Rows by kind and id; `partial` says of which kinds not all could be read, and why."""
 
-    items: dict[tuple[str, str], Item] = field(default_factory=dict[tuple[str, str], Item])
-    partial: dict[str, str] = field(default_factory=dict[str, str])
+    rows: dict[tuple[str, str], Row]
+    partial: dict[str, str]
 
 
-async def take(send: Send, first: str) -> Inventory:
+async def _take_inventory(send: Send, first: str) -> Inventory:
     """Both kinds, `first` before the other where there are more pages than are read."""
-    found = Inventory()
-    further: dict[str, Call] = {}
-
-    async def read(kind: str, call: Call) -> None:
-        further.pop(kind, None)
-        try:
-            page = cast("Listed[FastnObject]", await send(call))
-        except FastnError as error:
-            found.partial[kind] = error.what
-            return
-        for row in page.items:
-            item = _item(kind, row_of(row))
-            found.items[kind, item.id] = item
-        if page.next_cursor is not None:
-            further[kind] = call.model_copy(update={"cursor": page.next_cursor})
-
-    async with anyio.create_task_group() as group:
-        for kind, listing in _LISTS.items():
-            group.start_soon(read, kind, cast(Call, listing(limit=100)))
+    reads = AccountReads(send)
+    await reads.read({kind: listing(limit=100) for kind, listing in _LISTS.items()})
     for _ in range(PAGES - len(_LISTS)):
-        if not further:
-            break
-        kind = first if first in further else next(iter(further))
-        await read(kind, further[kind])
-    for kind in further:
-        found.partial[kind] = f"there are more than the {len(_of(found, kind))} that were read"
-    return found
+        longer = [kind for kind in (first, *_LISTS) if reads.has_more(kind) and f"more {kind}" not in reads.failed]
+        if longer:
+            await reads.read_list(longer[0], _LISTS[longer[0]](limit=100))
+    partial = {what.removeprefix("more "): error.what for what, error in reads.failed.items()}
+    for kind, found in reads.lists.items():
+        if reads.has_more(kind):
+            partial.setdefault(kind, f"there are more than the {len(found.rows)} that were read")
+    return Inventory({(kind, _id(row)): row for kind, found in reads.lists.items() for row in found.rows}, partial)
 
 
-async def appeared(before: Inventory, kind: str, name: str | None, since: datetime, send: Send) -> bool:
-    """Whether a new resource of this kind is there, by one read. Raises a `FastnError`."""
-    listing: Any = _LISTS[kind]
-    page = cast("Listed[FastnObject]", await send(listing(limit=100, search=name)))
-    items = [_item(kind, row_of(row)) for row in page.items]
-    return any(_is_new(item, before, since) for item in items)
-
-
-def compared(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
+def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
     """What was created, updated and deleted, by id and name, and what cannot be said."""
-    created = [item for item in after.items.values() if _is_new(item, before, since)]
-    updated = [
-        item
-        for key, item in after.items.items()
-        if (was := before.items.get(key)) is not None and (was.state, was.name) != (item.state, item.name)
-    ]
-    deleted = [item for key, item in before.items.items() if key not in after.items and item.kind not in after.partial]
-    changed: dict[str, JsonValue] = {
-        name: _named(items) for name, items in (("created", created), ("updated", updated), ("deleted", deleted))
+    there, earlier = after.rows, before.rows
+    found: dict[str, list[tuple[str, Row]]] = {
+        "created": [(kind, row) for (kind, _), row in there.items() if _is_new(kind, row, before, since)],
+        "updated": [(key[0], row) for key, row in there.items() if key in earlier and _differ(row, earlier[key])],
+        "deleted": [(kind, row) for (kind, key), row in earlier.items() if (kind, key) not in there],
     }
-    partial = {kind: why for found in (before, after) for kind, why in found.partial.items()}
-    if partial:
+    found["deleted"] = [(kind, row) for kind, row in found["deleted"] if kind not in after.partial]
+    changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in found.items()}
+    if partial := before.partial | after.partial:
         changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]
     return changed
 
 
-def _is_new(item: Item, before: Inventory, since: datetime) -> bool:
+def _is_new(kind: str, row: Row, before: Inventory, since: datetime) -> bool:
     """Whether it was not there before. Where not all was seen then, it has to have been made since."""
-    if (item.kind, item.id) in before.items:
+    if (kind, _id(row)) in before.rows:
         return False
-    return item.kind not in before.partial or (item.created is not None and item.created >= since)
+    created = timestamp(row, "createdAt")
+    return kind not in before.partial or (created is not None and created >= since)
 
 
-def _named(items: list[Item]) -> JsonValue:
+def _differ(one: Row, other: Row) -> bool:
+    fields = ("updatedAt", "version", "status", "publishedVersion")
+    return _name(one) != _name(other) or any(one.get(field) != other.get(field) for field in fields)
+
+
+def _named(rows: list[tuple[str, Row]]) -> JsonValue:
     named: list[JsonValue] = [
-        {"kind": item.kind, "id": item.id, "name": item.name[:120]} for item in items[:_MOST_NAMED]
+        {"kind": kind, "id": _id(row), "name": _name(row)[:120]} for kind, row in rows[:_MOST_NAMED]
     ]
-    return [*named, f"{len(items) - _MOST_NAMED} more"] if len(items) > _MOST_NAMED else named
+    return [*named, f"{len(rows) - _MOST_NAMED} more"] if len(rows) > _MOST_NAMED else named
 
 
-def _of(found: Inventory, kind: str) -> list[Item]:
-    return [item for item in found.items.values() if item.kind == kind]
+def _id(row: Row) -> str:
+    return key_of(row) or _name(row)
 
 
-def _item(kind: str, row: Row) -> Item:
-    state = " ".join(str(row.get(name)) for name in ("updatedAt", "version", "status", "publishedVersion"))
-    name = text(row, "name", "slug")
-    return Item(kind, key_of(row) or name, name, state, timestamp(row, "createdAt"))
+def _name(row: Row) -> str:
+    return text(row, "name", "slug")
 
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 2.0, 10.0, 1.5
@@ -187,77 +153,81 @@ _SKEW = timedelta(minutes=2)
 """By which Fastn's clock may be behind ours."""
 
 
-async def chat(call: AiChat, means: ProcedureContext) -> Done | Pending:
+async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
     """Say something to the AI. What it asks is for a person to answer, by a call of its own."""
-    made = await means.change(call)
+    made = await context.change(call)
     if not isinstance(made, Done):
         return made
-    reply = _shaped(made.result, call.session_id)
-    onward = how_to_go_on(reply)
-    return Done(_reply(reply, {} if onward is None else {"next": onward}), made.change)
+    reply = _reply_of(made.result, call.session_id)
+    return Done(_with_next(reply, {}, next_step(reply)), made.change)
 
 
-async def build(call: AiBuild, means: ProcedureContext) -> Done | Pending:
+async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
     """Have the AI build, and say what there is then that was not before. Looks on for `wait_seconds`, for free."""
-    kind = _kind(call)
-    before = await take(means.read, kind)
-    sent = means.system.now() - _SKEW
+    kind = "connector" if call.type.casefold() == "connector" else "workflow"
+    before = await _take_inventory(context.read, kind)
+    sent = context.system.now() - _SKEW
     try:
-        made = await means.change(call)
+        made = await context.change(call)
     except UnknownOutcome as error:
-        listing = ListConnectors if kind == "connector" else ListWorkflows
+        listing = _LISTS[kind]
         error.facts.setdefault("settle", suggested(listing, **({"search": call.name} if call.name else {})))
         error.next_step = f"Look with {listing.tool_name()} for what was built."
         raise
     if not isinstance(made, Done):
         return made
-    reply = _shaped(made.result, call.session_id)
+    reply = _reply_of(made.result, call.session_id)
     try:
-        said: dict[str, JsonValue] = await _followed(call, reply, before, sent, means)
+        waited = await _wait(call, kind, reply, before, sent, context)
+        seen: dict[str, JsonValue] = {
+            "changed": _changed(before, await _take_inventory(context.read, kind), sent),
+            **({"waited_seconds": round(waited, 1)} if call.wait_seconds else {}),
+        }
     except Exception as error:  # it was sent, and nothing may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        unseen: list[JsonValue] = [f"It was sent; what it changed could not be read: {why}"]
-        said = {"changed": {"not_checked": unseen}}
-    onward = how_to_go_on(reply)
-    if onward is None and not _has_ended(reply):
-        onward = asking_how_it_goes(reply)
-    return Done(_reply(reply, said | ({} if onward is None else {"next": onward})), made.change)
+        seen = {"changed": {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}}
+    step = next_step(reply)
+    return Done(
+        _with_next(reply, seen, ask_status(reply) if step is None and not _has_ended(reply) else step), made.change
+    )
 
 
-async def _followed(
-    call: AiBuild, reply: dict[str, JsonValue], before: Inventory, sent: datetime, means: ProcedureContext
-) -> dict[str, JsonValue]:
-    """What has changed, once the build has made something, asks a person, or the time is over."""
-    began = means.system.monotonic()
+async def _wait(
+    call: AiBuild,
+    kind: str,
+    reply: dict[str, JsonValue],
+    before: Inventory,
+    sent: datetime,
+    context: ProcedureContext,
+) -> float:
+    """Wait until the build has made something, asks a person, or the time is over. Seconds that it took."""
+    began = context.system.monotonic()
     pause, waited = _FIRST_PAUSE, 0.0
     while waited < call.wait_seconds and not _has_ended(reply) and not waits_for_a_person(reply):
-        await means.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))
-        await means.system.sleep(min(pause, call.wait_seconds - waited))
+        await context.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))
+        await context.system.sleep(min(pause, call.wait_seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
-        waited = means.system.monotonic() - began
+        waited = context.system.monotonic() - began
         try:
-            if await appeared(before, _kind(call), call.name, sent, means.read):
-                break
+            page = cast("Listed[FastnObject]", await context.read(_LISTS[kind](limit=100, search=call.name)))
         except FastnError:
-            continue  # the last look, at all, says what could not be read
-    after = await take(means.read, _kind(call))
-    said: dict[str, JsonValue] = {"changed": compared(before, after, sent)}
-    return said | ({"waited_seconds": round(waited, 1)} if call.wait_seconds else {})
-
-
-def _kind(call: AiBuild) -> str:
-    return "connector" if call.type.casefold() == "connector" else "workflow"
+            continue  # the last inventory, at the end, says what could not be read
+        if any(_is_new(kind, row_of(row), before, sent) for row in page.items):
+            break
+    return waited
 
 
 def _has_ended(reply: dict[str, JsonValue]) -> bool:
     return bool(reply.get("resourceId")) or is_over(reply)
 
 
-def _shaped(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
+def _reply_of(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
     return shaped_reply(cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True)), session)
 
 
-def _reply(reply: dict[str, JsonValue], said: dict[str, JsonValue]) -> AiReply:
+def _with_next(reply: dict[str, JsonValue], seen: dict[str, JsonValue], step: JsonValue) -> AiReply:
     """Ours first: what is too long is cut from the end."""
-    first = {name: reply[name] for name in ("session_id", "status") if name in reply} | said
+    first = {name: reply[name] for name in ("session_id", "status") if name in reply} | seen
+    if step is not None:
+        first["next"] = step
     return AiReply.model_validate(first | {name: value for name, value in reply.items() if name not in first})

@@ -86,13 +86,13 @@ class ApplyChanges(Procedure[Applied]):
         return given
 
     @override
-    async def run(self, means: ProcedureContext) -> Applied | Pending:
-        calls, now = self._calls, means.system.now().timestamp()
-        outcome = await means.execute(Batch(self, calls, self.batch, self.keep_going))
+    async def run(self, context: ProcedureContext) -> Applied | Pending:
+        calls, now = self._calls, context.system.now().timestamp()
+        outcome = await context.execute(Batch(self, calls, self.batch, self.keep_going))
         if not isinstance(outcome, BatchResult):
             return outcome
         results = outcome.results
-        rows = {number: await _row_of(number, calls[number - 1], results[number], means, now) for number in results}
+        rows = {number: await _row_of(number, calls[number - 1], results[number], context, now) for number in results}
         note = ""
         if all(isinstance(result, BatchStep) for result in results.values()):
             note = "All of it was begun earlier, and nothing was sent now. To repeat it, give it a name in batch."
@@ -158,18 +158,18 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-async def _earlier(call: Call, step: BatchStep, means: ProcedureContext, now: float) -> dict[str, JsonValue]:
+async def _earlier(call: Call, step: BatchStep, context: ProcedureContext, now: float) -> dict[str, JsonValue]:
     """What became of a call when the batch was made before."""
     at: dict[str, JsonValue] = {"at": since(step.at, now)}
     if step.outcome in PERHAPS_MADE:
         said: dict[str, JsonValue] = {"message": _UNRECORDED if step.outcome == BEGUN else _LOST}
         return _row(step.number, call, UnknownOutcome.outcome) | at | said | _settling(call)
-    change = None if step.change is None else await means.journal.change(means.account, step.change)
+    change = None if step.change is None else await context.journal.change(context.account, step.change)
     return _row(step.number, call, str(step.outcome)) | at | _receipt(call, None, change)
 
 
 async def _row_of(
-    number: int, call: Call, result: Done | NotDone | BatchStep, means: ProcedureContext, now: float
+    number: int, call: Call, result: Done | NotDone | BatchStep, context: ProcedureContext, now: float
 ) -> dict[str, JsonValue]:
     match result:
         case Done(made, change):
@@ -179,7 +179,7 @@ async def _row_of(
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
             return _row(number, call, error.outcome) | said | facts
         case BatchStep():
-            return await _earlier(call, result, means, now)
+            return await _earlier(call, result, context, now)
 
 
 def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:

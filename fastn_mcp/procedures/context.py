@@ -59,7 +59,7 @@ class Procedure(Tool[Result], Generic[Result]):
     `run` is begun anew where a person had to be asked first: up to its one change, it only reads.
     """
 
-    async def run(self, means: ProcedureContext) -> Result | Done | Pending:
+    async def run(self, context: ProcedureContext) -> Result | Done | Pending:
         """Do it, or return the approval request or the evaluation that it ended with. Raises a `FastnError`."""
         raise NotImplementedError
 

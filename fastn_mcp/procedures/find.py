@@ -79,12 +79,12 @@ class Find(Procedure[Found]):
     kind: Annotated[Kind | None, Field(description="Only these.")] = None
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 
-    async def run(self, means: ProcedureContext) -> Found:
+    async def run(self, context: ProcedureContext) -> Found:
         if (found := _ID.search(self.query)) is not None:
-            answer = await self._by_id(found, means)
+            answer = await self._by_id(found, context)
             if answer is not None:
                 return Found.model_validate(answer)
-        data = SearchData(means, (self.kind,) if self.kind else tuple(LISTS))
+        data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
         await data.read()
         ranking = data.rank(self.query)
         if data.incomplete:

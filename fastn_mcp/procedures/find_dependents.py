@@ -42,16 +42,16 @@ class FindDependents(Procedure[Impact]):
     def target(self) -> str | None:
         return self.id
 
-    async def run(self, means: ProcedureContext) -> Impact:
+    async def run(self, context: ProcedureContext) -> Impact:
         deleting = self._deleting()
-        target, doubts = await _record(deleting, means)
+        target, doubts = await _record(deleting, context)
         where = dependency_rules(self.kind, self.id, target)
-        used = await self._found(where.surely, means, doubts)
-        perhaps = await self._found(where.perhaps, means, doubts)
+        used = await self._found(where.surely, context, doubts)
+        perhaps = await self._found(where.perhaps, context, doubts)
         doubts += where.unchecked
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
-            names = await read_names(references(self.kind, row_of(target)), means.read)
+            names = await read_names(references(self.kind, row_of(target)), context.read)
             of["name"] = str(label_of(self.kind, row_of(target), names) or self.id)
         answer: dict[str, JsonValue] = {"of": of, "used_by": used}
         if perhaps:
@@ -67,27 +67,27 @@ class FindDependents(Procedure[Impact]):
         return operation.model_validate({operation.route.parameters[-1]: self.id})
 
     async def _found(
-        self, where: tuple[DependencyRule, ...], means: ProcedureContext, doubts: list[Unchecked]
+        self, where: tuple[DependencyRule, ...], context: ProcedureContext, doubts: list[Unchecked]
     ) -> list[JsonValue]:
         """What the looks find; adds what they leave open to `doubts`."""
         found: list[JsonValue] = []
         for number, look in enumerate(where):
-            await means.report(f"Looking through {look.kind}", number, len(where))
+            await context.report(f"Looking through {look.kind}", number, len(where))
             try:
-                uses = await uses_of(look, means.read, DETAILS)
+                uses = await uses_of(look, context.read, DETAILS)
             except FastnError as error:
                 doubts.append(Unchecked(look.kind, error.what))
                 continue
             doubts += _open(look, uses)
             if uses.count:
-                found.append(await _row(look, uses, means))
+                found.append(await _row(look, uses, context))
         return found
 
 
-async def _record(deleting: Call, means: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
+async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
     """The resource, or the doubt that is left where it cannot be read. Raises where it is not there."""
     try:
-        target = await read_target(deleting, means.read)
+        target = await read_target(deleting, context.read)
     except NotFound:
         raise
     except FastnError as error:
@@ -111,10 +111,10 @@ def _open(look: DependencyRule, uses: Uses) -> list[Unchecked]:
     return []
 
 
-async def _row(look: DependencyRule, uses: Uses, means: ProcedureContext) -> dict[str, JsonValue]:
+async def _row(look: DependencyRule, uses: Uses, context: ProcedureContext) -> dict[str, JsonValue]:
     rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
     owners = filter(None, map(owner_of, rows)) if look.kind == "connections" else ()
-    of = {"customer": await means.directory.names("customer", owners, means.read)}
+    of = {"customer": await context.directory.names("customer", owners, context.read)}
     names = [example_name(look.kind, row, of) for row in rows]
     examples: list[JsonValue] = [_example(look.kind, row, name) for row, name in zip(rows, names, strict=True)]
     said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}

@@ -1,105 +1,113 @@
-"""Reads that other modules make: side by side, one row of a list, and the ids that a few letters may mean."""
+"""Reads for one answer about an account: side by side and bounded, with a record of what could not be read."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
-from pydantic import Field
+import anyio
 
-from fastn_mcp.errors import Failed, NotFound
-from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.fastn.targets import find_row, has_id
-from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect, FastnObject
-from fastn_mcp.tools.workflows import ListExecutions
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.runtime import Report, no_progress
+from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.tool import FastnObject
+
+Job = Callable[[], Awaitable[None]]
 
 
-class ReadRow(Procedure[FastnObject]):
-    """Read one row of a list by its id."""
+@dataclass(frozen=True, slots=True)
+class RowList:
+    """Rows of a list. `total` is how many there are where Fastn says so; `more`, whether some were not read."""
 
-    effect = Effect.READ
-
-    kind: Annotated[str, Field(description="As in LISTS.")]
-    id: Annotated[str, Field(description="Its id.", min_length=1)]
+    rows: Sequence[Row] = ()
+    total: int | None = None
+    next_cursor: str | None = None
 
     @property
-    def target(self) -> str | None:
-        return self.id
-
-    async def run(self, means: ProcedureContext) -> FastnObject:
-        lister: Any = LISTS[self.kind]
-        row, seen = await find_row(lister, has_id(self.id), means.read)
-        if row is not None:
-            return row
-        if seen:
-            raise Failed(
-                f"It is not among the first {seen}, and no more are looked through.",
-                f"Look for it with {lister.tool_name()} and its filters.",
-            )
-        raise NotFound("There is no such id.", f"See {lister.tool_name()}.")
+    def more(self) -> bool:
+        return self.next_cursor is not None
 
 
-MOST = 100
-"""Values of one completion, as the protocol has it."""
+class AccountReads:
+    """What was read for an answer, and what could not be, each by a name for people."""
 
-KINDS = (*LISTS, "execution")
-"""What can be completed. Executions have no names: the newest are found by those of their workflows."""
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.lists: dict[str, RowList] = {}
+        self.records: dict[str, Row] = {}
+        self.failed: dict[str, FastnError] = {}
+        self.gaps: list[Unchecked] = []
+        """Where what was read is not all, or may not be what was asked for."""
 
+    async def run(self, jobs: Mapping[str, Job], report: Report = no_progress) -> None:
+        """Do these side by side, as far as they succeed."""
+        done = 0
 
-class Ids(FastnObject):
-    """The ids that fit, best first."""
+        async def do(what: str, job: Job) -> None:
+            nonlocal done
+            try:
+                await job()
+            except FastnError as error:
+                self.failed[what] = error
+            done += 1
+            await report(f"Read {what}", done, len(jobs))
 
-    values: list[str]
-    total: int | None = None
-    """How many fit in all, where all were looked at."""
-    more: bool = False
+        async with anyio.create_task_group() as group:
+            for what, job in jobs.items():
+                group.start_soon(do, what, job)
 
+    async def read(self, calls: Mapping[str, Call]) -> None:
+        """Read these side by side: the first page of a list, or one record."""
+        await self.run({what: partial(self._read, what, call) for what, call in calls.items()})
 
-class CompleteId(Procedure[Ids]):
-    """Find the ids that what was typed may mean."""
+    async def _read(self, what: str, call: Call) -> None:
+        if isinstance(call, List):
+            await self.read_list(what, cast("List[Any]", call))
+        else:
+            await self.read_record(what, call)
 
-    effect = Effect.READ
+    async def read_record(self, what: str, call: Call) -> None:
+        self.records[what] = row_of(await self._send(call))
 
-    kind: Annotated[str, Field(description="One of KINDS.")]
-    typed: Annotated[str, Field(description="What was typed so far.")] = ""
+    async def read_list(self, what: str, call: List[Any], pages: int = 1) -> None:
+        """Read so many pages of a list, going on behind what was read of it, which an error leaves as it is."""
+        found = self.lists.get(what)
+        for _ in range(pages):
+            if found is None:
+                found = RowList()
+            elif found.next_cursor is None:
+                break
+            else:
+                call = call.model_copy(update={"cursor": found.next_cursor})
+            try:
+                page = cast("Listed[FastnObject]", await self._send(call))
+            except FastnError as error:
+                if what not in self.lists:
+                    raise
+                self.failed[f"more {what}"] = error
+                break
+            if page.not_checked:
+                self.gaps.append(Unchecked(what, f"the rows do not say their {', '.join(page.not_checked)}"))
+            total = found.total if page.total is None else page.total
+            found = RowList([*found.rows, *map(row_of, page.items)], total, page.next_cursor)
+            self.lists[what] = found
 
-    async def run(self, means: ProcedureContext) -> Ids:
-        contents = await _contents(self.kind, means)
-        fitting = [found.id for found in ranked(self.typed, contents.entries) if found.id]
-        total = len(fitting) if contents.complete else None
-        return Ids(values=fitting[:MOST], total=total, more=len(fitting) > MOST or not contents.complete)
+    def has_more(self, what: str) -> bool:
+        """Whether a list has more rows than were read."""
+        return what in self.lists and self.lists[what].more
 
+    def rows(self, what: str) -> Sequence[Row] | None:
+        """The rows of a list; None where it could not be read."""
+        return self.lists[what].rows if what in self.lists else None
 
-async def _contents(kind: str, means: ProcedureContext) -> Contents:
-    if kind != "execution":
-        return await means.directory.contents(kind, means.read)
-    page = cast("Listed[FastnObject]", await means.read(ListExecutions(limit=MOST)))
-    return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
+    def all_gaps(self) -> list[Unchecked]:
+        """What could not be read, and what was read only in part."""
+        failed = [Unchecked(what, error.what) for what, error in self.failed.items()]
+        return list(dict.fromkeys([*failed, *self.gaps]))
 
-
-def _run(row: FastnObject) -> Entry:
-    """A run, under the names of its workflow."""
-    fields = row.model_dump()
-    named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
-    return entry("execution", FastnObject.model_validate(named | {"status": fields.get("status")}))
-
-
-def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that `typed` may mean, best first."""
-    wanted = " ".join(typed.casefold().split())
-    if not wanted:
-        return list(entries)
-    found = [(rank, item) for item in entries if (rank := _rank(wanted, item)) is not None]
-    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
-
-
-def _rank(wanted: str, item: Entry) -> int | None:
-    """0 is the thing itself, then a beginning of it, of one of its words, a part; None where it is something else."""
-    names = [name.casefold() for name in (item.id, item.name, *item.also)]
-    if wanted in names:
-        return 0
-    if any(name.startswith(wanted) for name in names):
-        return 1
-    if any(f" {wanted}" in name for name in names):
-        return 2
-    return 3 if any(wanted in name for name in names) else None
+    def not_checked(self) -> list[str]:
+        """The same in words."""
+        return [f"{gap.what}: {gap.why}".removesuffix(": ") for gap in self.all_gaps()]

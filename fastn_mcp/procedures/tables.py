@@ -195,20 +195,20 @@ FURTHER = 10
 Rows = Listed[FastnObject]
 
 
-async def listed(call: List[Any], means: ProcedureContext) -> Rows:
+async def listed(call: List[Any], context: ProcedureContext) -> Rows:
     """The page that `call` asks for. Raises a `FastnError`."""
-    return await _shown(call, await _collected(call, means), means)
+    return await _shown(call, await _collected(call, context), context)
 
 
-async def _collected(call: List[Any], means: ProcedureContext) -> Rows:
+async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
     """Reads on while rows are missing that an answer left out because they do not match."""
-    page = cast(Rows, await means.read(call))
+    page = cast(Rows, await context.read(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
-        await means.report(f"{len(items)} of {call.limit} rows found", read, None)
+        await context.report(f"{len(items)} of {call.limit} rows found", read, None)
         try:
-            page = cast(Rows, await means.read(call.wider(page.next_cursor, call.limit - len(items))))
+            page = cast(Rows, await context.read(call.wider(page.next_cursor, call.limit - len(items))))
         except FastnError:
             if not items:
                 raise
@@ -228,7 +228,7 @@ async def _collected(call: List[Any], means: ProcedureContext) -> Rows:
     return Listed[FastnObject].model_construct(**values).placed(positions)
 
 
-async def _shown(call: List[Any], page: Rows, means: ProcedureContext) -> Rows:
+async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows:
     """The rows with the fields that were asked for, or else those that a person would want, or all."""
     if call.detail == FULL and call.fields is None:
         return page
@@ -244,9 +244,9 @@ async def _shown(call: List[Any], page: Rows, means: ProcedureContext) -> Rows:
         named, unnamed = referred(rows, columns)
         names = dict(named)
         for kind, keys in unnamed.items():
-            names[kind] = {**named.get(kind, {}), **await means.directory.names(kind, keys, means.read)}
+            names[kind] = {**named.get(kind, {}), **await context.directory.names(kind, keys, context.read)}
         legend = legend_of(names, len(rows))
-        now = None if call.detail == CSV else means.system.now()
+        now = None if call.detail == CSV else context.system.now()
         rows = [concise(row, columns, names, legend, now) for row in rows]
         ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     shown = [FastnObject.model_validate(row) for row in rows]

@@ -34,10 +34,10 @@ class ListChanges(Procedure[ChangeList]):
     limit: Annotated[int, Field(ge=1, le=100, description="ChangeList: 1-100, default 20.")] = 20
     cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
 
-    async def run(self, means: ProcedureContext) -> ChangeList:
+    async def run(self, context: ProcedureContext) -> ChangeList:
         before = _FIRST if self.cursor is None else float(self.cursor)
-        found = await means.journal.changes(means.account, self.limit + 1, before)
-        now = means.system.now()
+        found = await context.journal.changes(context.account, self.limit + 1, before)
+        now = context.system.now()
         page = found[: self.limit]
         more = repr(page[-1].at) if len(found) > self.limit else None
         return ChangeList.model_validate(
@@ -56,8 +56,8 @@ class UndoChange(Procedure[Undone]):
     def target(self) -> str | None:
         return self.change_id
 
-    async def run(self, means: ProcedureContext) -> Done | Pending:
-        change = await means.journal.change(means.account, self.change_id)
+    async def run(self, context: ProcedureContext) -> Done | Pending:
+        change = await context.journal.change(context.account, self.change_id)
         if change is None:
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
         undo = undo_of(change)
@@ -65,8 +65,8 @@ class UndoChange(Procedure[Undone]):
             raise NotSent(f"This cannot be undone. {undo.why}")
         if change.undone:
             raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
-        await _undrifted(change, undo, means)
-        made = await _made(change, undo, means)
+        await _undrifted(change, undo, context)
+        made = await _made(change, undo, context)
         if not isinstance(made, Done):
             return made
         answer: dict[str, JsonValue] = {"undone": change.id, "by": undo.call.tool_name()}
@@ -81,13 +81,13 @@ class UndoChange(Procedure[Undone]):
         return Done(Undone.model_validate(answer), made.change)
 
 
-async def _made(change: Change, undo: Undo, means: ProcedureContext) -> Done | Pending:
+async def _made(change: Change, undo: Undo, context: ProcedureContext) -> Done | Pending:
     """Make the call, once: whoever else is at it is told so."""
-    if not await means.journal.claim(change.id):
+    if not await context.journal.claim(change.id):
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
     may_be_made = False
     try:
-        made = await means.change(undo.call)
+        made = await context.change(undo.call)
         may_be_made = isinstance(made, Done)
     except UnknownOutcome:
         may_be_made = True
@@ -95,16 +95,16 @@ async def _made(change: Change, undo: Undo, means: ProcedureContext) -> Done | P
     finally:
         if not may_be_made:  # asked about, declined, refused, cancelled before it left
             with suppress(Exception):  # a change that cannot be given back stays taken
-                await means.journal.release(change.id)
+                await context.journal.release(change.id)
     return made
 
 
-async def _undrifted(change: Change, undo: Undo, means: ProcedureContext) -> None:
+async def _undrifted(change: Change, undo: Undo, context: ProcedureContext) -> None:
     """Raises where the target is no longer as the change left it."""
     call: Any = undo.call
     if call.target is None:
         return
-    there = await read_target(call, means.read)
+    there = await read_target(call, context.read)
     if there is None:
         raise NotFound("It is no longer there.", certainty="Nothing was sent.")
     if not isinstance(call, Update):

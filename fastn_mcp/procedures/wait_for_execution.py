@@ -39,8 +39,8 @@ class WaitForExecution(Procedure[Execution]):
     def target(self) -> str | None:
         return self.execution_id
 
-    async def run(self, means: ProcedureContext) -> Execution:
-        waited = await wait_for(self.execution_id, self.seconds, means, (*_FINAL, NotFound))
+    async def run(self, context: ProcedureContext) -> Execution:
+        waited = await wait_for(self.execution_id, self.seconds, context, (*_FINAL, NotFound))
         if waited.run is None and waited.trouble is not None:
             raise waited.trouble
         return Execution.model_validate(waited.told(self.execution_id))
@@ -73,40 +73,40 @@ class Waited:
 
 
 async def wait_for(
-    execution_id: str, seconds: float, means: ProcedureContext, final: tuple[type[FastnError], ...] = _FINAL
+    execution_id: str, seconds: float, context: ProcedureContext, final: tuple[type[FastnError], ...] = _FINAL
 ) -> Waited:
     """Look at a run until it has ended or `seconds` are over. Raises what is `final`: no waiting mends it."""
     call = GetExecution(execution_id=execution_id)
     _must_be_an_id(call)
-    began = means.system.monotonic()
+    began = context.system.monotonic()
     run: FastnObject | None = None
     trouble: FastnError | None = None
     failed, pause = 0, _FIRST_PAUSE
     while True:
-        left = seconds - (means.system.monotonic() - began)
+        left = seconds - (context.system.monotonic() - began)
         try:
-            run, trouble = await _look(call, max(left, _LONGEST_LOOK), means), None
+            run, trouble = await _look(call, max(left, _LONGEST_LOOK), context), None
         except final:
             raise
         except FastnError as error:
             failed, trouble = failed + 1, error
-        waited = means.system.monotonic() - began
+        waited = context.system.monotonic() - began
         if waited >= seconds or (trouble is None and run is not None and run_state(row_of(run)).has_ended):
             return Waited(run, waited, failed, trouble)
-        await means.report(_progress(run, trouble, waited, means), waited, float(seconds))
-        await means.system.sleep(min(max(pause, _asked_for(trouble)), seconds - waited))
+        await context.report(_progress(run, trouble, waited, context), waited, float(seconds))
+        await context.system.sleep(min(max(pause, _asked_for(trouble)), seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
-async def _look(call: GetExecution, longest: float, means: ProcedureContext) -> FastnObject:
+async def _look(call: GetExecution, longest: float, context: ProcedureContext) -> FastnObject:
     with anyio.move_on_after(longest):
-        return await means.read(call)
+        return await context.read(call)
     raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
-async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Done | Pending:
+async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | Pending:
     """Start a run, then wait for it. Once it was started, the answer says so, whatever becomes of the waiting."""
-    started = await means.change(call)
+    started = await context.change(call)
     if not isinstance(started, Done):
         return started
     answer = row_of(started.result)
@@ -119,7 +119,7 @@ async def run_and_wait(call: RunWorkflow, means: ProcedureContext) -> Done | Pen
         return Done(Run.model_validate(said | answer), started.change)
     try:
         # A run that was started just now may not be found yet.
-        waited = await wait_for(execution_id, call.wait_seconds, means)
+        waited = await wait_for(execution_id, call.wait_seconds, context)
     except Exception as error:  # it runs, and nothing may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         failed: dict[str, JsonValue] = {"last_look": f"It was started, but could not be read: {why}"}
@@ -157,11 +157,11 @@ def _asked_for(trouble: FastnError | None) -> float:
     return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
-def _progress(run: FastnObject | None, trouble: FastnError | None, waited: float, means: ProcedureContext) -> str:
+def _progress(run: FastnObject | None, trouble: FastnError | None, waited: float, context: ProcedureContext) -> str:
     if trouble is not None or run is None:
         return f"could not be looked at, {waited:.0f} s waited"
     state = row_of(run)
     status = word(state, "status")
     begun = timestamp(state, "startedAt", "createdAt")
-    age = waited if begun is None else (means.system.now() - begun).total_seconds()
+    age = waited if begun is None else (context.system.now() - begun).total_seconds()
     return f"{status if status in _KNOWN else 'running'} for {max(age, waited):.0f} s"

@@ -36,8 +36,8 @@ from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.procedures.reads import CompleteId, Ids, ReadRow
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts
 from fastn_mcp.server.progress import Levels, ProgressReporter

@@ -13,7 +13,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.preview import Preview
-from fastn_mcp.procedures.ai import PAGES, how_to_go_on
+from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.connectors import new_connector
@@ -126,7 +126,7 @@ async def test_a_build_is_planned_agreed_to_and_found_by_what_each_answer_says_t
 )
 def test_an_answer_says_what_to_do_next(reply: dict[str, JsonValue], tool: str | None) -> None:
     """Ours: look at what was made, ask again while it goes on, nothing where all is said."""
-    found: Any = how_to_go_on(reply)
+    found: Any = next_step(reply)
     assert (found and found["tool"]) == tool
 
 
@@ -156,11 +156,9 @@ def test_every_likely_shape_becomes_one(answer: dict[str, JsonValue], shape: dic
 def test_the_session_that_was_spoken_in_is_kept_where_the_answer_names_none() -> None:
     """Ours: so that the conversation can go on."""
     assert shaped_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
-    assert how_to_go_on({"questions": ["Which?"]}) == (
-        "Fastn names no session, so this conversation cannot be continued."
-    )
-    assert "ai_chat" in str(how_to_go_on({"session_id": "s", "status": "FAILED"}))
-    assert how_to_go_on({"session_id": "s", "status": "Waiting for user"}) is not None
+    assert next_step({"questions": ["Which?"]}) == ("Fastn names no session, so this conversation cannot be continued.")
+    assert "ai_chat" in str(next_step({"session_id": "s", "status": "FAILED"}))
+    assert next_step({"session_id": "s", "status": "Waiting for user"}) is not None
 
 
 async def test_a_build_is_followed_by_looking_and_ends_once_it_is_there(built: World, workshop: Workshop) -> None:
@@ -201,7 +199,7 @@ async def test_what_else_changed_is_named_too(built: World, workshop: Workshop) 
     assert "not_checked" not in changed
 
 
-async def test_a_build_that_takes_longer_says_how_to_go_on(world: World) -> None:
+async def test_a_build_that_takes_longer_says_next_step(world: World) -> None:
     """Ours: asking spends a credit, and so is left to the one who reads."""
     heard: list[str] = []
 

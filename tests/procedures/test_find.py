@@ -136,7 +136,7 @@ def listing() -> Listing:
     return Listing(large())
 
 
-def means_on(world: World, listing: Listing, directory: Directory | None = None) -> ProcedureContext:
+def context_on(world: World, listing: Listing, directory: Directory | None = None) -> ProcedureContext:
     kept = world.journalling
     return ProcedureContext(
         listing, world.system, no_progress, kept.account, kept.journal, directory or Directory(world.system)
@@ -167,7 +167,7 @@ async def test_the_right_one_comes_first_among_thousands(world: World, listing: 
     """Ours (find): on 400 connectors, 2,000 customers, 150 workflows and 3,000 connections."""
     directory = Directory(world.system)
     got = {
-        query: first((await Find(query=query).run(means_on(world, listing, directory))).model_dump())
+        query: first((await Find(query=query).run(context_on(world, listing, directory))).model_dump())
         for query, *_ in LARGE
     }
     assert got == {query: (kind, name) for query, kind, name in LARGE}
@@ -182,34 +182,34 @@ async def test_the_right_one_comes_first_on_the_large_account_of_the_sandbox(lar
 async def test_a_large_account_is_read_once_and_within_bounds(world: World) -> None:
     """Ours (find): bounded requests; what was read is believed for a minute."""
     listing = Listing(large())
-    means = means_on(world, listing)
-    answer = (await Find(query="the acme hubspot sync").run(means)).model_dump()
+    context = context_on(world, listing)
+    answer = (await Find(query="the acme hubspot sync").run(context)).model_dump()
     assert answer["searched"] == "all kinds"
     assert "incomplete" not in answer
     assert listing.counts["list_customers"] == 20
     assert listing.counts["list_connections"] == PAGES
     read = len(listing.calls)
     assert read <= 65
-    await Find(query="katana").run(means)
+    await Find(query="katana").run(context)
     assert len(listing.calls) == read
     world.clock.pass_(61)
-    await Find(query="katana").run(means)
+    await Find(query="katana").run(context)
     assert len(listing.calls) == 2 * read
 
 
 async def test_what_was_read_is_made_ready_once(world: World, listing: Listing) -> None:
     """Issue 9: a further question looks at no name of the account anew, until something has changed."""
-    means = means_on(world, listing)
+    context = context_on(world, listing)
 
     async def looked_at() -> int:
         before = units.cache_info()
-        await Find(query="katana").run(means)
+        await Find(query="katana").run(context)
         after = units.cache_info()
         return after.hits + after.misses - before.hits - before.misses
 
     assert await looked_at() > 5_000
     assert await looked_at() == 0
-    means.directory.forget("customers")
+    context.directory.forget("customers")
     assert await looked_at() > 5_000
 
 
@@ -218,11 +218,11 @@ async def test_one_question_does_not_change_what_was_made_ready_for_others(world
     rows = large(10, 1, 10, 10)
     rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
-    means = means_on(world, Listing(rows))
+    context = context_on(world, Listing(rows))
     for _ in range(2):
-        found = (await Find(query="zebulon", kind="customer").run(means)).model_dump()
+        found = (await Find(query="zebulon", kind="customer").run(context)).model_dump()
         assert first(found) == ("customer", "Zebulon Partners")
-    data = SearchData(means, ("customer",))
+    data = SearchData(context, ("customer",))
     await data.read()
     assert data.rank("zebulon").hits == ()
 
@@ -234,11 +234,11 @@ async def test_what_is_too_much_to_be_read_is_asked_for_by_its_rarest_words(worl
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
     rows["connection"] += [{"id": "late", "name": "default", "endOrgId": uuid(8, 1), "connectorId": uuid(2, 0)}]
     listing = Listing(rows)
-    answer = (await Find(query="the zephyrine looms customer").run(means_on(world, listing))).model_dump()
+    answer = (await Find(query="the zephyrine looms customer").run(context_on(world, listing))).model_dump()
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert answer["incomplete"].keys() == {"customer", "connection"}
     assert listing.counts["list_customers"] <= PAGES + 3
-    answer = (await Find(query="zephyrine looms hubspot").run(means_on(world, listing))).model_dump()
+    answer = (await Find(query="zephyrine looms hubspot").run(context_on(world, listing))).model_dump()
     assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
     assert listing.counts["list_connections"] <= 2 * (PAGES + 4)
 
@@ -307,7 +307,7 @@ async def test_what_fits_equally_is_said_to_be_ambiguous(world: World) -> None:
     assert "first 2" in answer["ambiguous"]
     assert "ambiguous" not in await asked(world, "Acme Corp")
     twins = Listing({kind: [] for kind in LISTS} | {"customer": [{"id": n, "name": "Acme Corp"} for n in "ab"]})
-    answer = (await Find(query="Acme Corp").run(means_on(world, twins))).model_dump()
+    answer = (await Find(query="Acme Corp").run(context_on(world, twins))).model_dump()
     assert [row["score"] for row in answer["found"]] == [100, 100]
     assert "first 2" in answer["ambiguous"]
 
@@ -341,7 +341,7 @@ async def test_a_kind_that_cannot_be_read_sinks_nothing(world: World, status: in
 async def test_nothing_can_be_read_at_all(world: World) -> None:
     """Ours (find): no hit, and every kind among what was not looked through."""
     answer = (
-        await Find(query="acme").run(means_on(world, Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
+        await Find(query="acme").run(context_on(world, Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
     ).model_dump()
     assert (answer["found"], answer["searched"]) == ([], [])
     assert answer["not_searched"] == dict.fromkeys(LISTS, "forbidden")
@@ -421,11 +421,11 @@ async def test_rows_of_any_shape_are_taken(world: World) -> None:
     ]
     rows["secret"] = [{"id": True, "name": "DEEP"}]
     listing = Listing(rows)
-    answer = (await Find(query="nameless").run(means_on(world, listing))).model_dump()
+    answer = (await Find(query="nameless").run(context_on(world, listing))).model_dump()
     assert (answer["found"][0]["id"], answer["found"][0]["name"]) == (None, "Nameless Id")
-    answer = (await Find(query="deep").run(means_on(world, listing))).model_dump()
+    answer = (await Find(query="deep").run(context_on(world, listing))).model_dump()
     assert first(answer) == ("secret", "DEEP")
-    answer = (await Find(query="x" * 200, kind="customer").run(means_on(world, listing))).model_dump()
+    answer = (await Find(query="x" * 200, kind="customer").run(context_on(world, listing))).model_dump()
     assert len(answer["found"][0]["name"]) == 101
 
 

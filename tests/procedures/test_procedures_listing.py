@@ -238,10 +238,10 @@ async def test_what_was_found_before_an_error_is_kept(world: World) -> None:
             raise Forbidden("Fastn answered 403.")
         return await world.client.send(call)
 
-    means = ProcedureContext(send, world.system, no_progress, "test", world.ledger, Directory(world.system))
-    page = await listed(ListExecutions(status="failed", limit=9, detail="full"), means)
+    context = ProcedureContext(send, world.system, no_progress, "test", world.ledger, Directory(world.system))
+    page = await listed(ListExecutions(status="failed", limit=9, detail="full"), context)
     assert 0 < len(page.items) < 9
-    rest = await listed(ListExecutions(status="failed", limit=9, detail="full", cursor=page.next_cursor), means)
+    rest = await listed(ListExecutions(status="failed", limit=9, detail="full", cursor=page.next_cursor), context)
     found = [getattr(row, "id", None) for row in [*page.items, *rest.items]]
     assert found == failed(world)[: len(found)]
 

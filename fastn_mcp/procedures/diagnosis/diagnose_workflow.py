@@ -33,9 +33,9 @@ from fastn_mcp.procedures.diagnosis.failures import (
     ended_runs,
     time_of,
 )
-from fastn_mcp.procedures.diagnosis.reads import AccountReads
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
 from fastn_mcp.procedures.diagnosis.workflow_summary import WorkflowFacts, verdict
+from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections
@@ -89,8 +89,8 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
     def target(self) -> str | None:
         return self.workflow_id
 
-    async def run(self, means: ProcedureContext) -> Diagnosis:
-        return Diagnosis.model_validate(await _WorkflowDiagnosis(self, means).findings())
+    async def run(self, context: ProcedureContext) -> Diagnosis:
+        return Diagnosis.model_validate(await _WorkflowDiagnosis(self, context).findings())
 
 
 class _WorkflowDiagnosis:
@@ -135,10 +135,10 @@ class _WorkflowDiagnosis:
             failures=None if _FAILED in reads.failed and not failures else failures,
             more_failures=more_failures,
             successes=None if successes is None else list(map(ended_run, successes)),
-            more_successes=successes is not None and reads.lists[_COMPLETED].more,
+            more_successes=reads.has_more(_COMPLETED),
             setup=self._setup,
             triggers=None if triggers is None else trigger_states(triggers, now),
-            more_triggers=triggers is not None and reads.lists[_TRIGGERS].more,
+            more_triggers=reads.has_more(_TRIGGERS),
         )
         await self._context.report("reading failures, connections and changes", 1, 2)
         full = await self._read_closer(causes, triggers or [])
@@ -160,8 +160,7 @@ class _WorkflowDiagnosis:
             ],
             "triggers": None if facts.triggers is None else list(map(_trigger, facts.triggers)),
             "changes": [*self._changes(min((at for cause in causes for at in cause.times), default=None))],
-            "not_checked": [_cut(f"{gap.what}: {gap.why}".removesuffix(": "), 160) for gap in reads.not_checked()]
-            or None,
+            "not_checked": [_cut(gap, 160) for gap in reads.not_checked()] or None,
         }
         return _fitting({name: value for name, value in found.items() if value is not None})
 
@@ -174,11 +173,11 @@ class _WorkflowDiagnosis:
     async def _failures(self) -> tuple[list[EndedRun], bool]:
         """The runs that failed, newest first, of three pages at most, and whether there are more."""
         reads, statuses = self._reads, {_FAILED: "failed", _TIMED_OUT: "timeout"}
-        longer = [what for what in statuses if what in reads.lists and reads.lists[what].more]
+        longer = [what for what in statuses if reads.has_more(what)]
         if longer:
             await reads.read_list(longer[0], self._runs(statuses[longer[0]], self._period.since))
         failures = ended_runs(row for what in statuses for row in reads.rows(what) or ())
-        more = any(reads.lists[what].more for what in longer)
+        more = any(map(reads.has_more, longer))
         if more:
             why = "there are more than the three pages of failures that were read"
             reads.gaps.append(Unchecked("runs", why))

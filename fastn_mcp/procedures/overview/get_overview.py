@@ -19,7 +19,6 @@ from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import connection_states
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailingWorkflow, Period, by_workflow, ended_runs
-from fastn_mcp.procedures.diagnosis.reads import RowList
 from fastn_mcp.procedures.overview.checks import (
     FEW,
     NAMED,
@@ -37,6 +36,7 @@ from fastn_mcp.procedures.overview.checks import (
 )
 from fastn_mcp.procedures.overview.connection_impact import connection_impact
 from fastn_mcp.procedures.overview.snapshot import COUNTS, FAILED, AccountSnapshot
+from fastn_mcp.procedures.reads import RowList
 from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
@@ -79,8 +79,8 @@ class GetOverview(Procedure[Overview]):
     hours: Annotated[int, Field(ge=1, le=720, description="For runs: 1-720, default 24.")] = 24
     about: Annotated[Subject | None, Field(description="Only this, in full.")] = None
 
-    async def run(self, means: ProcedureContext) -> Overview:
-        snapshot = AccountSnapshot(means, Period(self.hours, means.system.now()))
+    async def run(self, context: ProcedureContext) -> Overview:
+        snapshot = AccountSnapshot(context, Period(self.hours, context.system.now()))
         match self.about:
             case None:
                 answer = await _everything(snapshot)
@@ -129,7 +129,7 @@ async def _findings(snapshot: AccountSnapshot) -> dict[str, list[AccountFinding]
     """Everything that is wrong by subject, in the order of equals."""
     period, records = snapshot.period, snapshot.records
     workflows, connections, users, customers = map(snapshot.chosen, ("workflows", "connections", "users", "customers"))
-    more_failures = any(snapshot.lists[kind].more for kind in FAILED if kind in snapshot.lists)
+    more_failures = any(map(snapshot.has_more, FAILED))
     names = {key_of(row): name_of(row) for row in workflows.rows}
     waiting = customers.total if "customers" in snapshot.matching else None
     return {
@@ -172,7 +172,7 @@ def _count(found: RowList) -> int | str:
 
 def _not_checked(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
     """What was not looked at or not understood, said once for each reason."""
-    gaps = snapshot.not_checked()
+    gaps = snapshot.all_gaps()
     for kind, state in STATES.items():
         unknown = sum(state(row) is State.UNKNOWN for row in snapshot.chosen(kind).rows)
         if unknown:
@@ -249,7 +249,7 @@ async def _runs(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
 
 def _read_since(snapshot: AccountSnapshot) -> datetime | None:
     """From when on all failures were read, where there are older ones: or else what is frequent looks rare."""
-    cut = [snapshot.lists[kind].rows for kind in FAILED if kind in snapshot.lists and snapshot.lists[kind].more]
+    cut = [snapshot.lists[kind].rows for kind in FAILED if snapshot.has_more(kind)]
     times = [[run.at for run in ended_runs(rows) if run.at] for rows in cut]
     return max((min(of_list) for of_list in times if of_list), default=None)
 

@@ -9,7 +9,7 @@ from fastn_mcp.fastn.rows import Row, key_of
 from fastn_mcp.fastn.states import NOT_WORKING, PENDING
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, ended_runs
-from fastn_mcp.procedures.diagnosis.reads import AccountReads, Job, RowList
+from fastn_mcp.procedures.reads import AccountReads, Job, RowList
 from fastn_mcp.tools.account import GetBilling, GetQuotas, ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers

@@ -1,0 +1,105 @@
+"""Look up one row of a list, and the ids that a few letters may mean."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, cast
+
+from pydantic import Field
+
+from fastn_mcp.errors import Failed, NotFound
+from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.fastn.targets import find_row, has_id
+from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.workflows import ListExecutions
+
+
+class ReadRow(Procedure[FastnObject]):
+    """Read one row of a list by its id."""
+
+    effect = Effect.READ
+
+    kind: Annotated[str, Field(description="As in LISTS.")]
+    id: Annotated[str, Field(description="Its id.", min_length=1)]
+
+    @property
+    def target(self) -> str | None:
+        return self.id
+
+    async def run(self, context: ProcedureContext) -> FastnObject:
+        lister: Any = LISTS[self.kind]
+        row, seen = await find_row(lister, has_id(self.id), context.read)
+        if row is not None:
+            return row
+        if seen:
+            raise Failed(
+                f"It is not among the first {seen}, and no more are looked through.",
+                f"Look for it with {lister.tool_name()} and its filters.",
+            )
+        raise NotFound("There is no such id.", f"See {lister.tool_name()}.")
+
+
+MOST = 100
+"""Values of one completion, as the protocol has it."""
+
+KINDS = (*LISTS, "execution")
+"""What can be completed. Executions have no names: the newest are found by those of their workflows."""
+
+
+class Ids(FastnObject):
+    """The ids that fit, best first."""
+
+    values: list[str]
+    total: int | None = None
+    """How many fit in all, where all were looked at."""
+    more: bool = False
+
+
+class CompleteId(Procedure[Ids]):
+    """Find the ids that what was typed may mean."""
+
+    effect = Effect.READ
+
+    kind: Annotated[str, Field(description="One of KINDS.")]
+    typed: Annotated[str, Field(description="What was typed so far.")] = ""
+
+    async def run(self, context: ProcedureContext) -> Ids:
+        contents = await _contents(self.kind, context)
+        fitting = [found.id for found in ranked(self.typed, contents.entries) if found.id]
+        total = len(fitting) if contents.complete else None
+        return Ids(values=fitting[:MOST], total=total, more=len(fitting) > MOST or not contents.complete)
+
+
+async def _contents(kind: str, context: ProcedureContext) -> Contents:
+    if kind != "execution":
+        return await context.directory.contents(kind, context.read)
+    page = cast("Listed[FastnObject]", await context.read(ListExecutions(limit=MOST)))
+    return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
+
+
+def _run(row: FastnObject) -> Entry:
+    """A run, under the names of its workflow."""
+    fields = row.model_dump()
+    named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
+    return entry("execution", FastnObject.model_validate(named | {"status": fields.get("status")}))
+
+
+def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that `typed` may mean, best first."""
+    wanted = " ".join(typed.casefold().split())
+    if not wanted:
+        return list(entries)
+    found = [(rank, item) for item in entries if (rank := _rank(wanted, item)) is not None]
+    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+
+
+def _rank(wanted: str, item: Entry) -> int | None:
+    """0 is the thing itself, then a beginning of it, of one of its words, a part; None where it is something else."""
+    names = [name.casefold() for name in (item.id, item.name, *item.also)]
+    if wanted in names:
+        return 0
+    if any(name.startswith(wanted) for name in names):
+        return 1
+    if any(f" {wanted}" in name for name in names):
+        return 2
+    return 3 if any(wanted in name for name in names) else None
