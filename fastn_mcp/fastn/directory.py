@@ -1,7 +1,4 @@
-"""Names of an account's resources, by kind and id, read once and kept.
-
-What was read is believed for a minute, or until something of that kind is changed through here.
-"""
+"""Names of an account's resources by kind and id, cached for a minute, or until something of that kind is changed."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +8,7 @@ from typing import Any, TypeVar, cast
 import anyio
 
 from fastn_mcp.fastn.rows import key_of, owner_of, row_of, text
-from fastn_mcp.fastn.targets import GETS, LOOKUPS, Call, Pages, Send, read_name
+from fastn_mcp.fastn.targets import GETS, Call, Pages, Send, read_names
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
@@ -108,7 +105,7 @@ class Directory:
             return contents
 
     def made_of(self, contents: Sequence[Contents], name: Hashable, make: Callable[[], T]) -> T:
-        """What `make` makes of these, which nobody may change: made once for as long as they are what is known."""
+        """The result of `make` for these contents, which nobody may change; cached for as long as they are current."""
         kept = self._made.get(name)
         if kept is not None and len(kept[0]) == len(contents) and all(map(is_, kept[0], contents)):
             return cast(T, kept[1])
@@ -124,20 +121,14 @@ class Directory:
         names = self._names[kind]
         known = {key: names.get(key) for key in wanted}
         found = {key: kept[1] for key, kept in known.items() if kept is not None and self._believed(kept[0])}
-        missing = [key for key in wanted if key not in found][:LOOKUPS] if kind in GETS else []
-
-        async def look_up(key: str) -> None:
-            begun, changes = self._system.monotonic(), self._changes[kind]
-            if (name := await read_name(kind, key, send)) is None:
-                return
-            found[key] = name
-            if changes == self._changes[kind]:
-                self._names[kind][key] = (begun, found[key])
-
-        async with anyio.create_task_group() as group:
-            for key in missing:
-                group.start_soon(look_up, key)
-        return found
+        missing = [key for key in wanted if key not in found] if kind in GETS else []
+        if not missing:
+            return found
+        begun, changes = self._system.monotonic(), self._changes[kind]
+        read = (await read_names({kind: missing}, send))[kind]
+        if changes == self._changes[kind]:
+            names |= {key: (begun, name) for key, name in read.items()}
+        return found | read
 
     def forget(self, toolset: str) -> None:
         """Something of this toolset, as `customers`, was changed: with it goes what Fastn deletes together with it."""

@@ -1,7 +1,8 @@
 """A session on the SDK's streams: parse messages, reject what is not one, end once everything is answered."""
 
-from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,13 +36,11 @@ async def converse(
     heard: Iterable[bytes] = (),
     answered: Iterable[object] = (),
 ) -> None:
-    """Until the input ends. What was `heard` before is heard again, without answering again the ids in `answered`."""
+    """Serve until the input ends. Lines that were `heard` before come first; ids in `answered` get no second answer."""
     server.middleware.append(_delivered)
     async with anyio.create_task_group() as tasks:
-        unanswered = _Unanswered(pipes)
-        outgoing = _Outgoing(pipes, unanswered, set(answered))
-        incoming = _Incoming(_after(heard, lines), pipes, unanswered, tasks.cancel_scope)
-        await server.run(incoming, outgoing, server.create_initialization_options())
+        streams = _Streams(pipes, lines, heard, answered, tasks.cancel_scope)
+        await server.run(streams, streams, server.create_initialization_options())
 
 
 async def _delivered(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
@@ -50,18 +49,33 @@ async def _delivered(ctx: ServerRequestContext[Any], call_next: CallNext) -> Han
     return await call_next(ctx)
 
 
-async def _after(heard: Iterable[bytes], lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for line in heard:
-        yield line
-    async for line in lines:
-        yield line
+class _Streams:
+    """Both streams of the SDK, on the pipes themselves: streams between would cost a switch of tasks for each message.
 
+    The SDK cancels what is in flight as soon as its input ends. This input ends once all requests are answered.
+    """
 
-class _Stream:
-    """What both ends have. They are the pipes themselves: streams between would cost a switch of tasks each."""
+    def __init__(
+        self,
+        pipes: Pipes,
+        lines: AsyncIterator[bytes],
+        heard: Iterable[bytes],
+        answered: Iterable[object],
+        conversation: anyio.CancelScope,
+    ) -> None:
+        self._pipes = pipes
+        self._lines = lines
+        self._heard = deque(heard)
+        self._answered = set(answered)
+        self._conversation = conversation
+        self._waiting: set[object] = set()
+        """The ids of requests that have no answer yet."""
+        self._all_answered = anyio.Event()
+        self._deliveries: dict[object, ResponseDelivery] = {}
+        self._ended = anyio.Event()
 
     async def aclose(self) -> None:
-        """The pipes stay open: there may be more to say."""
+        """Keep the pipes open: there may be more to write."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,31 +85,18 @@ class _Stream:
     ) -> None:
         await self.aclose()
 
-
-class _Incoming(_Stream):
-    """The messages of the input, for the SDK to read."""
-
-    def __init__(
-        self, lines: AsyncIterator[bytes], pipes: Pipes, unanswered: "_Unanswered", conversation: anyio.CancelScope
-    ) -> None:
-        self._lines = lines
-        self._pipes = pipes
-        self._unanswered = unanswered
-        self._conversation = conversation
-
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> SessionMessage:
-        async for line in self._lines:
+        while (line := self._heard.popleft() if self._heard else await anext(self._lines, None)) is not None:
             message = await _parsed(line, self._pipes)
             if message is not None:
-                self._unanswered.heard(message)
+                self._note(message)
                 return SessionMessage(message)
-        self._unanswered.ended.set()
-        # As soon as its input closes, the SDK cancels what is in flight and answers it with an error.
-        if not await self._unanswered.settled() and self._pipes.stuck:
-            self._conversation.cancel()  # nobody would read that either
+        self._ended.set()
+        if not await self._settled() and self._pipes.stuck:
+            self._conversation.cancel()  # nobody would read the error that the SDK writes
         raise StopAsyncIteration
 
     async def receive(self) -> SessionMessage:
@@ -104,79 +105,53 @@ class _Incoming(_Stream):
         except StopAsyncIteration:
             raise anyio.EndOfStream from None
 
-
-class _Outgoing(_Stream):
-    """The messages of the SDK, onto the output."""
-
-    def __init__(self, pipes: Pipes, unanswered: "_Unanswered", told: set[object]) -> None:
-        self._pipes = pipes
-        self._unanswered = unanswered
-        self._told = told
-
-    async def send(self, item: SessionMessage, /) -> None:
-        message = item.message
-        if isinstance(message, (JSONRPCResponse, JSONRPCError)) and message.id in self._told:
-            self._told.discard(message.id)
-        else:
-            line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
-            response = delivery.get()
-            if isinstance(message, JSONRPCResponse) and response is not None:
-                with self._unanswered.delivering(message.id, response):
-                    await self._pipes.write(line)
-                    await response.written(lambda: self._pipes.unread, self._unanswered.ended)
-            else:
-                await self._pipes.write(line)
-        self._unanswered.said(message)
-
-
-class _Unanswered:
-    """The requests that have no answer yet."""
-
-    def __init__(self, pipes: Pipes) -> None:
-        self._pipes = pipes
-        self._ids: set[object] = set()
-        self._none = anyio.Event()
-        self._deliveries: dict[object, ResponseDelivery] = {}
-        self.ended = anyio.Event()
-        """Set once the input has ended."""
-
-    def heard(self, message: JSONRPCMessage) -> None:
+    def _note(self, message: JSONRPCMessage) -> None:
         """A request counts until it is answered, or until the client says that it waits no more."""
         if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
-            self._ids.add(message.id)
+            self._waiting.add(message.id)
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             given = (message.params or {}).get("requestId")
             cancelled = given if isinstance(given, (str, int)) else None
-            self._ids.discard(cancelled)
+            self._waiting.discard(cancelled)
             if (late := self._deliveries.get(cancelled)) is not None:
                 late.lost.set()
 
-    @contextmanager
-    def delivering(self, id_: object, response: ResponseDelivery) -> Generator[None]:
-        """A response is written, and the client may say still that it waits no more."""
-        self._deliveries[id_] = response
+    async def send(self, item: SessionMessage, /) -> None:
+        message, id_ = item.message, getattr(item.message, "id", None)
+        is_answer = isinstance(message, (JSONRPCResponse, JSONRPCError))
+        if is_answer and id_ in self._answered:
+            self._answered.discard(id_)
+        else:
+            await self._write(message)
+        if is_answer:
+            self._waiting.discard(id_)
+        if not self._waiting:
+            self._all_answered.set()
+
+    async def _write(self, message: JSONRPCMessage) -> None:
+        """Write a message. A response waits until it was read: the client may say still that it waits no more."""
+        line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        response = delivery.get()
+        if not isinstance(message, JSONRPCResponse) or response is None:
+            await self._pipes.write(line)
+            return
+        self._deliveries[message.id] = response
         try:
-            yield
+            await self._pipes.write(line)
+            await response.written(lambda: self._pipes.unread, self._ended)
         finally:
-            del self._deliveries[id_]
+            del self._deliveries[message.id]
 
-    def said(self, message: JSONRPCMessage) -> None:
-        """An answer has been written."""
-        if isinstance(message, (JSONRPCResponse, JSONRPCError)):
-            self._ids.discard(message.id)
-        if not self._ids:
-            self._none.set()
-
-    async def settled(self) -> bool:
+    async def _settled(self) -> bool:
         """Whether all are answered. A slow reader is waited for; a call that hangs, or a reader that does, is not."""
-        self._none = anyio.Event()
-        while self._ids:
+        self._all_answered = anyio.Event()
+        while self._waiting:
             written = self._pipes.written
             with anyio.move_on_after(DRAIN):
-                await self._none.wait()
+                await self._all_answered.wait()
             if self._pipes.written == written:
                 break
-        return not self._ids
+        return not self._waiting
 
 
 async def _parsed(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
