@@ -1,8 +1,8 @@
 """What is secret and what is unsafe to print: every rule, in one place. Imports nothing of this package.
 
-`redact` hides by name and by shape, `Redactor` hides values that are known, `sanitize` makes visible what cannot be
-seen. `safe` does the first and the last, which is what every result, error, record and question needs. What one of them
-has done, it leaves as it is.
+`redact` hides secrets by their name and by their shape, `Redactor` hides secrets that are known, `sanitize` makes
+invisible characters visible. `safe` redacts and sanitizes: every result, error, record and approval request passes it.
+Each is idempotent.
 """
 
 import re

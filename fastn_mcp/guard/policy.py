@@ -73,7 +73,7 @@ PLANNED = "plan"
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A call, and the facts by which it is judged. `None` means that a fact could not be learnt."""
+    """A call, and the facts by which it is decided. `None` means that a fact could not be read."""
 
     call: Operation[Any]
     effect: Effect
@@ -186,17 +186,17 @@ class Policy:
         situation = replace(situation, live=self.live)
         if situation.effect is Effect.READ:
             return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
-        if (never := self._never(situation)) is not None:
-            return never
+        if (denied := self._always_denied(situation)) is not None:
+            return denied
         default = self._default(situation)
         said = self.rules.verdicts(situation, default) if self.rules else []
         verdict = max(said, key=lambda verdict: verdict.decision.rank) if said else default
         if verdict.decision is Decision.ALLOW and situation.call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.call.needs_person)
-        return self._planned(self._with_what_is_left(verdict, situation), situation)
+        return self._with_plan(self._with_budget_left(verdict, situation), situation)
 
-    def _planned(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
-        """What would be asked was perhaps agreed to in a plan; where nobody can be asked, nothing else will do."""
+    def _with_plan(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
+        """Allow what an entry of the plan covers; deny what would need approval where nobody can be asked."""
         if verdict.decision in (Decision.ALLOW, Decision.DENY):
             return verdict
         permit = situation.permit
@@ -213,8 +213,8 @@ class Policy:
             why = f"Nobody can be asked ({verdict.rule}), and no plan covers this call."
         return PolicyDecision(Decision.DENY, "no plan", why)
 
-    def _never(self, situation: Situation) -> PolicyDecision | None:
-        """What no policy file can loosen."""
+    def _always_denied(self, situation: Situation) -> PolicyDecision | None:
+        """Deny what no policy file can allow."""
         if self.mode == "read-only":
             rule = f"mode {self.mode}: {situation.effect.value}"
             return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} allows only reads.")
@@ -266,7 +266,7 @@ class Policy:
             found.append((of_the_run - situation.spent_in_run.get(effect, 0), of_the_run, "in this run"))
         return found
 
-    def _with_what_is_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
+    def _with_budget_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         if verdict.decision is Decision.DENY:
             return verdict
         if situation.destroyed and self.destroy_rate is not None:  # a budget that nobody has touched limits nobody yet

@@ -99,7 +99,7 @@ class LogEntry:
     grant: str | None = None
     """The grant, or the scope, that it is about."""
     approver: str | None = None
-    """Who decided, where that was told by a credential."""
+    """Who decided, as a credential says."""
     approver_name: str | None = None
     """How people call them, where their identity provider says so."""
     of: str | None = None
@@ -202,15 +202,15 @@ class AuditFile:
         self,
         path: Path,
         system: System,
-        told: Callable[[Mapping[str, JsonValue]], object] | None = None,
+        on_entry: Callable[[Mapping[str, JsonValue]], object] | None = None,
         *,
         ledger: Ledger | None = None,
         name: str = FILE,
         keeping: Keeping | None = None,
     ) -> None:
-        """`told` hears of each entry once it is written. `name` is the log's in the ledger, which can hold several."""
+        """`on_entry` gets each entry once it is written. `name` is the log's in the ledger, which can hold several."""
         self.path = path
-        self._told = told
+        self._on_entry = on_entry
         self._system = system
         self._ledger = ledger
         self._name = name
@@ -336,8 +336,8 @@ class AuditFile:
         self._end, self._size = end, size + len(data)
         self._longest = self._size
         self._know(end)
-        if self._told is not None:
-            self._told({**fields, "n": end.n, "hash": end.head})
+        if self._on_entry is not None:
+            self._on_entry({**fields, "n": end.n, "hash": end.head})
         return str(end.n)
 
     def _read(self, file: int, size: int) -> str | None:
