@@ -1,7 +1,8 @@
-"""`fastn-mcp call TOOL`: one call from the command line, by the same path as an agent's, guard included."""
+"""`fastn-mcp call TOOL`: one call by the same path as an agent's, guard included. `tools`: what there is to call."""
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,11 +12,12 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.build.account import AccountParts
+from fastn_mcp.build.account import AccountParts, offered
 from fastn_mcp.channels.terminal import Terminal
+from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import lines_of
-from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
@@ -23,8 +25,12 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import AnyTool
+from fastn_mcp.tools.tool import AnyTool, Effect
+
+_EXAMPLE_COLUMNS = 76
+"""Of a line of an example, without its indentation and the backslash by which it goes on."""
 
 _NOT_SENT = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED, OutcomeGroup.PREVIEWED, OutcomeGroup.LEFT)
 
@@ -74,7 +80,9 @@ def _epilog(operation: AnyTool) -> str:
     required = operation.input_schema().get("required", [])
     given = [f"--{name.replace('_', '-')} {name.rpartition('_')[2].upper()}" for name in required]
     words = ["fastn-mcp --sandbox call", operation.tool_name().replace("_", "-"), *given]
-    return EXIT_CODES + "\n" + lines_of(" ".join([*words, "--dry-run"] if operation.previews() else words))
+    line = " ".join([*words, "--dry-run"] if operation.previews() else words)
+    lines = textwrap.wrap(line, _EXAMPLE_COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
+    return EXIT_CODES + "\n" + lines_of(" \\\n  ".join(lines))
 
 
 def _listed(value: object) -> object:
@@ -157,3 +165,47 @@ def _print(body: object) -> None:
 
 
 call = Calls("call", help="Make one call, asking on the terminal before anything destructive.")
+
+
+# --- tools -------------------------------------------------------------------------------------------------------
+
+_COLORS = {
+    Effect.WRITE: "cyan",
+    Effect.EXTERNAL: "yellow",
+    Effect.SPEND: "yellow",
+    Effect.ACCESS: "magenta",
+    Effect.TRASH: "red",
+    Effect.DESTROY: "bright_red",
+}
+
+
+_COLUMNS = ("tool", "effect", "route", "evidence")
+_WIDE, _NARROW = 100, 80
+"""Columns of a terminal from which all of that is shown, and the route."""
+
+
+@click.command(name="tools")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def tools(start: StartOptions, as_json: bool) -> None:
+    """List the tools of these settings: effect, evidence, route."""
+    found = offered(start.keyless())
+    if as_json:
+        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    columns = columns_of()
+    shown = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
+    rows = [_row(operation)[:shown] for operation in found]
+    header, *lines = table([_COLUMNS[:shown], *rows], columns)
+    click.secho(header, bold=True)
+    for operation, line in zip(found, lines, strict=True):
+        click.secho(line, fg=_COLORS.get(operation.effect))
+    if columns is not None:
+        say(f"\n{len(found)} tools. Arguments: fastn-mcp call TOOL --help")
+
+
+def _row(tool: AnyTool) -> tuple[str, str, str, str]:
+    if not issubclass(tool, Operation):
+        return tool.tool_name(), tool.effect.value, "", ""  # it is made of others
+    return tool.tool_name(), tool.effect.value, str(tool.route), str(tool.evidence)

@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Use": {
         "call": CommandEntry("call:call", "Make one call; asks at the terminal where approval is needed."),
         "run": CommandEntry("run:run", "Make the calls of a file, without a model."),
-        "tools": CommandEntry("tools:tools", "List the tools of these settings: effect, evidence, route."),
+        "tools": CommandEntry("call:tools", "List the tools of these settings: effect, evidence, route."),
     },
     "Approvals and record": {
         "approvals": CommandEntry("approvals:approvals_group", "See what waits for an approval, and decide."),
