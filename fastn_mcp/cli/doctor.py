@@ -19,7 +19,7 @@ from fastn_mcp.client.retry import listener
 from fastn_mcp.config.file import read
 from fastn_mcp.config.model import ConfigFile, is_shared
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.doctor import settings as local
+from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
 from fastn_mcp.errors import SettingsError
@@ -83,11 +83,11 @@ def _found(start: StartOptions) -> DoctorReport:
     try:
         resolved = start.resolved()
     except SettingsError as error:
-        return DoctorReport(checks=[local.wrong_settings(error, file)])
+        return DoctorReport(checks=[machine.wrong_settings(error, file)])
     settings, system = resolved.settings, System()
     sandbox = Sandboxed(start.sandbox_file) if start.sandboxed else None
     config = ConfigFile() if file is None else read(file)
-    origins = local.origins(resolved, start.flags, os.environ, config)
+    origins = machine.origins(resolved, start.flags, os.environ, config)
     target = DoctorTarget(
         settings,
         client_account(settings),
@@ -107,8 +107,8 @@ def _found(start: StartOptions) -> DoctorReport:
 
             listener.set(show_wait)
             status.update("Checking the ledger ...")
-            state = [local.check_folder(folder), await _check_ledger(settings.ledger, folder, system)]
-            first = local.check_settings(settings, origins, file)
+            state = [machine.check_folder(folder), await _check_ledger(settings.ledger, folder, system)]
+            first = machine.check_settings(settings, origins, file)
             found = await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
             found.checks[1:1] = state
             return found
@@ -126,13 +126,13 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
 
         address = parse(str(setting))
         try:
-            return await local.check_ledger(shared.revision, address.weakness, address.shown)
+            return await machine.check_ledger(shared.revision, address.weakness, address.shown)
         finally:
             await shared.aclose()
     file = file_of(setting, folder)
     ledger = SqliteLedger(str(file))
     try:
-        return await local.check_ledger(ledger.check if file.exists() else None, None, str(file))
+        return await machine.check_ledger(ledger.check if file.exists() else None, None, str(file))
     finally:
         ledger.close()
 

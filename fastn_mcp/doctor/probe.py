@@ -1,11 +1,21 @@
-"""The doctor's requests to Fastn: GET and OPTIONS only, few, at the pace that Fastn asks for; and where else to ask."""
+"""The doctor's requests to Fastn: GET and OPTIONS only, few, at the pace that Fastn asks for; and how a key is sent."""
 
-from fastn_mcp.client.http import Answer, Exchange
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.http import Answer, Exchange, NotSentError, ResponseLost
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
+from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Request, Route
+from fastn_mcp.tools.workflows import ListWorkflows
 
 MOST = 250
 """Requests of one run; about 40 are usual."""
@@ -90,3 +100,134 @@ def alternatives(operation: AnyOperation) -> tuple[Route, ...]:
         if path == declared or path.startswith(f"{declared}/")
         for other in others
     )
+
+
+# --- the key: in which header it is accepted, and with or without the test mode --------------------------------------
+
+_NAME = "authentication"
+_PATHS = tuple(
+    route.path
+    for operation in (ListWorkflows, ListConnectors, ListCustomers)
+    for route in (operation.route, *alternatives(operation))
+)
+"""Lists that nearly every key may read."""
+
+_MODE = "x-fastn-test-mode"
+
+# Third parties and Fastn's own package send keys there. Named to a person, the likeliest first, and never tried: a key
+# goes to the host that it was given for, and to no other.
+_OTHER_HOSTS = (
+    "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai, app.fastn.dev: name the one of your"
+    " dashboard with --base-url."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyStyle:
+    """One way to send the key."""
+
+    auth: Literal["header", "bearer"]
+    testing: bool
+
+    def __str__(self) -> str:
+        header = "x-fastn-api-key" if self.auth == "header" else "Authorization: Bearer"
+        return f"{header} {'with' if self.testing else 'without'} X-fastn-Test-Mode"
+
+    def of(self, account: Account) -> Account:
+        return replace(account, auth=self.auth, test_mode="on" if self.testing else "off")
+
+
+def check_form(key: str) -> Check:
+    """What kind of key it is, by how it begins."""
+    for kind in ("test", "live"):
+        if key.startswith(f"fsk_{kind}_"):
+            return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
+    then = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
+    return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", then)
+
+
+class KeyProbe:
+    """Tries the key of one account, on lists that nearly every key may read."""
+
+    def __init__(self, account: Account, exchange: Callable[[Mapping[str, str]], Exchange], probe: Probe) -> None:
+        self._account = account
+        self._exchange = exchange
+        self._probe = probe
+        auth, other = account.auth, "bearer" if account.auth == "header" else "header"
+        testing = any(name.lower() == _MODE for name in headers(account))
+        # The one that is set first, then with as little changed as can be.
+        self._styles = [_KeyStyle(each, mode) for mode in (testing, not testing) for each in (auth, other)]
+
+    async def check(self, proposal: Proposal) -> tuple[Check, Account | None]:
+        """How the key is accepted, and the account that sends it so; None where it is not.
+
+        What has to be set otherwise is added to the proposal. Raises `FastnError` where the rate limit is used up.
+        """
+        refused: list[str] = []
+        try:
+            path, control = await self._without_key()
+            if path is None:
+                return _nothing_there(control), None
+            if control.status >= 500:
+                return _unusable(f"Fastn answers with an error ({control.status})."), None
+            for style in self._styles:
+                answer = await self._get(headers(style.of(self._account)), path)
+                if _accepts(answer, control):
+                    return self._accepted(style, refused, control, proposal), style.of(self._account)
+                refused.append(f"{style}: {answer.status}")
+        except (NotSentError, ResponseLost) as error:
+            return _unusable(f"The connection breaks ({error})."), None
+        then = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHER_HOSTS}"
+        if not any((self._account.space_id, self._account.tenant_id, self._account.env)):
+            then += " Older accounts also want FASTN_SPACE_ID and FASTN_TENANT_ID."
+        return CheckGroup.KEY.failed(_NAME, f"The key is refused in every way: {'; '.join(refused)}.", then), None
+
+    async def _without_key(self) -> tuple[str | None, Answer]:
+        """A path that is there, or None, and what it answers without a key."""
+        bare = {name: value for name, value in headers(self._account).items() if self._account.api_key not in value}
+        answers: list[Answer] = []
+        for path in _PATHS:
+            answers.append(answer := await self._get(bare, path))
+            if answer.status not in (404, 405, 410) and not 300 <= answer.status < 400:
+                return path, answer
+        return None, answers[-1]
+
+    async def _get(self, sent: Mapping[str, str], path: str) -> Answer:
+        await self._probe.switch(self._exchange(sent))
+        return await self._probe(Request("GET", path, {"limit": 1}))
+
+    def _accepted(self, style: _KeyStyle, refused: list[str], control: Answer, proposal: Proposal) -> Check:
+        seen = f"Taken: {style} ({len(refused) + 1} tried)." if refused else f"Taken: {style}."
+        if control.status < 300:
+            seen += " Requests without a key are answered, too."
+        if not refused:
+            return CheckGroup.KEY.ok(_NAME, seen)
+        if style.auth != self._styles[0].auth:
+            proposal.settings["auth"] = style.auth
+        if style.testing != self._styles[0].testing:
+            proposal.settings["test_mode"] = "on" if style.testing else "off"
+        names = " and ".join(name for name in ("auth", "test_mode") if name in proposal.settings)
+        seen += f" Refused: {'; '.join(refused)}."
+        return CheckGroup.KEY.differs(_NAME, seen, f"Set {names} as proposed below.")
+
+
+def _unusable(seen: str) -> Check:
+    return CheckGroup.KEY.failed(_NAME, seen, "Run doctor again later.")
+
+
+def _nothing_there(answer: Answer) -> Check:
+    if 300 <= answer.status < 400:
+        to = urlsplit(answer.headers.get("location", "")).netloc
+        seen = f"Every request is redirected ({answer.status}), which is never followed."
+        here = f"To {to}." if to and to.isascii() and to.isprintable() else ""
+        then = "If you know the host that it names, set FASTN_BASE_URL to it."
+        return CheckGroup.KEY.failed(_NAME, seen, then, here)
+    seen = f"Nothing is at the paths of Fastn's API ({answer.status})."
+    return CheckGroup.KEY.failed(_NAME, seen, f"Check FASTN_BASE_URL. {_OTHER_HOSTS}")
+
+
+def _accepts(answer: Answer, control: Answer) -> bool:
+    """Whether the key made a difference: a 403 or a 404 is one, where a request without a key gets neither."""
+    if answer.status < 300:
+        return True
+    return answer.status != control.status and answer.status not in (401, 429) and answer.status < 500

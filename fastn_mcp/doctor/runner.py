@@ -11,11 +11,11 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
-from fastn_mcp.doctor import key, network
+from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, Proposal, exit_of
-from fastn_mcp.doctor.probe import LONGEST_PAUSES, Probe
+from fastn_mcp.doctor.machine import THE_FILE, THE_PROFILE
+from fastn_mcp.doctor.probe import LONGEST_PAUSES, KeyProbe, Probe, check_form
 from fastn_mcp.doctor.reads import READS, FieldNames, Observed, Reads
-from fastn_mcp.doctor.settings import THE_FILE, THE_PROFILE
 from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
@@ -68,11 +68,11 @@ async def examine(target: DoctorTarget, first: Check, progress: Progress) -> Doc
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
         progress("the network")
-        made, options = await network.checks(settings.base_url, options, target.environment, found.proposal)
+        made, options = await machine.check_network(settings.base_url, options, target.environment, found.proposal)
         found.checks += made
         if any(check.verdict is CheckResult.FAILED for check in made):
             return _noted(found, target.origins)
-    found.checks.append(key.check_form(target.account.api_key))
+    found.checks.append(check_form(target.account.api_key))
 
     def exchange(sent: Mapping[str, str]) -> Exchange:
         if target.exchange is not None:
@@ -93,7 +93,7 @@ async def _ask(
 ) -> None:
     progress("how the key is accepted")
     try:
-        check, account = await key.KeyProbe(target.account, exchange, probe).check(found.proposal)
+        check, account = await KeyProbe(target.account, exchange, probe).check(found.proposal)
     except FastnError as error:
         check, account = CheckGroup.KEY.failed("authentication", error.what, error.next_step), None
     found.checks.append(check)

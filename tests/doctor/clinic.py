@@ -19,8 +19,8 @@ from world import Clock
 from fastn_mcp.build.account import client_account, offered
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
+from fastn_mcp.doctor.machine import check_settings
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
-from fastn_mcp.doctor.settings import check_settings
 from fastn_mcp.sandbox.app import Guise
 from fastn_mcp.sandbox.server import InProcess
 

@@ -13,8 +13,7 @@ from world import Clock
 
 from fastn_mcp.client.http import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
-from fastn_mcp.doctor.key import check_form
-from fastn_mcp.doctor.probe import MOST, Probe
+from fastn_mcp.doctor.probe import MOST, Probe, check_form
 from fastn_mcp.doctor.reads import READS, compared, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES

@@ -20,9 +20,9 @@ from world import Clock
 from fastn_mcp.config.load import Resolved, load, resolve
 from fastn_mcp.config.model import ConfigFile
 from fastn_mcp.doctor.check import Proposal
+from fastn_mcp.doctor.machine import check_settings, origins
 from fastn_mcp.doctor.reads import DECLARED_NAMES, FieldNames, envelope_of, fields_of
 from fastn_mcp.doctor.runner import document, evidence, markdown
-from fastn_mcp.doctor.settings import check_settings, origins
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox.app import Guise
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour

@@ -13,7 +13,7 @@ from ports import free_port
 from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.doctor.check import Check, CheckResult, Proposal
-from fastn_mcp.doctor.network import checks
+from fastn_mcp.doctor.machine import check_network
 from fastn_mcp.sandbox.app import Guise
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +81,7 @@ def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
 async def looked(
     url: str, options: TransportOptions | None = None, environment: Mapping[str, str] | None = None
 ) -> list[Check]:
-    found, _ = await checks(url, options or TransportOptions(), environment or {}, Proposal())
+    found, _ = await check_network(url, options or TransportOptions(), environment or {}, Proposal())
     return found
 
 
@@ -140,7 +140,7 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
     }
     with serving(sandbox_in(Guise.USUAL), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
         environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
-        found, options = await checks(f"https://{HOST}:{port}", TransportOptions(), environment, proposal)
+        found, options = await check_network(f"https://{HOST}:{port}", TransportOptions(), environment, proposal)
     assert options == TransportOptions(ca_file, proxy.url, "ALL_PROXY")
     assert [(c.name, c.verdict) for c in found] == [
         ("DNS", CheckResult.OK),

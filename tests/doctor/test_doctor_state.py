@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastn_mcp.doctor.check import CheckResult
-from fastn_mcp.doctor.settings import check_folder, check_ledger
+from fastn_mcp.doctor.machine import check_folder, check_ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
