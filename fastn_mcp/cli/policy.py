@@ -3,32 +3,36 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import click
+from pydantic import ValidationError
 
 from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
-from fastn_mcp.cli.policy_simulation import Replayed, UnreadableLine, replayed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
 from fastn_mcp.fastn.targets import Call
+from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS
 from fastn_mcp.tools.operation import UNKNOWN, Operation
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",
@@ -194,42 +198,153 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
     policy = replace(policy_of(settings, os.environ, ctx.obj.command_line()), live=key == "live")
     try:
         with audit.open("rb") as lines:
-            found = list(replayed(lines, policy))
+            rows, problems = _replay(lines, policy)
     except FileNotFoundError:
         begins = "It begins with the first call that changes something."
         raise SettingsError(f"There is no audit log at {audit}.", begins) from None
-    judged = [row for row in found if isinstance(row, Replayed)]
-    unreadable = [row for row in found if isinstance(row, UnreadableLine)]
-    if judged:
-        click.echo("\n".join(table(_counts(judged), columns_of())) + "\n")
-    if different := [row for row in judged if row.differs]:
-        click.echo("\n".join(table(_differences(different), columns_of())) + "\n")
-    say(f"{len(judged)} calls, {len(different)} with another decision. {_under(settings, policy)}")
-    for row in unreadable:
-        click.echo(f"Line {row.line} was not evaluated: {sanitize(row.problem)}.", err=True)
-    sys.exit(1 if unreadable else 0)
+    different = [row for row in rows if row.recorded != row.decision.decision.value]
+    if rows:
+        pairs = Counter((row.recorded, row.decision.decision.value) for row in rows)
+        counts = [(recorded, now, str(count)) for (recorded, now), count in sorted(pairs.items())]
+        click.echo("\n".join(table([("recorded", "now", "calls"), *counts], columns_of())) + "\n")
+    if different:
+        cells = [row.cells() for row in different]
+        click.echo("\n".join(table([("line", "time", "call", "recorded", "now", "by"), *cells], columns_of())) + "\n")
+    say(f"{len(rows)} calls, {len(different)} with another decision. {_under(settings, policy)}")
+    for line, problem in sorted(problems):
+        click.echo(f"Line {line} was not evaluated: {sanitize(problem)}.", err=True)
+    sys.exit(1 if problems else 0)
 
 
-def _counts(rows: list[Replayed]) -> list[tuple[str, ...]]:
-    pairs = [(row.recorded, row.verdict.decision.value) for row in rows]
-    counted = [(recorded, now, str(pairs.count((recorded, now)))) for recorded, now in sorted(set(pairs))]
-    return [("recorded", "now", "calls"), *counted]
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A recorded call, what was decided then, and what the policy decides now."""
+
+    line: int
+    time: datetime
+    call: Call
+    recorded: str
+    decision: PolicyDecision
+
+    def cells(self) -> tuple[str, ...]:
+        what = f"{self.call.tool_name()} {self.call.target or ''}".strip()
+        now = self.decision
+        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", what, self.recorded, now.decision.value, now.rule
 
 
-def _differences(rows: list[Replayed]) -> list[tuple[str, ...]]:
-    cells = [
-        (
-            str(row.line),
-            _minute(row.time),
-            f"{row.call.tool_name()} {row.call.target or ''}".strip(),
-            row.recorded,
-            row.verdict.decision.value,
-            row.verdict.rule,
+class _UnreadableEntry(Exception):
+    """Why a recorded call cannot be evaluated."""
+
+
+def _replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list[tuple[int, str]]]:
+    """Each call of an audit log once: as it was sent, refused, or asked about and never sent; and lines with problems.
+
+    Of what was there when a call was made the log knows the target's id and the effect. So names are not compared, and
+    dependents count as unknown; the budget and the breaker follow the record.
+    """
+    entries: list[tuple[int, Mapping[str, Any]]] = []
+    problems: list[tuple[int, str]] = []
+    rows: list[Replayed] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry: object = json.loads(line)
+        except (ValueError, RecursionError):
+            problems.append((number, "it is not JSON"))
+            continue
+        if isinstance(entry, dict) and "event" in entry:
+            entries.append((number, cast("Mapping[str, Any]", entry)))
+        else:
+            problems.append((number, "it is not an audit entry"))
+    sent = {entry["grant"] for _, entry in entries if entry["event"] == AuditEvent.INTENT.value and "grant" in entry}
+    history = _History(policy)
+    for number, entry in entries:
+        try:
+            asked = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
+            is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
+            if entry["event"] in _REPLAYED and not asked and not is_batch:
+                call = _recorded_call(entry)
+                situation = history.before(entry, call)
+                rows.append(Replayed(number, situation.now, call, _decided(entry), policy.decide(situation)))
+            history.add(entry)
+        except _UnreadableEntry as error:
+            problems.append((number, str(error)))
+    return rows, problems
+
+
+_REPLAYED = (AuditEvent.INTENT.value, AuditEvent.REFUSED.value, AuditEvent.ASKED.value)
+
+
+class _History:
+    """What was sent and declined before a moment."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._spent: Counter[tuple[str, Effect]] = Counter()
+        self._declines: dict[str, list[datetime]] = {}
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        who = str(entry.get("principal"))
+        if entry["event"] == AuditEvent.DECLINED.value:
+            self._declines.setdefault(who, []).append(_time(entry))
+        elif entry["event"] == AuditEvent.INTENT.value:
+            self._spent[self.policy.period(_time(entry)), _effect(entry)] += 1
+            if entry.get("consent") != "policy":
+                self._declines.pop(who, None)  # a person approved
+
+    def before(self, entry: Mapping[str, Any], call: Call) -> Situation:
+        now, effect = _time(entry), _effect(entry)
+        declines = self._declines.get(str(entry.get("principal")), [])
+        _, rest = self.policy.breaker
+        last = declines[-1] if declines else None
+        resting = last is not None and (now - last).total_seconds() < rest
+        return Situation(
+            call,
+            effect,
+            now,
+            target=None if call.target is None else FastnObject.model_validate({"id": call.target}),
+            spent={effect: self._spent[self.policy.period(now), effect]},
+            declines=len(declines) if resting else 0,
+            declined_at=last if resting else None,
         )
-        for row in rows
-    ]
-    return [("line", "time", "call", "recorded", "now", "by"), *cells]
 
 
-def _minute(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M}Z"
+def _decided(entry: Mapping[str, Any]) -> str:
+    """What was decided, or what went wrong on the way, as `not_found`."""
+    outcome = entry.get("outcome", "refused")
+    return str(entry.get("decision") or ("deny" if outcome == "refused" and "rule" in entry else outcome))
+
+
+def _recorded_call(entry: Mapping[str, Any]) -> Call:
+    operation = OPERATIONS.get(current(str(entry.get("tool"))))
+    if operation is None:
+        raise _UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
+    arguments = entry.get("arguments")
+    if not isinstance(arguments, dict) or "[left out]" in arguments:
+        raise _UnreadableEntry("its arguments were not recorded")
+    secrets = operation.secrets()  # a redacted one is no value; where one is required, its mark does as well as any
+    given = {
+        name: value
+        for name, value in cast("dict[str, Any]", arguments).items()
+        if name not in secrets or operation.model_fields[name].is_required()
+    }
+    try:
+        return operation.model_validate(given)
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
+        named = f" ({field})" if field else ""
+        raise _UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
+
+
+def _time(entry: Mapping[str, Any]) -> datetime:
+    try:
+        time = datetime.fromisoformat(str(entry.get("time")))
+    except ValueError:
+        raise _UnreadableEntry("it has no time") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _effect(entry: Mapping[str, Any]) -> Effect:
+    try:
+        return Effect(entry.get("effect"))
+    except ValueError:
+        raise _UnreadableEntry("it has no effect") from None
