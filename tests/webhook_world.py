@@ -53,7 +53,7 @@ class Receiver(httpx2.AsyncBaseTransport):
         does = self.does.pop(0) if self.does else 204
         if isinstance(does, Exception):
             raise does
-        return httpx2.Response(does, headers={"Location": "https://elsewhere.example/"})
+        return httpx2.Response(does, headers={"Location": "https://elsewhere.example/", "Set-Cookie": "kept=1"})
 
     @property
     def questions(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from faulty_sandbox import FaultySandbox, HeardRequest
 
-from fastn_mcp.build.account import Kinds
+from fastn_mcp.build.account import Instrumentation
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
@@ -120,15 +120,15 @@ class World:
         watch: Watch | None = None,
         ledger: Ledger | None = None,
         begin: Dataset = dataset,
-        kinds: Kinds | None = None,
+        instrumentation: Instrumentation | None = None,
         bound: str = "",
         dashboard_url: str | None = None,
         exchange: Callable[[InProcess], Exchange] = lambda inner: inner,
     ) -> None:
         """`bound` stands for the key, and for where it is sent; `exchange` wraps what sends requests."""
-        kinds = kinds or Kinds()
+        instrumentation = instrumentation or Instrumentation()
         self.clock = clock or Clock()
-        self.system = kinds.system(self.clock.system(tokens))
+        self.system = instrumentation.system(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
         account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)

@@ -19,7 +19,7 @@ from mcp import Client, StdioServerParameters
 from playwright.async_api import Browser, Page, async_playwright
 
 from fastn_mcp.channels.page import page as entrance_file
-from fastn_mcp.channels.page.page import DOOR, FILES
+from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.runtime import System
 
 HERE = Path(__file__).parent
@@ -56,9 +56,9 @@ async def chromium() -> AsyncGenerator[Browser]:
 async def entered(browser: Browser, state: Path) -> Page:
     """A tab on the approval page, let in as `fastn-mcp approvals --open` does."""
     with anyio.fail_after(30):
-        while not (state / DOOR).exists():  # noqa: ASYNC110 - another process writes it
+        while not (state / PAGE_FILE).exists():  # noqa: ASYNC110 - another process writes it
             await anyio.sleep(0.1)
-    door = json.loads((state / DOOR).read_text(encoding="utf-8"))
+    door = json.loads((state / PAGE_FILE).read_text(encoding="utf-8"))
     entrance = entrance_file.write(state / FILES, door["url"], door["key"], System().now().timestamp())
     context = await browser.new_context(
         viewport={"width": 840, "height": 800}, device_scale_factor=1.5, reduced_motion="reduce"

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.channels.page.page import DOOR, ApprovalPage
+from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
@@ -58,16 +58,16 @@ def _unobserved(system: System) -> System:
 
 
 @dataclass(frozen=True, slots=True)
-class Kinds:
+class Instrumentation:
     """What has the parts of an account and a server observed."""
 
     system: Callable[[System], System] = _unobserved
     observe: "Callable[[Server[Any]], None]" = _as_it_is
 
 
-def unobserved(_: str) -> Kinds:
+def not_instrumented(_: str) -> Instrumentation:
     """The parts of an account without telemetry."""
-    return Kinds()
+    return Instrumentation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def assemble(
     browser: bool,
     tally: Tally | None,
     tenant: TenantContext | None = None,
-    kinds: Kinds | None = None,
+    instrumentation: Instrumentation | None = None,
     no_key: NoKey | None = None,
     program: CommandLine = PROGRAM,
 ) -> AccountParts:
@@ -193,11 +193,11 @@ def assemble(
 
     What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
     page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
-    one account of several in this process. `kinds` makes the parts. With `no_key`, every call fails with it.
+    one account of several in this process. `instrumentation` makes the parts. With `no_key`, every call fails with it.
     `program` is what a person starts at a shell to reach the same account and folders.
     """
-    kinds = kinds or Kinds()
-    system = kinds.system(tenant.system if tenant else System())
+    instrumentation = instrumentation or Instrumentation()
+    system = instrumentation.system(tenant.system if tenant else System())
     account = client_account(settings, no_key)
     exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
     name, bound_name = account_of(settings), bound_account_of(settings)
@@ -217,7 +217,7 @@ def assemble(
 
         webhook = webhook_of(settings, bound_name, ledger, audit, system, stays=browser or tenant is not None)
     if browser and webhook is None:
-        page = ApprovalPage(ledger, system, webbrowser.open, state / DOOR, recorder.decided, bound_name, program)
+        page = ApprovalPage(ledger, system, webbrowser.open, state / PAGE_FILE, recorder.decided, bound_name, program)
     command = program.to("approvals")
     if tenant is None:
         other: OutOfBandChannel = TerminalChannel(command)
@@ -244,7 +244,7 @@ def assemble(
         tally=tally,
         system=system,
         audit=audit,
-        observe=kinds.observe,
+        observe=instrumentation.observe,
         program=program,
     )
 

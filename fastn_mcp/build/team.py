@@ -16,18 +16,18 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.account import (
-    Kinds,
+    Instrumentation,
     Sandboxed,
     TenantContext,
     account_of,
     assemble,
     bound_account_of,
+    not_instrumented,
     policy_of,
-    unobserved,
 )
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
-from fastn_mcp.build.telemetry import kinds_of
+from fastn_mcp.build.telemetry import instrumentation_of
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings, is_shared
@@ -58,13 +58,14 @@ class TenantBuilder:
 
     def __init__(
         self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
-        log: logs.JsonLines, system: System, *, sandboxed: bool, kinds: Callable[[str], Kinds] = unobserved,
+        log: logs.JsonLines, system: System, *, sandboxed: bool,
+        instrumentation: Callable[[str], Instrumentation] = not_instrumented,
     ) -> None:  # fmt: skip
         """`process` holds what all tenants share: a ledger that is a server, and what questions are sealed with.
 
-        `kinds` makes the parts of a tenant of this name.
+        `instrumentation` makes the parts of a tenant of this name.
         """
-        self.kinds = kinds
+        self.instrumentation = instrumentation
         self._ours = {"ledger": process.ledger, "state_secret": process.state_secret}
         self.sealed_with = seal_keys(process)
         self._team = team
@@ -73,6 +74,8 @@ class TenantBuilder:
         self._state = state
         self._log = log
         self._system, self._run = system, system.token()
+        self.ledger = ledger_at(process.ledger, state, system)
+        """Of the process: what was used once on the page is noted there."""
         self._sandbox = Sandboxed() if sandboxed else None
 
     def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
@@ -92,7 +95,7 @@ class TenantBuilder:
             browser=False,
             tally=None,
             tenant=TenantContext(tenant.name, self._run, self._inbox(tenant), self._system),
-            kinds=self.kinds(tenant.name),
+            instrumentation=self.instrumentation(tenant.name),
             program=kept_in(program, folder),
         )
         answers = None
@@ -121,8 +124,8 @@ class TenantBuilder:
             return None
         return partial(TenantInbox, self._team, tenant.name)
 
-    def page(self, tenants: Tenants, keys: IssuerKeys, health: Health, system: System) -> tuple[Mount, Ledger] | None:
-        """The approval page, and the ledger to close with it; None where there is none. Raises `SettingsError`."""
+    def page(self, tenants: Tenants, keys: IssuerKeys, health: Health) -> Mount | None:
+        """The approval page; None where there is none. Raises `SettingsError`."""
         team, approvals, url = self._team, self._team.approvals, self._team.page_url
         if approvals is None or url is None:
             return None
@@ -133,14 +136,12 @@ class TenantBuilder:
             )
         secret = approvals.secret(self._environment)
         self._log.hide(secret)
+        system = self._system
         sign_in = SignIn(team.trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
-        setting = self._ours["ledger"]
-        ledger = ledger_at(setting, self._state, system)
-        page = mounted(
-            team, url, sign_in, self.sealed_with, tenants, ledger, lambda: health.is_leaving, system,
-            shares_ledger=is_shared(setting),
+        return mounted(
+            team, url, sign_in, self.sealed_with, tenants, self.ledger, lambda: health.is_leaving, system,
+            shares_ledger=is_shared(self._ours["ledger"]),
         )  # fmt: skip
-        return page, ledger
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Raises `SettingsError`."""
@@ -182,15 +183,22 @@ def serve(
     process = _process(flags, os.environ)
     lines = logs.begin(process.log_level, process.log_file, process.secrets)
     with ExitStack() as closing:
-        kinds = kinds_of(os.environ, lines, closing.callback)
+        instrumentation = instrumentation_of(os.environ, lines, closing.callback)
         opening = TenantBuilder(
-            team, process, os.environ, config, state, lines, system, sandboxed=sandboxed, kinds=kinds
+            team,
+            process,
+            os.environ,
+            config,
+            state,
+            lines,
+            system,
+            sandboxed=sandboxed,
+            instrumentation=instrumentation,
         )
         opening.check()
         keys = IssuerKeys(team.issuer, system)
         # Without the ledger reads go on: were it needed, a balancer would leave nobody to answer them.
-        ledger = partial(_reachable, ledger_at(process.ledger, state, system))
-        health = Health({"issuer": keys.reached}, {"ledger": ledger})
+        health = Health({"issuer": keys.reached}, {"ledger": partial(_reachable, opening.ledger)})
         limits = team.limits
         shutdown = ShutdownConfig(limits.drain_seconds, limits.grace_seconds, limits.connections, limits.header_bytes)
         served = f"{counted(len(team.tenant), 'tenant')} of {file}"
@@ -202,14 +210,12 @@ def application(team: Team, opening: TenantBuilder, keys: IssuerKeys, health: He
     """The application, with the tenants that it opens."""
     tenants = Tenants(opening, team.limits, system)
     more = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
-    page = opening.page(tenants, keys, health, system)
-    if page is not None:
-        more.append(page[0])
+    if (page := opening.page(tenants, keys, health)) is not None:
+        more.append(page)
     server = build_for(_resolve, opening.approval_lifetime(), opening.sealed_with)
-    opening.kinds("").observe(server)
+    opening.instrumentation("").observe(server)
     app = team_application(server, team, tenants, keys, health, system, more)
-    if page is not None:
-        within(app, partial(_closed_at_the_end, page[1]))
+    within(app, partial(_closed_at_the_end, opening.ledger))
     return app
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fastn_mcp import install_extra
-from fastn_mcp.build.account import Kinds, unobserved
+from fastn_mcp.build.account import Instrumentation, not_instrumented
 from fastn_mcp.server.log import JsonLines
 
 if TYPE_CHECKING:
@@ -69,23 +69,23 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
     return export
 
 
-def observed(instruments: "Instruments", profile: str) -> Kinds:
+def observed(instruments: "Instruments", profile: str) -> Instrumentation:
     """Have the parts of an account observed."""
     from fastn_mcp.telemetry.instruments import AccountSpans, current_trace
     from fastn_mcp.telemetry.request_spans import observe
 
     spans = AccountSpans(instruments, profile)
-    return Kinds(
+    return Instrumentation(
         lambda system: replace(system, trace=current_trace, span=spans), partial(observe, instruments=instruments)
     )
 
 
-def kinds_of(
+def instrumentation_of(
     environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
-) -> Callable[[str], Kinds]:
+) -> Callable[[str], Instrumentation]:
     """What makes the parts of the account of a profile; what was begun for it ends with `at_the_end`."""
     export = exporting(environment, lines)
     if export is None:
-        return unobserved
+        return not_instrumented
     at_the_end(export.end)
     return partial(observed, export.signals)

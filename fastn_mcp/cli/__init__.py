@@ -194,7 +194,7 @@ class StartOptions:
     ) -> "AccountParts":
         """What a command works with, of these settings or else of the account that is chosen."""
         from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
-        from fastn_mcp.build.telemetry import kinds_of
+        from fastn_mcp.build.telemetry import instrumentation_of
 
         settings = settings or self.resolved().settings
         if browser and settings.report is not None:
@@ -203,7 +203,7 @@ class StartOptions:
             tally = Tally()
         lines, program = begin_log(settings), self.command_line()
         policy = policy_of(settings, os.environ, program)
-        kinds = kinds_of(os.environ, lines, self.context.call_on_close)(settings.profile)
+        instrumentation = instrumentation_of(os.environ, lines, self.context.call_on_close)(settings.profile)
         if no_key is not None:
             logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
         return assemble(
@@ -214,7 +214,7 @@ class StartOptions:
             os.environ,
             browser=browser,
             tally=tally,
-            kinds=kinds,
+            instrumentation=instrumentation,
             no_key=no_key,
             program=program,
         )

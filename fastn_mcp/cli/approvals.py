@@ -22,7 +22,7 @@ from pydantic import JsonValue
 from fastn_mcp.build.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.build.startup import state_of
 from fastn_mcp.channels.page import page
-from fastn_mcp.channels.page.page import DOOR, FILES
+from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
@@ -280,18 +280,18 @@ def keygen_(name: str, output: Path | None) -> None:
 
 
 def _open_page(store: ApprovalStore, start: StartOptions) -> None:
-    """Open the page by what its door file says. The key goes to the browser, and nowhere else."""
-    door = store.folder / DOOR
+    """Open the page by what its file says. The key goes to the browser, and nowhere else."""
+    file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
-    if not door.exists():
+    if not file.exists():
         raise _no_page(store, start, at_a_terminal)
-    address, key = page.entrance(door) or (None, None)
-    is_private = os.name == "nt" or door.stat().st_mode & 0o077 == 0
+    address, key = page.read_page_file(file) or (None, None)
+    is_private = os.name == "nt" or file.stat().st_mode & 0o077 == 0
     if not is_private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
-        raise SettingsError(f"{door} does not have the expected content.", at_a_terminal)
+        raise SettingsError(f"{file} does not have the expected content.", at_a_terminal)
     if not _is_listening(address):  # its server was ended before it could remove the file
         raise _no_page(store, start, at_a_terminal)
-    folder = door.parent / FILES
+    folder = file.parent / FILES
     try:
         opened = webbrowser.open(page.write(folder, address, key, System().now().timestamp()))
     except OSError as error:
@@ -338,7 +338,7 @@ def _elsewhere(store: ApprovalStore, start: StartOptions, *options: str) -> list
         seen.add(other.file)
         with suppress(LedgerUnusable):
             if waiting := len(other.waiting()):
-                opens = options if (other.folder / DOOR).exists() else ()
+                opens = options if (other.folder / PAGE_FILE).exists() else ()
                 found.append(f"{_calls(waiting)} {name}: {other.program.to('approvals', *opens)}")
     return found
 

@@ -7,6 +7,7 @@ provider cannot be reached, and that unknown ids cannot make us ask it at will, 
 import logging
 from collections.abc import Mapping
 from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 
 import anyio
@@ -77,6 +78,7 @@ class Provider:
             verify=False if plain else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0),
             trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
             transport=self._transport,
         )
 

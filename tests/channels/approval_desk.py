@@ -11,8 +11,8 @@ import anyio
 import httpx2
 from pydantic import JsonValue
 
-from fastn_mcp.channels.page import page as entrance_file
-from fastn_mcp.channels.page.page import ApprovalPage, entrance
+from fastn_mcp.channels.page import page as key_file
+from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
@@ -120,7 +120,7 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
 class Desk:
     """A page over a ledger in memory, and what its opener was given."""
 
-    door: Path
+    page_file: Path
     clock: Clock = field(default_factory=Clock)
     ledger: SqliteLedger = field(default_factory=lambda: SqliteLedger(":memory:"))
     opened: list[str] = field(default_factory=list[str])
@@ -128,7 +128,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
-        self.page = ApprovalPage(self.ledger, self.system, self.open, self.door)
+        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file)
 
     async def aclose(self) -> None:
         await self.page.aclose()
@@ -145,14 +145,14 @@ class Desk:
     async def key(self) -> tuple[str, str]:
         """Where the page is, and a key that lets in once, as the door gives it."""
         await self.page.show("any")
-        found = entrance(self.door)
+        found = read_page_file(self.page_file)
         assert found is not None
         return found
 
     async def file(self) -> str:
         """The address of a file that lets a browser in once, as `fastn-mcp approvals --open` writes it."""
         url, key = await self.key()
-        return entrance_file.write(self.door.parent / "browser", url, key, self.clock.now().timestamp())
+        return key_file.write(self.page_file.parent / "browser", url, key, self.clock.now().timestamp())
 
     async def snapshot(self) -> list[object]:
         """All that a decision would change."""

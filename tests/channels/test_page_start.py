@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from approval_desk import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
-from fastn_mcp.channels.page.page import ApprovalPage, entrance
+from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ async def test_a_question_opens_the_browser_once_and_no_key_is_ever_said(desk: D
     assert len(set(said)) == 1
     assert page in said[0]
     assert key not in said[0] + url
-    assert (entrance(desk.door) or ("", ""))[1] not in said[0]
+    assert (read_page_file(desk.page_file) or ("", ""))[1] not in said[0]
     assert modes(url) == (0o600, 0o700)
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await enter(http, page, key)).status_code == 200
@@ -42,7 +42,7 @@ async def test_a_question_opens_the_browser_once_and_no_key_is_ever_said(desk: D
 async def test_files_for_the_browser_end_with_their_keys_or_the_page(desk: Desk) -> None:
     """Ours: no key lies about longer than it opens, whether it was used, ran out, or a process was killed."""
     await desk.ask(question(), update_of_workflow())
-    folder = desk.door.parent / "browser"
+    folder = desk.page_file.parent / "browser"
     folder.mkdir(parents=True)
     (folder / "left.html").write_text("of a process that was killed")
     os.utime(folder / "left.html", (0, 0))
@@ -90,7 +90,7 @@ async def test_without_a_browser_the_words_say_another_way(desk: Desk) -> None:
     def opener(url: str) -> bool:
         raise OSError(url)
 
-    page = ApprovalPage(desk.ledger, desk.system, opener, desk.door)
+    page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file)
     said = await page.show("grant-1")
     assert "No browser could be opened" in said
     assert "`fastn-mcp approvals --open`" in said
@@ -101,38 +101,38 @@ async def test_without_a_browser_the_words_say_another_way(desk: Desk) -> None:
 async def test_the_door_is_its_owners_alone_and_changes_with_each_use(desk: Desk) -> None:
     """Ours: another process of the same person gets in by a file, once for each key."""
     url, first = await desk.key()
-    assert desk.door.stat().st_mode & 0o777 == 0o600
-    assert desk.door.parent.stat().st_mode & 0o777 == 0o700
-    assert set(json.loads(desk.door.read_text())) == {"url", "key"}
+    assert desk.page_file.stat().st_mode & 0o777 == 0o600
+    assert desk.page_file.parent.stat().st_mode & 0o777 == 0o700
+    assert set(json.loads(desk.page_file.read_text())) == {"url", "key"}
     desk.clock.passed += 86_400  # it waits as long as the page runs
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await enter(http, url, first)).status_code == 200
-        _, second = entrance(desk.door) or ("", first)
+        _, second = read_page_file(desk.page_file) or ("", first)
         assert second != first
         assert (await enter(http, url, first)).status_code == 403
         assert (await enter(http, url, second)).status_code == 200
-    assert desk.door.stat().st_mode & 0o777 == 0o600
-    assert sorted(file.name for file in desk.door.parent.iterdir()) == ["browser", desk.door.name]
+    assert desk.page_file.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in desk.page_file.parent.iterdir()) == ["browser", desk.page_file.name]
 
 
 async def test_a_door_that_went_away_is_made_again_and_ends_with_the_page(desk: Desk) -> None:
     """Ours: several processes share the file; the one that is left still has a door, and none leads nowhere."""
     await desk.ask(question())
     await desk.page.show("grant-1")
-    desk.door.unlink()
-    assert entrance(desk.door) is None
+    desk.page_file.unlink()
+    assert read_page_file(desk.page_file) is None
     await desk.page.show("grant-1")
-    assert entrance(desk.door) is not None
+    assert read_page_file(desk.page_file) is not None
     await desk.page.aclose()
-    assert not desk.door.exists()
+    assert not desk.page_file.exists()
 
 
 async def test_a_door_of_another_process_is_left_alone(desk: Desk) -> None:
     """Ours: what ends takes only its own door with it."""
     await desk.page.show("any")
-    desk.door.write_text('{"url": "http://127.0.0.1:1", "key": "theirs"}')
+    desk.page_file.write_text('{"url": "http://127.0.0.1:1", "key": "theirs"}')
     await desk.page.aclose()
-    assert entrance(desk.door) == ("http://127.0.0.1:1", "theirs")
+    assert read_page_file(desk.page_file) == ("http://127.0.0.1:1", "theirs")
 
 
 async def test_a_closed_page_answers_no_more_and_starts_anew_when_asked(desk: Desk, visitor: Visitor) -> None:
@@ -156,7 +156,7 @@ async def test_a_page_ends_also_when_the_process_is_told_to_stop(desk: Desk) -> 
     with anyio.CancelScope() as stopping:
         stopping.cancel()
         await desk.page.aclose()
-    assert not desk.door.exists()
+    assert not desk.page_file.exists()
     await desk.page.show("any")
     assert len(desk.opened) == 2
 

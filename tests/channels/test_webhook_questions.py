@@ -90,6 +90,7 @@ async def test_what_was_lost_on_the_way_is_sent_again_with_backoff(world: Webhoo
     assert len(world.receiver.came) == len(lost) + 1
     assert {str(sent) for sent in world.receiver.questions} == {str(question)}
     assert len({signed_headers(request)[1] for request in world.receiver.came}) == 1
+    assert not any("cookie" in request.headers for request in world.receiver.came)
     paused = (world.clock.at - began).total_seconds()
     assert paused == pytest.approx(sum(0.375 * 2**n for n in range(len(lost))))
 

@@ -27,10 +27,10 @@ class Collected:
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         self._meters = MeterProvider([self._metrics], shutdown_on_exit=False)
         self.signals = Instruments(tracers, self._meters)
-        self.kinds = observed(self.signals, "acme-profile")
+        self.instrumentation = observed(self.signals, "acme-profile")
 
     def world(self, folder: Path, **more: Any) -> World:
-        return World(folder, kinds=self.kinds, **more)
+        return World(folder, instrumentation=self.instrumentation, **more)
 
     @property
     def spans(self) -> list[ReadableSpan]:

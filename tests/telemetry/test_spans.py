@@ -56,7 +56,7 @@ def client(told: Collected, world: World, mode: str = "legacy") -> Client:
         return await approving(context, params)
 
     server = build(world.dispatch, OFFERS, {})
-    told.kinds.observe(server)
+    told.instrumentation.observe(server)
     return Client(server, mode=mode, elicitation_callback=reading)
 
 

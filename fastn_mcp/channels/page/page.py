@@ -63,7 +63,7 @@ def _path(folder: Path, key: str) -> Path:
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.html"
 
 
-DOOR = "page.json"
+PAGE_FILE = "page.json"
 """The file of a page in its user's state folder: where it is, and a key to it."""
 
 FILES = "browser"
@@ -76,16 +76,16 @@ _BURST = 10.0
 class ApprovalPage:
     """The page, and whether it runs.
 
-    `opener` opens an address in the person's browser, which is that of a file of its owner alone: see `entrance_file`.
-    `door` is a file of its owner alone too, by which another process of the same person finds the page and a key to it.
+    `opener` opens an address in the person's browser, which is that of a file of its owner alone: see `write`.
+    `page_file` is one too, by which another process of the same person finds the page and a key to it.
     """
 
     name = "local_page"
     identifies_people = False
 
     def __init__(
-        self, ledger: Ledger, system: System, opener: Callable[[str], bool], door: Path, record: Record = unrecorded,
-        account: str | None = None, program: CommandLine = PROGRAM,
+        self, ledger: Ledger, system: System, opener: Callable[[str], bool], page_file: Path,
+        record: Record = unrecorded, account: str | None = None, program: CommandLine = PROGRAM,
     ) -> None:  # fmt: skip
         """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger.
 
@@ -96,9 +96,9 @@ class ApprovalPage:
         self._ledger = ledger
         self._system = system
         self._opener = opener
-        self._door = door
-        self._files = door.parent / FILES
-        self._door_key = ""
+        self._page_file = page_file
+        self._files = page_file.parent / FILES
+        self._file_key = ""
         self._keys = set[str]()
         """Of files that a browser was given, until they are used."""
         self._running: _RunningPage | None = None
@@ -112,8 +112,8 @@ class ApprovalPage:
         A tab is opened once for a question, and not at all where the page is in view already, or has just been opened.
         """
         running = self._started()
-        if not self._door.exists():
-            self._write_door()
+        if not self._page_file.exists():
+            self._write_page_file()
         async with self._opening:  # calls at once open one tab
             opened = await self._opened(running, grant)
         if opened:
@@ -128,9 +128,9 @@ class ApprovalPage:
         running, self._running = self._running, None
         if running is None:
             return
-        if entrance(self._door) == (running.url, self._door_key):
-            self._door.unlink(missing_ok=True)
-        for key in (*self._keys, self._door_key):
+        if read_page_file(self._page_file) == (running.url, self._file_key):
+            self._page_file.unlink(missing_ok=True)
+        for key in (*self._keys, self._file_key):
             remove(self._files, key)
         await running.stop()
 
@@ -169,24 +169,24 @@ class ApprovalPage:
         if self._running is None or self._running.ended:
             self._shown.clear()
             self._running = _RunningPage(self._ledger, self._inbox, self._system, self._used, self._program)
-            self._write_door()
+            self._write_page_file()
         return self._running
 
     def _used(self, key: str) -> None:
         self._forget(key)
-        if key == self._door_key:
-            self._write_door()
+        if key == self._file_key:
+            self._write_page_file()
 
-    def _write_door(self) -> None:
+    def _write_page_file(self) -> None:
         if self._running is not None:
-            self._door_key = self._running.sessions.lasting_key()
-            write_private(self._door, json.dumps({"url": self._running.url, "key": self._door_key}))
+            self._file_key = self._running.sessions.lasting_key()
+            write_private(self._page_file, json.dumps({"url": self._running.url, "key": self._file_key}))
 
 
-def entrance(door: Path) -> tuple[str, str] | None:
-    """The address of a running page and a key to it, as it has left them in its `door`."""
+def read_page_file(file: Path) -> tuple[str, str] | None:
+    """The address of a running page and a key to it, as it has left them in its `page_file`."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(door.read_text())
+        found = json.loads(file.read_text())
         return found["url"], found["key"]
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -56,17 +57,20 @@ class WebhookSender:
         self._url = httpx2.URL(url)
         self._secret = secret
         self._system = system
-        self._given = transport
+        self._transport = transport
         self.host = urlsplit(url).netloc
         """As people may see it: the rest of an address can be a secret."""
 
     @cached_property
-    def _transport(self) -> httpx2.AsyncBaseTransport:
-        if self._given is not None:
-            return self._given
-        return httpx2.AsyncHTTPTransport(
+    def _client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            headers={"Content-Type": "application/json", "User-Agent": "fastn-mcp"},
+            timeout=DEADLINE,
             verify=False if self._url.scheme == "http" else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=5.0),
+            trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
+            transport=self._transport,
         )
 
     async def __call__(self, body: bytes) -> None:
@@ -91,30 +95,20 @@ class WebhookSender:
     async def _sent(self, body: bytes, id_: str) -> int | str:
         """The status, or what went wrong on the way."""
         signed = payloads.headers(self._secret, self._system.now(), id_, body)
-        request = httpx2.Request(
-            "POST",
-            self._url,
-            headers={"Content-Type": "application/json", "User-Agent": "fastn-mcp"} | signed,
-            content=body,
-            extensions={"timeout": {"connect": DEADLINE, "read": DEADLINE, "write": DEADLINE, "pool": DEADLINE}},
-        )
-        late = f"no answer within {DEADLINE:.0f} seconds"
-        with anyio.move_on_after(DEADLINE):
-            try:
-                response = await self._transport.handle_async_request(request)
-            except httpx2.TimeoutException:
-                return late
-            except httpx2.ConnectError:
-                return "no connection could be made"
-            except httpx2.TransportError:
-                return "the connection broke"
-            await response.aclose()
-            return response.status_code
-        return late
+        try:
+            with anyio.fail_after(DEADLINE):
+                async with self._client.stream("POST", self._url, content=body, headers=signed) as response:
+                    return response.status_code
+        except (TimeoutError, httpx2.TimeoutException):
+            return f"no answer within {DEADLINE:.0f} seconds"
+        except httpx2.ConnectError:
+            return "no connection could be made"
+        except httpx2.TransportError:
+            return "the connection broke"
 
     async def aclose(self) -> None:
-        if "_transport" in self.__dict__:
-            await self._transport.aclose()
+        if "_client" in self.__dict__:
+            await self._client.aclose()
 
 
 log = logging.getLogger(__name__)
