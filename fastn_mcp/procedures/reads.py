@@ -10,10 +10,9 @@ import anyio
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.rows import Row, row_of
-from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.fastn.targets import Call, Pages, Send
 from fastn_mcp.runtime import Report, no_progress
-from fastn_mcp.tools.paging import List, Listed
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.paging import List
 
 Job = Callable[[], Awaitable[None]]
 
@@ -74,26 +73,22 @@ class AccountReads:
 
     async def read_list(self, what: str, call: List[Any], pages: int = 1) -> None:
         """Read so many pages of a list, going on behind what was read of it, which an error leaves as it is."""
-        found = self.lists.get(what)
-        for _ in range(pages):
-            if found is None:
-                found = RowList()
-            elif found.next_cursor is None:
-                break
-            else:
-                call = call.model_copy(update={"cursor": found.next_cursor})
-            try:
-                page = cast("Listed[FastnObject]", await self._send(call))
-            except FastnError as error:
-                if what not in self.lists:
-                    raise
-                self.failed[f"more {what}"] = error
-                break
-            if page.not_checked:
-                self.gaps.append(Unchecked(what, f"the rows do not say their {', '.join(page.not_checked)}"))
-            total = found.total if page.total is None else page.total
-            found = RowList([*found.rows, *map(row_of, page.items)], total, page.next_cursor)
-            self.lists[what] = found
+        found = self.lists.get(what, RowList())
+        if what in self.lists:
+            if found.next_cursor is None:
+                return
+            call = call.model_copy(update={"cursor": found.next_cursor})
+        try:
+            async for page in Pages(call, self._send, pages):
+                if page.not_checked:
+                    self.gaps.append(Unchecked(what, f"the rows do not say their {', '.join(page.not_checked)}"))
+                total = found.total if page.total is None else page.total
+                found = RowList([*found.rows, *map(row_of, page.items)], total, page.next_cursor)
+                self.lists[what] = found
+        except FastnError as error:
+            if what not in self.lists:
+                raise
+            self.failed[f"more {what}"] = error
 
     def has_more(self, what: str) -> bool:
         """Whether a list has more rows than were read."""

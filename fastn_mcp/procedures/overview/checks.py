@@ -33,6 +33,7 @@ from fastn_mcp.procedures.tables import age
 from fastn_mcp.tools.account import EXPIRES, GetBilling, GetQuotas, ListApiKeys, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
@@ -96,13 +97,20 @@ def _examples(rows: Iterable[Row], kind: str = "") -> list[tuple[str, str]]:
     ]
 
 
+_DETAILS: dict[str, type[Operation[Any]]] = {"trigger": GetTrigger, "webhook": GetTrigger, "workflow": GetWorkflow}
+"""What shows a single resource, by the noun of a finding."""
+
+
 def _about(
-    severity: Severity, rows: Sequence[Row], noun: str, one: str, many: str, more: Tool[Any]
+    severity: Severity, rows: Sequence[Row], noun: str, one: str, many: str, more: Tool[Any], start: str = ""
 ) -> list[AccountFinding]:
     """A finding about these rows, `one` or `many`, if there are any."""
     if not rows:
         return []
-    what = f"{counted(len(rows), noun)} {one if len(rows) == 1 else many}."
+    if len(rows) == 1 and noun in _DETAILS and (key := key_of(rows[0])):
+        details = _DETAILS[noun]
+        more = details.model_validate({details.route.parameters[-1]: key})
+    what = f"{start}{counted(len(rows), noun)} {one if len(rows) == 1 else many}."
     return [AccountFinding(severity, what, more, _examples(rows))]
 
 
@@ -169,58 +177,50 @@ def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[
     failing = [row for row in on if failures_in_a_row(row) >= MANY_FAILURES]
     public = [row for row in on if is_public(row)]
 
-    def shows(rows: Sequence[Row], wider: ListTriggers) -> Tool[Any]:
-        return GetTrigger(trigger_id=key) if len(rows) == 1 and (key := key_of(rows[0])) else wider
-
     def most_failures(rows: Sequence[Row], noun: str) -> str:
         failures = max(map(failures_in_a_row, rows), default=0)
         return f"{'' if len(rows) == 1 else 'up to '}{counted(failures, noun)} in a row" if failures else ""
 
     subscriptions = ", ".join(sorted({text(row, "subscriptionStatus") for row in silent}))[:60]
-    probably = " probably" if stopped and switched_off(stopped[0]).is_presumed else ""
+    probably = "probably " if stopped and switched_off(stopped[0]).is_presumed else ""
     after = f" after {failures}" if (failures := most_failures(stopped, "failure")) else ""
-    by_platform = f"{probably} switched off by the platform{after}"
-    times = most_failures(failing, "time")
-    findings = [
+    by_platform = f"{probably}switched off by the platform{after}"
+    failed = f"failed {most_failures(failing, 'time')}"
+    unpublished, public_calls = "never published, so that nothing runs", "calls from anybody: authentication is NONE"
+    return [
         *_about(
             Severity.HIGH,
             silent,
             "trigger",
             f"is not disabled and never fires: its subscription at the app is {subscriptions}",
             f"are not disabled and never fire: their subscription at the app is {subscriptions}",
-            shows(silent, ListTriggers(type="app_event")),
+            ListTriggers(type="app_event"),
         ),
         *_about(
             Severity.HIGH,
             stopped,
             "trigger",
-            f"was{by_platform}",
-            f"were{by_platform}",
-            shows(stopped, ListTriggers(status="Disabled")),
+            f"was {by_platform}",
+            f"were {by_platform}",
+            ListTriggers(status="Disabled"),
         ),
-    ]
-    if drafts:
-        one = len(drafts) == 1
-        what = f"Triggers start {counted(len(drafts), 'workflow')} that {'was' if one else 'were'} never published, "
-        more = GetWorkflow(workflow_id=key_of(drafts[0])) if one else ListWorkflows(status="draft")
-        findings.append(AccountFinding(Severity.HIGH, f"{what}so that nothing runs.", more, _examples(drafts)))
-    return [
-        *findings,
         *_about(
-            Severity.MEDIUM,
-            failing,
-            "trigger",
-            f"failed {times}",
-            f"failed {times}",
-            shows(failing, ListTriggers(status="Active")),
+            Severity.HIGH,
+            drafts,
+            "workflow",
+            f"that was {unpublished}",
+            f"that were {unpublished}",
+            ListWorkflows(status="draft"),
+            "Triggers start ",
         ),
+        *_about(Severity.MEDIUM, failing, "trigger", failed, failed, ListTriggers(status="Active")),
         *_about(
             Severity.MEDIUM,
             public,
             "webhook",
-            "takes calls from anybody: authentication is NONE",
-            "take calls from anybody: authentication is NONE",
-            shows(public, ListTriggers(type="webhook")),
+            f"takes {public_calls}",
+            f"take {public_calls}",
+            ListTriggers(type="webhook"),
         ),
     ]
 
@@ -234,20 +234,12 @@ def key_problems(rows: Sequence[Row], now: datetime) -> list[AccountFinding]:
     full = [row for row in usable if word(row, "permissions.preset", "permissions", "preset") == "full access"]
     unused = [row for row in usable if _is_unused(row) and _is_older(row, now)]
     first = age(min((timestamp(row, *EXPIRES) or now for row in soon), default=now), now)
+    expire, unneeded = f"expire within two weeks, the first {first}", "never used and could be revoked"
     return [
-        finding
-        for severity, found, one, many in (
-            (Severity.MEDIUM, soon, f"expires {first}", f"expire within two weeks, the first {first}"),
-            (Severity.MEDIUM, full, "has Full access", "have Full access"),
-            (Severity.LOW, gone, "has expired", "have expired"),
-            (
-                Severity.LOW,
-                unused,
-                "was never used and could be revoked",
-                "were never used and could be revoked",
-            ),
-        )
-        for finding in _about(severity, found, "API key", one, many, ListApiKeys())
+        *_about(Severity.MEDIUM, soon, "API key", f"expires {first}", expire, ListApiKeys()),
+        *_about(Severity.MEDIUM, full, "API key", "has Full access", "have Full access", ListApiKeys()),
+        *_about(Severity.LOW, gone, "API key", "has expired", "have expired", ListApiKeys()),
+        *_about(Severity.LOW, unused, "API key", f"was {unneeded}", f"were {unneeded}", ListApiKeys()),
     ]
 
 
