@@ -1,6 +1,7 @@
 """What a policy file makes of calls: rules, protected resources, windows, budgets. Ours (DESIGN 5.2)."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -617,6 +618,20 @@ def test_verdict_names_its_rule_and_reason(
 ) -> None:
     """Ours: the agent reads them, a person is shown them, and the audit log keeps them."""
     assert judge(text, call, mode, **facts) == PolicyDecision(Decision(said[0]), said[1], said[2])
+
+
+def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours (DESIGN 5.2): replicas in different time zones count the same day."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
+        time.tzset()
+        period = Policy().period(NOW.replace(hour=12))
+        rests = judge("", CreateCustomer(name="A"), declines=5).reason
+        used_up = judge("[budget]\nwrite = 0", CreateCustomer(name="A"), now=NOW.replace(hour=12)).reason
+    time.tzset()
+    assert period == "2026-11-25"
+    assert rests.endswith("until 09:10:00 UTC at the latest.")
+    assert used_up.endswith("left until 2026-11-26 00:00 UTC.")
 
 
 @pytest.mark.parametrize("mode", ["guarded", "unattended"])
