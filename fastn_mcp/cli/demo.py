@@ -6,15 +6,15 @@ What it prints is what happened. If anything is not as the transcript says, it s
 import json
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import anyio
 import click
-import httpx2
 from anyio import TemporaryDirectory
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
@@ -25,14 +25,14 @@ from rich.rule import Rule
 from rich.text import Text
 
 from fastn_mcp.build.startup import SANDBOX_KEY
+from fastn_mcp.channels.background_server import BackgroundServer
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.sandbox.app import App, Receive, Send, create_app
+from fastn_mcp.sandbox.server import Sandbox
 
 _READING = 1.2
 """Seconds that the person reads: the guard takes an answer within one second for a program's."""
-
-_START = 20.0
-"""Seconds that the sandbox has to start."""
 
 
 class DemoFailed(Exception):
@@ -92,9 +92,9 @@ async def _play(console: Console) -> None:
 class DemoStory:
     """What the agent calls, what the person answers, and what reaches the Fastn of the sandbox."""
 
-    def __init__(self, console: Console, sandbox: str) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._sandbox = sandbox
+        self._received = Counter[str]()
         self._answers: list[ElicitResult] = []
         self.client: Client = cast(Client, None)
 
@@ -109,12 +109,14 @@ class DemoStory:
         self._say(f"person: {answer.action} {given}".rstrip(), "bold")
         return answer
 
-    async def received(self, method: str) -> int:
-        """How many requests of a method have reached the sandbox."""
-        async with httpx2.AsyncClient() as http:
-            seen = (await http.get(f"{self._sandbox}/__sandbox/requests")).json()
-        requests = cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
-        return sum(request["method"] == method for request in requests)
+    def count(self, app: App) -> App:
+        """Count the requests that reach the sandbox, by method."""
+
+        async def counted(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            self._received[scope.get("method", "")] += 1
+            await app(scope, receive, send)
+
+        return counted
 
     async def find(self, words: str, name: str) -> dict[str, Any]:
         """The resource that a person calls so, which has this name."""
@@ -140,21 +142,21 @@ class DemoStory:
         self._say(f"What will not help: {cause['will_not_help']}\n")
 
     async def decline_deletion(self, customer: dict[str, Any]) -> None:
-        before = await self.received("DELETE")
+        before = self._received["DELETE"]
         self._answers.append(ElicitResult(action="decline"))
         answer = await self._call("delete_customer", customer_id=customer["id"])
         _require(answer.get("outcome") == "declined", "the call was declined")
-        _require(await self.received("DELETE") == before, "no deletion reached Fastn")
+        _require(self._received["DELETE"] == before, "no deletion reached Fastn")
         self._say(f"{answer['message']} (deletions that reached Fastn: {before})\n")
 
     async def approve_deletion(self, customer: dict[str, Any]) -> dict[str, Any]:
         """Delete it, with the name typed; its receipt."""
         self._console.print("[bold]It tries again, and the person types the name.[/]")
-        before = await self.received("DELETE")
+        before = self._received["DELETE"]
         self._answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
         answer = await self._call("delete_customer", customer_id=customer["id"])
         _require(answer.get("done") == "delete_customer", "the deletion was made")
-        _require(await self.received("DELETE") == before + 1, "exactly one deletion reached Fastn")
+        _require(self._received["DELETE"] == before + 1, "exactly one deletion reached Fastn")
         gone = await self._call("get_customer", customer_id=customer["id"])
         _require(gone.get("outcome") == "not_found", "the customer is gone")
         self._say(f"done, once; get_customer now says {gone['outcome']}\n")
@@ -162,18 +164,18 @@ class DemoStory:
 
     async def undo(self, receipt: dict[str, Any]) -> None:
         self._console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
-        before = await self.received("POST")
+        before = self._received["POST"]
         # To create the customer again invites its administrator: that gives access, so it is asked about.
         self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
         answer = (await self._call("undo_change", change_id=receipt["change_id"]))["data"]
-        _require(await self.received("POST") == before + 1, "the customer was created again, once")
+        _require(self._received["POST"] == before + 1, "the customer was created again, once")
         again = (await self._call("get_customer", customer_id=answer["new_id"]))["data"]
         self._say(f"{again['name']} is there again, as {answer['new_id']}. {answer['lost']}\n")
 
     async def replay_approval(self) -> None:
         self._console.print("[bold]An approval is sent a second and a third time.[/]")
         workflow = await self.find("proces new orders", "process-new-orders")
-        before = await self.received("POST")
+        before = self._received["POST"]
         run = {"workflow_id": workflow["id"]}
         self._console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
         asked = await self.client.session.call_tool("run_workflow", run, allow_input_required=True)
@@ -192,7 +194,7 @@ class DemoStory:
             body = _body(cast(CallToolResult, result))
             outcomes.append("done" if "done" in body else str(body["outcome"]))
         _require(outcomes[0] == "done" and "done" not in outcomes[1:], "the approval works once")
-        _require(await self.received("POST") == before + 1, "exactly one run reached Fastn")
+        _require(self._received["POST"] == before + 1, "exactly one run reached Fastn")
         self._console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
 
     async def _call(self, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -218,38 +220,23 @@ def _require(fact: bool, what: str) -> None:
 
 @asynccontextmanager
 async def _connected(console: Console, version: str) -> AsyncGenerator[DemoStory]:
-    """A story whose client is connected to a server of a sandbox, each in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    story = DemoStory(console, f"http://127.0.0.1:{port}")
-    program = [sys.executable, "-m", "fastn_mcp"]
-    command = [*program, "sandbox", "--port", str(port)]
-    async with (
-        TemporaryDirectory() as state,
-        await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None) as process,
-    ):
-        try:
-            with anyio.move_on_after(_START) as scope:
-                while process.returncode is None:
-                    with suppress(httpx2.ConnectError):
-                        await story.received("GET")
-                        break
-                    await anyio.sleep(0.05)
-            if scope.cancelled_caught or process.returncode is not None:
-                raise DemoFailed("the sandbox did not start")
+    """Yield a story whose client is connected to a server process, which speaks to a sandbox served by this one."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    story = DemoStory(console)
+    served = BackgroundServer(story.count(create_app(Sandbox(lambda: datetime.now(UTC)))), listening, "sandbox")
+    try:
+        async with TemporaryDirectory() as state:
             environment = {
-                "FASTN_BASE_URL": f"http://127.0.0.1:{port}",
+                "FASTN_BASE_URL": f"http://127.0.0.1:{listening.getsockname()[1]}",
                 "FASTN_API_KEY": SANDBOX_KEY,
                 "FASTN_CONFIG": os.devnull,
                 "FASTN_CONFIG_DIR": state,
                 "FASTN_STATE_DIR": state,
             }
             server = StdioServerParameters(
-                command=program[0], args=[*program[1:], "--profile", "sandbox"], env=environment
+                command=sys.executable, args=["-m", "fastn_mcp", "--profile", "sandbox"], env=environment
             )
             async with Client(server, mode=version, elicitation_callback=story.answer) as story.client:
                 yield story
-        finally:
-            with suppress(ProcessLookupError):
-                process.terminate()
+    finally:
+        await served.stop()

@@ -89,7 +89,7 @@ BROKEN = {
         "check failed",
     ),
     "answers without what they are about": ("server/rendering.py", "def shaped(*_): return {}", "KeyError: 'data'"),
-    "a sandbox that does not start": ("cli/sandbox.py", "raise SystemExit(1)", "the sandbox did not start"),
+    "a sandbox that does not start": ("sandbox/app.py", "def create_app(_): raise OSError('no sandbox')", "no sandbox"),
 }
 
 
