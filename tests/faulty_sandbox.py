@@ -13,16 +13,15 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from typing_extensions import override
 
 from fastn_mcp.client.http import ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
-from fastn_mcp.sandbox.behaviour import Behaviour, ErrorShape, SandboxRefusal, SandboxReply, error_body
+from fastn_mcp.sandbox.behaviour import JSON, Behaviour, SandboxRefusal, SandboxReply
 from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
 
-_JSON = {"content-type": "application/json"}
 _MIB = 1024 * 1024
 
 LONGEST_LOG = 10_000
@@ -63,6 +62,47 @@ class FaultyReply(SandboxReply):
     """A reply, and how it is delivered."""
 
     delivery: Delivery = Delivery()
+
+
+class ErrorShape(Enum):
+    """What an error looks like. The first is the documented one; the others were seen."""
+
+    CODED = "coded"
+    TEXT = "text"
+    MESSAGE = "message"
+    CLASSIC = "classic"
+    HTML = "html"
+    EMPTY = "empty"
+
+
+def error_reply(shape: ErrorShape, refusal: SandboxRefusal) -> SandboxReply:
+    """An error in one of the shapes that were seen."""
+    reply = refusal.reply()
+    html = reply.headers | {"content-type": "text/html"}
+    value: JsonValue
+    match shape:
+        case ErrorShape.CODED:
+            return reply
+        case ErrorShape.TEXT:
+            value = {"error": refusal.message}
+        case ErrorShape.MESSAGE:
+            value = {"message": refusal.message}
+        case ErrorShape.CLASSIC:
+            inner: JsonValue = {"message": refusal.message, "details": refusal.details}
+            value = {
+                "code": "DATASOURCE_CONNECTION_ERROR" if refusal.status >= 500 else refusal.code,
+                "statusCode": refusal.status,
+                "isCustomAuthError": False,
+                "step": "request",
+                "datasourceDebug": {"name": refusal.code, "jsonObject": inner},
+            }
+        case ErrorShape.HTML:
+            status = refusal.status
+            page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
+            return SandboxReply(status, html, page.encode())
+        case ErrorShape.EMPTY:
+            return SandboxReply(refusal.status, html)
+    return replace(reply, body=to_json(value))
 
 
 class FaultMoment(Enum):
@@ -119,8 +159,7 @@ class Status(_Answered):
     def reply(self, key: str | None) -> SandboxReply:
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         code = self.code or _CODES.get(self.status, f"HTTP_{self.status}")
-        kind, body = error_body(self.shape, SandboxRefusal(self.status, code, self.message, headers=headers))
-        return SandboxReply(self.status, headers | {"content-type": kind}, body)
+        return error_reply(self.shape, SandboxRefusal(self.status, code, self.message, headers=headers))
 
 
 class EchoKey(_Answered):
@@ -133,7 +172,8 @@ class EchoKey(_Answered):
     def reply(self, key: str | None) -> SandboxReply:
         code = _CODES.get(self.status, f"HTTP_{self.status}")
         refusal = SandboxRefusal(self.status, code, f"The key {key} is not accepted", {"key": key})
-        return SandboxReply(self.status, {**_JSON, "x-echo": key or ""}, error_body(ErrorShape.CODED, refusal)[1])
+        refusal.headers["x-echo"] = key or ""
+        return refusal.reply()
 
 
 class Redirect(_Answered):
@@ -215,7 +255,7 @@ class _Spoiled(_Fault):
     def strike(self, perform: Callable[[], SandboxReply], key: str | None) -> SandboxReply:
         reply = perform()
         status = 200 if reply.status == 204 else reply.status
-        return SandboxReply(status, reply.headers | _JSON, self.body(reply.body))
+        return SandboxReply(status, reply.headers | JSON, self.body(reply.body))
 
 
 class Garbage(_Spoiled):
@@ -368,6 +408,7 @@ class FaultySandbox(Sandbox):
     def __init__(self, now: Callable[[], datetime], **options: Any) -> None:
         self.faults = Faults()
         self.requests: list[HeardRequest] = []
+        self.error_shape = ErrorShape.CODED
         super().__init__(now, **options)
         self._usual: Behaviour = self.behaviour
 
@@ -405,6 +446,10 @@ class FaultySandbox(Sandbox):
 
         fault = self.faults.take(request.method, request.path)
         return perform() if fault is None else fault.strike(perform, key_in(request.headers))
+
+    @override
+    def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
+        return error_reply(self.error_shape, refusal)
 
     def _heard(self, request: SandboxRequest) -> HeardRequest:
         try:

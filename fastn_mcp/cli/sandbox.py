@@ -12,7 +12,7 @@ from fastn_mcp.build.startup import must_be_free
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.command_line import this_program
-from fastn_mcp.sandbox.app import Guise, create_app
+from fastn_mcp.sandbox.app import VARIANTS, create_app
 from fastn_mcp.sandbox.server import Sandbox
 
 
@@ -21,17 +21,17 @@ from fastn_mcp.sandbox.server import Sandbox
 @click.option("--file", type=click.Path(path_type=Path), help="Keep the state in this file.")
 @click.option(
     "--guise",
-    type=EnumChoice([guise.value for guise in Guise]),
-    default=Guise.USUAL.value,
+    type=EnumChoice([*VARIANTS]),
+    default="usual",
     show_default=True,
     help="A deviation for doctor to find.",
 )
 def sandbox(port: int, file: Path | None, guise: str) -> None:
     """Serve the sandbox over HTTP, for others to test against."""
     must_be_free("127.0.0.1", port, "Name another: fastn-mcp sandbox --port PORT")
-    account = Guise(guise).account()
+    account = VARIANTS[guise]
     served = Sandbox(lambda: datetime.now(UTC), file=file, behaviour=account.behaviour, routes=account.routes)
-    command = ("call", "list-customers") if guise == Guise.USUAL.value else ("doctor",)
+    command = ("call", "list-customers") if guise == "usual" else ("doctor",)
     say(f"Sandbox at http://127.0.0.1:{port} with the key {account.key}. Use it from another terminal:")
     variables = (("FASTN_BASE_URL", f"http://127.0.0.1:{port}"), ("FASTN_API_KEY", account.key))
     click.echo(f"  {replace(this_program(os.environ), variables=variables).to(*command)}")

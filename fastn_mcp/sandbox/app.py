@@ -5,7 +5,6 @@ Each of these is one of the differences that Fastn's own pages show, or that thi
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -98,28 +97,18 @@ class Variant:
     key: str = KEY
 
 
-class Guise(Enum):
-    """The names by which `fastn-mcp sandbox --guise` knows them."""
-
-    USUAL = "usual"
-    BEARER = "bearer"
-    TEST_MODE = "test-mode"
-    PATHS = "paths"
-    FIELDS = "fields"
-    SCOPES = "scopes"
-
-    def account(self) -> Variant:
-        match self:
-            case Guise.USUAL:
-                return Variant()
-            case Guise.BEARER:
-                return Variant(Behaviour(accepts=Accepts.BEARER))
-            case Guise.TEST_MODE:
-                return Variant(Behaviour(test_mode=ModeHeader.REFUSED))
-            case Guise.PATHS:
-                return Variant(routes=_moved())
-            case Guise.FIELDS:
-                names = {"id": "_id", "name": "title", "createdAt": "created_at", "updatedAt": "updated_at"}
-                return Variant(Behaviour(envelope=Envelope.RESULTS, paging=Paging.SILENT, fields=names))
-            case Guise.SCOPES:
-                return Variant(key=VIEWER_KEY)
+VARIANTS = {
+    "usual": Variant(),
+    "bearer": Variant(Behaviour(accepts=Accepts.BEARER)),
+    "test-mode": Variant(Behaviour(test_mode=ModeHeader.REFUSED)),
+    "paths": Variant(routes=_moved()),
+    "fields": Variant(
+        Behaviour(
+            envelope=Envelope.RESULTS,
+            paging=Paging.SILENT,
+            fields={"id": "_id", "name": "title", "createdAt": "created_at", "updatedAt": "updated_at"},
+        )
+    ),
+    "scopes": Variant(key=VIEWER_KEY),
+}
+"""By their names in `fastn-mcp sandbox --guise`."""

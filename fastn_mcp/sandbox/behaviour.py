@@ -1,4 +1,4 @@
-"""How Fastn answers: replies and refusals, and, as choices, what is not known of it: envelopes, error shapes, paging.
+"""How Fastn answers: replies and refusals, and, as choices, what is not known of it: envelopes, paging, limits.
 
 Everything that a client has to tolerate is one value here, so that a test can try each.
 """
@@ -9,6 +9,8 @@ from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
+
+JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class SandboxReply:
 
 
 class SandboxRefusal(Exception):
-    """Fastn does not do it. Becomes an error response in the shape that the sandbox is set to."""
+    """Fastn does not do it. Becomes an error response."""
 
     def __init__(
         self, status: int, code: str, message: str, details: JsonValue = None, headers: dict[str, str] | None = None
@@ -32,6 +34,14 @@ class SandboxRefusal(Exception):
         self.message = message
         self.details = details
         self.headers = headers or {}
+
+    def reply(self) -> SandboxReply:
+        error: dict[str, JsonValue] = {"code": self.code, "message": self.message}
+        if self.details is not None:
+            error["details"] = self.details
+        if (seconds := self.headers.get("retry-after", "")).isdigit():
+            error["retryAfter"] = int(seconds)
+        return SandboxReply(self.status, self.headers | JSON, to_json({"error": error}))
 
 
 def not_allowed(method: str, allowed: Iterable[str]) -> SandboxRefusal:
@@ -65,17 +75,6 @@ class Envelope(Enum):
     ITEMS = "items"
     RESULTS = "results"
     BARE = "bare"
-
-
-class ErrorShape(Enum):
-    """What an error looks like. The first is the documented one; the others were seen."""
-
-    CODED = "coded"
-    TEXT = "text"
-    MESSAGE = "message"
-    CLASSIC = "classic"
-    HTML = "html"
-    EMPTY = "empty"
 
 
 class Paging(Enum):
@@ -125,7 +124,6 @@ class Behaviour(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     envelope: Envelope = Envelope.DATA
-    errors: ErrorShape = ErrorShape.CODED
     paging: Paging = Paging.TOTAL_AND_CURSOR
     filtering: Filtering = Filtering.HEEDED
     retry_after: RetryAfter = RetryAfter.SECONDS
@@ -149,36 +147,3 @@ def wrapped(envelope: Envelope, value: JsonValue, around: dict[str, JsonValue]) 
         case Envelope.ITEMS | Envelope.RESULTS:
             name = envelope.value
             return {name if isinstance(value, list) else name.removesuffix("s"): value, **around}
-
-
-def error_body(shape: ErrorShape, refusal: SandboxRefusal) -> tuple[str, bytes]:
-    """The content type and the body of an error, in one of the shapes that were seen."""
-    value: JsonValue
-    match shape:
-        case ErrorShape.CODED:
-            error: dict[str, JsonValue] = {"code": refusal.code, "message": refusal.message}
-            if refusal.details is not None:
-                error["details"] = refusal.details
-            if (seconds := refusal.headers.get("retry-after", "")).isdigit():
-                error["retryAfter"] = int(seconds)
-            value = {"error": error}
-        case ErrorShape.TEXT:
-            value = {"error": refusal.message}
-        case ErrorShape.MESSAGE:
-            value = {"message": refusal.message}
-        case ErrorShape.CLASSIC:
-            inner: JsonValue = {"message": refusal.message, "details": refusal.details}
-            value = {
-                "code": "DATASOURCE_CONNECTION_ERROR" if refusal.status >= 500 else refusal.code,
-                "statusCode": refusal.status,
-                "isCustomAuthError": False,
-                "step": "request",
-                "datasourceDebug": {"name": refusal.code, "jsonObject": inner},
-            }
-        case ErrorShape.HTML:
-            status = refusal.status
-            page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
-            return "text/html", page.encode()
-        case ErrorShape.EMPTY:
-            return "text/html", b""
-    return "application/json", to_json(value)

@@ -72,18 +72,14 @@ def create_api_key(context: RouteContext, call: CreateApiKey) -> One:
     for customer in call.customers or []:
         if context.state.get("customers", customer) is None:
             raise invalid("customers", "there is no such customer")
-    row: Row = {
-        "id": context.state.next_number("apiKeys"),
-        "name": call.name,
-        "mode": mode,
-        "permissions": preset,
+    row = api_key(context.state.next_number("apiKeys"), call.name, mode, preset, context.now)
+    row |= {
         "matrix": matrix,
         "customers": call.customers or None,
         "allowedIps": call.allowed_ips or [],
         "rateLimitPerMinute": call.rate_limit_per_minute,
         "verifyCallerIdentity": bool(context.body.get("verifyCallerIdentity")),
         "expiresAt": _expiry(call.expires or "90d", context.now),
-        "lastUsed": None,
     }
     key = f"fsk_{mode.lower()}_{context.state.hex(48)}"
     made = store_key(context.state, API_KEYS.make(context, row), key)
@@ -179,20 +175,12 @@ def create_secret(context: RouteContext, call: CreateSecret) -> One:
         raise invalid("environment", "test or live")
     if call.customer_id is not None and context.state.get("customers", call.customer_id) is None:
         raise invalid("customerId", "there is no such customer")
-    given: Row = {
-        "name": call.name,
-        "type": kind,
-        "customerId": call.customer_id,
-        "environment": call.environment,
-        "scope": "customer" if call.customer_id else "org",
-        "updatedAt": context.time,
-    }
-    scope = ("name", "customerId", "environment")
-    same = [row for row in context.state.all("secrets") if all(row[part] == given[part] for part in scope)]
-    if same:
-        context.audit("secret.update", "secret", same[0]["id"], call.customer_id)
-        return One(context.state.put("secrets", same[0] | given))
-    row: Row = {"id": context.state.short_id("sec"), **given, "createdAt": context.time}
+    row = secret("", call.name, kind, call.customer_id, context.now) | {"environment": call.environment}
+    for same in context.state.all("secrets"):
+        if all(same[part] == row[part] for part in ("name", "customerId", "environment")):
+            context.audit("secret.update", "secret", same["id"], call.customer_id)
+            return One(context.state.put("secrets", row | {"id": same["id"], "createdAt": same["createdAt"]}))
+    row["id"] = context.state.short_id("sec")
     context.audit("secret.create", "secret", row["id"], call.customer_id)
     return One(context.state.put("secrets", row), 201)
 

@@ -25,11 +25,11 @@ from fastn_mcp.sandbox import (
 )
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
 from fastn_mcp.sandbox.behaviour import (
+    JSON,
     Behaviour,
     Filtering,
     SandboxRefusal,
     SandboxReply,
-    error_body,
     invalid,
     not_allowed,
     not_found,
@@ -104,8 +104,6 @@ def _beginning(path: str) -> str:
 
 LARGEST_BODY = 1024 * 1024
 """Bytes of a request."""
-
-_JSON = {"content-type": "application/json"}
 
 
 class SandboxRequest(NamedTuple):
@@ -260,18 +258,17 @@ class Sandbox:
             case None:
                 return SandboxReply(204)
             case One(row, status):
-                return SandboxReply(status, _JSON, to_json(wrapped(envelope, self._renamed(row, names), {})))
+                return SandboxReply(status, JSON, to_json(wrapped(envelope, self._renamed(row, names), {})))
             case rows:
                 cut, around = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
                 shown = (self._renamed(row, names) for row in cut)
-                return SandboxReply(200, _JSON, list_body(envelope, shown, around))
+                return SandboxReply(200, JSON, list_body(envelope, shown, around))
 
     def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
         return {names.get(name, name): value for name, value in row.items()} if names else row
 
     def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
-        kind, body = error_body(self.behaviour.errors, refusal)
-        return SandboxReply(refusal.status, refusal.headers | {"content-type": kind}, body)
+        return refusal.reply()
 
 
 def _is_list(operation: AnyOperation) -> bool:
@@ -306,7 +303,7 @@ class InProcess:
             name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
         }
         body = b"" if request.body is None else to_json(request.body)
-        reply = self._sandbox.answer(request.method, request.path, query, _JSON | self._headers | own, body)
+        reply = self._sandbox.answer(request.method, request.path, query, JSON | self._headers | own, body)
         return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
 
     async def aclose(self) -> None:

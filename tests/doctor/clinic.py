@@ -21,7 +21,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
-from fastn_mcp.sandbox.app import Guise
+from fastn_mcp.sandbox.app import VARIANTS
 from fastn_mcp.sandbox.server import InProcess
 
 HOST = "fastn.test"
@@ -30,8 +30,8 @@ HOST = "fastn.test"
 LOOKS = {"GET", "OPTIONS"}
 
 
-def sandbox_in(guise: Guise, clock: Clock | None = None) -> FaultySandbox:
-    account = guise.account()
+def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
+    account = VARIANTS[guise]
     now = clock.now if clock is not None else lambda: datetime.now(UTC)
     return FaultySandbox(now, behaviour=account.behaviour, routes=account.routes)
 
@@ -175,11 +175,11 @@ def _refusal(proxy: Proxy, method: str, head: str) -> str | None:
     return None
 
 
-def account(port: int, guise: Guise, folder: Path, **more: str) -> Mapping[str, str]:
+def account(port: int, guise: str, folder: Path, **more: str) -> Mapping[str, str]:
     """The environment of a program that uses it."""
     return {
         "FASTN_BASE_URL": f"http://127.0.0.1:{port}",
-        "FASTN_API_KEY": guise.account().key,
+        "FASTN_API_KEY": VARIANTS[guise].key,
         "FASTN_CONFIG_DIR": str(folder),
         "FASTN_STATE_DIR": str(folder / "state"),
         **more,

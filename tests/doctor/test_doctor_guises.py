@@ -16,7 +16,7 @@ from command_line import run_command
 from faulty_sandbox import FaultySandbox
 from mcp import Client, StdioServerParameters
 
-from fastn_mcp.sandbox.app import Guise
+from fastn_mcp.sandbox.app import VARIANTS
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -79,19 +79,19 @@ def _listed(env: Mapping[str, str], sandbox: FaultySandbox) -> None:  # noqa: AR
     assert rows(program("call", "list-workflows", env=env))
 
 
-_EXPECTED: dict[Guise, tuple[set[str], str, Callable[[Mapping[str, str], FaultySandbox], None]]] = {
-    Guise.BEARER: ({"authentication"}, 'auth = "bearer"', _listed),
-    Guise.PATHS: (
-        set(Guise.PATHS.account().routes),
+_EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySandbox], None]]] = {
+    "bearer": ({"authentication"}, 'auth = "bearer"', _listed),
+    "paths": (
+        set(VARIANTS["paths"].routes),
         'run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"',
         _created,
     ),
-    Guise.FIELDS: (
+    "fields": (
         {o.tool_name() for o in CATALOG if o.effect.value == "read" and o.toolset() != "billing"},
         '[fields.customers]\nid = "_id"\nname = "title"',
         _renamed,
     ),
-    Guise.SCOPES: (
+    "scopes": (
         {
             *("list_executions", "list_users", "list_roles", "list_api_keys", "list_secrets", "get_billing"),
             *("get_usage", "get_quotas", "query_audit_log"),
@@ -103,7 +103,7 @@ _EXPECTED: dict[Guise, tuple[set[str], str, Callable[[Mapping[str, str], FaultyS
 
 
 @pytest.mark.parametrize("guise", _EXPECTED)
-def test_it_finds_what_differs_and_what_it_proposes_then_works(guise: Guise, tmp_path: Path) -> None:
+def test_it_finds_what_differs_and_what_it_proposes_then_works(guise: str, tmp_path: Path) -> None:
     """Issue 7: five guises; each difference is found, and after the proposal all is well and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
@@ -129,9 +129,9 @@ def test_it_finds_what_differs_and_what_it_proposes_then_works(guise: Guise, tmp
 
 def test_an_account_as_it_was_declared_is_all_well(tmp_path: Path) -> None:
     """Ours: exit code 0, nothing proposed, and nothing to do."""
-    sandbox = sandbox_in(Guise.USUAL)
+    sandbox = sandbox_in("usual")
     with serving(sandbox) as port:
-        done = program("doctor", "--json", env=account(port, Guise.USUAL, tmp_path))
+        done = program("doctor", "--json", env=account(port, "usual", tmp_path))
     assert (done.returncode, report(done)["proposal"]) == (0, None)
     assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == {"TLS"}
     nothing_but_looks(sandbox)
@@ -149,7 +149,7 @@ def ca() -> trustme.CA:
 def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -> dict[str, str]:
     file = folder / "company-ca.pem"
     ca.cert_pem.write_to_path(file)
-    env = account(port, Guise.USUAL, folder, HTTPS_PROXY=proxy.url, **more)
+    env = account(port, "usual", folder, HTTPS_PROXY=proxy.url, **more)
     return {**env, "FASTN_BASE_URL": f"https://{HOST}:{port}"}
 
 
@@ -157,7 +157,7 @@ def test_behind_a_proxy_with_its_own_ca_it_finds_the_certificates_and_the_server
     ca: trustme.CA, tmp_path: Path
 ) -> None:
     """Issue 7: the fifth guise. The proxy sees where to, never what; the key goes through TLS alone."""
-    sandbox = sandbox_in(Guise.USUAL)
+    sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serving(sandbox, ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
         env = behind(proxy, port, ca, tmp_path)
@@ -203,7 +203,7 @@ def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in
     ca: trustme.CA, tmp_path: Path
 ) -> None:
     """Ours: where the host is not known here, HTTP_PROXY and its like are tried."""
-    sandbox = sandbox_in(Guise.USUAL)
+    sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serving(sandbox, ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
         env = behind(proxy, port, ca, tmp_path, SSL_CERT_FILE=str(tmp_path / "company-ca.pem"))
@@ -238,6 +238,6 @@ def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in
 
 def test_what_the_guises_move_is_in_the_catalog() -> None:
     """Ours: the guise is of this API's operations, and moves a read, a write and a run."""
-    moved = Guise.PATHS.account().routes
+    moved = VARIANTS["paths"].routes
     assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
     assert moved.keys() < {o.tool_name() for o in CATALOG}

@@ -14,7 +14,6 @@ from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.doctor.check import Check, CheckResult, Proposal
 from fastn_mcp.doctor.machine import check_network
-from fastn_mcp.sandbox.app import Guise
 
 pytestmark = pytest.mark.anyio
 
@@ -104,7 +103,7 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
     assert (gone.name, "FASTN_PROXY" in gone.next) == ("proxy", True)
     unknown = await failing("https://fastn.test", TransportOptions(proxy="http://no-such-proxy.invalid:1"))
     assert (unknown.name, "cannot be resolved" in unknown.seen) == ("proxy", True)
-    with serving(sandbox_in(Guise.USUAL)) as port:
+    with serving(sandbox_in("usual")) as port:
         plain = await failing(f"https://127.0.0.1:{port}")
         assert (plain.name, "The server does not speak TLS" in plain.seen) == ("TLS", True)
         assert (await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
@@ -117,7 +116,7 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
     with proxying(Proxy(refuses=True)) as proxy:
         forbidden = await failing("https://fastn.test", TransportOptions(proxy=proxy.url))
         assert "refuses the connection (403)" in forbidden.seen
-    with serving(sandbox_in(Guise.USUAL), ca.issue_cert("127.0.0.1"), tmp_path) as port:
+    with serving(sandbox_in("usual"), ca.issue_cert("127.0.0.1"), tmp_path) as port:
         there = f"https://127.0.0.1:{port}"
         assert "not trusted" in (await failing(there)).seen
         assert "cannot be read" in (await failing(there, TransportOptions(ca_file=tmp_path / "none.pem"))).seen
@@ -138,7 +137,7 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
         "HTTP_PROXY": "socks5://x",
         "http_proxy": "http://[x",
     }
-    with serving(sandbox_in(Guise.USUAL), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+    with serving(sandbox_in("usual"), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
         environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
         found, options = await check_network(f"https://{HOST}:{port}", TransportOptions(), environment, proposal)
     assert options == TransportOptions(ca_file, proxy.url, "ALL_PROXY")
@@ -155,7 +154,7 @@ async def test_certificates_that_nobody_names_are_not_looked_for(tmp_path: Path)
     """Ours: no certificate is trusted because it was there."""
     stranger = trustme.CA()
     stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with serving(sandbox_in(Guise.USUAL), stranger.issue_cert("127.0.0.1"), tmp_path) as port:
+    with serving(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:
         other = tmp_path / "other.pem"
         trustme.CA().cert_pem.write_to_path(other)
         check = await failing(f"https://127.0.0.1:{port}", environment={"CURL_CA_BUNDLE": str(other)})

@@ -21,6 +21,7 @@ from faulty_sandbox import (
     DeepNesting,
     Drip,
     EchoKey,
+    ErrorShape,
     Fault,
     FaultMoment,
     FaultySandbox,
@@ -43,7 +44,6 @@ from fastn_mcp.client.http import HttpExchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.behaviour import ErrorShape
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 

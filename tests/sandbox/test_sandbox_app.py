@@ -192,7 +192,7 @@ async def test_control_paths_work_where_they_were_enabled(sandbox: FaultySandbox
         assert (await http.get(CUSTOMERS)).status_code == 200
 
         changed = await http.post("/__sandbox/behaviour", json={"envelope": "items", "rate_limit": 500})
-        assert (changed.json()["envelope"], changed.json()["errors"]) == ("items", "coded")
+        assert (changed.json()["envelope"], changed.json()["filtering"]) == ("items", "heeded")
         assert "items" in (await http.get(CUSTOMERS)).json()
         assert (await http.get("/__sandbox/behaviour")).json()["rate_limit"] == 500
 

@@ -11,6 +11,7 @@ from faulty_sandbox import (
     Delivery,
     Drip,
     EchoKey,
+    ErrorShape,
     Fault,
     FaultMoment,
     Garbage,
@@ -27,7 +28,7 @@ from faulty_sandbox import (
 from pydantic_core import from_json
 
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.sandbox.behaviour import Behaviour, ErrorShape
+from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
@@ -189,7 +190,7 @@ def test_only_one_value_of_a_spoiled_body_is_wrong(fastn: Fastn, fault: Fault) -
     fastn.sandbox.faults.add(fault)
 
     assert fastn(GetWorkflow(workflow_id=SLACK)).data["id"] == SLACK
-    fastn.sandbox.behaviour = Behaviour(errors=ErrorShape.EMPTY)
+    fastn.sandbox.error_shape = ErrorShape.EMPTY
     assert fastn(GetWorkflow(workflow_id="nothing")).value.keys() == {"data"}
     assert fastn(DeleteConnection(connection_id=fastn.connection("acme-corp", "xero"))).status == 200
 

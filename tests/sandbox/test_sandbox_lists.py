@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
+from faulty_sandbox import ErrorShape, FaultySandbox
 
 from fastn_mcp.client.http import unwrap
-from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, ErrorShape, Filtering, Paging
+from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.account import ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.operation import GET, POST
@@ -178,7 +178,7 @@ def test_errors_come_in_every_known_shape(fastn: Fastn) -> None:
     """Fastn's documentation: {error: {code, message, details}}. The others were seen, or come from a proxy."""
     seen: dict[ErrorShape, Any] = {}
     for shape in ErrorShape:
-        fastn.sandbox.behaviour = Behaviour(errors=shape)
+        fastn.sandbox.error_shape = shape
         answer = fastn(GetWorkflow(workflow_id="nothing"))
         assert answer.status == 404
         seen[shape] = answer.value if answer.value is not None else answer.reply.body
