@@ -273,8 +273,10 @@ class FastnClient:
         now = self._system.now()
         if (reset := exhausted_for(answer.headers, now)) is not None:
             await self._limit.used_up(reset)
-        said = _error_body(answer) if answer.status >= 300 else {}
-        became, what = fate(answer.status, said.get("code")), f"Fastn answered {answer.status}."
+        said, became, what = dict[str, JsonValue](), Fate.ANSWERED, f"Fastn answered {answer.status}."
+        if answer.status >= 300:
+            said = _error_body(answer)
+            became = fate(answer.status, said.get("code"))
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
             became, what = Fate.UNKNOWN, "Fastn's response was cut off."
         attempts.end(became)
