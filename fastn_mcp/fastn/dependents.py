@@ -8,7 +8,7 @@ import anyio
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.names import counted, example_name
-from fastn_mcp.fastn.rows import connector_keys, owner_of, row_of, text, word
+from fastn_mcp.fastn.rows import connector_keys, owner_of, row_of, started_workflows, text, word
 from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_names
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.account import ListSecrets
@@ -85,7 +85,7 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             )
         case "workflow":
             return DependencyRules(
-                surely=(DependencyRule("triggers", triggers, _refers("routes", {subject})),),
+                surely=(DependencyRule("triggers", triggers, _starts(subject)),),
                 unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
             )
         case "secret":
@@ -123,6 +123,17 @@ def _belongs(subject: str) -> Depends:
 def _app_event(field: str, wanted: set[str]) -> Depends:
     """By a field that only triggers of app events have."""
     return _refers(field, wanted, lambda row: None if "event" in (word(row_of(row), "type") or "event") else False)
+
+
+def _starts(workflow_id: str) -> Depends:
+    """By the workflows that a trigger starts. A trigger without readable routes does not say."""
+
+    def depends(row: FastnObject) -> bool | None:
+        trigger = row_of(row)
+        routes, started = trigger.get("routes"), started_workflows(trigger)
+        return None if routes is None or (routes and not started) else workflow_id in started
+
+    return depends
 
 
 def _mentions(name: str) -> Depends:

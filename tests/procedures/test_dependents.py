@@ -10,6 +10,7 @@ from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.find_dependents import DETAILS, EXAMPLES, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
@@ -75,6 +76,26 @@ async def test_a_workflow_is_used_by_the_triggers_that_start_it(world: World) ->
     answer = await dependents(world, "workflow", key(world, "workflows", "process-new-orders"))
     assert names(answer["used_by"], "triggers") == ["Paid Shopify orders", "Shop events"]
     assert [gap["what"] for gap in answer["not_checked"]] == ["other callers"]
+
+
+async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
+    """Ours: only the id of a route counts, in find_dependents as in diagnose_workflow."""
+    flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
+    for row in world.sandbox.state.all("triggers"):
+        row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
+    assert (await dependents(world, "workflow", flow))["used_by"] == []
+    diagnosis = await world.call(DiagnoseWorkflow(workflow_id=flow))
+    assert isinstance(diagnosis, Done)
+    assert diagnosis.result.model_dump()["triggers"] == []
+
+
+async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> None:
+    """Ours: routes in an unknown shape are no all-clear."""
+    rows = world.sandbox.state.all("triggers")
+    for row in rows:
+        row["routes"] = [{"target": {"ref": "flows/1"}}]
+    answer = await dependents(world, "workflow", key(world, "workflows", "process-new-orders"))
+    assert [gap["what"] for gap in answer["not_checked"]] == [f"{len(rows)} triggers", "other callers"]
 
 
 async def test_a_secret_is_looked_for_in_the_code_of_workflows(world: World) -> None:

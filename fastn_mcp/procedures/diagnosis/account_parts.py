@@ -7,10 +7,20 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.names import label_of
-from fastn_mcp.fastn.rows import Row, connector_keys, key_of, number, owner_of, short, text, value, word
+from fastn_mcp.fastn.rows import (
+    Row,
+    connector_keys,
+    key_of,
+    number,
+    owner_of,
+    short,
+    started_workflows,
+    text,
+    value,
+    word,
+)
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.procedures.tables import age
-from fastn_mcp.redaction import texts_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +118,9 @@ def trigger_states(rows: Iterable[Row], now: datetime) -> list[PartState]:
     return sorted((_trigger_state(row, now) for row in rows), key=lambda trigger: not trigger.problem)
 
 
-def starting(workflow_id: str, triggers: Iterable[Row]) -> list[Row]:
-    """The triggers that name a workflow."""
-    return [row for row in triggers if workflow_id in texts_in(row.get("routes"))]
+def triggers_of(workflow_id: str, triggers: Iterable[Row]) -> list[Row]:
+    """Return the triggers that start a workflow."""
+    return [row for row in triggers if workflow_id in started_workflows(row)]
 
 
 def failures_in_a_row(trigger: Row) -> int:

@@ -20,8 +20,8 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
     WorkflowSetup,
     connection_states,
     connections_to,
-    starting,
     trigger_states,
+    triggers_of,
     workflow_setup,
 )
 from fastn_mcp.procedures.diagnosis.failures import (
@@ -192,7 +192,7 @@ class _WorkflowDiagnosis:
         found = reads.lists[_TRIGGERS]
         if found.more:
             reads.gaps.append(Unchecked(_TRIGGERS, f"only {len(found.rows)} were read"))
-        return starting(self._call.workflow_id, found.rows)
+        return triggers_of(self._call.workflow_id, found.rows)
 
     async def _read_closer(self, causes: Sequence[FailureGroup], triggers: Sequence[Row]) -> dict[str, EndedRun]:
         """Read the customers concerned, with their names and connections, and the newest run of each cause."""

@@ -24,7 +24,7 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
     connection_states,
     failures_in_a_row,
     is_public,
-    starting,
+    triggers_of,
     who_authorises,
 )
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
@@ -173,7 +173,7 @@ def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[
     on = [row for row in triggers if trigger_state(row) is not State.OFF]
     silent = [row for row in on if trigger_state(row) is State.BROKEN]
     stopped = [row for row in off if switched_off(row).is_platform]
-    drafts = [row for row in workflows if workflow_state(row) is State.DRAFT and starting(key_of(row), on)]
+    drafts = [row for row in workflows if workflow_state(row) is State.DRAFT and triggers_of(key_of(row), on)]
     failing = [row for row in on if failures_in_a_row(row) >= MANY_FAILURES]
     public = [row for row in on if is_public(row)]
 
