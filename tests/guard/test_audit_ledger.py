@@ -204,6 +204,29 @@ async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: 
     assert [file.name for file in log_files(path)] == ["audit.jsonl.2.gz", "audit.jsonl.1"]
 
 
+async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
+    path: Path, opened: Callable[..., AuditFile]
+) -> None:
+    """Ours: no file ends with what no entry accounts for."""
+    await written(opened(), 2)
+    os.truncate(path, path.stat().st_size - 10)
+    opened(Keeping(max_bytes=1)).record(INTENT)
+    report = verify(path)
+    assert (report.broken, report.torn, report.files) == (None, (2,), (("audit.jsonl", 3),))
+
+
+async def test_torn_line_of_a_log_that_lost_entries_is_accounted_for(
+    path: Path, opened: Callable[..., AuditFile]
+) -> None:
+    """Ours."""
+    await written(opened(), 2)
+    os.truncate(path, 10)
+    log = opened()
+    await log.anchor()
+    assert log.record(INTENT) == "4"
+    assert verify(path).broken == BrokenLine(2, "it is entry 3, and entries 1 to 2 should stand before it")
+
+
 @pytest.mark.parametrize(("more", "names"), [(0, ["audit.000000001.jsonl", "audit.jsonl"]), (1, ["audit.jsonl"])])
 async def test_log_is_rotated_from_its_size_on(
     path: Path, opened: Callable[..., AuditFile], more: int, names: list[str]

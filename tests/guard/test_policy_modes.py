@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, Situation, least
+from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation, least
 from fastn_mcp.guard.policy_rules.schema import possible_effects
 from fastn_mcp.tools.account import CreateSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
@@ -68,6 +68,8 @@ def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict
     verdict = Policy(mode).decide(Situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
+    if mode == "auto":
+        assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
     assert Policy(mode).needs_facts(call)
 
 
