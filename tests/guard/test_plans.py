@@ -32,9 +32,10 @@ from fastn_mcp.guard.plans.file import (
     with_key,
     written,
 )
-from fastn_mcp.guard.plans.plan import Plan, would_allow
+from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.policy_rules.matching import Choice, Glob
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
@@ -400,7 +401,7 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
         CreateCustomer(name='A "b"\n\\', extra={"n": 1, "list": [1, "x", True], "in": {"a": 1.5}}),
         UpdateTrigger(trigger_id="t", routes=[{"routeId": "wf_1", "environment": "live"}]),
         CreateSecret(name="X", value_from_env="STRIPE"),
-        RunWorkflow(workflow_id="w", input={"ü": "字"}),
+        RunWorkflow(workflow_id="w", input={"ü": "字\U0001f511"}),
     ],
 )
 def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
@@ -408,6 +409,17 @@ def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: A
     plan = desk.write(would_allow(call) + "\n").read()
     assert any(plan.covering(call, NOW))
     assert "1 x " in "\n".join(plan.words())
+
+
+def test_an_entry_says_in_words_what_it_bounds() -> None:
+    """Ours: whoever signs reads it."""
+    conditions = {"environment": Choice((Glob("test"), Glob("dev"))), "timeout_ms": Choice((5,))}
+    bounded = PlannedCalls("p", "b", "run_workflow", ("wf_1", "wf_2"), None, conditions, 3, 1)
+    assert bounded.words() == (
+        "3 x run_workflow on wf_1 or wf_2 with no other arguments than environment test or dev, timeout_ms 5"
+    )
+    exact = PlannedCalls("p", "b", "create_customer", (), {"name": "Ü"}, None, 1, 1)
+    assert exact.words() == '1 x create_customer with exactly {"name": "Ü"}'
 
 
 # Nobody is there.
