@@ -1,1 +1,1 @@
-"""Fastn's data in our terms."""
+"""Fastn's records: fields, names, states, targets and dependents."""

@@ -12,8 +12,8 @@ _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def is_subset(schedule: str, other: object) -> bool:
-    """Whether `schedule` is known to fire only when `other` fires, in the same time zone."""
-    # Dialects disagree about the rest: names, L, #, a step without a range.
+    """Return whether `schedule` provably fires only when `other` does, in the same time zone."""
+    # Cron dialects differ on names, L, # and a step without a range.
     if not isinstance(other, str) or not (_PORTABLE.fullmatch(schedule) and _PORTABLE.fullmatch(other)):
         return False
     try:
@@ -28,7 +28,7 @@ def is_subset(schedule: str, other: object) -> bool:
 
 
 def next_run(schedule: str, timezone: str, after: datetime) -> datetime:
-    """The first time after `after` at which it fires, in UTC. Raises ValueError."""
+    """Return the first run after `after`, in UTC. Raises ValueError if there is none or an argument is invalid."""
     try:
         return next(_parsed(schedule, after.astimezone(_zone(timezone)))).astimezone(UTC)
     except StopIteration:
@@ -36,26 +36,27 @@ def next_run(schedule: str, timezone: str, after: datetime) -> datetime:
 
 
 def _days(cron: CronSim, schedule: str, star_steps: bool) -> set[tuple[int, int, int]]:
-    """Each month, day and weekday on which it fires; each of these combinations comes in 28 years.
+    """Return each (month, day, weekday) on which it fires. Every combination occurs within 28 years.
 
-    Where both day fields are restricted, either will do. Dialects differ about `*/2`: with `star_steps` it counts.
+    If both day fields are restricted, either may match. Dialects differ on whether `*/2` restricts: with `star_steps`
+    it does.
     """
     _, _, of_month, _, of_week = schedule.split()
     restricted = [field != "*" if star_steps else not field.startswith("*") for field in (of_month, of_week)]
     weekdays = {day % 7 for day in cron.weekdays if isinstance(day, int)}
-    holds = any if all(restricted) else all
+    combine = any if all(restricted) else all
     return {
         (month, day, weekday)
         for month in cron.months
         for day in range(1, _DAYS[month - 1] + 1)
         for weekday in range(7)
-        if holds((day in cron.days, weekday in weekdays))
+        if combine((day in cron.days, weekday in weekdays))
     }
 
 
 def _zone(name: str) -> tzinfo:
     if name.upper() == "UTC":
-        return UTC  # some machines have no data of time zones
+        return UTC  # a machine may have no time zone database
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Resources that depend on another: which lists to read, how rows refer to it, and which kinds could not be checked."""
+"""Dependents of a resource: which lists to read, how rows refer to it, and which kinds could not be checked."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -18,17 +18,17 @@ from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
 
 Depends = Callable[[FastnObject], bool | None]
-"""Whether a row depends on the resource; None where it does not say."""
+"""Whether a row depends on the resource; None if the row does not tell."""
 
 
 def every(_: FastnObject) -> bool:
-    """The list was filtered: all of its rows do."""
+    """Match every row, as Fastn has filtered the list."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class DependencyRule:
-    """One kind that may depend on a resource. `detail` reads a row that does not say, as a list may show less."""
+    """A kind that may depend on a resource. `detail` reads one row in full, as a list may omit fields."""
 
     kind: str
     reading: Call
@@ -38,7 +38,7 @@ class DependencyRule:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """Something that could not be checked, and why."""
+    """A kind that could not be checked, and the reason."""
 
     what: str
     why: str
@@ -46,30 +46,30 @@ class Unchecked:
 
 @dataclass(frozen=True, slots=True)
 class DependencyRules:
-    """What certainly uses a resource, what perhaps does, and what cannot be seen."""
+    """Rules for certain and for possible dependents, and the kinds that cannot be checked."""
 
-    surely: tuple[DependencyRule, ...] = ()
-    perhaps: tuple[DependencyRule, ...] = ()
+    certain: tuple[DependencyRule, ...] = ()
+    possible: tuple[DependencyRule, ...] = ()
     unchecked: tuple[Unchecked, ...] = ()
 
 
 def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> DependencyRules:
-    """How to find what uses the resource with the id `subject`. `target` is its record, as far as it could be read."""
+    """Return the rules for dependents of the resource with the id `subject`. `target` is its record, if it was read."""
     triggers, row = ListTriggers(limit=100), row_of(target)
     match kind:
         case "customer":
             return DependencyRules(
-                surely=(
+                certain=(
                     DependencyRule("connections", ListConnections(customer_id=subject, limit=100)),
                     DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
                     DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
                 ),
-                perhaps=(DependencyRule("triggers", triggers, _belongs(subject)),),
+                possible=(DependencyRule("triggers", triggers, _belongs(subject)),),
             )
         case "connector":
             names = {subject, text(row, "slug") or subject}
             return DependencyRules(
-                surely=(
+                certain=(
                     DependencyRule("connections", ListConnections(connector_id=subject, limit=100)),
                     _of_workflows(_refers("connectors", names)),
                     DependencyRule("triggers", triggers, _app_event("connectorId", names)),
@@ -79,19 +79,19 @@ def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> Dep
             names = connector_keys(row)
             why = "They name connectors, not connections: none can be said to use this one."
             return DependencyRules(
-                surely=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
-                perhaps=(_of_workflows(_refers("connectors", names)),) if names else (),
+                certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
+                possible=(_of_workflows(_refers("connectors", names)),) if names else (),
                 unchecked=(Unchecked("workflows", why),),
             )
         case "workflow":
             return DependencyRules(
-                surely=(DependencyRule("triggers", triggers, _starts(subject)),),
+                certain=(DependencyRule("triggers", triggers, _starts(subject)),),
                 unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
             )
         case "secret":
             name, why = text(row, "name"), "A name that the code builds at run time is not visible."
             return DependencyRules(
-                perhaps=(_of_workflows(_mentions(name)),) if name else (),
+                possible=(_of_workflows(_mentions(name)),) if name else (),
                 unchecked=(Unchecked("workflows that read it", why),),
             )
         case "trigger":
@@ -105,28 +105,28 @@ def _of_workflows(depends: Depends) -> DependencyRule:
     return DependencyRule("workflows", ListWorkflows(limit=100), depends, lambda key: GetWorkflow(workflow_id=key))
 
 
-def _refers(field: str, wanted: set[str], unsaid: Depends = lambda _: None) -> Depends:
-    """By the texts in a field. `unsaid` answers for a row that has none."""
+def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) -> Depends:
+    """Match rows with a wanted text in a field. `if_missing` decides for a row without that field."""
 
     def depends(row: FastnObject) -> bool | None:
         value = getattr(row, field, None)
-        return unsaid(row) if value is None else not wanted.isdisjoint(texts_in(value))
+        return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
 
     return depends
 
 
 def _belongs(subject: str) -> Depends:
-    """By the customer, which is null where the row belongs to none."""
+    """Match rows of a customer. The field is null if the row belongs to none."""
     return _refers("endOrgId", {subject}, lambda row: False if hasattr(row, "endOrgId") else None)
 
 
 def _app_event(field: str, wanted: set[str]) -> Depends:
-    """By a field that only triggers of app events have."""
+    """Match triggers by a field that only app event triggers have."""
     return _refers(field, wanted, lambda row: None if "event" in (word(row_of(row), "type") or "event") else False)
 
 
 def _starts(workflow_id: str) -> Depends:
-    """By the workflows that a trigger starts. A trigger without readable routes does not say."""
+    """Match triggers that start a workflow; None for a trigger without readable routes."""
 
     def depends(row: FastnObject) -> bool | None:
         trigger = row_of(row)
@@ -137,7 +137,7 @@ def _starts(workflow_id: str) -> Depends:
 
 
 def _mentions(name: str) -> Depends:
-    """By the code."""
+    """Match workflows whose code contains a name."""
 
     def depends(row: FastnObject) -> bool | None:
         code = getattr(row, "code", None)
@@ -147,14 +147,14 @@ def _mentions(name: str) -> Depends:
 
 
 PAGES = 3
-"""Pages of a hundred rows that are read for one kind."""
+"""Maximum number of pages of 100 rows read for one kind."""
 
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Dependents:
-    """How many of a kind use the resource: at least `count`, exactly so unless `more`."""
+    """Dependents of one kind. `count` is exact, or a lower bound if `more`."""
 
     kind: str
     count: int
@@ -162,13 +162,13 @@ class Dependents:
     more: bool = False
 
     def words(self) -> str:
-        """As `1 connection`."""
+        """Return the count and the kind, such as `1 connection`."""
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
 
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """All that was found, and the kinds that could not be checked."""
+    """Dependents of all kinds, and the kinds that could not be checked."""
 
     found: tuple[Dependents, ...] = ()
     unchecked: tuple[str, ...] = ()
@@ -178,33 +178,33 @@ class Dependence:
         return sum(dependents.count for dependents in self.found)
 
     def counts(self) -> dict[str, float | None]:
-        """How many there are by kind: a half more where there are at least that many, None where it is not known."""
+        """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
         found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
         return found | dict.fromkeys(self.unchecked)
 
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """The rows of a kind that use the resource. There are at least `count`, exactly so unless `more`."""
+    """Rows of one kind that use the resource. `count` is exact, or a lower bound if `more`."""
 
     rows: Sequence[FastnObject]
     count: int
     more: bool = False
     silent: int = 0
-    """Rows that do not say whether they do."""
+    """Number of rows that do not tell whether they use it."""
 
     @property
-    def conclusive(self) -> bool:
-        """Whether what was read answers the question whether there are any."""
+    def is_conclusive(self) -> bool:
+        """Whether the rows read settle if there are any dependents."""
         return not self.silent and (self.count > 0 or not self.more)
 
 
 async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
-    """What certainly uses the target of `call`."""
+    """Find the certain dependents of the target of `call`."""
     rules = _rules(call, target)
     found: list[Dependents] = []
     unchecked = [unchecked.what for unchecked in rules.unchecked]
-    for rule in rules.surely:
+    for rule in rules.certain:
         try:
             uses = await uses_of(rule, send)
         except FastnError:
@@ -213,7 +213,7 @@ async def find_dependents(call: Call, target: FastnObject | None, send: Send) ->
         if uses.count:
             examples = await _examples(rule.kind, uses, call, target, send)
             found.append(Dependents(rule.kind, uses.count, examples, uses.more))
-        if not uses.conclusive:
+        if not uses.is_conclusive:
             unchecked.append(rule.kind)
     return Dependence(tuple(found), tuple(unchecked))
 
@@ -223,13 +223,13 @@ def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
         return dependency_rules(call.toolset().removesuffix("s"), call.target or "", target)
     if isinstance(call, CreateConnector) and target is not None:
         id_ = getattr(target, "id", None)
-        # What it may overwrite is known by its id alone.
+        # Rules refer to the connector that may be overwritten by its id.
         return dependency_rules("connector", str(id_), target) if id_ else dependency_rules("unknown", "", None)
     return DependencyRules()
 
 
 async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | None, send: Send) -> tuple[str, ...]:
-    """The names of the first of them. What is acted on is read already, and needs no look-up."""
+    """Return the names of the first few rows. The target was read already and needs no look-up."""
     rows = [row_of(row) for row in uses.rows[:_EXAMPLES]]
     own = {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
     owners = filter(None, map(owner_of, rows)) if kind == "connections" else ()
@@ -238,11 +238,11 @@ async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | Non
 
 
 async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
-    """The rows that a rule finds. Of those that do not say, `details` are read one by one. Raises a `FastnError`."""
+    """Read the rows that match a rule, and up to `details` undecided rows one by one. Raises a `FastnError`."""
     rows: list[FastnObject] = []
     silent: list[FastnObject] = []
     total, more = 0, False
-    filtered = rule.depends is every  # by Fastn, as far as can be seen: then its total is of what was asked for
+    filtered = rule.depends is every  # presumably by Fastn; its total then counts matching rows
     pages = Pages(rule.reading, send, PAGES)
     async for page in pages:
         if page.not_checked:
@@ -268,7 +268,7 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
 async def _answers(
     rule: DependencyRule, detail: Callable[[str], Call], silent: Collection[FastnObject], send: Send
 ) -> list[bool | None]:
-    """Whether each of these rows depends on the resource, by reading each by itself."""
+    """Read each row by itself and return whether it depends on the resource; None if it cannot be read."""
     answers: list[bool | None] = [None] * len(silent)
 
     async def read(number: int, row: FastnObject) -> None:

@@ -1,4 +1,4 @@
-"""Names of an account's resources by kind and id, cached for a minute, or until something of that kind is changed."""
+"""Cache of the resource names of an account. It lasts for a minute, or until a resource of that kind changes."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,98 +29,98 @@ LISTS: dict[str, type[List[Any]]] = {
     "api_key": ListApiKeys,
     "secret": ListSecrets,
 }
-"""Every kind that has names, with the operation that lists it."""
+"""The operation that lists each kind of named resource."""
 
 PAGES = 30
-"""Pages of a hundred rows that are read of one kind."""
+"""Maximum number of pages of 100 rows read for one kind."""
 
-_BELIEVED = 60.0
-"""Seconds."""
+_LIFETIME = 60.0
+"""Seconds for which a cached name is used."""
 
-_ANYTHING = "ai"
-"""The toolset whose calls may have changed whatever there is."""
+_CHANGES_ANYTHING = "ai"
+"""The toolset whose calls may change resources of every kind."""
 
-_WITH = {
+_CASCADE = {
     "customer": ("connection", "secret", "trigger"),
     "connector": ("connection", "trigger"),
     "workflow": ("trigger",),
 }
-"""What may go, or read differently, with a resource."""
+"""Kinds that may be deleted, or read differently, together with a resource."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One resource, as it can be found and told apart."""
+    """The fields by which a resource is searched for and told apart."""
 
     kind: str
     id: str
     name: str
     also: tuple[str, ...]
-    """What else it is called: slug, reference, email."""
+    """Other names: slug, reference, email."""
     slug: str | None
     email: str | None
     status: str | None
     customer: str | None
-    """Id of the customer that it belongs to."""
+    """Id of the customer that owns it."""
     connector: str | None
-    """Id or slug of the connector that it is of."""
+    """Id or slug of its connector."""
     connector_name: str | None = None
-    """Its name, where the row says it."""
+    """Name of its connector, if the row has it."""
     workflow: str | None = None
-    """Id of the workflow that it is a run of."""
+    """Id of the workflow, for an execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What there is of a kind; not `complete` where there was more than is read."""
+    """Resources of one kind. Not `complete` if there are more than were read."""
 
     entries: tuple[Entry, ...]
     complete: bool
 
 
 class Directory:
-    """The names on one account. Whoever asks for a kind that is just being read waits for that reading."""
+    """Resource names of one account. Concurrent requests for one kind share a single read."""
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._contents: dict[str, tuple[float, Contents]] = {}
-        self._made: dict[Hashable, tuple[tuple[Contents, ...], Any]] = {}
+        self._derived: dict[Hashable, tuple[tuple[Contents, ...], Any]] = {}
         self._names: dict[str, dict[str, tuple[float, str]]] = {kind: {} for kind in LISTS}
         self._reading = {kind: anyio.Lock() for kind in LISTS}
         self._changes = dict.fromkeys(LISTS, 0)
 
     async def contents(self, kind: str, send: Send) -> Contents:
-        """All of a kind, within bounds. Raises a `FastnError` where it cannot be read."""
+        """Return the resources of a kind, up to `PAGES`. Raises a `FastnError` if they cannot be read."""
         async with self._reading[kind]:
-            kept = self._contents.get(kind)
-            if kept is not None and self._believed(kept[0]):
-                return kept[1]
+            cached = self._contents.get(kind)
+            if cached is not None and self._is_fresh(cached[0]):
+                return cached[1]
             begun, changes = self._system.monotonic(), self._changes[kind]
             contents = await _read(kind, send)
-            if changes == self._changes[kind]:  # or else it may show what was before
+            if changes == self._changes[kind]:  # otherwise it may be stale
                 self._contents[kind] = (begun, contents)
                 self._names[kind] |= {found.id: (begun, found.name) for found in contents.entries}
             return contents
 
-    def made_of(self, contents: Sequence[Contents], name: Hashable, make: Callable[[], T]) -> T:
-        """The result of `make` for these contents, which nobody may change; cached for as long as they are current."""
-        kept = self._made.get(name)
-        if kept is not None and len(kept[0]) == len(contents) and all(map(is_, kept[0], contents)):
-            return cast(T, kept[1])
-        known = {id(found) for _, found in self._contents.values()}
-        self._made = {key: made for key, made in self._made.items() if known.issuperset(map(id, made[0]))}
-        made = make()
-        self._made[name] = (tuple(contents), made)
-        return made
+    def derived(self, contents: Sequence[Contents], name: Hashable, make: Callable[[], T]) -> T:
+        """Return `make()`, cached under `name` while these contents are current. The result must not be changed."""
+        cached = self._derived.get(name)
+        if cached is not None and len(cached[0]) == len(contents) and all(map(is_, cached[0], contents)):
+            return cast(T, cached[1])
+        current = {id(found) for _, found in self._contents.values()}
+        self._derived = {key: old for key, old in self._derived.items() if current.issuperset(map(id, old[0]))}
+        result = make()
+        self._derived[name] = (tuple(contents), result)
+        return result
 
     async def names(self, kind: str, ids: Iterable[str], send: Send) -> dict[str, str]:
-        """The names of these, as far as they are known or few enough to be looked up."""
+        """Return the names of these ids: the cached ones, and a few that are looked up."""
         wanted = list(dict.fromkeys(ids))
         names = self._names[kind]
-        known = {key: names.get(key) for key in wanted}
-        found = {key: kept[1] for key, kept in known.items() if kept is not None and self._believed(kept[0])}
+        cached = {key: names.get(key) for key in wanted}
+        found = {key: item[1] for key, item in cached.items() if item is not None and self._is_fresh(item[0])}
         missing = [key for key in wanted if key not in found] if kind in GETS else []
         if not missing:
             return found
@@ -131,16 +131,16 @@ class Directory:
         return found | read
 
     def forget(self, toolset: str) -> None:
-        """Something of this toolset, as `customers`, was changed: with it goes what Fastn deletes together with it."""
+        """Drop the names of a changed toolset, such as `customers`, and of the kinds that Fastn deletes with it."""
         kind = toolset.removesuffix("s")
-        for gone in LISTS if toolset == _ANYTHING else (kind, *_WITH.get(kind, ())):
-            self._contents.pop(gone, None)
-            if gone in self._changes:
-                self._changes[gone] += 1
-                self._names[gone] = {}
+        for stale in LISTS if toolset == _CHANGES_ANYTHING else (kind, *_CASCADE.get(kind, ())):
+            self._contents.pop(stale, None)
+            if stale in self._changes:
+                self._changes[stale] += 1
+                self._names[stale] = {}
 
-    def _believed(self, since: float) -> bool:
-        return self._system.monotonic() - since < _BELIEVED
+    def _is_fresh(self, since: float) -> bool:
+        return self._system.monotonic() - since < _LIFETIME
 
 
 async def _read(kind: str, send: Send) -> Contents:
@@ -154,14 +154,14 @@ async def _read(kind: str, send: Send) -> Contents:
 
 
 def entry(kind: str, record: FastnObject) -> Entry:
-    """A row as an entry. Nothing is known of its fields, so that each may be missing."""
+    """Return a row as an entry. Any of its fields may be missing."""
     row = row_of(record)
     emails = ("email", "adminEmail", "userEmail")
     return Entry(
         kind=kind,
         id=key_of(row),
         name=text(row, "name", "connectionName", "workflowName", "slug", "email", "id"),
-        also=tuple(said for field in ("slug", "externalRef", *emails) if (said := text(row, field))),
+        also=tuple(other for field in ("slug", "externalRef", *emails) if (other := text(row, field))),
         slug=text(row, "slug") or None,
         email=text(row, *emails) or None,
         status=text(row, "status") or None,

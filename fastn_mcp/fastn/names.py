@@ -1,4 +1,4 @@
-"""What people call a resource: one label for each kind, in approval requests, lists, receipts, plans and records."""
+"""Labels of resources, the same in approval requests, lists, receipts, plans and records."""
 
 import re
 import unicodedata
@@ -14,16 +14,16 @@ Names = Mapping[str, Mapping[str, str]]
 NO_NAMES: Names = {}
 
 ACCOUNT = "the account itself"
-"""Who owns what belongs to no customer."""
+"""Owner of a resource that belongs to no customer."""
 
 LONGEST_TYPED = 60
-"""Characters that a person types to approve something."""
+"""Maximum number of characters that a person types to confirm an approval."""
 
 _TAIL = 12
-"""Characters of an id that is too long to be typed whole."""
+"""Number of trailing characters to type of an id that is too long."""
 
 _MOST = 2
-"""Workflows of a trigger, and events, that its label names."""
+"""Maximum number of workflows, and of events, in the label of a trigger."""
 
 _UNTYPED = re.compile(r"[^\w\s!#$%&'()*+,./:;<=>?@\[\]^{|}~-]")
 _LETTERS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
@@ -32,35 +32,35 @@ _LETTERS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """`Paid orders (Globex Exports, on orders/paid)`: what it is called, and what tells it from others of that name."""
+    """A name, and details that tell it from others of that name: `Paid orders (Globex Exports, on orders/paid)`."""
 
     name: str
     details: str = ""
     also: tuple[str, ...] = ()
-    """Shorter names of the same: slug, e-mail address."""
+    """Shorter names: slug, email address."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.details})" if self.details else self.name
 
     def typed(self, id_: str | None) -> str | None:
-        """What a person types to say that they mean it: its name, or else a shorter one, or (the end of) its id."""
-        said = next((name for name in (self.name, *self.also) if _is_typeable(name)), None)
-        return said or (typed_id(id_) if id_ else None)
+        """Return what a person types to confirm: its name, or else a shorter one, or (the end of) its id."""
+        typeable = next((name for name in (self.name, *self.also) if _is_typeable(name)), None)
+        return typeable or (typed_id(id_) if id_ else None)
 
 
 def typed_id(id_: str) -> str:
-    """An id as a person types it."""
+    """Return the part of an id that a person types."""
     return id_ if len(id_) <= LONGEST_TYPED else id_[-_TAIL:]
 
 
 def label_of(kind: str, row: Row, names: Names = NO_NAMES) -> Label | None:
-    """The label of a row; None where nothing in it says what it is called. `names` are of what it refers to."""
+    """Return the label of a row; None if it has no name. `names` are those of the resources it refers to."""
     label = _LABELS.get(kind, _by_name)(row, names)
     return label if label.name else None
 
 
 def example_name(kinds: str, row: Row, names: Names = NO_NAMES) -> str:
-    """A row among others of its `kinds`, as `connections`: in short, or by its id where nothing says what it is."""
+    """Return a short label for one row of its `kinds`, such as `connections`; its id if it has no name."""
     label = label_of(kinds.removesuffix("s"), row, names)
     if label is None:
         return key_of(row)
@@ -68,7 +68,7 @@ def example_name(kinds: str, row: Row, names: Names = NO_NAMES) -> str:
 
 
 def references(kind: str, row: Row) -> dict[str, list[str]]:
-    """The ids, by kind, of what a row refers to without a name, and what its label names."""
+    """Return the ids, by kind, of the resources that the label of a row names and the row itself does not."""
     found: dict[str, list[str]] = {}
     owner = owner_of(row)
     if kind in ("connection", "trigger", "secret") and owner and not text(row, *_OWNER_NAMES):
@@ -81,31 +81,31 @@ def references(kind: str, row: Row) -> dict[str, list[str]]:
 
 
 def name_of(row: Row) -> str:
-    """What a row calls itself, or else its id, on one line."""
+    """Return the row's own name, or else its id, on one line."""
     return short(text(row, "name", "slug", "email", "id"))
 
 
 def app_of(row: Row, names: Names = NO_NAMES) -> str:
-    """What people call the connector of a connection; the connection's own name is mostly "default"."""
+    """Return the name of a connection's connector. The connection's own name is mostly "default"."""
     connector = text(row, "connectorId")
     named = text(row, *_APP_NAMES) or names.get("connector", {}).get(connector, "")
     return short(named or text(row, "connector.slug", "connectorSlug", "connectorId", "name")) or "an app"
 
 
 def owner_name(row: Row, customers: Mapping[str, str]) -> str:
-    """The customer that it belongs to, by name where that is known. `customers` are names by id."""
+    """Return the name, or else the id, of the customer that owns a row. `customers` maps ids to names."""
     owner = owner_of(row)
     return short(text(row, *_OWNER_NAMES) or customers.get(owner, owner)) if owner else ACCOUNT
 
 
 def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
-    """`1 key`, `3 keys`, `at least 100 keys`."""
-    said = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
-    return f"at least {said}" if at_least else said
+    """Return a count with its noun: `1 key`, `3 keys`, `at least 100 keys`."""
+    words = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+    return f"at least {words}" if at_least else words
 
 
 def sentence(text: str) -> str:
-    """With a capital letter."""
+    """Capitalize the first letter."""
     return text[:1].upper() + text[1:]
 
 
@@ -114,15 +114,15 @@ _APP_NAMES = ("connector.name", "connectorName")
 
 
 def _by_name(row: Row, _: Names) -> Label:
-    slug = _said(row, "slug")
-    return Label(_said(row, "name", "slug", "email"), also=(slug,) if slug else ())
+    slug = _redacted(row, "slug")
+    return Label(_redacted(row, "name", "slug", "email"), also=(slug,) if slug else ())
 
 
 def _connection(row: Row, names: Names) -> Label:
     if not any(text(row, *fields) for fields in (_APP_NAMES, ("connector.slug", "connectorSlug", "connectorId", "id"))):
         return _by_name(row, names)
     app = redact_text(app_of(row, names))
-    own = _said(row, "name")
+    own = _redacted(row, "name")
     details = "" if own in ("", "default", app, key_of(row)) else own
     return Label(f"{app} of {redact_text(owner_name(row, names.get('customer', {})))}", details)
 
@@ -140,7 +140,7 @@ def _trigger(row: Row, names: Names) -> Label:
         "webhook" if kind == "webhook" else "",
         f"starts {', '.join(started)}" if started else "",
     )
-    name = _said(row, "name") or (f"{kind or 'trigger'} of {started[0]}" if started else "")
+    name = _redacted(row, "name") or (f"{kind or 'trigger'} of {started[0]}" if started else "")
     return Label(name, redact_text(", ".join(filter(None, details))))
 
 
@@ -148,23 +148,23 @@ def _api_key(row: Row, _: Names) -> Label:
     last, permissions = text(row, "last4"), word(row, "permissions.preset", "permissions", "preset")
     details = (f"…{last}" if last else "", word(row, "mode"), permissions)
     number = key_of(row)
-    name = _said(row, "name") or (f"key {number}" if number else "")
+    name = _redacted(row, "name") or (f"key {number}" if number else "")
     return Label(name, redact_text(", ".join(filter(None, details))))
 
 
 def _secret(row: Row, names: Names) -> Label:
     owner = redact_text(owner_name(row, names.get("customer", {}))) if owner_of(row) else ""
-    return Label(_said(row, "name"), owner)
+    return Label(_redacted(row, "name"), owner)
 
 
 def _user(row: Row, _: Names) -> Label:
-    name, email = _said(row, "name"), _said(row, "email", "userEmail")
+    name, email = _redacted(row, "name"), _redacted(row, "email", "userEmail")
     return Label(name, email, (email,)) if name and email else Label(name or email)
 
 
 def _execution(row: Row, _: Names) -> Label:
     at = timestamp(row, "startedAt", "createdAt")
-    return Label(_said(row, "workflowName", "workflowSlug", "name"), f"{at:%Y-%m-%d %H:%M} UTC" if at else "")
+    return Label(_redacted(row, "workflowName", "workflowSlug", "name"), f"{at:%Y-%m-%d %H:%M} UTC" if at else "")
 
 
 _LABELS: Mapping[str, Callable[[Row, Names], Label]] = {
@@ -175,17 +175,17 @@ _LABELS: Mapping[str, Callable[[Row, Names], Label]] = {
     "user": _user,
     "execution": _execution,
 }
-"""By kind; what is not named here goes by its own name."""
+"""Label functions by kind. Other kinds use `_by_name`."""
 
 
-def _said(row: Row, *fields: str) -> str:
-    """The first of these fields that is a text which says something."""
+def _redacted(row: Row, *fields: str) -> str:
+    """Return the first of these fields that is non-blank text, redacted."""
     found = (value(row, field) for field in fields)
-    return next((redact_text(said) for said in found if isinstance(said, str) and said.strip()), "")
+    return next((redact_text(item) for item in found if isinstance(item, str) and item.strip()), "")
 
 
 def _is_typeable(name: str) -> bool:
-    """Whether it is short, and of letters that a keyboard has and that no other letters look like."""
+    """Return whether a name is short, plain, and free of letters from two alphabets that look alike."""
     if not name.strip() or len(name) > LONGEST_TYPED or is_redacted(name) or _UNTYPED.search(name):
         return False
     alphabets = {unicodedata.name(letter, "").partition(" ")[0] for letter in name if letter.isalpha()}

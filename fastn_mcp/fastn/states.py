@@ -1,6 +1,6 @@
-"""Whether a workflow runs, a connection works and a trigger fires, by what Fastn documents of their rows.
+"""States of workflows, connections, triggers and runs, from the documented fields of their rows.
 
-Lists name documented values only. What anything else means is not known: each caller says what it makes of that.
+Tables hold documented values only. Any other value is `State.UNKNOWN`: each caller decides how to treat it.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from fastn_mcp.fastn.rows import Row, number, objects, short, text, timestamp, v
 
 
 class State(Enum):
-    """What a resource does, as far as its row says."""
+    """State of a resource, as far as its row tells."""
 
     LIVE = "live"
     """A workflow that runs, a connection that works, a trigger that fires."""
@@ -24,7 +24,7 @@ class State(Enum):
 
 
 class RunState(Enum):
-    """How a run stands, as far as its row says."""
+    """State of a run, as far as its row tells."""
 
     UNDER_WAY = "under way"
     COMPLETED = "completed"
@@ -63,19 +63,19 @@ _RUN = {
 _UNPUBLISHED = ("draft", "not published")
 
 NOT_WORKING = tuple(status.upper() for status, state in _CONNECTION.items() if state is not State.LIVE)
-"""The statuses of connections that cannot be used."""
+"""Statuses of connections that cannot be used."""
 
 PENDING = "Pending Admin Activation"
-"""The status of a customer whose admin has not accepted the invitation."""
+"""Status of a customer whose admin has not accepted the invitation."""
 
 MANY_FAILURES = 3
-"""Failures in a row after which a trigger is worth a word, and Fastn may have switched it off."""
+"""Consecutive failures from which on a trigger is reported, and Fastn may have disabled it."""
 
 _PLATFORM = ("platform", "system", "fastn", "auto")
 
 
 def workflow_state(row: Row) -> State:
-    """Whether it runs. A draft whose earlier version is published does."""
+    """Return whether a workflow runs. A draft does if an earlier version is published."""
     status, published = word(row, "status"), _is_published(row)
     if status == "inactive":
         return State.OFF
@@ -85,21 +85,20 @@ def workflow_state(row: Row) -> State:
 
 
 def _is_published(row: Row) -> bool | None:
-    """Whether it has a published version; None where the row does not say."""
+    """Return whether a workflow has a published version; None if the row does not tell."""
     version = value(row, "publishedVersion")
     if version not in (None, "") and word(row, "publishedVersion") != "unpublished":
         return True
-    says = "publishedVersion" in row or "published_version" in row or word(row, "version") == "unpublished"
-    return False if says else None
+    is_known = "publishedVersion" in row or "published_version" in row or word(row, "version") == "unpublished"
+    return False if is_known else None
 
 
 def connection_state(row: Row) -> State:
-    """Whether it works."""
     return _CONNECTION.get(word(row, "status"), State.UNKNOWN)
 
 
 def trigger_state(row: Row) -> State:
-    """Whether it fires. Its subscription at the app is apart from its status."""
+    """Return whether a trigger fires, by its status and its subscription at the app."""
     status = word(row, "status")
     if status == "disabled":
         return State.OFF
@@ -108,7 +107,7 @@ def trigger_state(row: Row) -> State:
 
 
 def run_state(row: Row) -> RunState:
-    """Whether it has ended, and how. One whose status is not known still runs."""
+    """Return whether a run has ended, and how. An unknown status counts as under way."""
     return _RUN.get(word(row, "status"), RunState.UNDER_WAY)
 
 
@@ -117,16 +116,16 @@ STATES: Mapping[str, Callable[[Row], State]] = {
     "triggers": trigger_state,
     "workflows": workflow_state,
 }
-"""By kind."""
+"""State functions by kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchOff:
-    """Who switched something off, when and why; empty or None where the row does not say."""
+    """Who disabled a trigger, when and why. Fields are empty or None if the row does not tell."""
 
     by: str
     is_platform: bool
-    """Whether it was Fastn itself; so it is presumed of many failures in a row where nobody is named."""
+    """Whether Fastn itself did. Presumed after many consecutive failures if nobody is named."""
     at: datetime | None
     reason: str
 
@@ -136,7 +135,7 @@ class SwitchOff:
 
 
 def switched_off(row: Row) -> SwitchOff:
-    """How a trigger that is disabled came to be so, by the newest entry of its history that says it."""
+    """Return who disabled a trigger, when and why, from the newest such entry of its status history."""
     entries = [entry for entry in objects(row, "statusHistory") if word(entry, "status", "to") == "disabled"]
     entry: Row = max(reversed(entries), key=_when) if entries else {}
     by = short(text(entry, "by.name", "by", "actor.name", "actor", "changedBy"))

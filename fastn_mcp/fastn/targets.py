@@ -1,4 +1,4 @@
-"""What a call acts on: a fresh read of the target, and the read that settles a lost response."""
+"""The target of a call: a fresh read of it, its label, and the read that settles a lost response."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
@@ -23,27 +23,27 @@ Call = Operation[Any]
 Send = Callable[[Call], Awaitable[FastnObject]]
 
 _PAGES = 20
-"""Pages of a hundred rows in which a resource without a read of its own is looked for."""
+"""Maximum number of pages of 100 rows searched for a resource that has no GET of its own."""
 
 _READS = {operation.route.path: operation for operation in CATALOG if operation.route.method == "GET"}
-"""The operations that read, by path."""
+"""GET operations by path."""
 
 
 @cache
 def _reader(operation: AnyOperation) -> AnyOperation | None:
-    """The operation that shows what this one acts on: its own GET, or else the list it belongs to."""
+    """Return the operation that reads the target of this one: its own GET, or else its list."""
     template, brace, _ = operation.route.path.partition("}")
     own = template + brace
     return _READS.get(own) or _READS.get(own.rpartition("/")[0])
 
 
 class Pages:
-    """Reads a list page by page, `most` pages at most."""
+    """Iterate over a list page by page, up to `limit` pages."""
 
-    def __init__(self, reading: Call, send: Send, most: int) -> None:
+    def __init__(self, reading: Call, send: Send, limit: int) -> None:
         self._reading: Call | None = reading
         self._send = send
-        self._left = most
+        self._left = limit
 
     @property
     def is_complete(self) -> bool:
@@ -66,9 +66,9 @@ class Pages:
 async def find_row(
     lister: type[List[Any]], matches: Callable[[FastnObject], bool | None], send: Send
 ) -> tuple[FastnObject | None, int]:
-    """The first row that matches; where there is none, how many rows were read if that leaves a doubt, else 0.
+    """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
 
-    A doubt is left by a row that does not say (None), and where there are more rows than are read.
+    It is not certain if `matches` is None for a row, or if there are more rows than were read.
     """
     seen, silent = 0, False
     pages = Pages(cast(Call, lister(limit=100)), send, _PAGES)
@@ -82,14 +82,14 @@ async def find_row(
 
 
 def has_id(id_: str) -> Callable[[FastnObject], bool]:
-    """Whether a row has this id."""
+    """Return a predicate for rows with this id."""
     return lambda row: str(getattr(row, "id", "")) == id_
 
 
 async def read_target(call: Call, send: Send) -> FastnObject | None:
-    """The record that `call` acts on; None where it names none, or there is none.
+    """Read the record that `call` acts on. Returns None if it names none, or if the record does not exist.
 
-    For a create, the record that it may overwrite; `UNKNOWN` where that could not be learnt.
+    For a create, this is the record that it may overwrite, or `UNKNOWN` if that could not be determined.
     """
     if isinstance(call, Create):
         return await _overwritten(call, send)
@@ -107,37 +107,37 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
 
 
 GETS: Mapping[str, AnyOperation] = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
-"""The operations that read a resource for its name, by kind."""
+"""Operations that read a resource for its name, by kind."""
 
 LOOKUPS = 5
-"""Resources of one kind that are read for their names, for one answer."""
+"""Maximum number of resources of one kind that are read for their names, per answer."""
 
 
 def kind_of(call: Call) -> str:
-    """The kind of resource that it acts on or makes: `customer`, `api_key`."""
+    """Return the kind of resource that a call acts on or creates: `customer`, `api_key`."""
     parameters = type(call).route.parameters
     return parameters[-1].removesuffix("_id") if parameters else call.tool_name().partition("_")[2]
 
 
 def fields_sent(call: Call) -> dict[str, JsonValue]:
-    """The body of its request by Fastn's names, without secrets. Raises a `RefusedValue`."""
+    """Return the request body under Fastn's field names, without secrets. Raises `RefusedValue`."""
     return redact_object(call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {})
 
 
 def own_label(call: Call, target: FastnObject | None, names: Names | None = None) -> Label | None:
-    """The label of what it acts on, or of what it makes, as far as that says it. `names` are of what it refers to."""
+    """Return the label of what a call acts on or creates. `names` are those of the resources it refers to."""
     row = _labelled(call, target)
     return None if row is None else label_of(kind_of(call), row, names or {})
 
 
 async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
-    """The same with the names of what it refers to, read where the row does not say them."""
+    """Return `own_label`, with the names of the resources it refers to. Reads those that the row lacks."""
     row = _labelled(call, target)
     return None if row is None else own_label(call, target, await read_names(references(kind_of(call), row), send))
 
 
 def _labelled(call: Call, target: FastnObject | None) -> Mapping[str, JsonValue] | None:
-    """The row whose label stands for a call; None for an AI session, which has none."""
+    """Return the row that labels a call; None for an AI session, which has no label."""
     if call.toolset() == "ai":
         return None
     row = row_of(target)
@@ -145,7 +145,7 @@ def _labelled(call: Call, target: FastnObject | None) -> Mapping[str, JsonValue]
 
 
 async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
-    """Names by kind and id, of `wanted` ids by kind: a few of each kind. What cannot be read is left out."""
+    """Read names by kind and id for `wanted` ids by kind, up to `LOOKUPS` of each. Leaves out those it cannot read."""
     found: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
     if not found:
         return found
@@ -162,7 +162,7 @@ async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[st
 
 
 async def read_name(kind: str, key: str, send: Send) -> str | None:
-    """What the resource of this id is called; None where that cannot be read: a name is a courtesy."""
+    """Read the name of a resource. Returns None if that fails, as a name is optional."""
     try:
         record = await send(GETS[kind].model_validate({f"{kind}_id": key}))
     except (FastnError, ValueError):
@@ -172,7 +172,7 @@ async def read_name(kind: str, key: str, send: Send) -> str | None:
 
 
 def no_such(call: Call) -> tuple[str, str]:
-    """The message for an id that does not exist, and the next step."""
+    """Return the message and the next step for an id that does not exist."""
     kind = type(call).route.parameters[-1].removesuffix("_id").replace("_", " ").replace("api", "API")
     lister = f"list_{call.toolset()}"
     by_name = "" if call.toolset() == ListExecutions.toolset() else "find or "  # find knows no executions
@@ -180,7 +180,7 @@ def no_such(call: Call) -> tuple[str, str]:
 
 
 async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
-    """What may be overwritten. Every row is read: a search that Fastn makes may miss the slug."""
+    """Read the record that may be overwritten. Reads every row, as Fastn's search may miss the slug."""
     lister = cast("type[List[Any]] | None", _reader(type(call)))
     if lister is None:
         return UNKNOWN
@@ -199,7 +199,7 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
 
 
 def settling_read(call: Call) -> Call | None:
-    """The read that shows whether `call` happened, to be made once its answer was lost."""
+    """Return the read that shows whether `call` was applied, for use after its response was lost."""
     if isinstance(call, RunWorkflow):
         return ListExecutions(workflow_id=call.workflow_id)
     reader = _reader(type(call))

@@ -206,7 +206,7 @@ class SearchData:
             return self._index(kinds).rank(query)
         read = tuple(sorted(self._contents))
         contents = [self._contents[kind] for kind in read]
-        return self._context.directory.made_of(contents, (kinds, read), lambda: self._index(kinds)).rank(query)
+        return self._context.directory.derived(contents, (kinds, read), lambda: self._index(kinds)).rank(query)
 
     async def add_by_search(self, words: Sequence[str]) -> None:
         """Ask Fastn for the rarest words among what is too much to be read whole."""

@@ -46,8 +46,8 @@ class FindDependents(Procedure[Impact]):
         deleting = self._deleting()
         target, doubts = await _record(deleting, context)
         where = dependency_rules(self.kind, self.id, target)
-        used = await self._found(where.surely, context, doubts)
-        perhaps = await self._found(where.perhaps, context, doubts)
+        used = await self._found(where.certain, context, doubts)
+        perhaps = await self._found(where.possible, context, doubts)
         doubts += where.unchecked
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
@@ -106,7 +106,7 @@ def _open(look: DependencyRule, uses: Uses) -> list[Unchecked]:
                 f"The list does not show what they use, and at most {DETAILS} are read one by one.",
             )
         ]
-    if not uses.conclusive:
+    if not uses.is_conclusive:
         return [Unchecked(look.kind, "There are more than are read, and none of the first uses it.")]
     return []
 
