@@ -1,4 +1,4 @@
-"""Build what serves one account from its settings."""
+"""Build the client, guard, dispatcher and approval channel of one account from its settings."""
 
 import hashlib
 import json
@@ -49,48 +49,48 @@ if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
 
 
-def _as_it_is(_: "Server[Any]") -> None:
+def _not_observed(_: "Server[Any]") -> None:
     pass
 
 
-def _unobserved(system: System) -> System:
+def _unobserved_system(system: System) -> System:
     return system
 
 
 @dataclass(frozen=True, slots=True)
 class Instrumentation:
-    """What has the parts of an account and a server observed."""
+    """Hooks that add telemetry to the system of an account and to the MCP server. The defaults add none."""
 
-    system: Callable[[System], System] = _unobserved
-    observe: "Callable[[Server[Any]], None]" = _as_it_is
+    system: Callable[[System], System] = _unobserved_system
+    observe: "Callable[[Server[Any]], None]" = _not_observed
 
 
 def not_instrumented(_: str) -> Instrumentation:
-    """The parts of an account without telemetry."""
+    """Return an instrumentation without telemetry, whatever the profile."""
     return Instrumentation()
 
 
 @dataclass(frozen=True, slots=True)
 class Sandboxed:
-    """Use the sandbox in this process; `file` keeps its state."""
+    """Use the in-process sandbox. Its state is stored in `file`, if given."""
 
     file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:
-    """One account of several in this process. `run` names the run of the process, which outlives a tenant's parts."""
+    """A tenant of a multi-tenant process. `run` identifies the run of the process, which outlives an open account."""
 
     name: str
     run: str
     channel: Callable[[Ledger], OutOfBandChannel] | None = None
-    """Makes its approval channel, where that is neither a webhook nor a terminal."""
+    """Factory of its approval channel, unless that is a webhook or a terminal."""
     system: System = field(default_factory=System)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountParts:
-    """What a command works with."""
+    """Everything that is open for one account."""
 
     settings: Settings
     dispatch: Dispatcher
@@ -101,16 +101,16 @@ class AccountParts:
     offered: tuple[AnyTool, ...]
     about: About
     tally: Tally | None
-    """What happens in this process, where somebody is to be told."""
+    """Collector of the calls of this process, if they are reported."""
     system: System
     audit: AuditFile
     observe: "Callable[[Server[Any]], None]"
-    """Has the requests of a server observed, where somebody is to be told."""
+    """Adds telemetry to the requests of a server, if there is a collector."""
     program: CommandLine
-    """What a person starts at a shell to reach the same account and folders."""
+    """Command line by which a person reaches the same account and folders."""
 
     async def aclose(self) -> None:
-        """Close what was opened."""
+        """Close the page, webhook, connections, audit log and ledger."""
         if self.page is not None:
             await self.page.aclose()
         if self.webhook is not None:
@@ -122,23 +122,23 @@ class AccountParts:
 
     @property
     def label(self) -> dict[str, JsonValue]:
-        """The account, as results name it."""
+        """Profile, host and environment of the account, for results."""
         found: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
         return found | ({"environment": self.settings.env} if self.settings.env else {})
 
 
 def policy_of(settings: Settings, environment: Mapping[str, str], program: CommandLine = PROGRAM) -> Policy:
-    """The mode, and the policy file where there is one. Raises `SettingsError`, which says how to check a file.
+    """Build the policy from the mode, the policy file and the signed plan.
 
-    `program` is what a person starts at a shell for that.
+    Raises `SettingsError`, whose next step is a command of `program` that checks the file.
     """
     rules = plan = None
     if (file := policy_file(settings, environment)) is not None:
-        from fastn_mcp.guard.policy_file import load_rules  # only where there is a file
+        from fastn_mcp.guard.policy_file import load_rules  # deferred import: only if there is a file
 
         rules = load_rules(file, program)
     if settings.plan is not None:
-        from fastn_mcp.guard.plans.file import KEYS, signed  # as above
+        from fastn_mcp.guard.plans.file import KEYS, signed  # deferred import: only if there is a plan
 
         keys = settings.plan_keys or config_dir(environment) / KEYS
         plan = signed(settings.plan, keys, account_of(settings), System().now(), program)
@@ -148,7 +148,7 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
 
 
 def account_of(settings: Settings) -> str:
-    """The account, as plans are bound to it and people read it."""
+    """Return the readable name of the account, which plans are bound to."""
     parts = {
         "environment": settings.env,
         "space": settings.space_id,
@@ -160,17 +160,17 @@ def account_of(settings: Settings) -> str:
 
 
 def bound_account_of(settings: Settings) -> str:
-    """The account, as everything in a ledger is bound to it: by its key, too."""
+    """Return the account name that binds ledger entries. It includes a digest of the key."""
     return bound_account(account_of(settings), _bound(settings))
 
 
 def begin_log(settings: Settings) -> log.JsonLines:
-    """Log as the settings say. Raises `SettingsError`."""
+    """Start logging as configured. Raises `SettingsError` if the log file cannot be written."""
     return log.begin(settings.log_level, settings.log_file, settings.secrets)
 
 
 def client_account(settings: Settings, no_key: NoKey | None = None) -> Account:
-    """The account, as the client needs it."""
+    """Return the settings that the HTTP client needs."""
     names = Account.__dataclass_fields__.keys() - {"no_key"}
     return Account(**{name: getattr(settings, name) for name in names}, no_key=no_key)
 
@@ -189,12 +189,12 @@ def assemble(
     no_key: NoKey | None = None,
     program: CommandLine = PROGRAM,
 ) -> AccountParts:
-    """Everything between a tool call and Fastn. `state` is the folder of the ledger and the audit.
+    """Build everything between a tool call and Fastn. `state` is the folder of the ledger and the audit log.
 
-    What no form can ask goes to the webhook, where one is set up. Otherwise, with `browser`, it is put on the approval
-    page, and without it waits for `fastn-mcp approvals`. What happens is told to `tally`. `tenant` is given where it is
-    one account of several in this process. `instrumentation` makes the parts. With `no_key`, every call fails with it.
-    `program` is what a person starts at a shell to reach the same account and folders.
+    Approval requests that no elicitation form can show go to the webhook if one is configured, else to the approval
+    page with `browser`, else to the `tenant`'s channel or to `fastn-mcp approvals`. `tally` collects calls for a
+    report. With `no_key`, every call fails with that error. `program` is the command line by which a person reaches
+    the same account and folders.
     """
     instrumentation = instrumentation or Instrumentation()
     system = instrumentation.system(tenant.system if tenant else System())
@@ -213,7 +213,7 @@ def assemble(
     )  # fmt: skip
     webhook = page = None
     if settings.webhook_url is not None:
-        from fastn_mcp.channels.webhook.webhook import webhook_of  # only where one is set up
+        from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
 
         webhook = webhook_of(settings, bound_name, ledger, audit, system, stays=browser or tenant is not None)
     if browser and webhook is None:
@@ -250,7 +250,7 @@ def assemble(
 
 
 def _reads(client: FastnClient) -> Send:
-    """The client's reads alone: what a preview needs, and nothing that could change anything."""
+    """Return a `Send` that allows reads only, for previews. Raises `Refused` for any other effect."""
 
     async def read(call: Call) -> FastnObject:
         if call.effect is not Effect.READ:
@@ -261,12 +261,12 @@ def _reads(client: FastnClient) -> Send:
 
 
 def may_own(key: str) -> Callable[[FastnObject], bool]:
-    """Whether a key's record may be of the key in use: it is, or what the record shows does not rule it out."""
+    """Return a check whether an API key record may be that of `key`: False only if the record rules it out."""
     return lambda record: is_own_key(key, record.model_dump()) is not False
 
 
 def _bound(settings: Settings) -> str:
-    """Names the key and where it is sent, and tells neither: what is approved for one key is approved for no other."""
+    """Digest of the key and its destination. An approval for one key does not hold for another."""
     parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -274,13 +274,13 @@ def _bound(settings: Settings) -> str:
 def exchange_of(
     settings: Settings, sandbox: Sandboxed | None, system: System, environment: Mapping[str, str]
 ) -> Callable[[Mapping[str, str]], Exchange]:
-    """What sends requests with these headers, to Fastn or to the sandbox in this process."""
+    """Return a factory of HTTP exchanges for given headers, with Fastn or with the in-process sandbox."""
     if sandbox is None:
         source = source_of(settings.proxy, environment, settings.base_url)
         return lambda sent: HttpExchange(
             settings.base_url, sent, TransportOptions(settings.ca_file, settings.proxy, source)
         )
-    # only where asked for: a real account needs none of it
+    # Deferred import: a real account does not need the sandbox.
     from fastn_mcp.sandbox.server import InProcess, Sandbox
 
     fake = Sandbox(system.now, file=sandbox.file)
@@ -288,7 +288,7 @@ def exchange_of(
 
 
 def offered(settings: Settings) -> tuple[AnyTool, ...]:
-    """The tools that the settings leave. Raises `SettingsError` where that is none."""
+    """Return the tools that the settings enable. Raises `SettingsError` if none is left."""
     found = tuple(
         offer
         for offer in OFFERS

@@ -1,4 +1,4 @@
-"""Build the ledger and the audit log that the settings ask for."""
+"""Build the configured ledger and audit log."""
 
 import logging
 import platform
@@ -22,9 +22,9 @@ _SQLITE = "sqlite:"
 
 
 def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
-    """The ledger that the setting names, by default a file in the folder `state`. Raises `SettingsError`.
+    """Return the configured ledger, by default a file in the folder `state`. It is not opened yet.
 
-    Nothing is opened yet.
+    Raises `SettingsError` if a shared ledger's address is invalid or its library is missing.
     """
     if is_shared(setting):
         return _shared(str(setting), system)
@@ -39,20 +39,20 @@ def audit_at(
     state: Path,
     system: System,
     keeping: Keeping | None = None,
-    told: Callable[[Mapping[str, JsonValue]], object] | None = None,
+    on_entry: Callable[[Mapping[str, JsonValue]], object] | None = None,
 ) -> AuditFile:
-    """The audit log in the folder `state`, whose place `ledger` keeps."""
-    return AuditFile(state / AUDIT, system, told, ledger=ledger, name=audit_name(setting, state), keeping=keeping)
+    """Return the audit log in the folder `state`. `ledger` stores its position; `on_entry` gets each entry."""
+    return AuditFile(state / AUDIT, system, on_entry, ledger=ledger, name=audit_name(setting, state), keeping=keeping)
 
 
 def audit_name(setting: str | None, state: Path) -> str:
-    """What the ledger calls the audit log in the folder `state`: replicas have one each, on machines of their own."""
+    """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own."""
     path = str((state / AUDIT).resolve())
     return f"{platform.node()}:{path}" if is_shared(setting) else path
 
 
 def file_of(setting: str | None, state: Path) -> Path:
-    """The file of a ledger that is one."""
+    """Path of a ledger that is a file."""
     from fastn_mcp.guard.ledger.sqlite import FILE
 
     if setting is None:
@@ -62,7 +62,7 @@ def file_of(setting: str | None, state: Path) -> Path:
 
 def _shared(url: str, system: System) -> Ledger:
     try:
-        from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # only where a server is named: it is an extra
+        from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # deferred import: an extra
         from fastn_mcp.guard.ledger.valkey.server import parse
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "valkey":

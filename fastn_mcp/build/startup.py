@@ -1,4 +1,4 @@
-"""Resolve the settings of a start, and answer a client before anything else is loaded."""
+"""Resolve the settings at startup and build the early handshake."""
 
 import errno
 import os
@@ -21,19 +21,19 @@ from fastn_mcp.server.handshake import Introduction
 SANDBOX_KEY = "fsk_test_sandbox"
 
 _FILES = {"config", "sandbox_file", *settings_with(Trait.FILE)}
-"""Options that name a file. Printed commands hold absolute paths: they may be run in another folder."""
+"""Options that name a file. Printed commands use absolute paths, since they may be run in another folder."""
 
 _REACHING = {"sandbox", "sandbox_file", "config", "profile", "base_url", "env", "policy"}
-"""Options that decide which account is meant, where its approvals are, and under which policy."""
+"""Options that select the account, the folder of its approvals, or the policy."""
 
 
 def state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
-    """The folder of approvals and the audit log. The sandbox's are no part of an account's."""
+    """Folder of approvals and the audit log. The sandbox has its own."""
     return state_dir(environment) / "sandbox" if sandboxed else state_dir(environment)
 
 
 def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:
-    """The options that were given before the command, or those of `names` alone, as they are given again."""
+    """Return the options given before the command, or only those in `names`, as arguments to repeat."""
     arguments: list[str] = []
     for option in root.command.params:
         name = option.name or ""
@@ -49,32 +49,32 @@ def options_of(root: click.Context, names: Container[str] | None = None) -> list
 
 
 def command_line_of(root: click.Context, environment: Mapping[str, str]) -> CommandLine:
-    """How a person starts this program again, on the same account and folders."""
+    """Return the command line that starts this program on the same account and folders."""
     return this_program(environment).with_(options_of(root, _REACHING))
 
 
 def resolved_of(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandboxed: bool
 ) -> Resolved:
-    """The settings of this start, and where the key comes from. Raises `SettingsError`."""
+    """Return the settings and the source of the key. Raises `SettingsError` if they are invalid."""
     if not sandboxed:
         return resolve(flags, environment, file)
-    # The sandbox is an account of its own: a real key or host in the environment must not reach it, nor name it.
+    # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
     own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
-    kept = {name: value for name, value in environment.items() if name not in own}
-    there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return replace(resolve({**flags, **there}, kept, file, sandbox=True), key="the sandbox")
+    remaining = {name: value for name, value in environment.items() if name not in own}
+    sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
+    return replace(resolve({**flags, **sandbox_settings}, remaining, file, sandbox=True), key="the sandbox")
 
 
 def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:
-    """The policy file of the settings, or the user's own where there is one."""
+    """Path of the configured policy file, else of the user's own if it exists."""
     own = config_dir(environment) / "policy.toml"
     return settings.policy or (own if own.exists() else None)
 
 
 def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Introduction | None:
-    """What a client can be told at once; None where the rest has to be looked at first, since it may stop the start."""
-    named = (
+    """Return the early handshake; None if a setting has to be checked first, since it can fail the start."""
+    checked_first = (
         settings.plan,
         settings.webhook_url,
         settings.report,
@@ -83,13 +83,13 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
         settings.exclude_tools,
         policy_file(settings, environment),
     )
-    if any(value is not None for value in named):
+    if any(value is not None for value in checked_first):
         return None
     return Introduction(settings.toolsets, reads_only=settings.reads_only, attended=settings.mode != "unattended")
 
 
 def http_address(address: str) -> tuple[str, int]:
-    """The host and the port that --http names. Raises `SettingsError`."""
+    """Parse the host and port of --http. Raises `SettingsError` if it is not HOST:PORT."""
     try:
         return host_and_port(address)
     except ValueError:
@@ -97,11 +97,11 @@ def http_address(address: str) -> tuple[str, int]:
 
 
 def must_be_free(host: str, port: int, instead: str) -> None:
-    """Raises `SettingsError`, with what to write `instead`, where another program has it."""
+    """Raise `SettingsError`, with `instead` as its next step, if the address cannot be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended is no hindrance
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # allows a port in TIME_WAIT
         try:
             probe.bind((host, port))
         except OSError as error:
@@ -114,9 +114,10 @@ def must_be_free(host: str, port: int, instead: str) -> None:
 
 
 def seal_keys(settings: Settings) -> Sequence[str]:
-    """With what open questions are sealed; nothing where this process is the only one that goes on with its own.
+    """Return the secrets that seal pending approval requests. Empty: this process uses a random key of its own.
 
-    A configured secret, and not keys in the ledger: who can read the ledger cannot open or forge what clients hold.
+    They are configured and not stored in the ledger, so that a reader of the ledger cannot open or forge sealed state.
+    Raises `SettingsError` if the ledger is shared and no secret is set.
     """
     if settings.shares and not settings.state_secrets:
         raise SettingsError(

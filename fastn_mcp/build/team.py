@@ -1,4 +1,4 @@
-"""Build one server for many people, each served by their own account."""
+"""Build the multi-tenant server, which serves each caller from the account of their tenant."""
 
 import logging
 import os
@@ -54,20 +54,20 @@ log = logging.getLogger(__name__)
 
 
 class TenantBuilder:
-    """Opens accounts, as the team file and the environment say."""
+    """Opens the accounts of tenants, as configured by the team file and the environment."""
 
     def __init__(
         self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
         log: logs.JsonLines, system: System, *, sandboxed: bool,
         instrumentation: Callable[[str], Instrumentation] = not_instrumented,
     ) -> None:  # fmt: skip
-        """`process` holds what all tenants share: a ledger that is a server, and what questions are sealed with.
+        """`process` holds the settings that all tenants share: the ledger setting and the state secret.
 
-        `instrumentation` makes the parts of a tenant of this name.
+        `instrumentation` returns the instrumentation of a tenant by its name.
         """
         self.instrumentation = instrumentation
-        self._ours = {"ledger": process.ledger, "state_secret": process.state_secret}
-        self.sealed_with = seal_keys(process)
+        self._shared_settings = {"ledger": process.ledger, "state_secret": process.state_secret}
+        self.state_secrets = seal_keys(process)
         self._team = team
         self._environment = environment
         self._config = config
@@ -75,11 +75,11 @@ class TenantBuilder:
         self._log = log
         self._system, self._run = system, system.token()
         self.ledger = ledger_at(process.ledger, state, system)
-        """Of the process: what was used once on the page is noted there."""
+        """Ledger of the process, for the single-use tokens of the approval page."""
         self._sandbox = Sandboxed() if sandboxed else None
 
     def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
-        """Raises `SettingsError`."""
+        """Open an account. Raises `SettingsError` if its settings are invalid."""
         settings = self.settings(tenant, own)
         program = this_program(self._environment)
         policy = policy_of(settings, self._environment, program)
@@ -125,11 +125,11 @@ class TenantBuilder:
         return partial(TenantInbox, self._team, tenant.name)
 
     def page(self, tenants: Tenants, keys: IssuerKeys, health: Health) -> Mount | None:
-        """The approval page; None where there is none. Raises `SettingsError`."""
+        """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
         team, approvals, url = self._team, self._team.approvals, self._team.page_url
         if approvals is None or url is None:
             return None
-        if not self.sealed_with:
+        if not self.state_secrets:
             raise SettingsError(
                 "The team file has [approvals] but state_secret is not set, which seals sign-ins.",
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
@@ -139,27 +139,27 @@ class TenantBuilder:
         system = self._system
         sign_in = SignIn(team.trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
         return mounted(
-            team, url, sign_in, self.sealed_with, tenants, self.ledger, lambda: health.is_leaving, system,
-            shares_ledger=is_shared(self._ours["ledger"]),
+            team, url, sign_in, self.state_secrets, tenants, self.ledger, lambda: health.is_leaving, system,
+            shares_ledger=is_shared(self._shared_settings["ledger"]),
         )  # fmt: skip
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
-        """Raises `SettingsError`."""
+        """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""
         settings = tenant.settings(self._environment, self._config, own.key if own else None)
-        settings = settings.model_copy(update=self._ours)
+        settings = settings.model_copy(update=self._shared_settings)
         if own is not None:
             settings = settings.model_copy(update={"profile": f"{tenant.name} {own.account}"})
         if self._sandbox is not None:
-            there = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
-            settings = settings.model_copy(update=there)
+            sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
+            settings = settings.model_copy(update=sandbox_settings)
         return settings
 
     def approval_lifetime(self) -> float:
-        """The longest of all tenants, in seconds: each ledger says how long its own requests can be answered."""
+        """Longest approval lifetime of any tenant, in seconds. Each request expires by its own ledger."""
         return max(self.settings(tenant).approval_minutes for tenant in self._team.tenant) * 60.0
 
     def check(self) -> None:
-        """All that can be wrong before somebody calls. Raises `SettingsError`."""
+        """Check the settings and policy of every tenant at startup. Raises `SettingsError` on the first error."""
         seen: dict[str, str] = {}
         for tenant in self._team.tenant:
             settings = self.settings(tenant)
@@ -176,7 +176,7 @@ class TenantBuilder:
 def serve(
     file: Path, address: str, flags: Mapping[str, object], config: Path | None, state: Path, *, sandboxed: bool
 ) -> None:
-    """Serve a team at `HOST:PORT`, until told to stop. Raises `SettingsError`."""
+    """Serve a team at `HOST:PORT` until stopped by a signal. Raises `SettingsError` if it cannot start."""
     host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
@@ -184,7 +184,7 @@ def serve(
     lines = logs.begin(process.log_level, process.log_file, process.secrets)
     with ExitStack() as closing:
         instrumentation = instrumentation_of(os.environ, lines, closing.callback)
-        opening = TenantBuilder(
+        builder = TenantBuilder(
             team,
             process,
             os.environ,
@@ -195,32 +195,32 @@ def serve(
             sandboxed=sandboxed,
             instrumentation=instrumentation,
         )
-        opening.check()
+        builder.check()
         keys = IssuerKeys(team.issuer, system)
-        # Without the ledger reads go on: were it needed, a balancer would leave nobody to answer them.
-        health = Health({"issuer": keys.reached}, {"ledger": partial(_reachable, opening.ledger)})
+        # Reads work without the ledger. If it were required, a load balancer would take every replica out of service.
+        health = Health({"issuer": keys.reached}, {"ledger": partial(_reachable, builder.ledger)})
         limits = team.limits
         shutdown = ShutdownConfig(limits.drain_seconds, limits.grace_seconds, limits.connections, limits.header_bytes)
         served = f"{counted(len(team.tenant), 'tenant')} of {file}"
-        said = f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.issuer}."
-        run(application(team, opening, keys, health, system), host, port, health, shutdown, said)
+        ready = f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.issuer}."
+        run(application(team, builder, keys, health, system), host, port, health, shutdown, ready)
 
 
-def application(team: Team, opening: TenantBuilder, keys: IssuerKeys, health: Health, system: System) -> Starlette:
-    """The application, with the tenants that it opens."""
-    tenants = Tenants(opening, team.limits, system)
-    more = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
-    if (page := opening.page(tenants, keys, health)) is not None:
-        more.append(page)
-    server = build_for(_resolve, opening.approval_lifetime(), opening.sealed_with)
-    opening.instrumentation("").observe(server)
-    app = team_application(server, team, tenants, keys, health, system, more)
-    within(app, partial(_closed_at_the_end, opening.ledger))
+def application(team: Team, builder: TenantBuilder, keys: IssuerKeys, health: Health, system: System) -> Starlette:
+    """Return the application, with the tenants that it opens."""
+    tenants = Tenants(builder, team.limits, system)
+    routes = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
+    if (page := builder.page(tenants, keys, health)) is not None:
+        routes.append(page)
+    server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
+    builder.instrumentation("").observe(server)
+    app = team_application(server, team, tenants, keys, health, system, routes)
+    within(app, partial(_closing, builder.ledger))
     return app
 
 
 @asynccontextmanager
-async def _closed_at_the_end(ledger: Ledger) -> AsyncGenerator[None]:
+async def _closing(ledger: Ledger) -> AsyncGenerator[None]:
     try:
         yield
     finally:
@@ -232,7 +232,7 @@ _OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_S
 
 
 def _process(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
-    """What no tenant has a part in. Raises `SettingsError`."""
+    """Load the settings of the process itself, apart from any tenant. Raises `SettingsError` if invalid."""
     variables = {name: environment[name] for name in _OF_THE_PROCESS if name in environment}
     return load({**flags, "api_key": "of-no-account"}, variables, None)
 
@@ -243,7 +243,7 @@ async def _reachable(ledger: Ledger) -> bool:
 
 
 def _resolve(ctx: ServerRequestContext[Any]) -> RequestContext:
-    assert ctx.request is not None  # noqa: S101 - this server is reached over HTTP alone
+    assert ctx.request is not None  # noqa: S101 - always set over HTTP
     return request_context(ctx.request)
 
 
@@ -252,7 +252,7 @@ def _answers_path(tenant: str) -> str:
 
 
 def _answers(team: Team, tenants: Tenants) -> ASGIApp:
-    """Answers of approvers, each to the tenant whose request it is. Who sent one is for the webhook to tell."""
+    """Route webhook answers to the tenant in their path. The webhook authenticates the approver."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         tenant = team.named(scope["path_params"]["tenant"])

@@ -1,7 +1,7 @@
-"""Choose whether parts are observed, by OpenTelemetry's own variables.
+"""Enable telemetry by OpenTelemetry's own environment variables.
 
-Telemetry never stops a start: clients hand their own variables on to the servers that they start. What cannot be done
-is said in the log.
+An invalid variable never stops a start, since clients pass their own variables on to the servers that they start. It
+is logged, and no telemetry is sent.
 """
 
 import logging
@@ -26,42 +26,42 @@ _SIGNALS = ("traces", "metrics", "logs")
 
 
 def wanted(environment: Mapping[str, str]) -> list[str]:
-    """What there is a collector for. What another exporter or protocol is named for is logged, and left out."""
-    given = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
-    if given.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    """Return the signals that have an OTLP collector. An unsupported exporter or protocol is logged and skipped."""
+    otel = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
+    if otel.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return []
-    return [signal for signal in _SIGNALS if _sent(signal, given)]
+    return [signal for signal in _SIGNALS if _has_collector(signal, otel)]
 
 
-def _sent(signal: str, given: Mapping[str, str]) -> bool:
+def _has_collector(signal: str, otel: Mapping[str, str]) -> bool:
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}"
-    if _ENDPOINT not in given and f"{own}_ENDPOINT" not in given:
+    if _ENDPOINT not in otel and f"{own}_ENDPOINT" not in otel:
         return False
     chosen = f"OTEL_{signal.upper()}_EXPORTER"
-    if (exporter := given.get(chosen, "otlp")) == "none":
+    if (exporter := otel.get(chosen, "otlp")) == "none":
         return False
     if exporter != "otlp":
         log.warning("%s is %s, but only otlp is supported: no %s are sent", chosen, exporter, signal)
         return False
-    named = f"{own}_PROTOCOL" if f"{own}_PROTOCOL" in given else _PROTOCOL
-    if (protocol := given.get(named, "http/protobuf")) != "http/protobuf":
+    named = f"{own}_PROTOCOL" if f"{own}_PROTOCOL" in otel else _PROTOCOL
+    if (protocol := otel.get(named, "http/protobuf")) != "http/protobuf":
         log.warning("%s is %s, but only http/protobuf is supported: no %s are sent", named, protocol, signal)
         return False
     return True
 
 
 def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | None":
-    """What sends telemetry from now on; None where nobody collects it, or it cannot be sent."""
+    """Start sending telemetry. Return None if there is no collector or the exporter cannot be set up."""
     if not (signals := wanted(environment)):
         return None
     try:
-        from fastn_mcp.telemetry.exporter import Export  # only where asked for: it takes longer than all the rest
+        from fastn_mcp.telemetry.exporter import Export  # deferred: the slowest import
     except ImportError:
         log.warning("a collector is set, but the exporter is not installed: %s", install_extra("otel"))
         return None
     try:
         export = Export(signals, environment, lines)
-    except Exception as error:  # a value of theirs, in whatever way it is wrong
+    except Exception as error:  # the SDK raises various errors for invalid variables
         log.warning("no telemetry is sent: invalid OpenTelemetry variable (%s)", type(error).__name__)
         return None
     if export.records is not None:
@@ -70,7 +70,7 @@ def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | Non
 
 
 def observed(instruments: "Instruments", profile: str) -> Instrumentation:
-    """Have the parts of an account observed."""
+    """Return the instrumentation of the account of a profile."""
     from fastn_mcp.telemetry.instruments import AccountSpans, current_trace
     from fastn_mcp.telemetry.request_spans import observe
 
@@ -83,7 +83,7 @@ def observed(instruments: "Instruments", profile: str) -> Instrumentation:
 def instrumentation_of(
     environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
 ) -> Callable[[str], Instrumentation]:
-    """What makes the parts of the account of a profile; what was begun for it ends with `at_the_end`."""
+    """Return a factory of instrumentations by profile. `at_the_end` registers the export's shutdown."""
     export = exporting(environment, lines)
     if export is None:
         return not_instrumented

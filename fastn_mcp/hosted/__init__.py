@@ -1,6 +1,6 @@
-"""MCP over HTTP: for this machine alone, or for a team whose people sign in.
+"""MCP over HTTP: on this machine with a bearer token, or for a team with OpenID Connect.
 
-Stateless: any replica can answer any request. `app` is the application, and runs it. For a team, `tokens` identifies
-the caller by the keys of `oidc`, `authentication` decides what the caller may use, and `tenants` opens the account that
-`team_config` names.
+Stateless: any replica can answer any request. `app` builds and runs the application. For a team, `tokens` identifies
+the caller by the keys of `oidc`, `authentication` checks what the caller may use, and `tenants` opens the account that
+`team_config` assigns.
 """

@@ -1,7 +1,7 @@
-"""The HTTP application: MCP, metadata for sign-in, and the paths of health probes; and the server that runs it.
+"""The HTTP application with MCP, sign-in metadata and health probes, and the server that runs it.
 
-On a signal to stop, calls in flight have their time; what is left then is cancelled, and a change among it is recorded
-as unknown.
+On a stop signal, calls in flight get a grace period. Calls still running after it are cancelled, and a cancelled change
+is recorded as unknown.
 """
 
 import asyncio
@@ -48,14 +48,14 @@ ALIVE = "/healthz"
 READY = "/readyz"
 PATH = "/mcp"
 
-_PATIENCE = 5.0
+_CHECK_TIMEOUT = 5.0
 _HEADERS = {"Cache-Control": "no-store"}
 
 Check = Callable[[], Awaitable[bool]]
 
 
 class Health:
-    """Probes. A request cannot be answered without what `required` checks; `reported` checks are named alone."""
+    """Health probes. A failed `required` check makes the process not ready; `reported` checks are only reported."""
 
     def __init__(
         self, required: Mapping[str, Check] | None = None, reported: Mapping[str, Check] | None = None
@@ -63,10 +63,9 @@ class Health:
         self._required = dict(required or {})
         self._reported = dict(reported or {})
         self.is_leaving = False
-        """Whether the process is to end: new requests should go elsewhere."""
+        """Whether the process is shutting down, so that new requests should go to another."""
 
     def routes(self) -> list[Route]:
-        """The two paths of probes."""
         return [Route(ALIVE, self._alive, methods=["GET"]), Route(READY, self._ready, methods=["GET"])]
 
     async def _alive(self, _: Request) -> JSONResponse:
@@ -76,14 +75,14 @@ class Health:
         if self.is_leaving:
             return JSONResponse({"status": "leaving"}, 503, _HEADERS)
         checks = self._required | self._reported
-        found = {name: "ok" if await _holds(check) else "unreachable" for name, check in checks.items()}
+        found = {name: "ok" if await _passes(check) else "unreachable" for name, check in checks.items()}
         ready = all(found[name] == "ok" for name in self._required)
         return JSONResponse({"status": "ready" if ready else "not ready"} | found, 200 if ready else 503, _HEADERS)
 
 
-async def _holds(check: Check) -> bool:
+async def _passes(check: Check) -> bool:
     try:
-        with anyio.fail_after(_PATIENCE):
+        with anyio.fail_after(_CHECK_TIMEOUT):
             return await check()
     except Exception:
         return False
@@ -93,9 +92,9 @@ def application(
     server: Server[Any], hosts: Sequence[str], token: HttpToken, head: int, health: Health,
     more: Sequence[BaseRoute] = (),
 ) -> Starlette:  # fmt: skip
-    """For this machine alone, by exactly these `host:port`, for whoever has the token.
+    """Return the application for this machine: exactly these `host:port`, and a bearer token.
 
-    The probes need no token; nor do `more`, routes beside MCP whose requests are signed.
+    The probes need no token, nor do the `more` routes, whose requests are signed.
     """
     origins = [f"http://{host}" for host in hosts]
     security = TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins)
@@ -111,7 +110,7 @@ def team_application(
     server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, health: Health, system: System,
     more: Sequence[BaseRoute] = (),
 ) -> Starlette:  # fmt: skip
-    """For a team: an OAuth 2.1 resource server, whose tenants serve who signs in. `more` are routes beside MCP."""
+    """Return the application for a team: an OAuth 2.1 resource server. `more` are routes beside MCP."""
     path, origins = urlsplit(team.url).path, [origin_of(team.url), *team.origins]
     tokens = Tokens(team.trust, keys, system)
     security = TransportSecuritySettings(allowed_hosts=team.served_hosts, allowed_origins=origins)
@@ -120,13 +119,13 @@ def team_application(
         stateless_http=True,
         max_request_body_size=team.limits.body_bytes,
         transport_security=security,
-        # From texts, so that an issuer without a path gets no slash, which would make it another one (RFC 8414).
+        # Validated from strings: `AnyHttpUrl` adds a slash to an issuer without a path, making it another (RFC 8414).
         auth=AuthSettings.model_validate(
             {
                 "issuer_url": team.issuer,
                 "resource_server_url": team.url,
                 "validate_token_resource": True,
-                "required_scopes": [READ],  # what to ask for first; what more a call needs is said when it is made
+                "required_scopes": [READ],  # for the first token; a call that needs more names it
             }
         ),
         token_verifier=tokens,
@@ -134,7 +133,7 @@ def team_application(
     choose_response_mode(app, server, security)
     app.router.routes.extend([*health.routes(), *more])
     metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
-    # The innermost: who is calling is known there.
+    # Innermost middleware, because it needs the authenticated user.
     app.user_middleware.append(Middleware(TeamAccess, path, team, tokens, tenants, metadata))
     if team.origins:
         app.add_middleware(
@@ -146,12 +145,12 @@ def team_application(
         )
     page = [] if team.page_url is None else [origin_of(team.page_url)]
     app.add_middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY))
-    within(app, partial(_maintained, tenants, keys))
+    within(app, partial(_refresh_and_sweep, tenants, keys))
     return app
 
 
 @asynccontextmanager
-async def _maintained(tenants: Tenants, keys: IssuerKeys) -> AsyncGenerator[None]:
+async def _refresh_and_sweep(tenants: Tenants, keys: IssuerKeys) -> AsyncGenerator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keys.refresh)
         tasks.start_soon(tenants.sweep_forever)
@@ -166,12 +165,12 @@ async def _maintained(tenants: Tenants, keys: IssuerKeys) -> AsyncGenerator[None
 
 @dataclass(frozen=True, slots=True)
 class ShutdownConfig:
-    """Seconds of each step, and the bounds of the socket."""
+    """Durations of a shutdown in seconds, and limits of the socket."""
 
     drain: float = 0.0
-    """Between not being ready and taking no more requests."""
+    """Time between reporting not ready and refusing new requests."""
     grace: float = 5.0
-    """For what is in flight."""
+    """Time for requests in flight."""
     connections: int | None = None
     head: int = 65_536
 
@@ -193,7 +192,7 @@ class _Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """At the first signal it stops being ready, and ends a while later. At the second it ends at once."""
+        """Report not ready on the first signal and exit after the drain time. Exit at once on the second."""
         is_first, self._health.is_leaving = not self._health.is_leaving, True
         if is_first and self._drain > 0 and self._loop is not None:
             later = self._loop.call_later
@@ -203,9 +202,9 @@ class _Server(uvicorn.Server):
 
 
 def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig, announcement: str) -> None:
-    """Serve until SIGINT or SIGTERM; half-open clients do not keep the process alive.
+    """Serve until SIGINT or SIGTERM. Half-open clients do not keep the process alive.
 
-    `announcement` is written to stderr once it listens.
+    `announcement` is written to stderr once the server listens.
     """
     config = server_config(
         app,
@@ -216,7 +215,7 @@ def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig
         timeout_graceful_shutdown=round(shutdown.grace),
         timeout_keep_alive=30,
     )
-    # Once it has ended, uvicorn raises the signal again, which would kill the process before anything is cleaned up.
+    # After shutdown uvicorn raises the signal again, which would kill the process before cleanup.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     _Server(config, health, shutdown.drain, announcement).run()

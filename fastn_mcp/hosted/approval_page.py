@@ -1,4 +1,4 @@
-"""The approval page of a team: people sign in and see what they may decide."""
+"""The approval page of a team: approvers sign in and decide the requests assigned to them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ _Cookie = Literal["sign_in", "session"]
 
 @dataclass(frozen=True, slots=True)
 class BrowserSession:
-    """A browser in which a person signed in, as its sealed cookie holds it."""
+    """Signed-in browser session, as stored in its sealed cookie."""
 
     id: str
     ends: float
@@ -36,14 +36,14 @@ def mounted(
     team: Team, url: str, sign_in: SignIn, secrets: Sequence[str], tenants: Tenants, ledger: Ledger,
     is_leaving: Callable[[], bool], system: System, *, shares_ledger: bool,
 ) -> Mount:  # fmt: skip
-    """The page at `url`, for the application. `ledger` is of the process: what was used once is noted there."""
+    """Return the page at `url`. `ledger` is the ledger of the process, for single-use tokens."""
     shared = ledger if shares_ledger else None
     access = TeamPageAccess(team, url, sign_in, Seal(secrets, system), tenants, ledger, shared, system)
     return Mount(urlsplit(url).path, page(access, [origin_of(url)], ledger, system, secrets, is_leaving))
 
 
 class TeamPageAccess:
-    """Let in by signing in at the identity provider, and kept in by a sealed cookie that every replica reads."""
+    """Page access by sign-in at the identity provider, then by a sealed cookie that every replica can open."""
 
     prefix = ""
     entrance: str | None = None
@@ -63,7 +63,7 @@ class TeamPageAccess:
         self._shared = shared
         self._root = f"{urlsplit(url).path}/"
         self._secure = url.startswith("https://")
-        self._holds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
+        self._session_seconds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
 
     def routes(self, render: Render) -> Sequence[Route]:
         return [
@@ -87,9 +87,9 @@ class TeamPageAccess:
         except NotSignedIn as why:
             response = _rejected(render, request, 403, why)
         else:
-            # Only ever there: nothing that was sent says where to go.
+            # A fixed target: the request cannot choose where to redirect.
             response = RedirectResponse(self._root, 303)
-            self._set(response, "session", self._seal.close("session", asdict(session)), self._holds)
+            self._set(response, "session", self._seal.close("session", asdict(session)), self._session_seconds)
         self._delete(response, "sign_in")
         return response
 
@@ -102,7 +102,7 @@ class TeamPageAccess:
         if session is not None:
             if not await spend(self._seal, self._ledger, session.id, "logout me", fields, self._now()):
                 return RedirectResponse(self._root, 303)
-            # A copy of the cookie, wherever it is, ends as well.
+            # Revoke the session itself, so that a copy of the cookie stops working too.
             await self._ledger.distrust(session.id, _ENDED, session.ends)
         response = render(
             request, "refused.html", heading="You are signed out",
@@ -119,30 +119,30 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        found = self._seal.open("session", self._get(request, "session"), self._holds)
+        found = self._seal.open("session", self._get(request, "session"), self._session_seconds)
         if found is None or found["ends"] <= self._now():
             return None
-        known = found["person"]
-        person = SignedInPerson(**(known | {"rules": tuple(known["rules"])}))
+        stored = found["person"]
+        person = SignedInPerson(**(stored | {"rules": tuple(stored["rules"])}))
         session = BrowserSession(found["id"], found["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
 
     async def _signed_in(self, request: Request) -> BrowserSession:
-        begun = self._seal.open("sign-in", self._get(request, "sign_in"), SIGN_IN_HOLDS)
-        if begun is None:
+        opened = self._seal.open("sign-in", self._get(request, "sign_in"), SIGN_IN_HOLDS)
+        if opened is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is not a response from the identity provider.")
-        pending, now = PendingSignIn(**begun), self._now()
+        pending, now = PendingSignIn(**opened), self._now()
         code = self._sign_in.code(pending, dict(sent))
-        # First: nobody makes us ask the provider more than once for each sign-in that was begun.
+        # Before the exchange, so that each sign-in causes at most one request to the provider.
         if not await self._ledger.use_nonce(f"sign-in {pending.state}", now + SIGN_IN_HOLDS + 60, now):
             raise NotSignedIn("This sign-in was already used.")
-        who = person(self._team, await self._sign_in.finish(pending, code))
-        if not self._inbox(who).tenants:
-            raise NotAnApprover(f"No rule for approvers names {who.name}. Ask the operator of this server.")
-        return BrowserSession(self._system.token(), now + self._holds, who)
+        approver = person(self._team, await self._sign_in.finish(pending, code))
+        if not self._inbox(approver).tenants:
+            raise NotAnApprover(f"No rule for approvers names {approver.name}. Ask the operator of this server.")
+        return BrowserSession(self._system.token(), now + self._session_seconds, approver)
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
         return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
@@ -151,14 +151,14 @@ class TeamPageAccess:
         return self._system.now().timestamp()
 
     def _name(self, cookie: _Cookie) -> str:
-        # The prefix keeps other hosts of the domain, and plain HTTP, from setting it.
+        # The prefix stops other hosts of the domain, and plain HTTP, from setting the cookie.
         return f"{'__Host-' if self._secure else ''}fastn_{cookie}"
 
     def _get(self, request: Request, cookie: _Cookie) -> str | None:
         return request.cookies.get(self._name(cookie))
 
     def _set(self, response: Response, cookie: _Cookie, value: str, seconds: float) -> None:
-        # Not strict: the browser comes back from another site, the provider's.
+        # Lax, because the browser returns from another site, the provider's.
         response.set_cookie(
             self._name(cookie), value, max_age=int(seconds), path="/", secure=self._secure, httponly=True,
             samesite="lax",

@@ -1,9 +1,10 @@
-"""Who approves what in a team: the rules, each person's inbox over all tenants, and the channel that points there.
+"""Approver rules of a team, each approver's inbox across tenants, and the approval channel that points to it.
 
-The ledger alone knows what is decided; each approval and decline is a vote of whom the identity provider says they are.
+Decisions are stored only in the ledger. Each approval or decline is a vote of a person whom the identity provider
+authenticated.
 
-A requester never approves their own call where two people have to. A plain one they may: the person behind an agent
-is who a form of its client would ask too, unless the team file says `own = false`.
+A requester never approves their own call if it needs two people. They may approve a call that needs one, since an
+elicitation form of their client would ask them too, unless the team file sets `own = false`.
 """
 
 import logging
@@ -29,33 +30,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SignedInPerson:
-    """Somebody who signed in, and which rules they matched then."""
+    """Person who signed in, with the approver rules that matched at that time."""
 
     issuer: str
     subject: str
     name: str
     tenant: str | None
-    """Whose calls they make themselves."""
+    """Tenant that serves their own calls."""
     rules: tuple[str, ...]
 
     @property
     def principal(self) -> str:
-        """As they are recorded: the same that their calls have."""
+        """Principal as recorded: the same as that of their own calls."""
         return f"{self.issuer}|{self.subject}"
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
-    """Who signed in, by the claims of their ID token."""
+    """Return the person and their matching rules from the claims of an ID token."""
     approvals = team.approvals
     rules = [rule.digest for rule in (approvals.approver if approvals else ()) if rule.holds(claims, team.groups_claim)]
     tenant = team.tenant_of(claims) if approvals and approvals.own else None
     shown = next((str(v) for k in ("name", "preferred_username", "email") if (v := claims.get(k))), claims["sub"])
-    asks = tenant.name if tenant is not None and not tenant.caller_keys else None
-    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], asks, tuple(rules))
+    own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
+    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], own_tenant, tuple(rules))
 
 
 class TenantInbox:
-    """The approval channel of one tenant: its requests wait on the page, for those who may decide about them."""
+    """Approval channel of one tenant, whose requests wait on the approval page."""
 
     identifies_people = True
 
@@ -65,7 +66,7 @@ class TenantInbox:
         self._ledger = ledger
 
     async def show(self, grant: str) -> str:
-        """Raises `Refused` where nobody could decide."""
+        """Say where the request is decided. Raises `Refused` if nobody may decide it."""
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
@@ -87,7 +88,7 @@ class TenantInbox:
 
 
 class TeamInbox(Inbox):
-    """What one person may decide, by the rules as they are now."""
+    """Requests that one person may decide, by the current rules."""
 
     consent = quorum.VERIFIED
     tells_people_apart = True
@@ -95,7 +96,7 @@ class TeamInbox(Inbox):
     def __init__(
         self, team: Team, person: SignedInPerson, tenants: Tenants, system: System, shared: Ledger | None = None
     ) -> None:
-        """`shared` is the one ledger of all tenants, where they share one."""
+        """`shared` is the ledger that all tenants share, if they do."""
         super().__init__(system)
         self.approver = person.principal
         self.shares_ledger = shared is not None
@@ -109,7 +110,7 @@ class TeamInbox(Inbox):
 
     @property
     def tenants(self) -> frozenset[str]:
-        """Those of whose calls any can be theirs."""
+        """Names of the tenants whose requests this person may see."""
         own = {self._person.tenant} if self._own and self._person.tenant is not None else set[str]()
         return frozenset(own).union(*(rule.tenants or self._team.with_keys() for rule in self._rules))
 
@@ -133,7 +134,7 @@ class TeamInbox(Inbox):
 
     @override
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:
-        """It is theirs to decide, or they asked it and may withdraw it."""
+        """Whether they may decide the request, or made it and may withdraw it."""
         return self._is_own(request.principal) or self._is_covered(tenant, request)
 
     @override
@@ -142,7 +143,7 @@ class TeamInbox(Inbox):
             return None if self._is_covered(tenant, request) else "This call is not yours to approve."
         if quorum.needed(request) > 1:
             return "It is your own call, and others have to approve it."
-        # One that is like theirs, and not the same, letter by letter, is kept from approving and given nothing.
+        # A principal that differs only in case counts as their own, but gets no right to approve.
         exact = request.principal == self.approver
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 
@@ -170,5 +171,5 @@ class TeamInbox(Inbox):
             entry = decided(event, request, None, note)
         try:
             audit.record(entry)
-        except FastnError:  # it holds already; sending records again, or refuses
+        except FastnError:  # the decision already holds; the send is audited too, or refused
             log.exception("%s of %s could not be audited", event.value, request.tool)

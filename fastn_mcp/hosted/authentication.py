@@ -1,6 +1,6 @@
-"""Who may use MCP over HTTP: a bearer token on this machine, or a sign-in with scopes and a tenant.
+"""Authentication of MCP over HTTP: a bearer token on this machine, or a sign-in with scopes and a tenant.
 
-What is rejected here never reaches a handler. Whatever is let in passes the guard, call by call.
+A rejected request never reaches a handler. Every call of an accepted request still passes the guard.
 """
 
 import hmac
@@ -18,7 +18,7 @@ from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.quorum import READ, InsufficientScope, Rights
-from fastn_mcp.hosted.oidc import AGAIN, NoKeys
+from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestLine, RequestRejected, again, asked, read, unavailable, whole
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
@@ -32,22 +32,22 @@ log = logging.getLogger(__name__)
 OWN_KEY = "x-fastn-api-key"
 
 FORBIDDEN = -32003
-"""Of the error codes that the specification leaves to servers."""
+"""JSON-RPC error code from the range that the specification leaves to servers."""
 
 MOST_HEADERS = 100
 
 _CONTEXT = "fastn_mcp.context"
 _SCOPE_PREFIX = "fastn:"
 
-_LARGEST = 65_536
-"""Bytes of a request without a token that are read, for the id that the error answers."""
+_UNAUTHENTICATED_BYTES = 65_536
+"""Bytes that are read of an unauthenticated request, to find its id for the error."""
 
 
 class HostCheck:
-    """Reject a foreign Host or Origin, and large headers, before anything is read.
+    """Reject a foreign Host or Origin and oversized headers before the body is read.
 
-    Compared letter by letter: no wildcard, no prefix, no port that was not named. `open_paths` are for probes, which
-    call by an address instead of a name.
+    Hosts and origins must match exactly, including the port. The Host is not checked for `open_paths`: probes call by
+    IP address.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class HostCheck:
 
 
 def request_context(request: Request) -> RequestContext:
-    """The account and the caller of a request that `TeamAccess` let in. They stand with the request itself."""
+    """Return the account and caller that `TeamAccess` stored in the request's scope."""
     found: RequestContext = request.scope[_CONTEXT]
     return found
 
 
 class TeamAccess:
-    """Serve the requests of people who signed in, each by the account of their tenant.
+    """Middleware that serves each signed-in caller from the account of their tenant.
 
-    Stands between the SDK's authentication and its MCP endpoint, at `path`. At `metadata` a client reads whose tokens
-    are wanted (RFC 9728).
+    It sits between the SDK's authentication and its MCP endpoint at `path`. `metadata` is the address of the protected
+    resource metadata, which names the issuer (RFC 9728).
     """
 
     def __init__(self, app: ASGIApp, path: str, team: Team, tokens: Tokens, tenants: Tenants, metadata: str) -> None:
@@ -107,7 +107,7 @@ class TeamAccess:
         async with AsyncExitStack() as stack:
             try:
                 caller, tenant, own = await self._signed_in(scope)
-                # A caller who brings a key has a share of their own.
+                # A caller with a key of their own has a request limit of their own.
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
                 body = await read(receive, self._team.limits.body_bytes)
@@ -145,7 +145,7 @@ class TeamAccess:
         return Caller(principal, None, rights), tenant, _caller_account(tenant, principal, keys)
 
     async def _unauthenticated(self, sent: str) -> RequestRejected:
-        """Nobody signed in; the challenge says why a token that came is not accepted."""
+        """Return the 401 rejection. Its challenge says why a token was not accepted."""
         scheme, _, token = sent.partition(" ")
         message, error = "Sign in first.", ()
         if scheme.lower() == "bearer" and token:
@@ -153,12 +153,12 @@ class TeamAccess:
                 why = await self._tokens.reason(token)
             except NoKeys:
                 what = "The identity provider cannot be reached, so no token can be verified."
-                return unavailable(what, int(AGAIN))
+                return unavailable(what, int(RETRY_AFTER))
             message, error = f"The token was refused. {why}", ("invalid_token", why)
         return RequestRejected(401, message, headers={"WWW-Authenticate": self._challenge([READ], *error)})
 
     def _insufficient_scope(self, rights: Rights | None, needed: str, message: str) -> RequestRejected:
-        """The scopes that the token holds are named too, so that a new one has both."""
+        """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""
         held = [scope for scope in (rights.scopes if rights else ()) if scope.startswith(_SCOPE_PREFIX)]
         challenge = self._challenge(sorted({*held, needed}), "insufficient_scope", f"It needs {needed}.")
         return RequestRejected(403, message, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
@@ -170,13 +170,13 @@ class TeamAccess:
         return "Bearer " + ", ".join(parts)
 
     def _check_scope(self, caller: Caller, account: AccountContext, line: RequestLine) -> None:
-        """Raises `RequestRejected` where the call surely needs more than the token holds."""
+        """Raise `RequestRejected` if the call certainly needs a scope that the token lacks."""
         if line.tool is None:
             return
         try:
             wanted = parse(account.by_name, line.tool, line.arguments or {})
         except FastnError:
-            return  # whatever it is, MCP has an answer for it
+            return  # the MCP handler reports the error
         try:
             caller.check(line.tool, Effect.READ if wanted.dry_run else wanted.call.effective)
         except InsufficientScope as error:
@@ -206,7 +206,7 @@ def _caller_account(tenant: Tenant, principal: str, keys: list[str]) -> CallerAc
 
 
 class LocalAccess:
-    """Serve requests that carry the token of this machine, by one of `hosts`. `open_routes` need neither."""
+    """Middleware that requires one of `hosts` and the token of this machine. `open_routes` need neither."""
 
     def __init__(
         self, app: ASGIApp, token: HttpToken, hosts: Collection[str], origins: Collection[str], head: int,
@@ -216,11 +216,11 @@ class LocalAccess:
         self._token = token.value.encode()
         self._place = token.place
         self._open = tuple(open_routes)
-        self._closed = HostCheck(self._with_token, hosts, origins, head, ())
+        self._protected = HostCheck(self._with_token, hosts, origins, head, ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_open = scope["type"] == "lifespan" or any(route.matches(scope)[0] is not Match.NONE for route in self._open)
-        await (self._app if is_open else self._closed)(scope, receive, send)
+        await (self._app if is_open else self._protected)(scope, receive, send)
 
     async def _with_token(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -229,8 +229,8 @@ class LocalAccess:
             return await self._app(scope, receive, send)
         id_ = None
         if scope["method"] == "POST":
-            with suppress(RequestRejected):  # too large or too slow: refused all the same
-                id_ = asked(await read(receive, _LARGEST)).id
+            with suppress(RequestRejected):  # too large or too slow: rejected without an id
+                id_ = asked(await read(receive, _UNAUTHENTICATED_BYTES)).id
         what = "The bearer token is not this server's." if sent else "A bearer token is required."
         message = f"{what} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}."
         error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""

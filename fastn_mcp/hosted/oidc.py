@@ -1,7 +1,7 @@
-"""An OpenID provider: discovery, and its signing keys (JWKS), cached and refreshed.
+"""OpenID provider: discovery, and signing keys (JWKS) with caching and refresh.
 
-PyJWT comes with the MCP SDK and verifies signatures. When keys are read again, how long they are believed while the
-provider cannot be reached, and that unknown ids cannot make us ask it at will, is in no library: that is what is here.
+PyJWT, which the MCP SDK requires, verifies signatures. No library decides when to refresh keys, how long to trust them
+while the provider is unreachable, or how to bound the requests that unknown key ids cause. This module does.
 """
 
 import logging
@@ -19,35 +19,35 @@ from fastn_mcp.runtime import System
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 
-PATIENCE = 5.0
-"""Seconds for each step of a request."""
+TIMEOUT = 5.0
+"""Timeout of each step of a request, in seconds."""
 
-_LARGEST = 512 * 1024
+_MAX_BYTES = 512 * 1024
 
 
 class Provider:
-    """One issuer. An answer of it that cannot be used raises `ValueError`, `TypeError` or `KeyError`."""
+    """Client of one issuer. An invalid response raises `ValueError`, `TypeError` or `KeyError`."""
 
     def __init__(self, issuer: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.issuer = issuer
         self._transport = transport
 
     async def metadata(self) -> dict[str, Any]:
-        """Its discovery document."""
+        """Fetch the discovery document."""
         found = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
         if found.get("issuer") != self.issuer:
             raise ValueError("its discovery document names another issuer")
         return found
 
     def endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
-        """An address that the discovery document names."""
+        """Return an endpoint of the discovery document. Raises `ValueError` if it has to be https and is not."""
         address = httpx2.URL(str(metadata[name]))
         if address.scheme != "https" and not self.issuer.startswith("http://"):
             raise ValueError(f"its {name} is not an https address")
         return str(address)
 
     async def get(self, address: str) -> dict[str, Any]:
-        """The JSON object at an address."""
+        """Fetch the JSON object at an address."""
         status, body = await self._request("GET", address)
         if status != 200:
             raise ValueError(f"{httpx2.URL(address).host} answered {status}")
@@ -56,7 +56,7 @@ class Provider:
     async def post(
         self, address: str, fields: Mapping[str, str], headers: Mapping[str, str]
     ) -> tuple[int, dict[str, Any]]:
-        """The status of an answer to a form, and its JSON object."""
+        """Post a form. Return the status and JSON object of the response."""
         status, body = await self._request("POST", address, data=dict(fields), headers=dict(headers))
         return status, _json_object(body)
 
@@ -65,16 +65,16 @@ class Provider:
         async with self._client.stream(method, address, **content) as response:
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) > _LARGEST:
-                    raise ValueError(f"{response.url.host} answered more than {_LARGEST} bytes")
+                if len(body) > _MAX_BYTES:
+                    raise ValueError(f"{response.url.host} answered more than {_MAX_BYTES} bytes")
         return response.status_code, bytes(body)
 
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
-        plain = self.issuer.startswith("http://")  # this machine only, which the team file sees to
+        plain = self.issuer.startswith("http://")  # the team file allows http on this machine only
         return httpx2.AsyncClient(
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "fastn-mcp"},
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             verify=False if plain else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0),
             trust_env=False,
@@ -83,7 +83,6 @@ class Provider:
         )
 
     async def aclose(self) -> None:
-        """Close the connections."""
         if "_client" in self.__dict__:
             await self._client.aclose()
 
@@ -97,74 +96,76 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 log = logging.getLogger(__name__)
 
-FRESH = 3600.0
-"""Seconds after which keys are read again although all are known: a key that was withdrawn is then forgotten."""
+REFRESH_AFTER = 3600.0
+"""Seconds after which keys are refreshed even if no key is missing, to drop withdrawn keys."""
 
-AGAIN = 30.0
-"""Seconds between two attempts, however many tokens name keys that nobody knows."""
+RETRY_AFTER = 30.0
+"""Minimum seconds between two refreshes, however many tokens name unknown keys."""
 
-EAGER = 2.0
-"""The same while no keys are known at all."""
+FIRST_RETRY_AFTER = 2.0
+"""Minimum seconds between two refreshes while no keys are cached."""
 
-STALE = 86_400.0
-"""Seconds for which keys are believed while the provider cannot be reached."""
+TRUST_FOR = 86_400.0
+"""Seconds for which cached keys are trusted while the provider is unreachable."""
 
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 
 
 class UnknownKey(Exception):
-    """The provider publishes no such key."""
+    """The provider does not publish this key."""
 
 
 class NoKeys(Exception):
-    """The provider cannot be reached, and no keys of it are known."""
+    """The provider is unreachable and no keys are cached."""
 
 
 class IssuerKeys:
-    """The signing keys of one issuer."""
+    """Cached signing keys of one issuer."""
 
     def __init__(self, issuer: str, system: System, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.provider = Provider(issuer, transport)
         self._system = system
         self._keys: list[Mapping[str, Any]] = []
-        self._read = float("-inf")
-        self._tried = float("-inf")
+        self._refreshed = float("-inf")
+        self._attempted = float("-inf")
         self._refreshing = anyio.Lock()
 
     @property
-    def known(self) -> bool:
-        """Whether there are keys that are still believed."""
-        return bool(self._keys) and self._system.monotonic() - self._read < STALE
+    def has_keys(self) -> bool:
+        """Whether cached keys exist that are still trusted."""
+        return bool(self._keys) and self._system.monotonic() - self._refreshed < TRUST_FOR
 
     async def reached(self) -> bool:
-        """Whether tokens can be verified; where they never could, that is tried."""
-        if not self.known:
+        """Whether tokens can be verified. Refresh the keys if none are cached."""
+        if not self.has_keys:
             await self.refresh()
-        return self.known
+        return self.has_keys
 
     async def find(self, kid: str | None, algorithm: str) -> jwt.PyJWK:
-        """The key of this id, or without an id the only one, for this algorithm. Raises `UnknownKey`, `NoKeys`."""
-        # Where somebody is reading them already, those that are known serve meanwhile.
-        if self._system.monotonic() - self._read >= FRESH and not (self.known and self._refreshing.locked()):
+        """Return the key of this id, or the only one if `kid` is None. Raises `UnknownKey` or `NoKeys`."""
+        # While another request refreshes the keys, use the cached ones.
+        if self._system.monotonic() - self._refreshed >= REFRESH_AFTER and not (
+            self.has_keys and self._refreshing.locked()
+        ):
             await self.refresh()
-        if (key := self._fitting(kid, algorithm)) is None:
+        if (key := self._matching(kid, algorithm)) is None:
             await self.refresh()
-            key = self._fitting(kid, algorithm)
+            key = self._matching(kid, algorithm)
         if key is not None:
             return key
-        if not self.known:
+        if not self.has_keys:
             raise NoKeys
         raise UnknownKey
 
     async def refresh(self) -> None:
         """Refresh the JWKS at most once per interval. Keep the cached keys on failure."""
         began = self._system.monotonic()
-        async with self._refreshing:  # calls at once read them once
-            if began - self._tried < (AGAIN if self.known else EAGER):
+        async with self._refreshing:  # concurrent calls share one refresh
+            if began - self._attempted < (RETRY_AFTER if self.has_keys else FIRST_RETRY_AFTER):
                 return
-            self._tried = self._system.monotonic()
+            self._attempted = self._system.monotonic()
             try:
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(TIMEOUT):
                     metadata = await self.provider.metadata()
                     found = (await self.provider.get(self.provider.endpoint(metadata, "jwks_uri"))).get("keys")
                 if not isinstance(found, list):
@@ -174,26 +175,25 @@ class IssuerKeys:
                 return
             keys = [cast("Mapping[str, Any]", key) for key in cast("list[object]", found) if isinstance(key, dict)]
             self._keys = [key for key in keys if key.get("use", "sig") == "sig"]
-            self._read = self._system.monotonic()
+            self._refreshed = self._system.monotonic()
 
-    def _fitting(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
-        if not self.known:
+    def _matching(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
+        if not self.has_keys:
             return None
-        fitting = [key for key in self._keys if (kid is None or key.get("kid") == kid) and _fits(key, algorithm)]
-        if len(fitting) != 1:
+        matching = [key for key in self._keys if (kid is None or key.get("kid") == kid) and _fits(key, algorithm)]
+        if len(matching) != 1:
             return None
         try:
-            return jwt.PyJWK(dict(fitting[0]), algorithm)
+            return jwt.PyJWK(dict(matching[0]), algorithm)
         except jwt.PyJWTError:
             return None
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self.provider.aclose()
 
 
 def _fits(key: Mapping[str, Any], algorithm: str) -> bool:
-    """Whether a key is for an algorithm. A shared secret never is: what is published signs nothing."""
+    """Whether a key fits an algorithm. Symmetric keys never do: a published secret proves nothing."""
     if key.get("alg", algorithm) != algorithm:
         return False
     match algorithm[:2]:

@@ -12,7 +12,7 @@ from identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from world import Clock
 
-from fastn_mcp.hosted.oidc import AGAIN, EAGER, FRESH, STALE, IssuerKeys, NoKeys
+from fastn_mcp.hosted.oidc import FIRST_RETRY_AFTER, REFRESH_AFTER, RETRY_AFTER, TRUST_FOR, IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, scopes
 
 pytestmark = pytest.mark.anyio
@@ -212,7 +212,7 @@ async def test_a_rotated_key_is_read_once_it_is_used() -> None:
     old = door.provider.keys[0]
     assert await door(door.provider.token()) == "ok"
     door.provider.keys = [rsa("second")]
-    door.clock.pass_(AGAIN)
+    door.clock.pass_(RETRY_AFTER)
     assert await door(door.provider.token()) == "ok"
     assert door.reads == 2
     assert await door(door.provider.token(old)) == NO_KEY
@@ -225,7 +225,7 @@ async def test_tokens_with_invented_keys_do_not_storm_the_provider() -> None:
     for number in range(100):
         assert await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"})) == NO_KEY
     assert door.reads == 1
-    door.clock.pass_(AGAIN)
+    door.clock.pass_(RETRY_AFTER)
     for number in range(100):
         await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"}))
     assert door.reads == 2
@@ -236,17 +236,17 @@ async def test_keys_are_read_anew_after_a_while_and_believed_while_they_cannot_b
     door = Door()
     good = door.provider.token(exp=int(door.clock.at.timestamp()) + 10 * 86_400)
     assert await door(good) == "ok"
-    door.clock.pass_(FRESH)
+    door.clock.pass_(REFRESH_AFTER)
     assert await door(good) == "ok"
     assert door.reads == 2
     door.provider.down = True
-    door.clock.pass_(STALE - 1)
+    door.clock.pass_(TRUST_FOR - 1)
     assert await door(good) == "ok"
     door.clock.pass_(1)
     with pytest.raises(NoKeys):
         await door(good)
     door.provider.down = False
-    door.clock.pass_(AGAIN)
+    door.clock.pass_(RETRY_AFTER)
     assert await door(good) == "ok"
 
 
@@ -271,7 +271,7 @@ async def test_without_keys_of_the_issuer_nothing_is_said_of_a_token(what: str) 
         await door.tokens.reason(door.provider.token())
     assert not await door.keys.reached()
     door.provider.metadata = {}
-    door.clock.pass_(EAGER)
+    door.clock.pass_(FIRST_RETRY_AFTER)
     assert await door.keys.reached()
     assert await door(door.provider.token()) == "ok"
     await door.keys.aclose()
