@@ -249,11 +249,21 @@ def test_a_customer_that_is_named_otherwise_never_loosens(
     assert verdict.decision is (Decision.CONFIRM if then == "allow" else Decision.DENY)
 
 
-@pytest.mark.parametrize(("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), ([], False)])
+@pytest.mark.parametrize(
+    ("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), (["ACME"], False), ([], False)]
+)
 def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], allowed: bool) -> None:
     """Ours: one harmless item does not carry the others."""
     text = '[[rule]]\nwhen = { customers = "acme" }\nthen = "allow"'
     verdict = judge(text, CreateApiKey(name="n", customers=customers))
+    assert (verdict.decision is Decision.ALLOW) is allowed
+
+
+@pytest.mark.parametrize(("environment", "allowed"), [("test", True), ("TEST", False)])
+def test_an_argument_is_allowed_only_letter_for_letter(judge: Judge, environment: str, allowed: bool) -> None:
+    """Ours: what reads the same may be another to Fastn."""
+    text = '[[rule]]\nwhen = { environment = "test" }\nthen = "allow"'
+    verdict = judge(text, RunWorkflow(workflow_id="w", environment=environment))
     assert (verdict.decision is Decision.ALLOW) is allowed
 
 
