@@ -12,6 +12,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
+from deciding import allowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk._logs import LoggerProvider
@@ -129,8 +130,9 @@ class _Kept:
     def __init__(self) -> None:
         self.changes: list[Change] = []
 
-    async def note(self, change: Change) -> None:
+    async def begin(self, change: Change) -> bool:
         self.changes.append(change)
+        return True
 
 
 def _as_result(value: JsonValue) -> object:
@@ -158,7 +160,7 @@ def _as_journal(value: JsonValue) -> object:
     kept = _Kept()
     journalling = ChangeJournal(cast(Any, kept), "test", System())
     target = FastnObject.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
-    begun = journalling.begin(_update(value), "digest", "local", target, cast(Any, None))
+    begun = journalling.begin(allowed(_update(value), target=target), cast(Any, None))
     with pytest.raises(StopIteration):
         begun.send(None)
     return repr(kept.changes)

@@ -50,6 +50,7 @@ from fastn_mcp.guard.ledger.ledger import (
     LedgerUnusable,
     RequestState,
     TemporaryApproval,
+    Vote,
     account_name,
 )
 from fastn_mcp.guard.ledger.sqlite import FILE
@@ -103,10 +104,9 @@ class TerminalApprovals:
         if request.required == Decision.FOUR_EYES.value:
             return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
         now = self.now()
-        if not await self.ledger.move(request.id, [RequestState.OPEN], RequestState.APPROVED, now, by=_BY):
+        if await self.ledger.decide(request, Vote(_BY, approves=True, at=now), _BY) is None:
             return _TOO_LATE
         said = "Approved. It is sent when the agent makes the same call again."
-        await self.ledger.note_answer(request.holder, declined=False, now=now)
         scope = (
             temporary_approval(request, self.system.token(), now, _BY)
             if minutes and can_be_temporary(request)
@@ -121,11 +121,10 @@ class TerminalApprovals:
     async def decline(self, request: ApprovalRequest, note: str) -> str:
         """Decline a request; what became of it, in words."""
         now, why = self.now(), note or None
-        if not await self.ledger.move(request.id, [RequestState.OPEN], RequestState.DECLINED, now, by=_BY, note=why):
+        if await self.ledger.decide(request, Vote(_BY, approves=False, at=now), _BY, why) is None:
             return _TOO_LATE
         said = f"Declined. The same call stays declined until {_clock(request.expires)}."
         said += self._record(decided(AuditEvent.DECLINED, request, _BY, why))
-        await self.ledger.note_answer(request.holder, declined=True, now=now)
         return said
 
     async def revoke(self, beginning: str) -> TemporaryApproval | None:

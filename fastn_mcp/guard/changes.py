@@ -46,6 +46,9 @@ class Change:
     """By what it was allowed: `policy`, `plan`, `client_form`, `terminal`; empty where that was not recorded."""
     unsettled_until: float = 0.0
     """Unix seconds until which this call is not repeated unasked: its outcome is not known, or not to the client."""
+    batch: str = ""
+    """The id of the list that it is a call of, and its number there, from 1; empty for a single call."""
+    number: int = 0
 
 
 MADE = ("done", "applied_unreadable")
@@ -53,26 +56,14 @@ FINAL = (*MADE, *PERHAPS_MADE)
 """Outcomes after which a call of a batch is never made again."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStep:
-    """What is known of one call of a batch; its number counts from 1."""
-
-    number: int
-    outcome: str | None = None
-    """`BEGUN` from before it is sent; None where it was never begun."""
-    grant: str | None = None
-    """By what it was approved together with the others, where it was."""
-    change: str | None = None
-    """The change in the journal that it made."""
-    at: float = 0.0
-    """When that was, in Unix seconds."""
-
-
 class Journal(Protocol):
-    """Keeps the changes of an account, and what became of the calls of batches, for whoever goes on with one."""
+    """Keeps the changes of an account, by which a list goes on where it stopped."""
 
-    async def note(self, change: Change) -> None:
-        """Record a change that is about to be sent. What cannot be recorded is not sent."""
+    async def begin(self, change: Change) -> bool:
+        """Record a change that is about to be sent. What cannot be recorded is not sent.
+
+        False where this call of its list was begun before, with an outcome of `FINAL`: of several processes one begins.
+        """
         ...
 
     async def settle(self, change: Change) -> None:
@@ -99,20 +90,8 @@ class Journal(Protocol):
         """Give that back: it was not undone."""
         ...
 
-    async def steps(self, batch: str) -> list[BatchStep]:
-        """What is known of a batch, by number. Of a call without a step nothing is."""
-        ...
-
-    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
-        """Note by which grants calls were approved, instead of those of before."""
-        ...
-
-    async def begin_step(self, batch: str, number: int, at: float) -> bool:
-        """Note that a call is about to be made, atomically; False where its outcome is one of `FINAL`."""
-        ...
-
-    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
-        """Note what became of a call."""
+    async def changes_of(self, batch: str) -> list[Change]:
+        """The calls of a list that are never made again (`FINAL`), by number."""
         ...
 
 
@@ -159,7 +138,7 @@ class BatchResult:
 
     id: str
     """The same for the same list of calls of the same caller, in every process; empty for a single call."""
-    results: dict[int, Done | NotDone | BatchStep]
+    results: dict[int, Done | NotDone | Change]
 
     def single(self) -> Done:
         """The result of a single call. Raises what became of it otherwise."""
@@ -168,5 +147,5 @@ class BatchResult:
                 return done
             case NotDone(error):
                 raise error
-            case BatchStep():
+            case Change():
                 raise TypeError("only a list is resumed")

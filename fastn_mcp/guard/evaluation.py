@@ -14,10 +14,9 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refuse
 from fastn_mcp.fastn.dependents import find_dependents
 from fastn_mcp.fastn.targets import Call, Send, no_such, read_label, read_target
 from fastn_mcp.guard.approval.request import FREE
-from fastn_mcp.guard.audit.recorder import Consent
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder, rate_free_at
+from fastn_mcp.guard.ledger.ledger import Ledger, ShownCall, bound_account, holder, rate_free_at
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
@@ -100,6 +99,29 @@ class CallEvaluation:
         """What people call its target."""
         return None if self.preview is None else self.preview.name
 
+    def shown(self) -> ShownCall:
+        """What an approval of it covers."""
+        if self.preview is None:
+            raise TypeError("the policy decided without a read")
+        return ShownCall(self.binding, self.preview.dependents())
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedCall:
+    """A call that may be sent, once, and by what right."""
+
+    current: CallEvaluation
+    principal: str
+    by: str
+    """`policy`, `plan`, `scope`, or who approved it and how."""
+    approval: str | None = None
+    """The id of what approved it, where that was not the policy."""
+    trace: str | None = None
+    """In what a person was asked for it, as `System.trace` names it."""
+    batch: str = ""
+    """The list that it is a call of, as `BatchResult.id`, and its number there."""
+    number: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -114,9 +136,7 @@ class Evaluation:
     verdict: PolicyDecision
     """The strictest: what one of its calls needs, all of them need."""
     digest: str
-    """Who calls what, with exactly which arguments, on which account, by which key."""
-    binding: str
-    """Digest of the calls, their targets' states and the policy. A change to any of them voids an approval."""
+    """As of its call; or the id of a list."""
     similar: str | None
     """Digest of the calls that a temporary approval would cover. A list is approved each time."""
     shown: Shown | None
@@ -131,7 +151,7 @@ class Evaluation:
 
 
 def _of_one(batch: Batch, one: CallEvaluation) -> Evaluation:
-    return Evaluation(batch, "", {1: one}, one.effect, one.verdict, one.digest, one.binding, one.similar, one.preview)
+    return Evaluation(batch, "", {1: one}, one.effect, one.verdict, one.digest, one.similar, one.preview)
 
 
 def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:
@@ -149,8 +169,7 @@ def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> E
         calls,
         max((call.effect for call in calls.values()), key=lambda effect: effect.rank),
         replace(verdict, permit=None),
-        sha256([id_, {number: call.digest for number, call in calls.items()}]),
-        sha256({number: call.binding for number, call in calls.items()}),
+        id_,
         None,
         ListPreview(batch.tool.tool_name(), does, previews, refused),
     )
@@ -415,8 +434,8 @@ class BudgetCheck:
         self._judge = judge
         self._ledger = ledger
 
-    async def allow(self, current: CallEvaluation, principal: str) -> Consent:
-        """The policy's own consent, counted. Raises a `Refused` for every verdict but one that allows."""
+    async def allow(self, current: CallEvaluation, principal: str) -> str:
+        """Count a call that the policy allows: `policy` or `plan`. Raises a `Refused` for any other decision."""
         call, verdict = current.call, current.verdict
         if verdict.decision is not Decision.ALLOW:
             raise self._judge.refused(call, verdict)
@@ -426,8 +445,7 @@ class BudgetCheck:
             used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this plan entry are used.")
             raise self._judge.refused(call, used_up)
         await self.spend(current.effect, principal, is_counted=verdict.permit is not None)
-        by = "policy" if verdict.permit is None else "plan"
-        return Consent(by, verdict, current.effect, target=current.target, name=current.name)
+        return "policy" if verdict.permit is None else "plan"
 
     async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
         """Count a call that is about to be sent. Raises a `Refused` where a budget is used up.

@@ -18,7 +18,7 @@ from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, Caller, OutOfB
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.audit.log import Unwritten
 from fastn_mcp.guard.audit.recorder import Recorder
-from fastn_mcp.guard.changes import FINAL, MADE, Batch, BatchResult, BatchStep, Done, NotDone
+from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
@@ -35,7 +35,7 @@ class Guard:
 
     def __init__(
         self,
-        judge: Evaluator,
+        evaluator: Evaluator,
         ledger: Ledger,
         recorder: Recorder,
         journal: ChangeJournal,
@@ -43,10 +43,10 @@ class Guard:
         secrets: SecretValues,
         delivery: KeyFileWriter | None,
         system: System,
-        desk: OutOfBandChannel | None,
+        out_of_band: OutOfBandChannel | None,
     ) -> None:
         """Without `delivery`, a new key stands in the result."""
-        self._judge = judge
+        self._evaluator = evaluator
         self._ledger = ledger
         self._recorder = recorder
         self._journal = journal
@@ -54,8 +54,10 @@ class Guard:
         self._secrets = secrets
         self._delivery = delivery
         self._system = system
-        lifetime, budgets = judge.policy.approval_lifetime, BudgetCheck(judge, ledger)
-        self._approvals = ApprovalFlow(judge.bound_account, ledger, recorder, system, desk, budgets, lifetime)
+        lifetime, budgets = evaluator.policy.approval_lifetime, BudgetCheck(evaluator, ledger)
+        self._approvals = ApprovalFlow(
+            evaluator.bound_account, ledger, recorder, system, out_of_band, budgets, lifetime
+        )
         self.directory = Directory(system)
 
     async def execute(
@@ -77,42 +79,44 @@ class Guard:
                 return approval
             if approval.is_stale:
                 evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
-            approval = await self._approvals.accept(approval, evaluation)
+            await self._approvals.check(approval, evaluation)
             by = approval.by if evaluation.verdict.permit is None else "plan"
-            said |= {"outcome": "admitted", "consent": by, "asked": approval.answer and approval.answer.trace}
+            said |= {"outcome": "admitted", "consent": by, "asked": approval.request and approval.request.trace}
+        first = next(iter(evaluation.calls))
         for number, call in evaluation.calls.items():
             if batch.is_list:
                 await report(f"{number} of {len(batch.calls)}: {call.call.tool_name()}", number, len(batch.calls))
             try:
-                execution.results[number] = await self._send_once(number, evaluation, approval, caller)
+                execution.results[number] = await self._send_once(
+                    number, evaluation, approval, caller, is_stale=number != first
+                )
             except FastnError as error:
                 execution.results[number] = NotDone(error)
                 if error.outcome not in MADE and not batch.keep_going:
                     break
         return execution
 
-    async def _send_once(self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller) -> Done:
-        """Send one approved call at most once, recorded before and after. Raises what became of it otherwise."""
+    async def _send_once(
+        self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller, *, is_stale: bool
+    ) -> Done:
+        """Send one approved call at most once, recorded before and after. Raises what became of it otherwise.
+
+        `is_stale` says that what was sent since it was evaluated may have changed what is there.
+        """
         current, call = evaluation.calls[number], evaluation.calls[number].call
         is_list = evaluation.batch.is_list
         with self._span(call) if is_list else nullcontext(Said()) as said, self._fail_closed(call, caller):
-            if is_list:  # what was sent before may have changed what is there
-                current = await self._reevaluate(call, caller)
-                said |= _decided(current.effect, current.verdict)
+            current = await self._reevaluate(call, caller) if is_stale else current
+            said |= _decided(current.effect, current.verdict) if is_list else {}
             filled = self._secrets.fill(call)
-            consent = await self._approvals.use(approval, number, current, caller.principal)
-            said |= {"outcome": "admitted", "consent": consent.by, "asked": consent.asked}
-            deadline = self._client.deadline(call)
-            step = (evaluation.id, number) if is_list else None
-            change = await self._journal.begin(
-                call, current.digest, caller.principal, current.target, self._client.send, deadline, current.name,
-                consent.by, step,
-            )  # fmt: skip
+            approved = await self._approvals.use(approval, number, current, evaluation, caller.principal)
+            said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
+            change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))
         intent, is_sent = None, False
         try:
-            intent = self._recorder.intent(call, caller.principal, consent, change.id)
+            intent = self._recorder.intent(approved, change.id)
             await self._recorder.anchor()
-            self._judge.ai_sessions.note(call, None)
+            self._evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on it may have left
             result = await self._client.send(filled)
         except BaseException as error:
@@ -126,7 +130,7 @@ class Guard:
             raise
         finally:
             self.directory.forget(call.toolset())
-        self._judge.ai_sessions.note(call, result)
+        self._evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
         change = await self._journal.end(change, "done", result)
         await self._recorder.settle()
@@ -137,11 +141,11 @@ class Guard:
         execution = await self._resume(batch, caller)
         if len(execution.results) == len(batch.calls):
             return execution
-        return await self._judge.evaluate(batch, caller.principal, execution.results)
+        return await self._evaluator.evaluate(batch, caller.principal, execution.results)
 
     async def evaluate(self, call: Call, principal: str = "local") -> CallEvaluation:
         """What the policy says of one call, and what it would do: fresh reads, no question, nothing sent."""
-        return await self._judge.evaluate_call(call, principal)
+        return await self._evaluator.evaluate_call(call, principal)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Make a read. Raises a `FastnError`."""
@@ -155,7 +159,7 @@ class Guard:
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """The mode, and what is left of the budgets and of the plan. Raises a `FastnError`."""
         try:
-            return await self._judge.allowance(principal)
+            return await self._evaluator.allowance(principal)
         except FastnError:
             raise
         except Exception as error:
@@ -167,21 +171,19 @@ class Guard:
     @property
     def asks(self) -> bool:
         """Whether there is anybody to ask."""
-        return self._judge.policy.asks
+        return self._evaluator.policy.asks
 
     @property
     def approval_lifetime(self) -> float:
         """Seconds in which a request can be answered, and the approved call made."""
-        return self._judge.policy.approval_lifetime
+        return self._evaluator.policy.approval_lifetime
 
     async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
         """What an earlier request did for the same list: none of it is sent again."""
         if not batch.is_list:
             return BatchResult("", {})
-        id_ = self._judge.batch_id(batch, caller.principal)
-        results: dict[int, Done | NotDone | BatchStep] = {}
-        results |= {step.number: step for step in await self._ledger.steps(id_) if step.outcome in FINAL}
-        return BatchResult(id_, results)
+        id_ = self._evaluator.batch_id(batch, caller.principal)
+        return BatchResult(id_, {change.number: change for change in await self._ledger.changes_of(id_)})
 
     async def _evaluate(
         self, batch: Batch, caller: Caller, skip: Collection[int], said: Said, *, reads: bool = False
@@ -193,20 +195,20 @@ class Guard:
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
                 caller.check(call.tool_name(), call.effective)
-        evaluation = None if reads else await self._judge.at_once(batch, caller.principal)
-        evaluation = evaluation or await self._judge.evaluate(batch, caller.principal, skip)
+        evaluation = None if reads else await self._evaluator.at_once(batch, caller.principal)
+        evaluation = evaluation or await self._evaluator.evaluate(batch, caller.principal, skip)
         for current in evaluation.calls.values():
             caller.check(current.call.tool_name(), current.effect)
         said |= _decided(evaluation.effect, evaluation.verdict)
-        self._judge.raise_if_denied(evaluation)
+        self._evaluator.raise_if_denied(evaluation)
         return evaluation
 
     async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        current = await self._judge.evaluate_call(call, caller.principal)
+        current = await self._evaluator.evaluate_call(call, caller.principal)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
-            raise self._judge.refused(call, current.verdict)
+            raise self._evaluator.refused(call, current.verdict)
         return current
 
     def _delivered(self, call: Call, result: FastnObject) -> FastnObject:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -19,6 +20,9 @@ from fastn_mcp.guard.changes import PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import FastnObject
+
+if TYPE_CHECKING:
+    from fastn_mcp.guard.evaluation import ApprovedCall
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +98,8 @@ class ChangeJournal:
         self.journal = journal
         self.account = account
         self._system = system
-        self._sending: dict[str, tuple[str, anyio.Event, tuple[str, int] | None]] = {}
-        """By change: the digest of its call, what is set once its outcome is known or lost, and its step of a batch."""
+        self._sending: dict[str, tuple[str, anyio.Event]] = {}
+        """By change: the digest of its call, and what is set once its outcome is known or lost."""
         self._lost: dict[str, float] = {}
         """By digest of a call: until when it is unsettled. The ledger may be what was lost."""
 
@@ -107,7 +111,7 @@ class ChangeJournal:
         if call.route.method in _IDEMPOTENT:
             return None
         with anyio.move_on_after(_NOTICED):
-            for ended in [ended for of, ended, _ in self._sending.values() if of == digest]:
+            for ended in [ended for of, ended in self._sending.values() if of == digest]:
                 await ended.wait()
         if self._lost.get(digest, 0.0) > self._now():
             return _UNKNOWN
@@ -131,31 +135,21 @@ class ChangeJournal:
         found = await self.journal.unsettled(digest, self._now())
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
 
-    async def begin(
-        self,
-        call: Call,
-        digest: str,
-        principal: str,
-        target: FastnObject | None,
-        read: Send,
-        deadline: float = 0.0,
-        name: str | None = None,
-        approved_by: str = "",
-        step: tuple[str, int] | None = None,
-    ) -> Change:
-        """Record that `call` is about to be sent.
+    async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
+        """Record a call that is about to be sent within `deadline` seconds. What this returns must be ended.
 
-        `digest` names the call; `target` and `name` are what was read of its target already. It is sent within
-        `deadline` seconds. `step` is the batch and the number of a call of a list, which begins only once. What this
-        returns must be ended. Raises a `FastnError` where the call was begun already, or that cannot be written.
+        Of a list each call begins only once. Raises a `FastnError` where the call was begun already, or that cannot be
+        written.
         """
+        current, call = approved.current, approved.current.call
+        target = current.target
         if target is None and call.target is not None:
             target = await _read(call, read)
-        label = name or await read_label(call, target, read)
+        label = current.name or await read_label(call, target, read)
         now, is_idempotent = self._now(), call.route.method in _IDEMPOTENT
         change = Change(
             id=f"chg_{self._system.token()}",
-            principal=principal,
+            principal=approved.principal,
             account=self.account,
             tool=call.tool_name(),
             arguments=call.shown(),
@@ -164,27 +158,29 @@ class ChangeJournal:
             before=None if target is None else without_secrets(target),
             sent=fields_sent(call),
             at=now,
-            approved_by=approved_by,
-            call="" if is_idempotent else digest,
+            approved_by=approved.by,
+            call="" if is_idempotent else current.digest,
             unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
+            batch=approved.batch,
+            number=approved.number if approved.batch else 0,
         )
-        if step is not None and not await self.journal.begin_step(*step, now):
-            raise NotSent(
-                "It was begun already, by another process or by another call of the same batch.",
-                "Call the batch again later to see what became of it.",
-            )
-        self._sending[change.id] = change.call, anyio.Event(), step
+        self._sending[change.id] = change.call, anyio.Event()
         try:
-            await self.journal.note(change)
+            is_begun = await self.journal.begin(change)
         except BaseException as error:
-            await self._sent(change, "not_sent")
+            await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
                 raise
             log.exception("%s could not be journalled", call.tool_name())
             raise Refused(
-                f"The journal could not be written ({type(error).__name__}).",
-                "Tell the operator; the server log has the details.",
+                f"The journal could not be written ({type(error).__name__}).", "Tell the operator: the log says more."
             ) from error
+        if not is_begun:
+            self._sent(change)
+            raise NotSent(
+                "It was begun already, by another process or by another call of the same batch.",
+                "Call the batch again later to see what became of it.",
+            )
         return change
 
     async def end(self, change: Change, outcome: str, result: FastnObject | None = None) -> Change:
@@ -208,7 +204,7 @@ class ChangeJournal:
         except Exception:
             log.exception("the outcome %s of %s could not be journalled", outcome, change.tool)
         finally:
-            await self._sent(change, outcome)
+            self._sent(change)
         return ended
 
     async def settle(self, change: Change) -> None:
@@ -221,17 +217,9 @@ class ChangeJournal:
     def _now(self) -> float:
         return self._system.now().timestamp()
 
-    async def _sent(self, change: Change, outcome: str) -> None:
-        _, ended, step = self._sending.pop(change.id)
+    def _sent(self, change: Change) -> None:
+        _, ended = self._sending.pop(change.id)
         ended.set()
-        if step is None:
-            return
-        try:
-            with anyio.CancelScope(shield=True):
-                made = change.id if outcome == "done" else None
-                await self.journal.end_step(*step, outcome, made, self._now())
-        except Exception:
-            log.exception("the outcome %s of call %s of %s could not be noted", outcome, step[1], step[0])
 
 
 _MADE = ("done", AppliedUnreadable.outcome)

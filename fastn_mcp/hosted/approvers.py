@@ -70,7 +70,7 @@ class TenantInbox:
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
-        approvals, needed = self._team.approvals, quorum.needed(found)
+        approvals, needed = self._team.approvals, found.needed
         rules = approvals.approver if approvals else ()
         own = approvals is not None and approvals.own and needed == 1
         if not own and not any(rule.covers(self._tenant, quorum.effects_of(found)) for rule in rules):
@@ -80,7 +80,7 @@ class TenantInbox:
             )
         if needed == 1:
             return f"A person decides at {self._team.page_url}/, where they sign in."
-        have = await quorum.approving(grant, self._ledger)
+        have = len(found.approvers)
         return (
             f"{needed} different people have to approve it at {self._team.page_url}/, where they sign in, and none of"
             f" them is who asks. {have} of {needed} approved so far."
@@ -141,7 +141,7 @@ class TeamInbox(Inbox):
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
         if not self._is_own(request.principal):
             return None if self._is_covered(tenant, request) else "This call is not yours to approve."
-        if quorum.needed(request) > 1:
+        if request.needed > 1:
             return "It is your own call, and others have to approve it."
         # A principal that differs only in case counts as their own, but gets no right to approve.
         exact = request.principal == self.approver

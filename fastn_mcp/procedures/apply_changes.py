@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
 from fastn_mcp.fastn.targets import Call, settling_read
-from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, BatchStep, Change, Done, NotDone
+from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import since
@@ -92,9 +92,9 @@ class ApplyChanges(Procedure[Applied]):
         if not isinstance(outcome, BatchResult):
             return outcome
         results = outcome.results
-        rows = {number: await _row_of(number, calls[number - 1], results[number], context, now) for number in results}
+        rows = {number: _row_of(number, calls[number - 1], results[number], now) for number in results}
         note = ""
-        if all(isinstance(result, BatchStep) for result in results.values()):
+        if all(isinstance(result, Change) for result in results.values()):
             note = "All of it was begun earlier, and nothing was sent now. To repeat it, give it a name in batch."
         return _told(outcome.id, calls, rows, note)
 
@@ -158,19 +158,17 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-async def _earlier(call: Call, step: BatchStep, context: ProcedureContext, now: float) -> dict[str, JsonValue]:
+def _earlier(call: Call, change: Change, now: float) -> dict[str, JsonValue]:
     """What became of a call when the batch was made before."""
-    at: dict[str, JsonValue] = {"at": since(step.at, now)}
-    if step.outcome in PERHAPS_MADE:
-        said: dict[str, JsonValue] = {"message": _UNRECORDED if step.outcome == BEGUN else _LOST}
-        return _row(step.number, call, UnknownOutcome.outcome) | at | said | _settling(call)
-    change = None if step.change is None else await context.journal.change(context.account, step.change)
-    return _row(step.number, call, str(step.outcome)) | at | _receipt(call, None, change)
+    at: dict[str, JsonValue] = {"at": since(change.at, now)}
+    if change.outcome in PERHAPS_MADE:
+        said: dict[str, JsonValue] = {"message": _UNRECORDED if change.outcome == BEGUN else _LOST}
+        return _row(change.number, call, UnknownOutcome.outcome) | at | said | _settling(call)
+    made = change if change.outcome == "done" else None
+    return _row(change.number, call, change.outcome) | at | _receipt(call, None, made)
 
 
-async def _row_of(
-    number: int, call: Call, result: Done | NotDone | BatchStep, context: ProcedureContext, now: float
-) -> dict[str, JsonValue]:
+def _row_of(number: int, call: Call, result: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
     match result:
         case Done(made, change):
             return _row(number, call, "done") | _receipt(call, made, change)
@@ -178,8 +176,8 @@ async def _row_of(
             said: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
             return _row(number, call, error.outcome) | said | facts
-        case BatchStep():
-            return await _earlier(call, result, context, now)
+        case Change():
+            return _earlier(call, result, now)
 
 
 def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:

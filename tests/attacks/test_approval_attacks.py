@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from approving import Content, Fields, Program, approval, changing, connected, each_version, said, typed
 from asking import Fastn
+from deciding import answered
 from faulty_sandbox import Status
 from mcp import Client
 from world import World
@@ -124,7 +125,7 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
             arguments = {name: value for name, value in (RUN | change).items() if value is not None}
             assert said(await client.call_tool("run_workflow", arguments))["outcome"] == "declined", other
             world.clock.pass_(60)
-            await world.ledger.note_answer("local", declined=False, now=0.0)
+            await answered(world.ledger, "local", world.clock.at.timestamp(), approves=True)
         assert len(world.changes) == sent
     world.close()
 

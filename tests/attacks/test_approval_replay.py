@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from approving import Program, approval, changing, said
 from asking import Fastn
+from deciding import moved
 from declining import VERSIONS
 from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
@@ -130,8 +131,8 @@ class Agent:
                 return None
             (grant,) = await self.world.ledger.waiting(self.now)
             self.world.clock.pass_(5)
-            assert await self.world.ledger.move(
-                grant.id, [RequestState.OPEN], RequestState.APPROVED, self.now, by="local_page"
+            assert await moved(
+                self.world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, self.now, by="local_page"
             )
             return grant
         if self.channel == "unsealed":

@@ -287,7 +287,7 @@ async def test_the_intent_is_on_disk_before_the_request_leaves(
     used = -1
     if is_approved:
         # The write that marks the approval as used is the first to hold its new state; it is synced next.
-        used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*burnt"))
+        used = first(logs, first(rf"pwrite64\(\d+<{state}/ledger\.sqlite-wal>.*used(client_form|local_page|terminal)"))
     written = first(rf"write\(\d+<{state}/audit\.jsonl>.*\\\"event\\\":\s?\\\"intent", used)
     synced = first(rf"f(?:data)?sync\(\d+<{state}/audit\.jsonl>", written)
     sent = first(re.escape(request))

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
@@ -55,7 +55,7 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
         tool="delete_customer",
         target="cus_8fQ2",
         call=f"call of {id_}",
-        binding=f"binding of {id_}",
+        calls={1: ShownCall(f"binding of {id_}", {})},
         required="confirm",
         expected=None,
         allows_temporary=False,

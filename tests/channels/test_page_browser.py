@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from approval_desk import Desk, batch, question, update_of_workflow
+from deciding import moved
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
 from pydantic import JsonValue
 
@@ -204,8 +205,8 @@ async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chrom
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_label("Or decline, with a note to the agent").first.press_sequentially("Wait")
-    await desk.ledger.move(
-        "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
+    await moved(
+        desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
     )
     await expect(tab.get_by_role("heading", level=1)).to_have_text("One call waits for you")
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
@@ -225,8 +226,8 @@ async def test_a_page_that_moves_under_the_pointer_takes_no_decision(desk: Desk,
              document.querySelector(".approve .primary").click();
            }).observe(document.getElementById("main"), {attributes: true})"""
     )
-    await desk.ledger.move(
-        "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
+    await moved(
+        desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
     )
     await expect(tab.locator("#announce")).to_have_text("The page has just changed. Look again, then decide.")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
@@ -310,9 +311,11 @@ async def everything(desk: Desk) -> None:
         batch(), batch("grant-9", preview={**batch().preview, "calls": [{"number": 1, **long.preview, **awkward}] * 2})
     )
     await desk.ask(question("grant-5"), update_of_workflow("grant-6"), question("grant-7"))
-    await desk.ledger.move("grant-5", [RequestState.OPEN], RequestState.DECLINED, now, by="local_page", note="n" * 300)
-    await desk.ledger.move("grant-6", [RequestState.OPEN], RequestState.USED, now, by="client_form")
-    await desk.ledger.move("grant-7", [RequestState.OPEN], RequestState.UNANSWERED, now, by="client_form")
+    await moved(
+        desk.ledger, "grant-5", [RequestState.OPEN], RequestState.DECLINED, now, by="local_page", note="n" * 300
+    )
+    await moved(desk.ledger, "grant-6", [RequestState.OPEN], RequestState.USED, now, by="client_form")
+    await moved(desk.ledger, "grant-7", [RequestState.OPEN], RequestState.UNANSWERED, now, by="client_form")
     await desk.ledger.add_temporary(
         TemporaryApproval("s", "p" * 80, "a" * 80, "update_workflow", "w" * 120, now, now + 900, "terminal")
     )

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from approval_desk import Desk, Visitor, let_in, question, update_of_workflow
+from deciding import answered, moved
 from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,7 @@ def words(page: str) -> str:
 async def test_approving_opens_the_way_for_one_call(desk: Desk, visitor: Visitor) -> None:
     """Ours: by whom and when is recorded, and the declines before it no longer count."""
     await desk.ask(question())
-    await desk.ledger.note_answer("local", declined=True, now=1.0)
+    await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
     assert (answer.status_code, answer.headers["location"]) == (303, visitor.room)
     grant = await found(desk)
@@ -202,7 +203,7 @@ async def test_what_was_decided_elsewhere_is_not_decided_again(
     """Ours: whoever is second is told what became of it."""
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
-    await desk.ledger.move("grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
+    await moved(desk.ledger, "grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
     before = await desk.snapshot()
     answer = await visitor.send(action, form | {"extent": "once"})
     assert answer.status_code == 409
@@ -258,9 +259,10 @@ class Overtaken(SqliteLedger):
     """Somebody at a terminal is quicker, by as little as can be."""
 
     @override
-    async def find(self, grant: str) -> ApprovalRequest | None:
-        there = await super().find(grant)
-        await super().move(grant, [RequestState.OPEN], RequestState.DECLINED, 0.0, by="terminal")
+    async def find(self, request: str) -> ApprovalRequest | None:
+        there = await super().find(request)
+        if there is not None:
+            await self.decide(there, Vote("terminal", approves=False, at=0.0), "terminal")
         return there
 
 
@@ -274,7 +276,7 @@ async def test_whoever_is_overtaken_is_told(action: str, tmp_path: Path) -> None
     assert answer.status_code == 409
     assert "This question was declined already. Nothing was decided now." in answer.text
     assert await desk.ledger.temporary_approvals(0.0) == []
-    assert await desk.ledger.declines("local") == (0, 0.0)
+    assert await desk.ledger.declines("local") == (1, 0.0)
     (grant,) = await desk.ledger.decided(5)
     assert (grant.state, grant.by) == (RequestState.DECLINED, "terminal")
     await visitor.http.aclose()
@@ -371,7 +373,7 @@ async def test_the_history_says_what_became_of_each_question(desk: Desk, visitor
     }
     for number, (id_, (state, by, _)) in enumerate(became.items()):
         await desk.ask(question(id_))
-        await desk.ledger.move(id_, [RequestState.OPEN], state, now - 7200 + number, by=by)
+        await moved(desk.ledger, id_, [RequestState.OPEN], state, now - 7200 + number, by=by)
     page = words(await visitor.look())
     order = [page.index(outcome) for _, _, outcome in reversed(became.values())]
     assert order == sorted(order)

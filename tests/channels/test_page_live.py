@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 from approval_desk import Desk, Visitor, question
+from deciding import moved
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
 from fastn_mcp.guard.ledger.ledger import RequestState
@@ -29,7 +30,7 @@ async def test_each_change_is_said_and_nothing_of_what_it_was(desk: Desk, visito
         first = await event(lines)
         await desk.ask(question())
         second = await event(lines)
-        await desk.ledger.move("grant-1", [RequestState.OPEN], RequestState.DECLINED, 1.0, by="terminal")
+        await moved(desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, 1.0, by="terminal")
         third = await event(lines)
     assert [name for name, _ in (first, second, third)] == ["event: changed"] * 3
     assert len({number for _, number in (first, second, third)}) == 3

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from approval_desk import Desk, Visitor, question, update_of_workflow
+from deciding import moved
 from pydantic import JsonValue
 from typing_extensions import override
 
@@ -92,7 +93,7 @@ async def fill(desk: Desk, value: str) -> None:
         filled(update_of_workflow(), value, "grant-2"),
         filled(question(), value, "grant-3"),
     )
-    await desk.ledger.move("grant-3", [RequestState.OPEN], RequestState.DECLINED, now, by=value, note=value)
+    await moved(desk.ledger, "grant-3", [RequestState.OPEN], RequestState.DECLINED, now, by=value, note=value)
     await desk.ledger.add_temporary(
         TemporaryApproval("scope-1", value, value, "update_workflow", value, now, now + 900, value)
     )

@@ -18,10 +18,11 @@ import anyio
 import pytest
 from at_a_terminal import Person, sitting
 from command_line import run_command
+from deciding import answered, moved
 from pydantic import JsonValue
 
 from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 KEY = "the-key-of-the-page"
@@ -81,7 +82,7 @@ GRANT = ApprovalRequest(
     tool="run_workflow",
     target="wf_1",
     call="call",
-    binding="binding",
+    calls={1: ShownCall("binding", {})},
     required="confirm",
     expected=None,
     allows_temporary=True,
@@ -204,7 +205,7 @@ def test_a_person_declines_with_a_note(state: Folder) -> None:
 def test_an_approval_ends_the_declines_in_a_row(state: Folder) -> None:
     """Ours: the breaker is for declines in a row."""
     state.asks()
-    state.do(lambda ledger: ledger.note_answer("local", declined=True, now=time.time()))
+    state.do(lambda ledger: answered(ledger, "local", time.time()))
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("y\r")
@@ -316,7 +317,7 @@ def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became
     state.asks()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
-        state.do(lambda ledger: ledger.move("g1", [RequestState.OPEN], became, time.time(), by="local_page"))
+        state.do(lambda ledger: moved(ledger, "g1", [RequestState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
         person.sees("Nothing was decided: it was decided elsewhere meanwhile, or has expired.")
         person.leaves()

@@ -144,13 +144,12 @@ def approve(env: dict[str, str]) -> None:
     """What the page and the terminal do, by the ledger that they share."""
     script = (
         "import asyncio, sys, time\n"
-        "from fastn_mcp.guard.ledger.ledger import RequestState\n"
+        "from fastn_mcp.guard.ledger.ledger import Vote\n"
         "from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger\n"
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
         "    for grant in await ledger.waiting(time.time()):\n"
-        "        states = [RequestState.OPEN], RequestState.APPROVED\n"
-        "        assert await ledger.move(grant.id, *states, time.time(), by='terminal')\n"
+        "        assert await ledger.decide(grant, Vote('terminal', True, time.time()), 'terminal')\n"
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)

@@ -3,6 +3,8 @@
 A new store joins `KINDS`; its address is in the fixture `where` of the contract tests.
 """
 
+import itertools
+import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,11 +15,20 @@ import anyio
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, TooManyWaiting, Vote
+from fastn_mcp.guard.ledger.ledger import (
+    ApprovalRequest,
+    Ledger,
+    RequestState,
+    ShownCall,
+    TemporaryApproval,
+    TooManyWaiting,
+    Vote,
+)
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
 KINDS = ["sqlite", "valkey"]
+_NUMBERS = itertools.count()
 
 
 def opened(where: str) -> Ledger:
@@ -36,7 +47,7 @@ def grant(
         tool="delete_customer",
         target="cus_1",
         call=f"call of {name}",
-        binding=f"binding of {name}",
+        calls={1: ShownCall(f"binding of {name}", {"connections": 2, "executions": 300.5, "triggers": None})},
         required="typed",
         expected="Acme",
         allows_temporary=False,
@@ -45,7 +56,6 @@ def grant(
         text=('delete_customer customer_id="cus_1"', "Account: default."),
         created=created,
         expires=expires,
-        dependents={"connections": 2, "executions": 300.5, "triggers": None},
     )
 
 
@@ -72,7 +82,7 @@ def change(name: str = "c1", at: float = NOW) -> Change:
 
 
 async def _burn(ledger: Ledger, _: str) -> bool:
-    return await ledger.move("g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW)
+    return await ledger.use("g1", 1, NOW) is not None
 
 
 async def _spend(ledger: Ledger, _: str) -> bool:
@@ -88,12 +98,13 @@ async def _open(ledger: Ledger, name: str) -> bool:
 
 
 async def _ask(ledger: Ledger, name: str) -> bool:
-    return await ledger.open(replace(grant(name), call="call", binding="binding")) == name
+    return await ledger.open(replace(grant(name), call="call", calls={})) == name
 
 
 async def _decline(ledger: Ledger, _: str) -> bool:
-    await ledger.note_answer("local", declined=True, now=NOW)
-    return True
+    request = replace(grant(f"{os.getpid()} {next(_NUMBERS)}"), out_of_band=False)
+    await ledger.open(request)
+    return await ledger.decide(request, Vote("client_form", approves=False, at=NOW), "client_form") is not None
 
 
 async def _claim(ledger: Ledger, _: str) -> bool:
@@ -101,7 +112,8 @@ async def _claim(ledger: Ledger, _: str) -> bool:
 
 
 async def _vote(ledger: Ledger, name: str) -> bool:
-    return await ledger.vote(Vote("g1", name, True, NOW), 2, by="four_eyes") is RequestState.APPROVED
+    decided = await ledger.decide(replace(grant(), required="four_eyes"), Vote(name, True, NOW), "four_eyes")
+    return decided is not None and decided.state is RequestState.APPROVED
 
 
 async def _nonce(ledger: Ledger, _: str) -> bool:
@@ -109,7 +121,7 @@ async def _nonce(ledger: Ledger, _: str) -> bool:
 
 
 async def _step(ledger: Ledger, _: str) -> bool:
-    return await ledger.begin_step("b1", 1, NOW)
+    return await ledger.begin(replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", number=1))
 
 
 ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {

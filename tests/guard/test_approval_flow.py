@@ -1,6 +1,6 @@
 """What an approval needs, what it covers, what it costs, and what is recorded of it. Ours (DESIGN 5.4, 5.5)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import stores
+from deciding import moved
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
@@ -28,7 +29,7 @@ from fastn_mcp.guard.approval.request import (
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
@@ -78,8 +79,8 @@ async def approved_on_the_desk(world: World, call: Any) -> str:
     """Ask for a call, and approve it there."""
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    assert await world.ledger.move(
-        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    assert await moved(
+        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     return grant.id
 
@@ -344,23 +345,27 @@ def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
     now: dict[str, float | None], shown: dict[str, float | None], holds: bool
 ) -> None:
     """Ours: what could not be checked when it was shown may be any number; past runs grow by themselves."""
-    approval, verdict = replace(stores.grant(), dependents=shown), PolicyDecision(Decision.TYPED, "rule")
-    preview: Any = SimpleNamespace(dependents=lambda: now)
-    assert covers(approval, approval.binding, verdict, preview) is holds
-    assert not covers(approval, "another", verdict, preview)
+    approval = replace(stores.grant(), calls={1: ShownCall("binding", shown)})
+    assert covers(approval, {1: evaluated(now)}) is holds
+    assert not covers(approval, {1: evaluated(now, "another")})
+    assert not covers(approval, {2: evaluated(now)})
+    assert not covers(replace(approval, used=(1,)), {1: evaluated(now)})
+
+
+def evaluated(
+    dependents: Mapping[str, float | None], binding: str = "binding", wanted: Decision = Decision.TYPED
+) -> CallEvaluation:
+    """A call by what an approval of it is compared with."""
+    preview: Any = SimpleNamespace(dependents=lambda: dependents)
+    call = DeleteCustomer(customer_id="cus_1")
+    return CallEvaluation(call, "digest", call.effective, PolicyDecision(wanted, "rule"), None, preview, binding)
 
 
 @pytest.mark.parametrize("asked", Decision)
 @pytest.mark.parametrize("wanted", Decision)
 def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decision, wanted: Decision) -> None:
-    approval, preview = (
-        replace(stores.grant(), required=asked.value),
-        SimpleNamespace(dependents=dict[str, float | None]),
-    )
-    shown: Any = preview
-    assert covers(approval, approval.binding, PolicyDecision(wanted, "rule"), shown) is (asked.rank >= wanted.rank)
-    unread = replace(approval, dependents=None)
-    assert not covers(unread, approval.binding, PolicyDecision(wanted, "rule"), shown)
+    approval = replace(stores.grant(), required=asked.value, calls={1: ShownCall("binding", {})})
+    assert covers(approval, {1: evaluated({}, wanted=wanted)}) is (asked.rank >= wanted.rank)
 
 
 @pytest.mark.parametrize("decision", Decision)
@@ -445,7 +450,7 @@ async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) ->
     assert isinstance(await world.call(run(world), replace(form(world), name="terminal")), Done)
     quick = replace(form(world, seconds=0.5), name="dialog")
     assert isinstance(await world.call(deletion(world), quick), PendingApproval)
-    assert [grant.by for grant in await world.ledger.decided(9)] == ["dialog", "terminal"]
+    assert [grant.by for grant in await world.ledger.decided(9)] == ["terminal"]
     now = world.clock.at.timestamp()
     assert [await world.ledger.distrusted("local", name, now) for name in ("dialog", "client_form")] == [True, False]
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import anyio
 import pytest
+from deciding import allowed, moved
 from faulty_sandbox import FaultMoment, Reset, Status
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
@@ -25,7 +27,7 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.changes import Batch, BatchStep, Done
+from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -165,7 +167,7 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 
 
 async def test_three_deletions_are_asked_about_once_and_made_in_order(world: World) -> None:
-    """Issue 6: "type DELETE 3 CUSTOMERS"; a grant for each, burnt before its dispatch."""
+    """Issue 6: "type DELETE 3 CUSTOMERS"; one approval, used for each before it is sent."""
     call, person = deletions(world), form(world)
     outcome = await world.call(call, person)
     assert isinstance(outcome, Done)
@@ -181,8 +183,9 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     targets = [part.target for part in call.made_of]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
-    assert {grant.state for grant in decided} == {RequestState.USED}
-    assert sorted(grant.tool for grant in decided) == ["apply_changes", *["delete_customer"] * 3]
+    assert [(grant.tool, grant.state, grant.used) for grant in decided] == [
+        ("apply_changes", RequestState.USED, (1, 2, 3))
+    ]
     assert all(row["change_id"] for row in rows(outcome))
 
 
@@ -470,7 +473,8 @@ async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: W
 async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: World) -> None:
     call = creations("A", "B")
     id_ = world.evaluator.batch_id(Batch(call, call.made_of), "local")
-    assert await world.ledger.begin_step(id_, 1, world.clock.at.timestamp())
+    begun = replace(allowed(call.made_of[0]), batch=id_, number=1)
+    await world.journalling.begin(begun, world.client.send)
     outcome = await world.call(call)
     assert isinstance(outcome, UnknownOutcome)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
@@ -559,8 +563,8 @@ async def test_what_lies_elsewhere_is_found_when_the_batch_is_called_again(world
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     assert (grant.tool, grant.expected) == ("apply_changes", "DELETE 3 CUSTOMERS")
-    await world.ledger.move(
-        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    await moved(
+        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     assert world.changes == []
     assert outcomes(await world.call(call)) == ["done"] * 3
@@ -606,8 +610,8 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
     blocks = cast("list[Any]", slack(WebhookRequest(grant, [], 1, "https://here.example", "/approvals/x"))["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Create secret "SECRET_{n:02}"' in text for n in range(MOST))
-    await world.ledger.move(
-        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    await moved(
+        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     outcome = await world.call(call)
     assert isinstance(outcome, Done)
@@ -639,7 +643,7 @@ async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: P
 async def test_an_outcome_that_cannot_be_noted_counts_as_unknown(world: World) -> None:
     """Ours: the call was made; what is not known of it is not guessed."""
     call = creations("A")
-    world.ledger.end_step = _fails  # type: ignore[method-assign]
+    world.ledger.settle = _fails  # type: ignore[method-assign]
     assert outcomes(await world.call(call)) == ["done"]
     outcome = await world.call(call)
     assert outcomes(outcome) == ["unknown_outcome"]
@@ -652,7 +656,7 @@ async def _fails(*_: object) -> None:
 
 async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
     """DESIGN 5: fail closed."""
-    for name in ("steps", "hold_steps", "begin_step"):
+    for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
         outcome = await world.call(deletions(world), form(world))
         assert isinstance(outcome, (Refused, Stopped))
@@ -663,9 +667,8 @@ async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
 async def test_steps_are_told_by_number(world: World) -> None:
     await world.call(creations("A", "B"))
     call = creations("A", "B")
-    found = await world.ledger.steps(world.evaluator.batch_id(Batch(call, call.made_of), "local"))
+    found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.made_of), "local"))
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
-    assert all(isinstance(step, BatchStep) for step in found)
 
 
 async def test_a_ledger_that_is_lost_is_named_with_the_call_that_needed_it(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from deciding import moved
 from faulty_sandbox import FaultMoment, Reset, Status
 from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
@@ -108,8 +109,8 @@ async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(w
     assert isinstance(await world.call(call), PendingApproval)
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(
-        grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
+    await moved(
+        world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
     assert isinstance(await world.call(call), Done)
     assert isinstance(await world.call(call), PendingApproval)
@@ -121,7 +122,9 @@ async def test_what_was_declined_on_the_desk_stays_declined(world: World) -> Non
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.DECLINED, world.clock.at.timestamp(), note="no")
+    await moved(
+        world.ledger, grant.id, [RequestState.OPEN], RequestState.DECLINED, world.clock.at.timestamp(), note="no"
+    )
     for _ in range(3):
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, Declined)
@@ -137,7 +140,7 @@ async def test_an_approval_for_other_arguments_is_none(world: World) -> None:
     call = await run(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
     swapped = call.model_copy(update={"input": {"all": True}})
     assert isinstance(await world.call(swapped), PendingApproval)
     submitted = FormLater(submitted=(grant.id, Approve()))
@@ -198,7 +201,7 @@ async def test_an_approval_runs_out(world: World) -> None:
     assert isinstance(await world.call(call, FormNow(yes, world.clock, 601)), Refused)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
     world.clock.pass_(601)
     assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
@@ -209,7 +212,7 @@ async def test_a_target_that_changed_voids_the_approval_and_shows_what_is_there(
     call = await deletion(world)
     await world.call(call)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
     await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
     void = await world.call(call)
     assert isinstance(void, TargetChanged)
@@ -283,7 +286,7 @@ async def test_the_key_in_use_is_never_revoked(world: World) -> None:
     assert isinstance(await world.call(await deletion(world), FormNow(yes, world.clock)), Done)
 
 
-@pytest.mark.parametrize("broken", ["find", "open", "move", "latest", "declines"])
+@pytest.mark.parametrize("broken", ["find", "open", "decide", "use", "latest", "declines"])
 async def test_a_ledger_that_fails_is_a_refusal(world: World, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours (DESIGN 5): fail closed."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deciding import moved
 from stores import NOW, grant
 from valkey_proxy import proxied
 from valkey_server import ValkeyServer
@@ -98,8 +99,8 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
         world = World(tmp_path, ledger=ledger)
         call = DeleteCustomer(customer_id=await _customer(world))
         await ledger.open(grant())
-        await ledger.move("g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
-        proxy.lose, proxy.hang_up = b"burnt", True
+        await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)  # so that the server has the script
+        proxy.lose, proxy.hang_up = b"state\r\n$4\r\nused", True
         refused = await world.call(call, FormNow(yes, world.clock))
         assert isinstance(refused, LedgerLost)
         assert proxy.lost == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import hypothesis.strategies as st
+from deciding import moved
 from hypothesis import given, settings
 from world import FormLater, FormNow, World
 
@@ -103,7 +104,7 @@ async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
     now = world.clock.at.timestamp()
     for grant in await world.ledger.waiting(now):
         if how != "open":
-            await world.ledger.move(grant.id, [RequestState.OPEN], RequestState(how), now, by="local_page")
+            await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState(how), now, by="local_page")
     for _ in range(repeats):
         await world.call(call)
 
@@ -144,7 +145,7 @@ async def _approved_run(world: World) -> RunWorkflow:
     assert isinstance(await world.call(call), PendingApproval)
     now = world.clock.at.timestamp()
     (grant,) = await world.ledger.waiting(now)
-    assert await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
+    assert await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
     return call
 
 
@@ -230,7 +231,7 @@ def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
         await world.call(call)
         now = world.clock.at.timestamp()
         (grant,) = await world.ledger.waiting(now)
-        await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
+        await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
         await world.client.send(call)
         await world.client.send(CreateCustomer(name="Globex Exports"))
         again = await subject(world, "delete_customer")

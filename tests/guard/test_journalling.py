@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from deciding import allowed
 from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
@@ -97,7 +98,7 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.ledger, "note", fail)
+        patched.setattr(world.ledger, "begin", fail)
         refused = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(refused, Refused)
     assert "The journal could not be written (OSError)." in refused.what
@@ -151,7 +152,7 @@ async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_i
     """Ours: Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
     digest = world.evaluator.digest(call, "local")
-    await world.journalling.begin(call, digest, "local", None, world.client.send, world.client.deadline(call))
+    await world.journalling.begin(allowed(call, digest), world.client.send, world.client.deadline(call))
     assert world.client.deadline(call) == 300
     later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
     later.clock.pass_(899)

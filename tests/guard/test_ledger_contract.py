@@ -9,12 +9,21 @@ from pathlib import Path
 
 import pytest
 import stores
+from deciding import moved
 from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.changes import BEGUN, BatchStep
 from fastn_mcp.guard.changes import FINAL as OVER
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, RequestState, TooManyWaiting, Vote, rate_free_at
+from fastn_mcp.guard.ledger.ledger import (
+    MOST_WAITING,
+    ApprovalRequest,
+    Ledger,
+    RequestState,
+    ShownCall,
+    TooManyWaiting,
+    Vote,
+    rate_free_at,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +91,7 @@ async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger
 async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:
     """THREATS T11: an approval is spent once, however often a call is repeated at the same time."""
     await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert sum(race(where, "burn")) == 1
     spent = await ledger.find("g1")
     assert spent is not None
@@ -121,7 +131,7 @@ async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledg
     for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):
         await ledger.open(asked)
     await ledger.open(replace(grant("others"), account="acme at live.fastn.ai"))
-    await ledger.move("answered", [RequestState.OPEN], RequestState.APPROVED, NOW, by="local_page")
+    await moved(ledger, "answered", [RequestState.OPEN], RequestState.APPROVED, NOW, by="local_page")
     assert await ledger.expire(form.account, NOW + 599) == []
     closed = [*await ledger.expire(form.account, NOW + 600), *await other.expire(form.account, NOW + 600)]
     assert sorted(one.id for one in closed) == ["form", "page"]
@@ -137,18 +147,20 @@ async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledg
 async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
     """Ours: an approval that comes too late is none."""
     await ledger.open(grant())
-    assert not await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
+    assert not await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
     assert await ledger.waiting(NOW + 600) == []
     assert await ledger.latest("call of g1", NOW + 600) is None
-    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 599)
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 599)
 
 
 async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
     """Ours: whoever decides second decides nothing."""
     await ledger.open(grant())
-    assert not await ledger.move("g1", [RequestState.APPROVED], RequestState.USED, NOW)
-    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
-    assert not await ledger.move("g1", [RequestState.OPEN], RequestState.DECLINED, NOW + 2, by="local_page", note="no")
+    assert not await moved(ledger, "g1", [RequestState.APPROVED], RequestState.USED, NOW)
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
+    assert not await moved(
+        ledger, "g1", [RequestState.OPEN], RequestState.DECLINED, NOW + 2, by="local_page", note="no"
+    )
     approved = await ledger.find("g1")
     assert approved is not None
     assert (approved.state, approved.by, approved.note, approved.decided) == (
@@ -157,7 +169,7 @@ async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
         None,
         NOW + 1,
     )
-    assert await ledger.move("g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW + 3)
+    assert await moved(ledger, "g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW + 3)
     burnt = await ledger.find("g1")
     assert burnt is not None
     assert (burnt.by, burnt.state) == ("terminal", RequestState.USED)
@@ -165,7 +177,7 @@ async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
 
 async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
     """THREATS T12: a guessed id is worth nothing."""
-    assert not await ledger.move("g1", list(RequestState), RequestState.APPROVED, NOW)
+    assert not await moved(ledger, "g1", list(RequestState), RequestState.APPROVED, NOW)
 
 
 @pytest.mark.parametrize("final", FINAL)
@@ -173,8 +185,8 @@ async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -
 async def test_what_is_decided_for_good_stays_so(final: RequestState, after: RequestState, ledger: Ledger) -> None:
     """THREATS T11: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
     await ledger.open(grant())
-    assert await ledger.move("g1", [RequestState.OPEN], final, NOW)
-    assert not await ledger.move("g1", list(RequestState), after, NOW)
+    assert await moved(ledger, "g1", [RequestState.OPEN], final, NOW)
+    assert not await moved(ledger, "g1", list(RequestState), after, NOW)
     found = await ledger.find("g1")
     assert found is not None
     assert found.state is final
@@ -183,8 +195,8 @@ async def test_what_is_decided_for_good_stays_so(final: RequestState, after: Req
 async def test_nothing_is_opened_again(ledger: Ledger) -> None:
     """THREATS T11: an approval is not taken back into a question that can be approved again."""
     await ledger.open(grant())
-    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
-    assert not await ledger.move("g1", list(RequestState), RequestState.OPEN, NOW)
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert not await moved(ledger, "g1", list(RequestState), RequestState.OPEN, NOW)
 
 
 async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
@@ -195,7 +207,7 @@ async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Le
         await ledger.open(grant("more"))
     assert await ledger.find("more") is None
     await ledger.open(grant("another's", principal="other"))
-    assert await ledger.move("g0", [RequestState.OPEN], RequestState.DECLINED, NOW)
+    assert await moved(ledger, "g0", [RequestState.OPEN], RequestState.DECLINED, NOW)
     await ledger.open(grant("more"))
     # Those that ran out wait no longer.
     await ledger.open(grant("later", created=NOW + 601, expires=NOW + 1201))
@@ -215,7 +227,7 @@ async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
     await ledger.open(grant("early", created=NOW + 1))
     await ledger.open(replace(grant("form"), out_of_band=False))
     assert [found.id for found in await ledger.waiting(NOW + 3)] == ["early", "late"]
-    assert await ledger.move("early", [RequestState.OPEN], RequestState.APPROVED, NOW + 3)
+    assert await moved(ledger, "early", [RequestState.OPEN], RequestState.APPROVED, NOW + 3)
     assert [found.id for found in await ledger.waiting(NOW + 3)] == ["late"]
 
 
@@ -228,9 +240,9 @@ async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledge
     found = await ledger.latest("call", NOW + 3)
     assert found is not None
     assert found.id == "second"
-    assert await ledger.move("second", [RequestState.OPEN], RequestState.USED, NOW + 3)
+    assert await moved(ledger, "second", [RequestState.OPEN], RequestState.USED, NOW + 3)
     assert await ledger.latest("call", NOW + 3) == first
-    assert await ledger.move("first", [RequestState.OPEN], RequestState.DECLINED, NOW + 3, note="not today")
+    assert await moved(ledger, "first", [RequestState.OPEN], RequestState.DECLINED, NOW + 3, note="not today")
     declined = await ledger.latest("call", NOW + 3)
     assert declined is not None
     assert (declined.state, declined.note) == (RequestState.DECLINED, "not today")
@@ -241,7 +253,7 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
     """Ours: the history shows what became of each question."""
     for number, state in enumerate(FINAL):
         await ledger.open(grant(state.value))
-        assert await ledger.move(state.value, [RequestState.OPEN], state, NOW + number)
+        assert await moved(ledger, state.value, [RequestState.OPEN], state, NOW + number)
     await ledger.open(grant("open"))
     assert [found.id for found in await ledger.decided(3)] == ["stale", "unanswered", "declined"]
 
@@ -301,11 +313,13 @@ async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_fre
 async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
     """Ours: the breaker is for declines in a row, of one principal."""
     assert await ledger.declines("local") == (0, 0.0)
-    await ledger.note_answer("local", declined=True, now=NOW)
-    await other.note_answer("local", declined=True, now=NOW + 5)
+    for name, at in (("g1", NOW), ("g2", NOW + 5)):
+        await ledger.open(grant(name))
+        assert await moved(other, name, [RequestState.OPEN], RequestState.DECLINED, at)
     assert await ledger.declines("local") == (2, NOW + 5)
     assert await ledger.declines("another") == (0, 0.0)
-    await ledger.note_answer("local", declined=False, now=NOW + 6)
+    await ledger.open(grant("g3"))
+    assert await moved(other, "g3", [RequestState.OPEN], RequestState.APPROVED, NOW + 6)
     assert await ledger.declines("local") == (0, 0.0)
 
 
@@ -326,7 +340,7 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
     seen.append(await ledger.revision())
     await other.open(grant("g2"))
     seen.append(await ledger.revision())
-    await other.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     seen.append(await ledger.revision())
     await ledger.add_temporary(scope())
     seen.append(await ledger.revision())
@@ -338,26 +352,26 @@ ACCOUNT = "default at live.fastn.ai"
 
 
 async def test_a_change_is_found_as_it_was_noted_by_every_process(ledger: Ledger, other: Ledger) -> None:
-    await ledger.note(change())
+    await ledger.begin(change())
     assert await other.change(ACCOUNT, "c1") == change()
 
 
 async def test_a_change_is_of_one_account(ledger: Ledger) -> None:
-    await ledger.note(change())
+    await ledger.begin(change())
     assert await ledger.change("another account", "c1") is None
     assert await ledger.changes("another account", 10, NOW + 1) == []
 
 
 async def test_changes_are_listed_the_newest_first_and_page_by_page(ledger: Ledger) -> None:
     for number in range(5):
-        await ledger.note(change(f"c{number}", at=NOW + number))
+        await ledger.begin(change(f"c{number}", at=NOW + number))
     first = await ledger.changes(ACCOUNT, 2, NOW + 10)
     assert [found.id for found in first] == ["c4", "c3"]
     assert [found.id for found in await ledger.changes(ACCOUNT, 10, first[-1].at)] == ["c2", "c1", "c0"]
 
 
 async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger, other: Ledger) -> None:
-    await ledger.note(replace(change(), target=None, name=None))
+    await ledger.begin(replace(change(), target=None, name=None))
     await ledger.settle(replace(change(), outcome="done", target="cus_2", name="Acme", sent={"plan": "growth"}))
     assert await other.change(ACCOUNT, "c1") == replace(
         change(), outcome="done", target="cus_2", sent={"plan": "growth"}
@@ -371,7 +385,7 @@ async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger,
 async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, other: Ledger) -> None:
     """Ours: what was begun counts, whoever began it, until its outcome is known and its response was received."""
     for name, call, until in (("c1", "a", NOW + 1), ("c2", "a", NOW + 2.5), ("c3", "b", NOW + 1), ("c4", "", 0.0)):
-        await ledger.note(replace(change(name), call=call, unsettled_until=until))
+        await ledger.begin(replace(change(name), call=call, unsettled_until=until))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 1, "c2": NOW + 2.5}
     assert await other.unsettled("a", NOW + 1) == {"c2": NOW + 2.5}
     await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome", unsettled_until=NOW + 3))
@@ -386,7 +400,7 @@ async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, 
 
 @pytest.mark.long
 async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:
-    await ledger.note(change())
+    await ledger.begin(change())
     assert sum(race(where, "claim")) == 1
     found = await ledger.change(ACCOUNT, "c1")
     assert found is not None
@@ -396,29 +410,35 @@ async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: s
     assert not await ledger.claim("no such change")
 
 
+EYES = replace(grant(), required="four_eyes")
+
+
 async def vote(
-    ledger: Ledger, approver: str, *, approves: bool = True, at: float = NOW, needed: int = 2
+    ledger: Ledger, approver: str, *, approves: bool = True, at: float = NOW, of: ApprovalRequest = EYES
 ) -> RequestState | None:
     note = None if approves else "not now"
-    return await ledger.vote(Vote("g1", approver, approves, at), needed, by="four_eyes", note=note)
+    decided = await ledger.decide(of, Vote(approver, approves, at), "four_eyes", note)
+    return None if decided is None else decided.state
 
 
 async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
     """DESIGN 5.5: four eyes; the first vote is kept for every process."""
-    await ledger.open(grant())
+    await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(other, "dana") is None
-    assert await other.votes("g1") == [Vote("g1", "dana", True, NOW)]
+    open_ = await other.find("g1")
+    assert open_ is not None
+    assert open_.votes == (Vote("dana", True, NOW),)
     assert await vote(other, "kim", at=NOW + 5) is RequestState.APPROVED
     found = await ledger.find("g1")
     assert found is not None
     assert (found.state, found.by, found.note, found.decided) == (RequestState.APPROVED, "four_eyes", None, NOW + 5)
-    assert [each.approver for each in await ledger.votes("g1")] == ["dana", "kim"]
+    assert found.approvers == ["dana", "kim"]
 
 
 async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: Ledger) -> None:
     """Ours: whoever sees their mistake in time can take it back."""
-    await ledger.open(grant())
+    await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
     assert await vote(ledger, "kim") is None
@@ -426,28 +446,73 @@ async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: L
     found = await ledger.find("g1")
     assert found is not None
     assert (found.state, found.note) == (RequestState.DECLINED, "not now")
-    assert await ledger.votes("g1") == [Vote("g1", "dana", False, NOW + 1)]
+    assert found.votes == (Vote("dana", False, NOW + 1),)
 
 
-async def test_a_vote_counts_only_on_what_is_open_elsewhere(ledger: Ledger) -> None:
-    """Ours: not on what has expired, is decided, is asked in a form, or is not there."""
+async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledger) -> None:
+    """Ours: not on what has expired, is decided, is asked by another channel, or is not there."""
     assert await vote(ledger, "dana") is None
-    await ledger.open(grant())
+    await ledger.open(EYES)
     assert await vote(ledger, "dana", at=NOW + 600) is None
-    await ledger.move("g1", [RequestState.OPEN], RequestState.STALE, NOW)
-    assert await vote(ledger, "dana", needed=1) is None
-    await ledger.open(replace(grant("g2"), out_of_band=False))
-    assert await ledger.vote(Vote("g2", "dana", True, NOW), 1, by="verified") is None
-    assert await ledger.votes("g1") == []
-    assert await ledger.votes("g2") == []
+    await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)
+    assert await vote(ledger, "dana") is None
+    form = replace(grant("g2"), out_of_band=False)
+    await ledger.open(form)
+    assert await vote(ledger, "dana", of=replace(form, out_of_band=True)) is None
+    for name in ("g1", "g2"):
+        found = await ledger.find(name)
+        assert found is not None
+        assert found.votes == ()
+
+
+async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
+    """DESIGN 3.2: one request has one current channel; a late answer of the form decides nothing."""
+    form = replace(grant(), out_of_band=False)
+    await ledger.open(form)
+    assert await other.waiting(NOW) == []
+    offered = await ledger.offer("g1", NOW + 900)
+    assert offered is not None
+    assert offered == replace(form, out_of_band=True, expires=NOW + 900)
+    assert await other.waiting(NOW + 800) == [offered]
+    assert await other.latest(form.call, NOW + 800) == offered
+    assert await other.offer("g1", NOW + 900) is None
+    assert await vote(ledger, "client_form", of=form) is None
+    assert await vote(other, "local_page", of=offered) is RequestState.APPROVED
+    assert await ledger.offer("g1", NOW + 900) is None
+    assert await ledger.offer("no such request", NOW + 900) is None
+
+
+async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger, other: Ledger) -> None:
+    """Issue 6: one answer for several calls, whatever the channel; it has its whole time from the answer on."""
+    shown = {number: ShownCall(f"binding {number}", {}) for number in (1, 2)}
+    batch = replace(grant(), calls=shown, out_of_band=False)
+    await ledger.open(batch)
+    assert await other.use("g1", 1, NOW) is None
+    approved = await ledger.decide(batch, Vote("client_form", True, NOW + 500), "client_form")
+    assert approved is not None
+    assert (approved.state, approved.expires) == (RequestState.APPROVED, NOW + 1100)
+    assert await other.latest(batch.call, NOW + 600) == approved
+    once = await other.use("g1", 2, NOW + 600)
+    assert once is not None
+    assert (once.state, once.used) == (RequestState.APPROVED, (2,))
+    assert await ledger.use("g1", 2, NOW + 600) is None
+    assert await ledger.use("g1", 3, NOW + 600) is None
+    assert await ledger.use("g1", 1, NOW + 1100) is None
+    over = await ledger.use("g1", 1, NOW + 601)
+    assert over is not None
+    assert (over.state, over.used) == (RequestState.USED, (2, 1))
+    assert await other.latest(batch.call, NOW + 602) is None
+    assert await other.decided(5) == [over]
 
 
 @pytest.mark.long
 async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, ledger: Ledger) -> None:
     """Ours: once, whoever is second."""
-    await ledger.open(grant())
+    await ledger.open(EYES)
     assert sum(race(where, "vote")) == 1
-    assert len(await ledger.votes("g1")) == 2
+    found = await ledger.find("g1")
+    assert found is not None
+    assert len(found.votes) == 2
 
 
 @pytest.mark.long
@@ -477,30 +542,24 @@ async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger
 
 async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
     """Issue 6: what was done, or perhaps was, is never begun again."""
-    assert await ledger.begin_step("b1", 1, NOW)
-    assert not await other.begin_step("b1", 1, NOW)
-    assert await other.steps("b1") == [BatchStep(1, BEGUN, None, None, NOW)]
-    await ledger.end_step("b1", 1, "conflict", None, NOW + 1)
-    assert await other.begin_step("b1", 1, NOW + 2)
-    for outcome in OVER:
-        await ledger.end_step("b1", 1, outcome, "c1", NOW + 3)
-        assert not await other.begin_step("b1", 1, NOW + 4)
-    assert await ledger.begin_step("b1", 2, NOW + 5)
-    assert await ledger.begin_step("b2", 1, NOW + 5)
-    assert [step.number for step in await other.steps("b1")] == [1, 2]
-    assert await other.steps("no such batch") == []
-
-
-async def test_the_grants_of_a_batch_are_kept_beside_what_became_of_its_calls(ledger: Ledger, other: Ledger) -> None:
-    await ledger.hold_steps("b1", {1: "g.1", 2: "g.2"}, NOW)
-    assert await other.begin_step("b1", 1, NOW + 1)
-    await other.end_step("b1", 1, "done", "c1", NOW + 2)
-    assert await ledger.steps("b1") == [
-        BatchStep(1, "done", "g.1", "c1", NOW + 2),
-        BatchStep(2, None, "g.2", None, NOW),
-    ]
-    await ledger.hold_steps("b1", {2: "h.2"}, NOW + 3)
-    assert [step.grant for step in await other.steps("b1")] == ["g.1", "h.2"]
+    first = replace(change("c1"), batch="b1", number=1)
+    assert await ledger.begin(first)
+    assert not await other.begin(replace(first, id="c2"))
+    assert await other.change(ACCOUNT, "c2") is None
+    assert await other.changes_of("b1") == [first]
+    await ledger.settle(replace(first, outcome="conflict"))
+    assert await other.changes_of("b1") == []
+    assert await other.begin(replace(first, id="c3"))
+    for number, outcome in enumerate(OVER):
+        await ledger.settle(replace(first, id="c3", outcome=outcome))
+        assert not await other.begin(replace(first, id=f"d{number}"))
+    assert await ledger.begin(replace(first, id="e1", number=2))
+    assert await ledger.begin(replace(first, id="e2", batch="b2"))
+    assert [(found.number, found.id) for found in await other.changes_of("b1")] == [(1, "c3"), (2, "e1")]
+    assert await other.changes_of("no such batch") == []
+    assert await other.begin(change("e3"))
+    assert await other.begin(change("e4"))
+    assert await other.changes_of("") == []
 
 
 @pytest.mark.long
@@ -509,51 +568,18 @@ async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) 
     assert sum(race(where, "step")) == 1
 
 
-async def test_a_grant_that_was_approved_with_others_is_opened_as_that(ledger: Ledger, other: Ledger) -> None:
-    """Issue 6: one question for several calls, and a grant for each; none of them waits for anybody."""
-    approved = replace(grant(), out_of_band=False, state=RequestState.APPROVED, by="verified", decided=NOW)
-    await ledger.open(approved)
-    assert await other.find("g1") == approved
-    assert await other.waiting(NOW) == []
-    assert await other.latest("call of g1", NOW) is None
-    assert await other.decided(5) == [approved]
-    assert await other.move("g1", [RequestState.APPROVED], RequestState.USED, NOW)
-    assert not await ledger.move("g1", [RequestState.APPROVED], RequestState.USED, NOW)
-
-
-async def test_grants_that_were_approved_with_others_take_no_place_of_what_waits(ledger: Ledger) -> None:
-    """Issue 6: a hundred calls are approved by one answer, and a person can still be asked about something else."""
-    for number in range(MOST_WAITING + 1):
-        approved = replace(
-            grant(f"g{number}"), out_of_band=False, state=RequestState.APPROVED, by="verified", decided=NOW
-        )
-        await ledger.open(approved)
-    await ledger.open(grant("asked"))
-    assert [found.id for found in await ledger.waiting(NOW)] == ["asked"]
-
-
-async def test_a_call_that_was_never_begun_has_no_end(ledger: Ledger) -> None:
-    """Ours: and what ends anew without a change keeps none of before."""
-    await ledger.end_step("b1", 1, "done", "c1", NOW)
-    assert await ledger.steps("b1") == []
-    assert await ledger.begin_step("b1", 1, NOW)
-    await ledger.end_step("b1", 1, "conflict", "c1", NOW)
-    await ledger.end_step("b1", 1, "unknown_outcome", None, NOW + 1)
-    assert await ledger.steps("b1") == [BatchStep(1, "unknown_outcome", None, None, NOW + 1)]
-
-
 async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
     """Ours: of replicas that ask at once one opens a request. Another state of the target is another request."""
     assert await ledger.open(grant("g1")) == "g1"
-    again = replace(grant("g2", created=NOW + 1), call="call of g1", binding="binding of g1")
+    again = replace(grant("g2", created=NOW + 1), call="call of g1", calls=grant("g1").calls)
     assert await other.open(again) == "g1"
     assert await other.find("g2") is None
     assert [one.id for one in await other.waiting(NOW)] == ["g1"]
-    assert await other.open(replace(again, id="g3", binding="another state")) == "g3"
+    assert await other.open(replace(again, id="g3", calls={1: ShownCall("another state", {})})) == "g3"
     assert await other.open(replace(again, id="g4", principal="another")) == "g4"
     assert await other.open(replace(again, id="g5", out_of_band=False)) == "g5"
     assert await other.open(replace(again, id="g6", created=NOW + 601, expires=NOW + 1201)) == "g6"
-    assert await ledger.move("g1", [RequestState.OPEN], RequestState.DECLINED, NOW)
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.DECLINED, NOW)
     assert await other.open(replace(again, id="g7", created=NOW + 2)) in ("g6", "g7")
 
 

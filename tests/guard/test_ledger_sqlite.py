@@ -12,9 +12,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from deciding import moved
 from stores import NOW, change, grant, scope
 
-from fastn_mcp.guard.ledger.ledger import LedgerUnusable, RequestState, Vote
+from fastn_mcp.guard.ledger.ledger import LedgerUnusable, RequestState
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +51,7 @@ async def test_it_outlives_its_process(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.sqlite")
     ledger = SqliteLedger(path)
     await ledger.open(grant())
-    assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     ledger.close()
     again = SqliteLedger(path)
     found = await again.find("g1")
@@ -71,14 +72,14 @@ async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
     ledger.close()
 
 
-async def test_steps_are_kept_for_a_month() -> None:
-    """Ours: as long as the grants that they name."""
+async def test_calls_of_a_batch_are_kept_for_a_month() -> None:
+    """Ours: as long as the approvals that they were made by."""
     ledger = SqliteLedger(":memory:")
-    await ledger.hold_steps("b1", {1: "g.1"}, NOW)
-    await ledger.hold_steps("b2", {1: "g.1"}, NOW + 29 * 86_400)
-    assert len(await ledger.steps("b1")) == 1
-    await ledger.hold_steps("b2", {2: "g.2"}, NOW + 31 * 86_400)
-    assert await ledger.steps("b1") == []
+    await ledger.begin(replace(change("c1"), batch="b1", number=1))
+    await ledger.begin(change("c2", at=NOW + 29 * 86_400))
+    assert len(await ledger.changes_of("b1")) == 1
+    await ledger.begin(change("c3", at=NOW + 31 * 86_400))
+    assert await ledger.changes_of("b1") == []
     ledger.close()
 
 
@@ -219,7 +220,7 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Pa
         fields = {
             name: value
             for name, value in asdict(made).items()
-            if name not in ("call", "unsettled_until", "approved_by")
+            if name not in ("call", "unsettled_until", "approved_by", "batch", "number")
         }
         values = [json.dumps(v) if isinstance(v, (dict, tuple, list)) else v for v in fields.values()]
         marks = ", ".join("?" * len(values))
@@ -239,7 +240,7 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Pa
     await two.open(replace(grant("g2"), trace="00-1-2-01"))
     assert await one.find("g2") == replace(grant("g2"), trace="00-1-2-01")
     lost = replace(change("c2"), call="a", unsettled_until=NOW + 1)
-    await two.note(lost)
+    await two.begin(lost)
     assert await one.unsettled("a", NOW) == {"c2": NOW + 1}
     await one.settle(replace(lost, outcome="done", unsettled_until=0.0))
     assert await two.unsettled("a", NOW) == {}
@@ -253,29 +254,29 @@ async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Pa
 async def _a_month(ledger: SqliteLedger, size: int) -> None:
     """So much of everything that is kept, decided and over, but not old enough to go."""
     for number in range(size):
-        await ledger.note(change(f"kept {number}", at=NOW - number))
+        await ledger.begin(change(f"kept {number}", at=NOW - number))
         await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
-        await ledger.move(f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
-        await ledger.vote(Vote(f"kept {number}", "ann", True, NOW - number), 1, by="terminal")
-        await ledger.hold_steps(f"kept {number}", {1: "g", 2: "h"}, NOW - number)
+        await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
+        await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
         await ledger.add_temporary(replace(scope(f"kept {number}"), target=f"wf_{number}"))
 
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
-    "a change is noted": lambda ledger: ledger.note(change("new", at=NOW + 1)),
+    "a change is noted": lambda ledger: ledger.begin(change("new", at=NOW + 1)),
     "a change is settled": lambda ledger: ledger.settle(replace(change("kept 1"), outcome="done")),
     "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
     "a grant is opened": lambda ledger: ledger.open(grant("new")),
     "a grant is looked for": lambda ledger: ledger.latest("call of kept 1", NOW),
-    "a grant is burnt": lambda ledger: ledger.move("new", [RequestState.OPEN], RequestState.USED, NOW),
+    "a grant is burnt": lambda ledger: moved(ledger, "new", [RequestState.OPEN], RequestState.USED, NOW),
     "the waiting are listed": lambda ledger: ledger.waiting(NOW),
     "twenty decisions are listed": lambda ledger: ledger.decided(20),
     "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
     "a scope is looked for": lambda ledger: ledger.find_temporary(
         "local", "default at live.fastn.ai", "t", "wf_1", "", NOW
     ),
-    "steps are held": lambda ledger: ledger.hold_steps("new", {1: "g"}, NOW),
+    "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", number=2)),
+    "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
 }
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import anyio
 import pytest
+from deciding import moved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import NOW, change, grant, opened, scope
 from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.changes import FINAL
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, RequestState, TooManyWaiting, Vote
+from fastn_mcp.guard.changes import FINAL, Change
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, RequestState, ShownCall, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
@@ -26,9 +27,11 @@ Step = Callable[[Ledger], Awaitable[Any]]
 FEW = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
-async def _opened(ledger: Ledger, id_: str, *, out_of_band: bool, state: RequestState = RequestState.OPEN) -> str:
+async def _opened(ledger: Ledger, id_: str, *, out_of_band: bool, required: str = "typed") -> str:
+    calls = {number: ShownCall(f"binding of {id_}", {}) for number in (1, 2)}
+    asked = replace(grant(id_), out_of_band=out_of_band, call="call", calls=calls, required=required)
     try:
-        await ledger.open(replace(grant(id_), out_of_band=out_of_band, call="call", state=state))
+        await ledger.open(asked)
     except TooManyWaiting:
         return "too many"
     except Exception:
@@ -41,7 +44,24 @@ async def _looked(ledger: Ledger, now: float) -> Any:
     waiting = {found.id for found in await ledger.waiting(now)}
     decided = {(found.id, found.state, found.by, found.note) for found in await ledger.decided(100)}
     latest = await ledger.latest("call", now)
-    return waiting, decided, latest is None, [await ledger.votes(id_) for id_ in ("g1", "g2", "g3")]
+    return waiting, decided, latest is None, [await ledger.find(id_) for id_ in ("g1", "g2", "g3")]
+
+
+async def _voted(ledger: Ledger, id_: str, vote: Vote) -> RequestState | None:
+    found = await ledger.find(id_)
+    decided = None if found is None else await ledger.decide(found, vote, "verified", "no")
+    return None if decided is None else decided.state
+
+
+async def _begun(ledger: Ledger, begun: Change) -> object:
+    try:
+        return await ledger.begin(begun)
+    except Exception:
+        return "exists"
+
+
+async def _expired(ledger: Ledger, now: float) -> set[str]:
+    return {found.id for found in await ledger.expire("default at live.fastn.ai", now)}
 
 
 def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
@@ -50,33 +70,34 @@ def _step(kind: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Step:
     outcome = draw(st.sampled_from([*FINAL, "conflict", "declined"]))
     steps: dict[str, Step] = {
         "open": lambda ledger: _opened(ledger, id_, out_of_band=yes),
-        "approved": lambda ledger: _opened(ledger, id_, out_of_band=yes, state=RequestState.APPROVED),
-        "move": lambda ledger: ledger.move(id_, before, after, now, by=who, note="no" if yes else None),
-        "vote": lambda ledger: ledger.vote(Vote(id_, who, yes, now), limit, by="verified"),
+        "four eyes": lambda ledger: _opened(ledger, id_, out_of_band=yes, required="four_eyes"),
+        "offer": lambda ledger: ledger.offer(id_, now + 600),
+        "use": lambda ledger: ledger.use(id_, limit, now),
+        "expire": lambda ledger: _expired(ledger, now),
+        "move": lambda ledger: moved(ledger, id_, before, after, now, by=who, note="no" if yes else None),
+        "vote": lambda ledger: _voted(ledger, id_, Vote(who, yes, now)),
         "find": lambda ledger: ledger.find(id_),
         "spend": lambda ledger: ledger.spend("destroy", "monday", limit),
         "spent": lambda ledger: ledger.spent("destroy", "monday"),
         "nonce": lambda ledger: ledger.use_nonce(who, now + 10, now),
-        "decline": lambda ledger: ledger.note_answer(who, declined=yes, now=now),
-        "declines": lambda ledger: ledger.declines(who),
+        "declines": lambda ledger: ledger.declines("local"),
         "revoke": lambda ledger: ledger.revoke_temporary("s1"),
         "scopes": lambda ledger: ledger.temporary_approvals(now),
         "claim": lambda ledger: ledger.claim("c1"),
         "release": lambda ledger: ledger.release("c1"),
         "limit": lambda ledger: ledger.note_limit(who, now + 10, now),
         "limited": lambda ledger: ledger.limited(who),
-        "hold": lambda ledger: ledger.hold_steps("b1", {limit: id_, 9: who}, now),
-        "begin": lambda ledger: ledger.begin_step("b1", limit, now),
-        "end": lambda ledger: ledger.end_step("b1", limit, outcome, who if yes else None, now),
-        "steps": lambda ledger: ledger.steps("b1"),
+        "begin": lambda ledger: _begun(ledger, replace(change(f"{who}{limit}", at=now), batch="b1", number=limit + 1)),
+        "end": lambda ledger: ledger.settle(replace(change(f"{who}{limit}"), outcome=outcome)),
+        "batch": lambda ledger: ledger.changes_of("b1"),
         "look": lambda ledger: _looked(ledger, now),
     }
     return steps[kind]
 
 
 KINDS = (
-    *("open", "move", "vote", "find", "spend", "spent", "nonce", "decline", "declines", "revoke", "scopes", "claim"),
-    *("release", "limit", "limited", "look", "approved", "hold", "begin", "end", "steps"),
+    *("open", "move", "vote", "find", "spend", "spent", "nonce", "use", "declines", "revoke", "scopes", "claim"),
+    *("release", "limit", "limited", "look", "four eyes", "offer", "expire", "begin", "end", "batch"),
 )
 
 
@@ -96,7 +117,7 @@ def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
         try:
             for ledger in (model, one):
                 await ledger.add_temporary(scope())
-                await ledger.note(change())
+                await ledger.begin(change())
             for step, second in steps:
                 assert await step(two if second else one) == await step(model)
         finally:
@@ -109,11 +130,11 @@ def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
 async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, str] | None:
     match kind:
         case "burn":
-            done = await ledger.move(id_, [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW)
+            done = await moved(ledger, id_, [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW)
         case "decline":
-            done = await ledger.move(id_, [RequestState.OPEN], RequestState.DECLINED, NOW)
+            done = await moved(ledger, id_, [RequestState.OPEN], RequestState.DECLINED, NOW)
         case "vote":
-            done = await ledger.vote(Vote(id_, who, True, NOW), 2, by="four_eyes") is RequestState.APPROVED
+            done = await _voted(ledger, id_, Vote(who, True, NOW)) is RequestState.APPROVED
         case "spend":
             done = await ledger.spend("destroy", "monday", 2)
         case "claim":
@@ -139,7 +160,7 @@ def test_whatever_is_tried_at_once_happens_once(
         try:
             for id_ in ("g1", "g2", "g3"):
                 await one.open(grant(id_))
-            await one.note(change())
+            await one.begin(change())
             done = Counter(
                 won
                 for won in await asyncio.gather(
@@ -169,9 +190,9 @@ async def test_of_fifty_parallel_burns_one_succeeds(valkey: ValkeyServer) -> Non
     url = valkey.url()
     one, two = opened(url), opened(url)
     await one.open(grant())
-    assert await two.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert await moved(two, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     burn = [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW
-    won = await asyncio.gather(*(ledger.move("g1", *burn) for ledger in (one, two) for _ in range(25)))
+    won = await asyncio.gather(*(moved(ledger, "g1", *burn) for ledger in (one, two) for _ in range(25)))
     assert sum(won) == 1
     await one.aclose()
     await two.aclose()

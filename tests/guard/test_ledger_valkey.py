@@ -15,14 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from deciding import moved
 from stores import NOW, change, grant, scope
 from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.guard.changes import BEGUN, BatchStep
-from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState, Vote
-from fastn_mcp.guard.ledger.valkey.approvals import UnreadableGrant
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.ledger.valkey.approvals import UnreadableRequest
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
 from fastn_mcp.guard.policy import PLANNED
@@ -89,23 +89,21 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
     url = valkey.url()
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
-        await ledger.vote(Vote("g1", "dana", True, NOW), 2, by="four_eyes")
         await ledger.open(grant("g2"))
-        await ledger.move("g2", ASKABLE, RequestState.DECLINED, NOW)
+        await moved(ledger, "g2", ASKABLE, RequestState.DECLINED, NOW)
         await ledger.add_temporary(scope())
         await ledger.spend("destroy", "monday", 5)
         await ledger.spend("entry", PLANNED, 5)
-        await ledger.note_answer("local", declined=True, now=NOW)
         await ledger.distrust("local", "client_form", NOW + 900)
         await ledger.note_limit("key", NOW + 30, NOW)
         await ledger.use_nonce("n1", NOW + 60, NOW)
-        await ledger.note(replace(change(), call="call"))
-        await ledger.begin_step("b1", 1, NOW)
+        await ledger.begin(replace(change(), call="call"))
+        await ledger.begin(replace(change("c2"), batch="b1", number=1))
     name = parse(url).name
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
-        *("grant", "votes", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
+        *("request", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
         *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
@@ -120,17 +118,16 @@ async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(v
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
         await ledger.spend("entry", PLANNED, 5)
-        await ledger.hold_steps("b1", {1: "g1"}, NOW)
-        await ledger.begin_step("b2", 1, NOW)
+        await ledger.begin(replace(change(), batch="b1", number=1))
     name = parse(url).name
-    for key in ("grant:g1", "batch:b1", "batch:b2"):
+    for key in ("request:g1", "batch:b1"):
         left = int(valkey.ask("PTTL", f"{{{name}}}:{key}")[1:])
         assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
 
 
 async def test_text_stays_text(valkey: ValkeyServer) -> None:
     """Ours: whatever a name holds, it is one key or one value, and never part of a script or of another key."""
-    hostile = "}:grant:g1\r\n*1\r\n\x00\u202e{x}"
+    hostile = "}:request:g1\r\n*1\r\n\x00\u202e{x}"
     async with ledger_on(valkey.url()) as ledger:
         await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
         found = await ledger.find(hostile)
@@ -153,17 +150,17 @@ async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeySe
     """Issue 8: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.open(grant())
-        assert await ledger.move("g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
-        proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
+        assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+        proxy.lose, proxy.hang_up = b"used", hang_up
         with pytest.raises(LedgerLost) as caught:
-            await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
+            await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
         assert caught.value.known == NOTHING_SENT
         assert proxy.lost == 1
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
             found = await another.find("g1")
             assert found is not None
             assert found.state is RequestState.USED
-            assert not await another.move("g1", ASKABLE, RequestState.USED, NOW)
+            assert not await moved(another, "g1", ASKABLE, RequestState.USED, NOW)
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
@@ -172,15 +169,15 @@ async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begu
 ) -> None:
     """Issue 8: it is refused here, and no replica begins it again."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
-        await ledger.hold_steps("b1", {1: "g1"}, NOW)
-        await ledger.begin_step("b2", 1, NOW)  # The server has the script from now on.
+        await ledger.begin(change("c0"))  # The server has the script from now on.
+        first = replace(change(), batch="b1", number=1)
         proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
         with pytest.raises(LedgerLost) as caught:
-            await ledger.begin_step("b1", 1, NOW + 1)
+            await ledger.begin(first)
         assert caught.value.known == NOTHING_SENT
         async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
-            assert await another.steps("b1") == [BatchStep(1, BEGUN, "g1", None, NOW + 1)]
-            assert not await another.begin_step("b1", 1, NOW + 2)
+            assert await another.changes_of("b1") == [first]
+            assert not await another.begin(replace(first, id="c2"))
 
 
 async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: ValkeyServer) -> None:
@@ -243,7 +240,7 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
     """Issue 8: an empty server knows no approval, so none can be used, burnt or guessed."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
-        assert await ledger.move("g1", ASKABLE, RequestState.APPROVED, NOW)
+        assert await moved(ledger, "g1", ASKABLE, RequestState.APPROVED, NOW)
         own.stop()
         own.start()
         found: object = "not asked"
@@ -254,10 +251,10 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
             except LedgerLost:
                 await anyio.sleep(0.02)
         assert found is None
-        assert not await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
+        assert not await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
         assert await ledger.latest("call of g1", NOW) is None
         await ledger.open(grant("g2"))
-        assert await ledger.move("g2", ASKABLE, RequestState.USED, NOW)
+        assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
 
 
 async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
@@ -266,7 +263,7 @@ async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
     url = server.url()
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
-        assert await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
+        assert await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
     server.stop()
     server.start()
     async with ledger_on(url) as ledger:
@@ -341,10 +338,10 @@ async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found
         await ledger.open(grant())
         own.ask("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(LedgerLost, match="it has become a replica"):
-            await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
+            await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
         own.ask("REPLICAOF", "NO", "ONE")
         clock.passed += 1
-        assert await ledger.move("g1", ASKABLE, RequestState.USED, NOW)
+        assert await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
 
 
 async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(start: Start) -> None:
@@ -361,11 +358,11 @@ async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(s
             name = f"g{attempt}"
             with suppress(LedgerLost) if attempt < 19 else nullcontext():
                 await ledger.open(grant(name))
-                assert await ledger.move(name, ASKABLE, RequestState.USED, NOW)
+                assert await moved(ledger, name, ASKABLE, RequestState.USED, NOW)
                 break
         assert await ledger.spent("destroy", "monday") == 1
     first.stop()
-    assert "burnt" in second.ask("HGET", f"{{{parse(url).name}}}:grant:{name}", "state")
+    assert "used" in second.ask("HGET", f"{{{parse(url).name}}}:request:{name}", "state")
 
 
 @pytest.mark.long
@@ -382,13 +379,13 @@ async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
             await ledger.open(grant())
             await ledger.add_temporary(scope())
             assert await ledger.temporary_approvals(NOW) == [scope()]
-            assert await ledger.vote(Vote("g1", "dana", True, NOW), 1, by="verified") is RequestState.APPROVED
+            assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
             # As a group: where one of them fails, none goes on and opens a connection that nobody closes.
             async with asyncio.TaskGroup() as tasks:
-                moves = [tasks.create_task(ledger.move("g1", ASKABLE, RequestState.USED, NOW)) for _ in range(10)]
-            assert sum(move.result() for move in moves) == 1
+                moves = [tasks.create_task(ledger.use("g1", 1, NOW)) for _ in range(10)]
+            assert sum(move.result() is not None for move in moves) == 1
             assert [found.id for found in await ledger.decided(5)] == ["g1"]
-            await ledger.note(change())
+            await ledger.begin(change())
             assert await ledger.claim("c1")
     assert all("cluster_slots_assigned:16384" in server.ask("CLUSTER", "INFO") for server in servers)
     assert all(int(server.ask("DBSIZE")[1:]) > 0 for server in servers)
@@ -503,7 +500,7 @@ def test_a_url_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [("state", "from-a-newer-version"), ("card", "{"), ("created", "x"), ("added_later", "1")]
+    "field", [("state", "from-a-newer-version"), ("preview", "{"), ("created", "x"), ("added_later", "1")]
 )
 async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
     own: ValkeyServer, field: tuple[str, str], caplog: pytest.LogCaptureFixture
@@ -512,11 +509,11 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant("g1"))
         await ledger.open(grant("g2"))
-        (key,) = (key for key in own.ask("KEYS", "*").split() if "grant" in key and "g2" in key)
+        (key,) = (key for key in own.ask("KEYS", "*").split() if "request" in key and "g2" in key)
         own.ask("HSET", key, *field)
         assert [found.id for found in await ledger.waiting(NOW)] == ["g1"]
         assert "cannot read: 1 (g2)" in caplog.text
-        with pytest.raises(UnreadableGrant, match="The stored approval g2 cannot be read"):
+        with pytest.raises(UnreadableRequest, match="The stored approval g2 cannot be read"):
             await ledger.find("g2")
-        with pytest.raises(UnreadableGrant):
+        with pytest.raises(UnreadableRequest):
             await ledger.latest("call of g2", NOW)

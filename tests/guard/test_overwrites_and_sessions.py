@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from deciding import moved
 from faulty_sandbox import FaultMoment, Reset, Status
 from world import FormNow, World, yes
 
@@ -31,7 +32,7 @@ async def approved_outside(world: World, call: Tool[Any]) -> None:
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     now = world.clock.at.timestamp()
-    assert await world.ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
+    assert await moved(world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
 
 
 def make(world: World, status: str) -> str:

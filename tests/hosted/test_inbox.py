@@ -12,7 +12,7 @@ import pytest
 
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, LedgerLost, Vote
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, LedgerLost, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import Approvals, ApproverRule, Team, Tenant
@@ -38,21 +38,19 @@ class Shared(SqliteLedger):
         self.reads["waiting"] += 1
         return await super().waiting(now)
 
-    async def find(self, grant: str) -> ApprovalRequest | None:
-        self.reads["find"] += 1
-        return await super().find(grant)
-
-    async def votes(self, grant: str) -> list[Vote]:
+    async def find(self, request: str) -> ApprovalRequest | None:
         if self.lost:
             raise LedgerLost("it is gone")
-        return await super().votes(grant)
+        self.reads["find"] += 1
+        return await super().find(request)
 
 
 def grant(account: str) -> ApprovalRequest:
     return ApprovalRequest(
         id=f"g-{account}", principal=f"{ISSUER}|anna", account=account, tool="delete_workflow", target="wf_1",
-        call="call", binding="binding", required="confirm", expected=None, allows_temporary=False, out_of_band=True,
-        preview={"effect": "trash"}, text=("delete_workflow",), created=NOW, expires=NOW + 600,
+        call="call", calls={1: ShownCall("binding", {})}, required="confirm", expected=None,
+        allows_temporary=False, out_of_band=True, preview={"effect": "trash"}, text=("delete_workflow",),
+        created=NOW, expires=NOW + 600,
     )  # fmt: skip
 
 
@@ -107,7 +105,8 @@ async def test_a_decision_that_counts_is_recorded_though_the_ledger_is_lost_at_o
         await team.ledger.open(grant("acme"))
         (pending,) = await inbox.waiting(NOW)
         team.ledger.lost = True
+        await (inbox.approve(pending, NOW) if yes else inbox.decline(pending, NOW, "No."))
         with pytest.raises(LedgerLost):
-            await (inbox.approve(pending, NOW) if yes else inbox.decline(pending, NOW, "No."))
+            await inbox.find("g-acme")
     (line,) = entries(tmp_path / "acme.jsonl")
     assert (line["event"], line["approver"]) == ("approved" if yes else "declined", f"{ISSUER}|dana")

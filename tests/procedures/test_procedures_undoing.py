@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from asking import Fastn
+from deciding import allowed, moved
 from faulty_sandbox import FaultMoment, Reset
 from pydantic import JsonValue
 from sensible_calls import sensible
@@ -203,8 +204,8 @@ async def test_an_undo_that_waits_for_a_person_is_made_when_it_is_repeated(world
     first = await world.call(UndoChange(change_id=change.id))
     assert isinstance(first, PendingApproval)
     (grant,) = world.desk.shown
-    assert await world.ledger.move(
-        grant, [RequestState.OPEN], RequestState.APPROVED, world.clock.now().timestamp(), by="local_page"
+    assert await moved(
+        world.ledger, grant, [RequestState.OPEN], RequestState.APPROVED, world.clock.now().timestamp(), by="local_page"
     )
     assert isinstance(await world.call(UndoChange(change_id=change.id)), Done)
     assert world.sandbox.state.get("customers", change.target) is None
@@ -454,6 +455,6 @@ async def test_what_cannot_be_read_before_is_changed_and_cannot_be_undone(world:
         raise Forbidden("Fastn answered 403.")
 
     call = UpdateCustomer(customer_id="x", plan="Free")
-    change = await world.journalling.end(await world.journalling.begin(call, "digest", "local", None, read), "done")
+    change = await world.journalling.end(await world.journalling.begin(allowed(call), read), "done")
     assert change is not None
     assert receipt(change)["why"] == "Its earlier state could not be read."

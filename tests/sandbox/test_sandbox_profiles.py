@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from asking import Fastn
+from deciding import moved
 from faulty_sandbox import FaultySandbox
 from sensible_calls import sensible
 from world import Clock, FormNow, yes
@@ -54,7 +55,7 @@ class Desk:
         ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
         now = System().now().timestamp()
         for grant in await ledger.waiting(now):
-            assert await ledger.move(grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="terminal")
+            assert await moved(ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, now, by="terminal")
         ledger.close()
 
 

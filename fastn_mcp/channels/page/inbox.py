@@ -85,7 +85,7 @@ class Inbox:
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
         """Why they cannot approve what they see; None where they can."""
-        if quorum.needed(request) == 1:
+        if request.needed == 1:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
@@ -127,7 +127,7 @@ class Inbox:
         """What was decided, the newest first."""
         # More than are shown: a ledger that is shared holds those of others too.
         found = [
-            DecidedRequest(request, await self._who(account, request) if self.tells_people_apart else None)
+            DecidedRequest(request, self._who(request) if self.tells_people_apart else None)
             async for account, requests in self._read(lambda ledger: ledger.decided(limit * 4))
             for request in requests
             if self._is_theirs(account, request)
@@ -146,7 +146,7 @@ class Inbox:
         approved = await self._vote(pending.request, now, approves=True, note=None)
         if approved is None:
             return None
-        needed = quorum.needed(pending.request)
+        needed = pending.request.needed
         if approved < needed:
             return f"{approved} of {needed} people approved it: another has to, before it can be sent."
         return "It is sent when the agent makes the call again."
@@ -175,30 +175,30 @@ class Inbox:
             # Once more, at the last moment: whatever was shown, this is who may.
             if approves and self.barred(account.tenant, request) is not None:
                 return None
-            vote = Vote(request.id, self.approver, approves, now)
+            vote = Vote(self.approver, approves, now)
 
             def record(event: AuditEvent, said: str | None) -> None:
                 account.record(event, request, said)
 
             counted = await quorum.count(vote, request, account.ledger, self.consent, note, record)
-            return None if counted is None else counted.approving
+            return None if counted is None else len(counted.approvers)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
         barred, so_far = self.barred(account.tenant, request), None
-        if self.tells_people_apart and (needed := quorum.needed(request)) > 1:
-            votes = [vote for vote in await account.ledger.votes(request.id) if vote.approves]
+        if self.tells_people_apart and (needed := request.needed) > 1:
+            votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote.approver) for vote in votes)})" if votes else ""
             so_far = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
             if any(vote.approver == self.approver for vote in votes):
                 barred = "You approved it, and another has to."
         return PendingRequest(request, barred, so_far)
 
-    async def _who(self, account: InboxAccount, request: ApprovalRequest) -> str | None:
+    def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state is not RequestState.DECLINED
-        votes = [vote for vote in await account.ledger.votes(request.id) if vote.approves is approves]
+        votes = [vote for vote in request.votes if vote.approves is approves]
         return " and ".join(self.name_of(vote.approver) for vote in votes) or None
 
     @asynccontextmanager

@@ -168,7 +168,7 @@ class WebhookAnswers:
         self, answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver, now: float
     ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
-        vote = Vote(grant.id, approver.name, answer.decision == "approve", now)
+        vote = Vote(approver.name, answer.decision == "approve", now)
 
         def record(event: AuditEvent, said: str | None) -> None:
             self._record(replace(decided(event, grant, quorum.VERIFIED, said), approver=approver.name))
@@ -176,9 +176,11 @@ class WebhookAnswers:
         counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
         if counted is None:
             raise _Rejected(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
-        over, needed = counted.state is not RequestState.OPEN, quorum.needed(grant)
+        over, needed = counted.state is not RequestState.OPEN, grant.needed
         state = counted.state.value if over else "waiting"
-        return AnswerResponse(200, {"decided": over, "state": state, "approvals": counted.approving, "needed": needed})
+        return AnswerResponse(
+            200, {"decided": over, "state": state, "approvals": len(counted.approvers), "needed": needed}
+        )
 
     def _record(self, entry: LogEntry) -> None:
         """A decision holds already, and a rejected answer decides nothing: what cannot be written is logged."""

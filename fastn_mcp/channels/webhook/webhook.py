@@ -29,7 +29,6 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.runtime import System
@@ -168,7 +167,7 @@ class Webhook:
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
-        needed = quorum.needed(found)
+        needed = found.needed
         able = sum(approver.may_answer(found) for approver in self._approvers.values())
         if able < needed:
             raise Refused(
@@ -176,7 +175,7 @@ class Webhook:
                 "Tell the operator: the file of approvers says who may approve what.",
             )
         await self._ask(found, needed)
-        have = await self._approved(grant)
+        have = (await self._ledger.find(grant) or found).approvers
         if needed == 1:
             return f"An approver was asked by the webhook at {self._sender.host}."
         by = f" ({', '.join(have)})" if have else ""
@@ -218,16 +217,13 @@ class Webhook:
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
             to = path(grant.id)
-            asked = WebhookRequest(grant, await self._approved(grant.id), needed, url + to, to)
+            asked = WebhookRequest(grant, grant.approvers, needed, url + to, to)
             try:
                 await self._sender(to_json(self._body(asked)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
             delivery.sent = self._system.monotonic()
-
-    async def _approved(self, grant: str) -> list[str]:
-        return [vote.approver for vote in await self._ledger.votes(grant) if vote.approves]
 
     def _listen(self) -> str:
         """Where answers can be sent. Raises `Refused` where this server cannot listen for them."""

@@ -1,14 +1,13 @@
 """Obtain an approval: by the client's elicitation form or an out-of-band channel, and act on the answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.quorum import Rights
 from fastn_mcp.guard.approval.request import (
     Answer,
@@ -24,11 +23,10 @@ from fastn_mcp.guard.approval.request import (
     question,
     temporary_approval,
 )
-from fastn_mcp.guard.audit.recorder import Consent, Recorder, record_expired
-from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, holder
-from fastn_mcp.guard.policy import Decision, PolicyDecision
-from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.audit.recorder import Recorder, record_expired
+from fastn_mcp.guard.evaluation import ApprovedCall, BudgetCheck, CallEvaluation, Evaluation
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
+from fastn_mcp.guard.policy import Decision
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
@@ -38,8 +36,6 @@ _TOO_FAST = 1.0
 
 _DISTRUST = 900.0
 """Seconds that a channel is left alone after it was found not to reach a person."""
-
-ASKABLE = (RequestState.OPEN, RequestState.APPROVED)
 
 
 class FormChannel(Protocol):
@@ -91,16 +87,20 @@ class Approval:
 
     by: str
     """`policy`, `scope`, or who approved it and how."""
-    grants: Mapping[int, ApprovalRequest] = field(default_factory=dict[int, ApprovalRequest])
-    """The grant of each call, by number, where a person approved it."""
-    scope: TemporaryApproval | None = None
+    request: ApprovalRequest | None = None
+    """What a person approved, for all calls of the batch."""
+    temporary: TemporaryApproval | None = None
     """The temporary approval that it is by."""
-    answer: ApprovalRequest | None = None
-    """The grant that a person has answered just now, for all calls of the batch."""
     is_stale: bool = False
     """Whether the calls have to be evaluated again. A person takes time."""
-    temporary_approval: bool = False
+    opens_temporary: bool = False
     """Whether they approved such calls on its target for a while, too."""
+
+    @property
+    def reference(self) -> str | None:
+        """The id of what it is by, for records."""
+        found = self.request or self.temporary
+        return None if found is None else found.id
 
 
 class ApprovalFlow:
@@ -112,7 +112,7 @@ class ApprovalFlow:
         ledger: Ledger,
         recorder: Recorder,
         system: System,
-        desk: OutOfBandChannel | None,
+        out_of_band: OutOfBandChannel | None,
         budgets: BudgetCheck,
         lifetime: float,
     ) -> None:
@@ -122,294 +122,284 @@ class ApprovalFlow:
         self._ledger = ledger
         self._recorder = recorder
         self._system = system
-        self._desk = desk
+        self._out_of_band = out_of_band
         self._budgets = budgets
 
-    async def obtain(self, matter: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
+    def _now(self) -> float:
+        return self._system.now().timestamp()
+
+    async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
         """The approval of these calls, or the one request about them that is open. Raises a `FastnError`."""
-        if matter.verdict.decision is Decision.ALLOW:
+        if evaluation.verdict.decision is Decision.ALLOW:
             return Approval("policy")
-        if (scope := await self._scope(matter, caller)) is not None:
-            return Approval("scope", scope=scope)
-        if (held := await self._held(matter)) is not None:
-            return held
-        await self._budgets.spend_rate(matter.effect, caller.principal, is_check=True)
-        return await self._ask(matter, caller)
+        if (temporary := await self._find_temporary(evaluation, caller)) is not None:
+            return Approval("scope", temporary=temporary)
+        earlier = await self._ledger.latest(evaluation.digest, self._now())
+        if earlier is not None and earlier.used and not covers(earlier, evaluation.calls):
+            earlier = None  # it spoke for calls that were made, or that have changed since
+        if earlier is not None and earlier.used:
+            return Approval(earlier.by or "", earlier)
+        return await self._ask(evaluation, caller, earlier)
 
-    async def accept(self, approval: Approval, matter: Evaluation) -> Approval:
-        """Check that the answered grant still covers these calls, and open a grant for each call of a list.
-
-        Raises `TargetChanged` if the target, its dependents or the policy changed since the person was asked.
-        """
-        grant, now = approval.answer, self._system.now().timestamp()
-        if grant is None:
-            return approval
-        holds = covers(grant, matter.binding, matter.verdict, matter.preview)
-        if not holds or await quorum.incomplete(grant, self._ledger):
-            await self._ledger.move(grant.id, ASKABLE, RequestState.STALE, now)
-            raise _changed("Look at the preview; call again to ask anew.", {"preview": matter.preview.data()})
-        if not matter.batch.is_list:
-            return replace(approval, grants={1: grant})
-        await self._burn(approval, grant)
-        await self._budgets.spend_rate(matter.effect, grant.principal)  # once for the whole list
-        return await self._granted(matter, grant, approval.by)
-
-    async def use(self, approval: Approval, number: int, current: CallEvaluation, principal: str) -> Consent:
-        """Use up the approval of one call, and its budgets. Raises a `FastnError` where it may not be sent now."""
-        verdict, effect, preview = current.verdict, current.effect, current.preview
-        if approval.scope is not None:
-            await self._budgets.spend(effect, principal)
-            return Consent("scope", verdict, effect, approval.scope.id, current.target, current.name)
-        grant = approval.grants.get(number)
-        if grant is None or preview is None:
-            if verdict.decision not in (Decision.ALLOW, Decision.DENY):
-                raise TargetChanged(
-                    f"It needs an approval now ({verdict.rule}), which it did not when the batch was begun.",
-                    "Call the batch again: what is left of it is asked about.",
-                )
-            return await self._budgets.allow(current, principal)
-        if not covers(grant, current.binding, verdict, preview):
-            raise _changed("Look at it; call the batch again to be asked anew about what is left.")
-        await self._burn(approval, grant)
-        # Only now: repeats of one approval must not use up the budget of others.
-        await self._budgets.spend(effect, principal, is_counted=approval.answer is None)
-        return Consent(grant.by or approval.by, verdict, effect, grant.id, current.target, current.name, grant.trace)
-
-    async def _burn(self, approval: Approval, grant: ApprovalRequest) -> None:
-        now = self._system.now().timestamp()
-        if not await self._ledger.move(grant.id, ASKABLE, RequestState.USED, now, by=grant.by or approval.by):
-            raise used_up()
-        if grant is not approval.answer:
-            return
-        await self._ledger.note_answer(grant.holder, declined=False, now=now)
-        if approval.temporary_approval:  # only now: an answer that comes again opens nothing
-            await self._ledger.add_temporary(temporary_approval(grant, self._system.token(), now, approval.by))
-
-    async def _scope(self, matter: Evaluation, caller: Caller) -> TemporaryApproval | None:
-        """The temporary approval that covers a call; none for one about which a person has just answered."""
-        tool, answered = matter.batch.tool, caller.form is not None and caller.form.submitted is not None
-        if answered or matter.similar is None or tool.target is None:
-            return None
-        now = self._system.now().timestamp()
-        return await self._ledger.find_temporary(
-            caller.principal, self._account, tool.tool_name(), tool.target, matter.similar, now
-        )
-
-    async def _held(self, matter: Evaluation) -> Approval | None:
-        """The approval given for a list earlier; None unless a valid grant covers each call that is left."""
-        if not matter.batch.is_list:
-            return None
-        kept = {step.number: step.grant for step in await self._ledger.steps(matter.id)}
-        now, grants = self._system.now().timestamp(), dict[int, ApprovalRequest]()
-        for number, current in matter.calls.items():
-            grant = None if (id_ := kept.get(number)) is None else await self._ledger.find(id_)
-            if grant is None or grant.state is not RequestState.APPROVED or grant.expires <= now:
-                return None
-            if current.preview is None or not covers(grant, current.binding, current.verdict, current.preview):
-                return None
-            grants[number] = grant
-        return Approval(next(grant.by or "elsewhere" for grant in grants.values()), grants)
-
-    async def _granted(self, matter: Evaluation, asked: ApprovalRequest, by: str) -> Approval:
-        """Open a grant for each call of a list whose request was approved as a whole."""
-        now = self._system.now().timestamp()
-        for step in await self._ledger.steps(matter.id):
-            if step.grant is not None:  # of an earlier answer, which this one replaces
-                await self._ledger.move(step.grant, ASKABLE, RequestState.STALE, now)
-        grants: dict[int, ApprovalRequest] = {}
-        for number, current in matter.calls.items():
-            assert current.preview is not None  # noqa: S101 - the calls of a list are always read
-            grants[number] = replace(
-                asked,
-                id=f"{asked.id}.{number}",
-                tool=current.call.tool_name(),
-                target=current.call.target,
-                call=current.digest,
-                binding=current.binding,
-                expected=None,
-                out_of_band=False,
-                preview=current.preview.data(),
-                text=tuple(current.preview.lines()),
-                created=now,
-                expires=now + self._lifetime,
-                state=RequestState.APPROVED,
-                by=by,
-                note=None,
-                decided=now,
-                dependents=current.preview.dependents(),
-            )
-            await self._ledger.open(grants[number])
-        await self._ledger.hold_steps(matter.id, {number: grant.id for number, grant in grants.items()}, now)
-        self._recorder.agreed(matter.batch.tool, asked, by)
-        return Approval(by, grants)
-
-    async def _ask(self, matter: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
+    async def _ask(
+        self, evaluation: Evaluation, caller: Caller, earlier: ApprovalRequest | None
+    ) -> Approval | PendingForm | PendingApproval:
         """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
-        tool = matter.batch.tool.tool_name()
-        if matter.verdict.decision is Decision.FOUR_EYES and not (self._desk and self._desk.identifies_people):
-            raise Refused(
-                f"{tool} needs two people ({matter.verdict.rule}), and this server cannot tell people apart.",
-                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
-                facts={"preview": matter.preview.data()},
-            )
-        now = self._system.now().timestamp()
-        await record_expired(self._ledger, self._account, now, self._recorder.decided)
-        if caller.form is not None and (submitted := caller.form.submitted) is not None:
-            return await self._resumed(matter, caller, caller.form, *submitted)
-        form, why_not = caller.form, await self._why_no_form(caller, matter, now)
-        if (earlier := await self._ledger.latest(matter.digest, now)) is not None:
-            if form is None or why_not is not None or earlier.state is not RequestState.OPEN:
-                return await self._earlier(earlier, matter, caller)
-            # The person is at a form now: what another client put elsewhere is not asked twice.
-            await self._ledger.move(
-                earlier.id, [RequestState.OPEN], RequestState.STALE, now, note="asked in a form instead"
-            )
+        await self._budgets.spend_rate(evaluation.effect, caller.principal, is_check=True)
+        self._check_people(evaluation)
+        await record_expired(self._ledger, self._account, self._now(), self._recorder.decided)
+        form = caller.form
+        if form is not None and form.submitted is not None:
+            return await self._submitted(evaluation, caller, form, *form.submitted)
+        why_not = await self._why_no_form(caller, evaluation)
+        if earlier is not None and (form is None or why_not is not None or earlier.state is not RequestState.OPEN):
+            return await self._earlier(earlier, evaluation, caller)
+        if earlier is not None:  # the person is at a form now: what another client put out of band is not asked twice
+            await self._ledger.void(earlier.id, RequestState.STALE, self._now(), note="asked in a form instead")
         if form is None or why_not is not None:
-            return await self._elsewhere(matter, caller, why_not or "")
-        grant = self._grant(matter, caller, out_of_band=False)
-        await self._open(grant, matter)
+            return await self._ask_out_of_band(evaluation, caller, why_not or "")
+        request = await self._open(self._request(evaluation, caller, out_of_band=False), evaluation)
         with self._system.span("ask", form.name, {"channel": form.name}) as said:
-            given = await form.ask(question(grant))
+            given = await form.ask(question(request))
             said["is_answered"] = not isinstance(given, PendingForm)
         if isinstance(given, PendingForm):
             return given
-        return await self._answered(matter, caller, form, grant, given, fresh=False)
+        return await self._answered(evaluation, caller, form, request, given, is_stale=True)
 
-    async def _why_no_form(self, caller: Caller, matter: Evaluation, now: float) -> str | None:
+    async def check(self, approval: Approval, evaluation: Evaluation) -> None:
+        """Check that what was approved still covers these calls.
+
+        Raises `TargetChanged` if the target, its dependents or the policy changed since the person was asked.
+        """
+        request = approval.request
+        if request is None:
+            return
+        if not covers(request, evaluation.calls) or len(request.approvers) < request.needed:
+            await self._ledger.void(request.id, RequestState.STALE, self._now())
+            raise _changed("Look at the preview; call again to ask anew.", {"preview": evaluation.preview.data()})
+        if evaluation.batch.is_list and not request.used:
+            self._recorder.agreed(evaluation.batch.tool, request, approval.by)
+
+    async def use(
+        self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, principal: str
+    ) -> ApprovedCall:
+        """Use up the approval of one call, and its budgets. Raises a `FastnError` where it may not be sent now."""
+        request, is_list, by = approval.request, evaluation.batch.is_list, approval.by
+        if request is not None:
+            await self._use_request(request, number, current, evaluation)
+            await self._budgets.spend(current.effect, principal, is_counted=is_list)
+        elif approval.temporary is not None:
+            await self._budgets.spend(current.effect, principal)
+        elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
+            raise TargetChanged(
+                f"It needs an approval now ({current.verdict.rule}), which it did not when the batch was begun.",
+                "Call the batch again: what is left of it is asked about.",
+            )
+        else:
+            by = await self._budgets.allow(current, principal)
+        if request is not None and approval.opens_temporary:  # only now: an answer that comes again opens nothing
+            opened = temporary_approval(request, self._system.token(), self._now(), by)
+            await self._ledger.add_temporary(opened)
+        trace = None if request is None else request.trace
+        of = f"{approval.reference}.{number}" if request is not None and is_list else approval.reference
+        return ApprovedCall(current, principal, by, of, trace, evaluation.id, number)
+
+    async def _use_request(
+        self, request: ApprovalRequest, number: int, current: CallEvaluation, evaluation: Evaluation
+    ) -> None:
+        if not _covers(request, number, current):
+            raise _changed("Look at it; call the batch again to be asked anew about what is left.")
+        used = await self._ledger.use(request.id, number, self._now())
+        if used is None:
+            raise used_up()
+        # Only now: repeats of one approval must not use up the budget of others. A list counts once.
+        if evaluation.batch.is_list and len(used.used) == 1:
+            await self._budgets.spend_rate(evaluation.effect, request.principal)
+
+    async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
+        """The temporary approval that covers a call; none for one about which a person has just answered."""
+        tool, answered = evaluation.batch.tool, caller.form is not None and caller.form.submitted is not None
+        if answered or evaluation.similar is None or tool.target is None:
+            return None
+        return await self._ledger.find_temporary(
+            caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._now()
+        )
+
+    def _check_people(self, evaluation: Evaluation) -> None:
+        """Raises a `Refused` where two people have to approve, and none can be told from the other."""
+        if evaluation.verdict.decision is not Decision.FOUR_EYES:
+            return
+        if self._out_of_band is None or not self._out_of_band.identifies_people:
+            rule, tool = evaluation.verdict.rule, evaluation.batch.tool.tool_name()
+            raise Refused(
+                f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
+                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
+                facts={"preview": evaluation.preview.data()},
+            )
+
+    async def _why_no_form(self, caller: Caller, evaluation: Evaluation) -> str | None:
         """Why the client's form is not used, in words for the agent; None where it is."""
-        if caller.form is None:
+        form, decision = caller.form, evaluation.verdict.decision
+        if form is None:
             return "This client cannot ask. "
-        if matter.verdict.decision is Decision.OUT_OF_BAND:
+        if decision is Decision.OUT_OF_BAND:
             return "The policy requires approval outside of the client. "
-        if matter.verdict.decision is Decision.FOUR_EYES:
+        if decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
-        if not matter.preview.fits_form and not caller.form.trusts_fast_answers:
+        if not evaluation.preview.fits_form and not form.trusts_fast_answers:
             return "Its arguments must be shown in full and are too long for a form. "
-        if await self._ledger.distrusted(holder(caller.principal, self._account), caller.form.name, now):
+        if await self._ledger.distrusted(holder(caller.principal, self._account), form.name, self._now()):
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
 
-    async def _resumed(
-        self, matter: Evaluation, caller: Caller, form: FormChannel, grant_id: str, given: Answer | Submitted
+    async def _submitted(
+        self, evaluation: Evaluation, caller: Caller, form: FormChannel, id_: str, given: Answer | Submitted
     ) -> Approval | PendingApproval:
-        grant = await self._ledger.find(grant_id)
-        if grant is None or grant.out_of_band or grant.call != matter.digest:
+        """What follows from an answer that came with this call."""
+        request = await self._ledger.find(id_)
+        if request is None or request.out_of_band or request.call != evaluation.digest:
             raise Refused(
                 "There is no such approval request for this call.", "Call again without it, to be asked anew."
             )
-        if grant.state is not RequestState.OPEN:
+        if request.state is not RequestState.OPEN:
             raise used_up()
-        answer = given.answer(question(grant)) if isinstance(given, Submitted) else given
-        return await self._answered(matter, caller, form, grant, answer, fresh=True)
+        answer = given.answer(question(request)) if isinstance(given, Submitted) else given
+        return await self._answered(evaluation, caller, form, request, answer, is_stale=False)
 
     async def _answered(
         self,
-        matter: Evaluation,
+        evaluation: Evaluation,
         caller: Caller,
         form: FormChannel,
-        grant: ApprovalRequest,
+        request: ApprovalRequest,
         answer: Answer,
         *,
-        fresh: bool,
+        is_stale: bool,
     ) -> Approval | PendingApproval:
-        """What follows from the answer that the client's form brought."""
-        by = form.name
-        now = self._system.now().timestamp()
-        quick = now - grant.created < _TOO_FAST and not form.trusts_fast_answers
-        if quick and not isinstance(answer, NoAnswer):
+        """What follows from the answer that the client's form brought; it is a decision in the ledger first."""
+        by, now = form.name, self._now()
+        is_quick = now - request.created < _TOO_FAST and not form.trusts_fast_answers
+        if is_quick and not isinstance(answer, NoAnswer):
             answer = NoAnswer("the form was answered in less than a second, which only a program does")
+        if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
+            await self._ledger.decide(request, Vote(by, approves=False, at=now), by, "another text was typed")
+            raise _declined(why="The text that was typed is not the one that approves this call.")
         match answer:
             case NoAnswer(reason):
-                ended = await self._ledger.move(grant.id, ASKABLE, RequestState.UNANSWERED, now, by=by, note=reason)
-                if not ended and now < grant.expires:
-                    raise used_up()
-                if quick or not ended:
-                    await self._ledger.distrust(grant.holder, by, now + _DISTRUST)
-                return await self._elsewhere(matter, caller, f"No person answered: {reason}. ")
+                return await self._unanswered(evaluation, caller, form, request, reason, is_quick=is_quick)
             case Decline(note, why):
-                await self._decline(grant, now, by, note or why)
+                await self._ledger.decide(request, Vote(by, approves=False, at=now), by, note or why or None)
                 raise _declined(note, why)
-            case Approve(typed, minutes):
-                if grant.expected is not None and typed != grant.expected:
-                    await self._decline(grant, now, by, "another text was typed")
-                    raise _declined(why="The text that was typed is not the one that approves this call.")
-                temporary_approval = bool(minutes) and can_be_temporary(grant)
-                return Approval(by, answer=grant, is_stale=not fresh, temporary_approval=temporary_approval)
+            case Approve(_, minutes):
+                decided = await self._ledger.decide(request, Vote(by, approves=True, at=now), by)
+                if decided is None:
+                    raise used_up()
+                return Approval(by, decided, None, is_stale, bool(minutes) and can_be_temporary(request))
 
-    async def _earlier(self, grant: ApprovalRequest, matter: Evaluation, caller: Caller) -> Approval | PendingApproval:
-        """What became of a question that was put elsewhere."""
-        if grant.state is RequestState.DECLINED:
-            raise _declined(grant.note or "", until=grant.expires)
-        if grant.state is RequestState.APPROVED:
-            return Approval(grant.by or "elsewhere", answer=grant)
-        if not covers(grant, matter.binding, matter.verdict, matter.preview):
-            await self._ledger.move(grant.id, ASKABLE, RequestState.STALE, self._system.now().timestamp())
-            return await self._elsewhere(matter, caller, "The target has changed since it was asked. ")
-        where = await self._where(grant.id)
-        return PendingApproval(matter.preview, "It is still waiting for an answer. " + where, grant.expires)
+    async def _unanswered(
+        self,
+        evaluation: Evaluation,
+        caller: Caller,
+        form: FormChannel,
+        request: ApprovalRequest,
+        reason: str,
+        *,
+        is_quick: bool,
+    ) -> PendingApproval:
+        """Move a request that no person answered in the form to the out-of-band channel."""
+        now, why = self._now(), f"No person answered: {reason}. "
+        if is_quick or now >= request.expires:
+            await self._ledger.distrust(request.holder, form.name, now + _DISTRUST)
+        same = await self._ledger.latest(evaluation.digest, now)
+        if self._out_of_band is None or (same is not None and same.state is RequestState.OPEN):
+            voided = await self._ledger.void(request.id, RequestState.UNANSWERED, now, by=form.name, note=reason)
+            if voided is None and now < request.expires:
+                raise used_up()
+            return await self._ask_out_of_band(evaluation, caller, why)
+        offered = await self._ledger.offer(request.id, now + self._lifetime)
+        if offered is not None:
+            return PendingApproval(evaluation.preview, why + await self._out_of_band.show(offered.id), offered.expires)
+        if now < request.expires:
+            raise used_up()
+        return await self._ask_out_of_band(evaluation, caller, why)
 
-    async def _elsewhere(self, matter: Evaluation, caller: Caller, why: str) -> PendingApproval:
-        tool = matter.batch.tool.tool_name()
-        if self._desk is None:
+    async def _earlier(
+        self, request: ApprovalRequest, evaluation: Evaluation, caller: Caller
+    ) -> Approval | PendingApproval:
+        """What became of an earlier request about the same call."""
+        if request.state is RequestState.DECLINED:
+            raise _declined(request.note or "", until=request.expires)
+        if request.state is RequestState.APPROVED:
+            return Approval(request.by or "", request)
+        if self._out_of_band is None or not covers(request, evaluation.calls):
+            await self._ledger.void(request.id, RequestState.STALE, self._now())
+            return await self._ask_out_of_band(evaluation, caller, "The target has changed since it was asked. ")
+        where = await self._out_of_band.show(request.id)
+        return PendingApproval(evaluation.preview, "It is still waiting for an answer. " + where, request.expires)
+
+    async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
+        tool = evaluation.batch.tool.tool_name()
+        if self._out_of_band is None:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
-                facts={"preview": matter.preview.data()},
+                facts={"preview": evaluation.preview.data()},
             )
-        grant = self._grant(matter, caller, out_of_band=True)
-        opened = await self._open(grant, matter)
-        return PendingApproval(matter.preview, why + await self._where(opened.id), opened.expires)
+        opened = await self._open(self._request(evaluation, caller, out_of_band=True), evaluation)
+        return PendingApproval(evaluation.preview, why + await self._out_of_band.show(opened.id), opened.expires)
 
-    async def _open(self, grant: ApprovalRequest, matter: Evaluation) -> ApprovalRequest:
+    async def _open(self, request: ApprovalRequest, evaluation: Evaluation) -> ApprovalRequest:
         """Record that a person is asked; or find the request that another replica has opened at the same time."""
-        opened = await self._ledger.open(grant)
-        if opened != grant.id:
-            return await self._ledger.find(opened) or grant
+        opened = await self._ledger.open(request)
+        if opened != request.id:
+            return await self._ledger.find(opened) or request
         self._recorder.asked(
-            matter.batch.tool, grant.principal, matter.verdict, matter.effect, grant.id, matter.preview.name
+            evaluation.batch.tool,
+            request.principal,
+            evaluation.verdict,
+            evaluation.effect,
+            request.id,
+            evaluation.preview.name,
         )
-        return grant
+        return request
 
-    async def _where(self, grant: str) -> str:
-        assert self._desk is not None  # noqa: S101 - only a desk opens what lies elsewhere
-        return await self._desk.show(grant)
-
-    async def _decline(self, grant: ApprovalRequest, now: float, by: str, note: str) -> None:
-        await self._ledger.move(grant.id, ASKABLE, RequestState.DECLINED, now, by=by, note=note or None)
-        await self._ledger.note_answer(grant.holder, declined=True, now=now)
-
-    def _grant(self, matter: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
-        now, tool = self._system.now().timestamp(), matter.batch.tool
-        asks = matter.verdict.decision
-        severe = asks in (Decision.OUT_OF_BAND, Decision.FOUR_EYES)
-        typed = asks is Decision.TYPED or (severe and matter.effect is Effect.DESTROY)
+    def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
+        now, tool, decision = self._now(), evaluation.batch.tool, evaluation.verdict.decision
+        is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
         return ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
             account=self._account,
             tool=tool.tool_name(),
             target=tool.target,
-            call=matter.digest,
-            binding=matter.binding,
-            required=asks.value,
-            expected=matter.preview.expected if typed else None,
-            allows_temporary=matter.similar is not None and tool.target is not None,
+            call=evaluation.digest,
+            calls={number: current.shown() for number, current in evaluation.calls.items()},
+            required=decision.value,
+            expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
+            allows_temporary=evaluation.similar is not None and tool.target is not None,
             out_of_band=out_of_band,
-            preview=matter.preview.data(),
-            text=tuple(matter.preview.lines()),
+            preview=evaluation.preview.data(),
+            text=tuple(evaluation.preview.lines()),
             created=now,
             expires=now + self._lifetime,
             trace=self._system.trace(),
-            dependents=matter.preview.dependents(),
-            similar=matter.similar,
+            similar=evaluation.similar,
             extent=extent(tool) if isinstance(tool, Operation) else "",
         )
 
 
-def covers(grant: ApprovalRequest, binding: str, verdict: PolicyDecision, shown: Shown) -> bool:
-    """Whether a grant still covers this call: same binding, no more dependents, no stricter decision of the policy."""
-    same = grant.binding == binding and not quorum.less_than(grant.required, verdict.decision)
-    return same and grant.dependents is not None and _no_more(shown.dependents(), grant.dependents)
+def covers(request: ApprovalRequest, calls: Mapping[int, CallEvaluation]) -> bool:
+    """Whether what was shown still covers these calls, none of which it was used for."""
+    return all(number not in request.used and _covers(request, number, current) for number, current in calls.items())
+
+
+def _covers(request: ApprovalRequest, number: int, current: CallEvaluation) -> bool:
+    """Whether the binding is the same, no more depends on the target, and the policy is no stricter than it was."""
+    before = request.calls.get(number)
+    if before is None or Decision(request.required).rank < current.verdict.decision.rank:
+        return False
+    now = current.shown()
+    return before.binding == now.binding and _no_more(now.dependents, before.dependents)
 
 
 _HISTORY = "executions"

@@ -1,4 +1,4 @@
-"""How many people have to approve a call (four eyes), and what a caller's scopes allow.
+"""Count what people say of a request (four eyes), and what a caller's scopes allow.
 
 The policy decides about a call, and who signed in can be allowed less than it, never more.
 """
@@ -8,23 +8,14 @@ from dataclasses import dataclass
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, Vote
 from fastn_mcp.tools.tool import Effect
 
-PEOPLE = 2
-"""Approvers that a call of four eyes needs."""
-
 BY = "four_eyes"
-"""The consent that they give together."""
+"""The approval that several people give together."""
 
 VERIFIED = "verified"
 """The consent of one person who is told from all others."""
-
-
-def needed(grant: ApprovalRequest) -> int:
-    """How many approvers it takes."""
-    return PEOPLE if grant.required == Decision.FOUR_EYES.value else 1
 
 
 def effects_of(grant: ApprovalRequest) -> frozenset[str]:
@@ -33,57 +24,29 @@ def effects_of(grant: ApprovalRequest) -> frozenset[str]:
     return frozenset(map(str, effects if isinstance(effects, list) else [grant.preview.get("effect")]))
 
 
-def less_than(asked: str, decision: Decision) -> bool:
-    """Whether what was asked takes less than what the policy wants now: it may know more than it did."""
-    return Decision(asked).rank < decision.rank
-
-
-async def incomplete(grant: ApprovalRequest, ledger: Ledger) -> bool:
-    """Whether a call of four eyes lacks an approver, whatever state its grant is in."""
-    return needed(grant) > 1 and await approving(grant.id, ledger) < PEOPLE
-
-
-async def approving(grant: str, ledger: Ledger) -> int:
-    """How many approve it so far."""
-    return sum(vote.approves for vote in await ledger.votes(grant))
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What an answer came to: the state of its grant, and how many approve it."""
-
-    state: RequestState
-    approving: int
-
-
 async def count(
     vote: Vote,
-    grant: ApprovalRequest,
+    request: ApprovalRequest,
     ledger: Ledger,
     by: str,
     note: str | None,
     record: Callable[[AuditEvent, str | None], None],
-) -> Counted | None:
-    """Count what a person said of a grant; None where it was not open to them. `by` is the consent of one alone.
+) -> ApprovalRequest | None:
+    """Count what a person said of a request: the request after it, or None where it was not open to them.
 
-    `record` is told of what counts, even where the ledger is lost right after. Raises what the ledger raises.
+    `by` is the approval of one alone. `record` is called for what counts. Raises what the ledger raises.
     """
-    several = needed(grant) > 1
-    state = await ledger.vote(
-        vote, needed(grant), by=BY if several and by == VERIFIED else by, note=None if vote.approves else note
+    several = request.needed > 1
+    decided = await ledger.decide(
+        request, vote, BY if several and by == VERIFIED else by, None if vote.approves else note
     )
-    if state is None:
+    if decided is None:
         return None
     said = note
-    try:
-        have = await approving(grant.id, ledger)
-        if vote.approves and several:
-            said = note or f"{have} of {PEOPLE} approvers"
-        if state is not RequestState.OPEN:
-            await ledger.note_answer(grant.holder, declined=not vote.approves, now=vote.at)
-    finally:
-        record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, said)
-    return Counted(state, have)
+    if vote.approves and several:
+        said = note or f"{len(decided.approvers)} of {decided.needed} approvers"
+    record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, said)
+    return decided
 
 
 READ = "fastn:read"

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.fastn.targets import Call, own_label
+from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
+from fastn_mcp.guard.evaluation import ApprovedCall
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.guard.policy import PolicyDecision
 from fastn_mcp.guard.preview import Shown
@@ -21,28 +22,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
-    """By what right a call is sent, and what was known when it was given."""
-
-    by: str
-    verdict: PolicyDecision
-    effect: Effect
-    grant: str | None = None
-    target: FastnObject | None = None
-    """What it acts on, where that was read for the consent."""
-    name: str | None = None
-    """What people call that."""
-    asked: str | None = None
-    """In what a person was asked for it, as `System.trace` names it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Intent:
     """A call whose sending was recorded."""
 
-    call: Call
-    principal: str
-    consent: Consent
+    approved: ApprovedCall
     entry: str
     began: float
 
@@ -97,23 +80,24 @@ class Recorder:
             known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
-    def intent(self, call: Call, principal: str, consent: Consent, change: str | None = None) -> Intent | None:
-        """Record that `call` is about to be sent. Raises a `Refused` where that cannot be written."""
-        if consent.effect is Effect.READ:
+    def intent(self, approved: ApprovedCall, change: str | None = None) -> Intent | None:
+        """Record that a call is about to be sent. Raises a `Refused` where that cannot be written."""
+        current = approved.current
+        if current.effect is Effect.READ:
             return None
         entry = self._audit.record(
             replace(
-                about(AuditEvent.INTENT, call, principal, self._account),
-                effect=consent.effect.value,
-                decision=consent.verdict.decision.value,
-                rule=consent.verdict.rule,
-                consent=consent.by,
-                grant=consent.grant,
-                name=named(consent.name),
+                about(AuditEvent.INTENT, current.call, approved.principal, self._account),
+                effect=current.effect.value,
+                decision=current.verdict.decision.value,
+                rule=current.verdict.rule,
+                consent=approved.by,
+                grant=approved.approval,
+                name=named(current.name),
                 change=change,
             )
         )
-        return Intent(call, principal, consent, entry, self._system.monotonic())
+        return Intent(approved, entry, self._system.monotonic())
 
     def outcome(
         self, intent: Intent | None, outcome: str, message: str | None = None, result: FastnObject | None = None
@@ -121,25 +105,26 @@ class Recorder:
         """Record what became of it. The call was made: what cannot be written now is logged instead."""
         if intent is None:
             return
+        current = intent.approved.current
         made = _id(result)
-        ours = intent.consent.name is None and made is not None and intent.call.target in (None, made)
-        label = own_label(intent.call, result) if ours else None
+        ours = current.name is None and made is not None and current.call.target in (None, made)
+        label = own_label(current.call, result) if ours else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
         entry = replace(
-            about(AuditEvent.OUTCOME, intent.call, intent.principal, self._account),
-            effect=intent.consent.effect.value,
-            grant=intent.consent.grant,
+            about(AuditEvent.OUTCOME, current.call, intent.approved.principal, self._account),
+            effect=current.effect.value,
+            grant=intent.approved.approval,
             of=intent.entry,
             outcome=outcome,
             duration_ms=milliseconds,
             message=message,
-            target=intent.call.target or made,
+            target=current.call.target or made,
             name=named(str(label)) if label else None,
         )
         try:
             self._audit.record(replace(entry, arguments=None))
         except FastnError:
-            log.exception("the outcome %s of %s could not be audited", outcome, intent.call.tool_name())
+            log.exception("the outcome %s of %s could not be audited", outcome, current.call.tool_name())
 
     def asked(
         self, call: Tool[Any], principal: str, verdict: PolicyDecision, effect: Effect, grant: str, name: str | None

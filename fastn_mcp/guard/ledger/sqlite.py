@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +18,19 @@ from typing import Any
 from typing_extensions import override
 
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.guard.changes import BEGUN, FINAL, BatchStep, Change
+from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequest,
+    Ledger,
     LedgerUnusable,
-    RequestState,
     TemporaryApproval,
     TooManyWaiting,
-    Vote,
+    Transition,
+    declines_after,
     rate_free_at,
+    read_request,
+    stored_request,
 )
 
 log = logging.getLogger(__name__)
@@ -38,19 +41,15 @@ FILE = "ledger.sqlite"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS requests (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
-    call TEXT NOT NULL, binding TEXT NOT NULL, required TEXT NOT NULL, expected TEXT,
+    call TEXT NOT NULL, calls TEXT NOT NULL, required TEXT NOT NULL, expected TEXT,
     allows_temporary INTEGER NOT NULL, out_of_band INTEGER NOT NULL, preview TEXT NOT NULL, text TEXT NOT NULL,
     created REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT,
-    dependents TEXT, similar TEXT, extent TEXT NOT NULL DEFAULT ''
+    similar TEXT, extent TEXT NOT NULL, votes TEXT NOT NULL, used TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS requests_by_call ON requests (call, created);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, principal);
 CREATE INDEX IF NOT EXISTS requests_by_end ON requests (expires);
 CREATE INDEX IF NOT EXISTS requests_by_decision ON requests (coalesce(decided, created));
-CREATE TABLE IF NOT EXISTS votes (
-    "grant" TEXT, approver TEXT, approves INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY ("grant", approver)
-);
-CREATE INDEX IF NOT EXISTS votes_by_time ON votes (at);
 CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
 CREATE TABLE IF NOT EXISTS temporary_approvals (
@@ -73,12 +72,8 @@ CREATE TABLE IF NOT EXISTS changes (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
     target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
     undone INTEGER NOT NULL, call TEXT NOT NULL DEFAULT '', approved_by TEXT NOT NULL DEFAULT '',
-    unsettled_until REAL NOT NULL DEFAULT 0
+    unsettled_until REAL NOT NULL DEFAULT 0, batch TEXT NOT NULL DEFAULT '', number INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE IF NOT EXISTS steps (
-    batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
-);
-CREATE INDEX IF NOT EXISTS steps_by_time ON steps (at);
 CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
 CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
 """
@@ -87,18 +82,23 @@ _ADDED = {
         "call": "TEXT NOT NULL DEFAULT ''",
         "unsettled_until": "REAL NOT NULL DEFAULT 0",
         "approved_by": "TEXT NOT NULL DEFAULT ''",
+        "batch": "TEXT NOT NULL DEFAULT ''",
+        "number": "INTEGER NOT NULL DEFAULT 0",
     },
 }
 """Columns that a ledger of an earlier version lacks, by table."""
 
 _COLUMNS = ", ".join(name for name in ApprovalRequest.__dataclass_fields__)
+_MARKS = ", ".join(f":{name}" for name in ApprovalRequest.__dataclass_fields__)
 _OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
 _SAME = (
-    "WHERE call = :call AND binding = :binding AND required = :required AND principal = :principal"
+    "WHERE call = :call AND calls = :calls AND required = :required AND principal = :principal"
     " AND account = :account AND id != :id"
     " AND out_of_band = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
 )
-"""What is asked elsewhere already."""
+"""What is asked out of band already."""
+
+_FINAL = f"({', '.join(repr(outcome) for outcome in FINAL)})"
 
 _KEPT = 30 * 86_400.0
 """Seconds that decided grants, changes and steps are kept, for the history."""
@@ -230,6 +230,7 @@ def _bring_up_to_date(database: sqlite3.Connection) -> None:
                     database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
         finally:
             database.execute("COMMIT")
+    database.execute("CREATE INDEX IF NOT EXISTS changes_by_batch ON changes (batch, number)")
     database.execute(
         "CREATE INDEX IF NOT EXISTS changes_by_call ON changes (call, unsettled_until) WHERE unsettled_until > 0"
     )
@@ -240,7 +241,7 @@ def _lacks(database: sqlite3.Connection, table: str) -> dict[str, str]:
     return {name: kind for name, kind in _ADDED[table].items() if name not in there}
 
 
-class SqliteLedger:
+class SqliteLedger(Ledger):
     """The ledger in a file, or in memory for the life of the process (`:memory:`)."""
 
     def __init__(self, path: str) -> None:
@@ -281,94 +282,78 @@ class SqliteLedger:
     async def aclose(self) -> None:
         self.close()
 
-    async def open(self, grant: ApprovalRequest) -> str:
-        values = {name: getattr(grant, name) for name in ApprovalRequest.__dataclass_fields__}
-        values |= {"preview": json.dumps(grant.preview), "text": json.dumps(grant.text), "state": grant.state.value}
-        values["dependents"] = None if grant.dependents is None else json.dumps(grant.dependents)
-        names = ", ".join(f":{name}" for name in values)
-        values |= {"once": grant.out_of_band and grant.state is RequestState.OPEN, "most": MOST_WAITING}
-        # One statement, so that two processes can neither both take the last place nor both ask the same.
-        opened = self._database.execute(
-            f"INSERT INTO requests ({_COLUMNS}) SELECT {names} WHERE (SELECT count(*) FROM requests"  # noqa: S608
-            " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created) < :most"
-            f" AND NOT (:once AND EXISTS (SELECT 1 FROM requests {_SAME}))",
-            values,
-        )
-        if opened.rowcount != 1:
-            same = self._database.execute(f"SELECT id FROM requests {_SAME}", values).fetchone()  # noqa: S608
-            if same is None or not values["once"]:
-                raise TooManyWaiting
-            return str(same[0])
-        self._database.execute("DELETE FROM requests WHERE expires < ?", (grant.created - _KEPT,))
-        self._database.execute("DELETE FROM votes WHERE at < ?", (grant.created - _KEPT,))
-        return grant.id
-
-    async def find(self, grant: str) -> ApprovalRequest | None:
-        return next(self._grants("WHERE id = ?", grant), None)
-
-    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
-        where = (
-            "WHERE call = ? AND out_of_band = 1 AND expires > ? AND state IN ('open', 'approved', 'declined')"
-            " ORDER BY created DESC LIMIT 1"
-        )
-        return next(self._grants(where, call, now), None)
-
-    async def move(
-        self,
-        grant: str,
-        before: Iterable[RequestState],
-        after: RequestState,
-        now: float,
-        *,
-        by: str | None = None,
-        note: str | None = None,
-    ) -> bool:
-        states = [state.value for state in before if state in (RequestState.OPEN, RequestState.APPROVED)]
-        if after is RequestState.OPEN:
-            return False
-        marks = ", ".join("?" * len(states))
-        moved = self._database.execute(
-            "UPDATE requests SET state = ?, by = coalesce(?, by), note = coalesce(?, note), decided = ?"  # noqa: S608
-            f" WHERE id = ? AND expires > ? AND state IN ({marks})",
-            (after.value, by, note, now, grant, now, *states),
-        )
-        return moved.rowcount == 1
-
-    async def vote(self, vote: Vote, needed: int, *, by: str, note: str | None = None) -> RequestState | None:
-        # Its own writing begins at once, so that no other process counts meanwhile.
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """One transaction that begins to write at once, so that no other process changes anything meanwhile."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            after = self._voted(vote, needed, by, note)
+            yield
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # SQLite ends it by itself where the disk is full
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+    async def open(self, request: ApprovalRequest) -> str:
+        values = stored_request(request)
+        with self._writing():
+            same = self._database.execute(f"SELECT id FROM requests {_SAME}", values).fetchone()  # noqa: S608
+            if same is not None and request.out_of_band:
+                return str(same[0])
+            (waiting,) = self._database.execute(
+                "SELECT count(*) FROM requests"
+                " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created",
+                values,
+            ).fetchone()
+            if waiting >= MOST_WAITING:
+                raise TooManyWaiting
+            self._database.execute(f"INSERT INTO requests ({_COLUMNS}) VALUES ({_MARKS})", values)  # noqa: S608
+            self._database.execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
+        return request.id
+
+    async def find(self, request: str) -> ApprovalRequest | None:
+        return self._find(request)
+
+    def _find(self, request: str) -> ApprovalRequest | None:
+        return next(self._requests("WHERE id = ?", request), None)
+
+    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
+        of_call = self._requests("WHERE call = ? AND expires > ? ORDER BY created DESC", call, now)
+        return next((request for request in of_call if request.is_found(now)), None)
+
+    async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
+        with self._writing():
+            before = self._find(request)
+            after = None if before is None else transition(before)
+            if after is None or before is None:
+                return None
+            self._database.execute(f"REPLACE INTO requests ({_COLUMNS}) VALUES ({_MARKS})", stored_request(after))  # noqa: S608
+            match declines_after(before, after):
+                case 1:
+                    self._database.execute(
+                        "INSERT INTO declines VALUES (?, 1, ?)"
+                        " ON CONFLICT (principal) DO UPDATE SET count = count + 1, last = excluded.last",
+                        (after.holder, after.decided),
+                    )
+                case 0:
+                    self._database.execute("DELETE FROM declines WHERE principal = ?", (after.holder,))
+                case _:
+                    pass
         return after
 
-    def _voted(self, vote: Vote, needed: int, by: str, note: str | None) -> RequestState | None:
-        counted = self._database.execute(
-            "INSERT INTO votes SELECT ?, ?, ?, ? WHERE EXISTS"
-            " (SELECT 1 FROM requests WHERE id = ? AND out_of_band = 1 AND state = 'open' AND expires > ?)"
-            " ON CONFLICT DO UPDATE SET approves = 0, at = excluded.at WHERE approves = 1 AND excluded.approves = 0",
-            (vote.grant, vote.approver, vote.approves, vote.at, vote.grant, vote.at),
-        )
-        if counted.rowcount != 1:
-            return None
-        (approving,) = self._database.execute(
-            'SELECT count(*) FROM votes WHERE "grant" = ? AND approves = 1', (vote.grant,)
-        ).fetchone()
-        if vote.approves and approving < needed:
-            return RequestState.OPEN
-        after = RequestState.APPROVED if vote.approves else RequestState.DECLINED
-        self._database.execute(
-            "UPDATE requests SET state = ?, by = ?, note = coalesce(?, note), decided = ? WHERE id = ?",
-            (after.value, by, note, vote.at, vote.grant),
-        )
-        return after
+    async def expiring(self, account: str, now: float) -> list[str]:
+        over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
+        return [id_ for (id_,) in self._database.execute(over, (account, now))]
 
-    async def votes(self, grant: str) -> list[Vote]:
-        rows = self._database.execute('SELECT * FROM votes WHERE "grant" = ? ORDER BY at, rowid', (grant,))
-        return [Vote(grant, approver, bool(approves), at) for grant, approver, approves, at in rows]
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE out_of_band = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
+
+    async def decided(self, limit: int) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
+
+    def _requests(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
+        for row in self._database.execute(f"SELECT {_COLUMNS} FROM requests {where}", values):  # noqa: S608
+            yield read_request(dict(zip(ApprovalRequest.__dataclass_fields__, row, strict=True)))
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
         self._database.execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
@@ -377,38 +362,6 @@ class SqliteLedger:
             (nonce, until, now),
         )
         return used.rowcount == 1
-
-    async def waiting(self, now: float) -> list[ApprovalRequest]:
-        return list(self._grants("WHERE out_of_band = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
-
-    async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
-        over = "WHERE state = 'open' AND account = ? AND expires <= ?"
-        if next(self._grants(over, account, now), None) is None:
-            return []
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            found = list(self._grants(over, account, now))
-            self._database.execute(
-                f"UPDATE requests SET state = 'unanswered', decided = expires {over}",  # noqa: S608
-                (account, now),
-            )
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-        return found
-
-    async def decided(self, limit: int) -> list[ApprovalRequest]:
-        return list(self._grants("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
-
-    def _grants(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
-        for row in self._database.execute(f"SELECT {_COLUMNS} FROM requests {where}", values):  # noqa: S608
-            fields: dict[str, Any] = dict(zip(ApprovalRequest.__dataclass_fields__, row, strict=True))
-            fields |= {"preview": json.loads(fields["preview"]), "text": tuple(json.loads(fields["text"]))}
-            fields |= {name: bool(fields[name]) for name in ("allows_temporary", "out_of_band")}
-            fields["state"] = RequestState(fields["state"])
-            fields["dependents"] = json.loads(fields["dependents"] or "null")
-            yield ApprovalRequest(**fields)
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         values = [getattr(approval, name) for name in TemporaryApproval.__dataclass_fields__]
@@ -463,16 +416,6 @@ class SqliteLedger:
         )
         return [float(at) for (at,) in rows]
 
-    async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
-        if declined:
-            self._database.execute(
-                "INSERT INTO declines VALUES (?, 1, ?)"
-                " ON CONFLICT (principal) DO UPDATE SET count = count + 1, last = excluded.last",
-                (principal, now),
-            )
-        else:
-            self._database.execute("DELETE FROM declines WHERE principal = ?", (principal,))
-
     async def declines(self, principal: str) -> tuple[int, float]:
         found = self._database.execute("SELECT count, last FROM declines WHERE principal = ?", (principal,)).fetchone()
         return (0, 0.0) if found is None else (int(found[0]), float(found[1]))
@@ -508,12 +451,20 @@ class SqliteLedger:
         found = self._database.execute("SELECT n, head FROM audit_marks WHERE log = ?", (log,)).fetchone()
         return None if found is None else (int(found[0]), str(found[1]))
 
-    async def note(self, change: Change) -> None:
+    async def begin(self, change: Change) -> bool:
         values = {name: getattr(change, name) for name in Change.__dataclass_fields__}
         values |= {name: json.dumps(values[name]) for name in ("arguments", "before", "sent")}
         names = ", ".join(f":{name}" for name in values)
-        self._database.execute(f"INSERT INTO changes ({_OF_A_CHANGE}) VALUES ({names})", values)  # noqa: S608
+        begun = self._database.execute(
+            f"INSERT INTO changes ({_OF_A_CHANGE}) SELECT {names} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
+            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})",
+            values,
+        )
         self._database.execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
+        return begun.rowcount == 1
+
+    async def changes_of(self, batch: str) -> list[Change]:
+        return list(self._changes(f"WHERE batch = ? AND batch != '' AND outcome IN {_FINAL} ORDER BY number", batch))
 
     async def settle(self, change: Change) -> None:
         self._database.execute(
@@ -548,35 +499,6 @@ class SqliteLedger:
 
     async def release(self, change: str) -> None:
         self._database.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
-
-    async def steps(self, batch: str) -> list[BatchStep]:
-        rows = self._database.execute(
-            'SELECT number, outcome, "grant", change, at FROM steps WHERE batch = ? ORDER BY number', (batch,)
-        )
-        return [BatchStep(*row) for row in rows]
-
-    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
-        self._database.execute("DELETE FROM steps WHERE at < ?", (at - _KEPT,))
-        self._database.executemany(
-            'INSERT INTO steps (batch, number, "grant", at) VALUES (?, ?, ?, ?)'
-            ' ON CONFLICT DO UPDATE SET "grant" = excluded."grant"',
-            [(batch, number, grant, at) for number, grant in grants.items()],
-        )
-
-    async def begin_step(self, batch: str, number: int, at: float) -> bool:
-        marks = ", ".join("?" * len(FINAL))
-        begun = self._database.execute(
-            "INSERT INTO steps (batch, number, outcome, at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"  # noqa: S608
-            f" SET outcome = excluded.outcome, at = excluded.at WHERE outcome IS NULL OR outcome NOT IN ({marks})",
-            (batch, number, BEGUN, at, *FINAL),
-        )
-        return begun.rowcount == 1
-
-    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
-        self._database.execute(
-            "UPDATE steps SET outcome = ?, change = ?, at = ? WHERE batch = ? AND number = ?",
-            (outcome, change, at, batch, number),
-        )
 
     async def revision(self) -> int:
         # data_version sees other connections' changes, total_changes our own.

@@ -42,13 +42,6 @@ class Budgets:
         recent = await self._server.read("ZRANGE", self._rate(budget), f"({now - seconds!r}", "+inf", "BYSCORE")
         return [float(use.partition(" ")[0]) for use in recent]
 
-    async def note_answer(self, principal: str, *, declined: bool, now: float) -> None:
-        keys = [self._declines(principal), self._revision]
-        if declined:
-            await self._server.run("decline", keys, now, _QUARTER)
-        else:
-            await self._server.run("remove", keys)
-
     async def declines(self, principal: str) -> tuple[int, float]:
         count, last = await self._server.read("HMGET", self._declines(principal), "count", "last")
         return int(count or 0), float(last or 0)

@@ -1,4 +1,4 @@
-"""The journal and the progress of batches on Valkey.
+"""The journal on Valkey.
 
 Where the answer to a beginning is lost, the call counts as begun: it was not sent, and is not begun again.
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastn_mcp.guard.changes import BEGUN, FINAL, BatchStep, Change
+from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
 
 _JSON = ("arguments", "before", "sent")
@@ -29,14 +29,35 @@ class ValkeyJournal:
     def _unsettled(self, call: str) -> str:
         return self._server.key("unsettled", call)
 
-    async def note(self, change: Change) -> None:
+    async def begin(self, change: Change) -> bool:
         values: dict[str, Any] = {name: getattr(change, name) for name in Change.__dataclass_fields__}
         values |= {name: json.dumps(values[name]) for name in _JSON} | {"undone": int(change.undone)}
         fields = [part for name, value in values.items() if value is not None for part in (name, value)]
-        keys = [self._change(change.id), self._all_of(change.account), self._revision]
-        keys += [self._unsettled(change.call)] if change.call else []
-        if await self._server.run("note", keys, change.id, change.at, change.unsettled_until, KEPT, *fields) != 1:
+        batch, unsettled = self._server.key("batch", change.batch), self._unsettled(change.call)
+        keys = [self._change(change.id), self._all_of(change.account), self._revision, batch, unsettled]
+        begun = await self._server.run(
+            "begin",
+            keys,
+            change.id,
+            change.at,
+            change.unsettled_until,
+            KEPT,
+            self._change(""),
+            change.number,
+            change.call,
+            len(FINAL),
+            *FINAL,
+            *fields,
+        )
+        if begun == -1:
             raise ValueError("a change of this id exists already")
+        return begun == 1
+
+    async def changes_of(self, batch: str) -> list[Change]:
+        numbers = await self._server.gather([self._server.key("batch", batch)])
+        ids = numbers[0].values() if numbers else ()
+        found = [_read(fields) for fields in await self._server.gather([self._change(id_) for id_ in ids])]
+        return sorted((change for change in found if change.outcome in FINAL), key=lambda change: change.number)
 
     async def settle(self, change: Change) -> None:
         said = {
@@ -80,38 +101,5 @@ def _read(fields: Mapping[str, str]) -> Change:
     values: dict[str, Any] = {"target": None, "name": None} | dict(fields)
     values |= {name: json.loads(values[name]) for name in _JSON}
     values |= {"at": float(values["at"]), "undone": values["undone"] == "1"}
-    values["unsettled_until"] = float(values.get("unsettled_until", 0))
+    values |= {"unsettled_until": float(values.get("unsettled_until", 0)), "number": int(values.get("number", 0))}
     return Change(**values)
-
-
-class Batches:
-    """The batches of one ledger, each a key."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._revision = server.key("revision")
-
-    def _keys(self, batch: str) -> list[str]:
-        return [self._server.key("batch", batch), self._revision]
-
-    async def steps(self, batch: str) -> list[BatchStep]:
-        found = await self._server.gather(self._keys(batch)[:1])
-        known: dict[int, dict[str, str]] = {}
-        for name, value in found[0].items() if found else ():
-            number, _, field = name.partition(":")
-            known.setdefault(int(number), {})[field] = value
-        return [_read_batch(number, known[number]) for number in sorted(known)]
-
-    async def hold_steps(self, batch: str, grants: Mapping[int, str], at: float) -> None:
-        pairs = [part for pair in grants.items() for part in pair]
-        await self._server.run("hold", self._keys(batch), at, KEPT, *pairs)
-
-    async def begin_step(self, batch: str, number: int, at: float) -> bool:
-        return await self._server.run("begin", self._keys(batch), number, at, KEPT, BEGUN, *FINAL) == 1
-
-    async def end_step(self, batch: str, number: int, outcome: str, change: str | None, at: float) -> None:
-        await self._server.run("end", self._keys(batch), number, at, KEPT, outcome, change or "")
-
-
-def _read_batch(number: int, fields: Mapping[str, str]) -> BatchStep:
-    return BatchStep(number, fields.get("outcome"), fields.get("grant"), fields.get("change"), float(fields["at"]))

@@ -5,19 +5,20 @@ share one slot of a cluster, by the braces around its name: a vote, the grant th
 change together, and a ledger is a few commands for each change, far less than one server can do.
 """
 
-from fastn_mcp.guard.ledger.valkey.approvals import Grants, Scopes
+from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.guard.ledger.valkey.approvals import Requests, Scopes
 from fastn_mcp.guard.ledger.valkey.counters import Budgets, Marks
-from fastn_mcp.guard.ledger.valkey.journal import Batches, ValkeyJournal
+from fastn_mcp.guard.ledger.valkey.journal import ValkeyJournal
 from fastn_mcp.guard.ledger.valkey.server import Address, Server
 from fastn_mcp.runtime import System
 
 
-class ValkeyLedger(Grants, Scopes, Budgets, Marks, ValkeyJournal, Batches):
+class ValkeyLedger(Requests, Scopes, Budgets, Marks, ValkeyJournal, Ledger):
     """The ledger of this name on a server."""
 
     def __init__(self, address: Address, system: System) -> None:
         server = Server(address, system)
-        for part in (Grants, Scopes, Budgets, Marks, ValkeyJournal, Batches):
+        for part in (Requests, Scopes, Budgets, Marks, ValkeyJournal):
             part.__init__(self, server)
 
     async def revision(self) -> int:

@@ -1,13 +1,32 @@
--- Notes that a call of a batch is about to be made: of any number who do so on any replica one may.
--- KEYS: the batch, the revision
--- ARGV: number, at, milliseconds to keep it, the outcome to note, then those after which it is never begun again
-local outcome = redis.call('HGET', KEYS[1], ARGV[1] .. ':outcome')
-for i = 5, #ARGV do
-  if ARGV[i] == outcome then
-    return 0
-  end
+-- Journals a change, once, where its account finds it. Of a list each call begins once, on any replica.
+-- KEYS: the change, those of its account, the revision, those of its list by number, the unsettled ones of its call
+-- ARGV: id, at, until when it is unsettled, milliseconds to keep it, what the keys of changes begin with, its number in
+--   its list (0: it is in none), its call ('': it is never unsettled), how many outcomes are final, those, then fields and
+--   values
+-- Answers 1, 0 where its list has begun it, or -1 where the id is taken.
+local id, at, kept, number, count = ARGV[1], ARGV[2], ARGV[4], ARGV[6], tonumber(ARGV[8])
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return -1
 end
-redis.call('HSET', KEYS[1], ARGV[1] .. ':outcome', ARGV[4], ARGV[1] .. ':at', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('INCR', KEYS[2])
+if number ~= '0' then
+  local begun = redis.call('HGET', KEYS[4], number)
+  local outcome = begun and redis.call('HGET', ARGV[5] .. begun, 'outcome')
+  for i = 9, 8 + count do
+    if outcome == ARGV[i] then
+      return 0
+    end
+  end
+  redis.call('HSET', KEYS[4], number, id)
+  redis.call('PEXPIRE', KEYS[4], kept)
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 9 + count))
+redis.call('PEXPIRE', KEYS[1], kept)
+redis.call('ZADD', KEYS[2], at, id)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at - kept / 1000)
+redis.call('PEXPIRE', KEYS[2], kept)
+if ARGV[7] ~= '' then
+  redis.call('ZADD', KEYS[5], ARGV[3], id)
+  redis.call('PEXPIRE', KEYS[5], 86400000)
+end
+redis.call('INCR', KEYS[3])
 return 1

@@ -1,0 +1,35 @@
+-- Changes a request that nobody has changed since it was read, and counts the declines of its principal.
+-- KEYS: the request, the open ones of its principal, those of its account that can expire, all that wait out of band, all
+--   that are decided, the revision, the declines of its principal
+-- ARGV: id, the version that was read, when it was decided ('': it stays open), expires, out_of_band, what becomes of the
+--   declines ('approved': they end, 'declined': one more, or ''), milliseconds to keep, then the fields that change and
+--   their values
+local id, decided, expires, answer, kept = ARGV[1], ARGV[3], ARGV[4], ARGV[6], ARGV[7]
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[2] + 1, unpack(ARGV, 8))
+if decided == '' then
+  redis.call('ZADD', KEYS[2], expires, id)
+  redis.call('ZADD', KEYS[3], expires, id)
+  if ARGV[5] == '1' then
+    redis.call('ZADD', KEYS[4], expires, id)
+    redis.call('PEXPIRE', KEYS[4], kept)
+  end
+else
+  for i = 2, 4 do
+    redis.call('ZREM', KEYS[i], id)
+  end
+  redis.call('ZADD', KEYS[5], decided, id)
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', decided - kept / 1000)
+  redis.call('PEXPIRE', KEYS[5], kept)
+end
+if answer == 'approved' then
+  redis.call('DEL', KEYS[7])
+elseif answer == 'declined' then
+  redis.call('HINCRBY', KEYS[7], 'count', 1)
+  redis.call('HSET', KEYS[7], 'last', decided)
+  redis.call('PEXPIRE', KEYS[7], 90 * 86400000)
+end
+redis.call('INCR', KEYS[6])
+return 1
